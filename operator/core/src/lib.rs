@@ -1,0 +1,9 @@
+//! Poolwright's decisions.
+//!
+//! Everything here is a function of its arguments: no I/O, no clock, no environment, no randomness. That is what
+//! lets the operator, `explain` and the tests print and check the same decision.
+
+pub mod broker;
+pub mod sample;
+pub mod text;
+pub mod time;

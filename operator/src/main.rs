@@ -1,0 +1,2 @@
+//! Poolwright.
+fn main() {}

@@ -1,0 +1,100 @@
+//! Readings of brokers and workers: one source per file behind [`SignalSource`], driven by one poller.
+//!
+//! A source connects, reads and parses; it keeps no policy. Deadlines, back-off, freshness and what a missing
+//! number means belong to the poller and to the core.
+
+pub mod celery;
+pub mod rabbitmq;
+pub mod redis;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use poolwright_core::sample::{Answer, FaultKind, Ready, Unacked};
+
+/// A failed reading: its class, and words that hold no secret and no byte of a reply.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct SignalError {
+    /// The class, which decides the condition's reason.
+    pub kind: FaultKind,
+    /// What was wrong and what to do.
+    pub message: String,
+}
+
+impl SignalError {
+    /// An error of `kind` with these words.
+    pub fn new(kind: FaultKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+/// What one poll should read.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Queue names on the broker, without key prefix.
+    pub queues: Vec<String>,
+    /// Also look into the unnamed default queue `celery` (set when no TaskQueue names it).
+    pub stray: bool,
+}
+
+/// What one poll read. Every wanted queue has an entry.
+#[derive(Debug, Default)]
+pub struct Polled {
+    /// By queue name.
+    pub queues: BTreeMap<String, PolledQueue>,
+    /// Messages in `celery` that nobody consumes (0 if it was not asked for or does not exist).
+    pub stray: u64,
+}
+
+/// One queue's share of a poll.
+#[derive(Debug)]
+pub struct PolledQueue {
+    /// Waiting messages.
+    pub ready: Result<Ready, SignalError>,
+    /// Fetched messages; `None` where the broker does not tell.
+    pub unacked: Option<Result<Unacked, SignalError>>,
+}
+
+/// A worker's sign of life, already checked for plausibility.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Heartbeat {
+    /// Node name, `celery@pod`.
+    pub node: String,
+    /// Process id of the worker.
+    pub pid: i64,
+    /// Executing tasks.
+    pub active: u64,
+    /// Tasks started since the worker began.
+    pub processed: u64,
+    /// Time to the next heartbeat.
+    pub interval: Duration,
+    /// True for `worker-offline`.
+    pub offline: bool,
+}
+
+/// One worker's answer, or why it cannot be used.
+pub type NodeAnswer = (String, Result<Answer, String>);
+
+/// One broker's readings. `pid` and `processed` of an [`Answer`] are filled in by the poller.
+pub trait SignalSource: Send + Sync {
+    /// Reads every wanted queue at bounded cost. `Err` means that nothing could be read at all.
+    fn poll<'a>(&'a self, wanted: &'a Wanted) -> BoxFuture<'a, Result<Polled, SignalError>>;
+
+    /// Subscribes to the workers' heartbeats. The stream ends when the connection does; malformed messages are
+    /// dropped silently (they may hold anything).
+    fn heartbeats(&self) -> BoxFuture<'_, Result<BoxStream<'static, Heartbeat>, SignalError>>;
+
+    /// Asks these workers for `active`, `reserved`, `scheduled` and `active_queues` (read-only), and returns
+    /// when all have answered or `deadline` has passed. Workers that did not answer are missing from the result.
+    fn ask<'a>(
+        &'a self,
+        nodes: &'a [String],
+        deadline: Duration,
+    ) -> BoxFuture<'a, Result<Vec<NodeAnswer>, SignalError>>;
+
+    /// Open connections to the broker now.
+    fn connections(&self) -> u64;
+}
