@@ -1,0 +1,112 @@
+//! `spec.scaling` and `spec.drain`: how many workers, and how they stop.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How the number of workers follows the demand, and its bounds.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.minReplicas <= self.maxReplicas")
+        .message("spec.scaling.minReplicas must be at most spec.scaling.maxReplicas"),
+    validation = Rule::new("!has(self.fallback) || self.fallback.replicas <= self.maxReplicas")
+        .message("spec.scaling.fallback.replicas must be at most spec.scaling.maxReplicas")
+)]
+pub struct Scaling {
+    /// `minReplicas` is the least number of consuming workers, 0 to 10,000. Default: 0. At zero workers revocations are
+    /// forgotten: they live only in workers, so a task revoked before runs when workers start again.
+    #[schemars(range(min = 0, max = 10_000))]
+    #[serde(default)]
+    pub min_replicas: i32,
+
+    /// `maxReplicas` is the greatest number of consuming workers, 1 to 10,000. Default: 10. When it is lowered, workers
+    /// go as they become empty. While a new revision proves itself there may be one more.
+    #[schemars(range(min = 1, max = 10_000))]
+    #[serde(default = "max_replicas")]
+    pub max_replicas: i32,
+
+    /// `mode` of scaling. Default and only value: Auto, decisions are carried out.
+    #[serde(default)]
+    pub mode: ScalingMode,
+
+    /// `policy` that turns demand into a number of workers. Default and only value: Backlog, a slot for every task that
+    /// waits or runs.
+    #[serde(default)]
+    pub policy: ScalingPolicy,
+
+    /// `scaleDownDelaySeconds` is how long, in seconds, fewer workers must suffice before any is stopped, 0 to 86,400.
+    /// Default: 60.
+    #[schemars(range(min = 0, max = 86_400))]
+    #[serde(default = "scale_down_delay_seconds")]
+    pub scale_down_delay_seconds: i32,
+
+    /// `fallback` is what to do when data stays away. Default: none, the number of workers is held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<Fallback>,
+}
+
+/// What to do when data stays away.
+#[derive(KubeSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Fallback {
+    /// `replicas` to have at least, 0 to 10,000 and at most `maxReplicas`. Required. More that run already are kept.
+    #[schemars(range(min = 0, max = 10_000))]
+    pub replicas: i32,
+
+    /// `afterSeconds` without fresh data, in seconds, the fallback takes effect, 1 to 86,400. Required.
+    #[schemars(range(min = 1, max = 86_400))]
+    pub after_seconds: i32,
+}
+
+/// How a worker stops.
+#[derive(KubeSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Drain {
+    /// `graceSeconds` that a stopping worker has to finish what it holds, in seconds, 1 to 604,800. Default: long
+    /// enough for the enforced time limit; without one, 21600.
+    #[schemars(range(min = 1, max = 604_800))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_seconds: Option<i32>,
+}
+
+/// What happens with a decision.
+#[derive(
+    JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub enum ScalingMode {
+    /// It is carried out.
+    #[default]
+    Auto,
+}
+
+/// How demand becomes a number of workers.
+#[derive(
+    JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub enum ScalingPolicy {
+    /// A slot for every task that waits or runs.
+    #[default]
+    Backlog,
+}
+
+impl Default for Scaling {
+    fn default() -> Self {
+        Self {
+            min_replicas: 0,
+            max_replicas: max_replicas(),
+            mode: ScalingMode::Auto,
+            policy: ScalingPolicy::Backlog,
+            scale_down_delay_seconds: scale_down_delay_seconds(),
+            fallback: None,
+        }
+    }
+}
+
+const fn max_replicas() -> i32 {
+    10
+}
+
+const fn scale_down_delay_seconds() -> i32 {
+    60
+}
