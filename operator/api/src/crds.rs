@@ -2,6 +2,7 @@
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;
+use serde_json::Value;
 
 use crate::{
     schema,
@@ -25,8 +26,27 @@ pub fn crds() -> Vec<(&'static str, CustomResourceDefinition)> {
 /// # Errors
 /// When the definition cannot be written as YAML, which no definition of [`crds`] does.
 pub fn to_yaml(crd: &CustomResourceDefinition) -> Result<String, serde_saphyr::ser_error::Error> {
-    let value = serde_json::to_value(crd).unwrap_or_default();
+    let mut value = serde_json::to_value(crd).unwrap_or_default();
+    whole_numbers(&mut value);
     Ok(format!("{CRD_HEADER}{}", serde_saphyr::to_string(&value)?))
+}
+
+/// Writes `1.0` as `1`: the definition's type holds every bound as a float, and the fields they bound are integers.
+fn whole_numbers(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            let whole = number
+                .as_f64()
+                .filter(|float| float.fract() == 0.0)
+                .map(|float| format!("{float:.0}"));
+            if let Some(whole) = whole.and_then(|text| text.parse::<i64>().ok()) {
+                *number = whole.into();
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Object(map) => map.values_mut().for_each(whole_numbers),
+        _ => {}
+    }
 }
 
 /// The generated definition with its schemas cleaned.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::schema;
 
-/// TaskQueue is one queue on one broker: where it is, and how Celery lays it out there.
+/// `spec` of a TaskQueue: the broker that holds the queue, and the name it has there.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "poolwright.dev",
@@ -259,7 +259,7 @@ pub struct SecretRef {
     pub name: String,
 }
 
-/// What is known of a queue.
+/// `status` of a TaskQueue: what the broker says of the queue, and when it said so.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TaskQueueStatus {

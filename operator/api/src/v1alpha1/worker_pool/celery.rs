@@ -32,6 +32,7 @@ pub struct Celery {
 
     /// `executionPool` that executes tasks: Prefork, Gevent, Eventlet, Threads or Solo. Default: Prefork; with class Io
     /// it must be written.
+    #[schemars(schema_with = "schema::embedded::<ExecutionPool>")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub execution_pool: Option<ExecutionPool>,
 
@@ -78,6 +79,7 @@ pub struct Celery {
     pub soft_time_limit_seconds: Option<i32>,
 
     /// `logLevel` of the worker: Debug, Info, Warning, Error or Critical. Default: Celery's own, Warning.
+    #[schemars(schema_with = "schema::embedded::<LogLevel>")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_level: Option<LogLevel>,
 

@@ -9,12 +9,14 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::schema;
+
 pub use celery::{AckMode, Autoscale, BrokerEnv, Celery, ExecutionPool, LogLevel};
 pub use pod::{Pod, Worker};
 pub use scaling::{Drain, Fallback, Scaling, ScalingMode, ScalingPolicy};
 pub use status::{Decision, DecisionInput, DecisionLimit, PastDecision, WorkerPoolStatus};
 
-/// WorkerPool is a set of Celery workers of one kind that Poolwright starts, scales and stops.
+/// `spec` of a WorkerPool: what the workers consume and run, how many there may be, and how they stop.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "poolwright.dev",
@@ -103,6 +105,7 @@ pub use status::{Decision, DecisionInput, DecisionLimit, PastDecision, WorkerPoo
 pub struct WorkerPoolSpec {
     /// `class` of work, which sets the defaults of `celery`: Cpu, Io, Memory or General. Default: none, and then
     /// `celery.concurrency` or a CPU limit is required. A field that is written always wins over the class.
+    #[schemars(schema_with = "schema::embedded::<WorkerClass>")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<WorkerClass>,
 

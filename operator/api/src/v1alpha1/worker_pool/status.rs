@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::schema;
 
-/// What is known of a set of workers.
+/// `status` of a WorkerPool: what is known of the workers, the last decision, and why.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerPoolStatus {

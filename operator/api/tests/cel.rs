@@ -1,0 +1,461 @@
+//! Every rule of the resources, with an object that it accepts and one that it refuses.
+//!
+//! A row changes a valid object by a merge patch. The refused object must fail on that rule and on no other, and the
+//! accepted one on none. A rule without a row fails the test.
+
+use kube::core::cel::Validator;
+use serde_json::{Value, json};
+
+/// One rule: the start of its message, a patch it accepts, a patch it refuses.
+struct Row {
+    message: &'static str,
+    accepts: Value,
+    refuses: Value,
+}
+
+fn row(message: &'static str, accepts: Value, refuses: Value) -> Row {
+    Row {
+        message,
+        accepts,
+        refuses,
+    }
+}
+
+fn schema(kind: &str) -> Value {
+    let (_, crd) = poolwright_api::crds()
+        .into_iter()
+        .find(|(_, crd)| crd.spec.names.kind == kind)
+        .unwrap();
+    let schema = crd.spec.versions[0]
+        .schema
+        .clone()
+        .unwrap()
+        .open_api_v3_schema
+        .unwrap();
+    serde_json::to_value(schema).unwrap()
+}
+
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    let map = target.as_object_mut().unwrap();
+    for (key, value) in patch {
+        if value.is_null() {
+            map.remove(key);
+        } else {
+            merge(map.entry(key.clone()).or_insert(Value::Null), value);
+        }
+    }
+}
+
+fn messages(schema: &Value, base: &Value, patch: &Value) -> Vec<String> {
+    let mut object = base.clone();
+    merge(&mut object, patch);
+    match Validator::new().validate_with_defaults(schema, &object, None) {
+        Ok(()) => Vec::new(),
+        Err(errors) => errors.into_vec().into_iter().map(|error| error.message).collect(),
+    }
+}
+
+fn rules(schema: &Value, found: &mut Vec<String>) {
+    match schema {
+        Value::Object(map) => {
+            for rule in map
+                .get("x-kubernetes-validations")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+            {
+                found.push(rule["message"].as_str().unwrap().to_owned());
+            }
+            map.values().for_each(|value| rules(value, found));
+        }
+        Value::Array(items) => items.iter().for_each(|value| rules(value, found)),
+        _ => {}
+    }
+}
+
+fn check(kind: &str, base: &Value, rows: &[Row]) {
+    let schema = schema(kind);
+    assert_eq!(
+        messages(&schema, base, &json!({})),
+        Vec::<String>::new(),
+        "the base object must be valid"
+    );
+    for Row {
+        message,
+        accepts,
+        refuses,
+    } in rows
+    {
+        assert_eq!(
+            messages(&schema, base, accepts),
+            Vec::<String>::new(),
+            "{message}: {accepts} must be accepted"
+        );
+        let found = messages(&schema, base, refuses);
+        assert!(
+            found.len() == 1 && found[0].starts_with(message),
+            "{message}: {refuses} must be refused by this rule alone, found {found:?}"
+        );
+    }
+    let mut all = Vec::new();
+    rules(&schema, &mut all);
+    assert!(!all.is_empty());
+    for message in all {
+        assert!(
+            rows.iter().any(|row| message.starts_with(row.message)),
+            "no row for the rule {message:?}"
+        );
+    }
+}
+
+#[test]
+fn task_queue() {
+    let base = json!({
+        "apiVersion": "poolwright.dev/v1alpha1",
+        "kind": "TaskQueue",
+        "metadata": { "name": "mail" },
+        "spec": { "broker": { "url": "redis://redis:6379/0" } },
+    });
+    let broker = |broker: Value| json!({ "spec": { "broker": broker } });
+    let steps = |steps: Value| json!({ "spec": { "broker": { "redis": { "prioritySteps": steps } } } });
+    let rabbit =
+        |options: Value| json!({ "spec": { "broker": { "url": "amqp://rabbit", "rabbitmq": options } } });
+    let secret = json!({ "name": "broker", "key": "url" });
+    let rows = [
+        row(
+            "spec.queue must be at most 255 bytes",
+            json!({ "spec": { "queue": "é".repeat(127) } }),
+            json!({ "spec": { "queue": "é".repeat(128) } }),
+        ),
+        row(
+            "spec.broker must have exactly one of url and urlSecretRef",
+            broker(json!({ "url": null, "urlSecretRef": secret })),
+            broker(json!({ "urlSecretRef": secret })),
+        ),
+        row(
+            "spec.broker must have exactly one of url and urlSecretRef",
+            broker(json!({})),
+            broker(json!({ "url": null })),
+        ),
+        row(
+            "spec.broker.redis.sentinelMaster is required",
+            broker(
+                json!({ "url": "sentinel://a:26379;sentinel://b:26379", "redis": { "sentinelMaster": "main" } }),
+            ),
+            broker(json!({ "url": "sentinel://a:26379;sentinel://b:26379" })),
+        ),
+        row(
+            "spec.broker.redis.sentinelMaster is required",
+            broker(json!({ "url": null, "urlSecretRef": secret })),
+            broker(json!({ "url": "sentinel://a:26379", "redis": {} })),
+        ),
+        row(
+            "spec.broker.redis.sentinelMaster is allowed only",
+            broker(json!({ "url": null, "urlSecretRef": secret, "redis": { "sentinelMaster": "main" } })),
+            broker(json!({ "redis": { "sentinelMaster": "main" } })),
+        ),
+        row(
+            "spec.broker must have at most one of redis and rabbitmq",
+            broker(json!({ "url": null, "urlSecretRef": secret, "redis": {} })),
+            broker(json!({ "url": null, "urlSecretRef": secret, "redis": {}, "rabbitmq": {} })),
+        ),
+        row(
+            "spec.broker.redis is allowed only",
+            broker(json!({ "url": "rediss://redis:6379", "redis": {} })),
+            broker(json!({ "url": "amqp://rabbit", "redis": {} })),
+        ),
+        row(
+            "spec.broker.rabbitmq is allowed only",
+            broker(json!({ "url": "amqps://rabbit//", "rabbitmq": {} })),
+            broker(json!({ "rabbitmq": {} })),
+        ),
+        row(
+            "spec.broker.tls is allowed only",
+            broker(json!({ "url": "rediss://redis", "tls": {} })),
+            broker(json!({ "url": "amqp://rabbit", "tls": {} })),
+        ),
+        row(
+            "spec.broker.url must start with",
+            broker(json!({ "url": "amqps://rabbit.example:5671/vhost" })),
+            broker(json!({ "url": "sqs://eu-central-1" })),
+        ),
+        row(
+            "spec.broker.url must start with",
+            broker(json!({ "url": "redis://redis" })),
+            broker(json!({ "url": "redis://re dis" })),
+        ),
+        row(
+            "spec.broker.url must hold no user or password",
+            broker(json!({ "url": "amqp://rabbit/v%40host" })),
+            broker(json!({ "url": "amqp://user:secret@rabbit" })),
+        ),
+        row(
+            "spec.broker.url must hold no user or password",
+            broker(json!({ "url": "redis://redis/0?socket_timeout=5" })),
+            broker(json!({ "url": "redis://redis/0?Password=secret" })),
+        ),
+        row(
+            "spec.broker.rabbitmq.managementUrl must",
+            rabbit(json!({ "managementUrl": "https://rabbit:15671" })),
+            rabbit(json!({ "managementUrl": "https://guest:guest@rabbit:15671" })),
+        ),
+        row(
+            "spec.broker.rabbitmq must have at most one of",
+            rabbit(json!({ "managementUrlSecretRef": secret })),
+            rabbit(json!({ "managementUrlSecretRef": secret, "managementUrl": "http://rabbit:15672" })),
+        ),
+        row(
+            "spec.broker.rabbitmq.metricsUrl must",
+            rabbit(json!({ "metricsUrl": "http://rabbit:15692/metrics" })),
+            rabbit(json!({ "metricsUrl": "ftp://rabbit" })),
+        ),
+        row(
+            "spec.broker.redis.prioritySteps must start with 0",
+            steps(json!([0])),
+            steps(json!([1, 2])),
+        ),
+        row(
+            "spec.broker.redis.prioritySteps must not repeat",
+            steps(json!([0, 255])),
+            steps(json!([0, 3, 3])),
+        ),
+        row(
+            "spec.broker.redis.prioritySteps must be in rising",
+            steps(json!([0, 1, 9])),
+            steps(json!([0, 6, 3])),
+        ),
+    ];
+    check("TaskQueue", &base, &rows);
+}
+
+fn worker_pool_base() -> Value {
+    json!({
+        "apiVersion": "poolwright.dev/v1alpha1",
+        "kind": "WorkerPool",
+        "metadata": { "name": "mail" },
+        "spec": {
+            "class": "Cpu",
+            "queues": [{ "name": "mail" }],
+            "celery": { "app": "proj" },
+            "worker": { "image": "registry.example/mail:1" },
+        },
+    })
+}
+
+#[test]
+fn worker_pool() {
+    let spec = |spec: Value| json!({ "spec": spec });
+    let scaling = |scaling: Value| json!({ "spec": { "scaling": scaling } });
+    let worker = |worker: Value| json!({ "spec": { "worker": worker } });
+    let inject = |env: &str| {
+        json!({ "spec": {
+            "celery": { "brokerEnv": "Inject" },
+            "worker": { "env": [{ "name": env, "value": "1" }] },
+        } })
+    };
+    let mut rows = vec![
+        row(
+            "metadata.name must be at most 52",
+            json!({ "metadata": { "name": "x".repeat(52) } }),
+            json!({ "metadata": { "name": "x".repeat(53) } }),
+        ),
+        row(
+            "spec.celery is required",
+            spec(json!({})),
+            spec(json!({ "celery": null })),
+        ),
+        row(
+            "spec.celery.executionPool is required with class Io",
+            spec(json!({ "class": "Io", "celery": { "executionPool": "Gevent" } })),
+            spec(json!({ "class": "Io" })),
+        ),
+        row(
+            "spec.celery.concurrency (1 to 10000) is required without a class",
+            spec(json!({ "class": null, "celery": { "concurrency": 4 } })),
+            spec(json!({ "class": null })),
+        ),
+        row(
+            "spec.celery.concurrency (1 to 10000) is required without a class",
+            spec(json!({ "class": null, "worker": { "resources": { "limits": { "cpu": "2" } } } })),
+            spec(json!({ "class": null, "worker": { "resources": { "limits": { "memory": "2Gi" } } } })),
+        ),
+        row(
+            "spec.celery.concurrency (1 to 10000) is required without a class",
+            spec(json!({ "class": null, "celery": { "executionPool": "Solo" } })),
+            spec(json!({ "class": null, "celery": { "executionPool": "Threads" } })),
+        ),
+        row(
+            "spec.worker.env must not set CELERY_BROKER_URL",
+            inject("DEBUG"),
+            inject("CELERY_BROKER_URL"),
+        ),
+        row(
+            "spec.worker.env must not set POD_NAME",
+            worker(json!({ "env": [{ "name": "POD_NAMES", "value": "1" }] })),
+            worker(json!({ "env": [{ "name": "POD_NAME", "value": "1" }] })),
+        ),
+        row(
+            "spec.worker.env names must be",
+            worker(json!({ "env": [{ "name": "my.var-1" }] })),
+            worker(json!({ "env": [{ "name": "a=b" }] })),
+        ),
+        row(
+            "spec.scaling.minReplicas must be at most",
+            scaling(json!({ "minReplicas": 10 })),
+            scaling(json!({ "minReplicas": 11 })),
+        ),
+        row(
+            "spec.scaling.fallback.replicas must be at most",
+            scaling(json!({ "fallback": { "replicas": 10, "afterSeconds": 60 } })),
+            scaling(json!({ "fallback": { "replicas": 11, "afterSeconds": 60 } })),
+        ),
+    ];
+    rows.extend(celery_rows());
+    rows.extend(pod_rows());
+    check("WorkerPool", &worker_pool_base(), &rows);
+}
+
+fn celery_rows() -> Vec<Row> {
+    let celery = |celery: Value| json!({ "spec": { "celery": celery } });
+    let two = json!({ "min": 1, "max": 2 });
+    vec![
+        row(
+            "spec.celery.softTimeLimitSeconds must be less",
+            celery(json!({ "softTimeLimitSeconds": 59, "timeLimitSeconds": 60 })),
+            celery(json!({ "softTimeLimitSeconds": 60, "timeLimitSeconds": 60 })),
+        ),
+        row(
+            "spec.celery.autoscale is not allowed",
+            celery(json!({ "autoscale": two, "executionPool": "Prefork" })),
+            celery(json!({ "autoscale": two, "executionPool": "Threads" })),
+        ),
+        row(
+            "spec.celery must have at most one of concurrency and autoscale",
+            celery(json!({ "autoscale": two })),
+            celery(json!({ "autoscale": two, "concurrency": 2 })),
+        ),
+        row(
+            "spec.celery.autoscale.min must be at most",
+            celery(json!({ "autoscale": { "min": 2, "max": 2 } })),
+            celery(json!({ "autoscale": { "min": 3, "max": 2 } })),
+        ),
+        row(
+            "spec.celery.concurrency must be 1 or absent",
+            celery(json!({ "executionPool": "Solo", "concurrency": 1 })),
+            celery(json!({ "executionPool": "Solo", "concurrency": 2 })),
+        ),
+        row(
+            "spec.celery.maxTasksPerChild is allowed only",
+            celery(json!({ "maxTasksPerChild": 1 })),
+            celery(json!({ "maxTasksPerChild": 1, "executionPool": "Gevent" })),
+        ),
+        row(
+            "spec.celery.maxMemoryPerChild is allowed only",
+            celery(json!({ "maxMemoryPerChild": "300Mi", "executionPool": "Prefork" })),
+            celery(json!({ "maxMemoryPerChild": "300Mi", "executionPool": "Eventlet" })),
+        ),
+        row(
+            "spec.celery.maxMemoryPerChild must be a quantity with a unit",
+            celery(json!({ "maxMemoryPerChild": "1G" })),
+            celery(json!({ "maxMemoryPerChild": "300000" })),
+        ),
+        row(
+            "spec.celery.extraArgs must not hold flags",
+            celery(
+                json!({ "extraArgs": ["-E", "-O", "fair", "--statedb=/tmp/c", "--heartbeat-interval", "2", "-Ofair"] }),
+            ),
+            celery(json!({ "extraArgs": ["-E", "--concurrency=9"] })),
+        ),
+    ]
+}
+
+#[test]
+fn extra_args_that_a_field_sets_are_refused_in_every_form() {
+    let schema = schema("WorkerPool");
+    let refused = [
+        "-A",
+        "-Aproj",
+        "-Q",
+        "-Qmail",
+        "-c",
+        "-c4",
+        "-P",
+        "-Pgevent",
+        "-n",
+        "-nname",
+        "-l",
+        "-linfo",
+        "-Ec4",
+        "-X",
+        "-b",
+        "-D",
+        "--app",
+        "--queues=a",
+        "--concurrency",
+        "--pool=solo",
+        "--hostname",
+        "--loglevel",
+        "--broker=x",
+        "--detach",
+        "--autoscale=9,1",
+        "--prefetch-multiplier=0",
+        "--max-tasks-per-child",
+        "--max-memory-per-child=1",
+        "--time-limit=5",
+        "--soft-time-limit",
+        "--without-heartbeat",
+        "--without-gossip",
+        "--exclude-queues=a",
+    ];
+    for flag in refused {
+        let patch = json!({ "spec": { "celery": { "extraArgs": [flag] } } });
+        assert_eq!(
+            messages(&schema, &worker_pool_base(), &patch).len(),
+            1,
+            "{flag} must be refused"
+        );
+    }
+}
+
+fn pod_rows() -> Vec<Row> {
+    let pod = |pod: Value| json!({ "spec": { "pod": pod } });
+    vec![
+        row(
+            "spec.pod.sidecars and spec.pod.initContainers must not share",
+            pod(json!({ "sidecars": [{ "name": "a" }], "initContainers": [{ "name": "b" }] })),
+            pod(json!({ "sidecars": [{ "name": "a" }], "initContainers": [{ "name": "a" }] })),
+        ),
+        row(
+            "spec.pod.labels must not use the prefix",
+            pod(json!({ "labels": { "team": "mail", "example.com/poolwright.dev": "1" } })),
+            pod(json!({ "labels": { "poolwright.dev/worker-pool": "other" } })),
+        ),
+        row(
+            "spec.pod.annotations must not use the prefix",
+            pod(json!({ "annotations": { "team": "mail" } })),
+            pod(json!({ "annotations": { "poolwright.dev/charge": "1" } })),
+        ),
+        row(
+            "spec.pod.initContainers must not be named worker",
+            pod(json!({ "initContainers": [{ "name": "worker-setup" }] })),
+            pod(json!({ "initContainers": [{ "name": "worker" }] })),
+        ),
+        row(
+            "spec.pod.sidecars must not be named worker",
+            pod(json!({ "sidecars": [{ "name": "proxy" }] })),
+            pod(json!({ "sidecars": [{ "name": "worker" }] })),
+        ),
+        row(
+            "spec.pod.sidecars must leave restartPolicy out",
+            pod(json!({ "sidecars": [{ "name": "proxy", "restartPolicy": "Always" }] })),
+            pod(json!({ "sidecars": [{ "name": "proxy", "restartPolicy": "Never" }] })),
+        ),
+    ]
+}
