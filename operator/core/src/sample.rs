@@ -62,7 +62,10 @@ pub struct Signal<T> {
 
 impl<T> Default for Signal<T> {
     fn default() -> Self {
-        Self { last: None, fault: None }
+        Self {
+            last: None,
+            fault: None,
+        }
     }
 }
 
@@ -80,14 +83,22 @@ impl<T> Signal<T> {
             _ => (at, wall),
         };
         let message = crate::text::bounded(message, 256);
-        self.fault = Some(Fault { kind, message, since, since_wall });
+        self.fault = Some(Fault {
+            kind,
+            message,
+            since,
+            since_wall,
+        });
     }
 
     /// The value, if it is not older than `max_age`. A newer failed attempt does not make it stale by itself:
     /// age does.
     #[must_use]
     pub fn fresh(&self, now: Moment, max_age: Duration) -> Option<&T> {
-        self.last.as_ref().filter(|sample| now.since(sample.at) <= max_age).map(|sample| &sample.value)
+        self.last
+            .as_ref()
+            .filter(|sample| now.since(sample.at) <= max_age)
+            .map(|sample| &sample.value)
     }
 }
 

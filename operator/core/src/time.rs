@@ -20,12 +20,18 @@ impl Moment {
     /// The moment `by` later.
     #[must_use]
     pub fn after(self, by: Duration) -> Moment {
-        Moment(self.0.saturating_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)))
+        Moment(
+            self.0
+                .saturating_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)),
+        )
     }
 
     /// The moment `by` earlier, or the start of the process.
     #[must_use]
     pub fn before(self, by: Duration) -> Moment {
-        Moment(self.0.saturating_sub(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)))
+        Moment(
+            self.0
+                .saturating_sub(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)),
+        )
     }
 }

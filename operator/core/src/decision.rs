@@ -1,0 +1,80 @@
+//! A number with its reason.
+//!
+//! One value is made here and printed by status, events, logs and `explain` alike, so that they cannot differ.
+
+use poolwright_api::Reason;
+
+use crate::demand::{Input, PodState};
+use crate::rollout::Allocation;
+use crate::sample::Fault;
+
+/// A bound that changed the number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// Which: `minReplicas`, `maxReplicas`, `scaleDownDelaySeconds`, `workersBusy`, …
+    pub name: &'static str,
+    /// The number before.
+    pub from: u32,
+    /// The number after.
+    pub to: u32,
+}
+
+/// What a WorkerPool's replicas should be, and why.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// Replicas when it was made.
+    pub from: u32,
+    /// Consuming pods wanted.
+    pub to: u32,
+    /// The class of the reason.
+    pub reason: Reason,
+    /// The reason in words: the formula filled in, then each limit; at most 512 bytes.
+    pub text: String,
+    /// Bounds that changed the number, in the order in which they did.
+    pub limits: Vec<Limit>,
+    /// The numbers that went in.
+    pub inputs: Vec<Input>,
+    /// How `to` is spread over the revisions.
+    pub allocation: Allocation,
+    /// Pods that should go first, in order; named only when `to` is below `from`.
+    pub victims: Vec<String>,
+    /// Workers to ask before pods may go.
+    pub ask: Vec<String>,
+    /// Facts for status and conditions.
+    pub facts: Facts,
+}
+
+/// What status and conditions say beside the decision.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Facts {
+    /// Slots executing a task on pods that were heard.
+    pub busy: u64,
+    /// Ready and reserved.
+    pub queued: u64,
+    /// Slots of running consuming pods.
+    pub slots: u64,
+    /// Sources without fresh data, and why.
+    pub missing: Vec<(String, Option<Fault>)>,
+    /// Pods and what they do.
+    pub pods: Vec<(String, PodState)>,
+    /// Pods that run on another broker as far as can be seen: never heard here although heartbeats stand.
+    pub unseen: Vec<String>,
+    /// Foreign workers on its queues, by name, and how many there are.
+    pub foreign: (Vec<String>, u64),
+    /// Messages of its queues that no living worker holds.
+    pub orphaned: u64,
+    /// Workers whose answers cannot be read, and why (the first one's words).
+    pub unreadable: Option<(usize, String)>,
+}
+
+impl Decision {
+    /// True if people should hear of it: the number, the reason or a limit differs.
+    #[must_use]
+    pub fn differs(&self, to: u32, reason: Reason, limits: &[Limit]) -> bool {
+        let news = self.to != to || self.limits != limits;
+        // Having arrived where a change led is no news: the change stays the last decision.
+        let arrived =
+            self.reason == Reason::AsDesired && matches!(reason, Reason::ScaledUp | Reason::ScaledDown);
+        news || (self.reason != reason && !arrived)
+    }
+}
