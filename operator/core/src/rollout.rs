@@ -78,8 +78,8 @@ pub fn allocate(pool: &PoolInput, to: u32, pods: &[(String, PodState)], wall: Ti
     if pool.revisions.len() >= REVISIONS_MAX {
         allocation.create = false;
     }
-    let is_proven =
-        |revision: &RevisionInput| revision.proven.is_some() || allocation.prove.contains(&revision.name);
+    let prove = allocation.prove.clone();
+    let is_proven = |revision: &RevisionInput| revision.proven.is_some() || prove.contains(&revision.name);
     let newest = pool
         .revisions
         .iter()
