@@ -5,6 +5,9 @@
 //! constant here, so that a reader and a writer cannot drift apart. Install what [`crds`] returns rather than what
 //! the derived `crd()` functions return: only the former is bounded, cleaned and tested.
 
+// The list of printer columns repeats its keys, which the lint takes for repeated attributes.
+#![allow(clippy::duplicated_attributes)]
+
 pub mod conditions;
 mod crds;
 pub mod schema;

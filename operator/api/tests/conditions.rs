@@ -1,5 +1,8 @@
 //! Conditions: what counts as a change, and what is kept.
 
+// The lint knows test functions, not their helpers.
+#![allow(clippy::unwrap_used)]
+
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 use poolwright_api::{
     Change, ConditionType, Reason,

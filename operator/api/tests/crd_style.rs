@@ -2,6 +2,9 @@
 //!
 //! Members of embedded Kubernetes types are Kubernetes' own and are not checked.
 
+// The lint knows test functions, not their helpers.
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 
 use serde_json::Value;

@@ -1,5 +1,8 @@
 //! The files in `crds/` are what the types say. `UPDATE=1` writes them anew.
 
+// The lint knows test functions, not their helpers.
+#![allow(clippy::unwrap_used)]
+
 use std::{fs, path::PathBuf};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

@@ -1,5 +1,8 @@
 //! The Rust types and the schema agree: names, defaults, and what a minimal object reads as.
 
+// The lint knows test functions, not their helpers.
+#![allow(clippy::unwrap_used)]
+
 use kube::{Resource, core::cel::apply_defaults};
 use poolwright_api::{
     API_VERSION, GROUP, VERSION,

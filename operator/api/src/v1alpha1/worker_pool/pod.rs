@@ -37,7 +37,7 @@ pub struct Worker {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<EnvVar>,
 
-    /// `envFrom` adds all keys of ConfigMaps and Secrets to the worker's environment, at most 32. Default: none.
+    /// `envFrom` adds all keys of a `ConfigMap` or Secret each to the worker's environment, at most 32. Default: none.
     #[schemars(schema_with = "schema::list::<EnvFromSource, 32>")]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env_from: Vec<EnvFromSource>,

@@ -79,8 +79,8 @@ pub struct WorkerPoolStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_scale_time: Option<Time>,
 
-    /// `conditions` of this WorkerPool: Ready, Reconciling, Stalled, ScalingActive, ScalingLimited, SignalsFresh,
-    /// ManualHold, ConfigurationAdvised.
+    /// `conditions` of this WorkerPool: Ready, Reconciling, Stalled, `ScalingActive`, `ScalingLimited`,
+    /// `SignalsFresh`, `ManualHold`, `ConfigurationAdvised`.
     #[schemars(schema_with = "schema::conditions")]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
