@@ -3,16 +3,29 @@
 //! Everything here is a function of its arguments: no I/O, no clock, no environment, no randomness. That is what
 //! lets the operator, `explain` and the tests print and check the same decision.
 
+pub mod advice;
 pub mod broker;
+pub mod broker_key;
+pub mod canonical;
+mod checks;
+pub mod class;
+pub mod command;
 pub mod cycle;
 pub mod decision;
 pub mod demand;
+pub mod deployment;
+pub mod grace;
 pub mod ledger;
 pub mod memory;
+pub mod quantity;
+pub mod revision;
 pub mod rollout;
 pub mod sample;
 pub mod scaling;
 pub mod snapshot;
+#[cfg(test)]
+mod testing;
 pub mod text;
 pub mod time;
+pub mod validate;
 pub mod window;

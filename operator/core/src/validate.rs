@@ -1,0 +1,317 @@
+//! Whether a WorkerPool can be run, and with which numbers.
+//!
+//! The spec is parsed once, here, into a [`ValidPool`]; everything later works on that and checks nothing again.
+//! What admission checks is checked again where a number of ours depends on it, because stored objects can be
+//! older than a rule. This module may refuse only what cannot work or would make our counts wrong: bad ideas are
+//! `advice`. An error names the field, the allowed values and what to do, and holds no value from a Secret.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use poolwright_api::Reason;
+use poolwright_api::v1alpha1::{
+    AckMode, Autoscale, BrokerEnv, Celery, ExecutionPool, Fallback, LogLevel, TaskQueue, WorkerClass,
+    WorkerPool,
+};
+
+use crate::broker_key::BrokerKey;
+use crate::checks;
+use crate::class::{self, Concurrency, Traits, defaults, traits};
+use crate::grace::{Grace, grace};
+use crate::quantity::{self, Amount};
+
+/// Most slots of one pod, as in the CRD.
+const SLOTS_MAX: i64 = 10_000;
+
+/// A WorkerPool whose spec can be run, with every default filled in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidPool {
+    /// Namespace of the WorkerPool; empty for a manifest that names none.
+    pub namespace: String,
+    /// Its name, 1 to 52 characters.
+    pub name: String,
+    /// Its uid; empty for a manifest.
+    pub uid: String,
+    /// `metadata.generation` of the spec that was read; 0 for a manifest.
+    pub generation: i64,
+    /// Class of work, if one is written.
+    pub class: Option<WorkerClass>,
+    /// The queues it consumes, in the order of the spec, 1 to 64, all on `broker`.
+    pub queues: Vec<ValidQueue>,
+    /// The broker of all its queues.
+    pub broker: BrokerKey,
+    /// `spec.celery.brokerEnv` is `Inject`.
+    pub inject_broker: bool,
+    /// The Celery app.
+    pub app: String,
+    /// What executes tasks.
+    pub execution_pool: ExecutionPool,
+    /// Slots of one pod, 1 to 10,000: the written or default concurrency, the `max` of `autoscale`, 1 for solo.
+    pub concurrency: i32,
+    /// The worker's own scaling, if it is on.
+    pub autoscale: Option<Autoscale>,
+    /// Messages fetched for each slot: written, or the class's. `None` leaves Celery's own,
+    /// [`class::CELERY_PREFETCH`].
+    pub prefetch_multiplier: Option<i32>,
+    /// Tasks after which a child is replaced: written, or the class's where the execution pool obeys it.
+    pub max_tasks_per_child: Option<i32>,
+    /// KiB (Celery's unit) after which a child is replaced, rounded down, at least 1.
+    pub max_memory_per_child_kib: Option<i64>,
+    /// Hard limit: written, or the class's where the execution pool enforces it.
+    pub time_limit: Option<Limit>,
+    /// Soft limit: written, or the class's where the execution pool enforces it.
+    pub soft_time_limit: Option<Limit>,
+    /// Least severe messages that the worker logs; `None` leaves Celery's own.
+    pub log_level: Option<LogLevel>,
+    /// Arguments at the end of the command line.
+    pub extra_args: Vec<String>,
+    /// When tasks acknowledge.
+    pub ack_mode: AckMode,
+    /// Least consuming pods, at most `max`.
+    pub min: i32,
+    /// Most consuming pods, at least 1.
+    pub max: i32,
+    /// How long a need must be gone before pods go.
+    pub scale_down_delay: Duration,
+    /// What to do when data stays away.
+    pub fallback: Option<Fallback>,
+    /// `spec.replicas`: a manual hold.
+    pub hold: Option<i32>,
+    /// Seconds that a stopping pod gets, and whether they are known to suffice.
+    pub grace: Grace,
+}
+
+/// One queue that a WorkerPool consumes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ValidQueue {
+    /// Name of the TaskQueue object.
+    pub object: String,
+    /// Name of the queue on the broker.
+    pub queue: String,
+}
+
+/// A time limit on the worker's command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// Seconds, at least 1.
+    pub seconds: i32,
+    /// True if the execution pool enforces it; a written limit that it ignores is passed on all the same.
+    pub enforced: bool,
+}
+
+/// Why a WorkerPool cannot be run.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {message}")]
+pub struct Invalid {
+    /// JSON path of the field, such as `spec.celery.concurrency`.
+    pub field: String,
+    /// What is wrong, what is allowed, what to do.
+    pub message: String,
+    /// `InvalidSpec`, or `QueueUnknown` for a TaskQueue that does not exist.
+    pub reason: Reason,
+}
+
+impl Invalid {
+    /// A field that cannot be used (`InvalidSpec`).
+    pub(crate) fn spec(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            message: message.into(),
+            reason: Reason::InvalidSpec,
+        }
+    }
+}
+
+impl ValidPool {
+    /// The prefetch multiplier in force: [`Self::prefetch_multiplier`], else Celery's own.
+    #[must_use]
+    pub fn effective_prefetch(&self) -> i32 {
+        self.prefetch_multiplier.unwrap_or(class::CELERY_PREFETCH)
+    }
+
+    /// The hard time limit in seconds, if there is one and it is enforced.
+    #[must_use]
+    pub fn enforced_time_limit_seconds(&self) -> Option<i32> {
+        self.time_limit
+            .filter(|limit| limit.enforced)
+            .map(|limit| limit.seconds)
+    }
+
+    /// Names of the queues on the broker, in the order of the spec.
+    pub fn queue_names(&self) -> impl Iterator<Item = &str> {
+        self.queues.iter().map(|queue| queue.queue.as_str())
+    }
+}
+
+/// Checks `wp` against the TaskQueues of its namespace (`queues`, by object name) and fills in the defaults of
+/// its class.
+///
+/// # Errors
+///
+/// The first field that cannot be used; with several, the same one each time.
+pub fn validate(wp: &WorkerPool, queues: &BTreeMap<String, TaskQueue>) -> Result<ValidPool, Invalid> {
+    checks::name(wp)?;
+    let Some(celery) = &wp.spec.celery else {
+        return Err(Invalid::spec(
+            "spec.celery",
+            "is required: write at least spec.celery.app",
+        ));
+    };
+    checks::ranges(&wp.spec, celery)?;
+    checks::celery(celery)?;
+    checks::scaling(&wp.spec.scaling)?;
+    checks::worker(&wp.spec.worker, celery)?;
+    checks::pod(wp.spec.pod.as_ref())?;
+    let (queues, broker) = checks::queues(wp, queues)?;
+    let execution_pool = execution_pool(wp.spec.class, celery)?;
+    checks::execution_pool(execution_pool, celery)?;
+    let concurrency = concurrency(wp, celery, execution_pool)?;
+    let obeys = traits(execution_pool);
+    let default = defaults(wp.spec.class);
+    let (time_limit, soft_time_limit) = limits(wp.spec.class, celery, obeys);
+    let prefetch_multiplier = celery.prefetch_multiplier.or(default.prefetch);
+    let enforced_limit_seconds = time_limit
+        .filter(|limit| limit.enforced)
+        .map(|limit| limit.seconds);
+    let written_grace = wp.spec.drain.and_then(|drain| drain.grace_seconds).map(i64::from);
+    let metadata = &wp.metadata;
+    let scaling = &wp.spec.scaling;
+    Ok(ValidPool {
+        namespace: metadata.namespace.clone().unwrap_or_default(),
+        name: metadata.name.clone().unwrap_or_default(),
+        uid: metadata.uid.clone().unwrap_or_default(),
+        generation: metadata.generation.unwrap_or_default(),
+        class: wp.spec.class,
+        queues,
+        broker,
+        inject_broker: celery.broker_env == BrokerEnv::Inject,
+        app: celery.app.clone(),
+        execution_pool,
+        concurrency,
+        autoscale: celery.autoscale,
+        prefetch_multiplier,
+        max_tasks_per_child: celery
+            .max_tasks_per_child
+            .or_else(|| default.max_tasks_per_child.filter(|_| obeys.children)),
+        max_memory_per_child_kib: max_memory_kib(celery)?,
+        time_limit,
+        soft_time_limit,
+        log_level: celery.log_level,
+        extra_args: celery.extra_args.clone(),
+        ack_mode: celery.ack_mode,
+        min: scaling.min_replicas,
+        max: scaling.max_replicas,
+        scale_down_delay: Duration::from_secs(u64::from(scaling.scale_down_delay_seconds.unsigned_abs())),
+        fallback: scaling.fallback,
+        hold: wp.spec.replicas,
+        grace: grace(
+            written_grace,
+            execution_pool,
+            enforced_limit_seconds,
+            prefetch_multiplier,
+        ),
+    })
+}
+
+/// A limit of the worker container, if one is written; a zero is none, as in Kubernetes.
+///
+/// # Errors
+///
+/// The limit is no quantity, or negative.
+pub(crate) fn resource_limit(wp: &WorkerPool, resource: &str) -> Result<Option<Amount>, Invalid> {
+    let limits = wp
+        .spec
+        .worker
+        .resources
+        .as_ref()
+        .and_then(|resources| resources.limits.as_ref());
+    let Some(quantity) = limits.and_then(|limits| limits.get(resource)) else {
+        return Ok(None);
+    };
+    match Amount::parse(quantity) {
+        Some(amount) if amount >= Amount::of_units(0) => {
+            Ok(Some(amount).filter(|amount| amount.ceil_units() > 0))
+        }
+        _ => Err(Invalid::spec(
+            format!("spec.worker.resources.limits.{resource}"),
+            "is not a Kubernetes quantity of at least 0, such as 2, 500m or 1Gi",
+        )),
+    }
+}
+
+fn execution_pool(class: Option<WorkerClass>, celery: &Celery) -> Result<ExecutionPool, Invalid> {
+    celery.execution_pool.or_else(|| defaults(class).execution_pool).ok_or_else(|| {
+        Invalid::spec(
+            "spec.celery.executionPool",
+            "is required with class Io: Gevent or Eventlet if the image has it, Threads (ignores time limits), \
+             or Prefork (50 processes unless concurrency says otherwise)",
+        )
+    })
+}
+
+/// Slots of one pod.
+fn concurrency(wp: &WorkerPool, celery: &Celery, pool: ExecutionPool) -> Result<i32, Invalid> {
+    if traits(pool).single {
+        return Ok(1);
+    }
+    if let Some(written) = celery
+        .autoscale
+        .map(|autoscale| autoscale.max)
+        .or(celery.concurrency)
+    {
+        return Ok(written);
+    }
+    let otherwise = match defaults(wp.spec.class).concurrency {
+        Concurrency::Fixed(slots) => return Ok(slots),
+        Concurrency::CpuLimit { otherwise } => otherwise,
+    };
+    if let Some(cpu) = resource_limit(wp, "cpu")? {
+        let slots = cpu.ceil_units().clamp(1, SLOTS_MAX);
+        return i32::try_from(slots).map_err(|_| missing_concurrency());
+    }
+    otherwise.ok_or_else(missing_concurrency)
+}
+
+fn missing_concurrency() -> Invalid {
+    Invalid::spec(
+        "spec.celery.concurrency",
+        "is required (1 to 10000) without a class and without spec.worker.resources.limits.cpu, from which it \
+         would follow",
+    )
+}
+
+/// The hard and the soft limit. A class's limit gives way to a written one that contradicts it: a default soft
+/// limit that is not below the written hard one, and a default hard limit that would come before the written
+/// soft one, are left out.
+fn limits(class: Option<WorkerClass>, celery: &Celery, obeys: Traits) -> (Option<Limit>, Option<Limit>) {
+    let default = defaults(class);
+    let (hard, soft) = (celery.time_limit_seconds, celery.soft_time_limit_seconds);
+    let default_hard = default
+        .time_limit_seconds
+        .filter(|limit| obeys.hard_limit && soft.is_none_or(|soft| !obeys.soft_limit || soft < *limit));
+    let default_soft = default
+        .soft_time_limit_seconds
+        .filter(|limit| obeys.soft_limit && hard.is_none_or(|hard| *limit < hard));
+    let limit = |seconds: Option<i32>, enforced| seconds.map(|seconds| Limit { seconds, enforced });
+    (
+        limit(hard.or(default_hard), obeys.hard_limit),
+        limit(soft.or(default_soft), obeys.soft_limit),
+    )
+}
+
+fn max_memory_kib(celery: &Celery) -> Result<Option<i64>, Invalid> {
+    let Some(quantity) = &celery.max_memory_per_child else {
+        return Ok(None);
+    };
+    match Amount::parse(quantity).map(quantity::Amount::ceil_units) {
+        Some(bytes) if bytes > 0 => Ok(Some((bytes / 1024).max(1))),
+        _ => Err(Invalid::spec(
+            "spec.celery.maxMemoryPerChild",
+            "must be a quantity above 0 with a unit (Ki, Mi, Gi, Ti, k, M, G or T), such as 300Mi",
+        )),
+    }
+}
+
+#[cfg(test)]
+#[path = "validate_tests.rs"]
+mod tests;
