@@ -96,6 +96,29 @@ fn a_minimal_worker_pool_has_the_documented_defaults() {
 }
 
 #[test]
+fn quantities_may_be_written_as_numbers() {
+    // The schema takes both, and an object that is stored but cannot be read would never be acted on.
+    let pool: WorkerPool = serde_json::from_value(json!({
+        "apiVersion": API_VERSION, "kind": "WorkerPool", "metadata": { "name": "mail" },
+        "spec": {
+            "queues": [{ "name": "mail" }],
+            "celery": { "app": "proj" },
+            "worker": { "image": "mail:1", "resources": { "limits": { "cpu": 2, "memory": "1Gi" } } },
+            "pod": { "volumes": [{ "name": "tmp", "emptyDir": { "sizeLimit": 1024 } }] },
+        },
+    }))
+    .unwrap();
+    let limits = pool
+        .spec
+        .worker
+        .resources
+        .and_then(|resources| resources.limits)
+        .unwrap();
+    assert_eq!(limits["cpu"].0, "2");
+    assert_eq!(limits["memory"].0, "1Gi");
+}
+
+#[test]
 fn names_are_the_constants() {
     assert_eq!(API_VERSION, format!("{GROUP}/{VERSION}"));
     assert_eq!(

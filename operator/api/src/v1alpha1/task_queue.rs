@@ -87,6 +87,7 @@ pub struct TaskQueueSpec {
 pub struct Broker {
     /// `url` of the broker without user and password: `redis`, `rediss`, `sentinel`, `amqp` or `amqps`, at most 1,024
     /// characters. Exactly one of `url` and `urlSecretRef` is required; an address with a password belongs in a Secret.
+    // Rules and not a pattern: the API server shows a value that fails a pattern, and this one may hold a password.
     #[schemars(length(min = 9, max = 1024))]
     #[x_kube(
         validation = Rule::new("self.matches('^(redis|rediss|sentinel|amqp|amqps)://[!-~]+$')")
