@@ -263,6 +263,18 @@ impl BrokerConfig {
         })
     }
 
+    /// True where a flush or an empty failover reads as zero.
+    #[must_use]
+    pub fn zero_is_suspect(&self) -> bool {
+        self.kind == BrokerKind::Redis
+    }
+
+    /// True if the broker itself tells how many messages are fetched and not acknowledged.
+    #[must_use]
+    pub fn unacked_known(&self) -> bool {
+        self.kind == BrokerKind::Redis || self.management_url.is_some() || self.metrics_url.is_some()
+    }
+
     /// The address for people: scheme, host, port, database or virtual host; never user information.
     #[must_use]
     pub fn address(&self) -> String {
