@@ -1,0 +1,108 @@
+//! The API server's audit log: who wrote what, and who read Secrets.
+//!
+//! Tests count writes by user here, which no client-side counter can replace:
+//! it is the server that says that nothing was written.
+
+use crate::Result;
+use jiff::Timestamp;
+use serde::Deserialize;
+use std::path::Path;
+
+/// The policy: every write, every access to Secrets, no other read.
+pub(crate) const POLICY: &str = r#"
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived, ResponseStarted]
+rules:
+  - level: Metadata
+    resources: [{group: "", resources: [secrets]}]
+  - level: None
+    verbs: [get, list, watch]
+  - level: Metadata
+"#;
+
+/// One request that the server answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditEntry {
+    /// For example `system:serviceaccount:poolwright:poolwright`.
+    pub user: String,
+    /// The name of the client program as it gives it.
+    pub user_agent: String,
+    /// `create`, `update`, `patch`, `delete`, `get`, …
+    pub verb: String,
+    /// The plural, for example `deployments`.
+    pub resource: String,
+    /// For example `scale` or `status`; empty for the object itself.
+    pub subresource: String,
+    /// Empty for a cluster-scoped object.
+    pub namespace: String,
+    /// Empty for a list, and for a create.
+    pub name: String,
+    /// The HTTP status of the answer.
+    pub code: u16,
+    /// When the request arrived.
+    pub at: Timestamp,
+}
+
+impl AuditEntry {
+    /// Says whether it could change something.
+    pub fn is_write(&self) -> bool {
+        !matches!(self.verb.as_str(), "get" | "list" | "watch")
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Line {
+    user: LineUser,
+    #[serde(default)]
+    user_agent: String,
+    verb: String,
+    object_ref: Option<ObjectRef>,
+    response_status: Option<Status>,
+    request_received_timestamp: Timestamp,
+}
+
+#[derive(Deserialize)]
+struct LineUser {
+    #[serde(default)]
+    username: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ObjectRef {
+    resource: String,
+    subresource: String,
+    namespace: String,
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Status {
+    #[serde(default)]
+    code: u16,
+}
+
+/// Reads the whole log; a last line that is still being written is left out.
+pub fn audit_entries(log: &Path) -> Result<Vec<AuditEntry>> {
+    let text = std::fs::read_to_string(log)?;
+    let complete = text.rfind('\n').map_or("", |end| &text[..end]);
+    let mut entries = Vec::new();
+    for line in complete.lines() {
+        let line: Line = serde_json::from_str(line)?;
+        let object = line.object_ref.unwrap_or_default();
+        entries.push(AuditEntry {
+            user: line.user.username,
+            user_agent: line.user_agent,
+            verb: line.verb,
+            resource: object.resource,
+            subresource: object.subresource,
+            namespace: object.namespace,
+            name: object.name,
+            code: line.response_status.map_or(0, |status| status.code),
+            at: line.request_received_timestamp,
+        });
+    }
+    Ok(entries)
+}

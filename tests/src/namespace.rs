@@ -1,0 +1,81 @@
+//! A namespace per test, and the custom resource definitions in the cluster.
+
+use crate::{Kubectl, Plane, Result, wait_until};
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use kube::api::{DeleteParams, ObjectMeta, PostParams};
+use kube::{Api, Client};
+use std::path::Path;
+use std::time::Duration;
+
+/// A namespace with a name of its own and its default `ServiceAccount`.
+///
+/// It stays after the test, for a look at what failed, unless
+/// [`TestNamespace::delete`] is called; the plane ends with the run anyway.
+#[derive(Clone)]
+pub struct TestNamespace {
+    /// Its name: the prefix and eight random letters.
+    pub name: String,
+    client: Client,
+}
+
+impl TestNamespace {
+    /// Creates it, and waits until pods can be created in it.
+    pub async fn create(client: Client, prefix: &str) -> Result<Self> {
+        let suffix: String = std::iter::repeat_with(fastrand::lowercase).take(8).collect();
+        let name = format!("{prefix}-{suffix}");
+        let namespace = Namespace {
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                ..ObjectMeta::default()
+            },
+            ..Namespace::default()
+        };
+        Api::all(client.clone())
+            .create(&PostParams::default(), &namespace)
+            .await?;
+        let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &name);
+        wait_until(
+            "the namespace's default ServiceAccount",
+            Duration::from_secs(30),
+            || async { Ok(accounts.get_opt("default").await?.is_some()) },
+        )
+        .await?;
+        Ok(Self { name, client })
+    }
+
+    /// A typed API in this namespace.
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.client.clone(), &self.name)
+    }
+
+    /// Asks for its deletion and does not wait for it.
+    pub async fn delete(&self) -> Result<()> {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        namespaces.delete(&self.name, &DeleteParams::default()).await?;
+        Ok(())
+    }
+}
+
+/// Applies the generated definitions (`crds/`) and waits until they are served.
+pub async fn apply_crds(plane: &Plane) -> Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds");
+    let folder = folder.to_str().ok_or("the folder's name is no text")?.to_owned();
+    let kubectl: Kubectl = plane.kubectl()?;
+    kubectl
+        .run(["apply", "--server-side", "--force-conflicts", "-f", &folder])
+        .await?;
+    kubectl
+        .run([
+            "wait",
+            "--for=condition=Established",
+            "--timeout=30s",
+            "-f",
+            &folder,
+        ])
+        .await?;
+    Ok(())
+}
