@@ -8,8 +8,8 @@ use poolwright_api::v1alpha1::ExecutionPool;
 
 use crate::class::{CELERY_PREFETCH, traits};
 
-/// Seconds between a task's end and the worker's exit: acknowledging, returning prefetched messages, closing
-/// connections. Measured below 10 s on Redis and RabbitMQ; the rest is margin.
+/// Seconds allowed between the end of the last task and the worker's exit: acknowledging, returning prefetched
+/// messages, closing connections. The project's safe-shutdown profile for Celery, longest task + 15 s.
 pub const EXIT_SECONDS: i64 = 15;
 
 /// Grace in seconds where nothing bounds a task: 6 hours.

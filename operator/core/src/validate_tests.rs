@@ -60,6 +60,13 @@ fn each_bad_field_of_celery_is_named() {
             "spec.celery.softTimeLimitSeconds",
             "below",
         ),
+    ];
+    refused(table);
+}
+
+#[test]
+fn each_bad_mix_of_celery_fields_is_named() {
+    let table = [
         (
             json!({"celery": {"autoscale": {"min": 3, "max": 2}}}),
             "spec.celery.autoscale.min",
