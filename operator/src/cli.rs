@@ -1,0 +1,333 @@
+//! The command line: what can be asked for, and with which bounds.
+//!
+//! Parses and does nothing else, except `crd`, which only prints what the API crate knows. A flag exists only when it
+//! works. The same binary is a kubectl plugin when it is called `kubectl-poolwright`.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+use crate::telemetry::LogFormat;
+
+/// Name under which kubectl finds its plugins.
+const PLUGIN: &str = "kubectl-poolwright";
+
+/// Scales Celery workers by queue depth and busy slots, and says why.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "poolwright", version, about, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What can be done.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Run the operator, on the cluster of KUBECONFIG or of its pod.
+    Run(RunArgs),
+    /// Print the resource definitions.
+    Crd(CrdArgs),
+    /// Check manifests without a cluster: schema, rules and known mistakes.
+    Lint(LintArgs),
+    /// Say why a WorkerPool has the number of workers it has.
+    Explain(ExplainArgs),
+}
+
+/// Flags of `run`.
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// Address of health, metrics and log level. Default: 0.0.0.0:8080 in a pod, otherwise a free port of 127.0.0.1,
+    /// which is logged.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub http_address: Option<SocketAddr>,
+
+    /// Namespace to work in; may be repeated. Default: all.
+    #[arg(long = "namespace", short = 'n', value_name = "NAMESPACE")]
+    pub namespaces: Vec<String>,
+
+    /// Form of the log lines. Default: json in a pod, otherwise text.
+    #[arg(long, value_enum)]
+    pub log_format: Option<LogFormat>,
+
+    /// What is logged: LEVEL, TARGET=LEVEL, or several with commas. Can be changed while it runs, by a PUT of the same
+    /// text to /log-level.
+    #[arg(long, env = "RUST_LOG", value_name = "DIRECTIVES", default_value = "info")]
+    pub log_level: String,
+
+    /// Time between two readings of a broker, in milliseconds, 50 to 2000.
+    #[arg(long, value_name = "NUMBER", default_value_t = 200, value_parser = clap::value_parser!(u64).range(50..=2000))]
+    pub poll_interval_milliseconds: u64,
+
+    /// Writes of numbers to status a second, for all objects together, 1 to 1000. Scaling is never held back by it.
+    #[arg(long, value_name = "NUMBER", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub status_writes_per_second: u32,
+}
+
+impl RunArgs {
+    /// The address to listen on; `in_pod` decides the default.
+    #[must_use]
+    pub fn http_address_or_default(&self, in_pod: bool) -> SocketAddr {
+        self.http_address.unwrap_or_else(|| {
+            if in_pod {
+                SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080)
+            } else {
+                SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)
+            }
+        })
+    }
+
+    /// The form of the log lines; `in_pod` decides the default.
+    #[must_use]
+    pub fn log_format_or_default(&self, in_pod: bool) -> LogFormat {
+        self.log_format
+            .unwrap_or(if in_pod { LogFormat::Json } else { LogFormat::Text })
+    }
+}
+
+/// Flags of `crd`.
+#[derive(Clone, Debug, Args)]
+pub struct CrdArgs {
+    /// Write each definition to its own file in this directory instead of printing them.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub out: Option<PathBuf>,
+}
+
+/// Flags of `lint`.
+#[derive(Clone, Debug, Args)]
+pub struct LintArgs {
+    /// Manifests to check; may be repeated. - is standard input.
+    #[arg(short = 'f', long = "filename", value_name = "FILE", required = true, num_args = 1..)]
+    pub files: Vec<PathBuf>,
+}
+
+/// Flags of `explain`.
+#[derive(Clone, Debug, Args)]
+pub struct ExplainArgs {
+    /// The WorkerPool: wp/NAME or NAME.
+    #[arg(value_name = "wp/NAME", value_parser = worker_pool_name)]
+    pub name: String,
+
+    /// Its namespace. Default: that of the current context.
+    #[arg(long, short = 'n', value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+}
+
+impl Cli {
+    /// Parses the arguments of the process, and ends it with a usage message where they cannot be used.
+    #[must_use]
+    pub fn from_process() -> Self {
+        Self::try_from_arguments(std::env::args_os()).unwrap_or_else(|error| error.exit())
+    }
+
+    /// Parses `arguments`, the first of which is the program's own name.
+    ///
+    /// # Errors
+    ///
+    /// The usage message.
+    pub fn try_from_arguments<I, T>(arguments: I) -> Result<Self, clap::Error>
+    where
+        I: IntoIterator<Item = T>,
+        T: Into<OsString> + Clone,
+    {
+        let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+        let mut command = Self::command();
+        if arguments.first().is_some_and(is_plugin) {
+            command = command.bin_name("kubectl poolwright");
+        }
+        Self::from_arg_matches(&command.try_get_matches_from(arguments)?)
+    }
+}
+
+/// Prints the resource definitions, or writes each to its file.
+///
+/// # Errors
+///
+/// The output cannot be written.
+pub fn crd(args: &CrdArgs, output: &mut impl Write) -> io::Result<()> {
+    for (position, (file, crd)) in poolwright_api::crds().into_iter().enumerate() {
+        let text = poolwright_api::to_yaml(&crd).map_err(io::Error::other)?;
+        if let Some(folder) = &args.out {
+            std::fs::create_dir_all(folder)?;
+            std::fs::write(folder.join(file), text)?;
+            continue;
+        }
+        if position > 0 {
+            output.write_all(b"---\n")?;
+        }
+        output.write_all(text.as_bytes())?;
+    }
+    Ok(())
+}
+
+fn is_plugin(program: &OsString) -> bool {
+    Path::new(program).file_stem().is_some_and(|name| name == PLUGIN)
+}
+
+fn worker_pool_name(text: &str) -> Result<String, String> {
+    const KINDS: &[&str] = &[
+        "wp",
+        "workerpool",
+        "workerpools",
+        "workerpool.poolwright.dev",
+        "workerpools.poolwright.dev",
+    ];
+    let name = match text.split_once('/') {
+        None => text,
+        Some((kind, name)) if KINDS.contains(&kind.to_lowercase().as_str()) => name,
+        Some(_) => return Err("only a WorkerPool can be explained: wp/NAME".to_owned()),
+    };
+    let character = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
+    if name.is_empty() || name.len() > 253 || !name.chars().all(character) {
+        return Err("is not the name of a WorkerPool: wp/NAME".to_owned());
+    }
+    Ok(name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command, String> {
+        Cli::try_from_arguments(line.split(' '))
+            .map(|cli| cli.command)
+            .map_err(|error| error.to_string())
+    }
+
+    fn run(line: &str) -> RunArgs {
+        match parse(line) {
+            Ok(Command::Run(args)) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_has_defaults() {
+        let args = run("poolwright run");
+        assert_eq!(
+            args.http_address_or_default(true),
+            SocketAddr::from(([0, 0, 0, 0], 8080))
+        );
+        assert_eq!(
+            args.http_address_or_default(false),
+            SocketAddr::from(([127, 0, 0, 1], 0))
+        );
+        assert_eq!(args.log_format_or_default(true), LogFormat::Json);
+        assert_eq!(args.log_format_or_default(false), LogFormat::Text);
+        assert_eq!(
+            (args.poll_interval_milliseconds, args.status_writes_per_second),
+            (200, 10)
+        );
+        assert!(args.namespaces.is_empty());
+    }
+
+    #[test]
+    fn run_takes_flags() {
+        let args = run(
+            "poolwright run --http-address 127.0.0.1:9000 --namespace a --namespace b --log-format json \
+             --log-level poolwright=debug --poll-interval-milliseconds 50 --status-writes-per-second 20"
+                .split_whitespace()
+                .collect::<Vec<_>>()
+                .join(" ")
+                .as_str(),
+        );
+        assert_eq!(
+            args.http_address_or_default(true),
+            SocketAddr::from(([127, 0, 0, 1], 9000))
+        );
+        assert_eq!(args.namespaces, ["a", "b"]);
+        assert_eq!(args.log_format_or_default(false), LogFormat::Json);
+        assert_eq!(args.log_level, "poolwright=debug");
+        assert_eq!(
+            (args.poll_interval_milliseconds, args.status_writes_per_second),
+            (50, 20)
+        );
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused_with_the_range() {
+        for value in ["49", "2001", "-1", "x"] {
+            assert!(parse(&format!("poolwright run --poll-interval-milliseconds={value}")).is_err());
+        }
+        let words = parse("poolwright run --poll-interval-milliseconds=49").unwrap_err();
+        assert!(words.contains("50..=2000"), "{words}");
+        assert!(parse("poolwright run --status-writes-per-second=0").is_err());
+    }
+
+    #[test]
+    fn explain_takes_kind_and_name() {
+        for text in [
+            "wp/mail",
+            "mail",
+            "workerpool/mail",
+            "WorkerPools.poolwright.dev/mail",
+        ] {
+            match parse(&format!("poolwright explain {text} -n shop")) {
+                Ok(Command::Explain(args)) => {
+                    assert_eq!(
+                        (args.name.as_str(), args.namespace.as_deref()),
+                        ("mail", Some("shop"))
+                    );
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        for text in ["tq/mail", "wp/", "wp/a/b", "Mail", "wp/../x"] {
+            assert!(parse(&format!("poolwright explain {text}")).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn lint_takes_several_files_and_standard_input() {
+        for line in ["poolwright lint -f a.yaml -f -", "poolwright lint -f a.yaml -"] {
+            match parse(line) {
+                Ok(Command::Lint(args)) => {
+                    assert_eq!(args.files, [PathBuf::from("a.yaml"), PathBuf::from("-")]);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(parse("poolwright lint").is_err());
+    }
+
+    #[test]
+    fn a_plugin_says_how_kubectl_calls_it() {
+        let words = parse("/usr/local/bin/kubectl-poolwright explain").unwrap_err();
+        assert!(words.contains("Usage: kubectl poolwright explain"), "{words}");
+        let words = parse("poolwright explain").unwrap_err();
+        assert!(words.contains("Usage: poolwright explain"), "{words}");
+    }
+
+    #[test]
+    fn crd_prints_what_the_files_hold() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut printed = Vec::new();
+        crd(&CrdArgs { out: None }, &mut printed).unwrap();
+        crd(
+            &CrdArgs {
+                out: Some(folder.path().join("new")),
+            },
+            &mut Vec::new(),
+        )
+        .unwrap();
+        let committed = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../crds");
+        let mut expected = Vec::new();
+        for (file, _) in poolwright_api::crds() {
+            let text = std::fs::read_to_string(committed.join(file)).unwrap();
+            assert!(
+                std::fs::read_to_string(folder.path().join("new").join(file)).unwrap() == text,
+                "{file}"
+            );
+            expected.push(text);
+        }
+        assert!(String::from_utf8(printed).unwrap() == expected.join("---\n"));
+    }
+}

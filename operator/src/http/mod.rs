@@ -1,0 +1,131 @@
+//! The operator's HTTP server: health, readiness, metrics and the log level.
+//!
+//! Everything but the log level is read-only, and nothing here may ask a broker or Kubernetes: an answer is made from
+//! what the process already knows, so that a slow broker cannot fail a probe. Who may reach the server is decided by
+//! the address it listens on: outside a pod the loopback, inside one the pod's own network.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::metrics::Metrics;
+use crate::telemetry::{DIRECTIVES_BYTES_MAX, LogHandle};
+
+#[cfg(test)]
+mod tests;
+
+/// A check: `Err` says in words what is wrong. Must return at once.
+pub type Check = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// What the server answers from.
+#[derive(Clone)]
+pub struct HttpState {
+    /// The numbers of `/metrics`.
+    pub metrics: Metrics,
+    /// The filter behind `/log-level`.
+    pub logs: LogHandle,
+    /// Whether the process should go on living; `Err` makes Kubernetes restart it.
+    pub live: Check,
+    /// Whether the process does its work.
+    pub ready: Check,
+}
+
+impl fmt::Debug for HttpState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpState").finish_non_exhaustive()
+    }
+}
+
+/// A check that always passes.
+#[must_use]
+pub fn always() -> Check {
+    Arc::new(|| Ok(()))
+}
+
+/// A check that passes while the newest value of `flag` is true.
+#[must_use]
+pub fn flag(flag: watch::Receiver<bool>) -> Check {
+    Arc::new(move || {
+        if *flag.borrow() {
+            Ok(())
+        } else {
+            Err("not ready yet".to_owned())
+        }
+    })
+}
+
+/// Serves until `shutdown` ends, then finishes the requests under way.
+///
+/// # Errors
+///
+/// The listener failed.
+pub async fn serve(
+    listener: TcpListener,
+    state: HttpState,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let address = listener.local_addr()?;
+    tracing::info!(%address, "serving health, metrics and the log level at http://{address}");
+    axum::serve(listener, router(state))
+        .with_graceful_shutdown(shutdown)
+        .await
+}
+
+/// The routes.
+fn router(state: HttpState) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/log-level", get(log_level).put(set_log_level))
+        .layer(DefaultBodyLimit::max(DIRECTIVES_BYTES_MAX))
+        .with_state(state)
+}
+
+async fn healthz(State(state): State<HttpState>) -> Response {
+    outcome((state.live)())
+}
+
+async fn readyz(State(state): State<HttpState>) -> Response {
+    outcome((state.ready)())
+}
+
+async fn metrics(State(state): State<HttpState>) -> Response {
+    let format = [(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)];
+    (format, state.metrics.render()).into_response()
+}
+
+async fn log_level(State(state): State<HttpState>) -> String {
+    format!("{}\n", state.logs.current())
+}
+
+/// A browser cannot be made to send this across sites: PUT needs a preflight, which nothing here answers.
+async fn set_log_level(State(state): State<HttpState>, body: Bytes) -> Response {
+    let Ok(directives) = std::str::from_utf8(&body) else {
+        return (StatusCode::BAD_REQUEST, "the body is not UTF-8 text\n").into_response();
+    };
+    match state.logs.set(directives) {
+        Ok(()) => {
+            let directives = state.logs.current();
+            tracing::info!(directives, "log level changed");
+            (StatusCode::OK, format!("{directives}\n")).into_response()
+        }
+        Err(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
+    }
+}
+
+fn outcome(result: Result<(), String>) -> Response {
+    match result {
+        Ok(()) => (StatusCode::OK, "ok\n").into_response(),
+        Err(words) => (StatusCode::SERVICE_UNAVAILABLE, format!("{words}\n")).into_response(),
+    }
+}

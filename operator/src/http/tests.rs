@@ -1,0 +1,109 @@
+//! The server over a real socket.
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::telemetry::{self, LogFormat};
+
+struct Server {
+    address: std::net::SocketAddr,
+    ready: watch::Sender<bool>,
+    live: watch::Sender<bool>,
+    stop: oneshot::Sender<()>,
+    task: tokio::task::JoinHandle<std::io::Result<()>>,
+    // The filter lives as long as its subscriber.
+    _subscriber: Box<dyn tracing::Subscriber + Send + Sync>,
+}
+
+async fn server() -> Server {
+    let (subscriber, logs) = telemetry::subscriber(LogFormat::Text, false, "info", std::io::sink).unwrap();
+    let (ready, ready_seen) = watch::channel(false);
+    let (live, live_seen) = watch::channel(true);
+    let metrics = Metrics::new();
+    metrics.broker_connections(3);
+    let state = HttpState {
+        metrics,
+        logs,
+        live: flag(live_seen),
+        ready: flag(ready_seen),
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel();
+    let task = tokio::spawn(serve(listener, state, async {
+        let _ = stopped.await;
+    }));
+    Server {
+        address,
+        ready,
+        live,
+        stop,
+        task,
+        _subscriber: Box::new(subscriber),
+    }
+}
+
+impl Server {
+    async fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        let body = answer.split_once("\r\n\r\n").unwrap().1.to_owned();
+        (status, body)
+    }
+}
+
+#[tokio::test]
+async fn health_and_readiness_follow_their_checks() {
+    let server = server().await;
+    assert_eq!(server.ask("GET", "/healthz", "").await, (200, "ok\n".to_owned()));
+    assert_eq!(
+        server.ask("GET", "/readyz", "").await,
+        (503, "not ready yet\n".to_owned())
+    );
+    server.ready.send(true).unwrap();
+    server.live.send(false).unwrap();
+    assert_eq!(server.ask("GET", "/readyz", "").await.0, 200);
+    assert_eq!(server.ask("GET", "/healthz", "").await.0, 503);
+}
+
+#[tokio::test]
+async fn metrics_are_served() {
+    let (status, body) = server().await.ask("GET", "/metrics", "").await;
+    assert_eq!(status, 200);
+    assert!(body.contains("poolwright_broker_connections 3"), "{body}");
+}
+
+#[tokio::test]
+async fn the_log_level_is_shown_and_changed() {
+    let server = server().await;
+    assert_eq!(
+        server.ask("GET", "/log-level", "").await,
+        (200, "info\n".to_owned())
+    );
+    let set = server.ask("PUT", "/log-level", "poolwright=debug").await;
+    assert_eq!(set, (200, "poolwright=debug\n".to_owned()));
+    assert_eq!(server.ask("GET", "/log-level", "").await.1, "poolwright=debug\n");
+    let (status, words) = server.ask("PUT", "/log-level", "loud").await;
+    assert_eq!(status, 400);
+    assert!(words.starts_with("directive 1 is not LEVEL"), "{words}");
+    assert_eq!(server.ask("PUT", "/log-level", &"a".repeat(257)).await.0, 413);
+    assert_eq!(server.ask("POST", "/log-level", "info").await.0, 405);
+    assert_eq!(server.ask("GET", "/log-level", "").await.1, "poolwright=debug\n");
+}
+
+#[tokio::test]
+async fn it_stops_when_told() {
+    let server = server().await;
+    server.stop.send(()).unwrap();
+    server.task.await.unwrap().unwrap();
+    assert!(TcpStream::connect(server.address).await.is_err());
+}

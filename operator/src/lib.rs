@@ -1,0 +1,9 @@
+//! Poolwright: the adapters and controllers around `poolwright-core`.
+//!
+//! A library so that tests reach every part; the binary only reads flags and starts it.
+
+pub mod cli;
+pub mod http;
+pub mod metrics;
+pub mod signals;
+pub mod telemetry;

@@ -1,0 +1,456 @@
+//! Every metric, in one table from which both the registration and the reference page are made.
+//!
+//! May only hold numbers that others hand in. Series are labelled by namespace and name of the object and are removed
+//! with it, so their number is bounded by the number of objects. A number that is not known has no series: a missing
+//! one must never read as zero.
+
+use std::fmt::Write as _;
+
+use poolwright_api::Reason;
+use prometheus::{Encoder as _, GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
+
+/// One metric as it is documented and registered.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// Full name.
+    pub name: &'static str,
+    /// What kind of number it is.
+    pub kind: Kind,
+    /// Names of its labels.
+    pub labels: &'static [&'static str],
+    /// What it counts.
+    pub unit: &'static str,
+    /// What it says, as one sentence.
+    pub help: &'static str,
+}
+
+/// Kind of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A number that goes up and down.
+    Gauge,
+    /// A number that only grows while the process runs.
+    Counter,
+}
+
+impl Kind {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gauge => "gauge",
+            Self::Counter => "counter",
+        }
+    }
+}
+
+const OBJECT: &[&str] = &["namespace", "name"];
+
+const fn gauge(
+    name: &'static str,
+    labels: &'static [&'static str],
+    unit: &'static str,
+    help: &'static str,
+) -> Metric {
+    Metric {
+        name,
+        kind: Kind::Gauge,
+        labels,
+        unit,
+        help,
+    }
+}
+
+const DESIRED: Metric = gauge(
+    "poolwright_worker_pool_desired_replicas",
+    OBJECT,
+    "pods",
+    "Workers that the last decision asks for.",
+);
+const READY_REPLICAS: Metric = gauge(
+    "poolwright_worker_pool_ready_replicas",
+    OBJECT,
+    "pods",
+    "Worker pods that are ready.",
+);
+const SLOTS: Metric = gauge(
+    "poolwright_worker_pool_slots",
+    OBJECT,
+    "slots",
+    "Tasks that the workers can execute at a time.",
+);
+const BUSY: Metric = gauge(
+    "poolwright_worker_pool_busy_slots",
+    OBJECT,
+    "slots",
+    "Slots that execute a task.",
+);
+const DECISIONS: Metric = Metric {
+    name: "poolwright_worker_pool_decisions_total",
+    kind: Kind::Counter,
+    labels: &["namespace", "name", "reason"],
+    unit: "decisions",
+    help: "Decisions that were stored, by reason; the reasons are those of conditions and events.",
+};
+const READY: Metric = gauge(
+    "poolwright_task_queue_ready",
+    OBJECT,
+    "messages",
+    "Messages that wait in the broker.",
+);
+const RESERVED: Metric = gauge(
+    "poolwright_task_queue_reserved",
+    OBJECT,
+    "messages",
+    "Messages that a worker has fetched and not started; absent while nothing can tell.",
+);
+const SAMPLE_AGE: Metric = gauge(
+    "poolwright_task_queue_sample_age_seconds",
+    OBJECT,
+    "seconds",
+    "Age of the newest good reading of the queue; absent before the first.",
+);
+const REQUESTS: Metric = Metric {
+    name: "poolwright_broker_requests_total",
+    kind: Kind::Counter,
+    labels: &["outcome"],
+    unit: "requests",
+    help: "Requests to brokers, all of them together, by outcome.",
+};
+const CONNECTIONS: Metric = gauge(
+    "poolwright_broker_connections",
+    &[],
+    "connections",
+    "Open connections to brokers, all of them together.",
+);
+
+/// Every metric, in the order of the reference page.
+pub const TABLE: &[Metric] = &[
+    DESIRED,
+    READY_REPLICAS,
+    SLOTS,
+    BUSY,
+    DECISIONS,
+    READY,
+    RESERVED,
+    SAMPLE_AGE,
+    REQUESTS,
+    CONNECTIONS,
+];
+
+/// What is shown of a WorkerPool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorkerPoolNumbers {
+    /// Workers that the last decision asks for.
+    pub desired: u64,
+    /// Worker pods that are ready.
+    pub ready: u64,
+    /// Tasks that the workers can execute at a time.
+    pub slots: u64,
+    /// Slots that execute a task.
+    pub busy: u64,
+}
+
+/// What is shown of a TaskQueue; a number that is not known is not shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TaskQueueNumbers {
+    /// Messages that wait in the broker.
+    pub ready: Option<u64>,
+    /// Messages that a worker has fetched and not started.
+    pub reserved: Option<u64>,
+    /// Age of the newest good reading.
+    pub sample_age_seconds: Option<f64>,
+}
+
+/// All metrics of the process. Clones share their numbers.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    desired: GaugeVec,
+    ready_replicas: GaugeVec,
+    slots: GaugeVec,
+    busy: GaugeVec,
+    decisions: IntCounterVec,
+    ready: GaugeVec,
+    reserved: GaugeVec,
+    sample_age: GaugeVec,
+    requests: IntCounterVec,
+    connections: GaugeVec,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Registers the whole table in a registry of its own.
+    #[must_use]
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        Self {
+            desired: register_gauge(&registry, &DESIRED),
+            ready_replicas: register_gauge(&registry, &READY_REPLICAS),
+            slots: register_gauge(&registry, &SLOTS),
+            busy: register_gauge(&registry, &BUSY),
+            decisions: register_counter(&registry, &DECISIONS),
+            ready: register_gauge(&registry, &READY),
+            reserved: register_gauge(&registry, &RESERVED),
+            sample_age: register_gauge(&registry, &SAMPLE_AGE),
+            requests: register_counter(&registry, &REQUESTS),
+            connections: register_gauge(&registry, &CONNECTIONS),
+            registry,
+        }
+    }
+
+    /// Shows the numbers of a WorkerPool.
+    pub fn worker_pool(&self, namespace: &str, name: &str, numbers: WorkerPoolNumbers) {
+        let labels = [namespace, name];
+        for (series, value) in [
+            (&self.desired, numbers.desired),
+            (&self.ready_replicas, numbers.ready),
+            (&self.slots, numbers.slots),
+            (&self.busy, numbers.busy),
+        ] {
+            series.with_label_values(&labels).set(float(value));
+        }
+    }
+
+    /// Counts a decision of a WorkerPool. A reason that is none of [`Reason`] is not counted, so that the series stay
+    /// bounded.
+    pub fn decision(&self, namespace: &str, name: &str, reason: &str) {
+        if let Ok(reason) = reason.parse::<Reason>() {
+            self.decisions
+                .with_label_values(&[namespace, name, reason.as_str()])
+                .inc();
+        }
+    }
+
+    /// Shows the numbers of a TaskQueue; those that are `None` are removed.
+    pub fn task_queue(&self, namespace: &str, name: &str, numbers: TaskQueueNumbers) {
+        let labels = [namespace, name];
+        for (series, value) in [
+            (&self.ready, numbers.ready.map(float)),
+            (&self.reserved, numbers.reserved.map(float)),
+            (&self.sample_age, numbers.sample_age_seconds),
+        ] {
+            match value {
+                Some(value) => series.with_label_values(&labels).set(value),
+                None => forget(series, &labels),
+            }
+        }
+    }
+
+    /// Removes every series of a WorkerPool.
+    pub fn forget_worker_pool(&self, namespace: &str, name: &str) {
+        for series in [&self.desired, &self.ready_replicas, &self.slots, &self.busy] {
+            forget(series, &[namespace, name]);
+        }
+        for reason in Reason::ALL {
+            // An error says that the series does not exist, which is what is wanted.
+            let _ = self
+                .decisions
+                .remove_label_values(&[namespace, name, reason.as_str()]);
+        }
+    }
+
+    /// Removes every series of a TaskQueue.
+    pub fn forget_task_queue(&self, namespace: &str, name: &str) {
+        for series in [&self.ready, &self.reserved, &self.sample_age] {
+            forget(series, &[namespace, name]);
+        }
+    }
+
+    /// Counts `count` requests to brokers that ended in `outcome`: `Ok`, or the class of the fault. Relies on the
+    /// caller for a small, fixed set of outcomes.
+    pub fn broker_request(&self, outcome: &str, count: u64) {
+        self.requests.with_label_values(&[outcome]).inc_by(count);
+    }
+
+    /// Shows the number of open connections to brokers.
+    pub fn broker_connections(&self, count: u64) {
+        self.connections.with_label_values::<&str>(&[]).set(float(count));
+    }
+
+    /// All numbers in Prometheus' text format.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut bytes = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut bytes) {
+            tracing::error!(%error, "the metrics cannot be written");
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+/// The reference page of all metrics.
+#[must_use]
+pub fn reference() -> String {
+    let mut page = String::from(
+        "# Metrics\n\n\
+         <!-- Generated from the table in operator/src/metrics.rs. Do not edit. -->\n\n\
+         Served at `/metrics` of the operator's HTTP address, in Prometheus' text format. The series of an object are \
+         removed with it. A number that is not known has no series: absence is not zero.\n\n\
+         | metric | type | labels | unit | meaning |\n|---|---|---|---|---|\n",
+    );
+    for metric in TABLE {
+        let labels = metric
+            .labels
+            .iter()
+            .map(|label| format!("`{label}`"))
+            .collect::<Vec<_>>()
+            .join(", ");
+        let labels = if labels.is_empty() { "–" } else { &labels };
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            page,
+            "| `{}` | {} | {labels} | {} | {} |",
+            metric.name,
+            metric.kind.as_str(),
+            metric.unit,
+            metric.help
+        );
+    }
+    page
+}
+
+fn register_gauge(registry: &Registry, metric: &Metric) -> GaugeVec {
+    let series = GaugeVec::new(Opts::new(metric.name, metric.help), metric.labels).expect(VALID);
+    registry.register(Box::new(series.clone())).expect(VALID);
+    series
+}
+
+fn register_counter(registry: &Registry, metric: &Metric) -> IntCounterVec {
+    let series = IntCounterVec::new(Opts::new(metric.name, metric.help), metric.labels).expect(VALID);
+    registry.register(Box::new(series.clone())).expect(VALID);
+    series
+}
+
+const VALID: &str = "the table's names are valid and each is there once, which a test checks";
+
+fn forget(series: &GaugeVec, labels: &[&str]) {
+    // An error says that the series does not exist, which is what is wanted.
+    let _ = series.remove_label_values(labels);
+}
+
+/// Prometheus holds every number as a float; counts beyond 2⁵³ do not occur.
+#[allow(clippy::cast_precision_loss)]
+fn float(value: u64) -> f64 {
+    value as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::PathBuf};
+
+    use super::*;
+
+    const NUMBERS: WorkerPoolNumbers = WorkerPoolNumbers {
+        desired: 7,
+        ready: 6,
+        slots: 120,
+        busy: 24,
+    };
+
+    fn filled() -> Metrics {
+        let metrics = Metrics::new();
+        metrics.worker_pool("shop", "mail", NUMBERS);
+        metrics.decision("shop", "mail", "ScaledUp");
+        metrics.task_queue(
+            "shop",
+            "mail",
+            TaskQueueNumbers {
+                ready: Some(3),
+                reserved: Some(1),
+                sample_age_seconds: Some(0.25),
+            },
+        );
+        metrics.broker_request("Ok", 2);
+        metrics.broker_connections(3);
+        metrics
+    }
+
+    #[test]
+    fn every_metric_of_the_table_is_served_as_documented() {
+        let text = filled().render();
+        for metric in TABLE {
+            assert!(
+                text.contains(&format!("# HELP {} {}", metric.name, metric.help)),
+                "{}",
+                metric.name
+            );
+            assert!(
+                text.contains(&format!("# TYPE {} {}", metric.name, metric.kind.as_str())),
+                "{}",
+                metric.name
+            );
+        }
+        assert_eq!(
+            text.matches("# TYPE").count(),
+            TABLE.len(),
+            "a metric is missing from the table"
+        );
+        assert!(
+            text.contains(r#"poolwright_worker_pool_desired_replicas{name="mail",namespace="shop"} 7"#),
+            "{text}"
+        );
+        assert!(text.contains(
+            r#"poolwright_worker_pool_decisions_total{name="mail",namespace="shop",reason="ScaledUp"} 1"#
+        ));
+        assert!(text.contains(r#"poolwright_broker_requests_total{outcome="Ok"} 2"#));
+        assert!(text.contains("poolwright_broker_connections 3"));
+    }
+
+    #[test]
+    fn the_series_of_an_object_go_with_it_and_no_others_do() {
+        let metrics = filled();
+        metrics.worker_pool("shop", "other", NUMBERS);
+        metrics.forget_worker_pool("shop", "mail");
+        metrics.forget_task_queue("shop", "mail");
+        metrics.forget_task_queue("shop", "never-seen");
+        let text = metrics.render();
+        assert!(!text.contains("mail"), "{text}");
+        assert!(text.contains("other"), "{text}");
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_shown() {
+        let metrics = filled();
+        metrics.task_queue(
+            "shop",
+            "mail",
+            TaskQueueNumbers {
+                ready: Some(0),
+                ..TaskQueueNumbers::default()
+            },
+        );
+        let text = metrics.render();
+        assert!(
+            text.contains(r#"poolwright_task_queue_ready{name="mail",namespace="shop"} 0"#),
+            "{text}"
+        );
+        assert!(
+            !text.contains("poolwright_task_queue_reserved{") && !text.contains("sample_age_seconds{"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn an_unknown_reason_makes_no_series() {
+        let metrics = Metrics::new();
+        metrics.decision("shop", "mail", "Whatever");
+        assert!(!metrics.render().contains("Whatever"));
+    }
+
+    #[test]
+    fn the_reference_page_is_what_the_table_says() {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/metrics.md");
+        if std::env::var_os("UPDATE").is_some_and(|value| value == "1") {
+            fs::write(&path, reference()).unwrap();
+        }
+        let found = fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            found == reference(),
+            "docs/reference/metrics.md differs from the table: run `UPDATE=1 cargo test -p poolwright metrics`"
+        );
+    }
+}

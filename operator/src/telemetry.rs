@@ -1,0 +1,258 @@
+//! Logs: one subscriber, JSON or text, whose filter can be changed while the process runs.
+//!
+//! May not decide what is logged where; that is the `tracing` calls' business. Libraries that log every request are
+//! held at `warn` unless a directive names them, because at `debug` they bury what Poolwright says, and some of them
+//! print addresses. Span filters are refused: their cost has no bound, and a level for a target is all that is needed.
+
+use std::io::IsTerminal as _;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use clap::ValueEnum;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::{Layer as _, Registry, fmt, reload};
+
+/// Longest list of directives that is accepted, in bytes.
+pub const DIRECTIVES_BYTES_MAX: usize = 256;
+
+/// What stands before every list of directives; a directive that names one of these targets wins over it.
+const QUIET: &str = "info,async_rs=warn,axum=warn,h2=warn,hyper=warn,hyper_util=warn,kube=warn,kube_client=warn,\
+                     lapin=warn,redis=warn,reqwest=warn,rustls=warn,tower=warn";
+
+/// Form of the log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line, for machines.
+    Json,
+    /// One line of text, for people.
+    Text,
+}
+
+/// Why a filter or a subscriber was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LogError {
+    /// The directives are too long.
+    #[error("has {0} bytes; allowed are at most {DIRECTIVES_BYTES_MAX}")]
+    TooLong(usize),
+    /// A directive is not of the accepted form.
+    #[error(
+        "directive {0} is not LEVEL, TARGET=LEVEL or a list of them with commas; levels are error, warn, info, debug, \
+         trace and off"
+    )]
+    Malformed(usize),
+    /// The subscriber of the process is set already, or gone.
+    #[error("the log subscriber is set already or gone")]
+    Subscriber,
+}
+
+/// Changes the filter of the running process. Clones change the same filter.
+#[derive(Clone, Debug)]
+pub struct LogHandle {
+    filter: reload::Handle<EnvFilter, Registry>,
+    directives: Arc<Mutex<String>>,
+}
+
+impl LogHandle {
+    /// Filters by `directives` from now on, such as `debug` or `poolwright=debug,lapin=info`.
+    ///
+    /// # Errors
+    ///
+    /// The directives cannot be used; the filter stays as it was.
+    pub fn set(&self, directives: &str) -> Result<(), LogError> {
+        let directives = directives.trim();
+        let filter = filter(directives)?;
+        let mut current = self.directives.lock().unwrap_or_else(PoisonError::into_inner);
+        self.filter.reload(filter).map_err(|_| LogError::Subscriber)?;
+        directives.clone_into(&mut current);
+        Ok(())
+    }
+
+    /// The directives in force, as they were given.
+    #[must_use]
+    pub fn current(&self) -> String {
+        self.directives
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// Sets the subscriber of the process, which writes to standard error: standard output belongs to commands.
+///
+/// # Errors
+///
+/// The directives cannot be used, or a subscriber is set already.
+pub fn init(format: LogFormat, directives: &str) -> Result<LogHandle, LogError> {
+    let colours = format == LogFormat::Text && std::io::stderr().is_terminal();
+    let (subscriber, handle) = subscriber(format, colours, directives, std::io::stderr)?;
+    tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::Subscriber)?;
+    Ok(handle)
+}
+
+/// A subscriber that writes to `writer`, and the handle of its filter.
+///
+/// # Errors
+///
+/// The directives cannot be used.
+pub fn subscriber<W>(
+    format: LogFormat,
+    colours: bool,
+    directives: &str,
+    writer: W,
+) -> Result<(impl tracing::Subscriber + Send + Sync + 'static, LogHandle), LogError>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let directives = directives.trim();
+    let (filter, handle) = reload::Layer::new(filter(directives)?);
+    let lines = match format {
+        LogFormat::Json => fmt::layer()
+            .json()
+            .flatten_event(true)
+            .with_writer(writer)
+            .boxed(),
+        LogFormat::Text => fmt::layer()
+            .compact()
+            .with_ansi(colours)
+            .with_writer(writer)
+            .boxed(),
+    };
+    let handle = LogHandle {
+        filter: handle,
+        directives: Arc::new(Mutex::new(directives.to_owned())),
+    };
+    Ok((tracing_subscriber::registry().with(filter).with(lines), handle))
+}
+
+fn filter(directives: &str) -> Result<EnvFilter, LogError> {
+    if directives.len() > DIRECTIVES_BYTES_MAX {
+        return Err(LogError::TooLong(directives.len()));
+    }
+    for (position, directive) in directives.split(',').enumerate() {
+        if !well_formed(directive) {
+            return Err(LogError::Malformed(position + 1));
+        }
+    }
+    EnvFilter::try_new(format!("{QUIET},{directives}")).map_err(|_| LogError::Malformed(1))
+}
+
+/// `LEVEL` or `TARGET=LEVEL`. The filter itself would take a misspelt level for a target and log all of it.
+fn well_formed(directive: &str) -> bool {
+    let level = |text: &str| {
+        !text.is_empty()
+            && text.chars().all(|c| c.is_ascii_alphabetic())
+            && text.parse::<LevelFilter>().is_ok()
+    };
+    match directive.split_once('=') {
+        None => level(directive),
+        Some((target, of_target)) => {
+            let target_char = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | ':' | '-');
+            !target.is_empty() && target.chars().all(target_char) && level(of_target)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Lines {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let mut lines = self.0.lock().map_err(|_| std::io::Error::other("poisoned"))?;
+            lines.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn with_logs(format: LogFormat, directives: &str, act: impl FnOnce(&LogHandle)) -> String {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let (subscriber, handle) = subscriber(format, false, directives, move || writer.clone()).unwrap();
+        tracing::subscriber::with_default(subscriber, || act(&handle));
+        lines.text()
+    }
+
+    #[test]
+    fn json_lines_hold_the_fields_at_the_top() {
+        let text = with_logs(LogFormat::Json, "info", |_| {
+            tracing::info!(target: "poolwright", name = "mail", "scaled");
+        });
+        let line: serde_json::Value = serde_json::from_str(text.trim()).unwrap();
+        assert_eq!(line["message"], "scaled");
+        assert_eq!(line["name"], "mail");
+        assert_eq!(line["level"], "INFO");
+    }
+
+    #[test]
+    fn text_lines_are_plain() {
+        let text = with_logs(
+            LogFormat::Text,
+            "info",
+            |_| tracing::info!(target: "poolwright", "scaled"),
+        );
+        assert!(text.contains("INFO poolwright: scaled"), "{text}");
+        assert!(!text.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn the_filter_changes_while_it_runs_and_a_bad_one_changes_nothing() {
+        let text = with_logs(LogFormat::Text, "info", |handle| {
+            tracing::debug!(target: "poolwright", "hidden");
+            handle.set(" poolwright=debug\n").unwrap();
+            assert_eq!(handle.current(), "poolwright=debug");
+            tracing::debug!(target: "poolwright", "shown");
+            assert_eq!(handle.set("verbose"), Err(LogError::Malformed(1)));
+            assert_eq!(handle.current(), "poolwright=debug");
+            tracing::debug!(target: "poolwright", "still shown");
+            tracing::debug!(target: "other", "not named");
+        });
+        assert!(text.contains("shown") && text.contains("still shown"), "{text}");
+        assert!(!text.contains("hidden") && !text.contains("not named"), "{text}");
+    }
+
+    #[test]
+    fn libraries_are_quiet_until_they_are_named() {
+        let text = with_logs(LogFormat::Text, "debug", |handle| {
+            tracing::info!(target: "hyper::proto", "quiet");
+            handle.set("debug,hyper=debug").unwrap();
+            tracing::debug!(target: "hyper::proto", "named");
+        });
+        assert!(text.contains("named") && !text.contains("quiet"), "{text}");
+    }
+
+    #[test]
+    fn other_forms_are_refused() {
+        for directives in [
+            "",
+            "poolwright=",
+            "=debug",
+            "info,[span]=debug",
+            "poolwright=loud",
+            "info,,debug",
+            "3",
+        ] {
+            assert!(filter(directives).is_err(), "{directives:?}");
+        }
+        assert_eq!(filter(&"a".repeat(257)).err(), Some(LogError::TooLong(257)));
+        for directives in ["off", "INFO", "poolwright::signals=trace,warn"] {
+            assert!(filter(directives).is_ok(), "{directives:?}");
+        }
+    }
+}
