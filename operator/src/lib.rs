@@ -3,6 +3,7 @@
 //! A library so that tests reach every part; the binary only reads flags and starts it.
 
 pub mod cli;
+pub mod explain;
 pub mod http;
 pub mod metrics;
 pub mod signals;

@@ -1,0 +1,118 @@
+//! What a person should do about a WorkerPool, from its conditions and its last decision.
+//!
+//! One line for each reason that asks for somebody; reasons that the operator deals with by itself have none.
+
+use std::collections::BTreeSet;
+
+use poolwright_api::Reason;
+use poolwright_api::v1alpha1::WorkerPool;
+
+use super::as_it_should_be;
+
+/// The steps, each once: those of conditions in their order, then that of the last decision.
+pub fn steps(wp: &WorkerPool) -> Vec<String> {
+    let name = wp.metadata.name.as_deref().unwrap_or_default();
+    let namespace = wp.metadata.namespace.as_deref().unwrap_or_default();
+    let Some(status) = &wp.status else {
+        return vec![NOT_SEEN.to_owned()];
+    };
+    let mut steps = Vec::new();
+    if status.observed_generation.unwrap_or_default() < wp.metadata.generation.unwrap_or_default() {
+        steps.push(
+            "The newest spec has not been seen yet: if this lasts, see whether the operator runs".to_owned(),
+        );
+    }
+    let wrong = status
+        .conditions
+        .iter()
+        .filter(|condition| !as_it_should_be(condition));
+    let reasons = wrong.map(|condition| condition.reason.as_str()).chain(
+        status
+            .last_decision
+            .iter()
+            .map(|decision| decision.reason.as_str()),
+    );
+    let mut seen = BTreeSet::new();
+    for reason in reasons.filter_map(|reason| reason.parse().ok()) {
+        if seen.insert(reason) {
+            steps.extend(step(reason, namespace, name));
+        }
+    }
+    if steps.is_empty() && status.last_decision.is_none() {
+        steps.push(NOT_SEEN.to_owned());
+    }
+    steps
+}
+
+const NOT_SEEN: &str = "If this lasts, see whether the operator runs and watches this namespace";
+
+/// What to do about `reason`, or `None` where there is nothing to do.
+fn step(reason: Reason, namespace: &str, name: &str) -> Option<String> {
+    let words = match reason {
+        Reason::AsDesired
+        | Reason::Progressing
+        | Reason::ScaledUp
+        | Reason::ScaledDown
+        | Reason::HeldSuspect
+        | Reason::WaitingForSlots => return None,
+        Reason::InvalidSpec => {
+            "Correct the field that the condition names; `poolwright lint -f FILE` checks the rest"
+        }
+        Reason::AtMaximum => "Raise spec.scaling.maxReplicas if the backlog should go faster",
+        Reason::HeldStale => "Restore the source that gives no fresh data; until then nothing is scaled in",
+        Reason::HeldUnseen | Reason::WrongBroker => {
+            "See whether the app's broker is that of its TaskQueues, and whether its workers send events to \
+             spec.broker.eventExchange"
+        }
+        Reason::Fallback => "Restore the data; until then spec.scaling.fallback decides",
+        Reason::ManualHold => {
+            return Some(format!(
+                "End the hold: kubectl patch wp {name} -n {namespace} --type=merge -p '{{\"spec\":{{\"replicas\":null}}}}'"
+            ));
+        }
+        Reason::Paused => {
+            return Some(format!(
+                "End the pause: kubectl annotate wp {name} -n {namespace} poolwright.dev/paused-"
+            ));
+        }
+        Reason::Conflict => "Remove the other writer that the condition names",
+        Reason::RevisionUnproven | Reason::CrashLoop => {
+            return Some(format!(
+                "Read why the newest workers do not start: kubectl logs -n {namespace} -l \
+                 poolwright.dev/worker-pool={name} --all-containers --tail=50"
+            ));
+        }
+        Reason::PoolLimited | Reason::OverBudget => "Give the budget more slots, or accept fewer workers",
+        Reason::PodLargerThanPool => {
+            "Give the budget more slots than one pod takes, or lower the concurrency"
+        }
+        Reason::SecretMissing => "Create the Secret and key that the condition names",
+        Reason::SecretForbidden => {
+            "Run the command that the condition shows; it lets the operator read this Secret"
+        }
+        Reason::BrokerUnreachable => "See whether the broker runs and can be reached from the operator's pod",
+        Reason::BrokerRefused => {
+            "Correct the credentials in the Secret, or what the broker permits that user"
+        }
+        Reason::QueueAbsent => "Start a worker or publisher that declares the queue, or correct spec.queue",
+        Reason::QueueUnknown => "Create the TaskQueue that the condition names, or correct spec.queues",
+        Reason::ForeignConsumers => {
+            "Stop the workers that the condition names, or count on sharing the backlog"
+        }
+        Reason::RedeliveryRisk | Reason::GraceUnproven => {
+            "Change the field that the condition names; `poolwright lint -f FILE` shows the numbers"
+        }
+        Reason::Unschedulable => "Make room on the nodes, or lower what a pod requests",
+        Reason::QuotaExceeded => "Raise the quota of the namespace, or lower spec.scaling.maxReplicas",
+        Reason::ImageNotPulled => "Correct spec.worker.image, or the pull secrets",
+        Reason::OutOfMemory => "Raise spec.worker.resources.limits.memory, or lower spec.celery.concurrency",
+        Reason::AdmissionDenied => "Change the pod as the admission message asks",
+        Reason::LostPods => {
+            "See to the node that the condition names; the tasks of its pods are delivered again"
+        }
+        Reason::NoProgress => {
+            "See what the new workers wait for: tasks that are not due yet, a lock, or a shared resource"
+        }
+    };
+    Some(words.to_owned())
+}
