@@ -36,6 +36,6 @@ pub use brokers::{Authority, RabbitMq, RabbitMqConfig, Redis, RedisConfig, Senti
 pub use celery::{Batch, CELERY_IMAGE, Celery, Publisher, TaskEvent, read_task_events};
 pub use kubectl::Kubectl;
 pub use namespace::{TestNamespace, apply_crds};
-pub use node::{Image, Node, NodeConfig, NodeHandle, Record, read_records};
+pub use node::{Image, Node, NodeConfig, NodeHandle, RESERVED, Record, read_records};
 pub use plane::{FAKE_IMAGE, Plane, PlaneConfig, User};
 pub use wait::{poll, wait_for, wait_until};

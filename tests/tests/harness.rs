@@ -292,16 +292,18 @@ async fn a_force_deleted_pod_is_killed() -> Result<()> {
 async fn a_node_of_its_own_is_chosen_by_gpu_and_runs_pods_without_processes() -> Result<()> {
     let (plane, namespace) = setup("gpu").await?;
     let dir = tempfile::tempdir()?;
-    let mut config = NodeConfig::new(&format!("{}-gpu", namespace.name), dir.path());
+    let mut config = NodeConfig::new(&format!("{}-gpu", namespace.name), dir.path()).reserved();
     config.gpus = 300;
     config.fake = true;
+    let mut spec = config.placement();
+    spec["containers"] = json!([{"name": "main", "image": "example.com/any:1",
+        "resources": {"limits": {"nvidia.com/gpu": "1"}}}]);
     let node = Node::start(plane.client().await?, config).await?;
     let deployment: Deployment = serde_json::from_value(json!({
         "metadata": {"name": "many"},
         "spec": {"replicas": 200, "selector": {"matchLabels": {"app": "many"}}, "template": {
             "metadata": {"labels": {"app": "many"}},
-            "spec": {"containers": [{"name": "main", "image": "example.com/any:1",
-                "resources": {"limits": {"nvidia.com/gpu": "1"}}}]},
+            "spec": spec,
         }},
     }))?;
     let deployments: Api<Deployment> = namespace.api();

@@ -35,6 +35,9 @@ const LEASE_RENEWAL: Duration = Duration::from_secs(10);
 /// Requests in flight for pods without a process, of which there may be thousands.
 const FAKE_REQUESTS: usize = 64;
 
+/// The label and the taint of a node that one test has for itself.
+pub const RESERVED: &str = "poolwright.test/reserved";
+
 /// What an image name stands for on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Image {
@@ -103,6 +106,30 @@ impl NodeConfig {
             record: dir.join("record.jsonl"),
             backoff: (Duration::from_secs(1), Duration::from_secs(10)),
         }
+    }
+
+    /// Keeps the pods of other tests away: the plane is shared, and so is its
+    /// scheduler. A pod that is meant for this node needs `tolerations` and
+    /// `nodeSelector` of [`NodeConfig::placement`].
+    #[must_use]
+    pub fn reserved(mut self) -> Self {
+        self.labels.insert(RESERVED.into(), self.name.clone());
+        let value = Some(self.name.clone());
+        self.taints.push(Taint {
+            key: RESERVED.into(),
+            value,
+            effect: "NoSchedule".into(),
+            time_added: None,
+        });
+        self
+    }
+
+    /// The two fields of a pod's specification that put it on this reserved node.
+    pub fn placement(&self) -> Value {
+        json!({
+            "nodeSelector": {RESERVED: self.name},
+            "tolerations": [{"key": RESERVED, "value": self.name, "effect": "NoSchedule"}],
+        })
     }
 
     fn image(&self, name: Option<&String>) -> Option<&Image> {

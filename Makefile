@@ -1,0 +1,33 @@
+# Every command that a person or a machine runs here.
+#
+# `make test` needs nothing but a Rust and a Go toolchain, and root for the
+# packages that are missing; everything that takes long is built once into the
+# user's cache folder.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := build
+CARGO ?= cargo
+
+.PHONY: help deps plane venv build lint test
+
+help: ## Lists the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+
+deps: ## Installs the system packages that tests need and that are missing
+	@tests/deps.sh
+
+plane: ## Builds the local control plane, once
+	@tests/controlplane/build.sh
+
+venv: ## Makes the environment of the Celery workers, once
+	@tests/celery/build.sh
+
+build: ## Builds everything
+	$(CARGO) build --workspace --all-targets --locked
+
+lint: ## Formatting and lints
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- --deny warnings
+
+test: ## Runs every test with all set-up; GROUPS_ONLY="unit harness" runs some
+	@tests/run.sh

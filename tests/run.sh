@@ -1,0 +1,42 @@
+#!/bin/sh
+# Runs the tests in groups, and says at the end how long each took. A group
+# that fails does not keep the others from running; the exit code is 0 only
+# when all passed. GROUPS_ONLY="unit harness" runs some of them.
+set -u
+cd "$(dirname "$0")/.."
+: "${POOLWRIGHT_SCALE:=short}"
+export POOLWRIGHT_SCALE RUST_BACKTRACE="${RUST_BACKTRACE:-0}"
+
+report=
+failed=
+wanted=${GROUPS_ONLY:-}
+
+group() { # group NAME COMMAND...
+    name=$1
+    shift
+    case " ${wanted:-$name} " in *" $name "*) ;; *) return ;; esac
+    echo "== $name"
+    began=$(date +%s)
+    if "$@"; then result=passed; else result=FAILED failed=1; fi
+    seconds=$(($(date +%s) - began))
+    report="$report$(printf '%-12s %3d min %02d s   %s' "$name" $((seconds / 60)) $((seconds % 60)) "$result")
+"
+}
+
+setup() { tests/deps.sh && tests/controlplane/build.sh && tests/celery/build.sh; }
+unit() { cargo test --workspace --exclude poolwright-tests --locked && cargo test --workspace --lib --locked -- node::; }
+# Always the whole workspace, so that every group builds dependencies with the same features, once.
+# Every test of the tests' crate shares one control plane and its node.
+on_plane() {
+    cargo build --workspace --bins --locked && "${CARGO_TARGET_DIR:-target}/debug/poolwright-plane" -- "$@"
+}
+harness() { on_plane cargo test --workspace --test harness --locked; }
+
+group setup setup
+group fmt cargo fmt --all --check
+group clippy cargo clippy --workspace --all-targets --locked -- --deny warnings
+group unit unit
+group harness harness
+
+printf '\n%s' "$report"
+[ -z "$failed" ]
