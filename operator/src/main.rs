@@ -1,2 +1,55 @@
-//! Poolwright.
-fn main() {}
+//! Poolwright's binary: reads the command line and starts what it names.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use poolwright::cli::{Cli, Command, RunArgs};
+use poolwright::controllers::run::{Options, run};
+use poolwright::{cli, telemetry};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> ExitCode {
+    let outcome = match Cli::from_process().command {
+        Command::Run(args) => operate(args),
+        Command::Crd(args) => cli::crd(&args, &mut std::io::stdout()).map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        _ => Err("not there yet".into()),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("poolwright: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs `work` on a runtime with TLS ready.
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    // Two providers are linked through dependencies, so one must be chosen.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+}
+
+fn operate(args: RunArgs) -> Result<ExitCode, Failure> {
+    let in_pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+    let logs = telemetry::init(args.log_format_or_default(in_pod), &args.log_level)?;
+    block_on(async move {
+        let listener = TcpListener::bind(args.http_address_or_default(in_pod)).await?;
+        let client = kube::Client::try_default().await?;
+        let options = Options {
+            namespaces: args.namespaces,
+            poll_interval: Duration::from_millis(args.poll_interval_milliseconds),
+            status_writes_per_second: args.status_writes_per_second,
+        };
+        let mut terminate = signal(SignalKind::terminate())?;
+        let stop = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+            tracing::info!("stopping");
+        };
+        run(client, options, listener, logs, stop).await?;
+        Ok(ExitCode::SUCCESS)
+    })
+}

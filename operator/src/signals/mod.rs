@@ -3,9 +3,12 @@
 //! A source connects, reads and parses; it keeps no policy. Deadlines, back-off, freshness and what a missing
 //! number means belong to the poller and to the core.
 
+pub mod board;
 pub mod celery;
+pub mod poller;
 pub mod rabbitmq;
 pub mod redis;
+pub mod roster;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -27,7 +30,10 @@ pub struct SignalError {
 impl SignalError {
     /// An error of `kind` with these words.
     pub fn new(kind: FaultKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self {
+            kind,
+            message: message.into(),
+        }
     }
 }
 

@@ -1,0 +1,317 @@
+//! The conditions of a WorkerPool: each says one thing, in words that name what to do.
+//!
+//! `Ready` is the summary; its reason is the first that applies in the order below, from what the user can mend
+//! at once to what only time can.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use poolwright_api::conditions::{condition, set};
+use poolwright_api::{ConditionType, Reason};
+
+use crate::decision::Decision;
+use crate::sample::FaultKind;
+use crate::snapshot::{PoolInput, Trouble};
+use crate::status::Facts;
+use crate::validate::Invalid;
+
+/// What the conditions are made of.
+pub struct Seen<'a> {
+    /// The WorkerPool as observed, if its spec is valid.
+    pub input: Option<&'a PoolInput>,
+    /// Its decision, once there is one.
+    pub decision: Option<&'a Decision>,
+    /// Why its spec cannot be used.
+    pub invalid: Option<&'a Invalid>,
+    /// The rest.
+    pub facts: &'a Facts<'a>,
+}
+
+type Said = (Option<bool>, Reason, String);
+
+/// Writes all conditions.
+pub fn write(conditions: &mut Vec<Condition>, seen: &Seen) {
+    let ready = ready(seen);
+    let all = [
+        (ConditionType::Reconciling, reconciling(seen)),
+        (ConditionType::Stalled, stalled(seen, &ready)),
+        (ConditionType::ScalingActive, scaling_active(seen)),
+        (ConditionType::ScalingLimited, scaling_limited(seen)),
+        (ConditionType::SignalsFresh, signals_fresh(seen)),
+        (ConditionType::ManualHold, manual_hold(seen)),
+        (ConditionType::ConfigurationAdvised, advised(seen)),
+        (ConditionType::Ready, ready),
+    ];
+    for (type_, (status, reason, message)) in all {
+        let new = condition(type_, status, reason, message, seen.facts.generation);
+        let _ = set(conditions, new, seen.facts.wall);
+    }
+}
+
+/// The reason that stands for a failed reading.
+#[must_use]
+pub const fn reason_of(kind: FaultKind) -> Reason {
+    match kind {
+        FaultKind::Unreachable => Reason::BrokerUnreachable,
+        FaultKind::Refused => Reason::BrokerRefused,
+        FaultKind::QueueAbsent => Reason::QueueAbsent,
+        FaultKind::SecretMissing => Reason::SecretMissing,
+        FaultKind::SecretForbidden => Reason::SecretForbidden,
+        FaultKind::Implausible => Reason::HeldStale,
+        FaultKind::InvalidAddress => Reason::InvalidSpec,
+    }
+}
+
+fn unknown(text: &str) -> Said {
+    (None, Reason::Progressing, text.to_owned())
+}
+
+fn ready(seen: &Seen) -> Said {
+    if let Some(invalid) = seen.invalid {
+        return (
+            Some(false),
+            invalid.reason,
+            format!("{invalid}; running workers are left as they are"),
+        );
+    }
+    let (Some(input), Some(decision)) = (seen.input, seen.decision) else {
+        return unknown("no decision yet");
+    };
+    if let Some(conflict) = &input.conflict {
+        return (Some(false), Reason::Conflict, conflict.clone());
+    }
+    if let Some(trouble) = trouble(seen, input) {
+        return (Some(false), trouble.reason, trouble.message.clone());
+    }
+    if !decision.facts.missing.is_empty() {
+        let (_, reason, message) = signals_fresh(seen);
+        return (Some(false), reason, message);
+    }
+    if let Some((Reason::RevisionUnproven, text)) = &decision.allocation.note {
+        return (Some(false), Reason::RevisionUnproven, text.clone());
+    }
+    if matches!(
+        decision.reason,
+        Reason::HeldUnseen | Reason::WrongBroker | Reason::NoProgress
+    ) {
+        return (Some(false), decision.reason, decision.text.clone());
+    }
+    let pods = input.consuming().filter(|pod| pod.ready).count();
+    if (pods as u64) < u64::from(decision.to) {
+        return (
+            Some(false),
+            Reason::Progressing,
+            format!("{pods} of {} pods are ready", decision.to),
+        );
+    }
+    let reason = match decision.reason {
+        Reason::AtMaximum | Reason::ManualHold => decision.reason,
+        _ => Reason::AsDesired,
+    };
+    (Some(true), reason, format!("{} pods, as wanted", decision.to))
+}
+
+/// The first trouble by class, so that it does not change with the order of pods.
+fn trouble<'a>(seen: &Seen<'a>, input: &'a PoolInput) -> Option<&'a Trouble> {
+    let refused = input
+        .revisions
+        .iter()
+        .filter_map(|revision| revision.refused.as_ref());
+    let pods = input
+        .consuming()
+        .filter(|pod| pod.revision == input.revision || !pod.ready);
+    let mut all: Vec<&Trouble> = refused
+        .chain(pods.filter_map(|pod| pod.trouble.as_ref()))
+        .collect();
+    all.extend(seen.facts.refused);
+    all.into_iter().min()
+}
+
+fn reconciling(seen: &Seen) -> Said {
+    let (Some(input), Some(decision)) = (seen.input, seen.decision) else {
+        return (Some(false), Reason::AsDesired, String::new());
+    };
+    if let Some((Reason::Progressing, text)) = &decision.allocation.note {
+        return (Some(true), Reason::Progressing, text.clone());
+    }
+    let ready = input.consuming().filter(|pod| pod.ready).count() as u64;
+    if ready != u64::from(decision.to) {
+        return (
+            Some(true),
+            Reason::Progressing,
+            format!("{ready} pods ready, {} wanted", decision.to),
+        );
+    }
+    (Some(false), Reason::AsDesired, String::new())
+}
+
+fn stalled(seen: &Seen, ready: &Said) -> Said {
+    let alone = seen
+        .input
+        .is_some_and(|input| input.revisions.iter().all(|revision| revision.proven.is_none()));
+    let stuck = match ready.1 {
+        Reason::InvalidSpec | Reason::QueueUnknown | Reason::Conflict => ready.0 == Some(false),
+        Reason::RevisionUnproven => alone,
+        _ => false,
+    };
+    if stuck {
+        (Some(true), ready.1, ready.2.clone())
+    } else {
+        (Some(false), Reason::AsDesired, String::new())
+    }
+}
+
+fn scaling_active(seen: &Seen) -> Said {
+    if let Some(invalid) = seen.invalid {
+        return (Some(false), invalid.reason, invalid.to_string());
+    }
+    let Some(decision) = seen.decision else {
+        return unknown("no decision yet");
+    };
+    let follows = !matches!(
+        decision.reason,
+        Reason::HeldStale
+            | Reason::HeldUnseen
+            | Reason::HeldSuspect
+            | Reason::Fallback
+            | Reason::ManualHold
+            | Reason::Conflict
+            | Reason::WrongBroker
+            | Reason::NoProgress
+    );
+    let message = if follows {
+        "the number of workers follows the demand".to_owned()
+    } else {
+        decision.text.clone()
+    };
+    (
+        Some(follows),
+        if follows {
+            Reason::AsDesired
+        } else {
+            decision.reason
+        },
+        message,
+    )
+}
+
+fn scaling_limited(seen: &Seen) -> Said {
+    let Some(decision) = seen.decision else {
+        return (Some(false), Reason::AsDesired, String::new());
+    };
+    match decision
+        .limits
+        .iter()
+        .find(|limit| matches!(limit.name, "maxReplicas" | "minReplicas"))
+    {
+        Some(limit) if limit.name == "maxReplicas" => {
+            let message = format!("{} wanted, maxReplicas is {}", limit.from, limit.to);
+            (Some(true), Reason::AtMaximum, message)
+        }
+        Some(limit) => (
+            Some(true),
+            Reason::AsDesired,
+            format!("{} wanted, minReplicas is {}", limit.from, limit.to),
+        ),
+        None => (Some(false), Reason::AsDesired, String::new()),
+    }
+}
+
+fn signals_fresh(seen: &Seen) -> Said {
+    let Some(decision) = seen.decision else {
+        return unknown("no reading yet");
+    };
+    let missing = &decision.facts.missing;
+    let Some((first, fault)) = missing
+        .iter()
+        .min_by_key(|(_, fault)| fault.as_ref().map(|fault| fault.kind))
+    else {
+        return (
+            Some(true),
+            Reason::AsDesired,
+            "every source has fresh data".to_owned(),
+        );
+    };
+    let more = if missing.len() > 1 {
+        format!(" and {} more", missing.len() - 1)
+    } else {
+        String::new()
+    };
+    match fault {
+        Some(fault) => {
+            let message = format!("{first}{more}: {} (since {:.0})", fault.message, fault.since_wall);
+            (Some(false), reason_of(fault.kind), message)
+        }
+        None => (
+            Some(false),
+            Reason::HeldStale,
+            format!("{first}{more}: no reading yet"),
+        ),
+    }
+}
+
+fn manual_hold(seen: &Seen) -> Said {
+    let Some(hold) = seen.input.and_then(|input| input.hold.as_ref()) else {
+        return (Some(false), Reason::AsDesired, String::new());
+    };
+    let by = match &hold.by {
+        Some((who, Some(since))) => format!(" by {who} since {since:.0}"),
+        Some((who, None)) => format!(" by {who}"),
+        None => String::new(),
+    };
+    let name = seen.facts.name;
+    let message = format!(
+        "held at {} replicas{by}; to end it: kubectl patch wp {name} --type=json -p '[{{\"op\":\"remove\",\"path\":\"/spec/replicas\"}}]'",
+        hold.replicas
+    );
+    (Some(true), Reason::ManualHold, message)
+}
+
+fn advised(seen: &Seen) -> Said {
+    let mut texts: Vec<String> = seen
+        .facts
+        .advice
+        .iter()
+        .map(|advice| format!("{}: {}", advice.field, advice.text))
+        .collect();
+    let mut reason = seen
+        .facts
+        .advice
+        .iter()
+        .find_map(|advice| advice.reason)
+        .unwrap_or(Reason::InvalidSpec);
+    if !seen.facts.grace_proven && seen.invalid.is_none() {
+        texts.push(
+            "spec.drain.graceSeconds: no enforced time limit bounds a task, so pods get 21600 s to finish; write a \
+             time limit or the grace"
+                .to_owned(),
+        );
+        if seen.facts.advice.is_empty() {
+            reason = Reason::GraceUnproven;
+        }
+    }
+    if let Some(decision) = seen.decision {
+        let (names, count) = &decision.facts.foreign;
+        if *count > 0 {
+            let shown: Vec<&str> = names.iter().take(5).map(String::as_str).collect();
+            texts.push(format!(
+                "{count} workers that are not ours consume these queues: {}",
+                shown.join(", ")
+            ));
+            if texts.len() == 1 {
+                reason = Reason::ForeignConsumers;
+            }
+        }
+        if let Some((count, why)) = &decision.facts.unreadable {
+            texts.push(format!(
+                "{count} workers cannot be asked ({why}): scale-in goes by their heartbeats; enable \
+                 worker_enable_remote_control and accept JSON"
+            ));
+            if texts.len() == 1 {
+                reason = Reason::HeldUnseen;
+            }
+        }
+    }
+    if texts.is_empty() {
+        return (Some(false), Reason::AsDesired, String::new());
+    }
+    (Some(true), reason, texts.join("; "))
+}

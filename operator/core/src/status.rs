@@ -1,0 +1,160 @@
+//! What a WorkerPool's status says.
+//!
+//! A function of the old status and what is known now: equal inputs give an equal status, so that nothing is
+//! written when nothing changed. The stored decision changes only when there is news in it.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use poolwright_api::conditions::{bounded, whole_seconds};
+use poolwright_api::v1alpha1 as api;
+use poolwright_api::{LABEL_WORKER_POOL, Reason};
+
+use crate::advice::Advice;
+use crate::conditions::{self, Seen};
+use crate::decision::{Decision, Limit};
+use crate::snapshot::PoolInput;
+use crate::validate::Invalid;
+
+/// Inputs that a stored decision lists.
+const INPUTS_MAX: usize = 32;
+/// Limits that a stored decision lists.
+const LIMITS_MAX: usize = 8;
+/// Past decisions that are kept.
+const DECISIONS_MAX: usize = 5;
+
+/// All that the status of one WorkerPool is made of.
+pub struct Facts<'a> {
+    /// The WorkerPool's generation.
+    pub generation: Option<i64>,
+    /// Its name.
+    pub name: &'a str,
+    /// Its current status.
+    pub old: &'a api::WorkerPoolStatus,
+    /// What the spec is worth: its input and decision, or why it cannot be used.
+    pub spec: Result<(&'a PoolInput, Option<&'a Decision>), &'a Invalid>,
+    /// Known mistakes in the spec.
+    pub advice: &'a [Advice],
+    /// The cluster's refusal of one of our own writes, in its words.
+    pub refused: Option<&'a crate::snapshot::Trouble>,
+    /// Whether the grace is known to suffice.
+    pub grace_proven: bool,
+    /// Now.
+    pub wall: Timestamp,
+}
+
+fn number<T: TryInto<i32>>(value: T) -> i32 {
+    value.try_into().unwrap_or(i32::MAX)
+}
+
+/// The new status.
+#[must_use]
+pub fn status(facts: &Facts) -> api::WorkerPoolStatus {
+    let mut new = facts.old.clone();
+    new.observed_generation = facts.generation;
+    new.selector = Some(format!("{LABEL_WORKER_POOL}={}", facts.name));
+    let (input, decision) = match facts.spec {
+        Ok((input, decision)) => (Some(input), decision),
+        Err(_) => (None, None),
+    };
+    if let Some(input) = input {
+        new.queue_names = Some(bounded(input.queues.join(","), 256));
+        new.revision = Some(input.revision.clone());
+        new.replicas = Some(number(input.consuming().count()));
+        new.ready_replicas = Some(number(input.consuming().filter(|pod| pod.ready).count()));
+    }
+    if let Some(decision) = decision {
+        new.desired_replicas = Some(number(decision.to));
+        new.slots = Some(number(decision.facts.slots));
+        new.busy_slots = Some(number(decision.facts.busy));
+        new.queued = Some(i64::try_from(decision.facts.queued).unwrap_or(i64::MAX));
+        remember(&mut new, decision, facts.wall);
+    }
+    let seen = Seen {
+        input,
+        decision,
+        invalid: facts.spec.err(),
+        facts,
+    };
+    conditions::write(&mut new.conditions, &seen);
+    new
+}
+
+/// True if only numbers that move all the time differ: such a status may wait for its turn.
+#[must_use]
+pub fn only_numbers(old: &api::WorkerPoolStatus, new: &api::WorkerPoolStatus) -> bool {
+    let still = |status: &api::WorkerPoolStatus| api::WorkerPoolStatus {
+        busy_slots: None,
+        queued: None,
+        slots: None,
+        ..status.clone()
+    };
+    still(old) == still(new)
+}
+
+/// The reason of a stored decision; an unknown one (written by another version) counts as different from any.
+fn is_news(stored: Option<&api::Decision>, decision: &Decision) -> bool {
+    let Some(stored) = stored else { return true };
+    let Ok(reason) = stored.reason.parse::<Reason>() else {
+        return true;
+    };
+    let same_limits = stored.limits.len() == decision.limits.len().min(LIMITS_MAX)
+        && stored.limits.iter().zip(&decision.limits).all(|(old, new)| {
+            old.name == new.name && old.from == number(new.from) && old.to == number(new.to)
+        });
+    let limits: &[Limit] = if same_limits { &decision.limits } else { &[] };
+    if !same_limits && decision.limits.is_empty() && decision.to == u32::try_from(stored.to).unwrap_or(0) {
+        // A limit that no longer applies to the same number is no news of its own.
+        return decision.reason != Reason::AsDesired && decision.reason != reason;
+    }
+    if !same_limits {
+        return true;
+    }
+    decision.differs(u32::try_from(stored.to).unwrap_or(0), reason, limits)
+}
+
+fn remember(new: &mut api::WorkerPoolStatus, decision: &Decision, wall: Timestamp) {
+    if !is_news(new.last_decision.as_ref(), decision) {
+        return;
+    }
+    let now = Time(whole_seconds(wall));
+    if let Some(last) = new.last_decision.take() {
+        new.decisions.insert(0, api::PastDecision::from(&last));
+        new.decisions.truncate(DECISIONS_MAX);
+    }
+    if decision.to != decision.from {
+        new.last_scale_time = Some(now.clone());
+    }
+    new.last_decision = Some(api::Decision {
+        time: now,
+        from: number(decision.from),
+        to: number(decision.to),
+        reason: decision.reason.to_string(),
+        text: decision.text.clone(),
+        inputs: inputs(decision),
+        limits: decision.limits.iter().take(LIMITS_MAX).map(limit).collect(),
+    });
+}
+
+fn limit(limit: &Limit) -> api::DecisionLimit {
+    api::DecisionLimit {
+        name: limit.name.to_owned(),
+        from: number(limit.from),
+        to: number(limit.to),
+    }
+}
+
+/// The numbers that matter most: everything that is not zero first.
+fn inputs(decision: &Decision) -> Vec<api::DecisionInput> {
+    let mut all: Vec<_> = decision.inputs.iter().collect();
+    all.sort_by_key(|input| input.value == 0);
+    let shown = all.into_iter().take(INPUTS_MAX);
+    shown
+        .map(|input| api::DecisionInput {
+            name: input.name.to_owned(),
+            queue: input.queue.clone(),
+            value: i64::try_from(input.value).unwrap_or(i64::MAX),
+            source: input.source.to_owned(),
+            age_milliseconds: i64::try_from(input.age.as_millis()).unwrap_or(i64::MAX),
+        })
+        .collect()
+}

@@ -1,0 +1,128 @@
+//! One poller for each broker that a TaskQueue names: started when the first does, stopped when the last is gone.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use kube::{Client, ResourceExt};
+use poolwright_api::v1alpha1::Broker;
+use poolwright_core::broker::{BrokerConfig, BrokerKind};
+use poolwright_core::broker_key::BrokerKey;
+use tokio::sync::{Notify, watch};
+
+use super::world::World;
+use crate::clock::Clock;
+use crate::kube::secrets::Resolver;
+use crate::metrics::Metrics;
+use crate::signals::board::Board;
+use crate::signals::poller::Poller;
+use crate::signals::rabbitmq::RabbitSource;
+use crate::signals::redis::RedisSource;
+use crate::signals::{SignalError, SignalSource, Wanted};
+
+/// TaskQueues that change together are looked at together.
+const COALESCE: Duration = Duration::from_millis(20);
+
+/// Starts and stops pollers.
+pub struct Supervisor {
+    /// For reading Secrets.
+    pub client: Client,
+    /// TaskQueues.
+    pub world: Arc<World>,
+    /// Where readings go.
+    pub board: Arc<Board>,
+    /// Woken when a TaskQueue changed.
+    pub changed: Arc<Notify>,
+    /// Time between polls with few queues.
+    pub base_interval: Duration,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Clocks.
+    pub clock: Clock,
+}
+
+struct Need {
+    namespace: String,
+    broker: Broker,
+    wanted: Wanted,
+}
+
+impl Supervisor {
+    /// Runs for ever.
+    pub async fn run(self) {
+        let mut pollers: BTreeMap<String, watch::Sender<Wanted>> = BTreeMap::new();
+        loop {
+            let needs = self.needs();
+            // Dropping the sender ends the poller.
+            pollers.retain(|id, _| needs.contains_key(id));
+            for (id, need) in needs {
+                match pollers.get(&id) {
+                    Some(sender) => {
+                        sender.send_if_modified(|wanted| {
+                            let differs = wanted.queues != need.wanted.queues || wanted.stray != need.wanted.stray;
+                            *wanted = need.wanted;
+                            differs
+                        });
+                    }
+                    None => {
+                        let sender = self.start(&id, need);
+                        pollers.insert(id, sender);
+                    }
+                }
+            }
+            self.changed.notified().await;
+            tokio::time::sleep(COALESCE).await;
+        }
+    }
+
+    fn needs(&self) -> BTreeMap<String, Need> {
+        let mut needs: BTreeMap<String, Need> = BTreeMap::new();
+        for queue in self.world.queues.all(None) {
+            let namespace = queue.namespace().unwrap_or_default();
+            let id = BrokerKey::new(&namespace, &queue.spec.broker).id();
+            let need = needs.entry(id).or_insert_with(|| Need {
+                namespace,
+                broker: queue.spec.broker.clone(),
+                wanted: Wanted { queues: Vec::new(), stray: true },
+            });
+            let name = queue.queue_name().to_owned();
+            need.wanted.stray &= name != "celery";
+            need.wanted.queues.push(name);
+        }
+        for need in needs.values_mut() {
+            need.wanted.queues.sort();
+            need.wanted.queues.dedup();
+        }
+        needs
+    }
+
+    fn start(&self, id: &str, need: Need) -> watch::Sender<Wanted> {
+        let (sender, wanted) = watch::channel(need.wanted);
+        let resolver = Resolver { client: self.client.clone(), namespace: need.namespace, broker: need.broker };
+        let poller = Poller {
+            id: id.to_owned(),
+            board: Arc::clone(&self.board),
+            resolver: Box::new(resolver),
+            connect,
+            wanted,
+            base_interval: self.base_interval,
+            clock: self.clock,
+            metrics: Arc::clone(&self.metrics),
+        };
+        tokio::spawn(poller.run());
+        sender
+    }
+}
+
+fn connect(config: BrokerConfig) -> BoxFuture<'static, Result<Arc<dyn SignalSource>, SignalError>> {
+    async move {
+        let source: Arc<dyn SignalSource> = match config.kind {
+            BrokerKind::Redis => Arc::new(RedisSource::connect(config).await?),
+            BrokerKind::RabbitMq => Arc::new(RabbitSource::connect(config).await?),
+        };
+        Ok(source)
+    }
+    .boxed()
+}

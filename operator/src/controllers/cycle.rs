@@ -1,0 +1,143 @@
+//! The scaling cycle's driver: when anything changed, decide anew for all, and wake the pools that are concerned.
+//!
+//! One task; no I/O. Relies on the world and the board; guarantees that each decision is kept with the very
+//! state that it was made from.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use poolwright_core::cycle::{Memory, cycle};
+use poolwright_core::decision::Decision;
+use poolwright_core::ledger::QueueLedger;
+use poolwright_core::snapshot::Snapshot;
+use poolwright_core::time::Moment;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+use super::world::{PoolState, World};
+use crate::clock::Clock;
+use crate::kube::index::Group;
+use crate::signals::board::Board;
+
+/// With nothing new, decisions are made this often: windows end and data grows old by themselves.
+const IDLE_TICK: Duration = Duration::from_secs(1);
+/// Changes that come together are decided together.
+const COALESCE: Duration = Duration::from_millis(5);
+
+/// A decision and what it was made from.
+#[derive(Clone)]
+pub struct Decided {
+    /// The WorkerPool at that moment.
+    pub state: Arc<PoolState>,
+    /// The decision; absent with an invalid spec.
+    pub decision: Option<Arc<Decision>>,
+}
+
+/// The outcome of the newest cycle.
+#[derive(Default)]
+pub struct Latest {
+    pools: Mutex<BTreeMap<Group, Decided>>,
+    queues: Mutex<Arc<BTreeMap<String, BTreeMap<String, QueueLedger>>>>,
+}
+
+impl Latest {
+    /// The newest decision for one WorkerPool.
+    pub fn of(&self, group: &Group) -> Option<Decided> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner).get(group).cloned()
+    }
+
+    /// What the newest cycle saw of every queue, by broker id and name.
+    pub fn queues(&self) -> Arc<BTreeMap<String, BTreeMap<String, QueueLedger>>> {
+        Arc::clone(&self.queues.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Drives cycles.
+pub struct Driver {
+    /// The cluster.
+    pub world: Arc<World>,
+    /// The brokers.
+    pub board: Arc<Board>,
+    /// Where decisions go.
+    pub latest: Arc<Latest>,
+    /// Whom to wake.
+    pub wake: mpsc::UnboundedSender<Group>,
+    /// Clocks.
+    pub clock: Clock,
+}
+
+impl Driver {
+    /// Runs for ever.
+    pub async fn run(self) {
+        let mut memory = Memory::default();
+        loop {
+            if timeout(IDLE_TICK, self.board.changed.notified()).await.is_ok() {
+                sleep(COALESCE).await;
+            }
+            self.once(&mut memory, self.clock.now());
+        }
+    }
+
+    fn once(&self, memory: &mut Memory, now: Moment) {
+        let changed = self.world.rebuild(now);
+        let states = self.world.states();
+        let snapshot = Snapshot {
+            now,
+            wall: self.clock.wall(),
+            brokers: self.board.views(),
+            pools: states.iter().filter_map(|state| state.input.clone()).collect(),
+            own_nodes: self.world.pods.all(None).iter().filter_map(|pod| Some(format!("celery@{}", pod.metadata.name.as_ref()?))).collect(),
+        };
+        let mut result = cycle(&snapshot, memory);
+        *self.latest.queues.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(result.queues);
+        let mut asks: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        let mut decided = BTreeMap::new();
+        for state in &states {
+            let decision = state.input.as_ref().and_then(|input| result.decisions.remove(&input.key)).map(Arc::new);
+            if let (Some(input), Some(decision)) = (&state.input, &decision) {
+                asks.entry(&input.broker).or_default().extend(decision.ask.iter().cloned());
+            }
+            let group = group(state);
+            decided.insert(group, Decided { state: Arc::clone(state), decision });
+        }
+        for (broker, nodes) in asks.into_iter().filter(|(_, nodes)| !nodes.is_empty()) {
+            self.board.ask(broker, nodes);
+        }
+        let mut pools = self.latest.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let woken: Vec<Group> =
+            decided.iter().filter(|(group, new)| concerns(group, new, pools.get(*group), &changed)).map(|(group, _)| group.clone()).collect();
+        *pools = decided;
+        drop(pools);
+        for group in woken {
+            let _ = self.wake.send(group);
+        }
+    }
+}
+
+fn group(state: &PoolState) -> Group {
+    (state.wp.metadata.namespace.clone().unwrap_or_default(), state.wp.metadata.name.clone().unwrap_or_default())
+}
+
+/// True if the controller has something to do or to say.
+fn concerns(group: &Group, new: &Decided, old: Option<&Decided>, changed: &BTreeSet<Group>) -> bool {
+    let Some(old) = old else { return true };
+    if changed.contains(group) {
+        return true;
+    }
+    match (&new.decision, &old.decision) {
+        (Some(new), Some(old)) => {
+            new.to != old.to
+                || new.reason != old.reason
+                || new.limits != old.limits
+                || new.allocation != old.allocation
+                || new.victims != old.victims
+                || new.facts.missing != old.facts.missing
+                || (new.facts.busy, new.facts.queued, new.facts.slots) != (old.facts.busy, old.facts.queued, old.facts.slots)
+                || new.facts.foreign != old.facts.foreign
+                || new.facts.unreadable != old.facts.unreadable
+        }
+        (None, None) => false,
+        _ => true,
+    }
+}

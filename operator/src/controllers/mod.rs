@@ -1,0 +1,9 @@
+//! The controllers: each keeps one thing as it should be, and they meet only through shared, read-only views.
+
+pub mod brokers;
+pub mod conflicts;
+pub mod cycle;
+pub mod run;
+pub mod task_queue;
+pub mod worker_pool;
+pub mod world;

@@ -1,0 +1,267 @@
+//! Wires the parts together and runs them until the process is told to stop.
+//!
+//! Nothing is decided before every watch has delivered its first list: half a world would look like pods that
+//! are gone.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::NamespaceResourceScope;
+use kube::runtime::watcher;
+use kube::{Api, Client, Resource, ResourceExt};
+use poolwright_api::LABEL_WORKER_POOL;
+use serde::de::DeserializeOwned;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::brokers::Supervisor;
+use super::cycle::{Driver, Latest};
+use super::world::World;
+use super::{task_queue, worker_pool};
+use crate::clock::Clock;
+use crate::http;
+use crate::kube::events::Events;
+use crate::kube::index::{Group, Index, follow};
+use crate::kube::status::Budget;
+use crate::metrics::Metrics;
+use crate::signals::board::Board;
+use crate::telemetry::LogHandle;
+
+/// KEDA's objects are looked for this often.
+const SCALED_OBJECTS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What the operator runs with; read once from flags.
+pub struct Options {
+    /// Namespaces to work in; empty for all.
+    pub namespaces: Vec<String>,
+    /// Time between polls of a broker with few queues.
+    pub poll_interval: Duration,
+    /// Budget of status writes a second.
+    pub status_writes_per_second: u32,
+}
+
+/// Runs the operator until `stop` resolves.
+///
+/// # Errors
+/// When the HTTP server cannot be started, or a part has ended although none should.
+pub async fn run(
+    client: Client,
+    options: Options,
+    listener: TcpListener,
+    logs: LogHandle,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let clock = Clock::new(Timestamp::now);
+    let metrics = Arc::new(Metrics::new());
+    let (ready, is_ready) = watch::channel(false);
+    let state = http::HttpState {
+        live: http::always(),
+        ready: http::flag(is_ready.clone()),
+        metrics: (*metrics).clone(),
+        logs,
+    };
+    let mut parts: JoinSet<&'static str> = JoinSet::new();
+    parts.spawn(async move {
+        if let Err(error) = http::serve(listener, state, std::future::pending()).await {
+            tracing::error!("http: {error}");
+        }
+        "http"
+    });
+    let (world, board) = (Arc::new(World::default()), Arc::new(Board::default()));
+    let queues_changed = Arc::new(Notify::new());
+    watch_all(&mut parts, &client, &options.namespaces, &world, &board, &queues_changed, ready);
+    parts.spawn(find_scaled_objects(client.clone(), options.namespaces.clone(), Arc::clone(&world), Arc::clone(&board)));
+
+    let mut synced = is_ready;
+    tokio::pin!(stop);
+    tokio::select! {
+        () = &mut stop => return Ok(()),
+        _ = synced.wait_for(|ready| *ready) => {}
+    }
+    tracing::info!("all watches have synced");
+    start(&mut parts, &client, &options, world, board, queues_changed, metrics, clock);
+    tokio::select! {
+        () = &mut stop => Ok(()),
+        ended = parts.join_next() => {
+            let part = ended.and_then(Result::ok).unwrap_or("a part");
+            Err(format!("{part} has ended").into())
+        }
+    }
+}
+
+#[allow(clippy::too_many_arguments)] // wiring: each is a shared part
+fn start(
+    parts: &mut JoinSet<&'static str>,
+    client: &Client,
+    options: &Options,
+    world: Arc<World>,
+    board: Arc<Board>,
+    changed: Arc<Notify>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+) {
+    let latest = Arc::new(Latest::default());
+    let events = Arc::new(Events::new(client.clone()));
+    let budget = Arc::new(Budget::new(options.status_writes_per_second));
+    let (wake, woken) = mpsc::unbounded_channel::<Group>();
+    let supervisor = Supervisor {
+        client: client.clone(),
+        world: Arc::clone(&world),
+        board: Arc::clone(&board),
+        changed,
+        base_interval: options.poll_interval,
+        metrics: Arc::clone(&metrics),
+        clock,
+    };
+    let queues = task_queue::Controller {
+        client: client.clone(),
+        world: Arc::clone(&world),
+        board: Arc::clone(&board),
+        latest: Arc::clone(&latest),
+        events: Arc::clone(&events),
+        metrics: Arc::clone(&metrics),
+        budget: Arc::clone(&budget),
+        clock,
+    };
+    let context = worker_pool::Context {
+        client: client.clone(),
+        world: Arc::clone(&world),
+        latest: Arc::clone(&latest),
+        events,
+        metrics,
+        budget,
+        clock,
+    };
+    let driver = Driver { world, board, latest, wake, clock };
+    spawn(parts, "brokers", supervisor.run());
+    spawn(parts, "task queues", queues.run());
+    spawn(parts, "worker pools", worker_pool::Controller::new(Arc::new(context)).run(woken));
+    spawn(parts, "cycle", driver.run());
+}
+
+fn spawn(parts: &mut JoinSet<&'static str>, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
+    parts.spawn(async move {
+        part.await;
+        name
+    });
+}
+
+fn watch_all(
+    parts: &mut JoinSet<&'static str>,
+    client: &Client,
+    namespaces: &[String],
+    world: &Arc<World>,
+    board: &Arc<Board>,
+    queues_changed: &Arc<Notify>,
+    ready: watch::Sender<bool>,
+) {
+    let scopes: Vec<Option<String>> =
+        if namespaces.is_empty() { vec![None] } else { namespaces.iter().cloned().map(Some).collect() };
+    let watches = Watches {
+        client: client.clone(),
+        missing: Arc::new(AtomicUsize::new(6 * scopes.len())),
+        ready: Arc::new(ready),
+        board: Arc::clone(board),
+    };
+    let ours = watcher::Config::default().labels(LABEL_WORKER_POOL);
+    for scope in scopes {
+        let any = watcher::Config::default;
+        let (of, changed) = (Arc::clone(world), Arc::clone(queues_changed));
+        watches.follow(parts, any(), &scope, &world.queues, move |group, before, after| {
+            let generation = |queue: Option<&poolwright_api::v1alpha1::TaskQueue>| queue.and_then(|queue| queue.metadata.generation);
+            if before.is_none() || after.is_none() || generation(before) != generation(after) {
+                of.mark_namespace(&group.0, Some(&group.1));
+                changed.notify_one();
+            }
+        });
+        let of = Arc::clone(world);
+        watches.follow(parts, any(), &scope, &world.pools, move |group, before, after| {
+            let spec = |wp: Option<&poolwright_api::v1alpha1::WorkerPool>| {
+                wp.map(|wp| (wp.metadata.generation, wp.metadata.annotations.clone(), wp.uid()))
+            };
+            let differs = before.is_none() || after.is_none() || spec(before) != spec(after);
+            // Our own status writes come back here: they change nothing that is decided on.
+            if differs {
+                of.mark(group, true);
+            }
+        });
+        let of = Arc::clone(world);
+        watches.follow(parts, ours.clone(), &scope, &world.deployments, move |group, _, _| of.mark(group, false));
+        let of = Arc::clone(world);
+        watches.follow(parts, ours.clone(), &scope, &world.sets, move |group, _, _| of.mark(group, false));
+        let of = Arc::clone(world);
+        watches.follow(parts, ours.clone(), &scope, &world.pods, move |group, _, _| of.mark(group, false));
+        let of = Arc::clone(world);
+        watches.follow(parts, any(), &scope, &world.conflicts.autoscalers, move |group, before, after| {
+            let target = |one: Option<&k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler>| {
+                one.and_then(|one| Some(one.spec.as_ref()?.scale_target_ref.clone()))
+            };
+            if target(before) != target(after) || after.is_none() {
+                of.mark_namespace(&group.0, None);
+            }
+        });
+    }
+}
+
+struct Watches {
+    client: Client,
+    missing: Arc<AtomicUsize>,
+    ready: Arc<watch::Sender<bool>>,
+    board: Arc<Board>,
+}
+
+impl Watches {
+    fn follow<K>(
+        &self,
+        parts: &mut JoinSet<&'static str>,
+        config: watcher::Config,
+        scope: &Option<String>,
+        index: &Arc<Index<K>>,
+        changed: impl Fn(&Group, Option<&K>, Option<&K>) + Send + Sync + 'static,
+    ) where
+        K: Resource<Scope = NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+        K::DynamicType: Default,
+    {
+        let api: Api<K> = match scope {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        };
+        let (missing, ready, board) = (Arc::clone(&self.missing), Arc::clone(&self.ready), Arc::clone(&self.board));
+        let first = AtomicUsize::new(1);
+        let synced = move || {
+            if first.swap(0, Ordering::SeqCst) == 1 && missing.fetch_sub(1, Ordering::SeqCst) == 1 {
+                let _ = ready.send(true);
+            }
+        };
+        let (scope, index) = (scope.clone(), Arc::clone(index));
+        parts.spawn(async move {
+            let changed = move |group: &Group, before: Option<&K>, after: Option<&K>| {
+                changed(group, before, after);
+                board.changed.notify_one();
+            };
+            follow(api, config, scope, index, synced, changed).await;
+            "a watch"
+        });
+    }
+}
+
+async fn find_scaled_objects(client: Client, namespaces: Vec<String>, world: Arc<World>, board: Arc<Board>) -> &'static str {
+    loop {
+        match world.conflicts.list_scaled_objects(&client, &namespaces).await {
+            Ok(changed) => {
+                for namespace in &changed {
+                    world.mark_namespace(namespace, None);
+                }
+                if !changed.is_empty() {
+                    board.changed.notify_one();
+                }
+            }
+            Err(error) => tracing::debug!("ScaledObjects could not be listed: {error}"),
+        }
+        tokio::time::sleep(SCALED_OBJECTS_INTERVAL).await;
+    }
+}

@@ -1,0 +1,239 @@
+//! TaskQueue status: what the broker says of each queue, within the budget of status writes.
+//!
+//! Reads what the newest cycle saw; never waits for a broker. The only writer of TaskQueue status.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{Api, Client, Resource, ResourceExt};
+use poolwright_api::conditions::{condition, find, set, whole_seconds};
+use poolwright_api::v1alpha1::{TaskQueue, TaskQueueStatus};
+use poolwright_api::{ConditionType, Reason};
+use poolwright_core::broker_key::BrokerKey;
+use poolwright_core::conditions::reason_of;
+use poolwright_core::ledger::QueueLedger;
+use poolwright_core::sample::BrokerView;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::cycle::Latest;
+use super::world::World;
+use crate::clock::Clock;
+use crate::kube::events::Events;
+use crate::kube::status::{Budget, write};
+use crate::metrics::{Metrics, TaskQueueNumbers};
+use crate::signals::board::Board;
+
+/// Time between two looks.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Keeps TaskQueue statuses.
+pub struct Controller {
+    /// For writing.
+    pub client: Client,
+    /// The cluster.
+    pub world: Arc<World>,
+    /// The brokers.
+    pub board: Arc<Board>,
+    /// What the cycle saw.
+    pub latest: Arc<Latest>,
+    /// Events.
+    pub events: Arc<Events>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Writes.
+    pub budget: Arc<Budget>,
+    /// Clocks.
+    pub clock: Clock,
+}
+
+#[derive(Default)]
+struct Past {
+    written: BTreeMap<String, TaskQueueStatus>,
+    names: BTreeSet<(String, String)>,
+    stray: BTreeSet<String>,
+}
+
+impl Controller {
+    /// Runs for ever.
+    pub async fn run(self) {
+        let mut past = Past::default();
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Where the last look ran out of budget, so that every queue gets its turn.
+        let mut turn = 0usize;
+        loop {
+            ticks.tick().await;
+            turn = self.look(&mut past, turn).await;
+        }
+    }
+
+    async fn look(&self, past: &mut Past, turn: usize) -> usize {
+        let queues = self.world.queues.all(None);
+        let names: BTreeSet<(String, String)> =
+            queues.iter().map(|queue| (queue.namespace().unwrap_or_default(), queue.name_any())).collect();
+        for (namespace, name) in past.names.difference(&names) {
+            self.metrics.forget_task_queue(namespace, name);
+        }
+        let uids: BTreeSet<String> = queues.iter().filter_map(|queue| queue.uid()).collect();
+        past.written.retain(|uid, _| uids.contains(uid));
+        past.names = names;
+        let first = first_of_each(&queues);
+        let (views, books) = (self.board.views(), self.latest.queues());
+        let mut starved = None;
+        let count = queues.len();
+        for offset in 0..count {
+            let at = (turn + offset) % count;
+            let queue = &queues[at];
+            let key = BrokerKey::new(&queue.namespace().unwrap_or_default(), &queue.spec.broker);
+            let id = key.id();
+            let view = views.get(&id);
+            let book = books.get(&id).and_then(|books| books.get(queue.queue_name()));
+            self.count(queue, view, book);
+            let rival = first.get(&(id.clone(), queue.queue_name().to_owned())).filter(|name| **name != queue.name_any());
+            if !self.keep(past, queue, view.map(AsRef::as_ref), book, rival.map(String::as_str)).await {
+                starved.get_or_insert(at);
+            }
+            if let Some(view) = view {
+                self.tell_stray(past, queue, &id, view).await;
+            }
+        }
+        starved.unwrap_or(0)
+    }
+
+    fn count(&self, queue: &TaskQueue, view: Option<&Arc<BrokerView>>, book: Option<&QueueLedger>) {
+        let sample = view.and_then(|view| view.queues.get(queue.queue_name())?.ready.last.as_ref());
+        let age = sample.map(|sample| self.clock.now().since(sample.at).as_secs_f64());
+        let numbers = TaskQueueNumbers {
+            ready: book.and_then(|book| Some(book.ready? + book.not_due)),
+            reserved: book.map(|book| book.unacked + book.held_not_due),
+            sample_age_seconds: age,
+        };
+        self.metrics.task_queue(&queue.namespace().unwrap_or_default(), &queue.name_any(), numbers);
+    }
+
+    /// Writes the status if it differs; false if there was no budget for it.
+    async fn keep(
+        &self,
+        past: &mut Past,
+        queue: &TaskQueue,
+        view: Option<&BrokerView>,
+        book: Option<&QueueLedger>,
+        rival: Option<&str>,
+    ) -> bool {
+        let uid = queue.uid().unwrap_or_default();
+        let stored = queue.status.clone().unwrap_or_default();
+        let old = past.written.get(&uid).cloned().unwrap_or(stored);
+        let new = self.status(queue, &old, view, book, rival);
+        if new == old {
+            return true;
+        }
+        let pressing = find(&old.conditions, ConditionType::Ready) != find(&new.conditions, ConditionType::Ready);
+        if !self.budget.take(self.clock.now()) && !pressing {
+            return false;
+        }
+        let api: Api<TaskQueue> = Api::namespaced(self.client.clone(), &queue.namespace().unwrap_or_default());
+        match write(&api, &queue.name_any(), &old, &new).await {
+            Ok(_) => {
+                past.written.insert(uid, new);
+            }
+            Err(error) => {
+                past.written.remove(&uid);
+                tracing::debug!(task_queue = queue.name_any(), "status not written: {error}");
+            }
+        }
+        true
+    }
+
+    fn status(
+        &self,
+        queue: &TaskQueue,
+        old: &TaskQueueStatus,
+        view: Option<&BrokerView>,
+        book: Option<&QueueLedger>,
+        rival: Option<&str>,
+    ) -> TaskQueueStatus {
+        let wall = self.clock.wall();
+        let wide = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let narrow = |number: u64| i32::try_from(number).unwrap_or(i32::MAX);
+        let mut new = old.clone();
+        new.observed_generation = queue.metadata.generation;
+        if let Some(view) = view.filter(|view| !view.address.is_empty()) {
+            new.broker = Some(view.address.clone());
+        }
+        if let Some((book, ready)) = book.and_then(|book| Some((book, book.ready?))) {
+            new.ready = Some(wide(ready + book.not_due));
+            new.reserved = Some(wide(book.unacked + book.held_not_due));
+            new.orphaned = Some(wide(book.orphaned));
+            new.consumers = Some(narrow(book.consumers));
+            new.foreign_consumers = Some(narrow(book.foreign_consumers));
+            let moved = TaskQueueStatus { observed_at: None, ..new.clone() } != TaskQueueStatus { observed_at: None, ..old.clone() };
+            if moved || new.observed_at.is_none() {
+                new.observed_at = Some(Time(whole_seconds(wall)));
+            }
+        }
+        let (status, reason, message) = summary(queue, book, rival);
+        let stalled = matches!(reason, Reason::Conflict | Reason::InvalidSpec);
+        let reconciling = status.is_none();
+        for (type_, status, reason, message) in [
+            (ConditionType::Reconciling, Some(reconciling), Reason::Progressing, String::new()),
+            (ConditionType::Stalled, Some(stalled), if stalled { reason } else { Reason::AsDesired }, String::new()),
+            (ConditionType::Ready, status, reason, message),
+        ] {
+            let one = condition(type_, status, reason, message, queue.metadata.generation);
+            let _ = set(&mut new.conditions, one, wall);
+        }
+        new
+    }
+
+    /// Messages in Celery's unnamed default queue that nobody will ever take.
+    async fn tell_stray(&self, past: &mut Past, queue: &TaskQueue, id: &str, view: &BrokerView) {
+        if view.stray == 0 {
+            past.stray.remove(id);
+        } else if past.stray.insert(id.to_owned()) {
+            let note = format!(
+                "{} messages wait in the queue \"celery\" of {}, which no TaskQueue names and nobody consumes: tasks without a route go there",
+                view.stray, view.address
+            );
+            self.events.send(&queue.object_ref(&()), true, Reason::QueueUnknown.as_str(), "Observe", &note).await;
+        }
+    }
+}
+
+/// The oldest TaskQueue of each queue of a broker; a second one is a conflict.
+fn first_of_each(queues: &[Arc<TaskQueue>]) -> BTreeMap<(String, String), String> {
+    let mut sorted: Vec<&Arc<TaskQueue>> = queues.iter().collect();
+    sorted.sort_by_key(|queue| (queue.creation_timestamp().map(|time| time.0), queue.name_any()));
+    let mut first = BTreeMap::new();
+    for queue in sorted {
+        let id = BrokerKey::new(&queue.namespace().unwrap_or_default(), &queue.spec.broker).id();
+        first.entry((id, queue.queue_name().to_owned())).or_insert_with(|| queue.name_any());
+    }
+    first
+}
+
+fn summary(queue: &TaskQueue, book: Option<&QueueLedger>, rival: Option<&str>) -> (Option<bool>, Reason, String) {
+    if let Some(rival) = rival {
+        let name = queue.queue_name();
+        let message = format!("TaskQueue {rival:?} already names the queue {name:?} of this broker: delete one of the two");
+        return (Some(false), Reason::Conflict, message);
+    }
+    let Some(book) = book else { return (None, Reason::Progressing, "not read yet".to_owned()) };
+    if let Some(fault) = &book.fault {
+        let message = format!("{} (since {:.0})", fault.message, fault.since_wall);
+        return (Some(false), reason_of(fault.kind), message);
+    }
+    if book.ready.is_none() {
+        return (None, Reason::Progressing, "not read yet".to_owned());
+    }
+    let message = match book.foreign_consumers {
+        0 => String::new(),
+        count => {
+            let names: Vec<&str> = book.foreign.iter().take(5).map(String::as_str).collect();
+            format!("{count} consumers are not ours: {}", names.join(", "))
+        }
+    };
+    let reason = if book.foreign_consumers > 0 { Reason::ForeignConsumers } else { Reason::AsDesired };
+    (Some(true), reason, message)
+}

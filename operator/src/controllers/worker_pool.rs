@@ -1,0 +1,331 @@
+//! The WorkerPool controller: plan, carry out, then say so in the status.
+//!
+//! The cycle has already decided and tells which pools are concerned, so this keeps no watch of its own. Relies
+//! on being the only writer of Deployments, pod marks and WorkerPool status; guarantees that a write that scales
+//! never waits for one that reports, and that a failed write is planned anew, not repeated.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{Api, Client, Resource, ResourceExt};
+use poolwright_api::conditions::find;
+use poolwright_api::v1alpha1::{WorkerPool, WorkerPoolStatus};
+use poolwright_api::{ConditionType, Reason};
+use poolwright_core::plan::{Step, plan};
+use poolwright_core::snapshot::Trouble;
+use poolwright_core::status::{self, Facts, only_numbers};
+use poolwright_core::time::Moment;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use super::cycle::{Decided, Latest};
+use super::world::World;
+use crate::clock::Clock;
+use crate::kube::events::Events;
+use crate::kube::execute::{Executor, Failure};
+use crate::kube::index::Group;
+use crate::kube::status::{Budget, write};
+use crate::metrics::{Metrics, WorkerPoolNumbers};
+
+/// WorkerPools that are written at the same time: enough to hide a write's latency, few enough for any server.
+const CONCURRENCY: usize = 16;
+/// First and longest wait after a failure.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+/// A server that refuses is asked again this often.
+const REFUSED_AGAIN: Duration = Duration::from_secs(15);
+/// A status that had to wait tries again after this.
+const BUDGET_AGAIN: Duration = Duration::from_secs(1);
+/// A plan that was just carried out is not repeated until the watch had this long to show its effect.
+const EFFECT: Duration = Duration::from_secs(5);
+
+/// What the controller works with.
+pub struct Context {
+    /// For writing.
+    pub client: Client,
+    /// The cluster.
+    pub world: Arc<World>,
+    /// Decisions.
+    pub latest: Arc<Latest>,
+    /// Events.
+    pub events: Arc<Events>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Writes of numbers.
+    pub budget: Arc<Budget>,
+    /// Clocks.
+    pub clock: Clock,
+}
+
+/// What is remembered of one WorkerPool between two rounds.
+#[derive(Default)]
+struct Past {
+    /// The status as last written: the watch may be behind.
+    status: Option<WorkerPoolStatus>,
+    /// Generation of each Deployment (by uid) after our last apply.
+    applied: BTreeMap<String, i64>,
+    /// The last plan, and when it was carried out.
+    plan: Option<(Vec<Step>, Moment)>,
+    /// The server's refusal of our last write.
+    refused: Option<Trouble>,
+}
+
+/// Runs rounds for the pools that are woken.
+pub struct Controller {
+    context: Arc<Context>,
+    pasts: Arc<Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<Past>>>>>,
+    pending: BTreeSet<Group>,
+    running: BTreeMap<Group, bool>,
+    later: BTreeSet<(Instant, Group)>,
+    failures: BTreeMap<Group, u32>,
+}
+
+type Outcome = (Group, Result<Option<Duration>, Failure>);
+
+impl Controller {
+    /// A controller that has seen nothing yet.
+    #[must_use]
+    pub fn new(context: Arc<Context>) -> Self {
+        Self {
+            context,
+            pasts: Arc::default(),
+            pending: BTreeSet::new(),
+            running: BTreeMap::new(),
+            later: BTreeSet::new(),
+            failures: BTreeMap::new(),
+        }
+    }
+
+    /// Runs until the cycle is gone.
+    pub async fn run(mut self, mut wake: mpsc::UnboundedReceiver<Group>) {
+        let mut rounds: JoinSet<Outcome> = JoinSet::new();
+        loop {
+            while self.running.len() < CONCURRENCY {
+                let Some(group) = self.pending.pop_first() else { break };
+                self.running.insert(group.clone(), false);
+                let (context, pasts) = (Arc::clone(&self.context), Arc::clone(&self.pasts));
+                rounds.spawn(async move {
+                    let result = round(&context, &pasts, &group).await;
+                    (group, result)
+                });
+            }
+            let next = self.later.first().map(|(at, _)| *at);
+            tokio::select! {
+                woken = wake.recv() => match woken {
+                    Some(group) => self.enqueue(group),
+                    None => return,
+                },
+                Some(done) = rounds.join_next() => {
+                    if let Ok(outcome) = done {
+                        self.finish(outcome);
+                    }
+                }
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
+                    if let Some((_, group)) = self.later.pop_first() {
+                        self.enqueue(group);
+                    }
+                }
+            }
+        }
+    }
+
+    fn enqueue(&mut self, group: Group) {
+        match self.running.get_mut(&group) {
+            Some(again) => *again = true,
+            None => {
+                self.pending.insert(group);
+            }
+        }
+    }
+
+    fn finish(&mut self, (group, result): Outcome) {
+        let again = self.running.remove(&group).unwrap_or(false);
+        self.later.retain(|(_, waiting)| *waiting != group);
+        let wait = match result {
+            Ok(wait) => {
+                self.failures.remove(&group);
+                wait
+            }
+            Err(failure) => {
+                let count = self.failures.entry(group.clone()).or_default();
+                *count = (*count + 1).min(16);
+                let wait = (BACK_OFF.0 * 2u32.pow(*count - 1)).min(BACK_OFF.1);
+                if !matches!(failure, Failure::Moved) {
+                    tracing::warn!(namespace = group.0, worker_pool = group.1, "{failure}");
+                }
+                Some(wait.mul_f64(0.75 + 0.5 * fastrand::f64()))
+            }
+        };
+        if again {
+            self.pending.insert(group);
+        } else if let Some(wait) = wait {
+            self.later.insert((Instant::now() + wait, group));
+        }
+    }
+}
+
+async fn round(
+    context: &Context,
+    pasts: &Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<Past>>>>,
+    group: &Group,
+) -> Result<Option<Duration>, Failure> {
+    let (Some(decided), Some(wp)) = (context.latest.of(group), context.world.pools.get(&group.0, &group.1)) else {
+        context.metrics.forget_worker_pool(&group.0, &group.1);
+        return Ok(None);
+    };
+    let uid = wp.uid().unwrap_or_default();
+    let past = {
+        let mut pasts = pasts.lock().unwrap_or_else(PoisonError::into_inner);
+        // One entry for each WorkerPool that exists: an older namesake's is dropped with the first round of this one.
+        let alive: BTreeSet<String> = if pasts.contains_key(&uid) {
+            BTreeSet::new()
+        } else {
+            context.world.pools.all(None).iter().filter_map(|wp| wp.uid()).collect()
+        };
+        if !alive.is_empty() {
+            pasts.retain(|uid, _| alive.contains(uid));
+        }
+        Arc::clone(pasts.entry(uid).or_default())
+    };
+    let mut past = past.lock().await;
+    let carried = carry_out(context, &decided, &mut past, group).await;
+    let wait = report(context, &wp, &decided, &mut past, group).await?;
+    match carried {
+        Err(Failure::Refused(_)) => Ok(Some(REFUSED_AGAIN)),
+        Err(failure) => Err(failure),
+        Ok(()) => Ok(wait),
+    }
+}
+
+/// Two plans that would write the same; when an annotation was thought of does not matter.
+fn same(left: &[Step], right: &[Step]) -> bool {
+    let alike = |pair: (&Step, &Step)| match pair {
+        (Step::Annotate { deployment: a, key: b, .. }, Step::Annotate { deployment: c, key: d, .. }) => (a, b) == (c, d),
+        (left, right) => left == right,
+    };
+    left.len() == right.len() && left.iter().zip(right).all(alike)
+}
+
+async fn carry_out(context: &Context, decided: &Decided, past: &mut Past, group: &Group) -> Result<(), Failure> {
+    let state = &decided.state;
+    let (Ok(spec), Some(input), Some(decision)) = (&state.spec, &state.input, &decided.decision) else { return Ok(()) };
+    let applied = |uid: &str| past.applied.get(uid).copied();
+    let steps = plan(&state.wp, &spec.rendered, input, &state.objects, decision, applied, context.clock.wall());
+    if steps.is_empty() {
+        past.refused = None;
+        return Ok(());
+    }
+    let now = context.clock.now();
+    if past.plan.as_ref().is_some_and(|(last, at)| same(last, &steps) && now.since(*at) < EFFECT) {
+        return Ok(());
+    }
+    let executor = Executor::new(&context.client, &group.0);
+    for step in &steps {
+        if let Step::Scale { deployment, from, to, .. } = step {
+            tracing::info!(namespace = group.0, worker_pool = group.1, deployment, from, to, "{}", decision.text);
+        }
+        match executor.run(step).await {
+            Ok(Some(deployment)) => {
+                if let (Step::Apply(_), Some(uid), Some(generation)) =
+                    (step, deployment.metadata.uid, deployment.metadata.generation)
+                {
+                    past.applied.insert(uid, generation);
+                }
+            }
+            Ok(None) => {}
+            Err(failure) => {
+                if let Failure::Refused(trouble) = &failure {
+                    past.refused = Some(trouble.clone());
+                }
+                past.plan = None;
+                return Err(failure);
+            }
+        }
+    }
+    past.refused = None;
+    past.plan = Some((steps, now));
+    Ok(())
+}
+
+async fn report(
+    context: &Context,
+    wp: &Arc<WorkerPool>,
+    decided: &Decided,
+    past: &mut Past,
+    group: &Group,
+) -> Result<Option<Duration>, Failure> {
+    let state = &decided.state;
+    let stored = wp.status.clone().unwrap_or_default();
+    let old = past.status.as_ref().unwrap_or(&stored);
+    let facts = Facts {
+        generation: state.wp.metadata.generation,
+        name: &group.1,
+        old,
+        spec: match (&state.spec, &state.input) {
+            (Ok(_), Some(input)) => Ok((input, decided.decision.as_deref())),
+            (Err(invalid), _) => Err(invalid),
+            (Ok(_), None) => return Ok(None),
+        },
+        advice: state.spec.as_ref().map_or(&[][..], |spec| &spec.advice),
+        refused: past.refused.as_ref(),
+        grace_proven: state.spec.as_ref().is_ok_and(|spec| spec.pool.grace.proven),
+        wall: context.clock.wall(),
+    };
+    let new = status::status(&facts);
+    count(context, decided, group);
+    let may_wait = only_numbers(old, &new);
+    if *old == new {
+        return Ok(None);
+    }
+    if !context.budget.take(context.clock.now()) && may_wait {
+        return Ok(Some(BUDGET_AGAIN));
+    }
+    let old = old.clone();
+    let api: Api<WorkerPool> = Api::namespaced(context.client.clone(), &group.0);
+    match write(&api, &group.1, &old, &new).await {
+        Ok(_) => past.status = Some(new.clone()),
+        Err(kube::Error::Api(error)) if error.code == 404 => return Ok(None),
+        Err(error) => {
+            past.status = None;
+            return Err(error.into());
+        }
+    }
+    tell(context, wp, &old, &new, group).await;
+    Ok(None)
+}
+
+fn count(context: &Context, decided: &Decided, group: &Group) {
+    let (Some(decision), Some(input)) = (&decided.decision, &decided.state.input) else { return };
+    let ready = input.consuming().filter(|pod| pod.ready).count() as u64;
+    let numbers = WorkerPoolNumbers {
+        desired: u64::from(decision.to),
+        ready,
+        slots: decision.facts.slots,
+        busy: decision.facts.busy,
+    };
+    context.metrics.worker_pool(&group.0, &group.1, numbers);
+}
+
+/// Events on transitions only: a new decision that changes something, and a summary that turns or changes reason.
+async fn tell(context: &Context, wp: &WorkerPool, old: &WorkerPoolStatus, new: &WorkerPoolStatus, group: &Group) {
+    let about: ObjectReference = wp.object_ref(&());
+    if let Some(decision) = new.last_decision.as_ref().filter(|decision| old.last_decision.as_ref() != Some(*decision)) {
+        context.metrics.decision(&group.0, &group.1, &decision.reason);
+        let quiet = decision.reason == Reason::AsDesired.as_str() && decision.from == decision.to;
+        if !quiet {
+            let warning = !matches!(decision.reason.as_str(), "ScaledUp" | "ScaledDown" | "AsDesired" | "ManualHold");
+            context.events.send(&about, warning, &decision.reason, "Scale", &decision.text).await;
+        }
+    }
+    for type_ in [ConditionType::Ready, ConditionType::ConfigurationAdvised] {
+        let (before, after) = (find(&old.conditions, type_), find(&new.conditions, type_));
+        let Some(after) = after else { continue };
+        let moved = before.is_none_or(|before| (&before.status, &before.reason) != (&after.status, &after.reason));
+        let bad = (type_ == ConditionType::Ready) == (after.status == "False") && after.status != "Unknown";
+        if moved && bad && after.reason != Reason::Progressing.as_str() {
+            context.events.send(&about, true, &after.reason, "Observe", &after.message).await;
+        }
+    }
+}

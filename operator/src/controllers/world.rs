@@ -1,0 +1,199 @@
+//! What the watches know, put together by WorkerPool.
+//!
+//! A change of any object marks its WorkerPool; the cycle rebuilds the marked ones and no other, so that ten
+//! thousand quiet pools cost nothing. Relies on the indexes; guarantees that a [`PoolState`] is of one moment.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Resource, ResourceExt};
+use poolwright_api::LABEL_WORKER_POOL;
+use poolwright_api::v1alpha1::{TaskQueue, WorkerPool};
+use poolwright_core::advice::{Advice, Neighbour, advise};
+use poolwright_core::deployment::render;
+use poolwright_core::observe::{Objects, Runs, pool_input};
+use poolwright_core::revision::revision;
+use poolwright_core::snapshot::PoolInput;
+use poolwright_core::time::Moment;
+use poolwright_core::validate::{Invalid, ValidPool, validate};
+
+use super::conflicts::Conflicts;
+use crate::kube::index::{Group, Index};
+
+/// A WorkerPool's spec, read once.
+#[derive(Debug)]
+pub struct Spec {
+    /// With every default filled in.
+    pub pool: ValidPool,
+    /// Its revision's name.
+    pub revision: String,
+    /// That revision's Deployment.
+    pub rendered: Deployment,
+    /// Known mistakes in it.
+    pub advice: Vec<Advice>,
+}
+
+/// One WorkerPool at one moment.
+#[derive(Debug)]
+pub struct PoolState {
+    /// The object.
+    pub wp: Arc<WorkerPool>,
+    /// Its spec, or why it cannot be used.
+    pub spec: Result<Arc<Spec>, Invalid>,
+    /// Its Deployments, `ReplicaSet`s and pods.
+    pub objects: Objects,
+    /// What a decision sees; absent with an invalid spec.
+    pub input: Option<Arc<PoolInput>>,
+}
+
+#[derive(Default)]
+struct Built {
+    states: BTreeMap<Group, Arc<PoolState>>,
+    runs: BTreeMap<Group, Runs>,
+}
+
+/// All that is known of the cluster.
+pub struct World {
+    /// WorkerPools.
+    pub pools: Arc<Index<WorkerPool>>,
+    /// TaskQueues.
+    pub queues: Arc<Index<TaskQueue>>,
+    /// Our Deployments.
+    pub deployments: Arc<Index<Deployment>>,
+    /// Their `ReplicaSet`s.
+    pub sets: Arc<Index<ReplicaSet>>,
+    /// Their pods.
+    pub pods: Arc<Index<Pod>>,
+    /// Who else scales what is ours.
+    pub conflicts: Conflicts,
+    /// Marked WorkerPools; true if the spec must be read again.
+    dirty: Mutex<BTreeMap<Group, bool>>,
+    built: Mutex<Built>,
+}
+
+fn own_name<K: Resource>(object: &K) -> Option<String> {
+    object.meta().name.clone()
+}
+
+fn owner_name<K: Resource>(object: &K) -> Option<String> {
+    object.meta().labels.as_ref()?.get(LABEL_WORKER_POOL).cloned()
+}
+
+/// Deployments do not carry our label themselves: their selector does.
+fn selected(deployment: &Deployment) -> Option<String> {
+    deployment.spec.as_ref()?.selector.match_labels.as_ref()?.get(LABEL_WORKER_POOL).cloned()
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self {
+            pools: Arc::new(Index::new(own_name)),
+            queues: Arc::new(Index::new(own_name)),
+            deployments: Arc::new(Index::new(selected)),
+            sets: Arc::new(Index::new(owner_name)),
+            pods: Arc::new(Index::new(owner_name)),
+            conflicts: Conflicts::default(),
+            dirty: Mutex::default(),
+            built: Mutex::default(),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl World {
+    /// Marks a WorkerPool as changed.
+    pub fn mark(&self, group: &Group, spec: bool) {
+        *lock(&self.dirty).entry(group.clone()).or_default() |= spec;
+    }
+
+    /// Marks every WorkerPool of a namespace that names one of these TaskQueues, or all of it.
+    pub fn mark_namespace(&self, namespace: &str, queue: Option<&str>) {
+        for wp in self.pools.all(Some(namespace)) {
+            if queue.is_none_or(|queue| wp.spec.queues.iter().any(|reference| reference.name == queue)) {
+                self.mark(&(namespace.to_owned(), wp.name_any()), true);
+            }
+        }
+    }
+
+    /// Rebuilds what was marked and returns it; a WorkerPool that no longer exists is dropped.
+    pub fn rebuild(&self, now: Moment) -> BTreeSet<Group> {
+        let dirty = std::mem::take(&mut *lock(&self.dirty));
+        let mut built = lock(&self.built);
+        for (group, spec) in &dirty {
+            let Some(wp) = self.pools.get(&group.0, &group.1) else {
+                built.states.remove(group);
+                built.runs.remove(group);
+                continue;
+            };
+            let known = built.states.get(group).filter(|_| !spec).and_then(|state| state.spec.clone().ok());
+            let spec = known.map_or_else(|| self.read_spec(&wp), Ok);
+            let mut runs = built.runs.remove(group).unwrap_or_default();
+            let state = self.state(wp, spec, group, &mut runs, now);
+            built.runs.insert(group.clone(), runs);
+            built.states.insert(group.clone(), Arc::new(state));
+        }
+        dirty.into_keys().collect()
+    }
+
+    /// All WorkerPools as last rebuilt.
+    pub fn states(&self) -> Vec<Arc<PoolState>> {
+        lock(&self.built).states.values().cloned().collect()
+    }
+
+    /// One WorkerPool as last rebuilt.
+    pub fn state_of(&self, group: &Group) -> Option<Arc<PoolState>> {
+        lock(&self.built).states.get(group).cloned()
+    }
+
+    fn read_spec(&self, wp: &Arc<WorkerPool>) -> Result<Arc<Spec>, Invalid> {
+        let namespace = wp.namespace().unwrap_or_default();
+        let named = wp.spec.queues.iter().filter_map(|reference| self.queues.get(&namespace, &reference.name));
+        let queues: BTreeMap<String, TaskQueue> = named.map(|queue| (queue.name_any(), (*queue).clone())).collect();
+        let pool = validate(wp, &queues)?;
+        let others: Vec<Neighbour> = self
+            .pools
+            .all(Some(&namespace))
+            .iter()
+            .filter(|other| other.metadata.name != wp.metadata.name)
+            .filter(|other| other.spec.queues.iter().any(|queue| queues.contains_key(&queue.name)))
+            .map(|other| Neighbour {
+                name: other.name_any(),
+                class: other.spec.class,
+                queues: other.spec.queues.iter().map(|queue| queue.name.clone()).collect(),
+            })
+            .collect();
+        Ok(Arc::new(Spec {
+            revision: revision(&pool, wp),
+            rendered: render(&pool, wp),
+            advice: advise(&pool, wp, &queues, &others),
+            pool,
+        }))
+    }
+
+    fn state(
+        &self,
+        wp: Arc<WorkerPool>,
+        spec: Result<Arc<Spec>, Invalid>,
+        group: &Group,
+        runs: &mut Runs,
+        now: Moment,
+    ) -> PoolState {
+        let objects = Objects {
+            deployments: self.deployments.group(&group.0, &group.1),
+            sets: self.sets.group(&group.0, &group.1),
+            pods: self.pods.group(&group.0, &group.1),
+        };
+        let uids: BTreeSet<&str> = objects.pods.iter().filter_map(|pod| pod.metadata.uid.as_deref()).collect();
+        runs.retain(|uid, _| uids.contains(uid.as_str()));
+        let input = spec.as_ref().ok().map(|spec| {
+            let conflict = self.conflicts.of(&wp, &objects);
+            Arc::new(pool_input(&wp, &spec.pool, &spec.revision, &objects, conflict, runs, now))
+        });
+        PoolState { wp, spec, objects, input }
+    }
+}

@@ -1,0 +1,38 @@
+//! Events: one for each change of a decision or of a summary, never one a tick.
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use poolwright_api::COMPONENT;
+use poolwright_core::text::bounded;
+
+/// Words of an event; the API server takes 1,024 bytes.
+const NOTE_MAX: usize = 1000;
+
+/// Sends events in the operator's name.
+pub struct Events {
+    recorder: Recorder,
+}
+
+impl Events {
+    /// One for the whole process: it joins repeats.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        let reporter = Reporter { controller: COMPONENT.to_owned(), instance: std::env::var("POD_NAME").ok() };
+        Self { recorder: Recorder::new(client, reporter) }
+    }
+
+    /// Tells of `about`; a failure is logged and forgotten, because the same words stand in the status.
+    pub async fn send(&self, about: &ObjectReference, warning: bool, reason: &str, action: &str, note: &str) {
+        let event = Event {
+            type_: if warning { EventType::Warning } else { EventType::Normal },
+            reason: reason.to_owned(),
+            note: Some(bounded(note, NOTE_MAX)),
+            action: action.to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = self.recorder.publish(&event, about).await {
+            tracing::debug!("event not sent: {error}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Carries out a plan, one write after the other, and stops at the first that fails.
+//!
+//! Every write names what it expects (a resourceVersion, a uid, a fresh name), so that a plan made from an old
+//! view fails instead of undoing somebody's work. What the server refuses for good is returned in its own words.
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::autoscaling::v1::{Scale, ScaleSpec};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Api, Client};
+use poolwright_api::{FIELD_MANAGER, Reason};
+use poolwright_core::plan::Step;
+use poolwright_core::snapshot::Trouble;
+use poolwright_core::text::bounded;
+use serde_json::json;
+
+/// A Deployment's status moves while its pods start: so often is a scale repeated on a newer version of the same
+/// replicas before it is planned anew.
+const SCALE_ATTEMPTS: usize = 4;
+
+/// Why a plan was not carried out to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The world has moved on: plan again from what it is now.
+    #[error("the object has changed since it was read")]
+    Moved,
+    /// The server refuses, and will until somebody changes something.
+    #[error("refused: {}", .0.message)]
+    Refused(Trouble),
+    /// Anything else.
+    #[error(transparent)]
+    Kube(#[from] kube::Error),
+}
+
+fn classify(error: kube::Error) -> Failure {
+    let kube::Error::Api(status) = &error else { return Failure::Kube(error) };
+    match status.code {
+        404 | 409 => Failure::Moved,
+        403 | 422 => {
+            let quota = status.message.contains("exceeded quota");
+            let reason = if quota { Reason::QuotaExceeded } else { Reason::AdmissionDenied };
+            Failure::Refused(Trouble { reason, message: bounded(&status.message, 400) })
+        }
+        _ => Failure::Kube(error),
+    }
+}
+
+/// Writes to the objects of one namespace.
+pub struct Executor {
+    deployments: Api<Deployment>,
+    pods: Api<Pod>,
+}
+
+impl Executor {
+    /// For one namespace.
+    #[must_use]
+    pub fn new(client: &Client, namespace: &str) -> Self {
+        Self {
+            deployments: Api::namespaced(client.clone(), namespace),
+            pods: Api::namespaced(client.clone(), namespace),
+        }
+    }
+
+    /// Carries out one step. `Some` is the Deployment as it then is, where the server tells.
+    ///
+    /// # Errors
+    /// [`Failure`]; nothing after it should be tried from the same plan.
+    pub async fn run(&self, step: &Step) -> Result<Option<Deployment>, Failure> {
+        match step {
+            Step::Create(deployment) => self.create(deployment).await.map(Some),
+            Step::Apply(deployment) => {
+                let name = deployment.metadata.name.as_deref().unwrap_or_default();
+                let params = PatchParams::apply(FIELD_MANAGER).force();
+                self.deployments.patch(name, &params, &Patch::Apply(deployment)).await.map(Some).map_err(classify)
+            }
+            Step::Annotate { deployment, key, value } => {
+                let patch = json!({"metadata": {"annotations": {*key: value}}});
+                self.deployments.patch(deployment, &params(), &Patch::Merge(patch)).await.map(Some).map_err(classify)
+            }
+            Step::Mark { pod, key, cost } => {
+                let patch = json!({"metadata": {"annotations": {*key: cost}}});
+                match self.pods.patch(pod, &params(), &Patch::Merge(patch)).await {
+                    Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+                    other => other.map(|_| None).map_err(classify),
+                }
+            }
+            Step::Scale { deployment, from, to, resource_version } => {
+                self.scale(deployment, *from, *to, resource_version).await.map(|()| None)
+            }
+            Step::Delete { deployment, uid } => {
+                let mut params = DeleteParams::background();
+                params.preconditions = Some(Preconditions { uid: Some(uid.clone()), resource_version: None });
+                self.deployments.delete(deployment, &params).await.map(|_| None).map_err(classify)
+            }
+        }
+    }
+
+    async fn create(&self, deployment: &Deployment) -> Result<Deployment, Failure> {
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        self.deployments.create(&params, deployment).await.map_err(classify)
+    }
+
+    async fn scale(&self, name: &str, from: u32, to: u32, resource_version: &str) -> Result<(), Failure> {
+        let mut version = resource_version.to_owned();
+        for _ in 0..SCALE_ATTEMPTS {
+            match self.write_scale(name, to, &version).await {
+                Err(kube::Error::Api(status)) if status.code == 409 => {}
+                other => return other.map_err(classify),
+            }
+            let live = self.deployments.get(name).await.map_err(classify)?;
+            let replicas = live.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+            if u32::try_from(replicas) != Ok(from) {
+                return Err(Failure::Moved);
+            }
+            version = live.metadata.resource_version.unwrap_or_default();
+        }
+        Err(Failure::Moved)
+    }
+
+    async fn write_scale(&self, name: &str, to: u32, version: &str) -> Result<(), kube::Error> {
+        let scale = Scale {
+            metadata: ObjectMeta {
+                name: Some(name.to_owned()),
+                namespace: self.deployments.namespace().map(str::to_owned),
+                resource_version: Some(version.to_owned()),
+                ..ObjectMeta::default()
+            },
+            spec: Some(ScaleSpec { replicas: i32::try_from(to).ok() }),
+            status: None,
+        };
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        self.deployments.replace_scale(name, &params, &scale).await.map(|_| ())
+    }
+}
+
+fn params() -> PatchParams {
+    PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }
+}

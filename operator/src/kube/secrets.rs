@@ -1,0 +1,103 @@
+//! From a TaskQueue's broker to a connection's configuration: reads the Secrets that it names.
+//!
+//! Reads by name only (`get`; never list or watch), and only in the TaskQueue's own namespace. No byte of a
+//! Secret leaves this module but inside a [`BrokerConfig`], whose `Debug` shows none.
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::Secret as KubeSecret;
+use kube::{Api, Client};
+use poolwright_api::v1alpha1::{Broker, SecretKeyRef};
+use poolwright_core::broker::{BrokerConfig, BrokerOptions, Secret, Tls};
+use poolwright_core::sample::FaultKind;
+
+use crate::signals::SignalError;
+use crate::signals::poller::Resolve;
+
+/// Resolves one broker of one namespace.
+pub struct Resolver {
+    /// For reading Secrets.
+    pub client: Client,
+    /// Where they are.
+    pub namespace: String,
+    /// The broker as its TaskQueues write it.
+    pub broker: Broker,
+}
+
+impl Resolve for Resolver {
+    fn resolve(&self) -> BoxFuture<'_, Result<BrokerConfig, SignalError>> {
+        self.config().boxed()
+    }
+}
+
+impl Resolver {
+    async fn config(&self) -> Result<BrokerConfig, SignalError> {
+        let url = match (&self.broker.url, &self.broker.url_secret_ref) {
+            (Some(url), _) => url.clone(),
+            (None, Some(reference)) => self.text(reference).await?,
+            (None, None) => return Err(invalid("spec.broker has neither url nor urlSecretRef")),
+        };
+        let redis = self.broker.redis_options();
+        let rabbitmq = self.broker.rabbitmq_options();
+        let management_url = match (&rabbitmq.management_url, &rabbitmq.management_url_secret_ref) {
+            (Some(url), _) => Some(Secret::new(url.clone())),
+            (None, Some(reference)) => Some(Secret::new(self.text(reference).await?)),
+            (None, None) => None,
+        };
+        let options = BrokerOptions {
+            key_prefix: redis.key_prefix.unwrap_or_default(),
+            priority_steps: redis.priority_steps.iter().filter_map(|step| u8::try_from(*step).ok()).collect(),
+            sentinel_master: redis.sentinel_master,
+            management_url,
+            metrics_url: rabbitmq.metrics_url.map(Secret::new),
+            tls: self.tls().await?,
+            control_exchange: self.broker.control_exchange.clone(),
+            event_exchange: self.broker.event_exchange.clone(),
+        };
+        BrokerConfig::parse(&url, &options).map_err(|error| invalid(error.to_string()))
+    }
+
+    async fn tls(&self) -> Result<Option<Tls>, SignalError> {
+        let Some(tls) = &self.broker.tls else { return Ok(None) };
+        let mut found = Tls { insecure_skip_verify: tls.insecure_skip_verify, ..Tls::default() };
+        if let Some(reference) = &tls.ca_secret_ref {
+            found.ca_pem = Some(self.text(reference).await?);
+        }
+        if let Some(reference) = &tls.client_cert_secret_ref {
+            let key = |key: &str| SecretKeyRef { name: reference.name.clone(), key: key.to_owned() };
+            found.client_cert_pem = Some(self.text(&key("tls.crt")).await?);
+            found.client_key_pem = Some(Secret::new(self.text(&key("tls.key")).await?));
+        }
+        Ok(Some(found))
+    }
+
+    async fn text(&self, reference: &SecretKeyRef) -> Result<String, SignalError> {
+        let secrets: Api<KubeSecret> = Api::namespaced(self.client.clone(), &self.namespace);
+        let (name, key, namespace) = (&reference.name, &reference.key, &self.namespace);
+        let missing = |message: String| SignalError::new(FaultKind::SecretMissing, message);
+        let secret = secrets.get_opt(name).await.map_err(|error| match error {
+            kube::Error::Api(status) if status.code == 403 => SignalError::new(FaultKind::SecretForbidden, forbidden(name, namespace)),
+            _ => SignalError::new(FaultKind::Unreachable, format!("Secret {name:?} could not be read from the API server")),
+        })?;
+        let Some(secret) = secret else {
+            return Err(missing(format!("Secret {name:?} does not exist in namespace {namespace:?}")));
+        };
+        let Some(bytes) = secret.data.and_then(|mut data| data.remove(key)) else {
+            return Err(missing(format!("Secret {name:?} has no key {key:?}")));
+        };
+        let text = String::from_utf8(bytes.0)
+            .map_err(|_| invalid(format!("key {key:?} of Secret {name:?} is not text")))?;
+        Ok(text.trim_end_matches(['\n', '\r']).to_owned())
+    }
+}
+
+fn forbidden(name: &str, namespace: &str) -> String {
+    format!(
+        "no permission to read Secret {name:?}; grant it: kubectl create rolebinding poolwright-secrets -n {namespace} \
+         --clusterrole=poolwright-secrets --serviceaccount=poolwright:poolwright"
+    )
+}
+
+fn invalid(message: impl Into<String>) -> SignalError {
+    SignalError::new(FaultKind::InvalidAddress, message)
+}

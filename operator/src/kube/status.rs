@@ -1,0 +1,97 @@
+//! Status writes: merge patches of what differs, within a budget.
+//!
+//! Numbers that move all the time wait for their turn; everything else is written at once. Nothing is written
+//! when nothing differs.
+
+use std::sync::{Mutex, PoisonError};
+
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Resource};
+use poolwright_api::FIELD_MANAGER;
+use poolwright_core::time::Moment;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+/// The merge patch (RFC 7386) that leads from `old` to `new`, or `None` when they are equal.
+#[must_use]
+pub fn difference(old: &Value, new: &Value) -> Option<Value> {
+    if old == new {
+        return None;
+    }
+    let (Value::Object(old), Value::Object(new)) = (old, new) else { return Some(new.clone()) };
+    let mut patch = Map::new();
+    for key in old.keys().filter(|key| !new.contains_key(*key)) {
+        patch.insert(key.clone(), Value::Null);
+    }
+    for (key, value) in new {
+        if let Some(changed) = difference(old.get(key).unwrap_or(&Value::Null), value) {
+            patch.insert(key.clone(), changed);
+        }
+    }
+    Some(Value::Object(patch))
+}
+
+/// Writes the difference between two statuses; returns whether there was one.
+///
+/// # Errors
+/// What the API server answers.
+pub async fn write<K, S>(api: &Api<K>, name: &str, old: &S, new: &S) -> Result<bool, kube::Error>
+where
+    K: Resource + Clone + DeserializeOwned + std::fmt::Debug,
+    S: Serialize,
+{
+    let value = |status: &S| serde_json::to_value(status).map_err(kube::Error::SerdeError);
+    let Some(patch) = difference(&value(old)?, &value(new)?) else { return Ok(false) };
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    api.patch_status(name, &params, &Patch::Merge(json!({ "status": patch }))).await?;
+    Ok(true)
+}
+
+/// A token bucket for writes that may wait.
+pub struct Budget {
+    per_second: f64,
+    state: Mutex<(f64, Moment)>,
+}
+
+impl Budget {
+    /// At most `per_second` writes a second, and as many at once.
+    #[must_use]
+    pub fn new(per_second: u32) -> Self {
+        let per_second = f64::from(per_second.max(1));
+        Self { per_second, state: Mutex::new((per_second, Moment::default())) }
+    }
+
+    /// Takes one write out of the budget, if there is one.
+    pub fn take(&self, now: Moment) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let refill = now.since(state.1).as_secs_f64() * self.per_second;
+        *state = ((state.0 + refill).min(self.per_second), now.max(state.1));
+        if state.0 < 1.0 {
+            return false;
+        }
+        state.0 -= 1.0;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_patch_removes_what_is_gone() {
+        let old = json!({"a": 1, "limits": [1], "inner": {"x": 1, "y": 2}});
+        let new = json!({"a": 1, "inner": {"x": 3}});
+        assert_eq!(difference(&old, &new), Some(json!({"limits": null, "inner": {"x": 3, "y": null}})));
+        assert_eq!(difference(&new, &new), None);
+    }
+
+    #[test]
+    fn a_budget_is_spent_and_refills() {
+        let budget = Budget::new(2);
+        let at = |ms| Moment(ms);
+        assert!(budget.take(at(0)) && budget.take(at(0)) && !budget.take(at(0)));
+        assert!(!budget.take(at(400)) && budget.take(at(600)) && !budget.take(at(600)));
+    }
+}

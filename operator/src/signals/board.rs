@@ -1,0 +1,68 @@
+//! Where pollers put what they read, and the cycle finds it.
+//!
+//! Holds the newest [`BrokerView`] of each broker and wakes the cycle when one is replaced. Readers never wait
+//! for a broker.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use poolwright_core::sample::BrokerView;
+use tokio::sync::{Notify, mpsc};
+
+/// The newest readings of all brokers.
+#[derive(Default)]
+pub struct Board {
+    views: Mutex<BTreeMap<String, Arc<BrokerView>>>,
+    asks: Mutex<BTreeMap<String, mpsc::Sender<Vec<String>>>>,
+    connections: Mutex<BTreeMap<String, u64>>,
+    /// Woken when a view or anything else that a decision sees has changed.
+    pub changed: Notify,
+}
+
+impl Board {
+    /// Replaces one broker's view and wakes the cycle.
+    pub fn publish(&self, broker: &str, view: BrokerView) {
+        self.views
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(broker.to_owned(), Arc::new(view));
+        self.changed.notify_one();
+    }
+
+    /// All views as they are now.
+    #[must_use]
+    pub fn views(&self) -> BTreeMap<String, Arc<BrokerView>> {
+        self.views.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Registers the broker's line for questions to its workers.
+    pub fn register(&self, broker: &str, asks: mpsc::Sender<Vec<String>>) {
+        self.asks.lock().unwrap_or_else(PoisonError::into_inner).insert(broker.to_owned(), asks);
+    }
+
+    /// Notes the open connections of one broker; returns those of all.
+    pub fn connections(&self, broker: &str, open: u64) -> u64 {
+        let mut all = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        if open == 0 {
+            all.remove(broker);
+        } else {
+            all.insert(broker.to_owned(), open);
+        }
+        all.values().sum()
+    }
+
+    /// Forgets a broker that no TaskQueue names any more.
+    pub fn forget(&self, broker: &str) {
+        self.views.lock().unwrap_or_else(PoisonError::into_inner).remove(broker);
+        self.asks.lock().unwrap_or_else(PoisonError::into_inner).remove(broker);
+        self.changed.notify_one();
+    }
+
+    /// Asks these workers soon. A full line drops the request: the next cycle repeats it.
+    pub fn ask(&self, broker: &str, nodes: Vec<String>) {
+        let line = self.asks.lock().unwrap_or_else(PoisonError::into_inner).get(broker).cloned();
+        if let Some(line) = line {
+            let _ = line.try_send(nodes);
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The workers of one broker: what their heartbeats and answers add up to, and whom to ask next.
+//!
+//! Keeps the list bounded and the questions few. A worker is asked when it is first heard and when it first
+//! turns busy, then at most every 30 s, and when a scale-in wants to know.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use poolwright_core::ledger::is_heard;
+use poolwright_core::sample::{BrokerView, Sample, WorkerView};
+use poolwright_core::text::bounded;
+use poolwright_core::time::Moment;
+
+use super::{Heartbeat, NodeAnswer};
+
+/// How long to wait for answers.
+pub const ASK_DEADLINE: Duration = Duration::from_secs(2);
+/// Time between two questions to a worker without a special reason.
+const ASK_INTERVAL: Duration = Duration::from_secs(30);
+/// Time between two questions to a worker that a scale-in asks about.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// Workers in one question.
+const ASKED_MAX: usize = 200;
+/// Workers that are remembered: far above any fleet on one broker, and a bound on what strangers can fill.
+const WORKERS_MAX: usize = 20_000;
+/// A silent worker is forgotten after this.
+const FORGET_AFTER: Duration = Duration::from_secs(600);
+
+/// Takes in one sign of life.
+pub fn take_beat(view: &mut BrokerView, beat: Heartbeat, now: Moment) {
+    if !view.workers.contains_key(&beat.node) && view.workers.len() >= WORKERS_MAX {
+        return;
+    }
+    let worker = view.workers.entry(beat.node).or_insert_with(|| WorkerView {
+        pid: beat.pid,
+        active: 0,
+        processed: beat.processed,
+        interval: beat.interval,
+        first_seen: now,
+        last_seen: now,
+        last_progress: now,
+        offline: false,
+        answer: None,
+        asked: None,
+        unreadable: None,
+    });
+    if beat.offline {
+        worker.offline = true;
+        worker.last_seen = now;
+        return;
+    }
+    if worker.pid != beat.pid {
+        worker.first_seen = now;
+        worker.answer = None;
+        worker.asked = None;
+        worker.unreadable = None;
+    }
+    if worker.pid != beat.pid || worker.processed != beat.processed || beat.active > 0 || worker.active > 0 {
+        worker.last_progress = now;
+    }
+    // Asked anew when it turns busy: the first answer tells when its tasks acknowledge.
+    if worker.active == 0 && beat.active > 0 && worker.answer.as_ref().is_none_or(|answer| answer.value.running.is_empty()) {
+        worker.asked = worker.asked.filter(|asked| now.since(*asked) < ASK_AGAIN);
+    }
+    worker.pid = beat.pid;
+    worker.active = beat.active;
+    worker.processed = beat.processed;
+    worker.interval = beat.interval;
+    worker.last_seen = now;
+    worker.offline = false;
+}
+
+/// Takes in the answers to one question; who did not answer cannot be read.
+pub fn take_answers(view: &mut BrokerView, asked: &[String], answers: Vec<NodeAnswer>, now: Moment) {
+    let mut silent: BTreeSet<&String> = asked.iter().collect();
+    for (node, answer) in &answers {
+        silent.remove(node);
+        let Some(worker) = view.workers.get_mut(node) else { continue };
+        match answer {
+            Ok(answer) => {
+                let mut answer = answer.clone();
+                answer.pid = worker.pid;
+                answer.processed = worker.processed;
+                worker.answer = Some(Sample { value: answer, at: now });
+                worker.unreadable = None;
+            }
+            Err(why) => worker.unreadable = Some(bounded(why, 128)),
+        }
+    }
+    for node in silent {
+        if let Some(worker) = view.workers.get_mut(node).filter(|worker| is_heard(worker, now)) {
+            worker.unreadable = Some(format!("no answer to remote control within {} s", ASK_DEADLINE.as_secs()));
+        }
+    }
+}
+
+/// Whom to ask now: the requested ones that were not asked just now, and those whose turn it is.
+pub fn to_ask(view: &mut BrokerView, requested: &mut BTreeSet<String>, now: Moment) -> Vec<String> {
+    let mut nodes = Vec::new();
+    for (node, worker) in &mut view.workers {
+        if nodes.len() >= ASKED_MAX {
+            break;
+        }
+        let wanted = requested.remove(node);
+        if !is_heard(worker, now) {
+            continue;
+        }
+        let wait = if wanted { ASK_AGAIN } else { ASK_INTERVAL };
+        let due = worker.asked.is_none_or(|asked| now.since(asked) >= wait);
+        let holds = worker.answer.as_ref().is_some_and(|answer| {
+            !answer.value.reserved.is_empty() || !answer.value.scheduled.is_empty()
+        });
+        if due && (wanted || worker.asked.is_none() || worker.active > 0 || holds) {
+            worker.asked = Some(now);
+            nodes.push(node.clone());
+        }
+    }
+    if nodes.len() < ASKED_MAX {
+        requested.clear();
+    }
+    nodes
+}
+
+/// Forgets workers that have long been silent.
+pub fn forget_gone(view: &mut BrokerView, now: Moment) {
+    view.workers.retain(|_, worker| now.since(worker.last_seen) < FORGET_AFTER);
+}
