@@ -1,1 +1,160 @@
-//! Placeholder, being written.
+//! Redis, as Celery uses it: waiting and fetched messages, heartbeats, and questions to workers.
+//!
+//! Decides what is read and at what cost: one connection carries everything but pub/sub, which has a second; a
+//! poll reads counts, routes and ETAs, never a task's body. It keeps no policy and no reconnect loop: after an
+//! error of the connection the source is dropped and a new one connects (and asks the sentinels again). Every
+//! answer has a deadline of two seconds, so a server that stops, or a connection that is open and dead, is an
+//! error and not silence.
+//!
+//! The user needs: `LLEN HLEN HSTRLEN HGET ZCARD ZRANGE SRANDMEMBER EVAL` and `SUBSCRIBE PING` on the event
+//! channels; for questions also `SADD SREM DEL EXPIRE RPOP LINDEX PUBLISH`. Without `EVAL`, entries of up to 64 KiB
+//! are fetched whole, and the ETA of waiting messages is not known.
+
+mod ask;
+mod connect;
+mod errors;
+mod heartbeats;
+mod keys;
+mod poll;
+mod scripts;
+mod unacked;
+mod values;
+mod waiting;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use jiff::Timestamp;
+use poolwright_core::broker::{BrokerConfig, BrokerKind};
+use poolwright_core::sample::FaultKind;
+use redis::aio::MultiplexedConnection;
+use redis::{Client, Cmd, Pipeline, Value};
+use tokio::sync::Mutex;
+
+use super::{Heartbeat, NodeAnswer, Polled, SignalError, SignalSource, Wanted};
+use heartbeats::Counted;
+use keys::Names;
+
+/// The wall clock, for ETAs that producers wrote and expiry times that workers compare.
+pub type WallClock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// A connected Redis broker.
+pub struct RedisSource {
+    names: Names,
+    client: Client,
+    connection: MultiplexedConnection,
+    clock: WallClock,
+    memory: Mutex<poll::Memory>,
+    /// Routing key of this source's replies; one inquiry at a time uses it.
+    oid: Mutex<String>,
+    connections: Arc<AtomicU64>,
+    _counted: Counted,
+}
+
+impl RedisSource {
+    /// Connects by the system's clock.
+    ///
+    /// # Errors
+    /// Why the broker cannot be reached or used, without a byte of its credentials.
+    pub async fn connect(config: BrokerConfig) -> Result<Self, SignalError> {
+        Self::connect_with_clock(config, Arc::new(Timestamp::now)).await
+    }
+
+    /// Connects with a clock of the caller's.
+    ///
+    /// # Errors
+    /// As [`RedisSource::connect`].
+    pub async fn connect_with_clock(config: BrokerConfig, clock: WallClock) -> Result<Self, SignalError> {
+        if config.kind != BrokerKind::Redis {
+            return Err(SignalError::new(
+                FaultKind::InvalidAddress,
+                "this is no address of Redis",
+            ));
+        }
+        let (client, connection) = connect::connect(&config).await?;
+        let connections = Arc::new(AtomicU64::new(0));
+        let source = Self {
+            names: Names::new(&config),
+            client,
+            connection,
+            clock,
+            memory: Mutex::default(),
+            oid: Mutex::new(ask::unique()),
+            _counted: Counted::new(&connections),
+            connections,
+        };
+        let pong = one(&source.connection, &redis::cmd("PING"), "ping the server").await?;
+        match errors::whole(std::slice::from_ref(&pong)) {
+            Some(error) => Err(error),
+            None => Ok(source),
+        }
+    }
+}
+
+impl SignalSource for RedisSource {
+    fn poll<'a>(&'a self, wanted: &'a Wanted) -> BoxFuture<'a, Result<Polled, SignalError>> {
+        async move {
+            let mut memory = self.memory.lock().await;
+            poll::poll(&self.connection, &self.names, &mut memory, wanted, (self.clock)()).await
+        }
+        .boxed()
+    }
+
+    fn heartbeats(&self) -> BoxFuture<'_, Result<BoxStream<'static, Heartbeat>, SignalError>> {
+        async move {
+            let channels = self.names.event_channels();
+            heartbeats::subscribe(&self.client, &channels, &self.connections).await
+        }
+        .boxed()
+    }
+
+    fn ask<'a>(
+        &'a self,
+        nodes: &'a [String],
+        deadline: Duration,
+    ) -> BoxFuture<'a, Result<Vec<NodeAnswer>, SignalError>> {
+        async move {
+            let oid = self.oid.lock().await;
+            ask::ask(
+                &self.connection,
+                &self.names,
+                &oid,
+                nodes,
+                deadline,
+                (self.clock)(),
+            )
+            .await
+        }
+        .boxed()
+    }
+
+    fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+}
+
+/// Sends a pipeline without MULTI. An error of one command is a value among the answers.
+async fn run(
+    connection: &MultiplexedConnection,
+    pipeline: &Pipeline,
+    what: &str,
+) -> Result<Vec<Value>, SignalError> {
+    let mut connection = connection.clone();
+    let answers = connection.send_packed_commands(pipeline, 0, pipeline.len()).await;
+    answers.map_err(|error| errors::of(&error, what))
+}
+
+/// Sends one command. Its error is a value, unless it concerns the server as a whole.
+async fn one(connection: &MultiplexedConnection, command: &Cmd, what: &str) -> Result<Value, SignalError> {
+    let mut pipeline = Pipeline::new();
+    pipeline.add_command(command.clone());
+    let mut answers = run(connection, &pipeline, what).await?;
+    match errors::whole(&answers) {
+        Some(error) => Err(error),
+        None => answers.pop().ok_or_else(|| errors::shape(what)),
+    }
+}

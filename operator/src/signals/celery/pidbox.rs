@@ -1,0 +1,157 @@
+//! Remote-control requests: the four read-only questions.
+//!
+//! Decides how a question is written. The methods are a closed enum: nothing here can make a worker change
+//! anything.
+
+use base64::Engine as _;
+use serde::Serialize;
+
+/// A read-only question to workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Executing tasks, asked with `safe` so that arguments come as short texts at most.
+    Active,
+    /// Fetched tasks that have not started and have no ETA.
+    Reserved,
+    /// Fetched tasks whose ETA has not come.
+    Scheduled,
+    /// The queues it consumes.
+    ActiveQueues,
+}
+
+impl Method {
+    /// All four.
+    pub const ALL: [Self; 4] = [Self::Active, Self::Reserved, Self::Scheduled, Self::ActiveQueues];
+
+    /// Celery's name of the method.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Reserved => "reserved",
+            Self::Scheduled => "scheduled",
+            Self::ActiveQueues => "active_queues",
+        }
+    }
+}
+
+/// One question to some nodes.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// What is asked.
+    pub method: Method,
+    /// Who is asked; every other worker ignores it.
+    pub nodes: &'a [String],
+    /// Comes back in the headers of each reply.
+    pub ticket: &'a str,
+    /// Celery's control exchange (`celery`).
+    pub control_exchange: &'a str,
+    /// Routing key of the replies.
+    pub oid: &'a str,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    method: &'static str,
+    arguments: Arguments,
+    destination: &'a [String],
+    pattern: Option<()>,
+    matcher: Option<()>,
+    ticket: &'a str,
+    reply_to: ReplyTo<'a>,
+}
+
+#[derive(Serialize)]
+struct Arguments {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    safe: Option<bool>,
+}
+
+#[derive(Serialize)]
+struct ReplyTo<'a> {
+    exchange: String,
+    routing_key: &'a str,
+}
+
+impl Request<'_> {
+    /// The JSON body, as it is on AMQP and inside Redis's base64.
+    #[must_use]
+    pub fn body(&self) -> Vec<u8> {
+        let body = Body {
+            method: self.method.name(),
+            arguments: Arguments {
+                safe: (self.method == Method::Active).then_some(true),
+            },
+            destination: self.nodes,
+            pattern: None,
+            matcher: None,
+            ticket: self.ticket,
+            reply_to: ReplyTo {
+                exchange: reply_exchange(self.control_exchange),
+                routing_key: self.oid,
+            },
+        };
+        // Strings, a bool and nulls cannot fail to serialize; an empty body would be ignored by workers.
+        serde_json::to_vec(&body).unwrap_or_default()
+    }
+}
+
+/// The exchange through which replies come back.
+pub(crate) fn reply_exchange(control_exchange: &str) -> String {
+    format!("reply.{control_exchange}.pidbox")
+}
+
+#[derive(Serialize)]
+struct EnvelopeOut<'a> {
+    body: String,
+    #[serde(rename = "content-encoding")]
+    content_encoding: &'static str,
+    #[serde(rename = "content-type")]
+    content_type: &'static str,
+    headers: HeadersOut,
+    properties: PropertiesOut<'a>,
+}
+
+#[derive(Serialize)]
+struct HeadersOut {
+    clock: u64,
+    expires: i64,
+}
+
+#[derive(Serialize)]
+struct PropertiesOut<'a> {
+    delivery_mode: u8,
+    delivery_info: DeliveryInfoOut<'a>,
+    priority: u8,
+    body_encoding: &'static str,
+    delivery_tag: &'a str,
+}
+
+#[derive(Serialize)]
+struct DeliveryInfoOut<'a> {
+    exchange: &'a str,
+    routing_key: &'a str,
+}
+
+/// Wraps a body for kombu's Redis transport. `expires` is in Unix seconds; a worker that reads it later than that
+/// by its own clock drops it.
+#[must_use]
+pub fn envelope(body: &[u8], exchange: &str, delivery_tag: &str, expires: i64) -> Vec<u8> {
+    let envelope = EnvelopeOut {
+        body: base64::engine::general_purpose::STANDARD.encode(body),
+        content_encoding: "utf-8",
+        content_type: "application/json",
+        headers: HeadersOut { clock: 1, expires },
+        properties: PropertiesOut {
+            delivery_mode: 1,
+            delivery_info: DeliveryInfoOut {
+                exchange,
+                routing_key: "",
+            },
+            priority: 0,
+            body_encoding: "base64",
+            delivery_tag,
+        },
+    };
+    serde_json::to_vec(&envelope).unwrap_or_default()
+}

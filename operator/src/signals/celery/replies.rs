@@ -1,0 +1,414 @@
+//! Answers of workers, reduced to counts by queue.
+//!
+//! Decides which replies belong to an inquiry, what they count and when it is complete. Task arguments are
+//! skipped by the parser and never stored. A reply that cannot be read makes its worker's answer unreadable, in
+//! fixed words; it never fails the inquiry.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use base64::Engine as _;
+use poolwright_core::sample::{Answer, Running};
+use serde::Deserialize;
+use serde::de::{MapAccess, Visitor};
+
+use super::{Envelope, MAX_INQUIRY_BYTES, MAX_REPLY_BYTES, Method, is_json, is_name};
+use crate::signals::NodeAnswer;
+
+/// Most queues that one worker may consume.
+const MAX_QUEUES: usize = 1024;
+/// Most distinct routes of tasks that one reply may name.
+const MAX_ROUTES: usize = 4096;
+
+const NOT_JSON: &str = "unreadable: the answer is not JSON in UTF-8 (is task_serializer something else?)";
+const SHAPE: &str = "unreadable: the answer does not have the expected shape";
+const TOO_LARGE: &str = "unreadable: the answer is larger than 1 MiB";
+const TOTAL: &str = "unreadable: the answers are larger than 4 MiB in all";
+const MANY: &str = "unreadable: the answer names too many queues";
+
+/// Where a message was published.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Route {
+    exchange: String,
+    routing_key: String,
+}
+
+/// A task in an answer: its route and whether it is acknowledged. Arguments have no field and are skipped.
+#[derive(Deserialize)]
+struct Task {
+    delivery_info: DeliveryInfo,
+    #[serde(default)]
+    acknowledged: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct DeliveryInfo {
+    #[serde(default)]
+    exchange: Option<String>,
+    routing_key: String,
+}
+
+#[derive(Deserialize)]
+struct Scheduled {
+    request: Task,
+}
+
+#[derive(Deserialize)]
+struct Consumed {
+    name: String,
+    #[serde(default)]
+    exchange: Option<Exchange>,
+    #[serde(default)]
+    routing_key: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Exchange {
+    #[serde(default)]
+    name: String,
+    #[serde(rename = "type", default)]
+    kind: Option<String>,
+}
+
+/// `{"<node>": <reply>}` with exactly one entry.
+struct OfNode<T>(String, T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OfNode<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct One<T>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for One<T> {
+            type Value = OfNode<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object with one entry")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let missing = || serde::de::Error::custom("empty");
+                let (node, reply) = map.next_entry()?.ok_or_else(missing)?;
+                match map.next_key::<serde::de::IgnoredAny>()? {
+                    None => Ok(OfNode(node, reply)),
+                    Some(_) => Err(serde::de::Error::custom("more than one entry")),
+                }
+            }
+        }
+        deserializer.deserialize_map(One(std::marker::PhantomData))
+    }
+}
+
+/// What one worker has answered so far.
+#[derive(Debug, Default)]
+struct Parts {
+    active: Option<BTreeMap<Route, Running>>,
+    reserved: Option<BTreeMap<Route, u64>>,
+    scheduled: Option<BTreeMap<Route, u64>>,
+    queues: Option<Vec<Bound>>,
+    unreadable: Option<&'static str>,
+}
+
+/// A queue that a worker consumes, and how it is bound.
+#[derive(Debug)]
+struct Bound {
+    name: String,
+    route: Route,
+    topic: bool,
+}
+
+/// Gathers the replies of one inquiry: the four methods, each under its own ticket, from the nodes that were asked.
+#[derive(Debug)]
+pub struct Collector {
+    tickets: BTreeMap<String, Method>,
+    nodes: BTreeMap<String, Parts>,
+    bytes: usize,
+}
+
+impl Collector {
+    /// An inquiry to these nodes; `tickets` belong to [`Method::ALL`] in order.
+    #[must_use]
+    pub fn new(nodes: &[String], tickets: &[String; 4]) -> Self {
+        Self {
+            tickets: tickets.iter().cloned().zip(Method::ALL).collect(),
+            nodes: nodes
+                .iter()
+                .map(|node| (node.clone(), Parts::default()))
+                .collect(),
+            bytes: 0,
+        }
+    }
+
+    /// Bytes that may still be read.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        MAX_INQUIRY_BYTES.saturating_sub(self.bytes)
+    }
+
+    /// True once every node has answered everything or is unreadable.
+    #[must_use]
+    pub fn complete(&self) -> bool {
+        self.nodes.values().all(Parts::complete)
+    }
+
+    /// Takes in a reply as Redis carries it.
+    pub fn take_envelope(&mut self, message: &[u8]) {
+        self.bytes = self.bytes.saturating_add(message.len());
+        if message.len() > MAX_REPLY_BYTES {
+            return self.too_large(node_of_envelope_start(message));
+        }
+        let Ok(envelope) = serde_json::from_slice::<Envelope>(message) else {
+            return;
+        };
+        let Some(&method) = envelope.headers.ticket.as_ref().and_then(|t| self.tickets.get(t)) else {
+            return;
+        };
+        match envelope.json() {
+            Some(body) => self.take(method, &body),
+            None => self.fail(node_of_base64_start(&envelope.body), NOT_JSON),
+        }
+    }
+
+    /// Takes in a reply as AMQP carries it.
+    pub fn take_body(&mut self, ticket: &str, content_type: &str, content_encoding: &str, body: &[u8]) {
+        self.bytes = self.bytes.saturating_add(body.len());
+        let Some(&method) = self.tickets.get(ticket) else {
+            return;
+        };
+        let start = body.get(..400).unwrap_or(body);
+        if body.len() > MAX_REPLY_BYTES {
+            self.too_large(node_of_json_start(start));
+        } else if is_json(content_type, content_encoding) {
+            self.take(method, body);
+        } else {
+            self.fail(node_of_json_start(start), NOT_JSON);
+        }
+    }
+
+    /// Notes that a node's reply was too large to be read.
+    pub fn too_large(&mut self, node: Option<String>) {
+        self.fail(node, TOO_LARGE);
+    }
+
+    /// The answers of every node that answered all four questions or cannot be read. A node that said something
+    /// but not everything is missing, like one that said nothing; unless the bytes ran out.
+    #[must_use]
+    pub fn finish(self) -> Vec<NodeAnswer> {
+        let spent = self.bytes >= MAX_INQUIRY_BYTES;
+        let answer = |parts: Parts| match parts.unreadable {
+            Some(why) => Some(Err(why.to_owned())),
+            None => parts
+                .reduce()
+                .map(Ok)
+                .or_else(|| spent.then(|| Err(TOTAL.to_owned()))),
+        };
+        self.nodes
+            .into_iter()
+            .filter_map(|(node, parts)| Some((node, answer(parts)?)))
+            .collect()
+    }
+
+    fn fail(&mut self, node: Option<String>, why: &'static str) {
+        if let Some(parts) = node.and_then(|n| self.nodes.get_mut(&n)) {
+            parts.unreadable = Some(why);
+        }
+    }
+
+    fn take(&mut self, method: Method, body: &[u8]) {
+        let node = match method {
+            Method::Active => self.store(body, |parts, tasks: Vec<Task>| {
+                parts.active = Some(running(tasks)?);
+                Ok(())
+            }),
+            Method::Reserved => self.store(body, |parts, tasks: Vec<Task>| {
+                parts.reserved = Some(counted(tasks)?);
+                Ok(())
+            }),
+            Method::Scheduled => self.store(body, |parts, tasks: Vec<Scheduled>| {
+                parts.scheduled = Some(counted(tasks.into_iter().map(|s| s.request).collect())?);
+                Ok(())
+            }),
+            Method::ActiveQueues => self.store(body, |parts, queues: Vec<Consumed>| {
+                parts.queues = Some(bound(queues)?);
+                Ok(())
+            }),
+        };
+        if node.is_none() {
+            self.fail(node_of_json_start(body.get(..400).unwrap_or(body)), SHAPE);
+        }
+    }
+
+    /// Parses a body and stores it with its node. `None` if it does not have the shape.
+    fn store<'de, T: Deserialize<'de>>(
+        &mut self,
+        body: &'de [u8],
+        put: impl FnOnce(&mut Parts, T) -> Result<(), &'static str>,
+    ) -> Option<()> {
+        let OfNode(node, reply) = serde_json::from_slice::<OfNode<T>>(body).ok()?;
+        if let Some(parts) = self.nodes.get_mut(&node)
+            && let Err(why) = put(parts, reply)
+        {
+            parts.unreadable = Some(why);
+        }
+        Some(())
+    }
+}
+
+impl Parts {
+    fn complete(&self) -> bool {
+        let answered = self.active.is_some() && self.reserved.is_some() && self.scheduled.is_some();
+        self.unreadable.is_some() || (answered && self.queues.is_some())
+    }
+
+    fn reduce(self) -> Option<Answer> {
+        let bindings = self.queues?;
+        let mut answer = Answer::default();
+        for (route, found) in self.active? {
+            let sum = answer.running.entry(queue_of(&route, &bindings)).or_default();
+            sum.acknowledged += found.acknowledged;
+            sum.unacknowledged += found.unacknowledged;
+        }
+        for (route, count) in self.reserved? {
+            *answer.reserved.entry(queue_of(&route, &bindings)).or_default() += count;
+        }
+        for (route, count) in self.scheduled? {
+            *answer.scheduled.entry(queue_of(&route, &bindings)).or_default() += count;
+        }
+        answer.queues = bindings.into_iter().map(|b| b.name).collect::<BTreeSet<_>>();
+        Some(answer)
+    }
+}
+
+fn route(task: Task) -> Result<(Route, Option<bool>), &'static str> {
+    let exchange = task.delivery_info.exchange.unwrap_or_default();
+    let routing_key = task.delivery_info.routing_key;
+    if !is_name(&routing_key) || !(exchange.is_empty() || is_name(&exchange)) {
+        return Err(SHAPE);
+    }
+    Ok((
+        Route {
+            exchange,
+            routing_key,
+        },
+        task.acknowledged,
+    ))
+}
+
+fn running(tasks: Vec<Task>) -> Result<BTreeMap<Route, Running>, &'static str> {
+    let mut out: BTreeMap<Route, Running> = BTreeMap::new();
+    for task in tasks {
+        let (route, acknowledged) = route(task)?;
+        let sum = out.entry(route).or_default();
+        match acknowledged {
+            Some(true) => sum.acknowledged += 1,
+            Some(false) => sum.unacknowledged += 1,
+            None => return Err(SHAPE),
+        }
+    }
+    if out.len() > MAX_ROUTES {
+        Err(MANY)
+    } else {
+        Ok(out)
+    }
+}
+
+fn counted(tasks: Vec<Task>) -> Result<BTreeMap<Route, u64>, &'static str> {
+    let mut out = BTreeMap::new();
+    for task in tasks {
+        *out.entry(route(task)?.0).or_default() += 1;
+    }
+    if out.len() > MAX_ROUTES {
+        Err(MANY)
+    } else {
+        Ok(out)
+    }
+}
+
+fn bound(queues: Vec<Consumed>) -> Result<Vec<Bound>, &'static str> {
+    if queues.len() > MAX_QUEUES {
+        return Err(MANY);
+    }
+    let bound = |queue: Consumed| {
+        let exchange = queue
+            .exchange
+            .as_ref()
+            .map(|e| e.name.clone())
+            .unwrap_or_default();
+        let topic = queue.exchange.is_some_and(|e| e.kind.as_deref() == Some("topic"));
+        let route = Route {
+            exchange,
+            routing_key: queue.routing_key.unwrap_or_default(),
+        };
+        if is_name(&queue.name) {
+            Ok(Bound {
+                name: queue.name,
+                route,
+                topic,
+            })
+        } else {
+            Err(SHAPE)
+        }
+    };
+    queues.into_iter().map(bound).collect()
+}
+
+/// The queue that a message of this route came from, as far as the worker's own bindings tell.
+fn queue_of(route: &Route, bindings: &[Bound]) -> String {
+    let named = |b: &&Bound| b.name == route.routing_key;
+    let exact = |b: &&Bound| b.route == *route;
+    let topic = |b: &&Bound| {
+        b.topic
+            && b.route.exchange == route.exchange
+            && topic_matches(&b.route.routing_key, &route.routing_key)
+    };
+    let found = if route.exchange.is_empty() {
+        None
+    } else {
+        let matched = bindings
+            .iter()
+            .find(exact)
+            .or_else(|| bindings.iter().find(named));
+        matched.or_else(|| bindings.iter().find(topic))
+    };
+    found.map_or_else(|| route.routing_key.clone(), |b| b.name.clone())
+}
+
+/// AMQP's topic rule: words divided by dots, `*` is one word, `#` any number.
+pub(crate) fn topic_matches(pattern: &str, key: &str) -> bool {
+    let key: Vec<&str> = key.split('.').collect();
+    // `reach[i]`: the pattern so far can have consumed the first `i` words.
+    let mut reach = vec![false; key.len() + 1];
+    if let Some(first) = reach.first_mut() {
+        *first = true;
+    }
+    for word in pattern.split('.') {
+        let mut next = vec![false; key.len() + 1];
+        for at in 0..=key.len() {
+            let before = at.checked_sub(1);
+            let stepped = before.is_some_and(|b| reach[b] && (word == "*" || word == key[b]));
+            let spread = word == "#" && (reach[at] || before.is_some_and(|b| next[b]));
+            next[at] = if word == "#" { spread } else { stepped };
+        }
+        reach = next;
+    }
+    reach.last().copied().unwrap_or(false)
+}
+
+/// The node that sent a reply, from the first bytes of a message as Redis carries it.
+#[must_use]
+pub fn node_of_envelope_start(message: &[u8]) -> Option<String> {
+    let start = std::str::from_utf8(message.get(..800).unwrap_or(message)).ok()?;
+    let (_, rest) = start.split_once("\"body\"")?;
+    let body = rest.trim_start_matches([':', ' ']).strip_prefix('"')?;
+    node_of_base64_start(body.split('"').next()?)
+}
+
+fn node_of_base64_start(body: &str) -> Option<String> {
+    let whole = body.len().min(400) / 4 * 4;
+    let start = base64::engine::general_purpose::STANDARD
+        .decode(body.get(..whole)?)
+        .ok()?;
+    node_of_json_start(&start)
+}
+
+/// The node that sent a reply, from the first bytes of its JSON.
+fn node_of_json_start(start: &[u8]) -> Option<String> {
+    let rest = start.trim_ascii_start().strip_prefix(b"{")?;
+    let mut values = serde_json::Deserializer::from_slice(rest).into_iter::<String>();
+    values.next()?.ok().filter(|node| is_name(node))
+}

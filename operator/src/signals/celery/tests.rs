@@ -1,0 +1,287 @@
+//! Messages as Celery 5.7 sent them, messages that must be dropped, and arbitrary bytes.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use poolwright_core::sample::Running;
+use proptest::prelude::*;
+
+use super::{
+    Collector, MAX_REPLY_BYTES, Method, Request, envelope, heartbeat_from_body, heartbeat_from_envelope,
+    node_of_envelope_start, topic_matches,
+};
+
+/// A heartbeat, byte for byte as it was on the wire.
+const HEARTBEAT: &str = r#"{"hostname":"w1@vm","utcoffset":0.0,"pid":13724,"clock":6,"freq":2.0,"active":2,"processed":2,"loadavg":[0.88,0.41,0.16],"sw_ident":"py-celery","sw_ver":"5.7.0","sw_sys":"Linux","timestamp":1795337642.959312,"type":"worker-heartbeat"}"#;
+
+fn base64(text: &str) -> String {
+    base64::engine::general_purpose::STANDARD.encode(text)
+}
+
+fn redis_event(body: &str) -> Vec<u8> {
+    let body = base64(body);
+    format!(
+        r#"{{"body":"{body}","content-encoding":"utf-8","content-type":"application/json","headers":{{"hostname":"w1@vm"}},"properties":{{"delivery_mode":1,"delivery_info":{{"exchange":"celeryev","routing_key":"worker.heartbeat"}},"priority":0,"body_encoding":"base64","delivery_tag":"4a7d9f8a"}}}}"#
+    )
+    .into_bytes()
+}
+
+fn reply(ticket: &str, content_type: &str, body: &str) -> Vec<u8> {
+    let body = base64(body);
+    format!(
+        r#"{{"body": "{body}", "content-encoding": "utf-8", "content-type": "{content_type}", "headers": {{"ticket": "{ticket}", "clock": 7}}, "properties": {{"delivery_mode": 1, "delivery_info": {{"exchange": "reply.celery.pidbox", "routing_key": "oid"}}, "priority": 0, "body_encoding": "base64", "delivery_tag": "x"}}}}"#
+    )
+    .into_bytes()
+}
+
+fn tickets() -> [String; 4] {
+    ["t-active", "t-reserved", "t-scheduled", "t-queues"].map(str::to_owned)
+}
+
+const ACTIVE: &str = r#"{"w1@vm":[
+ {"id":"1","name":"tapp.slow","args":["SECRET-ARG"],"kwargs":{"k":{"n":[1,{"SECRET-ARG":2}]}},"type":"tapp.slow","hostname":"w1@vm","time_start":1795337642.9,"acknowledged":true,"delivery_info":{"exchange":"","routing_key":"q1","priority":0,"redelivered":false},"worker_pid":13726},
+ {"id":"2","name":"tapp.slow","args":"(SECRET-ARG)","kwargs":"{}","acknowledged":false,"delivery_info":{"exchange":"","routing_key":"q1","priority":0,"redelivered":null},"worker_pid":13727},
+ {"id":"3","name":"tapp.slow","acknowledged":false,"delivery_info":{"exchange":"tasks","routing_key":"task.high.eu"},"worker_pid":null}]}"#;
+const RESERVED: &str = r#"{"w1@vm":[{"id":"4","args":["SECRET-ARG"],"acknowledged":false,"delivery_info":{"exchange":null,"routing_key":"q1"}}]}"#;
+const SCHEDULED: &str = r#"{"w1@vm":[{"eta":"2026-11-22T09:03:41.494128+00:00","priority":6,"request":{"id":"5","args":["SECRET-ARG"],"delivery_info":{"exchange":"other","routing_key":"k"}}}]}"#;
+const QUEUES: &str = r#"{"w1@vm":[
+ {"name":"q1","exchange":{"name":"q1","type":"direct","arguments":null},"routing_key":"q1","queue_arguments":null,"durable":true},
+ {"name":"high","exchange":{"name":"tasks","type":"topic"},"routing_key":"task.high.#"},
+ {"name":"direct","exchange":{"name":"other","type":"direct"},"routing_key":"k"}]}"#;
+
+fn collect(replies: &[Vec<u8>]) -> Collector {
+    let mut collector = Collector::new(&["w1@vm".to_owned()], &tickets());
+    for message in replies {
+        collector.take_envelope(message);
+    }
+    collector
+}
+
+#[test]
+fn a_heartbeat_reads_the_same_over_both_transports() {
+    let plain = heartbeat_from_body(HEARTBEAT.as_bytes()).unwrap();
+    assert_eq!(
+        (plain.node.as_str(), plain.pid, plain.active, plain.processed),
+        ("w1@vm", 13724, 2, 2)
+    );
+    assert_eq!((plain.interval, plain.offline), (Duration::from_secs(2), false));
+    assert_eq!(heartbeat_from_envelope(&redis_event(HEARTBEAT)), Some(plain));
+}
+
+#[test]
+fn online_and_offline_are_signs_of_life_and_other_events_are_not() {
+    let of = |kind: &str| heartbeat_from_body(HEARTBEAT.replace("worker-heartbeat", kind).as_bytes());
+    assert!(!of("worker-online").unwrap().offline);
+    assert!(of("worker-offline").unwrap().offline);
+    assert_eq!(of("task-received"), None);
+    assert_eq!(
+        heartbeat_from_body(format!("[{HEARTBEAT}]").as_bytes()),
+        None,
+        "task.multi is a list"
+    );
+}
+
+#[test]
+fn implausible_heartbeats_are_dropped() {
+    let long = format!("\"hostname\":\"{}\"", "n".repeat(256));
+    let changes = [
+        ("\"active\":2", "\"active\":-1"),
+        ("\"active\":2", "\"active\":2.5"),
+        ("\"active\":2", "\"active\":\"2\""),
+        ("\"active\":2", "\"active\":NaN"),
+        ("\"active\":2", "\"active\":1000000001"),
+        ("\"active\":2", "\"active\":null"),
+        ("\"processed\":2", "\"processed\":1e400"),
+        ("\"processed\":2", "\"done\":2"),
+        ("\"freq\":2.0", "\"freq\":0.05"),
+        ("\"freq\":2.0", "\"freq\":3601"),
+        ("\"freq\":2.0", "\"freq\":-2"),
+        ("\"pid\":13724", "\"pid\":-1"),
+        ("\"hostname\":\"w1@vm\"", "\"hostname\":\"\""),
+        ("\"hostname\":\"w1@vm\"", "\"hostname\":\"w\\u0007\""),
+        ("\"hostname\":\"w1@vm\"", long.as_str()),
+    ];
+    for (old, new) in changes {
+        let body = HEARTBEAT.replace(old, new);
+        assert_ne!(body, HEARTBEAT);
+        assert_eq!(heartbeat_from_body(body.as_bytes()), None, "{new}");
+    }
+    let padded = HEARTBEAT.replace("0.88", &format!("0.88{}", "0".repeat(70_000)));
+    assert_eq!(heartbeat_from_body(padded.as_bytes()), None);
+    assert_eq!(heartbeat_from_envelope(&redis_event(&padded)), None);
+}
+
+#[test]
+fn a_request_is_written_as_celery_writes_it() {
+    let nodes = ["w1@vm".to_owned(), "w2@vm".to_owned()];
+    let request = |method| Request {
+        method,
+        nodes: &nodes,
+        ticket: "t",
+        control_exchange: "celery",
+        oid: "o",
+    };
+    let body = String::from_utf8(request(Method::Active).body()).unwrap();
+    assert_eq!(
+        body,
+        r#"{"method":"active","arguments":{"safe":true},"destination":["w1@vm","w2@vm"],"pattern":null,"matcher":null,"ticket":"t","reply_to":{"exchange":"reply.celery.pidbox","routing_key":"o"}}"#
+    );
+    let other = String::from_utf8(request(Method::ActiveQueues).body()).unwrap();
+    assert!(
+        other.starts_with(r#"{"method":"active_queues","arguments":{},"#),
+        "{other}"
+    );
+    let wrapped = String::from_utf8(envelope(body.as_bytes(), "celery.pidbox", "tag", 17)).unwrap();
+    assert!(wrapped.contains(&base64(&body)) && wrapped.contains(r#""headers":{"clock":1,"expires":17}"#));
+    assert!(wrapped.contains(r#""body_encoding":"base64""#));
+}
+
+#[test]
+fn answers_are_reduced_to_counts_by_queue_without_arguments() {
+    let json = "application/json";
+    let collector = collect(&[
+        reply("t-active", json, ACTIVE),
+        reply("t-reserved", json, RESERVED),
+        reply("t-scheduled", json, SCHEDULED),
+        reply("t-queues", json, QUEUES),
+    ]);
+    assert!(collector.complete());
+    assert!(!format!("{collector:?}").contains("SECRET-ARG"));
+    let answers = collector.finish();
+    assert!(!format!("{answers:?}").contains("SECRET-ARG"));
+    let (node, answer) = answers.into_iter().next().unwrap();
+    let answer = answer.unwrap();
+    assert_eq!(node, "w1@vm");
+    assert_eq!(
+        answer.running["q1"],
+        Running {
+            acknowledged: 1,
+            unacknowledged: 1
+        }
+    );
+    assert_eq!(
+        answer.running["high"],
+        Running {
+            acknowledged: 0,
+            unacknowledged: 1
+        }
+    );
+    assert_eq!(
+        answer.reserved.iter().collect::<Vec<_>>(),
+        [(&"q1".to_owned(), &1)]
+    );
+    assert_eq!(
+        answer.scheduled.iter().collect::<Vec<_>>(),
+        [(&"direct".to_owned(), &1)]
+    );
+    assert_eq!(answer.queues.iter().collect::<Vec<_>>(), ["direct", "high", "q1"]);
+}
+
+#[test]
+fn the_same_answers_read_over_amqp() {
+    let mut collector = Collector::new(&["w1@vm".to_owned()], &tickets());
+    for (ticket, body) in tickets().iter().zip([ACTIVE, RESERVED, SCHEDULED, QUEUES]) {
+        collector.take_body(ticket, "application/json", "utf-8", body.as_bytes());
+    }
+    assert!(collector.complete());
+    assert!(collector.finish().remove(0).1.is_ok());
+}
+
+#[test]
+fn what_cannot_be_read_says_so_in_fixed_words() {
+    let json = "application/json";
+    let unreadable = |message: Vec<u8>| {
+        let collector = collect(&[message]);
+        assert!(collector.complete());
+        collector.finish().remove(0).1.unwrap_err()
+    };
+    assert!(unreadable(reply("t-active", "application/x-python-serialize", ACTIVE)).contains("not JSON"));
+    let error = unreadable(reply("t-active", json, r#"{"w1@vm":{"error":"SECRET-ARG"}}"#));
+    assert!(
+        error.starts_with("unreadable: ") && !error.contains("SECRET-ARG"),
+        "{error}"
+    );
+    let large = format!(r#"{{"w1@vm":[{{"args":"{}"}}]}}"#, "x".repeat(MAX_REPLY_BYTES));
+    assert!(unreadable(reply("t-active", json, &large)).contains("larger than 1 MiB"));
+    let no_ack = r#"{"w1@vm":[{"delivery_info":{"exchange":"","routing_key":"q"}}]}"#;
+    assert!(unreadable(reply("t-active", json, no_ack)).contains("shape"));
+    assert!(unreadable(reply("t-reserved", json, r#"{"w1@vm":["#)).contains("shape"));
+}
+
+#[test]
+fn foreign_tickets_nodes_and_partial_answers_count_for_nothing() {
+    let json = "application/json";
+    let collector = collect(&[
+        reply("other", json, ACTIVE),
+        reply("t-active", json, &ACTIVE.replace("w1@vm", "w2@vm")),
+        reply("t-queues", json, QUEUES),
+    ]);
+    assert!(!collector.complete());
+    assert_eq!(collector.finish(), []);
+}
+
+#[test]
+fn the_sender_of_an_oversized_reply_is_found_in_its_first_bytes() {
+    let message = reply(
+        "t",
+        "application/json",
+        &format!(r#"{{"celery@pod": "{}"}}"#, "x".repeat(5000)),
+    );
+    assert_eq!(
+        node_of_envelope_start(&message[..900]).as_deref(),
+        Some("celery@pod")
+    );
+    assert_eq!(node_of_envelope_start(b"{}"), None);
+}
+
+#[test]
+fn topics_match_by_word() {
+    for (pattern, key, matches) in [
+        ("a.*", "a.b", true),
+        ("a.*", "a.b.c", false),
+        ("a.#", "a", true),
+        ("a.#", "a.b.c", true),
+        ("#.c", "a.b.c", true),
+        ("#", "", true),
+        ("a.#.d", "a.b.c.d", true),
+        ("a.#.d", "a.b.c", false),
+        ("a", "a", true),
+        ("a", "b", false),
+    ] {
+        assert_eq!(topic_matches(pattern, key), matches, "{pattern} {key}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        let _ = heartbeat_from_body(&bytes);
+        let _ = heartbeat_from_envelope(&bytes);
+        let _ = node_of_envelope_start(&bytes);
+        let mut collector = collect(std::slice::from_ref(&bytes));
+        for ticket in tickets() {
+            collector.take_body(&ticket, "application/json", "utf-8", &bytes);
+        }
+        let _ = collector.finish();
+    }
+
+    #[test]
+    fn mangled_messages_never_panic_or_show_arguments(cut in 0usize..900, at in 0usize..900, byte: u8) {
+        for (ticket, body) in tickets().iter().zip([ACTIVE, RESERVED, SCHEDULED, QUEUES]) {
+            let mut bytes = body.as_bytes().to_vec();
+            if let Some(changed) = bytes.get_mut(at) {
+                *changed = byte;
+            }
+            bytes.truncate(body.len().saturating_sub(cut));
+            let mut collector = Collector::new(&["w1@vm".to_owned()], &tickets());
+            collector.take_body(ticket, "application/json", "utf-8", &bytes);
+            let shown = format!("{collector:?}");
+            prop_assert!(!shown.contains("SECRET-ARG"));
+        }
+    }
+
+    #[test]
+    fn topic_matching_ends(pattern in "[a#*.]{0,30}", key in "[ab.]{0,30}") {
+        let _ = topic_matches(&pattern, &key);
+    }
+}

@@ -1,0 +1,131 @@
+//! What went wrong with Redis, in words of ours.
+//!
+//! Decides the class of a failure. It may not repeat a server's text: that can hold keys, user names or the
+//! arguments of a command. Only the error's code, from a closed list, reaches a message.
+
+use poolwright_core::sample::FaultKind;
+use redis::{ErrorKind, RedisError, ServerError, Value};
+
+use crate::signals::SignalError;
+
+/// Codes that concern the server as a whole, not the command that met them.
+const WHOLE: [&str; 8] = [
+    "NOAUTH",
+    "LOADING",
+    "MASTERDOWN",
+    "BUSY",
+    "MOVED",
+    "CLUSTERDOWN",
+    "DENIED",
+    "WRONGPASS",
+];
+
+/// The error behind a failed command or connection; `what` names the act ("read the queue \"q\"").
+pub(super) fn of(error: &RedisError, what: &str) -> SignalError {
+    if error.kind() == ErrorKind::AuthenticationFailed {
+        return server("WRONGPASS", what);
+    }
+    if error.is_timeout() {
+        return unreachable(format!("Redis did not answer in time ({what})"));
+    }
+    if error.is_connection_refusal() {
+        return unreachable("Redis refuses the connection: nothing listens at this address");
+    }
+    if let Some(code) = error.code() {
+        return server(code, what);
+    }
+    match error.kind() {
+        ErrorKind::Io => unreachable(format!("the connection to Redis failed: {}", io_words(error))),
+        ErrorKind::Parse => SignalError::new(
+            FaultKind::Implausible,
+            "the answer is not Redis's protocol; does another service (or TLS) listen at this address?",
+        ),
+        ErrorKind::InvalidClientConfig => SignalError::new(
+            FaultKind::InvalidAddress,
+            "the address or its TLS settings cannot be used",
+        ),
+        _ => unreachable(format!("Redis answered with something unexpected ({what})")),
+    }
+}
+
+/// The error that the server answered with this code.
+pub(super) fn server(code: &str, what: &str) -> SignalError {
+    let (kind, message) = match code {
+        "WRONGTYPE" => (
+            FaultKind::Implausible,
+            format!("a key has the wrong type; could not {what}"),
+        ),
+        "NOAUTH" => (
+            FaultKind::Refused,
+            "Redis asks for a password, and the address has none".to_owned(),
+        ),
+        "WRONGPASS" => (
+            FaultKind::Refused,
+            "Redis refuses the user name or password".to_owned(),
+        ),
+        "NOPERM" => (FaultKind::Refused, format!("the Redis user may not {what}")),
+        "DENIED" => (
+            FaultKind::Refused,
+            "Redis is in protected mode and refuses other hosts".to_owned(),
+        ),
+        "LOADING" => (
+            FaultKind::Unreachable,
+            "Redis is loading its data into memory".to_owned(),
+        ),
+        "MASTERDOWN" => (
+            FaultKind::Unreachable,
+            "this is a Redis replica that has lost its master".to_owned(),
+        ),
+        "READONLY" => (
+            FaultKind::Unreachable,
+            "this is a read-only Redis replica; use the master's address".to_owned(),
+        ),
+        "BUSY" => (
+            FaultKind::Unreachable,
+            "Redis is busy with a long script".to_owned(),
+        ),
+        "MOVED" | "ASK" | "CLUSTERDOWN" | "CROSSSLOT" => (
+            FaultKind::InvalidAddress,
+            "this is Redis Cluster, which Celery cannot use".to_owned(),
+        ),
+        _ => (
+            FaultKind::Unreachable,
+            format!("Redis answered with an error; could not {what}"),
+        ),
+    };
+    SignalError::new(kind, message)
+}
+
+/// A failure that concerns the whole reading, if any of these answers shows one.
+pub(super) fn whole(answers: &[Value]) -> Option<SignalError> {
+    let code = answers.iter().find_map(|value| match value {
+        Value::ServerError(error) if WHOLE.contains(&error.code()) => Some(error.code()),
+        _ => None,
+    })?;
+    Some(server(code, "read"))
+}
+
+/// The error of one command's answer.
+pub(super) fn of_answer(error: &ServerError, what: &str) -> SignalError {
+    server(error.code(), what)
+}
+
+/// An answer of another shape than the command has.
+pub(super) fn shape(what: &str) -> SignalError {
+    SignalError::new(
+        FaultKind::Implausible,
+        format!("Redis's answer has the wrong shape; could not {what}"),
+    )
+}
+
+pub(super) fn unreachable(message: impl Into<String>) -> SignalError {
+    SignalError::new(FaultKind::Unreachable, message)
+}
+
+/// The operating system's or the TLS library's words; neither sees credentials.
+fn io_words(error: &RedisError) -> String {
+    if error.is_connection_dropped() {
+        return "it was closed".to_owned();
+    }
+    poolwright_core::text::bounded(&error.to_string(), 120)
+}

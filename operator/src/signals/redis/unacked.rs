@@ -1,0 +1,346 @@
+//! Fetched messages by queue, from kombu's `unacked_index` and `unacked`.
+//!
+//! Decides which entries have to be read and how the known ones stand for the rest. An entry never changes under
+//! its tag (kombu writes it once), so each is read once and remembered while the index lists it.
+//!
+//! Up to 2,000 entries are all seen. Above, the 1,000 oldest and the 1,000 newest are, and stand in proportion for
+//! those between; entries that have not been read yet count in the proportion of those that have. So the sum over
+//! all queues is always the true number, and its split is exact as soon as all entries are known.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use poolwright_core::sample::{Fetched, Unacked};
+use redis::Value;
+
+use super::scripts::Entry;
+use super::values;
+
+/// Entries taken from each end of the index.
+pub(super) const EDGE: usize = 1000;
+/// Most entries that one poll reads.
+const NEW_TAGS: usize = 500;
+/// Most entries of [`Unacked::fetched`].
+const FETCHED: usize = 256;
+/// Longest delivery tag that is remembered (kombu's are UUIDs).
+const MAX_TAG: usize = 256;
+
+/// What is known of one entry.
+#[derive(Clone, Debug)]
+enum Known {
+    /// Its exchange, routing key and ETA.
+    Entry(Entry),
+    /// It is no message of kombu's, so it belongs to no queue.
+    Opaque,
+}
+
+/// The index as one poll saw it.
+#[derive(Debug, Default)]
+struct Index {
+    /// All entries of the index.
+    total: u64,
+    /// Tag and fetch time of those that were listed.
+    listed: Vec<(Vec<u8>, f64)>,
+    /// Listed, but no longer there when they were to be read.
+    gone: HashSet<Vec<u8>>,
+}
+
+/// The entries of one broker, across polls.
+#[derive(Debug, Default)]
+pub(super) struct Entries {
+    known: HashMap<Vec<u8>, Known>,
+    index: Index,
+}
+
+impl Entries {
+    /// Takes in a poll's view of the index: its size and its two ends, each a flat list of tag and score. Forgets
+    /// entries that are no longer listed. `None` if the answers have the wrong shape.
+    pub(super) fn listed(&mut self, total: u64, ends: [&Value; 2]) -> Option<()> {
+        let mut seen = HashSet::new();
+        let mut listed = Vec::new();
+        for end in ends {
+            for pair in values::array(end)?.chunks_exact(2) {
+                let tag = values::bytes(pair.first()?)?;
+                let score = std::str::from_utf8(values::bytes(pair.get(1)?)?)
+                    .ok()?
+                    .parse()
+                    .ok()?;
+                if tag.len() <= MAX_TAG && seen.insert(tag.to_vec()) {
+                    listed.push((tag.to_vec(), score));
+                }
+            }
+        }
+        self.known.retain(|tag, _| seen.contains(tag));
+        self.index = Index {
+            total: total.max(listed.len() as u64),
+            listed,
+            gone: HashSet::new(),
+        };
+        Some(())
+    }
+
+    /// Nothing is fetched, or nothing could be seen.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Tags to read now: evenly spread over those that are not known, so that the known ones are a fair sample.
+    pub(super) fn unread(&self) -> Vec<Vec<u8>> {
+        let unread: Vec<&Vec<u8>> = self
+            .index
+            .listed
+            .iter()
+            .map(|(tag, _)| tag)
+            .filter(|tag| !self.known.contains_key(*tag))
+            .collect();
+        let stride = unread.len().div_ceil(NEW_TAGS).max(1);
+        unread.into_iter().step_by(stride).cloned().collect()
+    }
+
+    /// Remembers an entry; `None` for one that is no message.
+    pub(super) fn learn(&mut self, tag: Vec<u8>, entry: Option<Entry>) {
+        self.known.insert(tag, entry.map_or(Known::Opaque, Known::Entry));
+    }
+
+    /// Notes that an entry was gone when it was to be read.
+    pub(super) fn gone(&mut self, tag: Vec<u8>) {
+        self.index.gone.insert(tag);
+    }
+
+    /// The named exchanges of known entries.
+    pub(super) fn exchanges(&self) -> BTreeSet<&str> {
+        let entries = self.known.values().filter_map(|known| match known {
+            Known::Entry((exchange, _, _)) => Some(exchange.as_str()),
+            Known::Opaque => None,
+        });
+        entries.filter(|exchange| !exchange.is_empty()).collect()
+    }
+
+    /// Fetched messages by queue; `queue_of` tells the queue of an exchange and routing key. `None` if there are
+    /// entries and nothing is known of any.
+    pub(super) fn tally(
+        &self,
+        now_milliseconds: i64,
+        queue_of: impl Fn(&str, &str) -> String,
+    ) -> Option<BTreeMap<String, Unacked>> {
+        let mut seconds: BTreeMap<String, BTreeMap<i64, u64>> = BTreeMap::new();
+        let mut not_due: BTreeMap<String, u64> = BTreeMap::new();
+        let mut known: u64 = 0;
+        for (tag, score) in &self.index.listed {
+            match self.known.get(tag) {
+                Some(Known::Entry((exchange, key, eta))) => {
+                    known += 1;
+                    let queue = queue_of(exchange, key);
+                    if eta.is_some_and(|eta| eta > now_milliseconds) {
+                        *not_due.entry(queue).or_default() += 1;
+                    } else {
+                        *seconds
+                            .entry(queue)
+                            .or_default()
+                            .entry(whole_seconds(*score))
+                            .or_default() += 1;
+                    }
+                }
+                Some(Known::Opaque) => known += 1,
+                None => {}
+            }
+        }
+        let listed = self.index.listed.len() as u64;
+        let present = listed.saturating_sub(self.index.gone.len() as u64);
+        if known == 0 && present > 0 {
+            return None;
+        }
+        let scale = Scale {
+            total: share(self.index.total, present, listed),
+            known,
+        };
+        let mut out: BTreeMap<String, Unacked> = BTreeMap::new();
+        for (queue, by_second) in seconds {
+            let fetched = scale.spread(by_second);
+            let unacked = out.entry(queue).or_default();
+            unacked.due = fetched.iter().map(|f| f.count).sum();
+            unacked.fetched = newest(fetched);
+        }
+        for (queue, count) in not_due {
+            out.entry(queue).or_default().not_due = scale.of(count);
+        }
+        Some(out)
+    }
+}
+
+/// How known entries stand for all.
+struct Scale {
+    total: u64,
+    known: u64,
+}
+
+impl Scale {
+    fn of(&self, count: u64) -> u64 {
+        if self.total == self.known {
+            count
+        } else {
+            share(self.total, count, self.known)
+        }
+    }
+
+    /// Scales counts so that their sum is the scaled sum.
+    fn spread(&self, by_second: BTreeMap<i64, u64>) -> Vec<Fetched> {
+        let (mut sum, mut given) = (0, 0);
+        let mut out = Vec::with_capacity(by_second.len());
+        for (unix_seconds, count) in by_second {
+            sum += count;
+            let upto = self.of(sum);
+            out.push(Fetched {
+                unix_seconds,
+                count: upto.saturating_sub(given),
+            });
+            given = upto;
+        }
+        out
+    }
+}
+
+/// `total × part ÷ whole`, rounded.
+fn share(total: u64, part: u64, whole: u64) -> u64 {
+    if whole == 0 {
+        return 0;
+    }
+    let wide = (u128::from(total) * u128::from(part) + u128::from(whole) / 2) / u128::from(whole);
+    u64::try_from(wide).unwrap_or(u64::MAX)
+}
+
+/// At most [`FETCHED`] seconds: the oldest are merged into the newest of themselves, so that none looks older than
+/// it is (what is too old counts as orphaned).
+fn newest(mut fetched: Vec<Fetched>) -> Vec<Fetched> {
+    let surplus = fetched.len().saturating_sub(FETCHED);
+    if surplus > 0 {
+        let merged: u64 = fetched.drain(..surplus).map(|f| f.count).sum();
+        if let Some(first) = fetched.first_mut() {
+            first.count += merged;
+        }
+    }
+    fetched
+}
+
+/// A Redis score as whole seconds.
+fn whole_seconds(score: f64) -> i64 {
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "a cast from float to integer saturates, and NaN is 0"
+    )]
+    let seconds = score.floor() as i64;
+    seconds
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::Value;
+
+    use super::{Entries, FETCHED};
+
+    fn index(entries: &[(String, f64)]) -> Value {
+        let text = |t: &str| Value::BulkString(t.as_bytes().to_vec());
+        Value::Array(
+            entries
+                .iter()
+                .flat_map(|(t, s)| [text(t), text(&s.to_string())])
+                .collect(),
+        )
+    }
+
+    fn rows(from: u32, to: u32) -> Vec<(String, f64)> {
+        (from..to)
+            .map(|n| (format!("t{n}"), f64::from(n) / 10.0))
+            .collect()
+    }
+
+    fn learn_all(entries: &mut Entries, queue: &str, eta: Option<i64>) {
+        for tag in entries.unread() {
+            entries.learn(tag, Some((String::new(), queue.to_owned(), eta)));
+        }
+    }
+
+    fn tally(entries: &Entries) -> Vec<(String, u64, u64, u64)> {
+        let tally = entries.tally(1000, |_, key| key.to_owned()).unwrap();
+        tally
+            .into_iter()
+            .map(|(q, u)| (q, u.due, u.not_due, u.fetched.iter().map(|f| f.count).sum()))
+            .collect()
+    }
+
+    #[test]
+    fn small_indexes_are_counted_exactly_and_forgotten_with_the_tags() {
+        let mut entries = Entries::default();
+        let empty = index(&[]);
+        entries
+            .listed(15, [&index(&rows(0, 15)), &index(&rows(5, 15))])
+            .unwrap();
+        assert_eq!(entries.unread().len(), 15);
+        assert!(
+            entries.tally(0, |_, k| k.to_owned()).is_none(),
+            "nothing is known yet"
+        );
+        learn_all(&mut entries, "q", None);
+        assert_eq!(tally(&entries), [("q".to_owned(), 15, 0, 15)]);
+        let fetched = entries
+            .tally(0, |_, k| k.to_owned())
+            .unwrap()
+            .remove("q")
+            .unwrap()
+            .fetched;
+        assert_eq!(
+            fetched
+                .iter()
+                .map(|f| (f.unix_seconds, f.count))
+                .collect::<Vec<_>>(),
+            [(0, 10), (1, 5)]
+        );
+        entries.listed(17, [&index(&rows(0, 17)), &empty]).unwrap();
+        assert_eq!(entries.unread().len(), 2);
+        learn_all(&mut entries, "later", Some(2000));
+        assert_eq!(
+            tally(&entries),
+            [("later".to_owned(), 0, 2, 0), ("q".to_owned(), 15, 0, 15)]
+        );
+        entries.listed(0, [&empty, &empty]).unwrap();
+        assert_eq!((tally(&entries), entries.known.len()), (vec![], 0));
+    }
+
+    #[test]
+    fn what_is_not_known_counts_in_proportion() {
+        let mut entries = Entries::default();
+        entries
+            .listed(10_000, [&index(&rows(0, 1000)), &index(&rows(9000, 10_000))])
+            .unwrap();
+        let unread = entries.unread();
+        assert_eq!(unread.len(), 500);
+        for (n, tag) in unread.into_iter().enumerate() {
+            entries.learn(
+                tag,
+                Some((String::new(), if n % 4 == 0 { "a" } else { "b" }.to_owned(), None)),
+            );
+        }
+        assert_eq!(
+            tally(&entries),
+            [("a".to_owned(), 2500, 0, 2500), ("b".to_owned(), 7500, 0, 7500)]
+        );
+        let fetched = entries
+            .tally(0, |_, k| k.to_owned())
+            .unwrap()
+            .remove("b")
+            .unwrap()
+            .fetched;
+        assert!(fetched.len() <= FETCHED);
+    }
+
+    #[test]
+    fn entries_that_are_gone_are_not_counted() {
+        let mut entries = Entries::default();
+        entries.listed(4, [&index(&rows(0, 4)), &index(&[])]).unwrap();
+        for tag in entries.unread().into_iter().skip(1) {
+            entries.learn(tag, Some((String::new(), "q".to_owned(), None)));
+        }
+        entries.gone(b"t0".to_vec());
+        assert_eq!(tally(&entries), [("q".to_owned(), 3, 0, 3)]);
+        assert!(entries.listed(1, [&Value::Nil, &Value::Nil]).is_none());
+    }
+}

@@ -1,0 +1,136 @@
+//! Waiting messages that are not due: an estimate from a bounded sample of each list.
+//!
+//! Decides which lists are looked into and what a sample says of its list. A list is looked into when it is not
+//! empty and has changed, or the last look is five seconds old; the oldest looks go first, at most 64 lists a
+//! poll. The sample is up to 25 messages from each end, so the estimate is exact for lists of up to 50.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use redis::Value;
+use tokio::time::Instant;
+
+use super::{scripts, values};
+
+/// Messages read from each end of a list.
+pub(super) const SIDE: usize = 25;
+/// Most lists in one look.
+const LISTS: usize = 64;
+/// A look lasts this long if the list's length does not change.
+const LASTS: Duration = Duration::from_secs(5);
+
+/// What the last look into a list saw.
+#[derive(Debug)]
+struct Look {
+    at: Instant,
+    length: u64,
+    sampled: u64,
+    etas: Vec<i64>,
+}
+
+/// The looks into all lists of one broker.
+#[derive(Debug, Default)]
+pub(super) struct Looks {
+    by_list: HashMap<String, Look>,
+}
+
+impl Looks {
+    /// Lists to look into now. Forgets lists that are empty or no longer asked for.
+    pub(super) fn due(&mut self, lengths: &[(&str, u64)], now: Instant) -> Vec<String> {
+        let full: HashSet<&str> = lengths
+            .iter()
+            .filter(|(_, n)| *n > 0)
+            .map(|(list, _)| *list)
+            .collect();
+        self.by_list.retain(|list, _| full.contains(list.as_str()));
+        let is_due = |list: &str, length: u64| {
+            let look = self.by_list.get(list);
+            look.is_none_or(|l| l.length != length || now.duration_since(l.at) >= LASTS)
+        };
+        let mut due: Vec<&str> = lengths
+            .iter()
+            .filter(|(list, n)| *n > 0 && is_due(list, *n))
+            .map(|(list, _)| *list)
+            .collect();
+        due.sort_by_key(|list| self.by_list.get(*list).map(|look| look.at));
+        due.into_iter().take(LISTS).map(str::to_owned).collect()
+    }
+
+    /// Takes in a look. Rows that the script did not reach are left as they were.
+    pub(super) fn seen(
+        &mut self,
+        lists: &[String],
+        lengths: &HashMap<&str, u64>,
+        rows: &[Value],
+        now: Instant,
+    ) {
+        for (list, row) in lists.iter().zip(rows) {
+            let Some((sampled, found)) = values::array(row).and_then(<[Value]>::split_first) else {
+                continue;
+            };
+            let Some(sampled) = values::count(sampled) else {
+                continue;
+            };
+            let text = |v| std::str::from_utf8(values::bytes(v)?).ok();
+            let etas = found
+                .iter()
+                .filter_map(|v| scripts::eta_milliseconds(text(v)?))
+                .collect();
+            let length = lengths.get(list.as_str()).copied().unwrap_or_default();
+            self.by_list.insert(
+                list.clone(),
+                Look {
+                    at: now,
+                    length,
+                    sampled,
+                    etas,
+                },
+            );
+        }
+    }
+
+    /// How many of a list's messages are not due.
+    pub(super) fn not_due(&self, list: &str, length: u64, now_milliseconds: i64) -> u64 {
+        let Some(look) = self.by_list.get(list).filter(|look| look.sampled > 0) else {
+            return 0;
+        };
+        let ahead = look.etas.iter().filter(|eta| **eta > now_milliseconds).count() as u64;
+        // Rounded down: what is not known to be late work counts as work.
+        (length.saturating_mul(ahead) / look.sampled).min(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::time::Duration;
+
+    use redis::Value;
+    use tokio::time::Instant;
+
+    use super::Looks;
+
+    fn row(sampled: i64, etas: &[&str]) -> Value {
+        let etas = etas.iter().map(|e| Value::BulkString(e.as_bytes().to_vec()));
+        Value::Array(std::iter::once(Value::Int(sampled)).chain(etas).collect())
+    }
+
+    #[test]
+    fn a_list_is_looked_into_when_it_changed_or_the_look_is_old() {
+        let mut looks = Looks::default();
+        let now = Instant::now();
+        let lists = looks.due(&[("a", 4), ("b", 0)], now);
+        assert_eq!(lists, ["a"]);
+        let rows = [row(4, &["1970-01-01T00:00:10Z", "nonsense"])];
+        looks.seen(&lists, &HashMap::from([("a", 4)]), &rows, now);
+        assert_eq!(
+            (looks.not_due("a", 4, 9_999), looks.not_due("a", 4, 10_000)),
+            (1, 0)
+        );
+        assert_eq!((looks.not_due("a", 40, 0), looks.not_due("b", 9, 0)), (10, 0));
+        assert!(looks.due(&[("a", 4)], now + Duration::from_secs(4)).is_empty());
+        assert_eq!(looks.due(&[("a", 5)], now), ["a"]);
+        assert_eq!(looks.due(&[("a", 4)], now + Duration::from_secs(5)), ["a"]);
+        assert!(looks.due(&[("a", 0)], now).is_empty() && looks.by_list.is_empty());
+    }
+}

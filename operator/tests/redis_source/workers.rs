@@ -1,0 +1,270 @@
+//! Heartbeats and remote control, with workers played by the test as kombu's Redis transport would.
+
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use futures::StreamExt as _;
+use poolwright::signals::SignalSource;
+use poolwright::signals::redis::RedisSource;
+use poolwright_core::broker::{BrokerConfig, BrokerOptions};
+use redis::aio::MultiplexedConnection;
+use serde_json::{Value, json};
+
+use crate::server::Server;
+
+fn envelope(content_type: &str, ticket: &str, body: &[u8]) -> String {
+    json!({
+        "body": base64::engine::general_purpose::STANDARD.encode(body),
+        "content-encoding": "utf-8", "content-type": content_type,
+        "headers": {"ticket": ticket, "clock": 7},
+        "properties": {"body_encoding": "base64", "delivery_mode": 1, "priority": 0},
+    })
+    .to_string()
+}
+
+fn heartbeat(node: &str, active: u32, kind: &str) -> String {
+    let body = json!({
+        "hostname": node, "utcoffset": 0.0, "pid": 7, "clock": 6, "freq": 2.0, "active": active, "processed": 9,
+        "loadavg": [0.88, 0.41, 0.16], "sw_ident": "py-celery", "timestamp": 1_795_337_642.95, "type": kind,
+    });
+    envelope("application/json", "", body.to_string().as_bytes())
+}
+
+async fn publish(raw: &mut MultiplexedConnection, channel: &str, message: &str) {
+    let _: i64 = redis::cmd("PUBLISH")
+        .arg(channel)
+        .arg(message)
+        .query_async(raw)
+        .await
+        .unwrap();
+}
+
+fn renamed(server: &Server) -> BrokerConfig {
+    let options = BrokerOptions {
+        key_prefix: "app[1]:".into(),
+        control_exchange: "ctl".into(),
+        event_exchange: "ev*".into(),
+        ..BrokerOptions::default()
+    };
+    BrokerConfig::parse(&server.url("", 2), &options).unwrap()
+}
+
+#[tokio::test]
+async fn heartbeats_of_this_app_arrive_and_everything_else_is_dropped() {
+    let server = Server::start();
+    let mut raw = server.raw(0).await;
+    let source = RedisSource::connect(renamed(&server)).await.unwrap();
+    let mut beats = source.heartbeats().await.unwrap();
+    assert_eq!(source.connections(), 2);
+    for n in 0..200 {
+        publish(&mut raw, "app[1]:/2.ev*/worker.heartbeat", &"x".repeat(n * 100)).await;
+    }
+    publish(
+        &mut raw,
+        "app[1]:/0.ev*/worker.heartbeat",
+        &heartbeat("other@db", 1, "worker-heartbeat"),
+    )
+    .await;
+    publish(
+        &mut raw,
+        "/2.ev*/worker.heartbeat",
+        &heartbeat("other@prefix", 1, "worker-heartbeat"),
+    )
+    .await;
+    publish(
+        &mut raw,
+        "app[1]:/2.evil/worker.heartbeat",
+        &heartbeat("other@exchange", 1, "worker-heartbeat"),
+    )
+    .await;
+    publish(
+        &mut raw,
+        "app[1]:/2.ev*/worker.online",
+        &heartbeat("w@1", 0, "worker-online"),
+    )
+    .await;
+    publish(
+        &mut raw,
+        "app[1]:/2.ev*/worker.heartbeat",
+        &heartbeat("w@1", 3, "worker-heartbeat"),
+    )
+    .await;
+    publish(
+        &mut raw,
+        "app[1]:/2.ev*/worker.offline",
+        &heartbeat("w@1", 1, "worker-offline"),
+    )
+    .await;
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let beat = tokio::time::timeout(Duration::from_secs(5), beats.next())
+            .await
+            .unwrap()
+            .unwrap();
+        seen.push((beat.node, beat.active, beat.offline));
+    }
+    let expected = [(0, false), (3, false), (1, true)].map(|(active, off)| ("w@1".to_owned(), active, off));
+    seen.sort_by_key(|(_, active, off)| (*off, *active));
+    assert_eq!(seen, expected);
+    drop(beats);
+    let until = Instant::now() + Duration::from_secs(5);
+    while source.connections() > 1 {
+        assert!(Instant::now() < until, "the connection closes with the stream");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Answers questions as the node's worker would: looks up the bindings and pushes to the list.
+async fn answer(
+    raw: &mut MultiplexedConnection,
+    question: &Value,
+    node: &str,
+    content_type: &str,
+    padding: usize,
+) {
+    let task = json!([{ "id": "1", "args": ["SECRET-ARG".repeat(padding)], "acknowledged": false,
+                        "delivery_info": {"exchange": "", "routing_key": "q"} }]);
+    let reply = match question["method"].as_str().unwrap() {
+        "active" => task,
+        "active_queues" => {
+            json!([{"name": "q", "exchange": {"name": "q", "type": "direct"}, "routing_key": "q"}])
+        }
+        _ => json!([]),
+    };
+    let body = json!({ node: reply }).to_string();
+    let reply = envelope(
+        content_type,
+        question["ticket"].as_str().unwrap(),
+        body.as_bytes(),
+    );
+    let exchange = question["reply_to"]["exchange"].as_str().unwrap();
+    let key = question["reply_to"]["routing_key"].as_str().unwrap();
+    let table = format!("app[1]:_kombu.binding.{exchange}");
+    let members: Vec<String> = redis::cmd("SMEMBERS").arg(table).query_async(raw).await.unwrap();
+    for member in members {
+        let parts: Vec<&str> = member.split("\u{6}\u{16}").collect();
+        if parts[0] == key {
+            let list = format!("app[1]:{}", parts[2]);
+            let () = redis::cmd("LPUSH")
+                .arg(list)
+                .arg(&reply)
+                .query_async(raw)
+                .await
+                .unwrap();
+        }
+    }
+}
+
+/// Plays the workers `good@1`, `pickle@1` and `large@1`; everyone else stays silent.
+async fn play(server: &Server) -> tokio::task::JoinHandle<()> {
+    let url = server.url("", 2);
+    let mut pubsub = redis::Client::open(url)
+        .unwrap()
+        .get_async_pubsub()
+        .await
+        .unwrap();
+    pubsub.subscribe("app[1]:/2.ctl.pidbox").await.unwrap();
+    let mut raw = server.raw(2).await;
+    tokio::spawn(async move {
+        let mut questions = pubsub.into_on_message();
+        while let Some(message) = questions.next().await {
+            let envelope: Value = serde_json::from_slice(message.get_payload_bytes()).unwrap();
+            assert!(envelope["headers"]["expires"].as_i64().unwrap() > 0);
+            let body = base64::engine::general_purpose::STANDARD
+                .decode(envelope["body"].as_str().unwrap())
+                .unwrap();
+            let question: Value = serde_json::from_slice(&body).unwrap();
+            for (node, content_type, padding) in [
+                ("good@1", "application/json", 1),
+                ("foreign@1", "application/json", 1),
+                ("pickle@1", "application/x-python-serialize", 1),
+                ("large@1", "application/json", 200_000),
+            ] {
+                if question["destination"].as_array().unwrap().contains(&json!(node)) || node == "foreign@1" {
+                    answer(&mut raw, &question, node, content_type, padding).await;
+                }
+            }
+        }
+    })
+}
+
+async fn leftovers(server: &Server) -> Vec<String> {
+    redis::cmd("KEYS")
+        .arg("*")
+        .query_async(&mut server.raw(2).await)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn workers_answer_within_bounds_and_nothing_is_left_behind() {
+    let server = Server::start();
+    let workers = play(&server).await;
+    let source = RedisSource::connect(renamed(&server)).await.unwrap();
+    let nodes = ["good@1", "pickle@1", "large@1"].map(str::to_owned);
+    let start = Instant::now();
+    let answers = source.ask(&nodes, Duration::from_secs(5)).await.unwrap();
+    assert!(
+        start.elapsed() < Duration::from_secs(4),
+        "it ends when all have answered"
+    );
+    assert!(!format!("{answers:?}").contains("SECRET-ARG"));
+    let of = |node: &str| answers.iter().find(|(n, _)| n == node).unwrap().1.clone();
+    let good = of("good@1").unwrap();
+    assert_eq!((good.running["q"].unacknowledged, good.queues.len()), (1, 1));
+    assert!(of("pickle@1").unwrap_err().contains("not JSON"));
+    assert!(of("large@1").unwrap_err().contains("larger than 1 MiB"));
+    assert_eq!(answers.len(), 3);
+    assert_eq!(leftovers(&server).await, Vec::<String>::new());
+
+    let nodes = ["good@1", "silent@1"].map(str::to_owned);
+    let start = Instant::now();
+    let answers = source.ask(&nodes, Duration::from_millis(300)).await.unwrap();
+    assert!(
+        (300..4000).contains(&start.elapsed().as_millis()),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(
+        answers.iter().map(|(node, _)| node.as_str()).collect::<Vec<_>>(),
+        ["good@1"]
+    );
+    assert_eq!(leftovers(&server).await, Vec::<String>::new());
+
+    // Given up half-way.
+    let silent = ["silent@1".to_owned()];
+    let asking = source.ask(&silent, Duration::from_secs(30));
+    assert!(
+        tokio::time::timeout(Duration::from_millis(100), asking)
+            .await
+            .is_err()
+    );
+    let until = Instant::now() + Duration::from_secs(5);
+    while !leftovers(&server).await.is_empty() {
+        assert!(Instant::now() < until, "it cleans up");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    workers.abort();
+    let _ = workers.await;
+    let mut raw = server.raw(0).await;
+    loop {
+        let count = redis::cmd("PUBSUB")
+            .arg("NUMSUB")
+            .arg("app[1]:/2.ctl.pidbox")
+            .query_async(&mut raw)
+            .await;
+        let (_, listeners): (String, u64) = count.unwrap();
+        if listeners == 0 {
+            break;
+        }
+        assert!(Instant::now() < until, "the workers are gone");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let start = Instant::now();
+    assert_eq!(source.ask(&nodes, Duration::from_secs(20)).await.unwrap(), []);
+    assert!(
+        start.elapsed() < Duration::from_secs(2),
+        "nobody listens, so nobody is waited for"
+    );
+    assert_eq!(source.connections(), 1);
+}
