@@ -25,6 +25,16 @@ use tempfile::TempDir;
 pub const KUBECONFIG_VARIABLE: &str = "POOLWRIGHT_PLANE_KUBECONFIG";
 /// An image whose pods run at once and are nothing.
 pub const FAKE_IMAGE: &str = "poolwright.test/fake:1";
+/// The plane's own users and their groups: a user each, so that the audit log tells them apart.
+const PARTS: [(&str, &str); 4] = [
+    ("admin", "system:masters"),
+    (NODE, "system:masters"),
+    (CONTROLLERS, "system:authenticated"),
+    (SCHEDULER, "system:authenticated"),
+];
+const NODE: &str = "local-node";
+const CONTROLLERS: &str = "system:kube-controller-manager";
+const SCHEDULER: &str = "system:kube-scheduler";
 /// How long a plane may take on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(120);
 
@@ -106,9 +116,8 @@ impl Plane {
         plane.check()?;
         plane.write_kubeconfig(port, &authority)?;
 
-        let kubeconfig = format!("--kubeconfig={}", plane.text("kubeconfig")?);
         let controllers = [
-            kubeconfig.clone(),
+            format!("--kubeconfig={}", plane.kubeconfig_of(CONTROLLERS).display()),
             format!(
                 "--service-account-private-key-file={}",
                 plane.text("accounts.key")?
@@ -128,7 +137,7 @@ impl Plane {
             &config.controller_args,
         )?;
         let scheduler = [
-            kubeconfig,
+            format!("--kubeconfig={}", plane.kubeconfig_of(SCHEDULER).display()),
             "--leader-elect=false".into(),
             "--secure-port=0".into(),
             "--kube-api-qps=500".into(),
@@ -181,7 +190,7 @@ impl Plane {
     /// Runs the usual node on a thread of its own: a test's runtime ends with the test.
     async fn start_usual_node(&self) -> Result<()> {
         let config = self.usual_node()?;
-        let kubeconfig = self.kubeconfig();
+        let (kubeconfig, token) = (self.kubeconfig(), self.token(NODE)?);
         let (sender, started) = tokio::sync::oneshot::channel();
         std::thread::Builder::new().name("node".into()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -190,7 +199,8 @@ impl Plane {
                 .build();
             let runtime = runtime.expect("a runtime can be made");
             runtime.block_on(async move {
-                let node = async { Node::start(client(&kubeconfig, None).await?, config).await }.await;
+                let node =
+                    async { Node::start(client(&kubeconfig, Some(&token)).await?, config).await }.await;
                 let (node, answer) = match node {
                     Ok(node) => (Some(node), Ok(())),
                     Err(error) => (None, Err(error)),
@@ -272,9 +282,28 @@ impl Plane {
         Ok(())
     }
 
-    fn write_kubeconfig(&self, port: u16, authority: &Path) -> Result<()> {
+    fn kubeconfig_of(&self, user: &str) -> PathBuf {
+        self.dir.join(format!("kubeconfig-{}", user.replace(':', "-")))
+    }
+
+    /// The token of one of the plane's users.
+    pub fn token(&self, user: &str) -> Result<String> {
         let tokens = fs::read_to_string(self.dir.join("tokens.csv"))?;
-        let token = tokens.split(',').next().unwrap_or_default();
+        let mut lines = tokens.lines().map(|line| line.split(','));
+        let token = lines.find_map(|mut fields| {
+            let token = fields.next()?;
+            (fields.next()? == user).then(|| token.to_owned())
+        });
+        Ok(token.ok_or_else(|| format!("the plane has no user {user}"))?)
+    }
+
+    /// A client for a node, which is a user of its own in the audit log.
+    pub async fn node_client(&self) -> Result<Client> {
+        client(&self.kubeconfig(), Some(&self.token(NODE)?)).await
+    }
+
+    fn write_kubeconfig(&self, port: u16, authority: &Path) -> Result<()> {
+        let token = self.token("admin")?;
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "local",
             "clusters": [{"name": "local", "cluster": {
@@ -282,7 +311,11 @@ impl Plane {
             "users": [{"name": "admin", "user": {"token": token}}],
             "contexts": [{"name": "local", "context": {"cluster": "local", "user": "admin"}}],
         });
-        Ok(fs::write(self.kubeconfig(), config.to_string())?)
+        fs::write(self.kubeconfig(), config.to_string())?;
+        for user in [CONTROLLERS, SCHEDULER] {
+            self.kubeconfig_with_token(&self.token(user)?, &self.kubeconfig_of(user))?;
+        }
+        Ok(())
     }
 
     async fn wait_ready(&self) -> Result<()> {
@@ -348,8 +381,11 @@ pub async fn client(kubeconfig: &Path, token: Option<&str>) -> Result<Client> {
 }
 
 fn write_secrets(dir: &Path, users: &[User]) -> Result<()> {
-    let token: String = std::iter::repeat_with(fastrand::alphanumeric).take(32).collect();
-    let mut tokens = format!("{token},admin,admin,\"system:masters\"\n");
+    let mut tokens = String::new();
+    for (name, group) in PARTS {
+        let token: String = std::iter::repeat_with(fastrand::alphanumeric).take(32).collect();
+        writeln!(tokens, "{token},{name},{name},\"{group}\"")?;
+    }
     for User { name, token, groups } in users {
         writeln!(tokens, "{token},{name},{name},\"{}\"", groups.join(","))?;
     }

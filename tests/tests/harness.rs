@@ -298,7 +298,7 @@ async fn a_node_of_its_own_is_chosen_by_gpu_and_runs_pods_without_processes() ->
     let mut spec = config.placement();
     spec["containers"] = json!([{"name": "main", "image": "example.com/any:1",
         "resources": {"limits": {"nvidia.com/gpu": "1"}}}]);
-    let node = Node::start(plane.client().await?, config).await?;
+    let node = Node::start(plane.node_client().await?, config).await?;
     let deployment: Deployment = serde_json::from_value(json!({
         "metadata": {"name": "many"},
         "spec": {"replicas": 200, "selector": {"matchLabels": {"app": "many"}}, "template": {

@@ -35,7 +35,7 @@ async fn main() -> Result<ExitCode> {
         let (name, image) = Image::parse(image)?;
         config.images.insert(name, image);
     }
-    let node = Node::start(plane.client().await?, config).await?;
+    let node = Node::start(plane.node_client().await?, config).await?;
     let kubeconfig = plane.kubeconfig();
     let Some((program, rest)) = arguments.command.split_first() else {
         println!("kubeconfig: {}", kubeconfig.display());
