@@ -1,0 +1,154 @@
+//! Opening an AMQP connection.
+//!
+//! Tries the hosts of the address in turn, each for a bounded time, and gives up for good: connecting again is
+//! the poller's. lapin runs a connection on its own thread and has no time limit for the handshake, so a server
+//! that accepts and never speaks would keep a thread and its buffers for each attempt; [`Attempt`] closes the
+//! socket under it when the attempt is dropped.
+
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_rs::TokioRuntime;
+use lapin::tcp::{AsyncTcpStream, RustlsConnector};
+use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
+use lapin::{Connection, ConnectionProperties};
+use poolwright_core::broker::BrokerConfig;
+use poolwright_core::sample::FaultKind;
+
+use super::errors;
+use crate::signals::SignalError;
+
+/// Longest time for TCP, TLS and AMQP handshakes with one host.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// AMQP heartbeat: a silent broker is noticed within twice this many seconds.
+const HEARTBEAT_SECONDS: u16 = 10;
+/// The user that RabbitMQ and kombu assume when the address names none.
+const DEFAULT_USER: &str = "guest";
+
+/// A connection to the first host that accepts one. `purpose` is its name in RabbitMQ's own lists.
+pub(super) async fn open(
+    config: &BrokerConfig,
+    tls: Option<&Arc<rustls::ClientConfig>>,
+    purpose: &str,
+) -> Result<Connection, SignalError> {
+    let mut last = SignalError::new(FaultKind::InvalidAddress, "the address names no host");
+    for (host, port) in &config.hosts {
+        match tokio::time::timeout(CONNECT_TIMEOUT, open_host(config, host, *port, tls, purpose)).await {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(error)) if error.kind == FaultKind::Refused => return Err(error),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = errors::unreachable("no answer from RabbitMQ in time"),
+        }
+    }
+    Err(last)
+}
+
+async fn open_host(
+    config: &BrokerConfig,
+    host: &str,
+    port: u16,
+    tls: Option<&Arc<rustls::ClientConfig>>,
+    purpose: &str,
+) -> Result<Connection, SignalError> {
+    let runtime = lapin::runtime::default_runtime().map_err(|e| errors::connecting(&e))?;
+    let properties =
+        ConnectionProperties::default().with_connection_name(format!("poolwright {purpose}").into());
+    let connector = tls.map(|config| RustlsConnector::from(Arc::clone(config)));
+    let attempt = Attempt::default();
+    let socket = Arc::clone(&attempt.0);
+    let dial = async move |uri: AMQPUri, runtime: TokioRuntime| {
+        let steps = async {
+            let host = uri.authority.host.as_str();
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((host, uri.authority.port))
+                .await
+                .map_err(|_| io::Error::from(io::ErrorKind::NotFound))?
+                .collect();
+            let stream = AsyncTcpStream::connect(&runtime, found).await?;
+            if let AsyncTcpStream::Plain(plain) = &stream {
+                hold(&socket, plain.get_ref())?;
+            }
+            match &connector {
+                Some(connector) => stream.into_rustls(connector, host).await,
+                None => Ok(stream),
+            }
+        };
+        let stream = tokio::time::timeout(CONNECT_TIMEOUT, steps).await;
+        Ok(stream.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??)
+    };
+    let opened = Connection::connector(uri(config, host, port), runtime, dial, properties).await;
+    let connection = opened.map_err(|error| errors::connecting(&error))?;
+    attempt.succeed();
+    Ok(connection)
+}
+
+fn uri(config: &BrokerConfig, host: &str, port: u16) -> AMQPUri {
+    let username = config.username.as_deref().unwrap_or(DEFAULT_USER);
+    let password = match (&config.password, &config.username) {
+        (Some(password), _) => password.expose(),
+        (None, Some(_)) => "",
+        (None, None) => DEFAULT_USER,
+    };
+    AMQPUri {
+        scheme: if config.tls.is_some() {
+            AMQPScheme::AMQPS
+        } else {
+            AMQPScheme::AMQP
+        },
+        authority: AMQPAuthority {
+            userinfo: AMQPUserInfo {
+                username: username.to_owned(),
+                password: password.to_owned(),
+            },
+            host: host.to_owned(),
+            port,
+        },
+        vhost: config.virtual_host.clone(),
+        query: AMQPQueryString {
+            heartbeat: Some(HEARTBEAT_SECONDS),
+            ..AMQPQueryString::default()
+        },
+    }
+}
+
+/// The socket of a connection that is not yet open, or that nobody waits for any more.
+#[derive(Default)]
+enum Socket {
+    #[default]
+    None,
+    Open(std::net::TcpStream),
+    Abandoned,
+}
+
+/// Closes the socket of an unfinished attempt when it is dropped.
+#[derive(Default)]
+struct Attempt(Arc<Mutex<Socket>>);
+
+impl Attempt {
+    /// The connection is open and closes itself from here on.
+    fn succeed(self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Socket::None;
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        let mut socket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Socket::Open(open) = std::mem::replace(&mut *socket, Socket::Abandoned) {
+            // It may be closed already; there is nothing else to do about it.
+            let _ = open.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+fn hold(socket: &Mutex<Socket>, stream: &tokio::net::TcpStream) -> io::Result<()> {
+    let copy = std::net::TcpStream::from(stream.as_fd().try_clone_to_owned()?);
+    let mut socket = socket.lock().unwrap_or_else(PoisonError::into_inner);
+    if matches!(*socket, Socket::Abandoned) {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    *socket = Socket::Open(copy);
+    Ok(())
+}

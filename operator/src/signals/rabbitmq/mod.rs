@@ -1,0 +1,210 @@
+//! Readings of RabbitMQ.
+//!
+//! Two AMQP connections: one for counts and heartbeats, and one that exists once something was asked. The broker
+//! stops reading from connections that publish while it is short of memory or disk, which is when the counts
+//! matter most, so the one that counts never publishes. A connection that is closed stays closed: the poller
+//! makes a new source. Declares no queue that is not its own, publishes to no exchange but Celery's control
+//! exchange, and keeps no message.
+
+mod ask;
+mod connect;
+mod counts;
+mod errors;
+mod tls;
+mod totals;
+mod workers;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use lapin::Connection;
+use poolwright_core::broker::{BrokerConfig, BrokerKind, Tls};
+use poolwright_core::sample::{FaultKind, Unacked};
+use tokio::time::Instant;
+
+use self::counts::{Count, Counter};
+use self::totals::{Totals, TotalsReader};
+use super::{Heartbeat, NodeAnswer, Polled, PolledQueue, SignalError, SignalSource, Wanted};
+
+/// The queue that Celery uses when nobody names one.
+const DEFAULT_QUEUE: &str = "celery";
+/// How often an absent or refused default queue is looked for.
+const STRAY_RECHECK: Duration = Duration::from_secs(10);
+
+/// One RabbitMQ broker's virtual host, connected.
+pub struct RabbitSource {
+    config: BrokerConfig,
+    tls: Option<Arc<rustls::ClientConfig>>,
+    reading: Arc<Connection>,
+    asking: Mutex<Option<Arc<Connection>>>,
+    counter: Counter,
+    totals: Option<TotalsReader>,
+    stray_missing_since: Mutex<Option<Instant>>,
+}
+
+impl RabbitSource {
+    /// Connects to the first host that answers.
+    ///
+    /// # Errors
+    /// `Refused` for a wrong password or virtual host, `InvalidAddress` for options that cannot be used, else
+    /// `Unreachable`.
+    pub async fn connect(config: BrokerConfig) -> Result<Self, SignalError> {
+        if config.kind != BrokerKind::RabbitMq {
+            return Err(SignalError::new(
+                FaultKind::InvalidAddress,
+                "this is no RabbitMQ address",
+            ));
+        }
+        let tls = config
+            .tls
+            .as_ref()
+            .map(tls::client_config)
+            .transpose()?
+            .map(Arc::new);
+        let totals = if config.management_url.is_some() || config.metrics_url.is_some() {
+            let http = match &tls {
+                Some(tls) => rustls::ClientConfig::clone(tls),
+                None => tls::client_config(&Tls::default())?,
+            };
+            TotalsReader::new(&config, &http)?
+        } else {
+            None
+        };
+        let reading = Arc::new(connect::open(&config, tls.as_ref(), "counts").await?);
+        Ok(Self {
+            counter: Counter::new(Arc::clone(&reading)),
+            config,
+            tls,
+            reading,
+            asking: Mutex::default(),
+            totals,
+            stray_missing_since: Mutex::default(),
+        })
+    }
+
+    async fn read(&self, wanted: &Wanted) -> Result<Polled, SignalError> {
+        let mut names: Vec<&str> = wanted.queues.iter().map(String::as_str).collect();
+        let stray = wanted.stray && self.may_look_for_stray() && !names.contains(&DEFAULT_QUEUE);
+        if stray {
+            names.push(DEFAULT_QUEUE);
+        }
+        names.sort_unstable();
+        names.dedup();
+        let totals = async {
+            match &self.totals {
+                Some(reader) => Some(reader.read().await),
+                None => None,
+            }
+        };
+        let (counts, totals) = futures::join!(self.counter.read(&names), totals);
+        let mut counts = counts?;
+        let stray = if stray {
+            self.stray(counts.remove(DEFAULT_QUEUE))
+        } else {
+            0
+        };
+        let queues: BTreeMap<String, PolledQueue> = counts
+            .into_iter()
+            .map(|(name, ready)| {
+                let unacked = totals
+                    .as_ref()
+                    .map(|totals| unacked(&name, &ready, totals.as_deref()));
+                (name, PolledQueue { ready, unacked })
+            })
+            .collect();
+        Ok(Polled { queues, stray })
+    }
+
+    fn may_look_for_stray(&self) -> bool {
+        let since = self
+            .stray_missing_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        since.is_none_or(|at| at.elapsed() >= STRAY_RECHECK)
+    }
+
+    fn stray(&self, count: Option<Count>) -> u64 {
+        let mut since = self
+            .stray_missing_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let Some(Ok(ready)) = count else {
+            *since = Some(Instant::now());
+            return 0;
+        };
+        *since = None;
+        if ready.consumers == Some(0) {
+            ready.count
+        } else {
+            0
+        }
+    }
+
+    /// The connection that publishes, opened when it is first needed or was lost.
+    async fn asking(&self) -> Result<Arc<Connection>, SignalError> {
+        let open = self.asking.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(connection) = open.filter(|connection| connection.status().connected()) {
+            return Ok(connection);
+        }
+        let connection = Arc::new(connect::open(&self.config, self.tls.as_ref(), "questions").await?);
+        *self.asking.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&connection));
+        Ok(connection)
+    }
+}
+
+fn unacked(name: &str, ready: &Count, totals: Result<&Totals, &SignalError>) -> Result<Unacked, SignalError> {
+    let totals = totals.map_err(SignalError::clone)?;
+    match (totals.get(name), ready) {
+        (Some(Some(count)), _) => Ok(Unacked {
+            due: *count,
+            ..Unacked::default()
+        }),
+        (None, Err(error)) => Err(error.clone()),
+        (Some(None), _) => Err(SignalError::new(
+            FaultKind::Implausible,
+            "RabbitMQ lists the queue without a count of unacked messages",
+        )),
+        (None, Ok(_)) => Err(SignalError::new(
+            FaultKind::Implausible,
+            "RabbitMQ's HTTP answer does not list the queue (it lags behind a new one)",
+        )),
+    }
+}
+
+impl SignalSource for RabbitSource {
+    fn poll<'a>(&'a self, wanted: &'a Wanted) -> BoxFuture<'a, Result<Polled, SignalError>> {
+        self.read(wanted).boxed()
+    }
+
+    fn heartbeats(&self) -> BoxFuture<'_, Result<BoxStream<'static, Heartbeat>, SignalError>> {
+        workers::heartbeats(&self.reading, &self.config.event_exchange).boxed()
+    }
+
+    fn ask<'a>(
+        &'a self,
+        nodes: &'a [String],
+        deadline: Duration,
+    ) -> BoxFuture<'a, Result<Vec<NodeAnswer>, SignalError>> {
+        async move {
+            if nodes.is_empty() {
+                return Ok(Vec::new());
+            }
+            let end = Instant::now() + deadline;
+            let connection = self.asking().await?;
+            ask::ask(&connection, &self.config.control_exchange, nodes, end).await
+        }
+        .boxed()
+    }
+
+    fn connections(&self) -> u64 {
+        let asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        let asking = asking
+            .as_ref()
+            .is_some_and(|connection| connection.status().connected());
+        u64::from(self.reading.status().connected()) + u64::from(asking)
+    }
+}
