@@ -22,8 +22,10 @@ pub mod celery;
 pub mod kubectl;
 pub mod namespace;
 pub mod node;
+pub mod operator;
 pub mod plane;
 pub mod process;
+pub mod stage;
 pub mod wait;
 
 /// What goes wrong while parts are started or asked: told to a person, never matched on.
@@ -37,5 +39,7 @@ pub use celery::{Batch, CELERY_IMAGE, Celery, Publisher, TaskEvent, read_task_ev
 pub use kubectl::Kubectl;
 pub use namespace::{TestNamespace, apply_crds};
 pub use node::{Image, Node, NodeConfig, NodeHandle, RESERVED, Record, read_records};
+pub use operator::Operator;
 pub use plane::{FAKE_IMAGE, Plane, PlaneConfig, User};
+pub use stage::Stage;
 pub use wait::{poll, wait_for, wait_until};

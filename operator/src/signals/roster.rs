@@ -19,6 +19,10 @@ pub const ASK_DEADLINE: Duration = Duration::from_secs(2);
 const ASK_INTERVAL: Duration = Duration::from_secs(30);
 /// Time between two questions to a worker that a scale-in asks about.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// Time between two questions to a worker that gave no answer it should have given.
+const ASK_SILENT: Duration = Duration::from_secs(5);
+/// A worker that was first heard so short a time ago may not listen yet: celery beats before it takes questions.
+const SETTLED: Duration = Duration::from_secs(10);
 /// Workers in one question.
 const ASKED_MAX: usize = 200;
 /// Workers that are remembered: far above any fleet on one broker, and a bound on what strangers can fill.
@@ -88,7 +92,8 @@ pub fn take_answers(view: &mut BrokerView, asked: &[String], answers: Vec<NodeAn
         }
     }
     for node in silent {
-        if let Some(worker) = view.workers.get_mut(node).filter(|worker| is_heard(worker, now)) {
+        let settled = |worker: &&mut WorkerView| is_heard(worker, now) && now.since(worker.first_seen) >= SETTLED;
+        if let Some(worker) = view.workers.get_mut(node).filter(settled) {
             worker.unreadable = Some(format!("no answer to remote control within {} s", ASK_DEADLINE.as_secs()));
         }
     }
@@ -105,12 +110,17 @@ pub fn to_ask(view: &mut BrokerView, requested: &mut BTreeSet<String>, now: Mome
         if !is_heard(worker, now) {
             continue;
         }
-        let wait = if wanted { ASK_AGAIN } else { ASK_INTERVAL };
+        let unanswered = worker.answer.is_none() && now.since(worker.first_seen) < SETTLED * 3;
+        let wait = match (wanted, unanswered) {
+            (true, _) => ASK_AGAIN,
+            (_, true) => ASK_SILENT,
+            _ => ASK_INTERVAL,
+        };
         let due = worker.asked.is_none_or(|asked| now.since(asked) >= wait);
         let holds = worker.answer.as_ref().is_some_and(|answer| {
             !answer.value.reserved.is_empty() || !answer.value.scheduled.is_empty()
         });
-        if due && (wanted || worker.asked.is_none() || worker.active > 0 || holds) {
+        if due && (wanted || unanswered || worker.asked.is_none() || worker.active > 0 || holds) {
             worker.asked = Some(now);
             nodes.push(node.clone());
         }

@@ -1,0 +1,88 @@
+//! The operator under test, as a process of this machine.
+
+use crate::process::Daemon;
+use crate::{Result, process, wait_for};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A running operator that works in one namespace.
+pub struct Operator {
+    daemon: Option<Daemon>,
+    kubeconfig: PathBuf,
+    namespace: String,
+    args: Vec<String>,
+    log: PathBuf,
+    starts: usize,
+}
+
+impl Operator {
+    /// Starts the operator that this workspace builds, and waits until its watches have synced.
+    pub async fn start(kubeconfig: &Path, namespace: &str, dir: &Path, args: &[&str]) -> Result<Self> {
+        let mut operator = Self {
+            daemon: None,
+            kubeconfig: kubeconfig.to_owned(),
+            namespace: namespace.to_owned(),
+            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+            log: dir.join("operator.log"),
+            starts: 0,
+        };
+        operator.start_again().await?;
+        Ok(operator)
+    }
+
+    /// Starts it anew after [`Operator::kill`] or [`Operator::stop`].
+    pub async fn start_again(&mut self) -> Result<()> {
+        let program = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("..")
+            .join(std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into()))
+            .join("debug/poolwright");
+        if !program.exists() {
+            return Err(format!("{} is not built: run `make build`", program.display()).into());
+        }
+        let mut command = process::mortal(&program);
+        command
+            .args(["run", "--namespace", &self.namespace, "--log-format", "text"])
+            .args(&self.args)
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env("RUST_LOG", "info,poolwright=debug");
+        self.daemon = Some(Daemon::start("operator", command, &self.log)?);
+        self.starts += 1;
+        let (log, starts) = (self.log.clone(), self.starts);
+        wait_for("the operator's watches", Duration::from_secs(30), || {
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            text.matches("all watches have synced").count() >= starts
+        })
+        .await
+    }
+
+    /// SIGKILL, as the kernel does to a container that is out of memory.
+    pub fn kill(&mut self) {
+        self.daemon = None;
+    }
+
+    /// All that it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Resident memory in bytes.
+    pub fn resident_bytes(&self) -> Option<u64> {
+        let pid = self.daemon.as_ref()?.pid();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+        Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+    }
+
+    /// Its HTTP address, as logged.
+    pub fn http(&self) -> Option<String> {
+        let log = self.log();
+        let line = log.lines().rfind(|line| line.contains("address="))?;
+        Some(
+            line.split("address=")
+                .nth(1)?
+                .split_whitespace()
+                .next()?
+                .to_owned(),
+        )
+    }
+}
