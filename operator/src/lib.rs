@@ -8,6 +8,7 @@ pub mod controllers;
 pub mod explain;
 pub mod http;
 pub mod kube;
+pub mod lint;
 pub mod metrics;
 pub mod signals;
 pub mod telemetry;

@@ -1,0 +1,433 @@
+//! YAML with the place of every node.
+//!
+//! Splits a file into documents as kubectl does, so that one broken document hides no other, and reads each into a
+//! tree that keeps line and column of every key and value. Knows nothing of Kubernetes beyond that.
+
+use std::fmt;
+
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::Spanned;
+
+/// Most nodes that the aliases of one document may repeat; bounds what a few nested ones can grow to.
+const REPLAYED_EVENTS_MAX: usize = 50_000;
+
+/// Line and column of a node, both from 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Line in the file.
+    pub line: u64,
+    /// Column in characters.
+    pub column: u64,
+}
+
+/// A value and its place.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Where it begins.
+    pub place: Place,
+    /// What it is.
+    pub value: Value,
+}
+
+/// What a node can be.
+#[derive(Clone, Debug)]
+pub enum Value {
+    /// No value.
+    Null,
+    /// true or false.
+    Bool(bool),
+    /// A number, or one that JSON cannot hold (infinite), which is none.
+    Number(Option<serde_json::Number>),
+    /// Text.
+    Text(String),
+    /// A list.
+    List(Vec<Node>),
+    /// Keys and values in the order of the file.
+    Map(Vec<Entry>),
+}
+
+/// One key and its value.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The key as text.
+    pub key: String,
+    /// Where the key begins.
+    pub place: Place,
+    /// Its value.
+    pub node: Node,
+}
+
+/// A document that is no YAML.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyntaxError {
+    /// Where.
+    pub place: Place,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// One step of a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A key of a map.
+    Key(String),
+    /// A position in a list.
+    Index(usize),
+}
+
+impl Node {
+    /// The value of `key`, if this is a map that has it.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&Self> {
+        self.entries()
+            .iter()
+            .find(|entry| entry.key == key)
+            .map(|entry| &entry.node)
+    }
+
+    /// The entries of a map; none of anything else.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        match &self.value {
+            Value::Map(entries) => entries,
+            _ => &[],
+        }
+    }
+
+    /// The text, if this is one.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        match &self.value {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The value without its places.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        match &self.value {
+            Value::Null | Value::Number(None) => serde_json::Value::Null,
+            Value::Bool(value) => (*value).into(),
+            Value::Number(Some(number)) => number.clone().into(),
+            Value::Text(text) => text.as_str().into(),
+            Value::List(items) => items.iter().map(Self::to_json).collect(),
+            Value::Map(entries) => {
+                let members = entries
+                    .iter()
+                    .map(|entry| (entry.key.clone(), entry.node.to_json()));
+                serde_json::Value::Object(members.collect())
+            }
+        }
+    }
+
+    /// The place of what `path` names, or of the nearest thing above it that exists.
+    #[must_use]
+    pub fn locate(&self, path: &str) -> Place {
+        let mut node = self;
+        for step in steps(path) {
+            let next = match (&step, &node.value) {
+                (Step::Key(key), _) => node.get(key),
+                (Step::Index(index), Value::List(items)) => items.get(*index),
+                (Step::Index(_), _) => None,
+            };
+            match next {
+                Some(next) => node = next,
+                None => break,
+            }
+        }
+        node.place
+    }
+}
+
+/// The steps of a path such as `spec.queues[2].name` or `spec.pod.labels[a.b/c]`.
+#[must_use]
+pub fn steps(path: &str) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut rest = path;
+    while !rest.is_empty() {
+        if let Some(inside) = rest.strip_prefix('[') {
+            let (step, after) = inside.split_once(']').unwrap_or((inside, ""));
+            steps.push(
+                step.parse()
+                    .map_or_else(|_| Step::Key(step.trim_matches('"').to_owned()), Step::Index),
+            );
+            rest = after;
+        } else {
+            rest = rest.strip_prefix('.').unwrap_or(rest);
+            let end = rest.find(['.', '[']).unwrap_or(rest.len());
+            let (step, after) = rest.split_at(end);
+            if !step.is_empty() {
+                steps.push(Step::Key(step.to_owned()));
+            }
+            rest = after;
+        }
+    }
+    steps
+}
+
+/// The documents of a file: the line before each one's first, and its text. Each keeps its own `---` line.
+#[must_use]
+pub fn split(text: &str) -> Vec<(u64, &str)> {
+    let mut documents = Vec::new();
+    let (mut start, mut start_line) = (0, 0);
+    let mut offset = 0;
+    for (number, line) in (0..).zip(text.split_inclusive('\n')) {
+        if offset > start && is_separator(line) {
+            documents.push((start_line, &text[start..offset]));
+            (start, start_line) = (offset, number);
+        }
+        offset += line.len();
+    }
+    documents.push((start_line, &text[start..]));
+    documents
+}
+
+fn is_separator(line: &str) -> bool {
+    line.strip_prefix("---")
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace))
+}
+
+/// Reads one document; `before` is the number of lines of the file before it. `None` for one without content.
+///
+/// # Errors
+///
+/// The text is no YAML, or holds more than one value.
+pub fn parse(before: u64, text: &str) -> Result<Option<Node>, SyntaxError> {
+    let options = serde_saphyr::options! {
+        with_snippet: false,
+        legacy_octal_numbers: true,
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: REPLAYED_EVENTS_MAX },
+    };
+    match serde_saphyr::from_str_with_options::<Option<Node>>(text, options) {
+        Ok(node) => Ok(node.map(|mut node| {
+            shift(&mut node, before);
+            node
+        })),
+        Err(error) => {
+            let at = error.location();
+            let (line, column) = at.map_or((1, 1), |at| (at.line().max(1), at.column().max(1)));
+            let message = words(&error.without_snippet().to_string());
+            Err(SyntaxError {
+                place: Place {
+                    line: line + before,
+                    column,
+                },
+                message,
+            })
+        }
+    }
+}
+
+/// The parser's words without its own place, which is relative to the document, and without its advice to programmers.
+fn words(message: &str) -> String {
+    let end = [" at line ", ", set DuplicateKeyPolicy"]
+        .iter()
+        .filter_map(|part| message.find(part))
+        .min();
+    message[..end.unwrap_or(message.len())].to_owned()
+}
+
+fn shift(node: &mut Node, lines: u64) {
+    node.place.line += lines;
+    match &mut node.value {
+        Value::List(items) => items.iter_mut().for_each(|item| shift(item, lines)),
+        Value::Map(entries) => {
+            for entry in entries {
+                entry.place.line += lines;
+                shift(&mut entry.node, lines);
+            }
+        }
+        _ => {}
+    }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Spanned {
+            value, referenced, ..
+        } = Spanned::<Value>::deserialize(deserializer)?;
+        Ok(Self {
+            place: place(referenced),
+            value,
+        })
+    }
+}
+
+fn place(location: serde_saphyr::Location) -> Place {
+    Place {
+        line: location.line(),
+        column: location.column(),
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ValueVisitor)
+    }
+}
+
+struct ValueVisitor;
+
+impl<'de> Visitor<'de> for ValueVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E: de::Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        Value::deserialize(deserializer)
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Number(Some(value.into())))
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::Number(Some(value.into())))
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
+        Ok(Value::Number(serde_json::Number::from_f64(value)))
+    }
+
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::Text(value.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Value::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(key) = map.next_key::<Spanned<Key>>()? {
+            let node = map.next_value()?;
+            entries.push(Entry {
+                key: key.value.0,
+                place: place(key.referenced),
+                node,
+            });
+        }
+        Ok(Value::Map(entries))
+    }
+}
+
+/// A key, as JSON has it: text.
+struct Key(String);
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::Text(text) => Ok(Self(text)),
+            Value::Bool(value) => Ok(Self(value.to_string())),
+            Value::Number(Some(number)) => Ok(Self(number.to_string())),
+            _ => Err(de::Error::custom("a key must be text")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(text: &str) -> Node {
+        parse(0, text).unwrap().unwrap()
+    }
+
+    fn at(line: u64, column: u64) -> Place {
+        Place { line, column }
+    }
+
+    #[test]
+    fn every_node_has_its_place() {
+        let node = node("a:\n  b: [1, \"x\"]\n  c:\n  - d: true\nlabels:\n  x.y/z: \"1\"\n");
+        assert_eq!(node.place, at(1, 1));
+        assert_eq!(node.locate("a"), at(2, 3));
+        assert_eq!(node.locate("a.b"), at(2, 6));
+        assert_eq!(node.locate("a.b[1]"), at(2, 10));
+        assert_eq!(node.locate("a.c[0].d"), at(4, 8));
+        assert_eq!(node.locate("labels[x.y/z]"), at(6, 10));
+        assert_eq!(
+            node.locate("a.c[0].missing.deeper"),
+            at(4, 5),
+            "a missing node points above"
+        );
+        assert_eq!(node.entries()[0].place, at(1, 1));
+        assert_eq!(node.get("a").unwrap().entries()[1].place, at(3, 3));
+    }
+
+    #[test]
+    fn documents_are_split_and_keep_their_lines() {
+        let text = "# only a comment\n---\na: 1\n---  \nb: |\n  ---\n  x\n--- # c\n\nc: 3\n";
+        let documents = split(text);
+        assert_eq!(
+            documents.iter().map(|(line, _)| *line).collect::<Vec<_>>(),
+            [0, 1, 3, 7]
+        );
+        let parsed: Vec<Option<Node>> = documents
+            .iter()
+            .map(|(line, text)| parse(*line, text).unwrap())
+            .collect();
+        assert!(parsed[0].is_none());
+        assert_eq!(parsed[1].as_ref().unwrap().locate("a"), at(3, 4));
+        assert_eq!(parsed[2].as_ref().unwrap().entries()[0].place, at(5, 1));
+        assert_eq!(parsed[3].as_ref().unwrap().locate("c"), at(10, 4));
+    }
+
+    #[test]
+    fn what_is_no_yaml_has_a_place() {
+        let error = parse(10, "a: 1\nb: [1\nc: 2\n").unwrap_err();
+        assert!(error.place.line >= 12, "{error:?}");
+        let error = parse(0, "a: 1\nb: 2\na: 3\n").unwrap_err();
+        assert_eq!(error.place, at(3, 1), "{error:?}");
+    }
+
+    #[test]
+    fn numbers_are_those_of_kubectl() {
+        let node = node("octal: 0644\nfloat: 1.5\nquoted: \"7\"\nnothing:\nminus: -3\nkey: {1: a}\n");
+        let number = |key: &str| match &node.get(key).unwrap().value {
+            Value::Number(Some(number)) => number.to_string(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            (number("octal"), number("float"), number("minus")),
+            ("420".into(), "1.5".into(), "-3".into())
+        );
+        assert_eq!(node.get("quoted").unwrap().text(), Some("7"));
+        assert!(matches!(node.get("nothing").unwrap().value, Value::Null));
+        assert_eq!(node.get("key").unwrap().entries()[0].key, "1");
+    }
+
+    #[test]
+    fn paths_have_steps() {
+        let key = |key: &str| Step::Key(key.to_owned());
+        assert_eq!(
+            steps("spec.queues[2].name"),
+            [key("spec"), key("queues"), Step::Index(2), key("name")]
+        );
+        assert_eq!(
+            steps(".spec.labels[\"a.b\"]"),
+            [key("spec"), key("labels"), key("a.b")]
+        );
+        assert_eq!(steps(""), []);
+        assert_eq!(steps("a..b[").len(), 3);
+    }
+}

@@ -1,0 +1,288 @@
+//! `poolwright lint`: manifests checked without a cluster.
+//!
+//! What the API server, the operator and its advice would say, each with file, line and column. Reads only the files
+//! that are named; asks neither cluster nor broker, so a Secret or a TaskQueue that is elsewhere is not looked for.
+//! User information in an address is never repeated.
+
+mod document;
+mod kinds;
+mod objects;
+mod schema;
+
+use std::fmt;
+use std::io::{self, Read as _, Write};
+use std::path::Path;
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+use crate::cli::LintArgs;
+use document::{Node, Place};
+use kinds::{Definition, Sort};
+use objects::{Object, Read};
+
+#[cfg(test)]
+mod tests;
+
+/// Largest file that is read, in bytes; far above what the API server takes.
+const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The cluster or the operator refuses it.
+    Error,
+    /// It works, and is a known mistake or not what was meant.
+    Warning,
+    /// Something that could not be checked.
+    Note,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Note => "note",
+        })
+    }
+}
+
+/// One thing that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Name of the file.
+    pub file: String,
+    /// Line and column.
+    pub place: Place,
+    /// How bad it is.
+    pub severity: Severity,
+    /// JSON path in the object; empty for the whole document.
+    pub path: String,
+    /// What is wrong and what to do, without user information.
+    pub message: String,
+}
+
+impl Finding {
+    fn new(file: &str, place: Place, severity: Severity, path: &str, message: &str) -> Self {
+        Self {
+            file: file.to_owned(),
+            place,
+            severity,
+            path: redacted(path),
+            message: redacted(message),
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            file,
+            place,
+            severity,
+            path,
+            message,
+        } = self;
+        write!(f, "{file}:{}:{}: {severity}: ", place.line, place.column)?;
+        if !path.is_empty() {
+            write!(f, "{path}: ")?;
+        }
+        f.write_str(message)
+    }
+}
+
+/// Everything that was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The findings in the order of files, lines and columns.
+    pub findings: Vec<Finding>,
+    /// Number of files.
+    pub files: usize,
+    /// Number of TaskQueues and WorkerPools that were checked.
+    pub objects: usize,
+}
+
+impl Report {
+    /// Whether something would be refused.
+    #[must_use]
+    pub fn has_errors(&self) -> bool {
+        self.count(Severity::Error) > 0
+    }
+
+    fn count(&self, severity: Severity) -> usize {
+        self.findings
+            .iter()
+            .filter(|finding| finding.severity == severity)
+            .count()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for finding in &self.findings {
+            writeln!(f, "{finding}")?;
+        }
+        let many = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+        writeln!(
+            f,
+            "{}, {}, {} in {} of {}",
+            many(self.count(Severity::Error), "error"),
+            many(self.count(Severity::Warning), "warning"),
+            many(self.count(Severity::Note), "note"),
+            many(self.objects, "object"),
+            many(self.files, "file"),
+        )
+    }
+}
+
+/// Reads and checks the files, and writes the report to `output`. True if nothing would be refused.
+///
+/// # Errors
+///
+/// A file cannot be read, or the report not be written.
+pub fn run(args: &LintArgs, output: &mut impl Write) -> io::Result<bool> {
+    let mut sources = Vec::new();
+    for path in &args.files {
+        let name = path.display().to_string();
+        let text = read(path).map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?;
+        sources.push((if name == "-" { "stdin".to_owned() } else { name }, text));
+    }
+    let report = lint(&sources);
+    write!(output, "{report}")?;
+    Ok(!report.has_errors())
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let source: Box<dyn io::Read> = if path == Path::new("-") {
+        Box::new(io::stdin())
+    } else {
+        Box::new(std::fs::File::open(path)?)
+    };
+    source.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::other(format!("is larger than {FILE_BYTES_MAX} bytes")));
+    }
+    Ok(text)
+}
+
+/// Checks texts, each with the name that findings show.
+#[must_use]
+pub fn lint(sources: &[(String, String)]) -> Report {
+    let definitions = kinds::definitions();
+    let mut findings = Vec::new();
+    let mut objects = Vec::new();
+    for (file, text) in sources {
+        for (before, part) in document::split(text) {
+            match document::parse(before, part) {
+                Ok(Some(node)) => document(&definitions, file, &node, &mut objects, &mut findings),
+                Ok(None) => {}
+                Err(error) => findings.push(Finding::new(
+                    file,
+                    error.place,
+                    Severity::Error,
+                    "",
+                    &error.message,
+                )),
+            }
+        }
+    }
+    findings.extend(objects::check(&objects));
+    let order = |file: &str| sources.iter().position(|(name, _)| name == file);
+    findings.sort_by_key(|finding| (order(&finding.file), finding.place, finding.severity));
+    Report {
+        findings,
+        files: sources.len(),
+        objects: objects.len(),
+    }
+}
+
+fn document<'a>(
+    definitions: &[Definition],
+    file: &'a str,
+    node: &Node,
+    objects: &mut Vec<Read<'a>>,
+    findings: &mut Vec<Finding>,
+) {
+    match kinds::sort(definitions, node) {
+        Sort::Ours(definition) => {
+            let (value, found) = kinds::check(definition, node, file);
+            findings.extend(found);
+            let object = value.and_then(|value| match typed(&definition.kind, value) {
+                Ok(object) => Some(object),
+                Err(error) => {
+                    let words = format!("cannot be read: {error}");
+                    findings.push(Finding::new(file, node.place, Severity::Error, "", &words));
+                    None
+                }
+            });
+            let metadata = |key: &str| {
+                let value = node.get("metadata").and_then(|metadata| metadata.get(key));
+                value.and_then(Node::text).unwrap_or_default().to_owned()
+            };
+            let (namespace, name) = (metadata("namespace"), metadata("name"));
+            objects.push(Read {
+                file,
+                node: node.clone(),
+                kind: definition.kind.clone(),
+                namespace,
+                name,
+                object,
+            });
+        }
+        // A list in a list is no list to the server either.
+        Sort::List(items) => {
+            for item in items {
+                match kinds::sort(definitions, item) {
+                    Sort::List(_) => {
+                        let words = "a List in a List is not taken";
+                        findings.push(Finding::new(file, item.place, Severity::Error, "kind", words));
+                    }
+                    _ => document(definitions, file, item, objects, findings),
+                }
+            }
+        }
+        Sort::Other(kind) => {
+            let words = format!("{kind} is not checked");
+            findings.push(Finding::new(
+                file,
+                node.locate("kind"),
+                Severity::Note,
+                "",
+                &words,
+            ));
+        }
+        Sort::Wrong(path, words) => {
+            findings.push(Finding::new(
+                file,
+                node.locate(path),
+                Severity::Error,
+                path,
+                &words,
+            ));
+        }
+    }
+}
+
+fn typed(kind: &str, value: serde_json::Value) -> Result<Object, serde_json::Error> {
+    if kind == "TaskQueue" {
+        serde_json::from_value(value).map(Object::TaskQueue)
+    } else {
+        serde_json::from_value(value).map(Object::WorkerPool)
+    }
+}
+
+/// Without user information of an address and without control characters.
+fn redacted(text: &str) -> String {
+    static USER_INFO: LazyLock<Option<Regex>> =
+        LazyLock::new(|| Regex::new(r"(?i)(//)[^\s@]*@|([?&;](?:user|username|password)=)[^\s&;]*").ok());
+    let text: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    match &*USER_INFO {
+        Some(regex) => regex.replace_all(&text, "$1$2***").into_owned(),
+        None => text,
+    }
+}

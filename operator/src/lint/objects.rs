@@ -1,0 +1,233 @@
+//! What only several objects together can get wrong, and the known mistakes of one.
+//!
+//! Asks the same functions as the operator does, with the objects of the files as its world, so that `lint` cannot
+//! tell another story. A TaskQueue that is not in the files may well be in the cluster: that is a note, and the rest
+//! is checked with a stand-in on the broker of its siblings.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use poolwright_api::Reason;
+use poolwright_api::v1alpha1::{Broker, SecretKeyRef, TaskQueue, TaskQueueSpec, WorkerPool};
+use poolwright_core::advice::{Neighbour, advise};
+use poolwright_core::broker::{BrokerConfig, BrokerOptions};
+use poolwright_core::broker_key::BrokerKey;
+use poolwright_core::validate::validate;
+
+use super::document::Node;
+use super::{Finding, Severity};
+
+/// An object of the files that is valid on its own.
+pub enum Object {
+    /// A TaskQueue.
+    TaskQueue(Box<TaskQueue>),
+    /// A WorkerPool.
+    WorkerPool(Box<WorkerPool>),
+}
+
+/// An object and where it was read.
+pub struct Read<'a> {
+    /// Name of the file.
+    pub file: &'a str,
+    /// The document.
+    pub node: Node,
+    /// Its kind.
+    pub kind: String,
+    /// `metadata.namespace`, or nothing.
+    pub namespace: String,
+    /// `metadata.name`, or nothing.
+    pub name: String,
+    /// The object; `None` if it is not valid on its own.
+    pub object: Option<Object>,
+}
+
+impl Read<'_> {
+    fn find(&self, severity: Severity, path: &str, message: &str) -> Finding {
+        Finding::new(self.file, self.node.locate(path), severity, path, message)
+    }
+
+    fn task_queue(&self) -> Option<&TaskQueue> {
+        match &self.object {
+            Some(Object::TaskQueue(task_queue)) => Some(task_queue),
+            _ => None,
+        }
+    }
+
+    fn worker_pool(&self) -> Option<&WorkerPool> {
+        match &self.object {
+            Some(Object::WorkerPool(wp)) => Some(wp),
+            _ => None,
+        }
+    }
+}
+
+/// Everything found about the objects together.
+#[must_use]
+pub fn check(all: &[Read<'_>]) -> Vec<Finding> {
+    let mut findings = repeated(all);
+    findings.extend(addresses(all));
+    findings.extend(same_queue(all));
+    for read in all {
+        if let Some(wp) = read.worker_pool() {
+            findings.extend(worker_pool(read, wp, all));
+        }
+    }
+    findings
+}
+
+/// The later one of a name wins on the server, which is rarely meant.
+fn repeated(all: &[Read<'_>]) -> Vec<Finding> {
+    let mut first: BTreeMap<(&str, &str, &str), &Read<'_>> = BTreeMap::new();
+    let mut findings = Vec::new();
+    for read in all.iter().filter(|read| !read.name.is_empty()) {
+        if let Some(other) = first.get(&(&read.kind, &read.namespace, &read.name)) {
+            let place = other.node.locate("metadata.name");
+            let words = format!(
+                "{} {:?} is also at {}:{}",
+                read.kind, read.name, other.file, place.line
+            );
+            findings.push(read.find(Severity::Warning, "metadata.name", &words));
+        } else {
+            first.insert((&read.kind, &read.namespace, &read.name), read);
+        }
+    }
+    findings
+}
+
+/// Addresses as the operator will read them.
+fn addresses(all: &[Read<'_>]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for read in all {
+        let Some(task_queue) = read.task_queue() else {
+            continue;
+        };
+        let broker = &task_queue.spec.broker;
+        let Some(url) = &broker.url else { continue };
+        let options = BrokerOptions {
+            sentinel_master: broker
+                .redis
+                .as_ref()
+                .and_then(|redis| redis.sentinel_master.clone()),
+            ..BrokerOptions::default()
+        };
+        if let Err(error) = BrokerConfig::parse(url, &options) {
+            findings.push(read.find(Severity::Error, "spec.broker.url", &error.to_string()));
+        }
+    }
+    findings
+}
+
+/// One queue of one broker has one TaskQueue.
+fn same_queue(all: &[Read<'_>]) -> Vec<Finding> {
+    let mut first: BTreeMap<(BrokerKey, &str), &Read<'_>> = BTreeMap::new();
+    let mut findings = Vec::new();
+    for read in all {
+        let Some(task_queue) = read.task_queue() else {
+            continue;
+        };
+        let queue = task_queue.queue_name();
+        let key = (BrokerKey::new(&read.namespace, &task_queue.spec.broker), queue);
+        match first.get(&key) {
+            Some(other) if other.name != read.name => {
+                let words = format!(
+                    "TaskQueue {:?} ({}:{}) is the same queue {queue:?} of the same broker: its messages would count \
+                     twice; remove one",
+                    other.name,
+                    other.file,
+                    other.node.locate("spec").line
+                );
+                findings.push(read.find(Severity::Error, "spec.queue", &words));
+            }
+            Some(_) => {}
+            None => {
+                first.insert(key, read);
+            }
+        }
+    }
+    findings
+}
+
+fn worker_pool(read: &Read<'_>, wp: &WorkerPool, all: &[Read<'_>]) -> Vec<Finding> {
+    let near = || all.iter().filter(|other| other.namespace == read.namespace);
+    let mut queues: BTreeMap<String, TaskQueue> = near()
+        .filter_map(|other| Some((other.name.clone(), other.task_queue()?.clone())))
+        .collect();
+    let broken: BTreeSet<&str> = near()
+        .filter(|other| other.kind == "TaskQueue" && other.object.is_none())
+        .map(|other| other.name.as_str())
+        .collect();
+    let others: Vec<Neighbour> = near()
+        .filter(|other| other.name != read.name)
+        .filter_map(Read::worker_pool)
+        .map(neighbour)
+        .collect();
+    let known_broker = wp
+        .spec
+        .queues
+        .iter()
+        .find_map(|reference| queues.get(&reference.name))
+        .map(|known| known.spec.broker.clone());
+    let mut findings = Vec::new();
+    for (position, reference) in wp.spec.queues.iter().enumerate() {
+        if queues.contains_key(&reference.name) {
+            continue;
+        }
+        if !broken.contains(reference.name.as_str()) {
+            let words = format!(
+                "TaskQueue {:?} is not in these files: it must exist in the namespace",
+                reference.name
+            );
+            findings.push(read.find(Severity::Note, &format!("spec.queues[{position}].name"), &words));
+        }
+        queues.insert(
+            reference.name.clone(),
+            stand_in(&reference.name, known_broker.clone()),
+        );
+    }
+    match validate(wp, &queues) {
+        Err(invalid) => findings.push(read.find(Severity::Error, &invalid.field, &invalid.message)),
+        Ok(pool) => {
+            for advice in advise(&pool, wp, &queues, &others) {
+                // Without a broker in the files nothing is known of its limits.
+                if advice.reason == Some(Reason::RedeliveryRisk) && known_broker.is_none() {
+                    continue;
+                }
+                let reason = advice
+                    .reason
+                    .map(|reason| format!(" ({reason})"))
+                    .unwrap_or_default();
+                findings.push(read.find(
+                    Severity::Warning,
+                    &advice.field,
+                    &format!("{}{reason}", advice.text),
+                ));
+            }
+        }
+    }
+    findings
+}
+
+fn neighbour(wp: &WorkerPool) -> Neighbour {
+    Neighbour {
+        name: wp.metadata.name.clone().unwrap_or_default(),
+        class: wp.spec.class,
+        queues: wp.spec.queues.iter().map(|queue| queue.name.clone()).collect(),
+    }
+}
+
+/// A TaskQueue that is not in the files, on `broker` or on one of which nothing is known.
+fn stand_in(name: &str, broker: Option<Broker>) -> TaskQueue {
+    let unknown = || Broker {
+        url_secret_ref: Some(SecretKeyRef {
+            name: "unknown".to_owned(),
+            key: "url".to_owned(),
+        }),
+        ..Broker::default()
+    };
+    TaskQueue::new(
+        name,
+        TaskQueueSpec {
+            broker: broker.unwrap_or_else(unknown),
+            ..TaskQueueSpec::default()
+        },
+    )
+}

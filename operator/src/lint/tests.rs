@@ -1,0 +1,220 @@
+//! Golden tests over files in `testdata`, and what a report must never hold.
+
+use std::fs;
+use std::path::PathBuf;
+
+use super::*;
+
+fn testdata(file: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("src/lint/testdata")
+        .join(file)
+}
+
+fn of(texts: &[(&str, &str)]) -> Report {
+    let sources: Vec<(String, String)> = texts
+        .iter()
+        .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
+        .collect();
+    lint(&sources)
+}
+
+const QUEUE: &str = "\
+apiVersion: poolwright.dev/v1alpha1
+kind: TaskQueue
+metadata:
+  name: mail
+spec:
+  broker:
+    url: redis://redis:6379/0
+";
+
+/// With a visibility timeout that the class's time limit does not reach.
+const LONG_QUEUE: &str = "\
+apiVersion: poolwright.dev/v1alpha1
+kind: TaskQueue
+metadata:
+  name: mail
+spec:
+  broker:
+    url: redis://redis:6379/0
+    redis:
+      visibilityTimeoutSeconds: 14400
+";
+
+const POOL: &str = "\
+apiVersion: poolwright.dev/v1alpha1
+kind: WorkerPool
+metadata:
+  name: mail
+spec:
+  class: Cpu
+  queues:
+  - name: mail
+  celery:
+    app: shop
+  worker:
+    image: shop
+    resources:
+      limits: {cpu: 4}
+";
+
+/// `UPDATE=1` writes the expected text anew; each line of it was compared with the file by eye.
+#[test]
+fn every_kind_of_mistake_is_found_in_its_place() {
+    let text = fs::read_to_string(testdata("mistakes.yaml")).unwrap();
+    let found = of(&[("mistakes.yaml", &text)]).to_string();
+    if std::env::var_os("UPDATE").is_some_and(|value| value == "1") {
+        fs::write(testdata("mistakes.txt"), &found).unwrap();
+    }
+    let expected = fs::read_to_string(testdata("mistakes.txt")).unwrap();
+    assert!(found == expected, "found:\n{found}\nexpected:\n{expected}");
+    assert!(
+        !found.contains("hunter2") && !found.contains("someone"),
+        "user information is repeated"
+    );
+}
+
+#[test]
+fn good_files_give_nothing() {
+    let report = of(&[("queue.yaml", LONG_QUEUE), ("pool.yaml", POOL)]);
+    assert_eq!(
+        report.to_string(),
+        "0 errors, 0 warnings, 0 notes in 2 objects of 2 files\n"
+    );
+    assert!(!report.has_errors());
+}
+
+#[test]
+fn a_queue_elsewhere_is_a_note_and_namespaces_are_apart() {
+    let report = of(&[("pool.yaml", POOL)]);
+    assert_eq!(
+        report
+            .findings
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>(),
+        [
+            r#"pool.yaml:8:11: note: spec.queues[0].name: TaskQueue "mail" is not in these files: it must exist in the namespace"#
+        ]
+    );
+    let other = QUEUE.replace("name: mail", "name: mail\n  namespace: other");
+    assert_eq!(
+        of(&[("queue.yaml", &other), ("pool.yaml", POOL)]).findings.len(),
+        1
+    );
+}
+
+#[test]
+fn the_objects_of_a_list_are_checked() {
+    let indented = QUEUE
+        .replace("redis://redis", "http://redis")
+        .replace('\n', "\n  ");
+    let list = format!("apiVersion: v1\nkind: List\nitems:\n- {}\n", indented.trim_end());
+    let report = of(&[("list.yaml", &list)]);
+    assert_eq!(report.objects, 1);
+    assert_eq!(report.findings.len(), 1, "{report}");
+    let text = report.findings[0].to_string();
+    assert!(
+        text.starts_with("list.yaml:10:12: error: spec.broker.url: must start with redis://"),
+        "{text}"
+    );
+}
+
+#[test]
+fn one_broken_document_hides_no_other() {
+    let text = format!(
+        "a: [\n---\n{}---\nb: {{\n",
+        QUEUE.replace("name: mail", "name: Mail")
+    );
+    let report = of(&[("a.yaml", &text)]);
+    let lines: Vec<u64> = report.findings.iter().map(|finding| finding.place.line).collect();
+    assert_eq!(report.count(Severity::Error), 3, "{report}");
+    assert!(lines.contains(&6), "{report}");
+}
+
+#[test]
+fn user_information_is_never_repeated() {
+    for text in [
+        "amqp://u:p@h/v and redis://:pa/ss@host:1",
+        "x//me@y",
+        "redis://h?password=p&x=1",
+        "amqp://h?User=p;username=p",
+    ] {
+        let clean = redacted(text);
+        for secret in ["u:", "p@", "pa/ss", "me@", "=p"] {
+            assert!(!clean.contains(secret), "{clean}");
+        }
+    }
+    let key = QUEUE.replace("url: redis://redis:6379/0", "redis://u:topsecret@host/0: x");
+    let url = QUEUE.replace(
+        "url: redis://redis:6379/0",
+        "url: {redis://u:topsecret@host/0: x}",
+    );
+    let broken = QUEUE.replace("url: redis://redis:6379/0", "url: redis://u:topsecret@host/0: [x");
+    for text in [key, url, broken] {
+        let report = of(&[("a.yaml", &text)]);
+        assert!(report.has_errors());
+        assert!(!report.to_string().contains("topsecret"), "{report}");
+    }
+}
+
+#[test]
+fn files_are_read_and_the_outcome_is_that_of_the_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    };
+    let (queue, bad) = (file("queue.yaml", QUEUE), file("bad.yaml", "kind: TaskQueue\n"));
+    let mut output = Vec::new();
+    assert!(
+        run(
+            &LintArgs {
+                files: vec![queue.clone()]
+            },
+            &mut output
+        )
+        .unwrap()
+    );
+    assert!(
+        !run(
+            &LintArgs {
+                files: vec![queue, bad]
+            },
+            &mut output
+        )
+        .unwrap()
+    );
+    let text = String::from_utf8(output).unwrap();
+    assert!(
+        text.contains("bad.yaml:1:1: error: apiVersion: is required\n"),
+        "{text}"
+    );
+    let missing = folder.path().join("missing.yaml");
+    let error = run(&LintArgs { files: vec![missing] }, &mut Vec::new()).unwrap_err();
+    assert!(error.to_string().contains("missing.yaml: "), "{error}");
+}
+
+#[test]
+fn hostile_files_end_in_an_error() {
+    let level = |level: usize| {
+        let below = if level == 0 {
+            "x".to_owned()
+        } else {
+            format!("*a{}", level - 1)
+        };
+        format!("a{level}: &a{level} [{}]\n", vec![below; 10].join(", "))
+    };
+    let bomb: String = (0..12).map(level).collect();
+    let deep = format!("a: {}", "[".repeat(100_000));
+    for text in [
+        bomb,
+        deep,
+        "\u{0}".to_owned(),
+        "a: !!binary x\nkind: {a: b}: c".to_owned(),
+    ] {
+        assert!(of(&[("a.yaml", &text)]).has_errors());
+    }
+}
