@@ -49,8 +49,8 @@ pub struct RedisSource {
     connection: MultiplexedConnection,
     clock: WallClock,
     memory: Mutex<poll::Memory>,
-    /// Routing key of this source's replies; one inquiry at a time uses it.
-    oid: Mutex<String>,
+    /// One inquiry at a time, so that the bytes of replies are bounded.
+    asking: Mutex<()>,
     connections: Arc<AtomicU64>,
     _counted: Counted,
 }
@@ -83,7 +83,7 @@ impl RedisSource {
             connection,
             clock,
             memory: Mutex::default(),
-            oid: Mutex::new(ask::unique()),
+            asking: Mutex::default(),
             _counted: Counted::new(&connections),
             connections,
         };
@@ -118,11 +118,10 @@ impl SignalSource for RedisSource {
         deadline: Duration,
     ) -> BoxFuture<'a, Result<Vec<NodeAnswer>, SignalError>> {
         async move {
-            let oid = self.oid.lock().await;
+            let _one = self.asking.lock().await;
             ask::ask(
                 &self.connection,
                 &self.names,
-                &oid,
                 nodes,
                 deadline,
                 (self.clock)(),

@@ -3,7 +3,7 @@
 //! Decides how replies are fetched: popped from a list of our own in short sleeps on the shared connection (a
 //! blocking pop would need a connection to itself), through a script that leaves replies that are too large on the
 //! server. Whatever happens, the binding and the list are removed: at the end, or by a task when the inquiry is
-//! given up half-way.
+//! given up half-way. Each inquiry has a routing key of its own, so what comes late for one can harm no other.
 
 use std::time::Duration;
 
@@ -20,11 +20,13 @@ use crate::signals::{NodeAnswer, SignalError};
 
 /// Time between two looks into the list of replies.
 const SLEEP: Duration = Duration::from_millis(20);
+/// The list of replies is removed a second time this much later.
+const AGAIN: Duration = Duration::from_secs(1);
 /// A worker that reads a question later than this ignores it. Generous, because it goes by the worker's clock.
 const EXPIRES_SECONDS: i64 = 60;
 
 /// A name that nobody else uses.
-pub(super) fn unique() -> String {
+fn unique() -> String {
     format!("{:032x}", fastrand::u128(..))
 }
 
@@ -32,18 +34,15 @@ pub(super) fn unique() -> String {
 pub(super) async fn ask(
     connection: &MultiplexedConnection,
     names: &Names,
-    oid: &str,
     nodes: &[String],
     deadline: Duration,
     now: Timestamp,
 ) -> Result<Vec<NodeAnswer>, SignalError> {
     let until = Instant::now() + deadline;
+    let oid = &unique();
     let tickets = std::array::from_fn(|_| unique());
     let mut collector = Collector::new(nodes, &tickets);
-    let mut cleaner = Cleaner {
-        connection: connection.clone(),
-        pipeline: Some(cleaning(names, oid)),
-    };
+    let cleaner = Cleaner::new(connection, names, oid);
     let listeners = send(connection, names, oid, nodes, &tickets, now).await;
     if let Ok(1..) = listeners {
         gather(connection, &names.reply_list(oid), &mut collector, until).await?;
@@ -202,24 +201,32 @@ async fn run(
     errors::whole(&answers).map_or(Ok(answers), Err)
 }
 
-fn cleaning(names: &Names, oid: &str) -> Pipeline {
-    let mut pipeline = Pipeline::new();
-    pipeline
-        .cmd("SREM")
-        .arg(names.reply_bindings())
-        .arg(names.reply_member(oid));
-    pipeline.cmd("DEL").arg(names.reply_list(oid));
-    pipeline
-}
-
-/// Removes the binding and the list, also when the inquiry is dropped while it waits.
+/// Removes the binding and the list: at the end, also of an inquiry that is dropped while it waits, and the list
+/// once more a little later, because a worker may have looked up the binding just before it went.
 struct Cleaner {
     connection: MultiplexedConnection,
     pipeline: Option<Pipeline>,
+    again: Pipeline,
 }
 
 impl Cleaner {
-    async fn clean(&mut self) {
+    fn new(connection: &MultiplexedConnection, names: &Names, oid: &str) -> Self {
+        let mut pipeline = Pipeline::new();
+        pipeline
+            .cmd("SREM")
+            .arg(names.reply_bindings())
+            .arg(names.reply_member(oid));
+        pipeline.cmd("DEL").arg(names.reply_list(oid));
+        let mut again = Pipeline::new();
+        again.cmd("DEL").arg(names.reply_list(oid));
+        Self {
+            connection: connection.clone(),
+            pipeline: Some(pipeline),
+            again,
+        }
+    }
+
+    async fn clean(mut self) {
         if let Some(pipeline) = self.pipeline.take() {
             // If this fails the connection is lost; the list then expires, and the binding leads nowhere.
             let _ = super::run(&self.connection, &pipeline, "clean up").await;
@@ -229,13 +236,17 @@ impl Cleaner {
 
 impl Drop for Cleaner {
     fn drop(&mut self) {
-        let (Some(pipeline), Ok(runtime)) = (self.pipeline.take(), tokio::runtime::Handle::try_current())
-        else {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        let connection = self.connection.clone();
+        let (connection, first) = (self.connection.clone(), self.pipeline.take());
+        let again = std::mem::take(&mut self.again);
         runtime.spawn(async move {
-            let _ = super::run(&connection, &pipeline, "clean up").await;
+            if let Some(first) = first {
+                let _ = super::run(&connection, &first, "clean up").await;
+            }
+            tokio::time::sleep(AGAIN).await;
+            let _ = super::run(&connection, &again, "clean up").await;
         });
     }
 }

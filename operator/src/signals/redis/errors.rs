@@ -129,3 +129,31 @@ fn io_words(error: &RedisError) -> String {
     }
     poolwright_core::text::bounded(&error.to_string(), 120)
 }
+
+#[cfg(test)]
+mod tests {
+    use poolwright_core::sample::FaultKind::{Implausible, InvalidAddress, Refused, Unreachable};
+
+    use super::server;
+
+    #[test]
+    fn codes_have_their_class_and_the_servers_words_are_not_repeated() {
+        for (code, kind) in [
+            ("WRONGTYPE", Implausible),
+            ("NOAUTH", Refused),
+            ("WRONGPASS", Refused),
+            ("NOPERM", Refused),
+            ("DENIED", Refused),
+            ("LOADING", Unreachable),
+            ("MASTERDOWN", Unreachable),
+            ("READONLY", Unreachable),
+            ("BUSY", Unreachable),
+            ("MOVED", InvalidAddress),
+            ("hunter2", Unreachable),
+        ] {
+            let error = server(code, "read");
+            assert_eq!(error.kind, kind, "{code}");
+            assert!(!error.message.contains(code) && error.message.len() < 200);
+        }
+    }
+}

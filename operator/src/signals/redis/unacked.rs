@@ -5,7 +5,7 @@
 //!
 //! Up to 2,000 entries are all seen. Above, the 1,000 oldest and the 1,000 newest are, and stand in proportion for
 //! those between; entries that have not been read yet count in the proportion of those that have. So the sum over
-//! all queues is always the true number, and its split is exact as soon as all entries are known.
+//! all queues is the true number but for rounding, and all is exact as soon as every entry is known.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
