@@ -263,7 +263,7 @@ impl Walk {
                     entry.place,
                     format!("unknown field{hint}"),
                 );
-            } else if matches!(entry.node.value, Value::Null) && !of_map {
+            } else if matches!(entry.node.value, Value::Null) {
                 self.say(
                     Weight::Ignored,
                     &path,

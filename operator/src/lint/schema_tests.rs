@@ -108,6 +108,12 @@ fn members() {
         problems,
         ["2:1 spec.mode: has no value: the server takes it as absent"]
     );
+    let (value, problems) = run(&schema, "name: x\nlabels: {a: , b: c}\n");
+    assert_eq!(value["labels"], json!({ "b": "c" }));
+    assert_eq!(
+        problems,
+        ["2:10 spec.labels.a: has no value: the server takes it as absent"]
+    );
     assert_eq!(
         problem(&schema, "name: x\nlabels:\n  a.b/c: 1"),
         "3:10 spec.labels[a.b/c]: must be text, is a number: put it in quotes"
