@@ -8,7 +8,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := build
 CARGO ?= cargo
 
-.PHONY: help deps plane venv build lint test
+.PHONY: help deps plane venv build lint test bench
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -31,3 +31,8 @@ lint: ## Formatting and lints
 
 test: ## Runs every test with all set-up; GROUPS_ONLY="unit harness" runs some
 	@tests/run.sh
+
+bench: deps plane ## Measures the figures of docs/reference/performance.md
+	$(CARGO) build --release --locked -p poolwright
+	$(CARGO) build --workspace --bins --locked
+	$${CARGO_TARGET_DIR:-target}/debug/poolwright-bench

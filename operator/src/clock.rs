@@ -18,7 +18,10 @@ impl Clock {
     /// Starts counting now; `wall` tells the time of day.
     #[must_use]
     pub fn new(wall: fn() -> Timestamp) -> Self {
-        Self { start: Instant::now(), wall }
+        Self {
+            start: Instant::now(),
+            wall,
+        }
     }
 
     /// The moment that is now.

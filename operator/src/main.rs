@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use poolwright::cli::{Cli, Command, RunArgs};
 use poolwright::controllers::run::{Options, run};
-use poolwright::{cli, telemetry};
+use poolwright::{cli, explain, lint, telemetry};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -14,8 +14,22 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 fn main() -> ExitCode {
     let outcome = match Cli::from_process().command {
         Command::Run(args) => operate(args),
-        Command::Crd(args) => cli::crd(&args, &mut std::io::stdout()).map(|()| ExitCode::SUCCESS).map_err(Into::into),
-        _ => Err("not there yet".into()),
+        Command::Crd(args) => cli::crd(&args, &mut std::io::stdout())
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(Into::into),
+        Command::Lint(args) => lint::run(&args, &mut std::io::stdout())
+            .map(|good| {
+                if good {
+                    ExitCode::SUCCESS
+                } else {
+                    ExitCode::FAILURE
+                }
+            })
+            .map_err(Into::into),
+        Command::Explain(args) => block_on(async move {
+            explain::run(&args, jiff::Timestamp::now(), &mut std::io::stdout()).await?;
+            Ok(ExitCode::SUCCESS)
+        }),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("poolwright: {error}");
@@ -27,7 +41,10 @@ fn main() -> ExitCode {
 fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     // Two providers are linked through dependencies, so one must be chosen.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(work)
 }
 
 fn operate(args: RunArgs) -> Result<ExitCode, Failure> {

@@ -17,8 +17,11 @@
 )]
 
 pub mod audit;
+pub mod bench;
 pub mod brokers;
 pub mod celery;
+pub mod demo;
+pub mod history;
 pub mod kubectl;
 pub mod namespace;
 pub mod node;
@@ -36,6 +39,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub use audit::{AuditEntry, audit_entries};
 pub use brokers::{Authority, RabbitMq, RabbitMqConfig, Redis, RedisConfig, Sentinel, Vhost};
 pub use celery::{Batch, CELERY_IMAGE, Celery, Publisher, TaskEvent, read_task_events};
+pub use history::{History, Step};
 pub use kubectl::Kubectl;
 pub use namespace::{TestNamespace, apply_crds};
 pub use node::{Image, Node, NodeConfig, NodeHandle, RESERVED, Record, read_records};

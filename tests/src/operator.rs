@@ -5,9 +5,20 @@ use crate::{Result, process, wait_for};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// The operator's binary in a profile's folder of the target directory.
+pub fn built(profile: &str) -> PathBuf {
+    let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into());
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .join(target)
+        .join(profile)
+        .join("poolwright")
+}
+
 /// A running operator that works in one namespace.
 pub struct Operator {
     daemon: Option<Daemon>,
+    program: PathBuf,
     kubeconfig: PathBuf,
     namespace: String,
     args: Vec<String>,
@@ -18,8 +29,20 @@ pub struct Operator {
 impl Operator {
     /// Starts the operator that this workspace builds, and waits until its watches have synced.
     pub async fn start(kubeconfig: &Path, namespace: &str, dir: &Path, args: &[&str]) -> Result<Self> {
+        Self::start_program(built("debug"), kubeconfig, namespace, dir, args).await
+    }
+
+    /// Starts another build of the operator.
+    pub async fn start_program(
+        program: PathBuf,
+        kubeconfig: &Path,
+        namespace: &str,
+        dir: &Path,
+        args: &[&str],
+    ) -> Result<Self> {
         let mut operator = Self {
             daemon: None,
+            program,
             kubeconfig: kubeconfig.to_owned(),
             namespace: namespace.to_owned(),
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
@@ -32,19 +55,19 @@ impl Operator {
 
     /// Starts it anew after [`Operator::kill`] or [`Operator::stop`].
     pub async fn start_again(&mut self) -> Result<()> {
-        let program = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("..")
-            .join(std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into()))
-            .join("debug/poolwright");
+        let program = &self.program;
         if !program.exists() {
             return Err(format!("{} is not built: run `make build`", program.display()).into());
         }
-        let mut command = process::mortal(&program);
+        let mut command = process::mortal(program);
         command
             .args(["run", "--namespace", &self.namespace, "--log-format", "text"])
             .args(&self.args)
             .env("KUBECONFIG", &self.kubeconfig)
-            .env("RUST_LOG", "info,poolwright=debug");
+            .env(
+                "RUST_LOG",
+                std::env::var("OPERATOR_LOG").unwrap_or_else(|_| "info,poolwright=debug".into()),
+            );
         self.daemon = Some(Daemon::start("operator", command, &self.log)?);
         self.starts += 1;
         let (log, starts) = (self.log.clone(), self.starts);
@@ -53,6 +76,11 @@ impl Operator {
             text.matches("all watches have synced").count() >= starts
         })
         .await
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Option<u32> {
+        self.daemon.as_ref().map(Daemon::pid)
     }
 
     /// SIGKILL, as the kernel does to a container that is out of memory.

@@ -254,7 +254,7 @@ fn container_trouble(worker: &ContainerStatus) -> Option<Trouble> {
             "the worker was killed for its memory; restarts: {}",
             worker.restart_count
         );
-        return oom.then(|| Trouble {
+        return oom.then_some(Trouble {
             reason: Reason::OutOfMemory,
             message,
         });

@@ -61,7 +61,8 @@ impl Supervisor {
                 match pollers.get(&id) {
                     Some(sender) => {
                         sender.send_if_modified(|wanted| {
-                            let differs = wanted.queues != need.wanted.queues || wanted.stray != need.wanted.stray;
+                            let differs =
+                                wanted.queues != need.wanted.queues || wanted.stray != need.wanted.stray;
                             *wanted = need.wanted;
                             differs
                         });
@@ -85,7 +86,10 @@ impl Supervisor {
             let need = needs.entry(id).or_insert_with(|| Need {
                 namespace,
                 broker: queue.spec.broker.clone(),
-                wanted: Wanted { queues: Vec::new(), stray: true },
+                wanted: Wanted {
+                    queues: Vec::new(),
+                    stray: true,
+                },
             });
             let name = queue.queue_name().to_owned();
             need.wanted.stray &= name != "celery";
@@ -100,7 +104,11 @@ impl Supervisor {
 
     fn start(&self, id: &str, need: Need) -> watch::Sender<Wanted> {
         let (sender, wanted) = watch::channel(need.wanted);
-        let resolver = Resolver { client: self.client.clone(), namespace: need.namespace, broker: need.broker };
+        let resolver = Resolver {
+            client: self.client.clone(),
+            namespace: need.namespace,
+            broker: need.broker,
+        };
         let poller = Poller {
             id: id.to_owned(),
             board: Arc::clone(&self.board),

@@ -47,11 +47,21 @@ impl Conflicts {
             }
         }
         drop(scaled);
-        self.autoscalers.all(Some(&namespace)).iter().find_map(|autoscaler| {
-            let aim = &autoscaler.spec.as_ref()?.scale_target_ref;
-            let hit = targets.iter().find(|(kind, name)| *kind == aim.kind && *name == aim.name)?;
-            Some(words("HorizontalPodAutoscaler", &autoscaler.name_any(), &hit.0, &hit.1))
-        })
+        self.autoscalers
+            .all(Some(&namespace))
+            .iter()
+            .find_map(|autoscaler| {
+                let aim = &autoscaler.spec.as_ref()?.scale_target_ref;
+                let hit = targets
+                    .iter()
+                    .find(|(kind, name)| *kind == aim.kind && *name == aim.name)?;
+                Some(words(
+                    "HorizontalPodAutoscaler",
+                    &autoscaler.name_any(),
+                    &hit.0,
+                    &hit.1,
+                ))
+            })
     }
 
     /// Lists ScaledObjects, where KEDA's definitions are installed. Returns the namespaces in which something
@@ -59,7 +69,11 @@ impl Conflicts {
     ///
     /// # Errors
     /// What the API server answers, but that it knows no ScaledObjects.
-    pub async fn list_scaled_objects(&self, client: &Client, namespaces: &[String]) -> Result<Vec<String>, kube::Error> {
+    pub async fn list_scaled_objects(
+        &self,
+        client: &Client,
+        namespaces: &[String],
+    ) -> Result<Vec<String>, kube::Error> {
         let resource = ApiResource {
             group: "keda.sh".to_owned(),
             version: "v1alpha1".to_owned(),
@@ -71,7 +85,10 @@ impl Conflicts {
         let scopes: Vec<Api<DynamicObject>> = if namespaces.is_empty() {
             vec![Api::all_with(client.clone(), &resource)]
         } else {
-            namespaces.iter().map(|one| Api::namespaced_with(client.clone(), one, &resource)).collect()
+            namespaces
+                .iter()
+                .map(|one| Api::namespaced_with(client.clone(), one, &resource))
+                .collect()
         };
         for scope in scopes {
             let list = match scope.list(&ListParams::default()).await {
@@ -79,21 +96,45 @@ impl Conflicts {
                 other => other?,
             };
             for object in list {
-                let text = |path: &str| object.data.pointer(path).and_then(|value| value.as_str()).map(str::to_owned);
-                let Some(name) = text("/spec/scaleTargetRef/name") else { continue };
+                let text = |path: &str| {
+                    object
+                        .data
+                        .pointer(path)
+                        .and_then(|value| value.as_str())
+                        .map(str::to_owned)
+                };
+                let Some(name) = text("/spec/scaleTargetRef/name") else {
+                    continue;
+                };
                 let kind = text("/spec/scaleTargetRef/kind").unwrap_or_else(|| "Deployment".to_owned());
-                found.insert((object.namespace().unwrap_or_default(), (kind, name)), object.name_any());
+                found.insert(
+                    (object.namespace().unwrap_or_default(), (kind, name)),
+                    object.name_any(),
+                );
             }
         }
         let mut known = self.scaled_objects.lock().unwrap_or_else(PoisonError::into_inner);
-        let differs = |(key, who): &(&(String, Target), &String), other: &BTreeMap<_, String>| other.get(*key) != Some(*who);
-        let mut changed: Vec<String> = known.iter().filter(|entry| differs(entry, &found)).map(|(key, _)| key.0.clone()).collect();
-        changed.extend(found.iter().filter(|entry| differs(entry, &known)).map(|(key, _)| key.0.clone()));
+        let differs = |(key, who): &(&(String, Target), &String), other: &BTreeMap<_, String>| {
+            other.get(*key) != Some(*who)
+        };
+        let mut changed: Vec<String> = known
+            .iter()
+            .filter(|entry| differs(entry, &found))
+            .map(|(key, _)| key.0.clone())
+            .collect();
+        changed.extend(
+            found
+                .iter()
+                .filter(|entry| differs(entry, &known))
+                .map(|(key, _)| key.0.clone()),
+        );
         *known = found;
         Ok(changed)
     }
 }
 
 fn words(scaler: &str, who: &str, kind: &str, name: &str) -> String {
-    format!("{scaler} {who:?} scales {kind} {name:?}, which Poolwright scales: delete it, or the WorkerPool; until then nothing is scaled")
+    format!(
+        "{scaler} {who:?} scales {kind} {name:?}, which Poolwright scales: delete it, or the WorkerPool; until then nothing is scaled"
+    )
 }

@@ -44,7 +44,11 @@ pub struct Latest {
 impl Latest {
     /// The newest decision for one WorkerPool.
     pub fn of(&self, group: &Group) -> Option<Decided> {
-        self.pools.lock().unwrap_or_else(PoisonError::into_inner).get(group).cloned()
+        self.pools
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(group)
+            .cloned()
     }
 
     /// What the newest cycle saw of every queue, by broker id and name.
@@ -87,26 +91,47 @@ impl Driver {
             wall: self.clock.wall(),
             brokers: self.board.views(),
             pools: states.iter().filter_map(|state| state.input.clone()).collect(),
-            own_nodes: self.world.pods.all(None).iter().filter_map(|pod| Some(format!("celery@{}", pod.metadata.name.as_ref()?))).collect(),
+            own_nodes: self
+                .world
+                .pods
+                .all(None)
+                .iter()
+                .filter_map(|pod| Some(format!("celery@{}", pod.metadata.name.as_ref()?)))
+                .collect(),
         };
         let mut result = cycle(&snapshot, memory);
         *self.latest.queues.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(result.queues);
         let mut asks: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         let mut decided = BTreeMap::new();
         for state in &states {
-            let decision = state.input.as_ref().and_then(|input| result.decisions.remove(&input.key)).map(Arc::new);
+            let decision = state
+                .input
+                .as_ref()
+                .and_then(|input| result.decisions.remove(&input.key))
+                .map(Arc::new);
             if let (Some(input), Some(decision)) = (&state.input, &decision) {
-                asks.entry(&input.broker).or_default().extend(decision.ask.iter().cloned());
+                asks.entry(&input.broker)
+                    .or_default()
+                    .extend(decision.ask.iter().cloned());
             }
             let group = group(state);
-            decided.insert(group, Decided { state: Arc::clone(state), decision });
+            decided.insert(
+                group,
+                Decided {
+                    state: Arc::clone(state),
+                    decision,
+                },
+            );
         }
         for (broker, nodes) in asks.into_iter().filter(|(_, nodes)| !nodes.is_empty()) {
             self.board.ask(broker, nodes);
         }
         let mut pools = self.latest.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        let woken: Vec<Group> =
-            decided.iter().filter(|(group, new)| concerns(group, new, pools.get(*group), &changed)).map(|(group, _)| group.clone()).collect();
+        let woken: Vec<Group> = decided
+            .iter()
+            .filter(|(group, new)| concerns(group, new, pools.get(*group), &changed))
+            .map(|(group, _)| group.clone())
+            .collect();
         *pools = decided;
         drop(pools);
         for group in woken {
@@ -116,7 +141,10 @@ impl Driver {
 }
 
 fn group(state: &PoolState) -> Group {
-    (state.wp.metadata.namespace.clone().unwrap_or_default(), state.wp.metadata.name.clone().unwrap_or_default())
+    (
+        state.wp.metadata.namespace.clone().unwrap_or_default(),
+        state.wp.metadata.name.clone().unwrap_or_default(),
+    )
 }
 
 /// True if the controller has something to do or to say.
@@ -133,7 +161,8 @@ fn concerns(group: &Group, new: &Decided, old: Option<&Decided>, changed: &BTree
                 || new.allocation != old.allocation
                 || new.victims != old.victims
                 || new.facts.missing != old.facts.missing
-                || (new.facts.busy, new.facts.queued, new.facts.slots) != (old.facts.busy, old.facts.queued, old.facts.slots)
+                || (new.facts.busy, new.facts.queued, new.facts.slots)
+                    != (old.facts.busy, old.facts.queued, old.facts.slots)
                 || new.facts.foreign != old.facts.foreign
                 || new.facts.unreadable != old.facts.unreadable
         }

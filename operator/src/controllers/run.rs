@@ -73,8 +73,21 @@ pub async fn run(
     });
     let (world, board) = (Arc::new(World::default()), Arc::new(Board::default()));
     let queues_changed = Arc::new(Notify::new());
-    watch_all(&mut parts, &client, &options.namespaces, &world, &board, &queues_changed, ready);
-    parts.spawn(find_scaled_objects(client.clone(), options.namespaces.clone(), Arc::clone(&world), Arc::clone(&board)));
+    watch_all(
+        &mut parts,
+        &client,
+        &options.namespaces,
+        &world,
+        &board,
+        &queues_changed,
+        ready,
+    );
+    parts.spawn(find_scaled_objects(
+        client.clone(),
+        options.namespaces.clone(),
+        Arc::clone(&world),
+        Arc::clone(&board),
+    ));
 
     let mut synced = is_ready;
     tokio::pin!(stop);
@@ -83,7 +96,16 @@ pub async fn run(
         _ = synced.wait_for(|ready| *ready) => {}
     }
     tracing::info!("all watches have synced");
-    start(&mut parts, &client, &options, world, board, queues_changed, metrics, clock);
+    start(
+        &mut parts,
+        &client,
+        &options,
+        world,
+        board,
+        queues_changed,
+        metrics,
+        clock,
+    );
     tokio::select! {
         () = &mut stop => Ok(()),
         ended = parts.join_next() => {
@@ -136,14 +158,28 @@ fn start(
         budget,
         clock,
     };
-    let driver = Driver { world, board, latest, wake, clock };
+    let driver = Driver {
+        world,
+        board,
+        latest,
+        wake,
+        clock,
+    };
     spawn(parts, "brokers", supervisor.run());
     spawn(parts, "task queues", queues.run());
-    spawn(parts, "worker pools", worker_pool::Controller::new(Arc::new(context)).run(woken));
+    spawn(
+        parts,
+        "worker pools",
+        worker_pool::Controller::new(Arc::new(context)).run(woken),
+    );
     spawn(parts, "cycle", driver.run());
 }
 
-fn spawn(parts: &mut JoinSet<&'static str>, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
+fn spawn(
+    parts: &mut JoinSet<&'static str>,
+    name: &'static str,
+    part: impl Future<Output = ()> + Send + 'static,
+) {
     parts.spawn(async move {
         part.await;
         name
@@ -159,8 +195,11 @@ fn watch_all(
     queues_changed: &Arc<Notify>,
     ready: watch::Sender<bool>,
 ) {
-    let scopes: Vec<Option<String>> =
-        if namespaces.is_empty() { vec![None] } else { namespaces.iter().cloned().map(Some).collect() };
+    let scopes: Vec<Option<String>> = if namespaces.is_empty() {
+        vec![None]
+    } else {
+        namespaces.iter().cloned().map(Some).collect()
+    };
     let watches = Watches {
         client: client.clone(),
         missing: Arc::new(AtomicUsize::new(6 * scopes.len())),
@@ -171,13 +210,21 @@ fn watch_all(
     for scope in scopes {
         let any = watcher::Config::default;
         let (of, changed) = (Arc::clone(world), Arc::clone(queues_changed));
-        watches.follow(parts, any(), &scope, &world.queues, move |group, before, after| {
-            let generation = |queue: Option<&poolwright_api::v1alpha1::TaskQueue>| queue.and_then(|queue| queue.metadata.generation);
-            if before.is_none() || after.is_none() || generation(before) != generation(after) {
-                of.mark_namespace(&group.0, Some(&group.1));
-                changed.notify_one();
-            }
-        });
+        watches.follow(
+            parts,
+            any(),
+            &scope,
+            &world.queues,
+            move |group, before, after| {
+                let generation = |queue: Option<&poolwright_api::v1alpha1::TaskQueue>| {
+                    queue.and_then(|queue| queue.metadata.generation)
+                };
+                if before.is_none() || after.is_none() || generation(before) != generation(after) {
+                    of.mark_namespace(&group.0, Some(&group.1));
+                    changed.notify_one();
+                }
+            },
+        );
         let of = Arc::clone(world);
         watches.follow(parts, any(), &scope, &world.pools, move |group, before, after| {
             let spec = |wp: Option<&poolwright_api::v1alpha1::WorkerPool>| {
@@ -190,20 +237,36 @@ fn watch_all(
             }
         });
         let of = Arc::clone(world);
-        watches.follow(parts, ours.clone(), &scope, &world.deployments, move |group, _, _| of.mark(group, false));
+        watches.follow(
+            parts,
+            ours.clone(),
+            &scope,
+            &world.deployments,
+            move |group, _, _| of.mark(group, false),
+        );
         let of = Arc::clone(world);
-        watches.follow(parts, ours.clone(), &scope, &world.sets, move |group, _, _| of.mark(group, false));
-        let of = Arc::clone(world);
-        watches.follow(parts, ours.clone(), &scope, &world.pods, move |group, _, _| of.mark(group, false));
-        let of = Arc::clone(world);
-        watches.follow(parts, any(), &scope, &world.conflicts.autoscalers, move |group, before, after| {
-            let target = |one: Option<&k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler>| {
-                one.and_then(|one| Some(one.spec.as_ref()?.scale_target_ref.clone()))
-            };
-            if target(before) != target(after) || after.is_none() {
-                of.mark_namespace(&group.0, None);
-            }
+        watches.follow(parts, ours.clone(), &scope, &world.sets, move |group, _, _| {
+            of.mark(group, false)
         });
+        let of = Arc::clone(world);
+        watches.follow(parts, ours.clone(), &scope, &world.pods, move |group, _, _| {
+            of.mark(group, false)
+        });
+        let of = Arc::clone(world);
+        watches.follow(
+            parts,
+            any(),
+            &scope,
+            &world.conflicts.autoscalers,
+            move |group, before, after| {
+                let target = |one: Option<&k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler>| {
+                    one.and_then(|one| Some(one.spec.as_ref()?.scale_target_ref.clone()))
+                };
+                if target(before) != target(after) || after.is_none() {
+                    of.mark_namespace(&group.0, None);
+                }
+            },
+        );
     }
 }
 
@@ -223,14 +286,24 @@ impl Watches {
         index: &Arc<Index<K>>,
         changed: impl Fn(&Group, Option<&K>, Option<&K>) + Send + Sync + 'static,
     ) where
-        K: Resource<Scope = NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+        K: Resource<Scope = NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug
+            + Send
+            + Sync
+            + 'static,
         K::DynamicType: Default,
     {
         let api: Api<K> = match scope {
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),
             None => Api::all(self.client.clone()),
         };
-        let (missing, ready, board) = (Arc::clone(&self.missing), Arc::clone(&self.ready), Arc::clone(&self.board));
+        let (missing, ready, board) = (
+            Arc::clone(&self.missing),
+            Arc::clone(&self.ready),
+            Arc::clone(&self.board),
+        );
         let first = AtomicUsize::new(1);
         let synced = move || {
             if first.swap(0, Ordering::SeqCst) == 1 && missing.fetch_sub(1, Ordering::SeqCst) == 1 {
@@ -249,7 +322,12 @@ impl Watches {
     }
 }
 
-async fn find_scaled_objects(client: Client, namespaces: Vec<String>, world: Arc<World>, board: Arc<Board>) -> &'static str {
+async fn find_scaled_objects(
+    client: Client,
+    namespaces: Vec<String>,
+    world: Arc<World>,
+    board: Arc<Board>,
+) -> &'static str {
     loop {
         match world.conflicts.list_scaled_objects(&client, &namespaces).await {
             Ok(changed) => {

@@ -71,8 +71,10 @@ impl Controller {
 
     async fn look(&self, past: &mut Past, turn: usize) -> usize {
         let queues = self.world.queues.all(None);
-        let names: BTreeSet<(String, String)> =
-            queues.iter().map(|queue| (queue.namespace().unwrap_or_default(), queue.name_any())).collect();
+        let names: BTreeSet<(String, String)> = queues
+            .iter()
+            .map(|queue| (queue.namespace().unwrap_or_default(), queue.name_any()))
+            .collect();
         for (namespace, name) in past.names.difference(&names) {
             self.metrics.forget_task_queue(namespace, name);
         }
@@ -91,8 +93,19 @@ impl Controller {
             let view = views.get(&id);
             let book = books.get(&id).and_then(|books| books.get(queue.queue_name()));
             self.count(queue, view, book);
-            let rival = first.get(&(id.clone(), queue.queue_name().to_owned())).filter(|name| **name != queue.name_any());
-            if !self.keep(past, queue, view.map(AsRef::as_ref), book, rival.map(String::as_str)).await {
+            let rival = first
+                .get(&(id.clone(), queue.queue_name().to_owned()))
+                .filter(|name| **name != queue.name_any());
+            if !self
+                .keep(
+                    past,
+                    queue,
+                    view.map(AsRef::as_ref),
+                    book,
+                    rival.map(String::as_str),
+                )
+                .await
+            {
                 starved.get_or_insert(at);
             }
             if let Some(view) = view {
@@ -110,7 +123,8 @@ impl Controller {
             reserved: book.map(|book| book.unacked + book.held_not_due),
             sample_age_seconds: age,
         };
-        self.metrics.task_queue(&queue.namespace().unwrap_or_default(), &queue.name_any(), numbers);
+        self.metrics
+            .task_queue(&queue.namespace().unwrap_or_default(), &queue.name_any(), numbers);
     }
 
     /// Writes the status if it differs; false if there was no budget for it.
@@ -129,11 +143,13 @@ impl Controller {
         if new == old {
             return true;
         }
-        let pressing = find(&old.conditions, ConditionType::Ready) != find(&new.conditions, ConditionType::Ready);
+        let pressing =
+            find(&old.conditions, ConditionType::Ready) != find(&new.conditions, ConditionType::Ready);
         if !self.budget.take(self.clock.now()) && !pressing {
             return false;
         }
-        let api: Api<TaskQueue> = Api::namespaced(self.client.clone(), &queue.namespace().unwrap_or_default());
+        let api: Api<TaskQueue> =
+            Api::namespaced(self.client.clone(), &queue.namespace().unwrap_or_default());
         match write(&api, &queue.name_any(), &old, &new).await {
             Ok(_) => {
                 past.written.insert(uid, new);
@@ -168,7 +184,13 @@ impl Controller {
             new.orphaned = Some(wide(book.orphaned));
             new.consumers = Some(narrow(book.consumers));
             new.foreign_consumers = Some(narrow(book.foreign_consumers));
-            let moved = TaskQueueStatus { observed_at: None, ..new.clone() } != TaskQueueStatus { observed_at: None, ..old.clone() };
+            let moved = TaskQueueStatus {
+                observed_at: None,
+                ..new.clone()
+            } != TaskQueueStatus {
+                observed_at: None,
+                ..old.clone()
+            };
             if moved || new.observed_at.is_none() {
                 new.observed_at = Some(Time(whole_seconds(wall)));
             }
@@ -177,8 +199,18 @@ impl Controller {
         let stalled = matches!(reason, Reason::Conflict | Reason::InvalidSpec);
         let reconciling = status.is_none();
         for (type_, status, reason, message) in [
-            (ConditionType::Reconciling, Some(reconciling), Reason::Progressing, String::new()),
-            (ConditionType::Stalled, Some(stalled), if stalled { reason } else { Reason::AsDesired }, String::new()),
+            (
+                ConditionType::Reconciling,
+                Some(reconciling),
+                Reason::Progressing,
+                String::new(),
+            ),
+            (
+                ConditionType::Stalled,
+                Some(stalled),
+                if stalled { reason } else { Reason::AsDesired },
+                String::new(),
+            ),
             (ConditionType::Ready, status, reason, message),
         ] {
             let one = condition(type_, status, reason, message, queue.metadata.generation);
@@ -196,7 +228,15 @@ impl Controller {
                 "{} messages wait in the queue \"celery\" of {}, which no TaskQueue names and nobody consumes: tasks without a route go there",
                 view.stray, view.address
             );
-            self.events.send(&queue.object_ref(&()), true, Reason::QueueUnknown.as_str(), "Observe", &note).await;
+            self.events
+                .send(
+                    &queue.object_ref(&()),
+                    true,
+                    Reason::QueueUnknown.as_str(),
+                    "Observe",
+                    &note,
+                )
+                .await;
         }
     }
 }
@@ -208,18 +248,28 @@ fn first_of_each(queues: &[Arc<TaskQueue>]) -> BTreeMap<(String, String), String
     let mut first = BTreeMap::new();
     for queue in sorted {
         let id = BrokerKey::new(&queue.namespace().unwrap_or_default(), &queue.spec.broker).id();
-        first.entry((id, queue.queue_name().to_owned())).or_insert_with(|| queue.name_any());
+        first
+            .entry((id, queue.queue_name().to_owned()))
+            .or_insert_with(|| queue.name_any());
     }
     first
 }
 
-fn summary(queue: &TaskQueue, book: Option<&QueueLedger>, rival: Option<&str>) -> (Option<bool>, Reason, String) {
+fn summary(
+    queue: &TaskQueue,
+    book: Option<&QueueLedger>,
+    rival: Option<&str>,
+) -> (Option<bool>, Reason, String) {
     if let Some(rival) = rival {
         let name = queue.queue_name();
-        let message = format!("TaskQueue {rival:?} already names the queue {name:?} of this broker: delete one of the two");
+        let message = format!(
+            "TaskQueue {rival:?} already names the queue {name:?} of this broker: delete one of the two"
+        );
         return (Some(false), Reason::Conflict, message);
     }
-    let Some(book) = book else { return (None, Reason::Progressing, "not read yet".to_owned()) };
+    let Some(book) = book else {
+        return (None, Reason::Progressing, "not read yet".to_owned());
+    };
     if let Some(fault) = &book.fault {
         let message = format!("{} (since {:.0})", fault.message, fault.since_wall);
         return (Some(false), reason_of(fault.kind), message);
@@ -234,6 +284,10 @@ fn summary(queue: &TaskQueue, book: Option<&QueueLedger>, rival: Option<&str>) -
             format!("{count} consumers are not ours: {}", names.join(", "))
         }
     };
-    let reason = if book.foreign_consumers > 0 { Reason::ForeignConsumers } else { Reason::AsDesired };
+    let reason = if book.foreign_consumers > 0 {
+        Reason::ForeignConsumers
+    } else {
+        Reason::AsDesired
+    };
     (Some(true), reason, message)
 }

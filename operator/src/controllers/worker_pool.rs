@@ -103,7 +103,9 @@ impl Controller {
         let mut rounds: JoinSet<Outcome> = JoinSet::new();
         loop {
             while self.running.len() < CONCURRENCY {
-                let Some(group) = self.pending.pop_first() else { break };
+                let Some(group) = self.pending.pop_first() else {
+                    break;
+                };
                 self.running.insert(group.clone(), false);
                 let (context, pasts) = (Arc::clone(&self.context), Arc::clone(&self.pasts));
                 rounds.spawn(async move {
@@ -171,7 +173,10 @@ async fn round(
     pasts: &Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<Past>>>>,
     group: &Group,
 ) -> Result<Option<Duration>, Failure> {
-    let (Some(decided), Some(wp)) = (context.latest.of(group), context.world.pools.get(&group.0, &group.1)) else {
+    let (Some(decided), Some(wp)) = (
+        context.latest.of(group),
+        context.world.pools.get(&group.0, &group.1),
+    ) else {
         context.metrics.forget_worker_pool(&group.0, &group.1);
         return Ok(None);
     };
@@ -182,7 +187,13 @@ async fn round(
         let alive: BTreeSet<String> = if pasts.contains_key(&uid) {
             BTreeSet::new()
         } else {
-            context.world.pools.all(None).iter().filter_map(|wp| wp.uid()).collect()
+            context
+                .world
+                .pools
+                .all(None)
+                .iter()
+                .filter_map(|wp| wp.uid())
+                .collect()
         };
         if !alive.is_empty() {
             pasts.retain(|uid, _| alive.contains(uid));
@@ -202,29 +213,70 @@ async fn round(
 /// Two plans that would write the same; when an annotation was thought of does not matter.
 fn same(left: &[Step], right: &[Step]) -> bool {
     let alike = |pair: (&Step, &Step)| match pair {
-        (Step::Annotate { deployment: a, key: b, .. }, Step::Annotate { deployment: c, key: d, .. }) => (a, b) == (c, d),
+        (
+            Step::Annotate {
+                deployment: a,
+                key: b,
+                ..
+            },
+            Step::Annotate {
+                deployment: c,
+                key: d,
+                ..
+            },
+        ) => (a, b) == (c, d),
         (left, right) => left == right,
     };
     left.len() == right.len() && left.iter().zip(right).all(alike)
 }
 
-async fn carry_out(context: &Context, decided: &Decided, past: &mut Past, group: &Group) -> Result<(), Failure> {
+async fn carry_out(
+    context: &Context,
+    decided: &Decided,
+    past: &mut Past,
+    group: &Group,
+) -> Result<(), Failure> {
     let state = &decided.state;
-    let (Ok(spec), Some(input), Some(decision)) = (&state.spec, &state.input, &decided.decision) else { return Ok(()) };
+    let (Ok(spec), Some(input), Some(decision)) = (&state.spec, &state.input, &decided.decision) else {
+        return Ok(());
+    };
     let applied = |uid: &str| past.applied.get(uid).copied();
-    let steps = plan(&state.wp, &spec.rendered, input, &state.objects, decision, applied, context.clock.wall());
+    let steps = plan(
+        &state.wp,
+        &spec.rendered,
+        input,
+        &state.objects,
+        decision,
+        applied,
+        context.clock.wall(),
+    );
     if steps.is_empty() {
         past.refused = None;
         return Ok(());
     }
     let now = context.clock.now();
-    if past.plan.as_ref().is_some_and(|(last, at)| same(last, &steps) && now.since(*at) < EFFECT) {
+    if past
+        .plan
+        .as_ref()
+        .is_some_and(|(last, at)| same(last, &steps) && now.since(*at) < EFFECT)
+    {
         return Ok(());
     }
     let executor = Executor::new(&context.client, &group.0);
     for step in &steps {
-        if let Step::Scale { deployment, from, to, .. } = step {
-            tracing::info!(namespace = group.0, worker_pool = group.1, deployment, from, to, "{}", decision.text);
+        if let Step::Scale {
+            deployment, from, to, ..
+        } = step
+        {
+            tracing::info!(
+                namespace = group.0,
+                worker_pool = group.1,
+                deployment,
+                from,
+                to,
+                "{}",
+                decision.text
+            );
         }
         match executor.run(step).await {
             Ok(Some(deployment)) => {
@@ -297,7 +349,9 @@ async fn report(
 }
 
 fn count(context: &Context, decided: &Decided, group: &Group) {
-    let (Some(decision), Some(input)) = (&decided.decision, &decided.state.input) else { return };
+    let (Some(decision), Some(input)) = (&decided.decision, &decided.state.input) else {
+        return;
+    };
     let ready = input.consuming().filter(|pod| pod.ready).count() as u64;
     let numbers = WorkerPoolNumbers {
         desired: u64::from(decision.to),
@@ -309,23 +363,43 @@ fn count(context: &Context, decided: &Decided, group: &Group) {
 }
 
 /// Events on transitions only: a new decision that changes something, and a summary that turns or changes reason.
-async fn tell(context: &Context, wp: &WorkerPool, old: &WorkerPoolStatus, new: &WorkerPoolStatus, group: &Group) {
+async fn tell(
+    context: &Context,
+    wp: &WorkerPool,
+    old: &WorkerPoolStatus,
+    new: &WorkerPoolStatus,
+    group: &Group,
+) {
     let about: ObjectReference = wp.object_ref(&());
-    if let Some(decision) = new.last_decision.as_ref().filter(|decision| old.last_decision.as_ref() != Some(*decision)) {
+    if let Some(decision) = new
+        .last_decision
+        .as_ref()
+        .filter(|decision| old.last_decision.as_ref() != Some(*decision))
+    {
         context.metrics.decision(&group.0, &group.1, &decision.reason);
         let quiet = decision.reason == Reason::AsDesired.as_str() && decision.from == decision.to;
         if !quiet {
-            let warning = !matches!(decision.reason.as_str(), "ScaledUp" | "ScaledDown" | "AsDesired" | "ManualHold");
-            context.events.send(&about, warning, &decision.reason, "Scale", &decision.text).await;
+            let warning = !matches!(
+                decision.reason.as_str(),
+                "ScaledUp" | "ScaledDown" | "AsDesired" | "ManualHold"
+            );
+            context
+                .events
+                .send(&about, warning, &decision.reason, "Scale", &decision.text)
+                .await;
         }
     }
     for type_ in [ConditionType::Ready, ConditionType::ConfigurationAdvised] {
         let (before, after) = (find(&old.conditions, type_), find(&new.conditions, type_));
         let Some(after) = after else { continue };
-        let moved = before.is_none_or(|before| (&before.status, &before.reason) != (&after.status, &after.reason));
+        let moved =
+            before.is_none_or(|before| (&before.status, &before.reason) != (&after.status, &after.reason));
         let bad = (type_ == ConditionType::Ready) == (after.status == "False") && after.status != "Unknown";
         if moved && bad && after.reason != Reason::Progressing.as_str() {
-            context.events.send(&about, true, &after.reason, "Observe", &after.message).await;
+            context
+                .events
+                .send(&about, true, &after.reason, "Observe", &after.message)
+                .await;
         }
     }
 }

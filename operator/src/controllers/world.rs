@@ -83,7 +83,14 @@ fn owner_name<K: Resource>(object: &K) -> Option<String> {
 
 /// Deployments do not carry our label themselves: their selector does.
 fn selected(deployment: &Deployment) -> Option<String> {
-    deployment.spec.as_ref()?.selector.match_labels.as_ref()?.get(LABEL_WORKER_POOL).cloned()
+    deployment
+        .spec
+        .as_ref()?
+        .selector
+        .match_labels
+        .as_ref()?
+        .get(LABEL_WORKER_POOL)
+        .cloned()
 }
 
 impl Default for World {
@@ -130,7 +137,11 @@ impl World {
                 built.runs.remove(group);
                 continue;
             };
-            let known = built.states.get(group).filter(|_| !spec).and_then(|state| state.spec.clone().ok());
+            let known = built
+                .states
+                .get(group)
+                .filter(|_| !spec)
+                .and_then(|state| state.spec.clone().ok());
             let spec = known.map_or_else(|| self.read_spec(&wp), Ok);
             let mut runs = built.runs.remove(group).unwrap_or_default();
             let state = self.state(wp, spec, group, &mut runs, now);
@@ -152,15 +163,26 @@ impl World {
 
     fn read_spec(&self, wp: &Arc<WorkerPool>) -> Result<Arc<Spec>, Invalid> {
         let namespace = wp.namespace().unwrap_or_default();
-        let named = wp.spec.queues.iter().filter_map(|reference| self.queues.get(&namespace, &reference.name));
-        let queues: BTreeMap<String, TaskQueue> = named.map(|queue| (queue.name_any(), (*queue).clone())).collect();
+        let named = wp
+            .spec
+            .queues
+            .iter()
+            .filter_map(|reference| self.queues.get(&namespace, &reference.name));
+        let queues: BTreeMap<String, TaskQueue> =
+            named.map(|queue| (queue.name_any(), (*queue).clone())).collect();
         let pool = validate(wp, &queues)?;
         let others: Vec<Neighbour> = self
             .pools
             .all(Some(&namespace))
             .iter()
             .filter(|other| other.metadata.name != wp.metadata.name)
-            .filter(|other| other.spec.queues.iter().any(|queue| queues.contains_key(&queue.name)))
+            .filter(|other| {
+                other
+                    .spec
+                    .queues
+                    .iter()
+                    .any(|queue| queues.contains_key(&queue.name))
+            })
             .map(|other| Neighbour {
                 name: other.name_any(),
                 class: other.spec.class,
@@ -188,12 +210,29 @@ impl World {
             sets: self.sets.group(&group.0, &group.1),
             pods: self.pods.group(&group.0, &group.1),
         };
-        let uids: BTreeSet<&str> = objects.pods.iter().filter_map(|pod| pod.metadata.uid.as_deref()).collect();
+        let uids: BTreeSet<&str> = objects
+            .pods
+            .iter()
+            .filter_map(|pod| pod.metadata.uid.as_deref())
+            .collect();
         runs.retain(|uid, _| uids.contains(uid.as_str()));
         let input = spec.as_ref().ok().map(|spec| {
             let conflict = self.conflicts.of(&wp, &objects);
-            Arc::new(pool_input(&wp, &spec.pool, &spec.revision, &objects, conflict, runs, now))
+            Arc::new(pool_input(
+                &wp,
+                &spec.pool,
+                &spec.revision,
+                &objects,
+                conflict,
+                runs,
+                now,
+            ))
         });
-        PoolState { wp, spec, objects, input }
+        PoolState {
+            wp,
+            spec,
+            objects,
+            input,
+        }
     }
 }

@@ -18,14 +18,23 @@ impl Events {
     /// One for the whole process: it joins repeats.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        let reporter = Reporter { controller: COMPONENT.to_owned(), instance: std::env::var("POD_NAME").ok() };
-        Self { recorder: Recorder::new(client, reporter) }
+        let reporter = Reporter {
+            controller: COMPONENT.to_owned(),
+            instance: std::env::var("POD_NAME").ok(),
+        };
+        Self {
+            recorder: Recorder::new(client, reporter),
+        }
     }
 
     /// Tells of `about`; a failure is logged and forgotten, because the same words stand in the status.
     pub async fn send(&self, about: &ObjectReference, warning: bool, reason: &str, action: &str, note: &str) {
         let event = Event {
-            type_: if warning { EventType::Warning } else { EventType::Normal },
+            type_: if warning {
+                EventType::Warning
+            } else {
+                EventType::Normal
+            },
             reason: reason.to_owned(),
             note: Some(bounded(note, NOTE_MAX)),
             action: action.to_owned(),

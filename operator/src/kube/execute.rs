@@ -34,13 +34,22 @@ pub enum Failure {
 }
 
 fn classify(error: kube::Error) -> Failure {
-    let kube::Error::Api(status) = &error else { return Failure::Kube(error) };
+    let kube::Error::Api(status) = &error else {
+        return Failure::Kube(error);
+    };
     match status.code {
         404 | 409 => Failure::Moved,
         403 | 422 => {
             let quota = status.message.contains("exceeded quota");
-            let reason = if quota { Reason::QuotaExceeded } else { Reason::AdmissionDenied };
-            Failure::Refused(Trouble { reason, message: bounded(&status.message, 400) })
+            let reason = if quota {
+                Reason::QuotaExceeded
+            } else {
+                Reason::AdmissionDenied
+            };
+            Failure::Refused(Trouble {
+                reason,
+                message: bounded(&status.message, 400),
+            })
         }
         _ => Failure::Kube(error),
     }
@@ -72,11 +81,23 @@ impl Executor {
             Step::Apply(deployment) => {
                 let name = deployment.metadata.name.as_deref().unwrap_or_default();
                 let params = PatchParams::apply(FIELD_MANAGER).force();
-                self.deployments.patch(name, &params, &Patch::Apply(deployment)).await.map(Some).map_err(classify)
+                self.deployments
+                    .patch(name, &params, &Patch::Apply(deployment))
+                    .await
+                    .map(Some)
+                    .map_err(classify)
             }
-            Step::Annotate { deployment, key, value } => {
+            Step::Annotate {
+                deployment,
+                key,
+                value,
+            } => {
                 let patch = json!({"metadata": {"annotations": {*key: value}}});
-                self.deployments.patch(deployment, &params(), &Patch::Merge(patch)).await.map(Some).map_err(classify)
+                self.deployments
+                    .patch(deployment, &params(), &Patch::Merge(patch))
+                    .await
+                    .map(Some)
+                    .map_err(classify)
             }
             Step::Mark { pod, key, cost } => {
                 let patch = json!({"metadata": {"annotations": {*key: cost}}});
@@ -85,20 +106,39 @@ impl Executor {
                     other => other.map(|_| None).map_err(classify),
                 }
             }
-            Step::Scale { deployment, from, to, resource_version } => {
-                self.scale(deployment, *from, *to, resource_version).await.map(|()| None)
-            }
+            Step::Scale {
+                deployment,
+                from,
+                to,
+                resource_version,
+            } => self
+                .scale(deployment, *from, *to, resource_version)
+                .await
+                .map(|()| None),
             Step::Delete { deployment, uid } => {
                 let mut params = DeleteParams::background();
-                params.preconditions = Some(Preconditions { uid: Some(uid.clone()), resource_version: None });
-                self.deployments.delete(deployment, &params).await.map(|_| None).map_err(classify)
+                params.preconditions = Some(Preconditions {
+                    uid: Some(uid.clone()),
+                    resource_version: None,
+                });
+                self.deployments
+                    .delete(deployment, &params)
+                    .await
+                    .map(|_| None)
+                    .map_err(classify)
             }
         }
     }
 
     async fn create(&self, deployment: &Deployment) -> Result<Deployment, Failure> {
-        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        self.deployments.create(&params, deployment).await.map_err(classify)
+        let params = PostParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PostParams::default()
+        };
+        self.deployments
+            .create(&params, deployment)
+            .await
+            .map_err(classify)
     }
 
     async fn scale(&self, name: &str, from: u32, to: u32, resource_version: &str) -> Result<(), Failure> {
@@ -126,14 +166,25 @@ impl Executor {
                 resource_version: Some(version.to_owned()),
                 ..ObjectMeta::default()
             },
-            spec: Some(ScaleSpec { replicas: i32::try_from(to).ok() }),
+            spec: Some(ScaleSpec {
+                replicas: i32::try_from(to).ok(),
+            }),
             status: None,
         };
-        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        self.deployments.replace_scale(name, &params, &scale).await.map(|_| ())
+        let params = PostParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PostParams::default()
+        };
+        self.deployments
+            .replace_scale(name, &params, &scale)
+            .await
+            .map(|_| ())
     }
 }
 
 fn params() -> PatchParams {
-    PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }
+    PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    }
 }

@@ -26,7 +26,10 @@ pub struct Index<K> {
 impl<K: Resource> Index<K> {
     /// An empty index whose objects are grouped by `group`; objects without a group are ignored.
     pub fn new(group: fn(&K) -> Option<String>) -> Self {
-        Self { objects: Mutex::default(), group }
+        Self {
+            objects: Mutex::default(),
+            group,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Objects<K>> {
@@ -36,31 +39,48 @@ impl<K: Resource> Index<K> {
     /// The objects of one group, in name order.
     pub fn group(&self, namespace: &str, group: &str) -> Vec<Arc<K>> {
         let key = (namespace.to_owned(), group.to_owned());
-        self.lock().get(&key).map(|objects| objects.values().cloned().collect()).unwrap_or_default()
+        self.lock()
+            .get(&key)
+            .map(|objects| objects.values().cloned().collect())
+            .unwrap_or_default()
     }
 
     /// The object of this name in the group of the same name.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
-        self.lock().get(&(namespace.to_owned(), name.to_owned()))?.get(name).cloned()
+        self.lock()
+            .get(&(namespace.to_owned(), name.to_owned()))?
+            .get(name)
+            .cloned()
     }
 
     /// All objects of a namespace, or of all.
     pub fn all(&self, namespace: Option<&str>) -> Vec<Arc<K>> {
         let objects = self.lock();
         let wanted = |key: &Group| namespace.is_none_or(|namespace| key.0 == namespace);
-        objects.iter().filter(|(key, _)| wanted(key)).flat_map(|(_, group)| group.values().cloned()).collect()
+        objects
+            .iter()
+            .filter(|(key, _)| wanted(key))
+            .flat_map(|(_, group)| group.values().cloned())
+            .collect()
     }
 
     fn key(&self, object: &K) -> Option<(Group, String)> {
         let meta = object.meta();
         let group = (self.group)(object)?;
-        Some(((meta.namespace.clone().unwrap_or_default(), group), meta.name.clone().unwrap_or_default()))
+        Some((
+            (meta.namespace.clone().unwrap_or_default(), group),
+            meta.name.clone().unwrap_or_default(),
+        ))
     }
 
     /// Stores an object and returns what stood there before.
     fn insert(&self, object: K) -> Option<(Group, Option<Arc<K>>)> {
         let (group, name) = self.key(&object)?;
-        let before = self.lock().entry(group.clone()).or_default().insert(name, Arc::new(object));
+        let before = self
+            .lock()
+            .entry(group.clone())
+            .or_default()
+            .insert(name, Arc::new(object));
         Some((group, before))
     }
 

@@ -46,7 +46,11 @@ impl Resolver {
         };
         let options = BrokerOptions {
             key_prefix: redis.key_prefix.unwrap_or_default(),
-            priority_steps: redis.priority_steps.iter().filter_map(|step| u8::try_from(*step).ok()).collect(),
+            priority_steps: redis
+                .priority_steps
+                .iter()
+                .filter_map(|step| u8::try_from(*step).ok())
+                .collect(),
             sentinel_master: redis.sentinel_master,
             management_url,
             metrics_url: rabbitmq.metrics_url.map(Secret::new),
@@ -58,13 +62,21 @@ impl Resolver {
     }
 
     async fn tls(&self) -> Result<Option<Tls>, SignalError> {
-        let Some(tls) = &self.broker.tls else { return Ok(None) };
-        let mut found = Tls { insecure_skip_verify: tls.insecure_skip_verify, ..Tls::default() };
+        let Some(tls) = &self.broker.tls else {
+            return Ok(None);
+        };
+        let mut found = Tls {
+            insecure_skip_verify: tls.insecure_skip_verify,
+            ..Tls::default()
+        };
         if let Some(reference) = &tls.ca_secret_ref {
             found.ca_pem = Some(self.text(reference).await?);
         }
         if let Some(reference) = &tls.client_cert_secret_ref {
-            let key = |key: &str| SecretKeyRef { name: reference.name.clone(), key: key.to_owned() };
+            let key = |key: &str| SecretKeyRef {
+                name: reference.name.clone(),
+                key: key.to_owned(),
+            };
             found.client_cert_pem = Some(self.text(&key("tls.crt")).await?);
             found.client_key_pem = Some(Secret::new(self.text(&key("tls.key")).await?));
         }
@@ -76,11 +88,18 @@ impl Resolver {
         let (name, key, namespace) = (&reference.name, &reference.key, &self.namespace);
         let missing = |message: String| SignalError::new(FaultKind::SecretMissing, message);
         let secret = secrets.get_opt(name).await.map_err(|error| match error {
-            kube::Error::Api(status) if status.code == 403 => SignalError::new(FaultKind::SecretForbidden, forbidden(name, namespace)),
-            _ => SignalError::new(FaultKind::Unreachable, format!("Secret {name:?} could not be read from the API server")),
+            kube::Error::Api(status) if status.code == 403 => {
+                SignalError::new(FaultKind::SecretForbidden, forbidden(name, namespace))
+            }
+            _ => SignalError::new(
+                FaultKind::Unreachable,
+                format!("Secret {name:?} could not be read from the API server"),
+            ),
         })?;
         let Some(secret) = secret else {
-            return Err(missing(format!("Secret {name:?} does not exist in namespace {namespace:?}")));
+            return Err(missing(format!(
+                "Secret {name:?} does not exist in namespace {namespace:?}"
+            )));
         };
         let Some(bytes) = secret.data.and_then(|mut data| data.remove(key)) else {
             return Err(missing(format!("Secret {name:?} has no key {key:?}")));

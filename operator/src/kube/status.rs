@@ -19,7 +19,9 @@ pub fn difference(old: &Value, new: &Value) -> Option<Value> {
     if old == new {
         return None;
     }
-    let (Value::Object(old), Value::Object(new)) = (old, new) else { return Some(new.clone()) };
+    let (Value::Object(old), Value::Object(new)) = (old, new) else {
+        return Some(new.clone());
+    };
     let mut patch = Map::new();
     for key in old.keys().filter(|key| !new.contains_key(*key)) {
         patch.insert(key.clone(), Value::Null);
@@ -42,9 +44,15 @@ where
     S: Serialize,
 {
     let value = |status: &S| serde_json::to_value(status).map_err(kube::Error::SerdeError);
-    let Some(patch) = difference(&value(old)?, &value(new)?) else { return Ok(false) };
-    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    api.patch_status(name, &params, &Patch::Merge(json!({ "status": patch }))).await?;
+    let Some(patch) = difference(&value(old)?, &value(new)?) else {
+        return Ok(false);
+    };
+    let params = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    api.patch_status(name, &params, &Patch::Merge(json!({ "status": patch })))
+        .await?;
     Ok(true)
 }
 
@@ -59,7 +67,10 @@ impl Budget {
     #[must_use]
     pub fn new(per_second: u32) -> Self {
         let per_second = f64::from(per_second.max(1));
-        Self { per_second, state: Mutex::new((per_second, Moment::default())) }
+        Self {
+            per_second,
+            state: Mutex::new((per_second, Moment::default())),
+        }
     }
 
     /// Takes one write out of the budget, if there is one.
@@ -83,7 +94,10 @@ mod tests {
     fn a_patch_removes_what_is_gone() {
         let old = json!({"a": 1, "limits": [1], "inner": {"x": 1, "y": 2}});
         let new = json!({"a": 1, "inner": {"x": 3}});
-        assert_eq!(difference(&old, &new), Some(json!({"limits": null, "inner": {"x": 3, "y": null}})));
+        assert_eq!(
+            difference(&old, &new),
+            Some(json!({"limits": null, "inner": {"x": 3, "y": null}}))
+        );
         assert_eq!(difference(&new, &new), None);
     }
 

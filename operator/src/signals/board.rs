@@ -37,7 +37,10 @@ impl Board {
 
     /// Registers the broker's line for questions to its workers.
     pub fn register(&self, broker: &str, asks: mpsc::Sender<Vec<String>>) {
-        self.asks.lock().unwrap_or_else(PoisonError::into_inner).insert(broker.to_owned(), asks);
+        self.asks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(broker.to_owned(), asks);
     }
 
     /// Notes the open connections of one broker; returns those of all.
@@ -53,14 +56,25 @@ impl Board {
 
     /// Forgets a broker that no TaskQueue names any more.
     pub fn forget(&self, broker: &str) {
-        self.views.lock().unwrap_or_else(PoisonError::into_inner).remove(broker);
-        self.asks.lock().unwrap_or_else(PoisonError::into_inner).remove(broker);
+        self.views
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(broker);
+        self.asks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(broker);
         self.changed.notify_one();
     }
 
     /// Asks these workers soon. A full line drops the request: the next cycle repeats it.
     pub fn ask(&self, broker: &str, nodes: Vec<String>) {
-        let line = self.asks.lock().unwrap_or_else(PoisonError::into_inner).get(broker).cloned();
+        let line = self
+            .asks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(broker)
+            .cloned();
         if let Some(line) = line {
             let _ = line.try_send(nodes);
         }

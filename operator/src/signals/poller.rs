@@ -100,7 +100,8 @@ impl Poller {
                 }
                 Err(error) => self.fail(&mut view, &error),
             }
-            self.metrics.broker_connections(self.board.connections(&self.id, 0));
+            self.metrics
+                .broker_connections(self.board.connections(&self.id, 0));
             let jitter = Duration::from_secs_f64(wait.as_secs_f64() * 0.25 * fastrand::f64());
             sleep((wait + jitter).min(BACK_OFF.1)).await;
             wait = (wait * 2).min(BACK_OFF.1);
@@ -117,7 +118,13 @@ impl Poller {
     async fn connect(&self, config: BrokerConfig) -> Result<Session, SignalError> {
         let source = within("connecting", (self.connect)(config.clone())).await?;
         let beats = within("subscribing to heartbeats", source.heartbeats()).await?;
-        Ok(Session { source, config, beats, since: self.clock.now(), asking: None })
+        Ok(Session {
+            source,
+            config,
+            beats,
+            since: self.clock.now(),
+            asking: None,
+        })
     }
 
     /// Polls and listens until something fails (`Some`) or the broker is no longer wanted (`None`).
@@ -202,7 +209,10 @@ impl Poller {
     fn take_counts(&self, view: &mut BrokerView, polled: Polled, now: Moment) {
         let wall = self.clock.wall();
         let consumed = view.workers.values().any(|worker| {
-            worker.answer.as_ref().is_some_and(|answer| answer.value.queues.contains("celery"))
+            worker
+                .answer
+                .as_ref()
+                .is_some_and(|answer| answer.value.queues.contains("celery"))
         });
         view.stray = if consumed { 0 } else { polled.stray };
         for (name, counts) in polled.queues {
@@ -219,7 +229,12 @@ impl Poller {
         }
     }
 
-    fn next_question(&self, session: &Session, view: &mut BrokerView, requested: &mut BTreeSet<String>) -> Option<Asking> {
+    fn next_question(
+        &self,
+        session: &Session,
+        view: &mut BrokerView,
+        requested: &mut BTreeSet<String>,
+    ) -> Option<Asking> {
         let nodes = roster::to_ask(view, requested, self.clock.now());
         if nodes.is_empty() {
             return None;
@@ -236,7 +251,9 @@ impl Poller {
 
     /// A new session if the Secrets have changed and the new address works; the old one serves until then.
     async fn renewed(&self, current: &BrokerConfig) -> Option<Session> {
-        let config = within("reading the broker's Secret", self.resolver.resolve()).await.ok()?;
+        let config = within("reading the broker's Secret", self.resolver.resolve())
+            .await
+            .ok()?;
         if config == *current {
             return None;
         }
@@ -272,6 +289,9 @@ fn late(doing: &str) -> SignalError {
     SignalError::new(FaultKind::Unreachable, message)
 }
 
-async fn within<T>(doing: &str, work: impl Future<Output = Result<T, SignalError>>) -> Result<T, SignalError> {
+async fn within<T>(
+    doing: &str,
+    work: impl Future<Output = Result<T, SignalError>>,
+) -> Result<T, SignalError> {
     timeout(DEADLINE, work).await.unwrap_or_else(|_| Err(late(doing)))
 }

@@ -119,14 +119,7 @@ impl SignalSource for RedisSource {
     ) -> BoxFuture<'a, Result<Vec<NodeAnswer>, SignalError>> {
         async move {
             let _one = self.asking.lock().await;
-            ask::ask(
-                &self.connection,
-                &self.names,
-                nodes,
-                deadline,
-                (self.clock)(),
-            )
-            .await
+            ask::ask(&self.connection, &self.names, nodes, deadline, (self.clock)()).await
         }
         .boxed()
     }

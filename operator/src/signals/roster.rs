@@ -63,7 +63,13 @@ pub fn take_beat(view: &mut BrokerView, beat: Heartbeat, now: Moment) {
         worker.last_progress = now;
     }
     // Asked anew when it turns busy: the first answer tells when its tasks acknowledge.
-    if worker.active == 0 && beat.active > 0 && worker.answer.as_ref().is_none_or(|answer| answer.value.running.is_empty()) {
+    if worker.active == 0
+        && beat.active > 0
+        && worker
+            .answer
+            .as_ref()
+            .is_none_or(|answer| answer.value.running.is_empty())
+    {
         worker.asked = worker.asked.filter(|asked| now.since(*asked) < ASK_AGAIN);
     }
     worker.pid = beat.pid;
@@ -79,22 +85,31 @@ pub fn take_answers(view: &mut BrokerView, asked: &[String], answers: Vec<NodeAn
     let mut silent: BTreeSet<&String> = asked.iter().collect();
     for (node, answer) in &answers {
         silent.remove(node);
-        let Some(worker) = view.workers.get_mut(node) else { continue };
+        let Some(worker) = view.workers.get_mut(node) else {
+            continue;
+        };
         match answer {
             Ok(answer) => {
                 let mut answer = answer.clone();
                 answer.pid = worker.pid;
                 answer.processed = worker.processed;
-                worker.answer = Some(Sample { value: answer, at: now });
+                worker.answer = Some(Sample {
+                    value: answer,
+                    at: now,
+                });
                 worker.unreadable = None;
             }
             Err(why) => worker.unreadable = Some(bounded(why, 128)),
         }
     }
     for node in silent {
-        let settled = |worker: &&mut WorkerView| is_heard(worker, now) && now.since(worker.first_seen) >= SETTLED;
+        let settled =
+            |worker: &&mut WorkerView| is_heard(worker, now) && now.since(worker.first_seen) >= SETTLED;
         if let Some(worker) = view.workers.get_mut(node).filter(settled) {
-            worker.unreadable = Some(format!("no answer to remote control within {} s", ASK_DEADLINE.as_secs()));
+            worker.unreadable = Some(format!(
+                "no answer to remote control within {} s",
+                ASK_DEADLINE.as_secs()
+            ));
         }
     }
 }
@@ -117,9 +132,10 @@ pub fn to_ask(view: &mut BrokerView, requested: &mut BTreeSet<String>, now: Mome
             _ => ASK_INTERVAL,
         };
         let due = worker.asked.is_none_or(|asked| now.since(asked) >= wait);
-        let holds = worker.answer.as_ref().is_some_and(|answer| {
-            !answer.value.reserved.is_empty() || !answer.value.scheduled.is_empty()
-        });
+        let holds = worker
+            .answer
+            .as_ref()
+            .is_some_and(|answer| !answer.value.reserved.is_empty() || !answer.value.scheduled.is_empty());
         if due && (wanted || unanswered || worker.asked.is_none() || worker.active > 0 || holds) {
             worker.asked = Some(now);
             nodes.push(node.clone());
@@ -133,5 +149,6 @@ pub fn to_ask(view: &mut BrokerView, requested: &mut BTreeSet<String>, now: Mome
 
 /// Forgets workers that have long been silent.
 pub fn forget_gone(view: &mut BrokerView, now: Moment) {
-    view.workers.retain(|_, worker| now.since(worker.last_seen) < FORGET_AFTER);
+    view.workers
+        .retain(|_, worker| now.since(worker.last_seen) < FORGET_AFTER);
 }

@@ -1,0 +1,21 @@
+//! The figures of `docs/reference/performance.md`: measured here, by `make bench`, and nowhere else.
+//!
+//! The control plane and Redis are real. Pods are marked as running by the node without a process, and their
+//! heartbeats are published by the benchmark, so that a thousand workers fit on a small machine.
+
+pub mod crowd;
+pub mod reaction;
+pub mod rig;
+
+/// The value below which `part` of the sorted values lie (nearest rank).
+pub fn percentile(values: &[f64], part: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss
+    )]
+    let rank = (part * sorted.len() as f64).ceil().max(1.0) as usize;
+    sorted.get(rank - 1).copied().unwrap_or(f64::NAN)
+}

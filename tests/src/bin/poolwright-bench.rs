@@ -1,0 +1,37 @@
+//! Measures what `docs/reference/performance.md` publishes and prints it as a table.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use clap::Parser;
+use poolwright_tests::Result;
+use poolwright_tests::bench::rig::Rig;
+use poolwright_tests::bench::{crowd, reaction};
+
+/// Runs the benchmarks on a control plane of their own.
+#[derive(Parser, Debug)]
+struct Arguments {
+    /// Runs of the reaction benchmark.
+    #[arg(long, default_value_t = 20)]
+    runs: usize,
+    /// Sizes of fleet.
+    #[arg(long = "pools", default_values_t = [100, 1000])]
+    pools: Vec<usize>,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    poolwright_tests::process::install_crypto();
+    println!("| figure | measured | target |\n|---|---|---|");
+    if arguments.runs > 0 {
+        let mut rig = Rig::start().await?;
+        rig.operate().await?;
+        reaction::run(&rig, arguments.runs).await?.print();
+    }
+    for pools in arguments.pools {
+        // A fleet of its own each: what one leaves behind must not weigh on the next.
+        let mut rig = Rig::start().await?;
+        rig.operate().await?;
+        crowd::run(&mut rig, pools).await?.print();
+    }
+    Ok(())
+}
