@@ -3,35 +3,21 @@
 
 use crate::operator::Operator;
 use crate::{
-    CELERY_IMAGE, Kubectl, Plane, Record, Result, TaskEvent, TestNamespace, apply_crds, read_records,
-    read_task_events, wait_until,
+    CELERY_IMAGE, History, Kubectl, Plane, Record, Result, Step, TaskEvent, TestNamespace, apply_crds,
+    read_records, read_task_events, wait_until,
 };
-use futures::StreamExt;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, PostParams};
-use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, ResourceExt};
 use poolwright_api::v1alpha1::{TaskQueue, WorkerPool};
 use poolwright_api::{ConditionType, conditions};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Mutex;
+use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
-
-/// One moment at which a Deployment's `spec.replicas` was seen to differ from before.
-#[derive(Clone, Debug)]
-pub struct Step {
-    /// When the watch said so.
-    pub at: Instant,
-    /// The Deployment; empty name never occurs.
-    pub deployment: String,
-    /// Its `spec.replicas`; `None` when it was deleted.
-    pub replicas: Option<i32>,
-}
 
 /// A test's own part of the cluster.
 pub struct Stage {
@@ -43,14 +29,7 @@ pub struct Stage {
     pub operator: Operator,
     /// Files of this test.
     pub dir: TempDir,
-    history: Arc<Mutex<Vec<Step>>>,
-    watch: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Stage {
-    fn drop(&mut self) {
-        self.watch.abort();
-    }
+    history: History,
 }
 
 /// Lays `patch` over `base`, object by object; `null` removes.
@@ -83,15 +62,13 @@ impl Stage {
         let namespace = TestNamespace::create(plane.client().await?, prefix).await?;
         let dir = tempfile::tempdir()?;
         let operator = Operator::start(&plane.kubeconfig(), &namespace.name, dir.path(), args).await?;
-        let history = Arc::new(Mutex::new(Vec::new()));
-        let watch = tokio::spawn(follow(namespace.api(), Arc::clone(&history)));
+        let history = History::follow(namespace.api());
         Ok(Self {
             plane,
             namespace,
             operator,
             dir,
             history,
-            watch,
         })
     }
 
@@ -244,41 +221,17 @@ impl Stage {
 
     /// Every change of `spec.replicas` that the watch has told since the stage was set.
     pub fn history(&self) -> Vec<Step> {
-        self.history.lock().unwrap().clone()
+        self.history.steps()
     }
 
     /// Largest Σ of replicas over all Deployments of a WorkerPool, by the watch.
     pub fn peak(&self, pool: &str) -> i32 {
-        let mut now: BTreeMap<String, i32> = BTreeMap::new();
-        let mut peak = 0;
-        for step in self
-            .history()
-            .iter()
-            .filter(|step| step.deployment.starts_with(&format!("{pool}-")))
-        {
-            now.insert(step.deployment.clone(), step.replicas.unwrap_or(0));
-            peak = peak.max(now.values().sum());
-        }
-        peak
+        self.history.peak(pool)
     }
 
     /// Changes of direction in a WorkerPool's replicas: up after down or down after up.
     pub fn reversals(&self, pool: &str) -> usize {
-        let (mut now, mut last_sum, mut last_direction, mut turns) = (BTreeMap::new(), 0, 0, 0);
-        for step in self
-            .history()
-            .iter()
-            .filter(|step| step.deployment.starts_with(&format!("{pool}-")))
-        {
-            now.insert(step.deployment.clone(), step.replicas.unwrap_or(0));
-            let sum: i32 = now.values().sum();
-            let direction = (sum - last_sum).signum();
-            if direction != 0 {
-                turns += usize::from(last_direction != 0 && direction != last_direction);
-                (last_direction, last_sum) = (direction, sum);
-            }
-        }
-        turns
+        self.history.reversals(pool)
     }
 
     /// What the tasks wrote.
@@ -338,33 +291,6 @@ impl Stage {
             Ok(())
         } else {
             Err(format!("workers were killed: {killed:?}").into())
-        }
-    }
-}
-
-async fn follow(deployments: Api<Deployment>, history: Arc<Mutex<Vec<Step>>>) {
-    let config = watcher::Config::default().labels("poolwright.dev/worker-pool");
-    let mut seen: BTreeMap<String, i32> = BTreeMap::new();
-    let mut events = watcher(deployments, config).default_backoff().boxed();
-    while let Some(event) = events.next().await {
-        let (deployment, replicas) = match event {
-            Ok(watcher::Event::Apply(one) | watcher::Event::InitApply(one)) => {
-                let replicas = one.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-                (one.name_any(), Some(replicas))
-            }
-            Ok(watcher::Event::Delete(one)) => (one.name_any(), None),
-            _ => continue,
-        };
-        let before = match replicas {
-            Some(replicas) => seen.insert(deployment.clone(), replicas),
-            None => seen.remove(&deployment),
-        };
-        if before != replicas {
-            history.lock().unwrap().push(Step {
-                at: Instant::now(),
-                deployment,
-                replicas,
-            });
         }
     }
 }

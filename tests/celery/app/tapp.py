@@ -4,6 +4,8 @@ Everything is set by the environment, so that one app serves every case:
 
 CELERY_BROKER_URL       the broker (redis, rediss, sentinel, amqp, amqps)
 TAPP_LOG                file to which each task appends one JSON line per event
+TAPP_TRACE              Redis: key of a list on the broker that gets the same lines,
+                        for workers that share no file with who counts
 TAPP_ACKS_LATE          "1": acknowledge after the task, and put a lost one back
 TAPP_KEY_PREFIX         Redis: global_keyprefix
 TAPP_PRIORITY_STEPS     Redis: comma-separated steps, for example "0,3,6,9"
@@ -15,6 +17,7 @@ TAPP_QUEUE_TYPE         RabbitMQ: "quorum" or "classic"
 TAPP_TIME_LIMIT         hard time limit of every task in seconds
 """
 
+import functools
 import json
 import os
 import socket
@@ -65,12 +68,22 @@ if "TAPP_TIME_LIMIT" in ENV:
     app.conf.task_time_limit = float(ENV["TAPP_TIME_LIMIT"])
 
 
+@functools.cache
+def broker():
+    """A client of the broker; its connections are made per process, so a fork may inherit it."""
+    import redis
+
+    return redis.Redis.from_url(BROKER)
+
+
 def log(task_id, event):
     """Appends one line in one write, so that workers can share the file."""
+    line = json.dumps({"id": task_id, "pod": socket.gethostname(), "event": event, "at": time.time()})
+    if ENV.get("TAPP_TRACE"):
+        broker().rpush(ENV["TAPP_TRACE"], line)
     path = ENV.get("TAPP_LOG")
     if not path:
         return
-    line = json.dumps({"id": task_id, "pod": socket.gethostname(), "event": event, "at": time.time()})
     fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         os.write(fd, line.encode() + b"\n")
