@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::decision::Decision;
 use crate::demand::demand;
+use crate::fleet::Fleet;
 use crate::ledger::{QueueLedger, ledger};
 use crate::memory::PoolMemory;
 use crate::sample::BrokerView;
 use crate::scaling::decide;
-use crate::snapshot::{PoolKey, Snapshot};
+use crate::snapshot::{PoolInput, PoolKey, Snapshot};
 
 /// What is remembered from cycle to cycle: one entry for each WorkerPool that exists.
 #[derive(Clone, Debug, Default)]
@@ -32,27 +33,45 @@ pub struct Cycle {
 pub fn cycle(snapshot: &Snapshot, memory: &mut Memory) -> Cycle {
     let existing: BTreeSet<&PoolKey> = snapshot.pools.iter().map(|pool| &pool.key).collect();
     memory.pools.retain(|key, _| existing.contains(key));
-    let queues: BTreeMap<String, _> = snapshot
+    let no_view = BrokerView::default();
+    let mut pools: BTreeMap<&str, Vec<&PoolInput>> = snapshot
         .brokers
-        .iter()
-        .map(|(id, view)| (id.clone(), ledger(snapshot, id, view)))
+        .keys()
+        .map(|id| (id.as_str(), Vec::new()))
         .collect();
-    let (no_view, no_books) = (BrokerView::default(), BTreeMap::new());
-    let mut decisions = BTreeMap::new();
     for pool in &snapshot.pools {
-        let view = snapshot.brokers.get(&pool.broker).map_or(&no_view, AsRef::as_ref);
-        let books = queues.get(&pool.broker).unwrap_or(&no_books);
-        let memory = memory.pools.entry(pool.key.clone()).or_default();
-        let demand = demand(snapshot, pool, view, books, memory.early);
-        let mut decision = decide(snapshot, pool, view, demand, memory);
-        for book in pool.queues.iter().filter_map(|queue| books.get(queue)) {
-            let foreign = &mut decision.facts.foreign;
-            foreign.0.extend(book.foreign.iter().cloned());
-            foreign.1 = foreign.1.max(book.foreign_consumers);
-        }
-        decision.facts.foreign.0.sort();
-        decision.facts.foreign.0.dedup();
-        decisions.insert(pool.key.clone(), decision);
+        pools.entry(&pool.broker).or_default().push(pool);
     }
-    Cycle { decisions, queues }
+    let mut result = Cycle::default();
+    for (id, mut pools) in pools {
+        let known = snapshot.brokers.get(id);
+        let view = known.map_or(&no_view, AsRef::as_ref);
+        pools.sort_by(|left, right| left.key.cmp(&right.key));
+        let fleets: Vec<Fleet> = pools
+            .iter()
+            .map(|pool| Fleet::new(pool, view, snapshot.now))
+            .collect();
+        let books = ledger(snapshot, view, &fleets);
+        for fleet in &fleets {
+            let key = &fleet.pool.key;
+            let memory = memory.pools.entry(key.clone()).or_default();
+            memory.track(fleet, view, snapshot.now);
+            let demand = demand(fleet, view, &books, memory, snapshot.now);
+            let mut decision = decide(snapshot, fleet, view, demand, memory);
+            decision.facts.foreign = foreign(fleet.pool, &books);
+            result.decisions.insert(key.clone(), decision);
+        }
+        if known.is_some() {
+            result.queues.insert(id.to_owned(), books);
+        }
+    }
+    result
+}
+
+/// Foreign workers on a WorkerPool's queues: the names that are known, and how many consume the queue that has the most.
+fn foreign(pool: &PoolInput, books: &BTreeMap<String, QueueLedger>) -> (Vec<String>, u64) {
+    let books = || pool.queues.iter().filter_map(|queue| books.get(queue));
+    let names: BTreeSet<&String> = books().flat_map(|book| &book.foreign).collect();
+    let count = books().map(|book| book.foreign_consumers).max().unwrap_or(0);
+    (names.into_iter().cloned().collect(), count)
 }

@@ -1,42 +1,26 @@
 //! What one WorkerPool has to do: its part of each queue, and what its pods are doing.
 //!
 //! Two sums come out. `grow` is what justifies more pods and counts only what is certain; `hold` is what keeps
-//! pods and counts whatever may be true. They differ while it is unknown when tasks acknowledge, and where a
-//! worker is silent. This module reads; it does not decide.
+//! pods and counts whatever may be true. They differ while it is unknown when tasks acknowledge, where a worker
+//! is silent, and for tasks too short to be sure that they still run. This module reads; it does not decide.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use poolwright_api::v1alpha1::AckMode;
 
-use crate::ledger::{ANSWER_AGE, QueueLedger, capacity, is_heard, max_age, weight};
-use crate::sample::{BrokerView, Fault, WorkerView};
-use crate::snapshot::{PodInput, PoolInput, Snapshot};
+pub use crate::fleet::PodState;
+use crate::fleet::{Fleet, Member};
+use crate::ledger::{ANSWER_AGE, QueueLedger, capacity, fleet_capacity, heartbeats_since, sum, weight};
+use crate::memory::PoolMemory;
+use crate::sample::{BrokerView, Fault};
 use crate::time::Moment;
 
-/// No heartbeat so long after the container started: the pod's slots are unseen.
-pub const UNSEEN_AFTER: Duration = Duration::from_secs(60);
 /// Shares of a queue are counted in thousandths of a task, so that sums over many queues do not round up each.
 pub const MILLI: u64 = 1000;
 
-/// What a pod's worker is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PodState {
-    /// Its container does not run yet.
-    Pending,
-    /// Runs, not heard yet, and not for long.
-    Starting,
-    /// Heard, and executing this many tasks.
-    Busy(u64),
-    /// Heard, and executing nothing since.
-    Idle(Moment),
-    /// Heard once, now silent.
-    Silent,
-    /// Never heard although it has run for [`UNSEEN_AFTER`].
-    Unseen,
-    /// Being deleted.
-    Draining,
-}
+/// An answer that the broker contradicts is asked for anew after so long.
+const DISPUTED_AGE: Duration = Duration::from_secs(2);
 
 /// One number that went into a decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,45 +37,72 @@ pub struct Input {
     pub age: Duration,
 }
 
+/// Tasks that justify growth, as the formula shows them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Waiting, due, its share.
+    pub ready: u64,
+    /// Fetched and not started on consuming pods.
+    pub reserved: u64,
+    /// Executing on consuming pods, as far as it is certain that they still do.
+    pub busy: u64,
+}
+
+impl Counted {
+    /// All of them.
+    #[must_use]
+    pub fn tasks(self) -> u64 {
+        sum([self.ready, self.reserved, self.busy])
+    }
+}
+
 /// A WorkerPool's demand.
 #[derive(Clone, Debug, Default)]
 pub struct Demand {
-    /// Tasks that justify growth, in thousandths.
-    pub grow_milli: u64,
-    /// Tasks that may exist and so keep pods, in thousandths.
-    pub hold_milli: u64,
-    /// Waiting and due, its share, rounded up.
+    /// Tasks that justify growth.
+    pub counted: Counted,
+    /// Of these, what the broker alone shows: heartbeats are up to two seconds old.
+    pub certain: u64,
+    /// Tasks that may exist and so keep pods.
+    pub hold: u64,
+    /// Waiting and due, its share.
     pub ready: u64,
-    /// Fetched and not started on consuming pods, rounded up.
+    /// Fetched and not started on consuming pods.
     pub reserved: u64,
     /// Executing on consuming pods.
     pub busy: u64,
-    /// Held by no living worker.
+    /// Waiting messages that are taken for not yet due.
+    pub doubtful: u64,
+    /// Held by no living worker, and ours to rescue.
     pub orphaned: u64,
     /// Held by workers with an ETA in the future.
     pub held_later: u64,
     /// All that a broker shows of these queues, due or not: to see a sudden zero.
     pub visible: u64,
-    /// Tasks started by its workers since each began.
-    pub processed: u64,
     /// Pods and what they do, in name order.
     pub pods: Vec<(String, PodState)>,
     /// Every source is fresh.
     pub complete: bool,
     /// At least one queue's count is fresh.
     pub any: bool,
+    /// On every queue the broker counts as many consumers as our pods that run.
+    pub all_consume: bool,
     /// Sources that are not fresh: which, and why.
     pub missing: Vec<(String, Option<Fault>)>,
-    /// Oldest reading that was used.
+    /// Oldest reading of a queue that was used.
     pub read_at: Moment,
+    /// Oldest heartbeat that was used, or `read_at` if that is older.
+    pub seen_at: Moment,
     /// The numbers, for people.
     pub inputs: Vec<Input>,
     /// Early share of running tasks that the answers showed, in thousandths; `None` when no running task was seen.
     pub early_seen: Option<u64>,
+    /// Idle workers that have not said, since they last worked, whether they hold what the broker shows as held.
+    pub unasked: Vec<String>,
 }
 
 impl Demand {
-    /// Consuming pods that are in this state.
+    /// How many pods are in such a state.
     #[must_use]
     pub fn count(&self, which: impl Fn(PodState) -> bool) -> u32 {
         u32::try_from(self.pods.iter().filter(|(_, state)| which(*state)).count()).unwrap_or(u32::MAX)
@@ -100,7 +111,7 @@ impl Demand {
     /// True if nothing at all is left to do or to hold, as the zero rule wants it.
     #[must_use]
     pub fn nothing(&self) -> bool {
-        self.hold_milli == 0
+        self.hold == 0
             && self.orphaned == 0
             && self.held_later == 0
             && self.count(|state| state == PodState::Draining) == 0
@@ -116,24 +127,6 @@ fn share(value: u64, part: u64, whole: u64) -> u64 {
     u64::try_from(milli.div_ceil(u128::from(whole))).unwrap_or(u64::MAX)
 }
 
-/// The state of one pod.
-#[must_use]
-pub fn pod_state(pod: &PodInput, view: &BrokerView, now: Moment) -> PodState {
-    if pod.draining {
-        return PodState::Draining;
-    }
-    let Some(since) = pod.running_since else {
-        return PodState::Pending;
-    };
-    match view.workers.get(&pod.node()) {
-        Some(worker) if is_heard(worker, now) && worker.active > 0 => PodState::Busy(worker.active),
-        Some(worker) if is_heard(worker, now) => PodState::Idle(worker.last_progress),
-        Some(worker) if worker.last_seen >= since => PodState::Silent,
-        _ if now.since(since) >= UNSEEN_AFTER => PodState::Unseen,
-        _ => PodState::Starting,
-    }
-}
-
 /// Answers of a pool's consuming workers, added up.
 #[derive(Default)]
 struct Answers {
@@ -143,201 +136,243 @@ struct Answers {
     unacknowledged: u64,
 }
 
-fn answers<'a>(workers: impl Iterator<Item = &'a WorkerView>, now: Moment) -> Answers {
-    let mut sum = Answers::default();
-    for worker in workers {
-        let Some(answer) = worker
-            .answer
-            .as_ref()
-            .filter(|answer| now.since(answer.at) <= ANSWER_AGE)
-        else {
+fn answers(fleet: &Fleet, now: Moment) -> Answers {
+    let mut all = Answers::default();
+    for member in fleet.consuming() {
+        let (Some(worker), Some(answer)) = (member.heard(), member.answer()) else {
             continue;
         };
-        if answer.value.pid != worker.pid {
+        if now.since(answer.at) > ANSWER_AGE {
             continue;
         }
-        // What it started since is no longer reserved.
+        // What it started since is no longer reserved, and with a free slot it would have started all.
         let started = worker.processed.saturating_sub(answer.value.processed);
-        sum.reserved += answer
-            .value
-            .reserved
-            .values()
-            .sum::<u64>()
-            .saturating_sub(started);
-        sum.later += answer.value.scheduled.values().sum::<u64>();
-        sum.acknowledged += answer
-            .value
-            .running
-            .values()
-            .map(|running| running.acknowledged)
-            .sum::<u64>();
-        sum.unacknowledged += answer
-            .value
-            .running
-            .values()
-            .map(|running| running.unacknowledged)
-            .sum::<u64>();
+        if worker.last_seen <= answer.at || worker.active >= u64::from(fleet.pool.slots) {
+            let reserved = sum(answer.value.reserved.values().copied()).saturating_sub(started);
+            all.reserved = all.reserved.saturating_add(reserved);
+        }
+        all.later = sum(answer.value.scheduled.values().copied().chain([all.later]));
+        for running in answer.value.running.values() {
+            all.acknowledged = all.acknowledged.saturating_add(running.acknowledged);
+            all.unacknowledged = all.unacknowledged.saturating_add(running.unacknowledged);
+        }
     }
-    sum
+    all
 }
 
-/// Computes the demand of one WorkerPool. `early` is the share (in thousandths) of its running tasks that are
-/// known to acknowledge before they run, `None` while that is unknown.
+/// Computes the demand of one WorkerPool.
 #[must_use]
 pub fn demand(
-    snapshot: &Snapshot,
-    pool: &PoolInput,
+    fleet: &Fleet,
     view: &BrokerView,
     books: &BTreeMap<String, QueueLedger>,
-    early: Option<u64>,
+    memory: &PoolMemory,
+    now: Moment,
 ) -> Demand {
-    let now = snapshot.now;
+    let pool = fleet.pool;
     let mut demand = Demand {
         read_at: now,
         complete: true,
+        all_consume: true,
+        pods: fleet
+            .members
+            .iter()
+            .map(|member| (member.pod.name.clone(), member.state))
+            .collect(),
         ..Demand::default()
     };
-    demand.pods = pool
-        .pods
-        .iter()
-        .map(|pod| (pod.name.clone(), pod_state(pod, view, now)))
-        .collect();
-    demand.pods.sort_by(|left, right| left.0.cmp(&right.0));
-    let mut ready_milli = 0u64;
-    let mut held_milli = 0u64;
-    for name in &pool.queues {
+    let able = fleet_capacity(fleet, |_| true);
+    let (mut ready, mut held, mut alone) = (0u64, 0u64, true);
+    // A set: a queue counts once, and the order of the spec is no input.
+    for name in pool.queues.iter().collect::<BTreeSet<_>>() {
         let Some(book) = books.get(name) else { continue };
-        let part = weight(pool);
         take_queue(&mut demand, name, book, now);
-        ready_milli += share(book.ready.unwrap_or(0), part, book.weight);
-        held_milli += share(book.held, part, book.weight);
+        if book.rescuer.as_ref() == Some(&pool.key) {
+            demand.orphaned = demand.orphaned.saturating_add(book.orphaned);
+        }
+        alone &= book.claimants <= 1;
+        ready = ready.saturating_add(share(book.ready.unwrap_or(0), weight(pool), book.weight));
+        held = held.saturating_add(share(book.held, able, book.able));
     }
-    let known = pool.consuming().filter_map(|pod| view.workers.get(&pod.node()));
-    let heard: Vec<&WorkerView> = known.filter(|worker| is_heard(worker, now)).collect();
-    demand.processed = heard.iter().map(|worker| worker.processed).sum();
-    demand.busy = heard.iter().map(|worker| worker.active).sum();
-    check_heartbeats(&mut demand, pool, view, now);
-    let said = answers(heard.iter().copied(), now);
+    check_heartbeats(&mut demand, fleet, view, now);
+    let said = answers(fleet, now);
     demand.held_later = demand.held_later.max(said.later);
-    let running = said.acknowledged + said.unacknowledged;
-    demand.early_seen = (running > 0).then(|| said.acknowledged * MILLI / running);
-    let early = match pool.ack_mode {
-        AckMode::Early => Some(MILLI),
-        AckMode::Late => Some(0),
-        AckMode::Auto => demand.early_seen.or(early),
+    let running = said.acknowledged.saturating_add(said.unacknowledged);
+    demand.early_seen = (running > 0).then(|| share(said.acknowledged, 1, running));
+    if view.zero_is_suspect && alone {
+        demand.orphaned = demand
+            .orphaned
+            .saturating_add(held.saturating_sub(able.saturating_mul(MILLI)) / MILLI);
+    }
+    let held = if view.unacked_known {
+        held_by_consuming(fleet, held, able, view.zero_is_suspect)
+    } else {
+        let said = said.reserved.saturating_mul(MILLI);
+        (said, said)
     };
-    let consuming = held_by_consuming(&mut demand, pool, view, held_milli, &said, early.unwrap_or(0));
-    add_up(&mut demand, pool, ready_milli, consuming, early);
+    let early = if view.unacked_known {
+        early(pool.ack_mode, demand.early_seen, memory)
+    } else {
+        // What runs is in no number of the broker.
+        (MILLI, MILLI)
+    };
+    add_up(&mut demand, fleet, memory, (ready, held), early, now);
+    demand.unasked = unasked(&demand, fleet, held.0 < held.1, now);
     demand
 }
 
+/// Least and greatest share of running tasks that may have acknowledged already.
+fn early(mode: AckMode, seen: Option<u64>, memory: &PoolMemory) -> (u64, u64) {
+    match mode {
+        AckMode::Early => (MILLI, MILLI),
+        AckMode::Late => (0, 0),
+        AckMode::Auto => memory.acks.with(seen).unwrap_or((0, MILLI)),
+    }
+}
+
 fn take_queue(demand: &mut Demand, name: &str, book: &QueueLedger, now: Moment) {
-    demand.orphaned += book.orphaned;
-    demand.held_later += book.held_not_due;
-    demand.visible += book.ready.unwrap_or(0) + book.not_due + book.unacked + book.held_not_due;
+    demand.held_later = demand.held_later.saturating_add(book.held_not_due);
+    demand.all_consume &= book.all_consume;
+    demand.visible = sum([
+        demand.visible,
+        book.ready.unwrap_or(0),
+        book.not_due,
+        book.unacked,
+        book.held_not_due,
+    ]);
     if book.ready.is_none() || !book.unacked_fresh {
         demand.complete = false;
         demand
             .missing
             .push((format!("queue {name:?}"), book.fault.clone()));
     }
-    if let Some(ready) = book.ready {
-        demand.any = true;
-        demand.read_at = demand.read_at.min(book.read_at);
-        let age = now.since(book.read_at);
-        let queue = || Some(name.to_owned());
+    let Some(ready) = book.ready else { return };
+    demand.any = true;
+    demand.read_at = demand.read_at.min(book.read_at);
+    let mut input = |label, value| {
         demand.inputs.push(Input {
-            name: "ready",
-            queue: queue(),
-            value: ready,
+            name: label,
+            queue: Some(name.to_owned()),
+            value,
             source: "broker",
-            age,
+            age: now.since(book.read_at),
         });
-        for (label, value) in [
-            ("unacked", book.unacked),
-            ("orphaned", book.orphaned),
-            ("notDue", book.not_due),
-        ] {
-            if value > 0 {
-                demand.inputs.push(Input {
-                    name: label,
-                    queue: queue(),
-                    value,
-                    source: "broker",
-                    age,
-                });
-            }
+    };
+    input("ready", ready);
+    for (label, value) in [
+        ("unacked", book.unacked),
+        ("orphaned", book.orphaned),
+        ("notDue", book.not_due),
+    ] {
+        if value > 0 {
+            input(label, value);
         }
     }
 }
 
-fn check_heartbeats(demand: &mut Demand, pool: &PoolInput, view: &BrokerView, now: Moment) {
-    let stream = view.heartbeats.fresh(now, max_age(view));
-    if stream.is_none() {
+fn check_heartbeats(demand: &mut Demand, fleet: &Fleet, view: &BrokerView, now: Moment) {
+    if heartbeats_since(view, now).is_none() {
         demand.complete = false;
         demand
             .missing
             .push(("heartbeats".to_owned(), view.heartbeats.fault.clone()));
     }
-    let newest = pool
-        .consuming()
-        .filter_map(|pod| view.workers.get(&pod.node()))
+    let heard = || fleet.consuming().filter_map(Member::heard);
+    demand.busy = sum(heard().map(|worker| worker.active));
+    demand.seen_at = heard()
         .map(|worker| worker.last_seen)
-        .max();
-    if let Some(seen) = newest {
-        let age = now.since(seen);
+        .fold(demand.read_at, Moment::min);
+    let workers = fleet.consuming().filter_map(|member| member.worker);
+    if let Some(seen) = workers.map(|worker| worker.last_seen).max() {
         demand.inputs.push(Input {
             name: "busy",
             queue: None,
             value: demand.busy,
             source: "heartbeats",
-            age,
+            age: now.since(seen),
         });
     }
 }
 
-/// Fetched messages on consuming pods, in thousandths: all that our pods can hold, less what the draining ones
-/// may hold (a draining worker is silent and counts as full), but no less than the consuming ones say.
-fn held_by_consuming(
-    demand: &mut Demand,
-    pool: &PoolInput,
-    view: &BrokerView,
-    held_milli: u64,
-    said: &Answers,
-    early: u64,
-) -> u64 {
-    let late_busy = demand.busy * (MILLI - early.min(MILLI));
-    let said_milli = said.reserved * MILLI + late_busy;
-    if !view.unacked_known {
-        return said_milli;
+/// Fetched messages on consuming pods, in thousandths, for growth and for scale-in: all that our pods can hold,
+/// less what the draining ones may hold (a draining worker is silent and counts as full), but no less than the
+/// consuming ones say. Where the broker cannot tell what is due, growth counts no more than they say.
+fn held_by_consuming(fleet: &Fleet, held: u64, able: u64, dated: bool) -> (u64, u64) {
+    let draining = fleet_capacity(fleet, |member| !member.consumes());
+    let heard = || fleet.consuming().filter(|member| member.heard().is_some());
+    let said = sum(heard().filter_map(|member| {
+        let answer = &member.answer()?.value;
+        let running = answer.running.values().map(|running| running.unacknowledged);
+        Some(sum(running.chain(answer.reserved.values().copied())))
+    }));
+    let said = said.saturating_mul(MILLI);
+    let held = held.min(able.saturating_mul(MILLI));
+    let certain = if draining == 0 { 0 } else { held.min(said) };
+    let held = held.saturating_sub(draining.saturating_mul(MILLI)).max(certain);
+    if dated {
+        return (held, held);
     }
-    let sum = |draining: bool| {
-        let pods = pool.pods.iter().filter(|pod| pod.draining == draining);
-        pods.fold(0u64, |sum, pod| sum.saturating_add(capacity(pool, pod, view)))
-    };
-    let (draining, consuming) = (sum(true), sum(false));
-    let able = draining.saturating_add(consuming).saturating_mul(MILLI);
-    if view.zero_is_suspect && held_milli > able {
-        demand.orphaned += (held_milli - able) / MILLI;
-    }
-    let held = held_milli.min(able);
-    held.saturating_sub(draining.saturating_mul(MILLI))
-        .max(held.min(said_milli))
+    let mute = heard().filter(|member| member.worker.is_some_and(|worker| worker.unreadable.is_some()));
+    let mute = sum(mute.map(|member| capacity(member, fleet.pool))).saturating_mul(MILLI);
+    (held.min(said.saturating_add(mute)), held)
 }
 
-fn add_up(demand: &mut Demand, pool: &PoolInput, ready_milli: u64, consuming: u64, early: Option<u64>) {
-    let busy_milli = demand.busy * MILLI;
-    let sum = |early: u64| {
-        let early_busy = demand.busy * early;
-        ready_milli + consuming.max(busy_milli - early_busy) + early_busy
+fn add_up(
+    demand: &mut Demand,
+    fleet: &Fleet,
+    memory: &PoolMemory,
+    (ready, (held, at_most)): (u64, (u64, u64)),
+    early: (u64, u64),
+    now: Moment,
+) {
+    let whole = |milli: u64| milli.div_ceil(MILLI);
+    let part = |tasks: u64, share: u64| tasks.saturating_mul(share.min(MILLI));
+    let busy = demand.busy;
+    demand.ready = whole(ready);
+    demand.doubtful = memory.doubtful(demand.ready, now);
+    let ready = ready.saturating_sub(demand.doubtful.saturating_mul(MILLI));
+    // For growth: what acknowledges late is in `held` already, and tasks that may have ended are left out.
+    let lasting = memory.lasting(fleet).min(busy);
+    let by_early = part(lasting, early.0);
+    let by_late = held.max(part(lasting, MILLI - early.0));
+    let late_busy = by_late.min(part(busy, MILLI - early.0));
+    demand.reserved = whole(by_late - late_busy);
+    demand.counted = Counted {
+        ready: whole(ready),
+        reserved: demand.reserved,
+        busy: whole(by_early.saturating_add(late_busy)),
     };
-    demand.grow_milli = sum(early.unwrap_or(0));
-    // Σ rather than max while it is unknown: a task in both is counted twice, a task in one is never missed.
-    demand.hold_milli = early.map_or(ready_milli + consuming + busy_milli, sum);
-    let unheard = demand.count(|state| matches!(state, PodState::Silent | PodState::Unseen));
-    demand.hold_milli += u64::from(unheard) * u64::from(pool.slots) * MILLI;
-    demand.ready = ready_milli.div_ceil(MILLI);
-    demand.reserved = (demand.grow_milli - ready_milli)
-        .saturating_sub(busy_milli)
-        .div_ceil(MILLI);
+    demand.certain = whole(ready.saturating_add(held));
+    // For scale-in: a task that may be in both is counted twice, a task that is in one is never missed.
+    let by_early = part(busy, early.1);
+    let by_late = at_most.max(part(busy, MILLI - early.1));
+    let unheard = fleet.count(|state| matches!(state, PodState::Silent | PodState::Unseen));
+    let unheard = u64::from(unheard) * u64::from(fleet.pool.slots);
+    let ready = demand.ready.saturating_mul(MILLI);
+    demand.hold = sum([whole(sum([ready, by_early, by_late])), unheard]);
+}
+
+/// Whom to ask what it holds: whoever idles and has not said so since it last worked may hold what the broker shows
+/// as held, or it is a dead worker's. While the workers' word stands against the broker's, all of them.
+fn unasked(demand: &Demand, fleet: &Fleet, disputed: bool, now: Moment) -> Vec<String> {
+    if demand.reserved == 0 && !disputed {
+        return Vec::new();
+    }
+    let silent = |member: &&Member| {
+        member.heard().is_some_and(|worker| {
+            let since = if disputed {
+                now.before(DISPUTED_AGE)
+            } else {
+                worker.last_progress
+            };
+            (disputed || worker.active == 0)
+                && worker.unreadable.is_none()
+                && member.answer().is_none_or(|answer| answer.at < since)
+        })
+    };
+    fleet
+        .consuming()
+        .filter(silent)
+        .map(|member| member.node.clone())
+        .collect()
 }

@@ -7,29 +7,52 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::sample::{BrokerView, Fault, QueueView, Unacked, WorkerView};
-use crate::snapshot::{PodInput, PoolInput, Snapshot};
+use jiff::Timestamp;
+
+use crate::fleet::{Fleet, Member};
+use crate::sample::{Answer, BrokerView, Fault, QueueView, Unacked, WorkerView};
+use crate::snapshot::{PoolInput, PoolKey, Snapshot};
 use crate::time::Moment;
 
 /// A reading of a broker is fresh for three polls, but for no less than this.
 pub const FRESH_AT_LEAST: Duration = Duration::from_secs(3);
 /// A heartbeat is fresh for so many of its own intervals.
 pub const FRESH_HEARTBEATS: u32 = 5;
-/// Clocks of nodes and workers may differ by so much before a fetch is dated before a container's start.
-const CLOCK_TOLERANCE_SECONDS: i64 = 2;
+/// A worker that promises a longer interval is still missed after this many seconds' worth.
+const INTERVAL_MAX: Duration = Duration::from_secs(60);
 /// An answer is used for counts this long.
 pub const ANSWER_AGE: Duration = Duration::from_secs(90);
+/// A worker's clock, which dates a fetch, and ours, which dates its answer, may differ by so much.
+const CLOCK_TOLERANCE_SECONDS: i64 = 5;
+/// More than this no pod holds: stands for an unlimited prefetch, and keeps sums in bounds.
+const CAPACITY_MAX: u64 = u32::MAX as u64;
+/// No count above this is believed: leaves room to add counts up.
+const COUNT_MAX: u64 = 1 << 53;
+/// So many foreign workers are named; all are counted.
+const FOREIGN_NAMED: usize = 100;
 
 /// How old a reading of this broker may be.
 #[must_use]
 pub fn max_age(view: &BrokerView) -> Duration {
-    (view.poll_interval * 3).max(FRESH_AT_LEAST)
+    view.poll_interval.saturating_mul(3).max(FRESH_AT_LEAST)
+}
+
+/// Since when every heartbeat would have been heard; `None` while the stream is down.
+#[must_use]
+pub fn heartbeats_since(view: &BrokerView, now: Moment) -> Option<Moment> {
+    view.heartbeats.fresh(now, max_age(view)).copied()
 }
 
 /// True while the worker's heartbeats arrive.
 #[must_use]
 pub fn is_heard(worker: &WorkerView, now: Moment) -> bool {
-    !worker.offline && now.since(worker.last_seen) <= worker.interval * FRESH_HEARTBEATS
+    let most = worker.interval.min(INTERVAL_MAX) * FRESH_HEARTBEATS;
+    !worker.offline && now.since(worker.last_seen) <= most
+}
+
+/// Adds without a limit to fall over: what brokers and workers say may be any number.
+pub fn sum(values: impl IntoIterator<Item = u64>) -> u64 {
+    values.into_iter().fold(0, u64::saturating_add)
 }
 
 /// One queue, taken apart.
@@ -49,7 +72,7 @@ pub struct QueueLedger {
     pub unacked: u64,
     /// False where the broker's unacked count is missing or stale although the broker has one.
     pub unacked_fresh: bool,
-    /// Workers on this queue that are not ours, by node name.
+    /// Workers on this queue that are not ours, by node name; at most 100.
     pub foreign: BTreeSet<String>,
     /// How many consumers are not ours: the named ones, or more where the broker counts more.
     pub foreign_consumers: u64,
@@ -58,187 +81,271 @@ pub struct QueueLedger {
     /// Capacity of all that consume it, for sharing its backlog: Σ over our pools of `max × slots`, and the
     /// slots of foreign workers that were seen busy (at least one each).
     pub weight: u64,
+    /// Messages that our pods can hold, for sharing what they hold.
+    pub able: u64,
+    /// How many of our WorkerPools consume it.
+    pub claimants: usize,
+    /// The one WorkerPool that starts a pod for orphaned messages.
+    pub rescuer: Option<PoolKey>,
+    /// The broker counts at least as many consumers as our pods that run; never true where it counts none.
+    pub all_consume: bool,
     /// When the count was read.
     pub read_at: Moment,
     /// Why the count or the unacked count is not fresh.
     pub fault: Option<Fault>,
 }
 
-/// Takes apart every queue of one broker that a WorkerPool consumes.
+/// Takes apart every queue of one broker, and every queue that a WorkerPool on it consumes.
 #[must_use]
-pub fn ledger(snapshot: &Snapshot, broker: &str, view: &BrokerView) -> BTreeMap<String, QueueLedger> {
-    let mut claimants: BTreeMap<&str, Vec<&PoolInput>> = BTreeMap::new();
-    for pool in snapshot.pools.iter().filter(|pool| pool.broker == broker) {
-        for queue in &pool.queues {
-            claimants.entry(queue).or_default().push(pool);
+pub fn ledger(snapshot: &Snapshot, view: &BrokerView, fleets: &[Fleet]) -> BTreeMap<String, QueueLedger> {
+    let mut claimants: BTreeMap<&str, Vec<&Fleet>> = BTreeMap::new();
+    for fleet in fleets {
+        let queues: BTreeSet<&str> = fleet.pool.queues.iter().map(String::as_str).collect();
+        for queue in queues {
+            claimants.entry(queue).or_default().push(fleet);
+        }
+    }
+    let mut consumers: BTreeMap<&str, Vec<(&str, &WorkerView)>> = BTreeMap::new();
+    for (node, worker) in view
+        .workers
+        .iter()
+        .filter(|(_, worker)| is_heard(worker, snapshot.now))
+    {
+        for queue in worker.answer.iter().flat_map(|answer| &answer.value.queues) {
+            consumers.entry(queue).or_default().push((node, worker));
         }
     }
     let empty = QueueView::default();
-    let mut books: BTreeMap<String, QueueLedger> = BTreeMap::new();
-    for queue in view
+    let names: BTreeSet<&str> = view
         .queues
         .keys()
         .map(String::as_str)
         .chain(claimants.keys().copied())
-    {
-        if !books.contains_key(queue) {
-            let pools = claimants.get(queue).map_or(&[][..], Vec::as_slice);
-            let book = one(
-                snapshot,
-                view,
-                queue,
-                view.queues.get(queue).unwrap_or(&empty),
-                pools,
-            );
-            books.insert(queue.to_owned(), book);
-        }
+        .collect();
+    let mut books = BTreeMap::new();
+    for name in names {
+        let book = Page {
+            snapshot,
+            view,
+            name,
+            queue: view.queues.get(name).unwrap_or(&empty),
+            claimants: claimants.get(name).map_or(&[], Vec::as_slice),
+            consumers: consumers.get(name).map_or(&[], Vec::as_slice),
+        };
+        books.insert(name.to_owned(), book.close());
     }
     books
 }
 
-fn one(
-    snapshot: &Snapshot,
-    view: &BrokerView,
-    name: &str,
-    queue: &QueueView,
-    pools: &[&PoolInput],
-) -> QueueLedger {
-    let age = max_age(view);
-    let ready = queue.ready.fresh(snapshot.now, age);
-    let unacked = queue.unacked.fresh(snapshot.now, age);
-    let foreign = foreign_workers(snapshot, view, name);
-    let foreign_held: u64 = foreign.values().map(|worker| held_by(worker, name)).sum();
-    let foreign_slots: u64 = foreign.values().map(|worker| worker.active.max(1)).sum();
-    let (held, orphaned) = unacked.map_or((0, 0), |unacked| attribute(unacked, foreign_held, pools, view));
-    let consumers = ready.and_then(|ready| ready.consumers);
-    let ours = pools
-        .iter()
-        .flat_map(|pool| &pool.pods)
-        .filter(|pod| pod.running_since.is_some())
-        .count() as u64;
-    let named = foreign.len() as u64;
-    let unnamed = consumers.unwrap_or(0).saturating_sub(ours).saturating_sub(named);
-    let consuming = view
-        .workers
-        .values()
-        .filter(|worker| consumes(worker, name, snapshot.now))
-        .count() as u64;
-    QueueLedger {
-        ready: ready.map(|ready| ready.count.saturating_sub(ready.not_due)),
-        not_due: ready.map_or(0, |ready| ready.not_due),
-        held,
-        held_not_due: unacked.map_or(0, |unacked| unacked.not_due),
-        orphaned,
-        unacked: unacked.map_or(0, |unacked| unacked.due),
-        unacked_fresh: !view.unacked_known || unacked.is_some(),
-        foreign_consumers: named + unnamed,
-        foreign: foreign.into_keys().map(str::to_owned).collect(),
-        consumers: consumers.unwrap_or(consuming),
-        weight: pools.iter().map(|pool| weight(pool)).sum::<u64>() + foreign_slots + unnamed,
-        read_at: queue
-            .ready
-            .last
-            .as_ref()
-            .map_or(Moment::default(), |sample| sample.at),
-        fault: queue.ready.fault.clone().or_else(|| queue.unacked.fault.clone()),
+/// All that is known of one queue.
+struct Page<'a> {
+    snapshot: &'a Snapshot,
+    view: &'a BrokerView,
+    name: &'a str,
+    queue: &'a QueueView,
+    claimants: &'a [&'a Fleet<'a>],
+    consumers: &'a [(&'a str, &'a WorkerView)],
+}
+
+impl Page<'_> {
+    fn close(&self) -> QueueLedger {
+        let age = max_age(self.view);
+        let ready = self.queue.ready.fresh(self.snapshot.now, age);
+        let unacked = self.queue.unacked.fresh(self.snapshot.now, age);
+        let foreign: Vec<_> = self
+            .consumers
+            .iter()
+            .filter(|(node, _)| !self.snapshot.own_nodes.contains(*node))
+            .collect();
+        let foreign_held = sum(foreign.iter().filter_map(|(_, worker)| {
+            worker
+                .answer
+                .as_ref()
+                .map(|answer| held_by(&answer.value, self.name))
+        }));
+        let (mut due, mut later) = unacked.map_or((0, 0), |unacked| {
+            (unacked.due.min(COUNT_MAX), unacked.not_due.min(COUNT_MAX))
+        });
+        if !self.view.zero_is_suspect {
+            // This broker cannot tell what is not due; the workers that hold it can.
+            let said = self.held_later().min(due);
+            due -= said;
+            later += said;
+        }
+        let (held, orphaned) = unacked.map_or((0, 0), |unacked| self.attribute(due, unacked, foreign_held));
+        let members = || self.claimants.iter().flat_map(|fleet| &fleet.members);
+        let running = members().filter(|member| member.pod.running_since.is_some());
+        let (ours, consuming) = running.fold((0, 0), |(all, consuming), member| {
+            (all + 1, consuming + u64::from(member.consumes()))
+        });
+        let counted = ready.and_then(|ready| ready.consumers);
+        let named = foreign.len() as u64;
+        let unnamed = counted.unwrap_or(0).saturating_sub(ours).saturating_sub(named);
+        let foreign_slots = sum(foreign
+            .iter()
+            .map(|(_, worker)| worker.active.clamp(1, CAPACITY_MAX)));
+        QueueLedger {
+            ready: ready.map(|ready| ready.count.min(COUNT_MAX).saturating_sub(ready.not_due)),
+            not_due: ready.map_or(0, |ready| ready.not_due.min(ready.count).min(COUNT_MAX)),
+            held,
+            held_not_due: later,
+            orphaned,
+            unacked: due,
+            unacked_fresh: !self.view.unacked_known || unacked.is_some(),
+            foreign_consumers: named.saturating_add(unnamed),
+            foreign: foreign
+                .iter()
+                .take(FOREIGN_NAMED)
+                .map(|(node, _)| (*node).to_owned())
+                .collect(),
+            consumers: counted.unwrap_or(self.consumers.len() as u64),
+            weight: sum(self.claimants.iter().map(|fleet| weight(fleet.pool)))
+                .saturating_add(foreign_slots)
+                .saturating_add(unnamed),
+            able: sum(self.claimants.iter().map(|fleet| fleet_capacity(fleet, |_| true))),
+            claimants: self.claimants.len(),
+            rescuer: self.rescuer(),
+            all_consume: consuming > 0 && counted.is_some_and(|all| all.saturating_sub(named) >= consuming),
+            read_at: self
+                .queue
+                .ready
+                .last
+                .as_ref()
+                .map_or_else(Moment::default, |sample| sample.at),
+            fault: self
+                .queue
+                .ready
+                .fault
+                .clone()
+                .or_else(|| self.queue.unacked.fault.clone()),
+        }
+    }
+
+    /// Messages with an ETA that workers on this queue say they hold.
+    fn held_later(&self) -> u64 {
+        let own = self
+            .claimants
+            .iter()
+            .flat_map(|fleet| &fleet.members)
+            .filter_map(Member::answer);
+        let foreign = self
+            .consumers
+            .iter()
+            .filter(|(node, _)| !self.snapshot.own_nodes.contains(*node));
+        let answers = own.chain(foreign.filter_map(|(_, worker)| worker.answer.as_ref()));
+        sum(answers.map(|answer| answer.value.scheduled.get(self.name).copied().unwrap_or(0)))
+    }
+
+    /// The WorkerPool that starts a pod for orphaned messages: one that has pods, else the first by name. One, so
+    /// that leftovers never start more than one pod.
+    fn rescuer(&self) -> Option<PoolKey> {
+        let able = self.claimants.iter().map(|fleet| fleet.pool).filter(|pool| {
+            !pool.terminating
+                && pool.conflict.is_none()
+                && pool.hold.as_ref().is_none_or(|hold| hold.replicas > 0)
+        });
+        able.min_by_key(|pool| (pool.replicas() == 0, &pool.key))
+            .map(|pool| pool.key.clone())
+    }
+
+    /// Splits due unacked messages into those that our pods can hold and those that nobody holds.
+    ///
+    /// A pod can hold at most its capacity, nothing that was fetched before its present container started, and of
+    /// what was fetched before it answered no more than it said. So all that a pod can hold is open from some
+    /// second on, and taking the oldest message first finds the largest match.
+    fn attribute(&self, due: u64, unacked: &Unacked, foreign_held: u64) -> (u64, u64) {
+        let mut open: BTreeMap<i64, u64> = BTreeMap::from([(i64::MIN, foreign_held)]);
+        let mut add = |second: i64, count: u64| {
+            let sum = open.entry(second).or_insert(0);
+            *sum = sum.saturating_add(count);
+        };
+        for fleet in self.claimants {
+            for member in &fleet.members {
+                let most = capacity(member, fleet.pool);
+                let start = member.pod.started.map_or(i64::MIN, Timestamp::as_second);
+                if let Some(answer) = member.answer() {
+                    let age = i64::try_from(self.snapshot.now.since(answer.at).as_secs()).unwrap_or(i64::MAX);
+                    let answered =
+                        self.snapshot.wall.as_second().saturating_sub(age) - CLOCK_TOLERANCE_SECONDS;
+                    let said = held_by(&answer.value, self.name).min(most);
+                    add(start, said);
+                    add(start.max(answered), most - said);
+                } else {
+                    add(start, most);
+                }
+            }
+        }
+        let mut fetched: Vec<(i64, u64)> = unacked
+            .fetched
+            .iter()
+            .map(|fetched| (fetched.unix_seconds, fetched.count))
+            .collect();
+        fetched.sort_unstable();
+        let dated = sum(fetched.iter().map(|(_, count)| *count));
+        let (mut able, mut taken, mut left) = (0u64, 0u64, due);
+        let mut open = open.into_iter().peekable();
+        // Those without a date may have been fetched just now.
+        for (second, count) in fetched.into_iter().chain([(i64::MAX, due.saturating_sub(dated))]) {
+            while let Some((_, count)) = open.next_if(|(from, _)| *from <= second) {
+                able = able.saturating_add(count);
+            }
+            let count = count.min(left);
+            left -= count;
+            taken += count.min(able.saturating_sub(taken));
+        }
+        // RabbitMQ returns a dead worker's messages at once: what is too much is held by workers unknown here.
+        let orphaned = if unacked.fetched.is_empty() {
+            0
+        } else {
+            due - taken
+        };
+        (taken.saturating_sub(foreign_held), orphaned)
     }
 }
 
 /// A pool's part in sharing a backlog: the slots it may have at most. Static, so that shares do not chase the
-/// replicas that they cause.
+/// replicas that they cause. A pool whose number is not ours to change takes no more than it has.
 #[must_use]
 pub fn weight(pool: &PoolInput) -> u64 {
-    u64::from(pool.max.max(1)) * u64::from(pool.slots)
+    let pods = match &pool.hold {
+        Some(hold) => hold.replicas,
+        None if pool.terminating || pool.conflict.is_some() => pool.replicas(),
+        None => pool.max.max(1),
+    };
+    u64::from(pods) * u64::from(pool.slots)
 }
 
-fn consumes(worker: &WorkerView, queue: &str, now: Moment) -> bool {
-    is_heard(worker, now)
-        && worker
-            .answer
-            .as_ref()
-            .is_some_and(|answer| answer.value.queues.contains(queue))
-}
-
-fn foreign_workers<'a>(
-    snapshot: &Snapshot,
-    view: &'a BrokerView,
-    queue: &str,
-) -> BTreeMap<&'a str, &'a WorkerView> {
-    let is_foreign = |node: &str| !snapshot.own_nodes.contains(node);
-    view.workers
-        .iter()
-        .filter(|(node, worker)| is_foreign(node) && consumes(worker, queue, snapshot.now))
-        .map(|(node, worker)| (node.as_str(), worker))
-        .collect()
-}
-
-/// What a worker says that it holds unacknowledged of one queue.
-fn held_by(worker: &WorkerView, queue: &str) -> u64 {
-    let Some(answer) = &worker.answer else { return 0 };
+/// What a worker said that it held unacknowledged of one queue.
+fn held_by(answer: &Answer, queue: &str) -> u64 {
     let running = answer
-        .value
         .running
         .get(queue)
         .map_or(0, |running| running.unacknowledged);
-    running + answer.value.reserved.get(queue).copied().unwrap_or(0)
+    running.saturating_add(answer.reserved.get(queue).copied().unwrap_or(0))
 }
 
 /// What one pod can hold of the broker's unacked messages: its prefetch, or more if its worker says so.
 #[must_use]
-pub fn capacity(pool: &PoolInput, pod: &PodInput, view: &BrokerView) -> u64 {
-    if pod.running_since.is_none() && !pod.draining {
+pub fn capacity(member: &Member, pool: &PoolInput) -> u64 {
+    if member.pod.running_since.is_none() && !member.pod.draining {
         return 0;
     }
-    let said = view
-        .workers
-        .get(&pod.node())
-        .and_then(|worker| worker.answer.as_ref())
-        .map_or(0, |answer| {
-            let running: u64 = answer
-                .value
-                .running
-                .values()
-                .map(|running| running.unacknowledged)
-                .sum();
-            running + answer.value.reserved.values().sum::<u64>()
-        });
-    pool.pod_capacity().max(said)
+    let said = member.answer().map_or(0, |answer| {
+        let running = answer
+            .value
+            .running
+            .values()
+            .map(|running| running.unacknowledged);
+        sum(running.chain(answer.value.reserved.values().copied()))
+    });
+    pool.pod_capacity().max(said).min(CAPACITY_MAX)
 }
 
-/// Splits a queue's due unacked messages into those that our pods can hold and those that nobody holds.
-///
-/// A pod can hold at most its capacity, and nothing that was fetched before its present container started.
-/// Pods nest by start time (an older pod can hold all that a younger one can), so taking the oldest message
-/// first finds the largest match.
-fn attribute(unacked: &Unacked, foreign_held: u64, pools: &[&PoolInput], view: &BrokerView) -> (u64, u64) {
-    let mut holders: Vec<(i64, u64)> = pools
+/// What such pods of a WorkerPool can hold together.
+pub fn fleet_capacity(fleet: &Fleet, which: impl Fn(&Member) -> bool) -> u64 {
+    sum(fleet
+        .members
         .iter()
-        .flat_map(|pool| pool.pods.iter().map(move |pod| (pool, pod)))
-        .map(|(pool, pod)| {
-            let start = pod
-                .started
-                .map_or(i64::MIN, |at| at.as_second() - CLOCK_TOLERANCE_SECONDS);
-            (start, capacity(pool, pod, view))
-        })
-        .collect();
-    holders.push((i64::MIN, foreign_held));
-    let able = |second: i64| {
-        holders
-            .iter()
-            .filter(|(start, _)| *start <= second)
-            .fold(0u64, |sum, (_, cap)| sum.saturating_add(*cap))
-    };
-    let mut taken = 0u64;
-    if unacked.fetched.is_empty() {
-        // RabbitMQ returns a dead worker's messages at once: what is too much is held by workers not known here.
-        taken = unacked.due.min(able(i64::MAX));
-        return (taken.saturating_sub(foreign_held), 0);
-    }
-    for fetched in &unacked.fetched {
-        taken += fetched
-            .count
-            .min(able(fetched.unix_seconds).saturating_sub(taken));
-    }
-    let orphaned = unacked.due.saturating_sub(taken);
-    (taken.saturating_sub(foreign_held), orphaned)
+        .filter(|member| which(member))
+        .map(|member| capacity(member, fleet.pool)))
 }

@@ -3,122 +3,286 @@
 //! All of it is bounded, and all of it may be lost: a process that has just started knows nothing, and nothing
 //! known means that no pod goes for a full window.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::demand::{Demand, PodState};
-use crate::sample::BrokerView;
-use crate::scaling::need;
-use crate::snapshot::PoolInput;
+use crate::demand::Demand;
+use crate::fleet::{Fleet, Member, PodState};
+use crate::ledger::{max_age, sum};
+use crate::sample::{BrokerView, WorkerView};
 use crate::time::Moment;
 use crate::window::Window;
 
-/// After its last new worker was heard, a growth that has started no task for so long is barren.
+/// A worker that came up for a growth and has started no task for so long will start none.
 const BARREN_AFTER: Duration = Duration::from_secs(6);
+/// A share of early acknowledgement is remembered at least so long.
+const ACKS_FOR: Duration = Duration::from_secs(300);
+/// What a pod held with an ETA is back in its queue, and out of it again, so soon after the pod is gone.
+const ADRIFT_FOR: Duration = Duration::from_secs(30);
+/// Messages that have waited so long are due: a worker takes those that are not at once, whatever else it holds.
+const SWALLOWED_WITHIN: Duration = Duration::from_secs(10);
+
+/// Shares of running tasks (thousandths) that were seen to acknowledge early: least and greatest of the last while.
+#[derive(Clone, Debug, Default)]
+pub struct Acks {
+    since: Moment,
+    now: Option<(u64, u64)>,
+    before: Option<(u64, u64)>,
+}
+
+impl Acks {
+    fn observe(&mut self, seen: Option<u64>, now: Moment) {
+        if seen.is_none() {
+            return;
+        }
+        if now.since(self.since) >= ACKS_FOR {
+            self.before = self.now.take();
+            self.since = now;
+        }
+        self.now = span(self.now, seen.map(|share| (share, share)));
+    }
+
+    /// Least and greatest share, with `seen` among them; `None` while none was ever seen.
+    #[must_use]
+    pub fn with(&self, seen: Option<u64>) -> Option<(u64, u64)> {
+        span(span(self.now, self.before), seen.map(|share| (share, share)))
+    }
+}
+
+fn span(left: Option<(u64, u64)>, right: Option<(u64, u64)>) -> Option<(u64, u64)> {
+    match (left, right) {
+        (Some(left), Some(right)) => Some((left.0.min(right.0), left.1.max(right.1))),
+        (one, other) => one.or(other),
+    }
+}
+
+/// One pod's worker, as last looked at.
+#[derive(Clone, Debug, Default)]
+struct Track {
+    /// The pod was seen before its container ran: all that its worker has started, it started before our eyes.
+    young: bool,
+    pid: Option<i64>,
+    last_seen: Moment,
+    processed: u64,
+    /// Tasks that ran at its last heartbeat and at the one before.
+    lasting: u64,
+    /// Messages with an ETA that it said it held.
+    later: u64,
+}
+
+impl Track {
+    /// Takes in a heartbeat; tells how many tasks were started since the last.
+    fn beat(&mut self, worker: &WorkerView) -> u64 {
+        let started = match self.pid {
+            Some(pid) if pid == worker.pid => worker.processed.saturating_sub(self.processed),
+            Some(_) => worker.processed,
+            None if self.young => worker.processed,
+            None => 0,
+        };
+        if self.pid != Some(worker.pid) {
+            self.lasting = 0;
+        } else if self.last_seen != worker.last_seen {
+            self.lasting = worker.active.saturating_sub(started);
+        }
+        self.pid = Some(worker.pid);
+        self.last_seen = worker.last_seen;
+        self.processed = worker.processed;
+        started
+    }
+}
 
 /// The past of one WorkerPool.
 #[derive(Clone, Debug, Default)]
 pub struct PoolMemory {
     /// Needs of the last while.
     pub window: Window,
-    /// Share of running tasks (thousandths) that acknowledge early, as last seen.
-    pub early: Option<u64>,
+    /// When its tasks acknowledge.
+    pub acks: Acks,
     /// Since when not every source has been fresh.
     pub stale_since: Option<Moment>,
     /// Until when a sudden zero is not believed.
     pub suspect_until: Option<Moment>,
     /// The last growth has added nothing.
     pub barren: bool,
-    /// What the broker showed before it showed nothing, and what the workers had started by then.
-    before_zero: Option<(u64, u64)>,
+    /// The last number that was decided.
+    pub decided: Option<u32>,
+    /// Its pods, by name.
+    tracks: BTreeMap<String, Track>,
+    /// Tasks that were started before our eyes.
+    started: u64,
+    /// One was, at the last look.
+    progressed: bool,
+    /// The last look.
+    looked: Option<Moment>,
+    /// What growth would need by the newest reading and by the one before, and when each was read.
+    readings: [(Moment, u32); 2],
+    /// What the broker showed before it showed nothing, what ran then, and what had been started by then.
+    before_zero: Option<(u64, u64, u64)>,
     /// When it began to show nothing.
     zero_since: Option<Moment>,
-    /// The last growth: when, and what the workers had started by then.
-    growth: Option<(Moment, u64)>,
-    /// Tasks started, as of the last look.
-    processed: u64,
+    /// When the last growth was decided.
+    growth: Option<Moment>,
+    /// Messages with an ETA that pods held which are gone, and when the last of these pods went.
+    adrift: (u64, Moment),
+    /// The same of pods that are draining: they give them back when they end, a little before they are gone.
+    leaving: u64,
+    /// Since when messages wait that may be those.
+    drift_since: Option<Moment>,
 }
 
 impl PoolMemory {
-    /// Takes in one look at the world.
-    pub fn observe(&mut self, pool: &PoolInput, view: &BrokerView, demand: &Demand, now: Moment) {
-        if demand.early_seen.is_some() {
-            self.early = demand.early_seen;
+    /// Looks at the workers. First in a cycle: what is demanded depends on it.
+    pub fn track(&mut self, fleet: &Fleet, view: &BrokerView, now: Moment) {
+        let mut tracks = std::mem::take(&mut self.tracks);
+        let mut started = 0u64;
+        for member in &fleet.members {
+            let mut track = tracks.remove(&member.pod.name).unwrap_or_else(|| Track {
+                young: member.pod.running_since.is_none(),
+                ..Track::default()
+            });
+            if let Some(worker) = member.heard() {
+                started = started.saturating_add(track.beat(worker));
+            }
+            if let Some(answer) = member.answer().filter(|_| !view.zero_is_suspect) {
+                track.later = sum(answer.value.scheduled.values().copied());
+            }
+            self.tracks.insert(member.pod.name.clone(), track);
         }
-        let progressed = demand.processed != self.processed;
-        self.processed = demand.processed;
-        self.look_for_zero(pool, view, demand, now);
-        self.look_for_growth(pool, view, demand, progressed, now);
-        if !demand.complete {
+        if now.since(self.adrift.1) > ADRIFT_FOR {
+            self.adrift.0 = 0;
+        }
+        let gone = sum(tracks.values().map(|track| track.later));
+        if gone > 0 {
+            self.adrift = (self.adrift.0.saturating_add(gone), now);
+        }
+        self.progressed = started > 0;
+        self.started = self.started.saturating_add(started);
+        let draining = fleet.members.iter().filter(|member| !member.consumes());
+        let leaving = draining.filter_map(|member| self.tracks.get(&member.pod.name));
+        let leaving = sum(leaving.map(|track| track.later));
+        if self.adrift.0 == 0 && leaving == 0 {
+            self.drift_since = None;
+        }
+        self.leaving = leaving;
+        self.look_for_growth(fleet, now);
+    }
+
+    /// Tasks that have been running for more than one heartbeat.
+    #[must_use]
+    pub fn lasting(&self, fleet: &Fleet) -> u64 {
+        let heard = fleet.consuming().filter(|member| member.heard().is_some());
+        let tracks = heard.filter_map(|member| self.tracks.get(&member.pod.name));
+        sum(tracks.map(|track| track.lasting))
+    }
+
+    /// How many of `ready` messages are probably those that leaving pods gave back and that are not due. At least
+    /// one is believed, and after a while all: those that are not due do not stay in a queue that has a worker.
+    #[must_use]
+    pub fn doubtful(&self, ready: u64, now: Moment) -> u64 {
+        let believed = self
+            .drift_since
+            .is_some_and(|since| now.since(since) >= SWALLOWED_WITHIN);
+        if believed {
+            return 0;
+        }
+        self.adrift
+            .0
+            .saturating_add(self.leaving)
+            .min(ready.saturating_sub(1))
+    }
+
+    /// What growth would need by both of the last two readings.
+    #[must_use]
+    pub fn confirmed(&self) -> u32 {
+        self.readings[0].1.min(self.readings[1].1)
+    }
+
+    /// Takes in one look at the world. `full` is what growth would need if every heartbeat were true still, `hold`
+    /// what keeps pods.
+    pub fn observe(
+        &mut self,
+        fleet: &Fleet,
+        view: &BrokerView,
+        demand: &Demand,
+        (full, hold): (u32, u32),
+        now: Moment,
+    ) {
+        self.acks.observe(demand.early_seen, now);
+        if demand.any && self.readings[0].0 != demand.read_at {
+            self.readings = [(demand.read_at, full), self.readings[0]];
+        }
+        if demand.ready == 0 {
+            self.drift_since = None;
+        } else if self.adrift.0 > 0 || self.leaving > 0 {
+            self.drift_since.get_or_insert(now);
+        }
+        self.look_for_zero(fleet, view, demand, now);
+        let slept = self
+            .looked
+            .is_some_and(|last| now.since(last) > max_age(view).saturating_mul(2));
+        self.looked = Some(now);
+        if slept || !demand.complete {
             self.window.gap();
+        }
+        if !demand.complete {
             self.stale_since.get_or_insert(now);
             return;
         }
         self.stale_since = None;
-        let need = need(demand.hold_milli, pool.slots);
         // Heartbeats sample every two seconds and miss short tasks: a count that moved is work, too.
-        let least = u32::from(progressed || !demand.nothing());
-        self.window.push(now, demand.read_at, need.max(least));
+        let least = u32::from(self.progressed || !demand.nothing());
+        let most = fleet.pool.max.max(fleet.pool.replicas());
+        self.window
+            .push(now, demand.seen_at, hold.max(least).min(most.max(1)));
     }
 
-    /// The pool was given more pods.
-    pub fn grew(&mut self, now: Moment, processed: u64) {
-        self.growth = Some((now, processed));
+    /// The pool was given more pods because of what it has to do.
+    pub fn grew(&mut self, now: Moment) {
+        self.growth.get_or_insert(now);
     }
 
     /// On Redis a flush or an empty failover reads as zero. A fall to zero is believed once the workers have
     /// started as many tasks as vanished; until then, or for one window, it is suspect.
-    fn look_for_zero(&mut self, pool: &PoolInput, view: &BrokerView, demand: &Demand, now: Moment) {
+    fn look_for_zero(&mut self, fleet: &Fleet, view: &BrokerView, demand: &Demand, now: Moment) {
         if !view.zero_is_suspect || !demand.complete {
             return;
         }
         if demand.visible > 0 {
-            self.before_zero = Some((demand.visible, demand.processed));
+            self.before_zero = Some((demand.visible, demand.busy, self.started));
             self.zero_since = None;
             self.suspect_until = None;
             return;
         }
-        let Some((vanished, processed)) = self.before_zero else {
+        let Some((vanished, ran, started)) = self.before_zero else {
             return;
         };
         let since = *self.zero_since.get_or_insert(now);
-        // What ran at that time was counted as started before it vanished.
-        let explained = demand.processed.saturating_sub(processed) + demand.busy.max(u64::from(pool.slots));
+        // What ran at that time was counted as started before it vanished; a few run unseen between heartbeats.
+        let explained = sum([
+            self.started - started,
+            ran.max(demand.busy),
+            u64::from(fleet.pool.slots),
+        ]);
         if explained >= vanished {
             self.before_zero = None;
             self.suspect_until = None;
         } else {
-            self.suspect_until = Some(since.after(pool.scale_down_delay));
+            self.suspect_until = Some(since.after(fleet.pool.scale_down_delay));
         }
     }
 
-    /// Growth is barren when all its pods have come up and no task has started since.
-    fn look_for_growth(
-        &mut self,
-        pool: &PoolInput,
-        view: &BrokerView,
-        demand: &Demand,
-        progressed: bool,
-        now: Moment,
-    ) {
-        if demand.busy > 0
-            || (progressed
-                && self
-                    .growth
-                    .is_none_or(|(_, processed)| demand.processed > processed))
-        {
-            self.barren = false;
+    /// Growth is barren while all the pods that came up since have been idle, and there is at least one of them.
+    fn look_for_growth(&mut self, fleet: &Fleet, now: Moment) {
+        self.barren = false;
+        let Some(grown) = self.growth else { return };
+        let heard = fleet.consuming().filter_map(Member::heard);
+        let new: Vec<&WorkerView> = heard.filter(|worker| worker.first_seen >= grown).collect();
+        if new.iter().any(|worker| worker.active > 0 || worker.processed > 0) {
             self.growth = None;
             return;
         }
-        let Some((grown, _)) = self.growth else { return };
-        let coming = demand.count(|state| matches!(state, PodState::Pending | PodState::Starting));
-        let newest = pool
-            .consuming()
-            .filter_map(|pod| view.workers.get(&pod.node()))
-            .map(|worker| worker.first_seen)
-            .max();
-        if coming == 0 && newest.is_some_and(|seen| seen >= grown && now.since(seen) >= BARREN_AFTER) {
-            self.barren = true;
-        }
+        let coming = fleet.count(|state| matches!(state, PodState::Pending | PodState::Starting));
+        let newest = new.iter().map(|worker| worker.first_seen).max();
+        self.barren = coming == 0 && newest.is_some_and(|seen| now.since(seen) >= BARREN_AFTER);
     }
 }

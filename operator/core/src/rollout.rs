@@ -4,16 +4,24 @@
 //! follows from that: a wrong image or command can never replace what works, and a rollout needs no more than
 //! one pod above the maximum. This module only divides; how many pods there should be is decided before.
 
+use std::cmp::Reverse;
+use std::time::Duration;
+
 use jiff::Timestamp;
 use poolwright_api::Reason;
 
-use crate::demand::PodState;
-use crate::snapshot::{PodInput, PoolInput, RevisionInput};
+use crate::demand::{Demand, PodState};
+use crate::fleet::{Fleet, Member, UNSEEN_AFTER};
+use crate::ledger::heartbeats_since;
+use crate::sample::BrokerView;
+use crate::snapshot::{RevisionInput, Snapshot};
 
 /// A revision with a pod and without a heartbeat for so long is given up (or `Stalled`, with none to go back to).
 pub const UNPROVEN_SECONDS: i64 = 600;
 /// A first pod that no node takes for so long makes room for itself.
 const NO_ROOM_SECONDS: i64 = 30;
+/// Where heartbeats are off, a pod that has been ready for so long and consumes proves its revision.
+const CONSUMED_FOR: Duration = Duration::from_secs(30);
 /// At most so many Deployments of one WorkerPool exist.
 pub const REVISIONS_MAX: usize = 5;
 
@@ -47,244 +55,298 @@ impl Allocation {
     }
 }
 
-/// Pods that the decision counts: all replicas but the one that only proves a new revision.
-#[must_use]
-pub fn serving_replicas(pool: &PoolInput) -> u32 {
-    let proven_exists = pool.revisions.iter().any(|revision| revision.proven.is_some());
-    let proving = |revision: &RevisionInput| {
-        proven_exists && revision.name == pool.revision && revision.proven.is_none() && revision.replicas > 0
+/// Which part each revision plays.
+#[derive(Clone, Debug)]
+pub struct Cast<'a> {
+    /// The one that serves, or will: the newest if it is proven or no other is, else the latest proven one. `None`
+    /// if the newest does not exist yet and no other is proven.
+    pub leader: Option<&'a RevisionInput>,
+    /// The newest, while another one serves.
+    pub proving: Option<&'a RevisionInput>,
+    /// All others, the latest proven first.
+    pub others: Vec<&'a RevisionInput>,
+    /// Proven by what is seen now.
+    prove: Vec<String>,
+}
+
+impl<'a> Cast<'a> {
+    /// Gives each revision its part.
+    #[must_use]
+    pub fn new(fleet: &Fleet<'a>, demand: &Demand, snapshot: &Snapshot) -> Self {
+        let pool = fleet.pool;
+        let mut prove: Vec<String> = pool
+            .revisions
+            .iter()
+            .filter(|revision| revision.proven.is_none() && proves(fleet, demand, snapshot, &revision.name))
+            .map(|revision| revision.name.clone())
+            .collect();
+        prove.sort();
+        let is_proven =
+            |revision: &RevisionInput| revision.proven.is_some() || prove.contains(&revision.name);
+        let mut others: Vec<&RevisionInput> = pool
+            .revisions
+            .iter()
+            .filter(|revision| revision.name != pool.revision)
+            .collect();
+        others.sort_by_key(|one| {
+            Reverse((
+                is_proven(one),
+                one.proven.unwrap_or(snapshot.wall),
+                one.name.clone(),
+            ))
+        });
+        let newest = pool
+            .revisions
+            .iter()
+            .find(|revision| revision.name == pool.revision);
+        let fallback = others.first().copied().filter(|old| is_proven(old));
+        let (leader, proving) = match (newest, fallback) {
+            (Some(newest), Some(old)) if !is_proven(newest) => (Some(old), Some(newest)),
+            (Some(newest), _) => (Some(newest), None),
+            (None, old) => (old, None),
+        };
+        others.retain(|other| leader.is_none_or(|leader| leader.name != other.name));
+        Self {
+            leader,
+            proving,
+            others,
+            prove,
+        }
+    }
+
+    /// Pods that the decision counts: all replicas but the one that only proves a new revision.
+    #[must_use]
+    pub fn serving(&self) -> u32 {
+        self.leader
+            .into_iter()
+            .chain(self.others.iter().copied())
+            .fold(0, add)
+    }
+
+    /// True while another revision than the leader has pods.
+    #[must_use]
+    pub fn rolls(&self) -> bool {
+        self.leader.is_some() && self.in_others() > 0
+    }
+
+    fn in_others(&self) -> u32 {
+        self.others.iter().copied().fold(0, add)
+    }
+}
+
+fn add(sum: u32, revision: &RevisionInput) -> u32 {
+    sum.saturating_add(revision.replicas)
+}
+
+fn has_been_heard(member: &Member) -> bool {
+    matches!(
+        member.state,
+        PodState::Busy(_) | PodState::Idle(_) | PodState::Silent
+    )
+}
+
+/// A heartbeat proves a revision. Where no pod of the WorkerPool is ever heard, one that has long been ready does,
+/// if the broker counts no fewer consumers than pods.
+fn proves(fleet: &Fleet, demand: &Demand, snapshot: &Snapshot, revision: &str) -> bool {
+    let mut own = fleet.consuming().filter(|member| member.pod.revision == revision);
+    if fleet.consuming().any(has_been_heard) {
+        return own.any(has_been_heard);
+    }
+    let long = |member: &Member| {
+        let running = member.pod.running_since;
+        member.pod.ready && running.is_some_and(|since| snapshot.now.since(since) >= CONSUMED_FOR)
     };
-    pool.replicas() - u32::from(pool.revisions.iter().any(proving))
+    demand.all_consume && own.any(long)
+}
+
+/// What a division depends on.
+pub struct Ground<'a> {
+    /// The WorkerPool and its pods.
+    pub fleet: &'a Fleet<'a>,
+    /// Its broker.
+    pub view: &'a BrokerView,
+    /// Its demand: pods go only while every source is fresh.
+    pub demand: &'a Demand,
+    /// The clocks.
+    pub snapshot: &'a Snapshot,
 }
 
 /// Spreads `to` pods over the revisions.
 #[must_use]
-pub fn allocate(pool: &PoolInput, to: u32, pods: &[(String, PodState)], wall: Timestamp) -> Allocation {
-    let heard = |revision: &str| heard_pods(pool, pods, revision);
+pub fn allocate(ground: &Ground, cast: &Cast, to: u32) -> Allocation {
+    let pool = ground.fleet.pool;
+    let exists = pool
+        .revisions
+        .iter()
+        .any(|revision| revision.name == pool.revision);
+    let full = pool.revisions.len() >= REVISIONS_MAX;
     let mut allocation = Allocation {
-        create: !pool.terminating
-            && !pool
-                .revisions
-                .iter()
-                .any(|revision| revision.name == pool.revision),
-        prove: pool
-            .revisions
-            .iter()
-            .filter(|revision| revision.proven.is_none() && heard(&revision.name) > 0)
-            .map(|revision| revision.name.clone())
-            .collect(),
+        create: !pool.terminating && !exists && !full,
+        prove: cast.prove.clone(),
         ..Allocation::default()
     };
-    if pool.revisions.len() >= REVISIONS_MAX {
-        allocation.create = false;
+    if !exists && full {
+        let text =
+            format!("{REVISIONS_MAX} older revisions still have pods; the newest waits until one has none");
+        allocation.note = Some((Reason::Progressing, text));
     }
-    let prove = allocation.prove.clone();
-    let is_proven = |revision: &RevisionInput| revision.proven.is_some() || prove.contains(&revision.name);
-    let newest = pool
-        .revisions
-        .iter()
-        .find(|revision| revision.name == pool.revision);
-    let mut proven: Vec<&RevisionInput> = pool
-        .revisions
-        .iter()
-        .filter(|revision| revision.name != pool.revision && is_proven(revision))
-        .collect();
-    proven
-        .sort_by_key(|revision| std::cmp::Reverse((revision.proven.unwrap_or(wall), revision.name.clone())));
-
-    let mut targets: Vec<(String, u32)> = Vec::new();
-    match (newest, proven.first()) {
-        (Some(newest), _) if is_proven(newest) => {
-            take_over(pool, to, newest, heard(&newest.name), &mut targets)
-        }
-        (Some(newest), None) => {
-            targets.push((newest.name.clone(), to));
-            shrink_others(pool, &[&newest.name], &mut targets);
-            if waited(pool, newest, wall, UNPROVEN_SECONDS) {
-                let text = format!(
-                    "revision {} has had pods for {UNPROVEN_SECONDS} s and none of its workers has sent a heartbeat",
-                    newest.name
-                );
-                allocation.note = Some((Reason::RevisionUnproven, text));
-            }
-        }
-        (newest, Some(serving)) => {
-            try_newest(pool, to, newest, serving, wall, &mut targets, &mut allocation);
-        }
-        (None, None) => shrink_others(pool, &[], &mut targets),
+    if pool.terminating || pool.conflict.is_some() {
+        allocation.complete = exists && !cast.rolls() && cast.proving.is_none();
+        return allocation;
     }
-    targets.sort();
-    allocation.remove = removable(
-        pool,
-        &targets,
-        proven.first().map(|revision| revision.name.as_str()),
-        newest.is_some_and(is_proven),
-    );
-    let others = |revision: &RevisionInput| revision.name != pool.revision && revision.replicas > 0;
-    allocation.complete = newest.is_some() && !pool.revisions.iter().any(others);
-    allocation.targets = targets;
+    let mut serving = to;
+    let mut extra = 0;
+    if let Some(newest) = cast.proving {
+        extra = prove(ground, cast, newest, to, &mut allocation);
+        allocation.targets.push((newest.name.clone(), extra));
+        if extra > 0 && ground.demand.complete && has_no_room(ground, newest) {
+            serving = to.saturating_sub(1);
+        }
+    } else if let Some(newest) = cast.leader.filter(|leader| waited(ground, leader)) {
+        let text = format!(
+            "revision {} has had pods for {UNPROVEN_SECONDS} s and none of its workers has sent a heartbeat",
+            newest.name
+        );
+        allocation.note = Some((Reason::RevisionUnproven, text));
+    }
+    if let Some(leader) = cast.leader {
+        take_over(ground, cast, leader, serving, extra, &mut allocation.targets);
+    }
+    allocation.targets.sort();
+    allocation.remove = removable(ground.fleet, cast, &allocation.targets);
+    allocation.complete = exists && !cast.rolls() && cast.proving.is_none();
     allocation
 }
 
-fn heard_pods(pool: &PoolInput, pods: &[(String, PodState)], revision: &str) -> u32 {
-    let heard = |pod: &PodInput| {
-        pods.iter().any(|(name, state)| {
-            *name == pod.name && matches!(state, PodState::Busy(_) | PodState::Idle(_) | PodState::Silent)
-        })
-    };
-    let count = pool
-        .consuming()
-        .filter(|pod| pod.revision == revision && heard(pod))
-        .count();
-    u32::try_from(count).unwrap_or(u32::MAX)
+/// The newest gets one pod to prove itself, beside those that serve. At zero nothing is started to prove it, nor
+/// while an earlier take-over still needs the room.
+fn prove(ground: &Ground, cast: &Cast, newest: &RevisionInput, to: u32, allocation: &mut Allocation) -> u32 {
+    let serving = cast.leader.map_or("", |leader| leader.name.as_str());
+    if newest.failed || waited(ground, newest) {
+        if !newest.failed {
+            allocation.fail.push(newest.name.clone());
+        }
+        let text = format!(
+            "revision {} was given up: no heartbeat from its pod within {UNPROVEN_SECONDS} s; revision {serving} works on",
+            newest.name
+        );
+        allocation.note = Some((Reason::RevisionUnproven, text));
+        return 0;
+    }
+    let room = newest.replicas > 0 || cast.serving() <= ground.fleet.pool.max.max(to);
+    if to == 0 || !room {
+        return 0;
+    }
+    let text = format!(
+        "revision {} has one pod to prove itself; revision {serving} serves",
+        newest.name
+    );
+    allocation.note = Some((Reason::Progressing, text));
+    1
 }
 
-/// The newest is proven: growth goes to it, and the others shrink as its workers are heard. A quarter may be
-/// missing meanwhile, so that a large pool does not roll one pod at a time.
+/// Growth goes to the leader, and the others shrink as its workers are heard. A quarter may be missing meanwhile,
+/// so that a large pool does not roll one pod at a time. Never more than one pod above the maximum.
 fn take_over(
-    pool: &PoolInput,
+    ground: &Ground,
+    cast: &Cast,
+    leader: &RevisionInput,
     to: u32,
-    newest: &RevisionInput,
-    heard: u32,
+    extra: u32,
     targets: &mut Vec<(String, u32)>,
 ) {
-    let others: u32 = pool
-        .revisions
-        .iter()
-        .filter(|other| other.name != newest.name)
-        .map(|other| other.replicas)
-        .sum();
+    let pool = ground.fleet.pool;
+    let others = cast.in_others();
     if others == 0 {
-        targets.push((newest.name.clone(), to));
-        shrink_others(pool, &[&newest.name], targets);
+        targets.push((leader.name.clone(), to));
+        targets.extend(cast.others.iter().map(|other| (other.name.clone(), 0)));
         return;
     }
-    let serving = pool.hold.as_ref().map_or(to.min(pool.max), |_| to);
-    let room = (serving.max(pool.max) + 1).saturating_sub(others);
-    let target = serving.min(room.max(newest.replicas));
-    targets.push((newest.name.clone(), target));
-    let mut left = serving
-        .saturating_sub(heard.min(target))
-        .saturating_sub(serving / 4)
-        .min(others);
-    if target < serving && target <= heard {
-        left = left.min(others.saturating_sub(1));
+    // A lowered maximum is reached as pods empty; it is no reason to drop those of the leader at once.
+    let goal = if pool.hold.is_some() {
+        to
+    } else {
+        to.min(pool.max.max(leader.replicas))
+    };
+    let room = goal
+        .max(pool.max)
+        .saturating_add(1)
+        .saturating_sub(extra)
+        .saturating_sub(others);
+    let target = goal.min(room.max(leader.replicas));
+    // Only what was proven serves; what was not is replaced at once.
+    let (old, unproven): (Vec<&RevisionInput>, Vec<&RevisionInput>) =
+        cast.others.iter().partition(|other| other.proven.is_some());
+    targets.extend(unproven.iter().map(|other| (other.name.clone(), 0)));
+    let serving = old.iter().copied().fold(0, add);
+    if serving > 0 && !ground.demand.complete && pool.hold.is_none() {
+        // No pod goes without fresh data, in a rollout as in any scale-in.
+        targets.push((leader.name.clone(), target.max(leader.replicas)));
+        return;
     }
-    let mut olds: Vec<&RevisionInput> = pool
-        .revisions
-        .iter()
-        .filter(|other| other.name != newest.name)
-        .collect();
-    olds.sort_by_key(|old| std::cmp::Reverse((old.proven, old.name.clone())));
-    for old in olds {
+    targets.push((leader.name.clone(), target));
+    let heard = ground
+        .fleet
+        .consuming()
+        .filter(|member| member.pod.revision == leader.name);
+    let heard = u32::try_from(heard.filter(|member| has_been_heard(member)).count()).unwrap_or(u32::MAX);
+    let mut left = goal
+        .saturating_sub(heard.min(target))
+        .saturating_sub(goal / 4)
+        .min(serving);
+    let awaited = ground.fleet.members.iter().any(|member| !member.consumes());
+    if target < goal && target <= heard || !awaited && has_no_room(ground, leader) {
+        left = left.min(serving.saturating_sub(1));
+    }
+    for old in old {
         let keep = old.replicas.min(left);
         left -= keep;
         targets.push((old.name.clone(), keep));
     }
 }
 
-/// A proven revision serves; the newest gets one pod to prove itself.
-fn try_newest(
-    pool: &PoolInput,
-    to: u32,
-    newest: Option<&RevisionInput>,
-    serving: &RevisionInput,
-    wall: Timestamp,
-    targets: &mut Vec<(String, u32)>,
-    allocation: &mut Allocation,
-) {
-    let mut keep = vec![serving.name.as_str()];
-    let mut rest = to;
-    if let Some(newest) = newest {
-        keep.push(&newest.name);
-        let given_up = newest.failed || waited(pool, newest, wall, UNPROVEN_SECONDS);
-        if given_up {
-            if !newest.failed {
-                allocation.fail.push(newest.name.clone());
-            }
-            let text = format!(
-                "revision {} was given up: no heartbeat from its pod within {UNPROVEN_SECONDS} s; revision {} works on",
-                newest.name, serving.name
-            );
-            allocation.note = Some((Reason::RevisionUnproven, text));
-        }
-        let one = u32::from(!given_up && to > 0);
-        targets.push((newest.name.clone(), one));
-        if one > 0 {
-            rest = rest_of(pool, to, newest, serving, wall);
-            let text = format!(
-                "revision {} has one pod to prove itself; revision {} serves",
-                newest.name, serving.name
-            );
-            allocation.note = Some((Reason::Progressing, text));
-        }
-    }
-    targets.push((serving.name.clone(), rest));
-    shrink_others(pool, &keep, targets);
+/// True if a pod of the revision has found no node for a while.
+fn has_no_room(ground: &Ground, revision: &RevisionInput) -> bool {
+    ground.fleet.consuming().any(|member| {
+        let trouble = member.pod.trouble.as_ref();
+        member.pod.revision == revision.name
+            && trouble.is_some_and(|trouble| trouble.reason == Reason::Unschedulable)
+            && age(member.pod.created, ground.snapshot) >= NO_ROOM_SECONDS
+    })
 }
 
-/// What the proven revision serves with while the newest has its one pod: never fewer than it has and is wanted,
-/// but for a first pod that no node takes.
-fn rest_of(
-    pool: &PoolInput,
-    to: u32,
-    newest: &RevisionInput,
-    serving: &RevisionInput,
-    wall: Timestamp,
-) -> u32 {
-    let no_room = pool.pods.iter().any(|pod| {
-        pod.revision == newest.name
-            && pod
-                .trouble
-                .as_ref()
-                .is_some_and(|trouble| trouble.reason == Reason::Unschedulable)
-            && wall.as_second() - pod.created.as_second() >= NO_ROOM_SECONDS
-    });
-    if no_room {
-        return to
-            .saturating_sub(1)
-            .min(serving.replicas.saturating_sub(1).max(to.saturating_sub(1)));
-    }
-    to.saturating_sub(1).max(serving.replicas.min(to)).max(1)
+fn age(created: Timestamp, snapshot: &Snapshot) -> i64 {
+    snapshot.wall.as_second().saturating_sub(created.as_second())
 }
 
-fn shrink_others(pool: &PoolInput, keep: &[&str], targets: &mut Vec<(String, u32)>) {
-    for other in pool
-        .revisions
-        .iter()
-        .filter(|other| !keep.contains(&other.name.as_str()))
-    {
-        targets.push((other.name.clone(), 0));
-    }
+/// True if the revision has had a pod for long without proof, and a heartbeat would have been heard.
+fn waited(ground: &Ground, revision: &RevisionInput) -> bool {
+    let now = ground.snapshot.now;
+    let audible = heartbeats_since(ground.view, now).is_some_and(|since| now.since(since) >= UNSEEN_AFTER);
+    let mut pods = ground
+        .fleet
+        .consuming()
+        .filter(|member| member.pod.revision == revision.name);
+    audible
+        && revision.proven.is_none()
+        && pods.any(|member| age(member.pod.created, ground.snapshot) >= UNPROVEN_SECONDS)
 }
 
-/// True if the revision has had a pod for `seconds`.
-fn waited(pool: &PoolInput, revision: &RevisionInput, wall: Timestamp, seconds: i64) -> bool {
-    let pods = pool.consuming().filter(|pod| pod.revision == revision.name);
-    pods.map(|pod| pod.created)
-        .min()
-        .is_some_and(|oldest| wall.as_second() - oldest.as_second() >= seconds)
-}
-
-fn removable(
-    pool: &PoolInput,
-    targets: &[(String, u32)],
-    fallback: Option<&str>,
-    newest_is_proven: bool,
-) -> Vec<String> {
-    let has_pods = |name: &str| pool.pods.iter().any(|pod| pod.revision == name);
-    let idle = |revision: &&RevisionInput| {
+/// An old revision goes when it has no pods, unless it is what the newest would fall back to.
+fn removable(fleet: &Fleet, cast: &Cast, targets: &[(String, u32)]) -> Vec<String> {
+    let idle = |revision: &&&RevisionInput| {
         revision.replicas == 0
-            && revision.name != pool.revision
             && targets
                 .iter()
                 .any(|(name, target)| *name == revision.name && *target == 0)
-            && !has_pods(&revision.name)
-            && (newest_is_proven || fallback != Some(revision.name.as_str()))
+            && !fleet.pool.pods.iter().any(|pod| pod.revision == revision.name)
     };
-    pool.revisions
+    let mut names: Vec<String> = cast
+        .others
         .iter()
         .filter(idle)
-        .map(|revision| revision.name.clone())
-        .collect()
+        .map(|one| one.name.clone())
+        .collect();
+    names.sort();
+    names
 }

@@ -4,26 +4,24 @@
 //! for the whole window, and only takes pods that are seen to be empty. Missing is not zero. This module knows
 //! no broker, no Kubernetes and no clock.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
 
 use poolwright_api::Reason;
 
+use crate::clearance::{Standing, free, standings, victims};
 use crate::decision::{Decision, Facts, Limit};
-use crate::demand::{Demand, MILLI, PodState};
-use crate::ledger::is_heard;
+use crate::demand::{Demand, PodState};
+use crate::fleet::{Fleet, Member};
 use crate::memory::PoolMemory;
-use crate::rollout;
-use crate::sample::{BrokerView, WorkerView};
-use crate::snapshot::{PodInput, PoolInput, Snapshot};
+use crate::rollout::{Cast, Ground, allocate};
+use crate::sample::BrokerView;
+use crate::snapshot::{PoolInput, Snapshot};
 use crate::text::bounded;
 use crate::time::Moment;
 
 /// A zero counts only after so many fresh readings of it in a row.
 pub const ZEROS: u32 = 3;
-/// An answer that clears a pod for scale-in may be so old.
-pub const CLEARANCE_AGE: Duration = Duration::from_secs(10);
-/// A worker that was asked and has not answered for so long cannot be read.
-pub const ANSWER_DEADLINE: Duration = Duration::from_secs(4);
 
 /// The number on its way to a decision: each limit that changes it is written down.
 struct Draft {
@@ -47,60 +45,65 @@ impl Draft {
     }
 }
 
+/// What the steps of a decision look at.
+struct Scene<'a> {
+    pool: &'a PoolInput,
+    demand: &'a Demand,
+    cast: &'a Cast<'a>,
+    standings: &'a [(&'a Member<'a>, Standing)],
+    now: Moment,
+    from: u32,
+}
+
 /// Decides for one WorkerPool.
 #[must_use]
 pub fn decide(
     snapshot: &Snapshot,
-    pool: &PoolInput,
+    fleet: &Fleet,
     view: &BrokerView,
     demand: Demand,
     memory: &mut PoolMemory,
 ) -> Decision {
-    let now = snapshot.now;
-    memory.observe(pool, view, &demand, now);
-    let from = rollout::serving_replicas(pool);
-    let wanted = need(demand.grow_milli, pool.slots).max(u32::from(demand.orphaned > 0));
+    let (pool, now) = (fleet.pool, snapshot.now);
+    let wanted = need(demand.counted.tasks(), pool.slots).max(u32::from(demand.orphaned > 0));
+    memory.observe(fleet, view, &demand, (wanted, need(demand.hold, pool.slots)), now);
+    let cast = Cast::new(fleet, &demand, snapshot);
+    let standings = standings(fleet, now);
+    let from = match memory.decided {
+        // Both revisions' pods together are no measure of what is wanted.
+        Some(decided) if cast.rolls() => decided.min(cast.serving()),
+        _ => cast.serving(),
+    };
+    let scene = Scene {
+        pool,
+        demand: &demand,
+        cast: &cast,
+        standings: &standings,
+        now,
+        from,
+    };
     let mut draft = Draft {
         to: wanted,
         reason: Reason::AsDesired,
         limits: Vec::new(),
         clauses: Vec::new(),
     };
-    let mut ask = Vec::new();
-    if let Some(conflict) = &pool.conflict {
-        draft.reason = Reason::Conflict;
-        draft.limit("conflict", from, format!("held: {conflict}"));
-    } else if pool.terminating {
-        draft.limit("terminating", from, "held: it is being deleted".to_owned());
-    } else if let Some(hold) = &pool.hold {
-        draft.reason = Reason::ManualHold;
-        draft.limit(
-            "spec.replicas",
-            hold.replicas,
-            format!("held at {} by spec.replicas", hold.replicas),
-        );
-    } else {
-        grow(&demand, memory, from, &mut draft);
-        bound(pool, &mut draft);
-        if draft.to < from {
-            ask = shrink(pool, view, &demand, memory, now, from, &mut draft);
-        }
-        fall_back(pool, memory, now, from, &mut draft);
-        if draft.reason == Reason::AsDesired && draft.to != from {
-            draft.reason = if draft.to > from {
-                Reason::ScaledUp
-            } else {
-                Reason::ScaledDown
-            };
-        }
+    let mut ask: BTreeSet<String> = demand.unasked.iter().cloned().collect();
+    scene.settle(memory, &mut draft, &mut ask);
+    memory.decided = Some(draft.to);
+    if draft.to > from && wanted > from {
+        memory.grew(now);
     }
-    if draft.to > from {
-        memory.grew(now, demand.processed);
-    }
-    let allocation = rollout::allocate(pool, draft.to, &demand.pods, snapshot.wall);
-    let victims = victims(pool, &demand, &allocation);
+    let ground = Ground {
+        fleet,
+        view,
+        demand: &demand,
+        snapshot,
+    };
+    let allocation = allocate(&ground, &cast, draft.to);
+    let victims = victims(pool, &standings, &allocation);
     let text = words(&draft, wanted, pool, &demand);
-    let facts = facts(pool, view, &demand, now);
+    let facts = facts(fleet, &demand);
     Decision {
         from,
         to: draft.to,
@@ -110,226 +113,178 @@ pub fn decide(
         inputs: demand.inputs,
         allocation,
         victims,
-        ask,
+        ask: ask.into_iter().collect(),
         facts,
     }
 }
 
 /// `ceil(tasks ÷ slots)`.
 #[must_use]
-pub fn need(milli: u64, slots: u32) -> u32 {
-    u32::try_from(milli.div_ceil(u64::from(slots.max(1)) * MILLI)).unwrap_or(u32::MAX)
+pub fn need(tasks: u64, slots: u32) -> u32 {
+    u32::try_from(tasks.div_ceil(u64::from(slots.max(1)))).unwrap_or(u32::MAX)
 }
 
-/// Holds growth where more pods could not help or nothing is known.
-fn grow(demand: &Demand, memory: &PoolMemory, from: u32, draft: &mut Draft) {
-    if !demand.any {
-        draft.reason = Reason::HeldStale;
-        draft.limit(
-            "signals",
-            from,
-            format!("held: no fresh data of {}", sources(demand)),
-        );
-        return;
+impl Scene<'_> {
+    fn settle(&self, memory: &mut PoolMemory, draft: &mut Draft, ask: &mut BTreeSet<String>) {
+        let (pool, from) = (self.pool, self.from);
+        if let Some(conflict) = &pool.conflict {
+            draft.reason = Reason::Conflict;
+            draft.limit("conflict", from, format!("held: {conflict}"));
+        } else if pool.terminating {
+            draft.limit("terminating", from, "held: it is being deleted".to_owned());
+        } else if let Some(hold) = &pool.hold {
+            draft.reason = Reason::ManualHold;
+            let clause = format!("held at {} by spec.replicas", hold.replicas);
+            draft.limit("spec.replicas", hold.replicas, clause);
+        } else {
+            self.grow(memory, draft);
+            bound(pool, draft);
+            if draft.to < from {
+                self.shrink(memory, draft, ask);
+            }
+            self.fall_back(memory, draft);
+            if draft.reason == Reason::AsDesired && draft.to != from {
+                draft.reason = if draft.to > from {
+                    Reason::ScaledUp
+                } else {
+                    Reason::ScaledDown
+                };
+            }
+        }
     }
-    let most = from.max(1);
-    if draft.to > most && memory.barren {
-        draft.reason = Reason::NoProgress;
-        draft.limit(
-            "progress",
-            most,
-            "growth stopped: the pods that came up have started no task".to_owned(),
-        );
+
+    /// Holds growth where more pods could not help or nothing is known.
+    fn grow(&self, memory: &PoolMemory, draft: &mut Draft) {
+        let (demand, from) = (self.demand, self.from);
+        if !demand.any {
+            draft.reason = Reason::HeldStale;
+            let clause = format!("held: no fresh data of {}", sources(demand));
+            draft.limit("signals", from, clause);
+            return;
+        }
+        // A task that a heartbeat shows may have ended, and its successor may wait: two readings tell.
+        let least = u32::from(demand.orphaned > 0).max(from);
+        let certain = need(demand.certain, self.pool.slots)
+            .max(memory.confirmed())
+            .max(least);
+        if draft.to > certain {
+            let clause = "growth waits for a second reading".to_owned();
+            draft.limit("confirmation", certain, clause);
+        }
+        let most = from.max(1);
+        if draft.to > most && memory.barren {
+            draft.reason = Reason::NoProgress;
+            let clause = "growth stopped: the pods that came up have started no task".to_owned();
+            draft.limit("progress", most, clause);
+        }
+        let heard = demand.count(|state| matches!(state, PodState::Busy(_) | PodState::Idle(_)));
+        let unseen = demand.count(|state| state == PodState::Unseen);
+        if draft.to > most && heard == 0 && unseen > 0 && !demand.all_consume {
+            draft.reason = Reason::WrongBroker;
+            let clause =
+                format!("growth stopped: {unseen} pods run and none is heard on the broker of its queues");
+            draft.limit("heartbeats", most, clause);
+        }
     }
-    let running = demand.count(|state| !matches!(state, PodState::Draining | PodState::Pending));
-    let unseen = demand.count(|state| state == PodState::Unseen);
-    if draft.to > most && running > 0 && unseen == running {
-        draft.reason = Reason::WrongBroker;
-        let clause =
-            format!("growth stopped: {unseen} pods run and none is heard on the broker of its queues");
-        draft.limit("heartbeats", most, clause);
+
+    /// Lets pods go only as far as the data allows, and names the workers that must be asked first.
+    fn shrink(&self, memory: &mut PoolMemory, draft: &mut Draft, ask: &mut BTreeSet<String>) {
+        let (pool, demand, now, from) = (self.pool, self.demand, self.now, self.from);
+        if !demand.complete {
+            draft.reason = Reason::HeldStale;
+            let clause = format!("held: no fresh data of {}", sources(demand));
+            return draft.limit("signals", from, clause);
+        }
+        if memory.suspect_until.is_some_and(|until| now < until) {
+            draft.reason = Reason::HeldSuspect;
+            let clause = "held: the queues fell to zero and no worker says that it did the work".to_owned();
+            return draft.limit("suspectZero", from, clause);
+        }
+        let delay = pool.scale_down_delay;
+        let Some(mut floor) = memory.window.settled(now, delay) else {
+            let covered = memory.window.covered(now).as_secs();
+            let clause = format!(
+                "scale-in waits: {covered} of {} s of data without a gap",
+                delay.as_secs()
+            );
+            return draft.limit("scaleDownDelaySeconds", from, clause);
+        };
+        if memory.window.zeros() < ZEROS {
+            floor = floor.max(1);
+        }
+        let floor = floor.min(from).min(pool.max.max(draft.to));
+        if floor > draft.to {
+            let clause = format!("{floor} were needed within the last {} s", delay.as_secs());
+            draft.limit("scaleDownDelaySeconds", floor, clause);
+        }
+        self.keep_busy(draft, ask);
+    }
+
+    /// A busy pod is no victim, nor one of which that is not known. In a rollout the old revision shrinks by its
+    /// own rule: only the leader's pods are kept here.
+    fn keep_busy(&self, draft: &mut Draft, ask: &mut BTreeSet<String>) {
+        let mut least = 0u32;
+        let mut asked = 0usize;
+        let old = self.cast.others.iter().copied().filter(|_| !self.cast.rolls());
+        for revision in self.cast.leader.into_iter().chain(old) {
+            least = least.saturating_add(revision.replicas - free(revision, self.standings));
+        }
+        let least = least.min(self.from);
+        if least <= draft.to {
+            return;
+        }
+        for (member, _) in self
+            .standings
+            .iter()
+            .filter(|(_, standing)| *standing == Standing::Ask)
+        {
+            asked += 1;
+            ask.insert(member.node.clone());
+        }
+        let unheard = self
+            .demand
+            .count(|state| matches!(state, PodState::Silent | PodState::Unseen));
+        let (name, clause) = if unheard > 0 && least <= unheard {
+            draft.reason = Reason::HeldUnseen;
+            (
+                "workersUnseen",
+                format!("{unheard} pods are not heard and count as full"),
+            )
+        } else if asked == 0 {
+            ("workersBusy", format!("{least} pods are not empty"))
+        } else {
+            (
+                "workersAsked",
+                format!("{asked} idle workers are asked before pods go"),
+            )
+        };
+        draft.limit(name, least, clause);
+    }
+
+    fn fall_back(&self, memory: &PoolMemory, draft: &mut Draft) {
+        let (Some(fallback), Some(since)) = (self.pool.fallback, memory.stale_since) else {
+            return;
+        };
+        let stale = self.now.since(since);
+        let to = self.from.max(fallback.replicas.min(self.pool.max));
+        if stale >= fallback.after && draft.to < to {
+            draft.reason = Reason::Fallback;
+            let (seconds, least) = (stale.as_secs(), fallback.replicas);
+            let clause = format!("fallback: no fresh data for {seconds} s, so at least {least} pods");
+            draft.limit("fallback", to, clause);
+        }
     }
 }
 
 fn bound(pool: &PoolInput, draft: &mut Draft) {
     if draft.to < pool.min {
-        draft.limit(
-            "minReplicas",
-            pool.min,
-            format!("raised to minReplicas {}", pool.min),
-        );
+        let clause = format!("raised to minReplicas {}", pool.min);
+        draft.limit("minReplicas", pool.min, clause);
     }
     if draft.to > pool.max {
         draft.reason = Reason::AtMaximum;
-        draft.limit(
-            "maxReplicas",
-            pool.max,
-            format!("capped at maxReplicas {}", pool.max),
-        );
-    }
-}
-
-/// Lets pods go only as far as the data allows. Returns the workers that must be asked first.
-fn shrink(
-    pool: &PoolInput,
-    view: &BrokerView,
-    demand: &Demand,
-    memory: &mut PoolMemory,
-    now: Moment,
-    from: u32,
-    draft: &mut Draft,
-) -> Vec<String> {
-    let held = |draft: &mut Draft, reason: Reason, name: &'static str, clause: String| {
-        draft.reason = reason;
-        draft.limit(name, from, clause);
-        Vec::new()
-    };
-    if !demand.complete {
-        return held(
-            draft,
-            Reason::HeldStale,
-            "signals",
-            format!("held: no fresh data of {}", sources(demand)),
-        );
-    }
-    if memory.suspect_until.is_some_and(|until| now < until) {
-        let clause = "held: the queues fell to zero and no worker says that it did the work".to_owned();
-        return held(draft, Reason::HeldSuspect, "suspectZero", clause);
-    }
-    let delay = pool.scale_down_delay;
-    let covered = memory.window.covered(now);
-    let Some(floor) = memory.window.settled(now, delay) else {
-        let clause = format!(
-            "scale-in waits: {} of {} s of data without a gap",
-            covered.as_secs(),
-            delay.as_secs()
-        );
-        draft.limit("scaleDownDelaySeconds", from, clause);
-        return Vec::new();
-    };
-    let floor = if floor == 0 && memory.window.zeros() < ZEROS {
-        1
-    } else {
-        floor
-    };
-    if floor > draft.to {
-        let clause = format!("{floor} were needed within the last {} s", delay.as_secs());
-        draft.limit(
-            "scaleDownDelaySeconds",
-            floor.min(from).min(pool.max.max(draft.to)),
-            clause,
-        );
-    }
-    keep_busy(pool, view, demand, now, from, draft)
-}
-
-/// A busy pod is no victim, nor one of which that is not known.
-fn keep_busy(
-    pool: &PoolInput,
-    view: &BrokerView,
-    demand: &Demand,
-    now: Moment,
-    from: u32,
-    draft: &mut Draft,
-) -> Vec<String> {
-    let existing = demand.count(|state| state != PodState::Draining);
-    let pending = demand.count(|state| state == PodState::Pending);
-    let mut free = from.saturating_sub(existing) + pending;
-    let mut ask = Vec::new();
-    for pod in pool.consuming() {
-        let Some(worker) = view
-            .workers
-            .get(&pod.node())
-            .filter(|worker| is_idle(worker, pod, now))
-        else {
-            continue;
-        };
-        match clearance(worker, pool, now) {
-            Clearance::Empty => free += 1,
-            Clearance::Ask => ask.push(pod.node()),
-            Clearance::Holds => {}
-        }
-    }
-    let least = from.saturating_sub(free);
-    if least <= draft.to {
-        return Vec::new();
-    }
-    let unheard = demand.count(|state| matches!(state, PodState::Silent | PodState::Unseen));
-    let (name, clause) = if unheard > 0 && from - free <= unheard {
-        draft.reason = Reason::HeldUnseen;
-        (
-            "workersUnseen",
-            format!("{unheard} pods are not heard and count as full"),
-        )
-    } else if ask.is_empty() {
-        ("workersBusy", format!("{least} pods are not empty"))
-    } else {
-        (
-            "workersAsked",
-            format!("{} idle workers are asked before pods go", ask.len()),
-        )
-    };
-    draft.limit(name, least, clause);
-    ask
-}
-
-fn is_idle(worker: &WorkerView, pod: &PodInput, now: Moment) -> bool {
-    is_heard(worker, now) && worker.active == 0 && pod.running_since.is_some()
-}
-
-enum Clearance {
-    /// It said that it holds nothing, and has started nothing since.
-    Empty,
-    /// It must be asked.
-    Ask,
-    /// It holds tasks.
-    Holds,
-}
-
-fn clearance(worker: &WorkerView, pool: &PoolInput, now: Moment) -> Clearance {
-    if worker.unreadable.is_some() {
-        // Remote control is off or cannot be read: a whole window without a task, and the grace as second line.
-        let idle = now.since(worker.last_progress) >= pool.scale_down_delay.max(Duration::from_secs(10));
-        return if idle { Clearance::Empty } else { Clearance::Holds };
-    }
-    let current = |answer: &&crate::sample::Sample<crate::sample::Answer>| {
-        now.since(answer.at) <= CLEARANCE_AGE
-            && answer.value.pid == worker.pid
-            && answer.value.processed == worker.processed
-    };
-    match worker.answer.as_ref().filter(current) {
-        None => Clearance::Ask,
-        Some(answer) => {
-            let held: u64 = answer.value.reserved.values().sum::<u64>()
-                + answer
-                    .value
-                    .running
-                    .values()
-                    .map(|one| one.acknowledged + one.unacknowledged)
-                    .sum::<u64>();
-            if held == 0 {
-                Clearance::Empty
-            } else {
-                Clearance::Holds
-            }
-        }
-    }
-}
-
-fn fall_back(pool: &PoolInput, memory: &PoolMemory, now: Moment, from: u32, draft: &mut Draft) {
-    let (Some(fallback), Some(since)) = (pool.fallback, memory.stale_since) else {
-        return;
-    };
-    let stale = now.since(since);
-    let to = from.max(fallback.replicas).min(pool.max.max(from));
-    if stale >= fallback.after && draft.to < to {
-        draft.reason = Reason::Fallback;
-        let clause = format!(
-            "fallback: no fresh data for {} s, so at least {} pods",
-            stale.as_secs(),
-            fallback.replicas
-        );
-        draft.limit("fallback", to, clause);
+        let clause = format!("capped at maxReplicas {}", pool.max);
+        draft.limit("maxReplicas", pool.max, clause);
     }
 }
 
@@ -342,59 +297,26 @@ fn sources(demand: &Demand) -> String {
     }
 }
 
-/// Pods of shrinking revisions in the order in which they should go: not started, then empty longest, then
-/// least busy.
-fn victims(pool: &PoolInput, demand: &Demand, allocation: &rollout::Allocation) -> Vec<String> {
-    let state = |name: &str| {
-        demand
-            .pods
-            .iter()
-            .find(|(pod, _)| pod == name)
-            .map_or(PodState::Pending, |(_, state)| *state)
-    };
-    let mut chosen = Vec::new();
-    for revision in &pool.revisions {
-        let Some(target) = allocation.target(&revision.name) else {
-            continue;
-        };
-        let go = revision.replicas.saturating_sub(target) as usize;
-        let mut pods: Vec<&PodInput> = pool
-            .consuming()
-            .filter(|pod| pod.revision == revision.name)
-            .collect();
-        let missing = (revision.replicas as usize).saturating_sub(pods.len());
-        pods.sort_by_key(|pod| {
-            let order = match state(&pod.name) {
-                PodState::Pending => (0, 0),
-                PodState::Idle(since) => (1, since.0),
-                PodState::Starting => (2, 0),
-                PodState::Busy(tasks) => (3, tasks),
-                _ => (4, 0),
-            };
-            (order, pod.name.clone())
-        });
-        chosen.extend(
-            pods.into_iter()
-                .take(go.saturating_sub(missing))
-                .map(|pod| pod.name.clone()),
+fn words(draft: &Draft, wanted: u32, pool: &PoolInput, demand: &Demand) -> String {
+    let counted = demand.counted;
+    let mut formula = format!(
+        "ceil(({} ready + {} reserved + {} busy) / {} slots)",
+        counted.ready, counted.reserved, counted.busy, pool.slots
+    );
+    if demand.orphaned > 0 {
+        let _ = write!(formula, ", at least 1 for {} orphaned", demand.orphaned);
+    }
+    if demand.doubtful > 0 {
+        let _ = write!(
+            formula,
+            ", without {} that were given back and are not due",
+            demand.doubtful
         );
     }
-    chosen
-}
-
-fn words(draft: &Draft, wanted: u32, pool: &PoolInput, demand: &Demand) -> String {
-    let formula = format!(
-        "ceil(({} ready + {} reserved + {} busy) / {} slots)",
-        demand.ready, demand.reserved, demand.busy, pool.slots
-    );
-    let orphaned = match demand.orphaned {
-        0 => String::new(),
-        count => format!(", at least 1 for {count} orphaned"),
-    };
     let mut text = if draft.limits.is_empty() {
-        format!("{} = {formula}{orphaned}", draft.to)
+        format!("{} = {formula}", draft.to)
     } else {
-        format!("{}; wanted {wanted} = {formula}{orphaned}", draft.to)
+        format!("{}; wanted {wanted} = {formula}", draft.to)
     };
     for clause in &draft.clauses {
         text.push_str("; ");
@@ -403,24 +325,25 @@ fn words(draft: &Draft, wanted: u32, pool: &PoolInput, demand: &Demand) -> Strin
     bounded(&text, 512)
 }
 
-fn facts(pool: &PoolInput, view: &BrokerView, demand: &Demand, now: Moment) -> Facts {
-    let running = pool.consuming().filter(|pod| pod.running_since.is_some()).count() as u64;
-    let unseen = demand
-        .pods
-        .iter()
-        .filter(|(_, state)| matches!(state, PodState::Unseen | PodState::Silent));
-    let unreadable: Vec<&String> = pool
+fn facts(fleet: &Fleet, demand: &Demand) -> Facts {
+    let running = fleet
         .consuming()
-        .filter_map(|pod| view.workers.get(&pod.node()))
-        .filter(|worker| is_heard(worker, now))
-        .filter_map(|worker| worker.unreadable.as_ref())
+        .filter(|member| member.pod.running_since.is_some())
+        .count() as u64;
+    let unseen = fleet
+        .members
+        .iter()
+        .filter(|member| member.state == PodState::Unseen);
+    let unreadable: Vec<&String> = fleet
+        .consuming()
+        .filter_map(|member| member.heard()?.unreadable.as_ref())
         .collect();
     Facts {
         busy: demand.busy,
-        queued: demand.ready + demand.reserved,
-        slots: running * u64::from(pool.slots),
+        queued: demand.ready.saturating_add(demand.reserved),
+        slots: running * u64::from(fleet.pool.slots),
         missing: demand.missing.clone(),
-        unseen: unseen.map(|(name, _)| name.clone()).collect(),
+        unseen: unseen.map(|member| member.pod.name.clone()).collect(),
         pods: demand.pods.clone(),
         foreign: (Vec::new(), 0),
         orphaned: demand.orphaned,

@@ -162,7 +162,8 @@ impl PoolInput {
     /// Replicas asked for now, over all revisions.
     #[must_use]
     pub fn replicas(&self) -> u32 {
-        self.revisions.iter().map(|revision| revision.replicas).sum()
+        let replicas = self.revisions.iter().map(|revision| revision.replicas);
+        replicas.fold(0, u32::saturating_add)
     }
 
     /// Messages one pod can hold, running ones included; `u64::MAX` when unlimited.

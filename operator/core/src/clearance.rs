@@ -1,0 +1,154 @@
+//! Which pods may go: those that are seen to be empty, in an order that Kubernetes will follow.
+//!
+//! A busy pod is no victim, nor one of which that is not known. Relies on answers that are asked for when pods
+//! should go; a heartbeat alone does not show what a worker has fetched.
+
+use std::time::Duration;
+
+use crate::demand::PodState;
+use crate::fleet::{Fleet, Member};
+use crate::ledger::sum;
+use crate::rollout::Allocation;
+use crate::sample::WorkerView;
+use crate::snapshot::{PoolInput, RevisionInput};
+use crate::time::Moment;
+
+/// An answer that clears a pod for scale-in may be so old.
+pub const CLEARANCE_AGE: Duration = Duration::from_secs(10);
+/// A worker that cannot be asked is empty when it has started nothing for the scale-in delay, and for so long.
+const UNREADABLE_IDLE: Duration = Duration::from_secs(10);
+
+/// What is known of a pod that may have to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// Its container does not run.
+    Absent,
+    /// It holds nothing.
+    Empty,
+    /// It holds nothing but tasks that are not due.
+    Later,
+    /// It idles and must be asked.
+    Ask,
+    /// It holds tasks, or may.
+    Holds,
+}
+
+/// The standing of every consuming pod, in name order.
+#[must_use]
+pub fn standings<'a>(fleet: &'a Fleet<'a>, now: Moment) -> Vec<(&'a Member<'a>, Standing)> {
+    fleet
+        .consuming()
+        .map(|member| (member, standing(member, fleet.pool, now)))
+        .collect()
+}
+
+fn standing(member: &Member, pool: &PoolInput, now: Moment) -> Standing {
+    match (member.state, member.heard()) {
+        (PodState::Pending, _) => Standing::Absent,
+        (PodState::Idle(_), Some(worker)) => idle(member, worker, pool, now),
+        _ => Standing::Holds,
+    }
+}
+
+/// A worker that idles at its last heartbeat. Short tasks may come and go between answer and heartbeat: that does
+/// not make it busy, or a pool with a trickle of them could never shrink.
+fn idle(member: &Member, worker: &WorkerView, pool: &PoolInput, now: Moment) -> Standing {
+    if worker.unreadable.is_some() {
+        // Remote control is off or cannot be read: a whole window without a task, and the grace as second line.
+        let long = now.since(worker.last_progress) >= pool.scale_down_delay.max(UNREADABLE_IDLE);
+        return if long { Standing::Empty } else { Standing::Holds };
+    }
+    let Some(answer) = member
+        .answer()
+        .filter(|answer| now.since(answer.at) <= CLEARANCE_AGE)
+    else {
+        return Standing::Ask;
+    };
+    let running = answer
+        .value
+        .running
+        .values()
+        .flat_map(|one| [one.acknowledged, one.unacknowledged]);
+    let held = sum(running.chain(answer.value.reserved.values().copied()));
+    if held > 0 {
+        // A heartbeat after the answer shows that it has finished them.
+        return if worker.last_seen > answer.at {
+            Standing::Ask
+        } else {
+            Standing::Holds
+        };
+    }
+    if answer.value.scheduled.values().any(|count| *count > 0) {
+        Standing::Later
+    } else {
+        Standing::Empty
+    }
+}
+
+/// How many pods of a revision may go now. Kubernetes takes those that are not ready before it looks at marks: while
+/// one of these holds tasks, no ready one can be taken.
+#[must_use]
+pub fn free(revision: &RevisionInput, standings: &[(&Member, Standing)]) -> u32 {
+    let (mut pods, mut first, mut second, mut stuck) = (0u32, 0u32, 0u32, false);
+    for (member, standing) in standings
+        .iter()
+        .filter(|(member, _)| member.pod.revision == revision.name)
+    {
+        pods += 1;
+        match standing {
+            Standing::Empty | Standing::Later if member.pod.ready => second += 1,
+            Standing::Absent | Standing::Empty | Standing::Later => first += 1,
+            Standing::Ask | Standing::Holds => stuck |= !member.pod.ready,
+        }
+    }
+    let missing = revision.replicas.saturating_sub(pods);
+    let free = missing + first + if stuck { 0 } else { second };
+    free.min(revision.replicas)
+}
+
+/// Pods of shrinking revisions in the order in which they should go: not started, then empty longest, then least
+/// busy. A pod that is marked stays chosen while it is as empty as the next.
+#[must_use]
+pub fn victims(pool: &PoolInput, standings: &[(&Member, Standing)], allocation: &Allocation) -> Vec<String> {
+    let mut revisions: Vec<&RevisionInput> = pool.revisions.iter().collect();
+    revisions.sort_by(|left, right| left.name.cmp(&right.name));
+    let mut chosen = Vec::new();
+    for revision in revisions {
+        let Some(target) = allocation.target(&revision.name) else {
+            continue;
+        };
+        let go = revision.replicas.saturating_sub(target) as usize;
+        let mut pods: Vec<_> = standings
+            .iter()
+            .filter(|(member, _)| member.pod.revision == revision.name)
+            .map(|(member, standing)| {
+                let order = match member.state {
+                    PodState::Idle(since) => (1, since.0),
+                    PodState::Starting => (2, 0),
+                    PodState::Busy(tasks) => (3, tasks),
+                    _ => (4, 0),
+                };
+                let class = if *standing == Standing::Absent {
+                    0
+                } else {
+                    1 + u8::from(member.pod.ready)
+                };
+                (
+                    class,
+                    *standing,
+                    !member.pod.marked,
+                    order,
+                    member.pod.name.as_str(),
+                )
+            })
+            .collect();
+        pods.sort_unstable();
+        let missing = (revision.replicas as usize).saturating_sub(pods.len());
+        chosen.extend(
+            pods.into_iter()
+                .take(go.saturating_sub(missing))
+                .map(|pod| pod.4.to_owned()),
+        );
+    }
+    chosen
+}

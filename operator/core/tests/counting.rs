@@ -1,0 +1,331 @@
+//! What counts as demand: each task once, and nothing that more pods could not help.
+
+mod world;
+
+use poolwright_api::Reason;
+use poolwright_api::v1alpha1::AckMode;
+use poolwright_core::time::Moment;
+use world::{World, key, pool, running, seconds, wall, worker};
+
+#[test]
+fn waiting_tasks_need_their_slots_at_once() {
+    let mut world = World::new([pool("p")]);
+    world.set("q", 95, 0);
+    let decision = world.decide();
+    assert_eq!(
+        (decision.from, decision.to, decision.reason),
+        (0, 10, Reason::ScaledUp)
+    );
+    assert_eq!(
+        decision.text,
+        "10 = ceil((95 ready + 0 reserved + 0 busy) / 10 slots)"
+    );
+    assert_eq!(decision.allocation.target("r1"), Some(10));
+    world.set("q", 1000, 0);
+    let decision = world.decide();
+    assert_eq!((decision.to, decision.reason), (10, Reason::AtMaximum));
+    assert!(
+        decision.text.contains("wanted 100") && decision.text.contains("maxReplicas 10"),
+        "{}",
+        decision.text
+    );
+}
+
+/// 20 slots run 20 tasks, 8 more are fetched, 12 wait: 40 tasks, however they acknowledge.
+#[test]
+fn early_late_and_unknown_acknowledgement_count_the_same_load_the_same() {
+    for (mode, unacked, counts) in [
+        (AckMode::Early, 8, 40),
+        (AckMode::Late, 28, 40),
+        (AckMode::Auto, 28, 40),
+    ] {
+        let mut world = World::new([pool("p")]);
+        world.pool().ack_mode = mode;
+        world.pool().prefetch = Some(4);
+        world.add("a", 10);
+        world.add("b", 10);
+        for _ in 0..15 {
+            world.step();
+            world.set("q", 12, unacked);
+            world.decide();
+        }
+        let decision = world.decide();
+        assert_eq!(decision.to, counts / 10, "{mode:?}: {}", decision.text);
+        assert!(
+            decision.text.contains("12 ready + 8 reserved + 20 busy") || mode == AckMode::Auto,
+            "{}",
+            decision.text
+        );
+    }
+}
+
+#[test]
+fn acknowledgement_is_learned_from_answers_and_remembered() {
+    let mut world = World::new([pool("p")]);
+    world.pool().prefetch = Some(4);
+    world.add("a", 10);
+    world.answered("a", |answer| running(answer, 10, 0));
+    for _ in 0..15 {
+        world.step();
+        world.set("q", 0, 20);
+        world.decide();
+    }
+    assert_eq!(world.decide().to, 3, "{}", world.decision("p").text);
+    world.worker("a").answer = None;
+    assert_eq!(world.decide().to, 3, "still known");
+    // One late task among them: growth counts for certain what both may be, scale-in what either may be.
+    world.set("q", 0, 20);
+    world.answered("a", |answer| running(answer, 0, 10));
+    let decision = world.decide();
+    assert!(
+        decision.text.contains("10 reserved + 10 busy"),
+        "{}",
+        decision.text
+    );
+}
+
+#[test]
+fn prefetched_tasks_are_seen_when_the_list_is_empty() {
+    let mut world = World::new([pool("p")]);
+    world.pool().prefetch = Some(4);
+    world.pool().ack_mode = AckMode::Late;
+    world.add("a", 10);
+    for _ in 0..5 {
+        world.step();
+        world.set("q", 0, 40);
+        world.decide();
+    }
+    let decision = world.decide();
+    assert_eq!(decision.to, 4, "{}", decision.text);
+    assert_eq!((decision.facts.queued, decision.facts.busy), (30, 10));
+}
+
+#[test]
+fn draining_pods_that_are_full_start_nothing() {
+    for prefetch in [Some(1), Some(4), None] {
+        let mut world = World::new([pool("p")]);
+        world.pool().prefetch = prefetch;
+        for number in 0..10 {
+            world.add(&format!("d{number}"), 10);
+        }
+        world.pool().revisions[0].replicas = 0;
+        for pod in &mut world.pool().pods {
+            pod.draining = true;
+        }
+        for worker in world.broker().workers.values_mut() {
+            worker.offline = true;
+        }
+        world.set("q", 0, 400);
+        let decision = world.decide();
+        let least = u32::from(prefetch == Some(1));
+        assert_eq!(
+            decision.to, least,
+            "beyond what they can hold, one pod: {}",
+            decision.text
+        );
+        world.set("q", 0, 100);
+        assert_eq!(world.decide().to, 0);
+    }
+}
+
+/// A worker killed with 100 prefetched tasks: its container starts anew in place.
+#[test]
+fn a_dead_workers_leftovers_justify_one_pod() {
+    let mut world = World::new([pool("p")]);
+    world.pool().prefetch = Some(10);
+    world.add("a", 0);
+    let fetched = wall(world.now).as_second() + 3;
+    world.now = world.now.after(seconds(5));
+    let now = world.now;
+    let pod = &mut world.pool().pods[0];
+    pod.started = Some(wall(now));
+    pod.running_since = Some(now);
+    world.beat();
+    world.set_fetched("q", 0, &[(fetched, 100)]);
+    let decision = world.decide();
+    assert_eq!(decision.to, 1, "{}", decision.text);
+    assert_eq!(decision.facts.orphaned, 100);
+    assert!(
+        decision.text.contains("at least 1 for 100 orphaned"),
+        "{}",
+        decision.text
+    );
+    // From none, one.
+    world.pool().pods.clear();
+    world.pool().revisions[0].replicas = 0;
+    assert_eq!(world.decide().to, 1);
+    // And that one, once it idles, stays.
+    world.add("b", 0);
+    let last = (0..900).fold(None, |_, _| {
+        world.step();
+        Some(world.decide())
+    });
+    assert_eq!(last.unwrap().to, 1);
+}
+
+/// The killed worker's neighbours could hold what it left; they are asked, and it turns out that they do not.
+#[test]
+fn leftovers_are_not_taken_for_the_neighbours() {
+    let mut world = World::new([pool("p")]);
+    world.pool().prefetch = Some(10);
+    for name in ["a", "b", "c"] {
+        world.add(name, 0);
+    }
+    world.now = world.now.after(seconds(20));
+    world.renew();
+    let fetched = wall(world.now).as_second() - 15;
+    world.set_fetched("q", 0, &[(fetched, 100)]);
+    let decision = world.decide();
+    assert_eq!(decision.ask, ["celery@a", "celery@b", "celery@c"]);
+    world.step();
+    let decision = world.decide();
+    assert_eq!(
+        (decision.facts.orphaned, decision.facts.queued),
+        (100, 0),
+        "{}",
+        decision.text
+    );
+    assert!(decision.ask.is_empty());
+    assert!(decision.text.contains("wanted 1 ="), "{}", decision.text);
+}
+
+#[test]
+fn leftovers_on_a_shared_queue_start_one_pod_in_one_pool() {
+    let mut world = World::new([pool("p"), pool("r")]);
+    let old = wall(world.now).as_second() - 100;
+    world.set_fetched("q", 0, &[(old, 70)]);
+    world.decide();
+    let to: u32 = world.last.decisions.values().map(|decision| decision.to).sum();
+    assert_eq!(to, 1);
+}
+
+#[test]
+fn two_pools_share_a_backlog_by_capacity() {
+    let mut large = pool("large");
+    large.max = 30;
+    let mut world = World::new([large, pool("small")]);
+    world.set("q", 400, 0);
+    world.decide();
+    assert_eq!((world.decision("large").to, world.decision("small").to), (30, 10));
+    world.set("q", 40, 0);
+    world.decide();
+    assert_eq!((world.decision("large").to, world.decision("small").to), (3, 1));
+}
+
+/// What one pool's draining pods hold is not the other pool's work.
+#[test]
+fn what_pods_hold_is_shared_by_what_they_can_hold() {
+    let mut world = World::new([pool("a"), pool("b")]);
+    world.add("a1", 10);
+    world.pools.get_mut("a").unwrap().pods[0].draining = true;
+    world.set("q", 0, 10);
+    world.decide();
+    assert_eq!(
+        (world.decision("b").to, world.decision("b").facts.orphaned),
+        (0, 0)
+    );
+}
+
+#[test]
+fn a_held_pool_takes_no_more_of_a_shared_backlog_than_it_has() {
+    let mut held = pool("held");
+    held.hold = Some(poolwright_core::snapshot::Hold {
+        replicas: 0,
+        by: None,
+    });
+    let mut world = World::new([held, pool("p")]);
+    world.set("q", 100, 0);
+    world.decide();
+    assert_eq!((world.decision("held").to, world.decision("p").to), (0, 10));
+}
+
+#[test]
+fn ten_queues_of_one_pool_sum_up_before_they_are_rounded() {
+    let mut world = World::new([pool("p")]);
+    world.pool().queues = (0..10).map(|number| format!("q{number}")).collect();
+    for number in 0..10 {
+        world.set(&format!("q{number}"), 3, 0);
+    }
+    let decision = world.decide();
+    assert_eq!(decision.to, 3, "{}", decision.text);
+    assert!(decision.text.contains("30 ready"));
+}
+
+#[test]
+fn foreign_workers_share_the_backlog_and_are_named() {
+    let mut world = World::new([pool("p")]);
+    for number in 0..20 {
+        let now = world.now;
+        let mut view = worker(5, 5, Moment(0), now);
+        let mut value = world::answer();
+        running(&mut value, 0, 5);
+        view.answer = Some(poolwright_core::sample::Sample { value, at: now });
+        world
+            .broker()
+            .workers
+            .insert(format!("celery@theirs-{number}"), view);
+    }
+    // Our 10 × 10 slots beside their 20 × 5: half is ours; and the 100 that are fetched are theirs.
+    world.set("q", 100, 100);
+    let decision = world.decide();
+    assert_eq!(decision.to, 5, "{}", decision.text);
+    assert_eq!(
+        (decision.facts.foreign.0.len(), decision.facts.foreign.1),
+        (20, 20)
+    );
+    assert!(decision.ask.is_empty() && decision.victims.is_empty());
+}
+
+#[test]
+fn tasks_that_are_not_due_need_no_pod() {
+    let mut world = World::new([pool("p")]);
+    world.set("q", 1000, 0);
+    world.queue("q").ready.last.as_mut().unwrap().value.not_due = 1000;
+    assert_eq!(world.decide().to, 0);
+    world.queue("q").ready.last.as_mut().unwrap().value.not_due = 999;
+    assert_eq!(world.decide().to, 1);
+}
+
+#[test]
+fn a_heartbeat_that_may_be_outdated_starts_nothing_by_itself() {
+    let mut one = pool("p");
+    one.slots = 1;
+    one.ack_mode = AckMode::Early;
+    let mut world = World::new([one]);
+    world.add("a", 1);
+    world.set("q", 1, 0);
+    assert_eq!(world.decide().to, 1, "the task may have ended");
+    world.step();
+    assert_eq!(
+        world.decide().to,
+        1,
+        "it runs for two heartbeats now, one reading says so"
+    );
+    world.step();
+    assert_eq!(world.decide().to, 2, "{}", world.decision("p").text);
+}
+
+#[test]
+fn absurd_numbers_saturate() {
+    let mut world = World::new([pool("p"), pool("r")]);
+    world.pool().prefetch = None;
+    world.pool().max = u32::MAX;
+    world.add("a", u64::MAX);
+    world.add("b", u64::MAX);
+    for name in ["a", "b"] {
+        world.answered(name, |answer| {
+            running(answer, u64::MAX, u64::MAX);
+            answer.reserved.insert("q".to_owned(), u64::MAX);
+            answer.scheduled.insert("q".to_owned(), u64::MAX);
+        });
+        world.worker(name).interval = std::time::Duration::MAX;
+        world.worker(name).processed = u64::MAX;
+    }
+    world.set("q", u64::MAX, u64::MAX);
+    world.pool().revisions.push(world::revision("r0", u32::MAX, true));
+    for _ in 0..10 {
+        world.decide();
+        world.step();
+    }
+    assert!(world.last.decisions[&key("p")].to >= 1);
+}

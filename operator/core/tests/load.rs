@@ -1,0 +1,232 @@
+//! A simulated fleet under load: it grows at once, loses nothing, does not flap, and shrinks to what is needed.
+
+mod world;
+
+use poolwright_api::Reason;
+use poolwright_api::v1alpha1::AckMode;
+use world::fleet::Sim;
+use world::{pool, revision};
+
+fn sim(change: impl FnOnce(&mut poolwright_core::snapshot::PoolInput)) -> Sim {
+    let mut pool = pool("p");
+    change(&mut pool);
+    Sim::new(pool)
+}
+
+#[test]
+fn grows_in_one_write_and_returns_to_zero() {
+    for late in [false, true] {
+        let mut sim = sim(|_| ());
+        sim.late = late;
+        sim.run(1_000);
+        assert_eq!(sim.total(), 0);
+        sim.publish(95, 20_000);
+        sim.run(400);
+        assert_eq!(sim.total(), 10);
+        sim.run(75_000);
+        assert!(sim.total() > 0, "not before the window is over");
+        sim.run(90_000);
+        assert_eq!(
+            (sim.total(), sim.finished, sim.wronged),
+            (0, 95, 0),
+            "{}",
+            sim.decision().text
+        );
+        assert_eq!(sim.replicas.iter().filter(|count| **count > 0).max(), Some(&10));
+    }
+}
+
+#[test]
+fn five_short_tasks_a_second_leave_one_pod_alone() {
+    for late in [false, true] {
+        for slots in [1, 2, 10] {
+            let mut sim = sim(|pool| pool.slots = slots);
+            sim.late = late;
+            // A delay shorter than the time between two heartbeats must not matter.
+            sim.world.pool().scale_down_delay = world::seconds(if late { 60 } else { 1 });
+            sim.publish(1, 100);
+            sim.run(5_000);
+            sim.replicas.clear();
+            sim.run_with(300_000, |sim| sim.publish(1, 100));
+            assert_eq!(
+                sim.replicas,
+                [1],
+                "{slots} slots, late {late}: {}",
+                sim.decision().text
+            );
+            assert!(sim.finished > 1450);
+        }
+    }
+}
+
+/// A trickle keeps every pod's count moving: it must shrink all the same, also when marks take two seconds.
+#[test]
+fn a_trickle_over_ten_pods_shrinks_to_one() {
+    for mark_for in [0, 2_000] {
+        let mut sim = sim(|pool| pool.revisions = vec![revision("r1", 10, true)]);
+        sim.mark_for = mark_for;
+        let mut turn = 0;
+        sim.run_with(180_000, |sim| {
+            turn += 1;
+            sim.publish(usize::from(turn % 2 == 0), 100);
+        });
+        assert_eq!(sim.total(), 1, "{}", sim.decision().text);
+        assert_eq!(sim.wronged, 0);
+    }
+}
+
+#[test]
+fn a_pod_that_is_never_idle_stays() {
+    let mut sim = sim(|pool| pool.revisions = vec![revision("r1", 3, true)]);
+    sim.publish(3, 400_000);
+    // One task to each.
+    sim.world.pool().slots = 1;
+    sim.run(5_000);
+    sim.world.pool().slots = 10;
+    sim.run(200_000);
+    assert_eq!((sim.total(), sim.busy()), (3, 3), "{}", sim.decision().text);
+    assert!(
+        sim.decision().text.contains("3 pods are not empty"),
+        "{}",
+        sim.decision().text
+    );
+    sim.run(400_000);
+    assert_eq!((sim.total(), sim.wronged), (0, 0));
+}
+
+#[test]
+fn countdowns_on_redis_need_one_pod_at_most() {
+    for pods in [0, 1] {
+        let mut sim = sim(|pool| pool.revisions = vec![revision("r1", pods, true)]);
+        sim.run(3_000);
+        sim.publish_later(1_000, 3_600_000);
+        sim.replicas.clear();
+        sim.run(600_000);
+        assert_eq!(sim.replicas, [pods], "{}", sim.decision().text);
+    }
+}
+
+#[test]
+fn countdowns_on_rabbitmq_grow_once_and_never_flap() {
+    for (known, busy) in [(false, false), (true, false), (false, true), (true, true)] {
+        let mut sim = sim(|pool| pool.prefetch = Some(4));
+        sim.world = std::mem::replace(&mut sim.world, world::World::new([])).rabbitmq(known);
+        if busy {
+            sim.publish(1, 3_600_000);
+        }
+        sim.publish_later(1_000, 3_600_000);
+        sim.run(600_000);
+        let path = &sim.replicas;
+        assert_eq!(path[0], 10, "{known} {busy}: {path:?}");
+        assert!(
+            path.is_sorted_by(|left, right| left > right),
+            "{known} {busy}: {path:?}"
+        );
+        assert_eq!(path.last(), Some(&1), "{known} {busy}: {}", sim.decision().text);
+    }
+}
+
+#[test]
+fn tasks_that_come_due_grow_the_pool() {
+    let mut sim = sim(|pool| pool.prefetch = Some(4));
+    sim.world = std::mem::replace(&mut sim.world, world::World::new([])).rabbitmq(true);
+    sim.publish_later(400, 300_000);
+    sim.run(290_000);
+    assert_eq!(sim.total(), 1, "{}", sim.decision().text);
+    sim.run(120_000);
+    assert_eq!(sim.finished, 400);
+}
+
+#[test]
+fn a_killed_worker_leaves_one_pod() {
+    let mut sim = sim(|pool| {
+        pool.prefetch = Some(10);
+        pool.ack_mode = AckMode::Late;
+    });
+    sim.late = true;
+    sim.publish(100, 60_000);
+    sim.world.pool().max = 1;
+    sim.run(20_000);
+    sim.kill_one();
+    sim.world.pool().max = 10;
+    sim.replicas.clear();
+    sim.run(600_000);
+    assert_eq!(sim.replicas, [1], "{}", sim.decision().text);
+    assert_eq!(sim.decision().facts.orphaned, 100);
+}
+
+#[test]
+fn a_broker_that_is_gone_for_30_s_holds_everything_for_a_window_more() {
+    let mut sim = sim(|pool| pool.revisions = vec![revision("r1", 5, true)]);
+    sim.publish(5, 20_000);
+    sim.run(55_000);
+    sim.broker_up = false;
+    sim.run(5_000);
+    assert_eq!((sim.total(), sim.decision().reason), (5, Reason::HeldStale));
+    assert!(
+        sim.decision().text.contains("no fresh data"),
+        "{}",
+        sim.decision().text
+    );
+    sim.run(25_000);
+    sim.broker_up = true;
+    sim.run(59_000);
+    assert_eq!(sim.total(), 5, "{}", sim.decision().text);
+    sim.run(8_000);
+    assert_eq!(sim.total(), 0, "{}", sim.decision().text);
+}
+
+#[test]
+fn a_flush_while_busy_takes_no_pod_for_a_window() {
+    let mut sim = sim(|pool| pool.max = 5);
+    sim.publish(500, 15_000);
+    sim.run(20_000);
+    assert_eq!(sim.total(), 5);
+    sim.flush();
+    sim.run(30_000);
+    assert_eq!(
+        (sim.total(), sim.decision().reason),
+        (5, Reason::HeldSuspect),
+        "{}",
+        sim.decision().text
+    );
+    sim.run(60_000);
+    assert_eq!((sim.total(), sim.wronged), (0, 0), "{}", sim.decision().text);
+}
+
+#[test]
+fn a_restarted_operator_takes_no_pod_before_a_full_window() {
+    let mut sim = sim(|pool| pool.revisions = vec![revision("r1", 4, true)]);
+    sim.run(50_000);
+    sim.world.memory = poolwright_core::cycle::Memory::default();
+    sim.run(59_000);
+    assert_eq!(sim.total(), 4, "{}", sim.decision().text);
+    sim.run(10_000);
+    assert_eq!(sim.total(), 0);
+}
+
+#[test]
+fn a_lowered_maximum_is_reached_as_pods_empty() {
+    let mut sim = sim(|pool| pool.slots = 1);
+    sim.publish(5, 100_000);
+    sim.publish(5, 300_000);
+    sim.run(10_000);
+    sim.world.pool().max = 2;
+    sim.run(80_000);
+    assert_eq!(sim.total(), 10);
+    sim.run(60_000);
+    assert_eq!((sim.total(), sim.busy()), (5, 5), "{}", sim.decision().text);
+    sim.run(300_000);
+    assert_eq!((sim.total(), sim.finished, sim.wronged), (0, 10, 0));
+}
+
+#[test]
+fn pods_that_find_no_node_are_not_multiplied_and_go_first() {
+    let mut sim = sim(|pool| pool.max = 20);
+    sim.nodes = 2;
+    sim.publish(100, 30_000);
+    sim.run(60_000);
+    assert_eq!(sim.total(), 10, "{}", sim.decision().text);
+    sim.run(300_000);
+    assert_eq!((sim.total(), sim.finished, sim.wronged), (0, 100, 0));
+}

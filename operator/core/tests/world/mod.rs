@@ -1,0 +1,355 @@
+//! A small world for tests: brokers and pods as plain data, and a fleet of simulated workers that take tasks, send
+//! heartbeats, answer when asked, start up and drain. Time is a number; everything is deterministic.
+
+#![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test world that is not as built should stop the test"
+)]
+
+pub mod fleet;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use poolwright_api::v1alpha1::AckMode;
+use poolwright_core::cycle::{Cycle, Memory, cycle};
+use poolwright_core::decision::Decision;
+use poolwright_core::sample::{
+    Answer, BrokerView, FaultKind, Fetched, QueueView, Ready, Running, Sample, Unacked, WorkerView,
+};
+use poolwright_core::snapshot::{PodInput, PoolInput, PoolKey, RevisionInput, Snapshot};
+use poolwright_core::time::Moment;
+
+/// Wall clock at moment zero.
+pub const EPOCH: i64 = 1_800_000_000;
+
+pub const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+pub fn wall(now: Moment) -> Timestamp {
+    Timestamp::from_millisecond(EPOCH * 1000 + i64::try_from(now.0).unwrap()).unwrap()
+}
+
+pub fn key(name: &str) -> PoolKey {
+    PoolKey {
+        namespace: "shop".to_owned(),
+        name: name.to_owned(),
+        uid: format!("uid-{name}"),
+    }
+}
+
+/// A WorkerPool `name` on broker `b` with queue `q`: 10 slots a pod, multiplier 1, 0 to 10 pods, revision `r1` proven.
+pub fn pool(name: &str) -> PoolInput {
+    PoolInput {
+        key: key(name),
+        broker: "b".to_owned(),
+        queues: vec!["q".to_owned()],
+        slots: 10,
+        prefetch: Some(1),
+        min: 0,
+        max: 10,
+        scale_down_delay: seconds(60),
+        fallback: None,
+        hold: None,
+        ack_mode: AckMode::Auto,
+        revision: "r1".to_owned(),
+        revisions: vec![revision("r1", 0, true)],
+        pods: Vec::new(),
+        conflict: None,
+        terminating: false,
+    }
+}
+
+pub fn revision(name: &str, replicas: u32, proven: bool) -> RevisionInput {
+    RevisionInput {
+        name: name.to_owned(),
+        replicas,
+        created: wall(Moment(0)),
+        proven: proven.then(|| wall(Moment(0))),
+        failed: false,
+        refused: None,
+    }
+}
+
+/// A ready pod of `revision` that runs since `since`.
+pub fn pod(name: &str, revision: &str, since: Moment) -> PodInput {
+    PodInput {
+        name: name.to_owned(),
+        revision: revision.to_owned(),
+        created: wall(since),
+        started: Some(wall(since)),
+        running_since: Some(since),
+        ready: true,
+        draining: false,
+        marked: false,
+        trouble: None,
+    }
+}
+
+pub fn worker(active: u64, processed: u64, first_seen: Moment, now: Moment) -> WorkerView {
+    WorkerView {
+        pid: 1,
+        active,
+        processed,
+        interval: seconds(2),
+        first_seen,
+        last_seen: now,
+        last_progress: if active > 0 { now } else { first_seen },
+        offline: false,
+        answer: None,
+        asked: None,
+        unreadable: None,
+    }
+}
+
+/// An answer of a worker that consumes `q` and holds nothing.
+pub fn answer() -> Answer {
+    Answer {
+        queues: ["q".to_owned()].into(),
+        pid: 1,
+        ..Answer::default()
+    }
+}
+
+/// Brokers, WorkerPools and what was remembered, on one clock.
+pub struct World {
+    pub now: Moment,
+    pub brokers: BTreeMap<String, BrokerView>,
+    pub pools: BTreeMap<String, PoolInput>,
+    pub memory: Memory,
+    pub last: Cycle,
+}
+
+impl World {
+    /// Broker `b` with an empty queue `q`, and these WorkerPools. Starts ten minutes after the process did.
+    pub fn new(pools: impl IntoIterator<Item = PoolInput>) -> Self {
+        let broker = BrokerView {
+            address: "redis://b:6379/0".to_owned(),
+            unacked_known: true,
+            zero_is_suspect: true,
+            poll_interval: Duration::from_millis(200),
+            queues: [("q".to_owned(), QueueView::default())].into(),
+            ..BrokerView::default()
+        };
+        let mut world = Self {
+            now: Moment(600_000),
+            brokers: [("b".to_owned(), broker)].into(),
+            pools: pools
+                .into_iter()
+                .map(|pool| (pool.key.name.clone(), pool))
+                .collect(),
+            memory: Memory::default(),
+            last: Cycle::default(),
+        };
+        world.set("q", 0, 0);
+        world.beat();
+        world
+    }
+
+    pub fn rabbitmq(mut self, unacked_known: bool) -> Self {
+        let broker = self.broker();
+        broker.zero_is_suspect = false;
+        broker.unacked_known = unacked_known;
+        self
+    }
+
+    pub fn broker(&mut self) -> &mut BrokerView {
+        self.brokers.get_mut("b").unwrap()
+    }
+
+    pub fn pool(&mut self) -> &mut PoolInput {
+        self.pools.values_mut().next().unwrap()
+    }
+
+    pub fn queue(&mut self, name: &str) -> &mut QueueView {
+        self.broker().queues.entry(name.to_owned()).or_default()
+    }
+
+    /// A fresh reading of `ready` waiting and `unacked` fetched messages, the latter just now.
+    pub fn set(&mut self, queue: &str, ready: u64, unacked: u64) {
+        let at = wall(self.now).as_second();
+        self.set_fetched(queue, ready, &[(at, unacked)]);
+    }
+
+    pub fn set_fetched(&mut self, queue: &str, ready: u64, fetched: &[(i64, u64)]) {
+        let now = self.now;
+        let redis = self.broker().zero_is_suspect;
+        let queue = self.queue(queue);
+        queue.ready.succeed(
+            Ready {
+                count: ready,
+                ..Ready::default()
+            },
+            now,
+        );
+        let due = fetched.iter().map(|(_, count)| count).sum();
+        let list = fetched.iter().filter(|(_, count)| *count > 0 && redis);
+        let fetched = list
+            .map(|(second, count)| Fetched {
+                unix_seconds: *second,
+                count: *count,
+            })
+            .collect();
+        queue.unacked.succeed(
+            Unacked {
+                due,
+                not_due: 0,
+                fetched,
+            },
+            now,
+        );
+    }
+
+    /// Heartbeats stand, since moment zero.
+    pub fn beat(&mut self) {
+        let now = self.now;
+        self.broker().heartbeats.succeed(Moment(0), now);
+    }
+
+    /// Gives the first WorkerPool a running pod whose worker is heard.
+    pub fn add(&mut self, name: &str, active: u64) {
+        let now = self.now;
+        self.add_silent(name);
+        let view = worker(active, active, now, now);
+        self.broker().workers.insert(format!("celery@{name}"), view);
+    }
+
+    /// The same without a heartbeat.
+    pub fn add_silent(&mut self, name: &str) {
+        let now = self.now;
+        let pool = self.pool();
+        let revision = pool.revision.clone();
+        pool.pods.push(pod(name, &revision, now));
+        pool.revisions
+            .iter_mut()
+            .find(|one| one.name == revision)
+            .unwrap()
+            .replicas += 1;
+    }
+
+    pub fn worker(&mut self, name: &str) -> &mut WorkerView {
+        self.broker().workers.get_mut(&format!("celery@{name}")).unwrap()
+    }
+
+    pub fn answered(&mut self, name: &str, change: impl FnOnce(&mut Answer)) {
+        let now = self.now;
+        let worker = self.worker(name);
+        let mut value = answer();
+        value.pid = worker.pid;
+        value.processed = worker.processed;
+        change(&mut value);
+        worker.asked = Some(now);
+        worker.answer = Some(Sample { value, at: now });
+    }
+
+    /// What the broker said is read again, unchanged; heartbeats arrive.
+    pub fn renew(&mut self) {
+        let now = self.now;
+        self.beat();
+        for queue in self.broker().queues.values_mut() {
+            if let Some(sample) = &mut queue.ready.last {
+                sample.at = now;
+            }
+            if let Some(sample) = &mut queue.unacked.last {
+                sample.at = now;
+            }
+        }
+        for worker in self
+            .broker()
+            .workers
+            .values_mut()
+            .filter(|worker| !worker.offline)
+        {
+            worker.last_seen = now;
+            if worker.active > 0 {
+                worker.last_progress = now;
+            }
+        }
+    }
+
+    /// Whoever was asked answers that it holds nothing but what it runs.
+    pub fn answer_all(&mut self) {
+        let asked: Vec<String> = self
+            .last
+            .decisions
+            .values()
+            .flat_map(|one| one.ask.clone())
+            .collect();
+        for node in asked {
+            let name = node.trim_start_matches("celery@").to_owned();
+            self.answered(&name, |_| ());
+        }
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        let pods = self.pools.values().flat_map(|pool| &pool.pods);
+        Snapshot {
+            now: self.now,
+            wall: wall(self.now),
+            brokers: self
+                .brokers
+                .iter()
+                .map(|(id, view)| (id.clone(), Arc::new(view.clone())))
+                .collect(),
+            pools: self.pools.values().cloned().map(Arc::new).collect(),
+            own_nodes: pods.map(PodInput::node).collect(),
+        }
+    }
+
+    pub fn decide(&mut self) -> Decision {
+        self.last = cycle(&self.snapshot(), &mut self.memory);
+        self.last.decisions.values().next().unwrap().clone()
+    }
+
+    pub fn decision(&self, name: &str) -> &Decision {
+        &self.last.decisions[&key(name)]
+    }
+
+    /// Lets time pass in steps of 200 ms with everything renewed and everyone answering; the last decision.
+    pub fn settle(&mut self, seconds: u64) -> Decision {
+        let mut last = self.decide();
+        for _ in 0..seconds * 5 {
+            self.step();
+            last = self.decide();
+        }
+        last
+    }
+
+    /// 200 ms later, all renewed, all answered.
+    pub fn step(&mut self) {
+        self.now = self.now.after(Duration::from_millis(200));
+        self.renew();
+        self.answer_all();
+    }
+
+    pub fn fail_all(&mut self) {
+        let (now, wall) = (self.now, wall(self.now));
+        let broker = self.broker();
+        broker
+            .heartbeats
+            .fail(FaultKind::Unreachable, "connection refused", now, wall);
+        for queue in broker.queues.values_mut() {
+            queue
+                .ready
+                .fail(FaultKind::Unreachable, "connection refused", now, wall);
+            queue
+                .unacked
+                .fail(FaultKind::Unreachable, "connection refused", now, wall);
+        }
+    }
+}
+
+/// Marks the running tasks of an answer.
+pub fn running(answer: &mut Answer, acknowledged: u64, unacknowledged: u64) {
+    answer.running.insert(
+        "q".to_owned(),
+        Running {
+            acknowledged,
+            unacknowledged,
+        },
+    );
+}
