@@ -9,6 +9,8 @@ pub mod poller;
 pub mod rabbitmq;
 pub mod redis;
 pub mod roster;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
