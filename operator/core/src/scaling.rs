@@ -213,11 +213,22 @@ impl Scene<'_> {
             floor = floor.max(1);
         }
         let floor = floor.min(from).min(pool.max.max(draft.to));
-        if floor > draft.to {
+        let unheard = self.unheard();
+        if floor > draft.to && unheard >= floor {
+            draft.limit("workersUnseen", floor, unheard_clause(unheard));
+        } else if floor > draft.to {
             let clause = format!("{floor} were needed within the last {} s", delay.as_secs());
             draft.limit("scaleDownDelaySeconds", floor, clause);
         }
         self.keep_busy(draft, ask);
+        if unheard > 0 && draft.to == from && from <= unheard {
+            draft.reason = Reason::HeldUnseen;
+        }
+    }
+
+    fn unheard(&self) -> u32 {
+        self.demand
+            .count(|state| matches!(state, PodState::Silent | PodState::Unseen))
     }
 
     /// A busy pod is no victim, nor one of which that is not known. In a rollout the old revision shrinks by its
@@ -241,15 +252,9 @@ impl Scene<'_> {
             asked += 1;
             ask.insert(member.node.clone());
         }
-        let unheard = self
-            .demand
-            .count(|state| matches!(state, PodState::Silent | PodState::Unseen));
-        let (name, clause) = if unheard > 0 && least <= unheard {
-            draft.reason = Reason::HeldUnseen;
-            (
-                "workersUnseen",
-                format!("{unheard} pods are not heard and count as full"),
-            )
+        let unheard = self.unheard();
+        let (name, clause) = if unheard >= least {
+            ("workersUnseen", unheard_clause(unheard))
         } else if asked == 0 {
             ("workersBusy", format!("{least} pods are not empty"))
         } else {
@@ -274,6 +279,10 @@ impl Scene<'_> {
             draft.limit("fallback", to, clause);
         }
     }
+}
+
+fn unheard_clause(unheard: u32) -> String {
+    format!("{unheard} pods are not heard and count as full")
 }
 
 fn bound(pool: &PoolInput, draft: &mut Draft) {

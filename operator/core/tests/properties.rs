@@ -1,0 +1,399 @@
+//! Invariants over arbitrary histories: what brokers and workers say, what the cluster does, and what is lost.
+
+mod world;
+
+use std::time::Duration;
+
+use poolwright_core::clearance::CLEARANCE_AGE;
+use poolwright_core::cycle::{Memory, cycle};
+use poolwright_core::decision::Decision;
+use poolwright_core::demand::PodState;
+use poolwright_core::snapshot::{PoolInput, Snapshot};
+use poolwright_core::time::Moment;
+use proptest::prelude::*;
+use world::{World, pod, pool, revision, running, wall, worker};
+
+/// One thing that happens.
+#[derive(Clone, Debug)]
+enum Event {
+    Ready(usize, u64),
+    Unacked(usize, u64, i64),
+    QueueFails(usize),
+    HeartbeatsFail,
+    Busy(usize, u64),
+    Works(usize, u64),
+    Silent(usize),
+    Answers(usize, u64, u64, u64),
+    Unreadable(usize),
+    Restarts(usize),
+    Apply,
+    Drains(usize),
+    Gone(usize),
+    NotReady(usize),
+    Bounds(u32, u32),
+    Revision(u8),
+    Passes(u64),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let count = || prop_oneof![0u64..3, 0u64..200, any::<u64>()];
+    let some = || 0usize..12;
+    prop_oneof![
+        2 => (0usize..3, count()).prop_map(|(queue, count)| Event::Ready(queue, count)),
+        2 => (0usize..3, count(), 0i64..700).prop_map(|(queue, count, ago)| Event::Unacked(queue, count, ago)),
+        1 => (0usize..3).prop_map(Event::QueueFails),
+        1 => Just(Event::HeartbeatsFail),
+        3 => (some(), count()).prop_map(|(pod, count)| Event::Busy(pod, count)),
+        2 => (some(), count()).prop_map(|(pod, count)| Event::Works(pod, count)),
+        1 => some().prop_map(Event::Silent),
+        3 => (some(), count(), count(), count()).prop_map(|(pod, a, b, c)| Event::Answers(pod, a, b, c)),
+        1 => some().prop_map(Event::Unreadable),
+        1 => some().prop_map(Event::Restarts),
+        4 => Just(Event::Apply),
+        1 => some().prop_map(Event::Drains),
+        1 => some().prop_map(Event::Gone),
+        1 => some().prop_map(Event::NotReady),
+        1 => (0u32..4, 0u32..12).prop_map(|(min, more)| Event::Bounds(min, min + more)),
+        1 => (0u8..4).prop_map(Event::Revision),
+        8 => (50u64..4000).prop_map(Event::Passes),
+        2 => (4000u64..90_000).prop_map(Event::Passes),
+    ]
+}
+
+fn start(rabbitmq: bool, queues: usize, prefetch: Option<u32>, delay: u64) -> World {
+    let mut first = pool("p");
+    first.queues = (0..queues).map(|number| format!("q{number}")).collect();
+    first.prefetch = prefetch;
+    first.scale_down_delay = Duration::from_secs(delay);
+    let mut second = pool("s");
+    second.queues = vec!["q0".to_owned()];
+    let mut world = World::new([first, second]);
+    if rabbitmq {
+        world = world.rabbitmq(delay.is_multiple_of(2));
+    }
+    for number in 0..queues {
+        world.set(&format!("q{number}"), 0, 0);
+    }
+    for name in ["a", "b", "c", "d"] {
+        world.add(name, 0);
+    }
+    world
+}
+
+/// Lets it happen.
+fn happen(world: &mut World, event: &Event, last: Option<&Decision>, next: &mut u32) {
+    let pods = world.pool().pods.len().max(1);
+    let name =
+        |world: &mut World, number: usize| world.pool().pods.get(number % pods).map(|pod| pod.name.clone());
+    let (now, stamp) = (world.now, wall(world.now));
+    match event {
+        Event::Ready(queue, count) => {
+            if let Some(sample) = &mut world.queue(&format!("q{queue}")).ready.last {
+                sample.value.count = *count;
+            }
+        }
+        Event::Unacked(queue, count, ago) => {
+            let second = stamp.as_second() - ago;
+            let ready = world
+                .queue(&format!("q{queue}"))
+                .ready
+                .last
+                .as_ref()
+                .map_or(0, |one| one.value.count);
+            world.set_fetched(&format!("q{queue}"), ready, &[(second, *count)]);
+        }
+        Event::QueueFails(queue) => world.queue(&format!("q{queue}")).ready.last = None,
+        Event::HeartbeatsFail => world.broker().heartbeats.last = None,
+        Event::Apply => apply(world, last, next),
+        Event::Bounds(min, max) => (world.pool().min, world.pool().max) = (*min, *max),
+        Event::Revision(number) => world.pool().revision = format!("r{number}"),
+        Event::Passes(millis) => world.now = now.after(Duration::from_millis(*millis)),
+        Event::Gone(number) => {
+            if let Some(name) = name(world, *number) {
+                world.pool().pods.retain(|pod| pod.name != name);
+            }
+        }
+        Event::Drains(number) | Event::NotReady(number) | Event::Restarts(number) => {
+            let drains = matches!(event, Event::Drains(_));
+            let restarts = matches!(event, Event::Restarts(_));
+            if let Some(pod) = world.pool().pods.get_mut(number % pods) {
+                pod.draining |= drains;
+                pod.ready &= drains || restarts;
+                if restarts {
+                    (pod.started, pod.running_since) = (Some(stamp), Some(now));
+                }
+            }
+        }
+        Event::Busy(number, _)
+        | Event::Works(number, _)
+        | Event::Silent(number)
+        | Event::Answers(number, ..)
+        | Event::Unreadable(number) => {
+            if let Some(name) = name(world, *number) {
+                says(world, &name, event, now);
+            }
+        }
+    }
+}
+
+fn says(world: &mut World, name: &str, event: &Event, now: Moment) {
+    let node = format!("celery@{name}");
+    let view = world
+        .broker()
+        .workers
+        .entry(node)
+        .or_insert_with(|| worker(0, 0, now, now));
+    match event {
+        Event::Busy(_, count) => view.active = *count,
+        Event::Works(_, count) => {
+            view.processed = view.processed.saturating_add(*count);
+            view.last_progress = now;
+        }
+        Event::Silent(_) => view.offline = !view.offline,
+        Event::Unreadable(_) => view.unreadable = Some("pickle".to_owned()),
+        Event::Answers(_, late, early, reserved) => world.answered(name, |answer| {
+            running(answer, *early, *late);
+            answer.reserved.insert("q0".to_owned(), *reserved);
+        }),
+        _ => {}
+    }
+}
+
+fn apply(world: &mut World, last: Option<&Decision>, next: &mut u32) {
+    let Some(decision) = last else { return };
+    let (now, stamp) = (world.now, wall(world.now));
+    let pool = world.pool();
+    if decision.allocation.create && pool.revisions.iter().all(|one| one.name != pool.revision) {
+        let name = pool.revision.clone();
+        pool.revisions.push(revision(&name, 0, false));
+    }
+    for one in &mut pool.revisions {
+        if decision.allocation.prove.contains(&one.name) {
+            one.proven = Some(stamp);
+        }
+        one.failed |= decision.allocation.fail.contains(&one.name);
+        let Some(target) = decision.allocation.target(&one.name) else {
+            continue;
+        };
+        one.replicas = target;
+        let have = pool
+            .pods
+            .iter()
+            .filter(|pod| pod.revision == one.name && !pod.draining)
+            .count();
+        for _ in have..(target as usize).min(have + 20) {
+            *next += 1;
+            pool.pods
+                .push(pod(&format!("{}-{next}", one.name), &one.name, now));
+        }
+        let mut over = have.saturating_sub(target as usize);
+        for pod in pool
+            .pods
+            .iter_mut()
+            .filter(|pod| pod.revision == one.name && !pod.draining)
+        {
+            if over > 0 && decision.victims.contains(&pod.name) {
+                pod.draining = true;
+                over -= 1;
+            }
+        }
+    }
+    pool.revisions
+        .retain(|one| !decision.allocation.remove.contains(&one.name));
+}
+
+/// Renews all readings unless one failed just now, as an adapter does each poll. True if every source of the first
+/// pool is fresh.
+fn renewed(world: &mut World, event: &Event) -> bool {
+    let fails = matches!(event, Event::QueueFails(_) | Event::HeartbeatsFail);
+    if !fails {
+        for number in 0..3 {
+            let name = format!("q{number}");
+            if world.queue(&name).ready.last.is_none() {
+                world.set(&name, 0, 0);
+            }
+        }
+        world.renew();
+    }
+    let queues = world.pool().queues.clone();
+    let known = world.broker().unacked_known;
+    let fresh = |world: &mut World, name: &String| {
+        let now = world.now;
+        let queue = world.queue(name);
+        let age = Duration::from_secs(3);
+        queue.ready.fresh(now, age).is_some() && (!known || queue.unacked.fresh(now, age).is_some())
+    };
+    let now = world.now;
+    queues.iter().all(|name| fresh(world, name))
+        && world
+            .broker()
+            .heartbeats
+            .fresh(now, Duration::from_secs(3))
+            .is_some()
+}
+
+fn check_bounds(pool: &PoolInput, decision: &Decision) -> Result<(), TestCaseError> {
+    prop_assert!(
+        decision.text.len() <= 512 && decision.text.contains(&decision.to.to_string()),
+        "{}",
+        decision.text
+    );
+    prop_assert!(decision.text.contains(" ready + "), "{}", decision.text);
+    prop_assert!(
+        decision.to >= pool.min || decision.to >= decision.from,
+        "{}",
+        decision.text
+    );
+    prop_assert!(decision.to <= pool.max.max(decision.from), "{}", decision.text);
+    let sum: u32 = pool
+        .revisions
+        .iter()
+        .map(|one| decision.allocation.target(&one.name).unwrap_or(one.replicas))
+        .fold(0, u32::saturating_add);
+    prop_assert!(
+        sum <= pool.max.max(decision.to).max(pool.replicas()).saturating_add(1),
+        "{sum} asked for: {decision:?}"
+    );
+    Ok(())
+}
+
+/// A victim is not busy while an empty pod of its revision, which Kubernetes would take as well, stays. Outside a
+/// rollout, none is busy, nor without proof that it is empty.
+fn check_victims(world: &mut World, decision: &Decision) -> Result<(), TestCaseError> {
+    let (now, pool) = (world.now, world.pool().clone());
+    let state = |name: &str| {
+        let mut pods = decision.facts.pods.iter();
+        pods.find(|(pod, _)| pod == name)
+            .map_or(PodState::Pending, |(_, state)| *state)
+    };
+    let busy = |name: &str| matches!(state(name), PodState::Busy(_));
+    for victim in decision.victims.iter().filter(|victim| busy(victim)) {
+        let pod = pool.pods.iter().find(|pod| pod.name == *victim).unwrap();
+        let spared = pool.consuming().find(|other| {
+            other.revision == pod.revision
+                && other.ready >= pod.ready
+                && matches!(state(&other.name), PodState::Idle(_) | PodState::Pending)
+                && !decision.victims.contains(&other.name)
+        });
+        prop_assert!(spared.is_none() || !pod.ready, "{victim} goes, {spared:?} stays");
+    }
+    let serving = pool.revisions.iter().filter(|one| one.replicas > 0).count();
+    if serving > 1 || pool.revisions.iter().any(|one| one.name != pool.revision) {
+        return Ok(());
+    }
+    for victim in &decision.victims {
+        let view = world.broker().workers.get(&format!("celery@{victim}"));
+        let empty = match (state(victim), view) {
+            (PodState::Pending, _) => true,
+            (PodState::Idle(_), Some(view)) => {
+                view.unreadable.is_some()
+                    || view
+                        .answer
+                        .as_ref()
+                        .is_some_and(|answer| now.since(answer.at) <= CLEARANCE_AGE)
+            }
+            _ => false,
+        };
+        prop_assert!(empty, "{victim} is {:?}: {decision:?}", state(victim));
+    }
+    Ok(())
+}
+
+/// The same things in another order.
+fn shuffled(snapshot: &Snapshot) -> Snapshot {
+    let mut other = snapshot.clone();
+    other.pools.reverse();
+    for pool in &mut other.pools {
+        let pool = std::sync::Arc::make_mut(pool);
+        pool.pods.reverse();
+        let third = pool.pods.len() / 3;
+        pool.pods.rotate_left(third);
+        pool.queues.reverse();
+        pool.revisions.reverse();
+    }
+    other
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn invariants_hold_in_any_history(
+        rabbitmq: bool,
+        queues in 1usize..4,
+        prefetch in prop_oneof![Just(None), (1u32..5).prop_map(Some), Just(Some(u32::MAX))],
+        delay in prop_oneof![Just(0u64), Just(7), Just(60)],
+        events in prop::collection::vec(event(), 1..120),
+    ) {
+        let mut world = start(rabbitmq, queues, prefetch, delay);
+        let mut other = Memory::default();
+        let mut last: Option<Decision> = None;
+        let (mut next, mut whole_since, mut before) = (0, None, world.now);
+        for event in &events {
+            happen(&mut world, event, last.as_ref(), &mut next);
+            let complete = renewed(&mut world, event);
+            let decision = world.decide();
+            // Nobody looked for long, or a source was missing: what was seen before counts no more.
+            if !complete || world.now.since(before) > Duration::from_secs(6) {
+                whole_since = None;
+            }
+            if complete {
+                whole_since.get_or_insert(world.now);
+            }
+            before = world.now;
+            if decision.to < decision.from {
+                let whole = whole_since.is_some_and(|since| world.now.since(since) >= Duration::from_secs(delay));
+                prop_assert!(whole, "scale-in without data: {decision:?}");
+            }
+            let rest: Vec<Decision> = cycle(&shuffled(&world.snapshot()), &mut other).decisions.into_values().collect();
+            let same: Vec<Decision> = world.last.decisions.values().cloned().collect();
+            prop_assert_eq!(same, rest);
+            check_bounds(&world.pool().clone(), &decision)?;
+            check_victims(&mut world, &decision)?;
+            last = Some(decision);
+        }
+    }
+
+    /// More waiting tasks never mean fewer pods.
+    #[test]
+    fn growth_is_monotone_in_what_waits(
+        ready in 0u64..500,
+        more in 0u64..500,
+        unacked in 0u64..100,
+        busy in prop::collection::vec(0u64..11, 0..6),
+        slots in 1u32..20,
+    ) {
+        let decide = |ready: u64| {
+            let mut world = World::new([pool("p")]);
+            world.pool().slots = slots;
+            for (number, active) in busy.iter().enumerate() {
+                world.add(&format!("a{number}"), *active);
+            }
+            for _ in 0..3 {
+                world.step();
+                world.set("q", 0, unacked);
+                world.decide();
+            }
+            world.set("q", ready, unacked);
+            world.decide().to
+        };
+        prop_assert!(decide(ready) <= decide(ready + more));
+    }
+}
+
+/// Order of queues shows in no decision: neither in its inputs nor in what is missing.
+#[test]
+fn queues_are_named_in_one_order() {
+    let mut world = World::new([pool("p")]);
+    world.pool().queues = vec!["q2".to_owned(), "q".to_owned(), "q1".to_owned(), "q".to_owned()];
+    world.set("q", 5, 0);
+    let decision = world.decide();
+    let missing: Vec<&str> = decision
+        .facts
+        .missing
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
+    assert_eq!((missing, decision.to), (vec!["queue \"q1\"", "queue \"q2\""], 1));
+    assert_eq!(world.last.decisions.len(), 1);
+}

@@ -1,0 +1,371 @@
+//! Rollouts are scaling: the proven revision serves until the newest has shown that it works.
+
+mod world;
+
+use std::time::Duration;
+
+use poolwright_api::Reason;
+use poolwright_core::decision::Decision;
+use poolwright_core::time::Moment;
+use world::fleet::Sim;
+use world::{World, pod, pool, revision, seconds, wall, worker};
+
+fn sim(replicas: u32, change: impl FnOnce(&mut poolwright_core::snapshot::PoolInput)) -> Sim {
+    let mut pool = pool("p");
+    pool.revisions = vec![revision("r1", replicas, true)];
+    pool.min = replicas;
+    change(&mut pool);
+    let mut sim = Sim::new(pool);
+    sim.run(5_000);
+    sim
+}
+
+fn replicas(sim: &mut Sim) -> Vec<(String, u32)> {
+    let mut all: Vec<_> = sim
+        .world
+        .pool()
+        .revisions
+        .iter()
+        .map(|one| (one.name.clone(), one.replicas))
+        .collect();
+    all.sort();
+    all
+}
+
+fn of(list: &[(&str, u32)]) -> Vec<(String, u32)> {
+    list.iter()
+        .map(|(name, count)| ((*name).to_owned(), *count))
+        .collect()
+}
+
+#[test]
+fn a_wrong_revision_never_replaces_the_proven_one() {
+    let mut sim = sim(3, |_| ());
+    sim.broken.insert("r2".to_owned());
+    sim.world.pool().revision = "r2".to_owned();
+    sim.run(10_000);
+    assert_eq!(replicas(&mut sim), of(&[("r1", 3), ("r2", 1)]));
+    assert_eq!(
+        sim.decision().allocation.note.as_ref().unwrap().0,
+        Reason::Progressing
+    );
+    sim.run(600_000);
+    assert_eq!(replicas(&mut sim), of(&[("r1", 3), ("r2", 0)]));
+    sim.run(1_000_000);
+    let (reason, text) = sim.decision().allocation.note.clone().unwrap();
+    assert_eq!(
+        (reason, replicas(&mut sim)),
+        (Reason::RevisionUnproven, of(&[("r1", 3), ("r2", 0)]))
+    );
+    assert!(
+        text.contains("r2 was given up") && text.contains("r1 works on"),
+        "{text}"
+    );
+    // Then a good one rolls out, and the wrong one is cleared away.
+    sim.world.pool().revision = "r3".to_owned();
+    sim.run(60_000);
+    assert_eq!(replicas(&mut sim), of(&[("r3", 3)]));
+    assert!(sim.decision().allocation.complete && sim.decision().allocation.note.is_none());
+    assert!(sim.most <= 11);
+}
+
+#[test]
+fn a_rollout_under_load_loses_nothing() {
+    for max in [1, 2, 5] {
+        let mut sim = sim(0, |pool| {
+            pool.max = max;
+            pool.slots = 2;
+        });
+        sim.run_with(120_000, |sim| {
+            if sim.queue.len() < 5 {
+                sim.publish(5, 3_000);
+            }
+            if sim.world.now.0 == 620_000 {
+                sim.world.pool().revision = "r2".to_owned();
+            }
+        });
+        assert_eq!(replicas(&mut sim), of(&[("r2", max)]), "{}", sim.decision().text);
+        assert!(sim.most <= max + 1, "{} pods of {max}", sim.most);
+        assert_eq!(sim.wronged, 0);
+        sim.run(300_000);
+        assert_eq!((sim.queue.len(), sim.busy()), (0, 0));
+    }
+}
+
+#[test]
+fn at_zero_nothing_is_started_to_prove_a_revision() {
+    let mut sim = sim(0, |_| ());
+    sim.world.pool().revision = "r2".to_owned();
+    sim.run(60_000);
+    assert_eq!(replicas(&mut sim), of(&[("r1", 0), ("r2", 0)]));
+    sim.publish(25, 10_000);
+    sim.run(400);
+    assert_eq!(replicas(&mut sim), of(&[("r1", 3), ("r2", 1)]));
+    sim.run(150_000);
+    assert_eq!((replicas(&mut sim), sim.finished), (of(&[("r2", 0)]), 25));
+}
+
+#[test]
+fn without_a_proven_revision_the_newest_grows_straight_and_keeps_its_pods() {
+    let mut sim = sim(0, |pool| pool.revisions[0].proven = None);
+    sim.broken.insert("r1".to_owned());
+    sim.publish(40, 1_000);
+    sim.run(700_000);
+    assert_eq!(replicas(&mut sim), of(&[("r1", 4)]));
+    assert_eq!(
+        sim.decision().allocation.note.as_ref().unwrap().0,
+        Reason::RevisionUnproven
+    );
+    sim.world.pool().revision = "r2".to_owned();
+    sim.run(1_000);
+    assert_eq!(
+        replicas(&mut sim),
+        of(&[("r2", 4)]),
+        "it replaces the unproven one at once"
+    );
+    sim.run(100_000);
+    assert_eq!((replicas(&mut sim), sim.finished), (of(&[("r2", 0)]), 40));
+}
+
+#[test]
+fn back_to_an_older_revision_that_is_proven() {
+    let mut sim = sim(3, |_| ());
+    sim.broken.insert("r2".to_owned());
+    sim.world.pool().revision = "r2".to_owned();
+    sim.run(20_000);
+    sim.replicas.clear();
+    sim.world.pool().revision = "r1".to_owned();
+    sim.run(20_000);
+    assert_eq!(
+        (replicas(&mut sim), sim.replicas.clone()),
+        (of(&[("r1", 3)]), vec![3])
+    );
+}
+
+#[test]
+fn a_spec_that_changes_again_gives_up_the_unproven_one() {
+    let mut sim = sim(3, |pool| pool.max = 3);
+    sim.broken.insert("r2".to_owned());
+    sim.world.pool().revision = "r2".to_owned();
+    sim.run(20_000);
+    sim.world.pool().revision = "r3".to_owned();
+    sim.run(60_000);
+    assert_eq!(replicas(&mut sim), of(&[("r3", 3)]));
+    assert!(sim.most <= 4);
+}
+
+/// A third revision arrives while the second takes over from the first: the first still serves until it is replaced.
+#[test]
+fn a_third_revision_does_not_cut_short_a_take_over() {
+    let mut sim = sim(20, |pool| pool.max = 20);
+    sim.world.pool().revision = "r2".to_owned();
+    sim.run(2_600);
+    let mut least = u32::MAX;
+    sim.world.pool().revision = "r3".to_owned();
+    sim.run_with(120_000, |sim| least = least.min(sim.total()));
+    assert_eq!(replicas(&mut sim), of(&[("r3", 20)]));
+    assert!(least >= 15 && sim.most <= 21, "between {least} and {}", sim.most);
+}
+
+/// For every number and maximum it ends, never with more than one pod above the maximum, and with three quarters.
+#[test]
+fn a_take_over_ends_for_every_number_and_maximum() {
+    for max in 1..=50 {
+        for number in 1..=max {
+            take_over(number, max);
+        }
+    }
+}
+
+fn take_over(number: u32, max: u32) {
+    let mut first = pool("p");
+    (first.min, first.max) = (number, max);
+    let mut world = World::new([first]);
+    for count in 0..number {
+        world.add(&format!("r1-{count}"), 0);
+    }
+    world.pool().revision = "r2".to_owned();
+    for _ in 0..4 * max + 20 {
+        world.now = world.now.after(seconds(1));
+        let now = world.now;
+        for pod in world
+            .pool()
+            .pods
+            .clone()
+            .iter()
+            .filter(|pod| pod.revision == "r2")
+        {
+            let heard = worker(0, 0, now, now);
+            world.broker().workers.entry(pod.node()).or_insert(heard);
+        }
+        world.renew();
+        let decision = world.decide();
+        assert_eq!(decision.to, number, "{}", decision.text);
+        apply(&mut world, &decision, now);
+        let total = world.pool().replicas();
+        assert!(total <= max + 1, "{total} pods of {number}, {max}");
+        assert!(total >= number - number / 4, "{total} pods of {number}, {max}");
+        if decision.allocation.complete && world.pool().revisions.len() == 1 {
+            assert_eq!((total, world.pool().revisions[0].name.as_str()), (number, "r2"));
+            return;
+        }
+    }
+    panic!("{number} of {max} does not end: {:?}", world.pool().revisions);
+}
+
+fn apply(world: &mut World, decision: &Decision, now: Moment) {
+    let stamp = wall(now);
+    let allocation = &decision.allocation;
+    let pool = world.pool();
+    if allocation.create {
+        pool.revisions.push(revision("r2", 0, false));
+    }
+    for one in &mut pool.revisions {
+        if allocation.prove.contains(&one.name) {
+            one.proven = Some(stamp);
+        }
+        let target = allocation.target(&one.name).unwrap_or(one.replicas);
+        let name = one.name.clone();
+        for count in one.replicas..target {
+            pool.pods
+                .push(pod(&format!("{name}-{}-{count}", now.0), &name, now));
+        }
+        let mut over = one.replicas.saturating_sub(target);
+        pool.pods.retain(|pod| {
+            let goes = pod.revision == name && over > 0;
+            over -= u32::from(goes);
+            !goes
+        });
+        one.replicas = target;
+    }
+    pool.revisions
+        .retain(|one| !allocation.remove.contains(&one.name));
+}
+
+#[test]
+fn a_full_cluster_makes_room_for_the_first_pod_and_the_rollout_ends() {
+    for number in [1, 2, 3, 10] {
+        let mut sim = sim(number, |pool| pool.max = number);
+        sim.nodes = number as usize;
+        sim.world.pool().revision = "r2".to_owned();
+        sim.run(25_000);
+        assert_eq!(
+            replicas(&mut sim),
+            of(&[("r1", number), ("r2", 1)]),
+            "not before 30 s"
+        );
+        sim.run(300_000);
+        assert_eq!(replicas(&mut sim), of(&[("r2", number)]), "{number}");
+    }
+}
+
+#[test]
+fn an_outage_neither_condemns_a_revision_nor_moves_a_rollout() {
+    let mut sim = sim(8, |pool| pool.max = 8);
+    sim.start_up = 20_000;
+    sim.world.pool().revision = "r2".to_owned();
+    sim.run(5_000);
+    sim.broker_up = false;
+    sim.run(700_000);
+    assert_eq!(replicas(&mut sim), of(&[("r1", 8), ("r2", 1)]));
+    sim.broker_up = true;
+    sim.run(300);
+    assert!(sim.decision().allocation.fail.is_empty());
+    sim.run(1_900);
+    assert!(replicas(&mut sim)[0].1 >= 5, "{:?}", replicas(&mut sim));
+    sim.broker_up = false;
+    sim.run(4_000);
+    let before = replicas(&mut sim);
+    sim.run(60_000);
+    assert_eq!(replicas(&mut sim), before);
+    sim.broker_up = true;
+    sim.run(300_000);
+    assert_eq!(replicas(&mut sim), of(&[("r2", 8)]));
+}
+
+/// The leader's busy pods stay while the last old pod goes.
+#[test]
+fn a_take_over_is_no_reason_to_drop_busy_pods_of_the_new_revision() {
+    let mut world = World::new([pool("p")]);
+    for name in ["a", "b", "c"] {
+        world.add(name, 1);
+    }
+    world.pool().revisions.push(revision("r0", 1, true));
+    let now = world.now;
+    world.pool().pods.push(pod("old", "r0", now));
+    world
+        .broker()
+        .workers
+        .insert("celery@old".to_owned(), worker(1, 1, now, now));
+    world.set("q", 0, 0);
+    let decision = world.settle(70);
+    assert_eq!(decision.allocation.target("r1"), Some(3), "{}", decision.text);
+    assert_eq!(decision.allocation.target("r0"), Some(0));
+}
+
+#[test]
+fn without_heartbeats_a_consumer_proves_a_revision() {
+    let mut world = World::new([pool("p")]).rabbitmq(false);
+    world.add_silent("a");
+    world.pool().revisions[0].proven = None;
+    let consumers = |world: &mut World, count| {
+        world.queue("q").ready.last.as_mut().unwrap().value.consumers = Some(count)
+    };
+    consumers(&mut world, 1);
+    assert!(world.settle(29).allocation.prove.is_empty());
+    assert_eq!(world.settle(2).allocation.prove, ["r1"]);
+    consumers(&mut world, 0);
+    assert!(world.decide().allocation.prove.is_empty());
+    // And it is no worker on the wrong broker, so the pool may grow.
+    consumers(&mut world, 1);
+    world.now = world.now.after(Duration::from_secs(60));
+    world.renew();
+    world.queue("q").ready.last.as_mut().unwrap().value.count = 100;
+    assert_eq!(world.decide().to, 10);
+    consumers(&mut world, 0);
+    let decision = world.decide();
+    assert_eq!(
+        (decision.to, decision.reason),
+        (1, Reason::WrongBroker),
+        "{}",
+        decision.text
+    );
+}
+
+#[test]
+fn five_revisions_at_most() {
+    let mut world = World::new([pool("p")]);
+    for number in 2..=5 {
+        let name = format!("r{number}");
+        world.pool().revisions.push(revision(&name, 0, true));
+        let now = world.now;
+        let mut old = pod(&name, &name, now);
+        old.draining = true;
+        world.pool().pods.push(old);
+    }
+    world.pool().revision = "r6".to_owned();
+    let decision = world.decide();
+    assert!(!decision.allocation.create);
+    assert!(decision.allocation.note.is_some());
+    world.pool().pods.clear();
+    assert_eq!(
+        world.decide().allocation.remove,
+        ["r1", "r2", "r3", "r4"],
+        "all but the latest proven one"
+    );
+}
+
+#[test]
+fn nothing_moves_while_it_is_deleted_or_contested() {
+    for contested in [false, true] {
+        let mut world = World::new([pool("p")]);
+        world.add("a", 0);
+        world.pool().conflict = contested.then(|| "an HPA scales it".to_owned());
+        world.pool().terminating = !contested;
+        world.pool().revision = "r2".to_owned();
+        world.set("q", 100, 0);
+        let decision = world.settle(100);
+        assert_eq!((decision.to, decision.allocation.create), (1, contested));
+        assert!(decision.allocation.targets.is_empty() && decision.victims.is_empty());
+    }
+}

@@ -1,0 +1,333 @@
+//! Pods go only when everything is known, for a whole window, and only empty ones.
+
+mod world;
+
+use std::time::Duration;
+
+use poolwright_api::Reason;
+use poolwright_core::sample::FaultKind;
+use poolwright_core::snapshot::{Fallback, Hold};
+use world::{World, pool, running, seconds, wall};
+
+/// Three idle pods and an empty queue, seen for 65 s but for what `change` did each time.
+fn idle(change: impl Fn(&mut World)) -> World {
+    let mut world = World::new([pool("p")]);
+    for name in ["a", "b", "c"] {
+        world.add(name, 0);
+    }
+    for _ in 0..65 * 5 {
+        world.step();
+        change(&mut world);
+        world.decide();
+    }
+    world
+}
+
+#[test]
+fn all_goes_when_all_is_known() {
+    let world = idle(|_| ());
+    let decision = world.decision("p");
+    assert_eq!(
+        (decision.to, decision.reason),
+        (0, Reason::ScaledDown),
+        "{}",
+        decision.text
+    );
+    assert_eq!(decision.victims, ["a", "b", "c"]);
+}
+
+#[test]
+fn each_missing_source_holds() {
+    let stale = |world: &mut World| {
+        let at = world.now.before(seconds(10));
+        world.queue("q").ready.last.as_mut().unwrap().at = at;
+    };
+    let unacked = |world: &mut World| {
+        let at = world.now.before(seconds(10));
+        world.queue("q").unacked.last.as_mut().unwrap().at = at;
+    };
+    let heartbeats = |world: &mut World| {
+        let at = world.now.before(seconds(10));
+        world.broker().heartbeats.last.as_mut().unwrap().at = at;
+    };
+    let other = |world: &mut World| {
+        world.pool().queues = vec!["q".to_owned(), "absent".to_owned()];
+        let (now, wall) = (world.now, wall(world.now));
+        world
+            .queue("absent")
+            .ready
+            .fail(FaultKind::QueueAbsent, "no queue", now, wall);
+    };
+    for change in [stale, unacked, heartbeats, other] {
+        let world = idle(change);
+        let decision = world.decision("p");
+        assert_eq!(
+            (decision.to, decision.reason),
+            (3, Reason::HeldStale),
+            "{}",
+            decision.text
+        );
+        assert!(!decision.facts.missing.is_empty() && decision.victims.is_empty());
+    }
+}
+
+#[test]
+fn a_gap_within_the_window_starts_it_anew() {
+    let mut world = World::new([pool("p")]);
+    world.add("a", 0);
+    world.settle(55);
+    world.now = world.now.after(seconds(4));
+    world.decide();
+    world.renew();
+    assert_eq!(world.settle(58).to, 1);
+    assert_eq!(world.settle(8).to, 0, "{}", world.decision("p").text);
+}
+
+#[test]
+fn time_in_which_nobody_looked_is_a_gap() {
+    let mut world = World::new([pool("p")]);
+    world.add("a", 0);
+    world.settle(30);
+    world.now = world.now.after(seconds(40));
+    world.renew();
+    assert_eq!(world.decide().to, 1);
+    assert_eq!(world.settle(58).to, 1, "{}", world.decision("p").text);
+}
+
+#[test]
+fn zero_needs_three_fresh_zeros_of_every_source() {
+    let mut world = World::new([pool("p")]);
+    world.pool().scale_down_delay = Duration::ZERO;
+    world.add("a", 0);
+    world.answered("a", |_| ());
+    for zeros in 1..=3 {
+        world.now = world.now.after(Duration::from_millis(200));
+        world.renew();
+        // The same reading seen again is not another one.
+        for _ in 0..5 {
+            assert_eq!(world.decide().to == 0, zeros == 3, "{zeros}");
+        }
+    }
+    let mut world = World::new([pool("p")]);
+    world.pool().scale_down_delay = Duration::ZERO;
+    world.add("a", 0);
+    world.answered("a", |_| ());
+    let beat = world.now;
+    for _ in 0..20 {
+        world.now = world.now.after(Duration::from_millis(200));
+        world.renew();
+        world.worker("a").last_seen = beat;
+        assert_eq!(world.decide().to, 1, "one heartbeat is one look at the worker");
+    }
+}
+
+#[test]
+fn a_busy_pod_is_no_victim() {
+    let world = idle(|world| {
+        world.worker("a").active = 1;
+        world.worker("b").active = 3;
+    });
+    let decision = world.decision("p");
+    assert_eq!(
+        (decision.to, &decision.victims[..]),
+        (2, &["c".to_owned()][..]),
+        "{}",
+        decision.text
+    );
+    assert!(
+        decision.text.contains("2 pods are not empty"),
+        "{}",
+        decision.text
+    );
+}
+
+#[test]
+fn a_pod_that_says_it_holds_tasks_is_no_victim_though_it_idles() {
+    let world = idle(|world| {
+        let now = world.now;
+        world.answered("a", |answer| {
+            answer.reserved.insert("q".to_owned(), 2);
+        });
+        world.worker("a").last_seen = now;
+        world.answered("b", |answer| running(answer, 0, 1));
+    });
+    let decision = world.decision("p");
+    assert_eq!(
+        (decision.to, &decision.victims[..]),
+        (2, &["c".to_owned()][..]),
+        "{}",
+        decision.text
+    );
+}
+
+#[test]
+fn pods_go_only_after_they_have_answered() {
+    let mut world = World::new([pool("p")]);
+    for name in ["a", "b", "c"] {
+        world.add(name, 0);
+    }
+    for _ in 0..65 * 5 {
+        world.now = world.now.after(Duration::from_millis(200));
+        world.renew();
+        world.decide();
+    }
+    let decision = world.decide();
+    assert_eq!((decision.to, decision.ask.len()), (3, 3), "{}", decision.text);
+    assert!(
+        decision.text.contains("3 idle workers are asked"),
+        "{}",
+        decision.text
+    );
+    world.answered("b", |_| ());
+    let decision = world.decide();
+    assert_eq!((decision.to, &decision.victims[..]), (2, &["b".to_owned()][..]));
+    world.now = world.now.after(seconds(11));
+    world.renew();
+    world.decide();
+    assert_eq!(
+        world.settle(58).to,
+        3,
+        "an old answer is none, and nobody looked for 11 s"
+    );
+}
+
+#[test]
+fn a_marked_pod_stays_the_victim() {
+    let mut world = idle(|world| {
+        let now = world.now;
+        world.queue("q").ready.last.as_mut().unwrap().value.count = 15;
+        world.worker("b").last_progress = now;
+    });
+    world.answered("b", |_| ());
+    world.pool().pods[1].marked = true;
+    let decision = world.decide();
+    assert_eq!(decision.victims, ["b"], "{}", decision.text);
+}
+
+/// Kubernetes takes pods that are not ready first, whatever their marks: with a busy one among them, none can go.
+#[test]
+fn a_busy_pod_that_is_not_ready_protects_the_ready_ones() {
+    let world = idle(|world| {
+        world.worker("c").active = 1;
+        world.pool().pods[2].ready = false;
+    });
+    assert_eq!(world.decision("p").to, 3, "{}", world.decision("p").text);
+    let world = idle(|world| {
+        world.worker("a").active = 1;
+        world.pool().pods[2].ready = false;
+    });
+    assert_eq!(
+        (world.decision("p").to, &world.decision("p").victims[..]),
+        (1, &["c".to_owned(), "b".to_owned()][..])
+    );
+}
+
+#[test]
+fn silent_and_unseen_workers_count_as_full() {
+    let world = idle(|world| {
+        let old = world
+            .now
+            .before(seconds(30))
+            .max(world.pool().pods[0].running_since.unwrap());
+        world.worker("a").last_seen = old;
+        world.broker().workers.remove("celery@b");
+    });
+    let decision = world.decision("p");
+    assert_eq!(
+        (decision.to, &decision.victims[..]),
+        (2, &["c".to_owned()][..]),
+        "{}",
+        decision.text
+    );
+    assert_eq!(
+        (decision.facts.unseen.as_slice(), decision.reason),
+        (&["b".to_owned()][..], Reason::ScaledDown)
+    );
+    let mut world = world;
+    world.pool().pods.retain(|pod| pod.name != "c");
+    world.pool().revisions[0].replicas = 2;
+    world.renew();
+    let old = world.now.before(seconds(30));
+    world.worker("a").last_seen = old;
+    let decision = world.decide();
+    assert_eq!(
+        (decision.to, decision.reason),
+        (2, Reason::HeldUnseen),
+        "{}",
+        decision.text
+    );
+}
+
+#[test]
+fn a_worker_that_cannot_be_asked_goes_after_a_whole_idle_window() {
+    let world = idle(|world| {
+        for name in ["a", "b", "c"] {
+            world.worker(name).unreadable = Some("pickle".to_owned());
+        }
+        let now = world.now;
+        world.worker("a").last_progress = now;
+    });
+    let decision = world.decision("p");
+    assert_eq!(
+        (decision.to, &decision.victims[..]),
+        (1, &["b".to_owned(), "c".to_owned()][..])
+    );
+    assert_eq!(decision.facts.unreadable, Some((3, "pickle".to_owned())));
+}
+
+#[test]
+fn what_ran_before_the_container_started_anew_is_no_news() {
+    let mut world = World::new([pool("p")]);
+    world.add("a", 5);
+    world.now = world.now.after(seconds(1));
+    let now = world.now;
+    world.pool().pods[0].running_since = Some(now);
+    world.beat();
+    assert_eq!(world.decide().facts.busy, 0);
+}
+
+#[test]
+fn the_minimum_needs_no_broker_and_the_fallback_comes_after_its_time() {
+    let mut first = pool("p");
+    first.min = 2;
+    first.fallback = Some(Fallback {
+        replicas: 5,
+        after: seconds(30),
+    });
+    let mut world = World::new([first]);
+    world.brokers.clear();
+    let decision = world.decide();
+    assert_eq!(
+        (decision.to, decision.reason),
+        (2, Reason::HeldStale),
+        "{}",
+        decision.text
+    );
+    world.pool().revisions[0].replicas = 2;
+    world.now = world.now.after(seconds(30));
+    let decision = world.decide();
+    assert_eq!((decision.to, decision.reason), (5, Reason::Fallback));
+    assert!(decision.text.contains("at least 5 pods"), "{}", decision.text);
+    world.pool().revisions[0].replicas = 7;
+    assert_eq!(world.decide().to, 7);
+}
+
+#[test]
+fn a_manual_hold_passes_the_bounds_and_prefers_empty_pods() {
+    let mut world = idle(|world| {
+        world.worker("a").active = 1;
+        world.queue("q").ready.last.as_mut().unwrap().value.count = 50;
+    });
+    let hold = |replicas| Some(Hold { replicas, by: None });
+    world.pool().hold = hold(20);
+    assert_eq!(
+        (world.decide().to, world.decide().reason),
+        (20, Reason::ManualHold)
+    );
+    world.pool().hold = hold(1);
+    let decision = world.decide();
+    assert_eq!(
+        (decision.to, &decision.victims[..]),
+        (1, &["b".to_owned(), "c".to_owned()][..])
+    );
+}
