@@ -8,7 +8,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := build
 CARGO ?= cargo
 
-.PHONY: help deps plane venv build lint test bench
+.PHONY: help deps plane venv build lint demo test soak bench
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -29,8 +29,15 @@ lint: ## Formatting and lints
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- --deny warnings
 
+demo: deps $(if $(filter current,$(CLUSTER)),,plane) venv ## Shows a fleet at work; KEEP=1 leaves it running, CLUSTER=current uses the kubeconfig
+	@$(CARGO) build --workspace --bins --locked
+	@"$${CARGO_TARGET_DIR:-target}/debug/poolwright-demo"
+
 test: ## Runs every test with all set-up; GROUPS_ONLY="unit harness" runs some
 	@tests/run.sh
+
+soak: ## Runs every test in full, which takes hours
+	@POOLWRIGHT_SCALE=full tests/run.sh
 
 bench: deps plane ## Measures the figures of docs/reference/performance.md
 	$(CARGO) build --release --locked -p poolwright

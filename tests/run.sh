@@ -24,19 +24,29 @@ group() { # group NAME COMMAND...
 }
 
 setup() { tests/deps.sh && tests/controlplane/build.sh && tests/celery/build.sh; }
-unit() { cargo test --workspace --exclude poolwright-tests --locked && cargo test --workspace --lib --locked -- node::; }
+unit() { cargo test --workspace --exclude poolwright-tests --locked && cargo test --workspace --lib --locked -- node:: demo::; }
 # Always the whole workspace, so that every group builds dependencies with the same features, once.
 # Every test of the tests' crate shares one control plane and its node.
 on_plane() {
     cargo build --workspace --bins --locked && "${CARGO_TARGET_DIR:-target}/debug/poolwright-plane" -- "$@"
 }
 harness() { on_plane cargo test --workspace --test harness --locked; }
+# What a person runs first: it must end well, and say so in its last line.
+demo() {
+    cargo build --workspace --bins --locked || return 1
+    output=$("${CARGO_TARGET_DIR:-target}/debug/poolwright-demo")
+    code=$?
+    printf '%s\n' "$output"
+    line='demo: published=200 completed=200 lost=0 killed=0 peak_replicas=[0-9]+ first_scale_up_seconds=[0-9.]+'
+    [ "$code" = 0 ] && printf '%s\n' "$output" | tail -n 1 | grep -Eqx "$line"
+}
 
 group setup setup
 group fmt cargo fmt --all --check
 group clippy cargo clippy --workspace --all-targets --locked -- --deny warnings
 group unit unit
 group harness harness
+group demo demo
 
 printf '\n%s' "$report"
 [ -z "$failed" ]
