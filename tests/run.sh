@@ -31,6 +31,7 @@ on_plane() {
     cargo build --workspace --bins --locked && "${CARGO_TARGET_DIR:-target}/debug/poolwright-plane" -- "$@"
 }
 harness() { on_plane cargo test --workspace --test harness --locked; }
+install() { on_plane cargo test --workspace --test install --locked; }
 # What a person runs first: it must end well, and say so in its last line.
 demo() {
     cargo build --workspace --bins --locked || return 1
@@ -46,6 +47,7 @@ group fmt cargo fmt --all --check
 group clippy cargo clippy --workspace --all-targets --locked -- --deny warnings
 group unit unit
 group harness harness
+group install install
 group demo demo
 
 printf '\n%s' "$report"

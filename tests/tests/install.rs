@@ -1,0 +1,108 @@
+//! `deploy/install`, applied as a user does it: its account may do what the operator does, and no more.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::ListParams;
+use poolwright_api::ConditionType;
+use poolwright_tests::*;
+use serde_json::json;
+use std::path::Path;
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(60);
+const ACCOUNT: &str = "system:serviceaccount:poolwright:poolwright";
+
+#[tokio::test]
+async fn the_installed_account_may_do_what_the_operator_does() -> Result<()> {
+    let mut stage = Stage::new("install").await?;
+    let cluster = stage.plane.kubectl()?;
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/install");
+    for _ in 0..2 {
+        cluster.run(["apply", "-k", folder.to_str().unwrap()]).await?;
+    }
+
+    // The operator's own pod is let into a namespace that enforces the strictest profile.
+    let pods: Api<Pod> = Api::namespaced(stage.plane.client().await?, "poolwright");
+    wait_until("the operator's pod", LIMIT, || async {
+        Ok(!pods.list(&ListParams::default()).await?.items.is_empty())
+    })
+    .await?;
+
+    // Its image is nowhere, so the operator runs here, with the rights of that pod's account.
+    let token = cluster
+        .run(["create", "token", "poolwright", "--namespace", "poolwright"])
+        .await?;
+    let kubeconfig = stage.dir.path().join("kubeconfig");
+    stage.plane.kubeconfig_with_token(token.trim(), &kubeconfig)?;
+    stage.operator.kill();
+    let own = stage.dir.path().join("installed");
+    std::fs::create_dir(&own)?;
+    let _operator = Operator::start(&kubeconfig, &stage.namespace.name, &own, &[]).await?;
+    let here = stage.kubectl()?;
+    here.run([
+        "create",
+        "rolebinding",
+        "poolwright-secrets",
+        "--clusterrole=poolwright-secrets",
+        "--serviceaccount=poolwright:poolwright",
+    ])
+    .await?;
+
+    let redis = Redis::start(RedisConfig::default()).await?;
+    let broker = redis.url(0);
+    here.run([
+        "create",
+        "secret",
+        "generic",
+        "broker",
+        &format!("--from-literal=url={broker}"),
+    ])
+    .await?;
+    stage
+        .queue("q", json!({"urlSecretRef": {"name": "broker", "key": "url"}}))
+        .await?;
+    stage.pool("w", &["q"], &broker, json!({})).await?;
+    stage
+        .await_condition("w", ConditionType::Ready, "True", "AsDesired", LIMIT)
+        .await?;
+    let mut publisher = Celery::locate()?.publisher(&broker, &[]).await?;
+    let ids = publisher.publish(&Batch::sleep("q", 4, 1.0)).await?;
+    stage.await_replicas("w", 2, LIMIT).await?;
+    stage.await_ended(4, LIMIT).await?;
+    // A new revision: Deployments are created, changed and deleted.
+    stage
+        .patch_pool(
+            "w",
+            json!({"spec": {"worker": {"env": [
+            {"name": "CELERY_BROKER_URL", "value": broker},
+            {"name": "TAPP_LOG", "value": stage.task_log()},
+            {"name": "NEW", "value": "1"}]}}}),
+        )
+        .await?;
+    stage.await_no_pods("w", LIMIT).await?;
+    let more = publisher.publish(&Batch::sleep("q", 4, 1.0)).await?;
+    stage.await_ended(8, LIMIT).await?;
+    stage.await_no_pods("w", LIMIT).await?;
+    stage.expect_all_done_once(&[ids, more].concat())?;
+    wait_until("an event", LIMIT, || async {
+        Ok(here.run(["get", "events"]).await?.contains("ScaledUp"))
+    })
+    .await?;
+
+    let entries = audit_entries(&stage.plane.audit_log())?;
+    let ours: Vec<&AuditEntry> = entries
+        .iter()
+        .filter(|entry| entry.user == ACCOUNT && entry.namespace == stage.namespace.name)
+        .collect();
+    assert!(ours.iter().any(|entry| entry.subresource == "scale"), "{ours:?}");
+    let refused: Vec<_> = ours.iter().filter(|entry| entry.code == 403).collect();
+    assert!(refused.is_empty(), "{refused:?}");
+    for verb in ["list", "watch", "update", "delete"] {
+        let may = here
+            .run(["auth", "can-i", verb, "secrets", "--as", ACCOUNT])
+            .await;
+        assert!(may.is_err(), "{ACCOUNT} may {verb} Secrets");
+    }
+    Ok(())
+}
