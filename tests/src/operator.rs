@@ -104,7 +104,7 @@ impl Operator {
     /// Its HTTP address, as logged.
     pub fn http(&self) -> Option<String> {
         let log = self.log();
-        let line = log.lines().rfind(|line| line.contains("address="))?;
+        let line = log.lines().rfind(|line| line.contains("serving health"))?;
         Some(
             line.split("address=")
                 .nth(1)?
