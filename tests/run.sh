@@ -45,6 +45,7 @@ demo() {
 group setup setup
 group fmt cargo fmt --all --check
 group clippy cargo clippy --workspace --all-targets --locked -- --deny warnings
+group deny tests/deny.sh
 group unit unit
 group harness harness
 group install install
