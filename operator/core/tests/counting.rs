@@ -329,3 +329,28 @@ fn absurd_numbers_saturate() {
     }
     assert!(world.last.decisions[&key("p")].to >= 1);
 }
+
+/// Pods came up and take nothing from a queue that is not empty: more of them would not either.
+#[test]
+fn growth_stops_while_new_pods_start_no_task() {
+    let mut world = World::new([pool("p")]);
+    world.set("q", 30, 0);
+    assert_eq!(world.decide().to, 3);
+    for name in ["a", "b", "c"] {
+        world.add(name, 0);
+    }
+    for _ in 0..32 {
+        world.step();
+        world.decide();
+    }
+    world.set("q", 90, 0);
+    let decision = world.decide();
+    assert_eq!(
+        (decision.to, decision.reason),
+        (3, Reason::NoProgress),
+        "{}",
+        decision.text
+    );
+    world.worker("b").active = 1;
+    assert_eq!(world.decide().to, 9, "one of them works");
+}

@@ -369,3 +369,39 @@ fn nothing_moves_while_it_is_deleted_or_contested() {
         assert!(decision.allocation.targets.is_empty() && decision.victims.is_empty());
     }
 }
+
+#[test]
+fn an_old_pod_goes_only_on_fresh_data() {
+    let mut world = World::new([pool("p")]);
+    (world.pool().min, world.pool().max) = (1, 1);
+    world.add("new", 0);
+    world.pool().revisions.push(revision("r0", 1, true));
+    let now = world.now;
+    world.pool().pods.push(pod("old", "r0", now));
+    assert_eq!(world.decide().allocation.target("r0"), Some(0));
+    world.queue("q").ready.last = None;
+    assert_eq!(world.decide().allocation.target("r0").unwrap_or(1), 1);
+}
+
+#[test]
+fn the_order_of_revisions_is_no_input() {
+    let decide = |reverse: bool| {
+        let mut world = World::new([pool("p")]);
+        world.pool().revisions.clear();
+        let now = world.now;
+        for name in ["r1", "r2", "r3"] {
+            world.pool().revisions.push(revision(name, 1, false));
+            world.pool().pods.push(pod(name, name, now));
+            world
+                .broker()
+                .workers
+                .insert(format!("celery@{name}"), worker(0, 0, now, now));
+        }
+        if reverse {
+            world.pool().revisions.reverse();
+        }
+        world.decide()
+    };
+    assert_eq!(decide(false).allocation.prove, ["r1", "r2", "r3"]);
+    assert_eq!(decide(false), decide(true));
+}
