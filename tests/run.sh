@@ -32,6 +32,10 @@ on_plane() {
 }
 harness() { on_plane cargo test --workspace --test harness --locked; }
 install() { on_plane cargo test --workspace --test install --locked; }
+# Bad input, what a cluster refuses, and the pods themselves.
+refusals() {
+    on_plane cargo test --workspace --test bad_input --test refusals --test pods --locked -- --test-threads 3
+}
 # What a person runs first: it must end well, and say so in its last line.
 demo() {
     cargo build --workspace --bins --locked || return 1
@@ -49,6 +53,7 @@ group deny tests/deny.sh
 group unit unit
 group harness harness
 group install install
+group refusals refusals
 group demo demo
 
 printf '\n%s' "$report"

@@ -2,7 +2,8 @@
 //!
 //! May not decide what is logged where; that is the `tracing` calls' business. Libraries that log every request are
 //! held at `warn` unless a directive names them, because at `debug` they bury what Poolwright says, and some of them
-//! print addresses. Span filters are refused: their cost has no bound, and a level for a target is all that is needed.
+//! print addresses. lapin is off: its errors repeat the broker's own texts and whole messages, and every failure it
+//! meets reaches us as a value anyway. Span filters are refused: their cost has no bound, and a level for a target is all that is needed.
 
 use std::io::IsTerminal as _;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +20,7 @@ pub const DIRECTIVES_BYTES_MAX: usize = 256;
 
 /// What stands before every list of directives; a directive that names one of these targets wins over it.
 const QUIET: &str = "info,async_rs=warn,axum=warn,h2=warn,hyper=warn,hyper_util=warn,kube=warn,kube_client=warn,\
-                     lapin=warn,redis=warn,reqwest=warn,rustls=warn,tower=warn";
+                     lapin=off,redis=warn,reqwest=warn,rustls=warn,tower=warn";
 
 /// Form of the log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -235,6 +236,21 @@ mod tests {
             tracing::debug!(target: "hyper::proto", "named");
         });
         assert!(text.contains("named") && !text.contains("quiet"), "{text}");
+    }
+
+    #[test]
+    fn the_texts_of_brokers_are_never_logged_unless_asked_for() {
+        let text = with_logs(LogFormat::Text, "info,poolwright=debug", |handle| {
+            tracing::error!(target: "lapin::channel", "the broker's words");
+            tracing::warn!(target: "redis", "reconnects");
+            handle.set("lapin=error").unwrap();
+            tracing::error!(target: "lapin::channel", "asked for");
+        });
+        assert!(
+            text.contains("asked for") && text.contains("reconnects"),
+            "{text}"
+        );
+        assert!(!text.contains("the broker's words"), "{text}");
     }
 
     #[test]

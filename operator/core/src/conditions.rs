@@ -94,6 +94,9 @@ fn ready(seen: &Seen) -> Said {
     ) {
         return (Some(false), decision.reason, decision.text.clone());
     }
+    if let Some(unseen) = unseen(input, decision) {
+        return unseen;
+    }
     let pods = input.consuming().filter(|pod| pod.ready).count();
     if (pods as u64) < u64::from(decision.to) {
         return (
@@ -107,6 +110,25 @@ fn ready(seen: &Seen) -> Said {
         _ => Reason::AsDesired,
     };
     (Some(true), reason, format!("{} pods, as wanted", decision.to))
+}
+
+/// Workers that run and are not heard are wrong even where nothing has to be held for them: none of them may work.
+fn unseen(input: &PoolInput, decision: &Decision) -> Option<Said> {
+    let first = decision.facts.unseen.iter().min()?;
+    let (count, queue) = (
+        decision.facts.unseen.len(),
+        input.queues.first().map_or("", String::as_str),
+    );
+    Some(if decision.facts.elsewhere {
+        let message = format!(
+            "{count} pods run and none is heard on the broker of queue {queue:?}: give the workers the broker that \
+             status.broker of its TaskQueue shows"
+        );
+        (Some(false), Reason::WrongBroker, message)
+    } else {
+        let message = format!("{count} pods run and send no heartbeats, {first} for one: their slots count as full");
+        (Some(false), Reason::HeldUnseen, message)
+    })
 }
 
 /// The first trouble by class, so that it does not change with the order of pods.

@@ -57,8 +57,10 @@ pub struct Facts {
     pub missing: Vec<(String, Option<Fault>)>,
     /// Pods and what they do.
     pub pods: Vec<(String, PodState)>,
-    /// Pods that run on another broker as far as can be seen: never heard here although heartbeats stand.
+    /// Pods that run and were never heard although heartbeats stand.
     pub unseen: Vec<String>,
+    /// No worker at all is heard or seen to consume, and some are unseen: they are on another broker.
+    pub elsewhere: bool,
     /// Foreign workers on its queues, by name, and how many there are.
     pub foreign: (Vec<String>, u64),
     /// Messages of its queues that no living worker holds.

@@ -177,9 +177,8 @@ impl Scene<'_> {
             let clause = "growth stopped: the pods that came up have started no task".to_owned();
             draft.limit("progress", most, clause);
         }
-        let heard = demand.count(|state| matches!(state, PodState::Busy(_) | PodState::Idle(_)));
-        let unseen = demand.count(|state| state == PodState::Unseen);
-        if draft.to > most && heard == 0 && unseen > 0 && !demand.all_consume {
+        if draft.to > most && is_elsewhere(demand) {
+            let unseen = demand.count(|state| state == PodState::Unseen);
             draft.reason = Reason::WrongBroker;
             let clause =
                 format!("growth stopped: {unseen} pods run and none is heard on the broker of its queues");
@@ -334,6 +333,13 @@ fn words(draft: &Draft, wanted: u32, pool: &PoolInput, demand: &Demand) -> Strin
     bounded(&text, 512)
 }
 
+/// True if workers run and not one shows on the broker of its queues.
+fn is_elsewhere(demand: &Demand) -> bool {
+    let heard = demand.count(|state| matches!(state, PodState::Busy(_) | PodState::Idle(_)));
+    let unseen = demand.count(|state| state == PodState::Unseen);
+    heard == 0 && unseen > 0 && !demand.all_consume
+}
+
 fn facts(fleet: &Fleet, demand: &Demand) -> Facts {
     let running = fleet
         .consuming()
@@ -353,6 +359,7 @@ fn facts(fleet: &Fleet, demand: &Demand) -> Facts {
         slots: running * u64::from(fleet.pool.slots),
         missing: demand.missing.clone(),
         unseen: unseen.map(|member| member.pod.name.clone()).collect(),
+        elsewhere: is_elsewhere(demand),
         pods: demand.pods.clone(),
         foreign: (Vec::new(), 0),
         orphaned: demand.orphaned,

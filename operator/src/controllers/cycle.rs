@@ -164,6 +164,7 @@ fn concerns(group: &Group, new: &Decided, old: Option<&Decided>, changed: &BTree
                 || (new.facts.busy, new.facts.queued, new.facts.slots)
                     != (old.facts.busy, old.facts.queued, old.facts.slots)
                 || new.facts.foreign != old.facts.foreign
+                || (&new.facts.unseen, new.facts.elsewhere) != (&old.facts.unseen, old.facts.elsewhere)
                 || new.facts.unreadable != old.facts.unreadable
         }
         (None, None) => false,

@@ -14,6 +14,9 @@ use poolwright_core::sample::FaultKind;
 use crate::signals::SignalError;
 use crate::signals::poller::Resolve;
 
+/// Whom the printed command names when the API server does not say whom it refused.
+const ACCOUNT: &str = "system:serviceaccount:poolwright:poolwright";
+
 /// Resolves one broker of one namespace.
 pub struct Resolver {
     /// For reading Secrets.
@@ -88,9 +91,10 @@ impl Resolver {
         let (name, key, namespace) = (&reference.name, &reference.key, &self.namespace);
         let missing = |message: String| SignalError::new(FaultKind::SecretMissing, message);
         let secret = secrets.get_opt(name).await.map_err(|error| match error {
-            kube::Error::Api(status) if status.code == 403 => {
-                SignalError::new(FaultKind::SecretForbidden, forbidden(name, namespace))
-            }
+            kube::Error::Api(status) if status.code == 403 => SignalError::new(
+                FaultKind::SecretForbidden,
+                forbidden(name, namespace, &status.message),
+            ),
             _ => SignalError::new(
                 FaultKind::Unreachable,
                 format!("Secret {name:?} could not be read from the API server"),
@@ -110,13 +114,52 @@ impl Resolver {
     }
 }
 
-fn forbidden(name: &str, namespace: &str) -> String {
+/// The command comes first and whole: it is what a person copies, and a long message loses its end. Its subject is
+/// whom the API server says that it refused, which is right wherever and as whomever the operator runs.
+fn forbidden(secret: &str, namespace: &str, refusal: &str) -> String {
+    let user = refusal
+        .split("User \"")
+        .nth(1)
+        .and_then(|rest| rest.split('"').next())
+        .unwrap_or(ACCOUNT);
+    let subject = match user.strip_prefix("system:serviceaccount:") {
+        Some(account) => format!("--serviceaccount={account}"),
+        None => format!("--user={user}"),
+    };
     format!(
-        "no permission to read Secret {name:?}; grant it: kubectl create rolebinding poolwright-secrets -n {namespace} \
-         --clusterrole=poolwright-secrets --serviceaccount=poolwright:poolwright"
+        "no permission to read a Secret; grant it with: kubectl create rolebinding poolwright-secrets -n {namespace} \
+         --clusterrole=poolwright-secrets {subject} # Secret {secret:?}"
     )
 }
 
 fn invalid(message: impl Into<String>) -> SignalError {
     SignalError::new(FaultKind::InvalidAddress, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::forbidden;
+
+    #[test]
+    fn the_printed_command_binds_whom_the_server_refused() {
+        let refusal = |user: &str| {
+            format!(
+                "secrets \"broker\" is forbidden: User \"{user}\" cannot get resource \"secrets\" in API group \"\""
+            )
+        };
+        for (user, subject) in [
+            (
+                "system:serviceaccount:ops:scaler",
+                "--serviceaccount=ops:scaler #",
+            ),
+            ("jane", "--user=jane #"),
+        ] {
+            let text = forbidden("broker", "shop", &refusal(user));
+            assert!(text.contains(
+                "kubectl create rolebinding poolwright-secrets -n shop --clusterrole=poolwright-secrets --"
+            ));
+            assert!(text.contains(subject), "{text}");
+        }
+        assert!(forbidden("broker", "shop", "").contains("--serviceaccount=poolwright:poolwright "));
+    }
 }

@@ -125,7 +125,8 @@ pub(super) fn unreachable(message: impl Into<String>) -> SignalError {
 /// The operating system's or the TLS library's words; neither sees credentials.
 fn io_words(error: &RedisError) -> String {
     if error.is_connection_dropped() {
-        return "it was closed".to_owned();
+        return "it was closed; if that lasts, another service (or TLS) may listen at this address"
+            .to_owned();
     }
     poolwright_core::text::bounded(&error.to_string(), 120)
 }

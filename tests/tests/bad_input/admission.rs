@@ -1,0 +1,272 @@
+//! What the API server refuses by itself, before anything of ours runs.
+
+use super::expect_words;
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
+use kube::{Api, Resource};
+use poolwright_api::v1alpha1::{TaskQueue, WorkerPool};
+use poolwright_tests::{FAKE_IMAGE, Result, Stage};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const CANARY: &str = "canary-in-a-url";
+
+/// What is tried, and the words of the answer.
+struct Case {
+    what: &'static str,
+    act: Act,
+    words: &'static [&'static str],
+}
+
+enum Act {
+    /// A change of the running WorkerPool's spec.
+    Change(Value),
+    /// A new WorkerPool of this name, with a valid spec.
+    Name(String),
+    /// A change of the TaskQueue's spec.
+    Queue(Value),
+    /// A new TaskQueue with this broker.
+    Broker(Value),
+}
+
+fn case(what: &'static str, act: Act, words: &'static [&'static str]) -> Case {
+    Case { what, act, words }
+}
+
+fn change(what: &'static str, spec: Value, words: &'static [&'static str]) -> Case {
+    case(what, Act::Change(spec), words)
+}
+
+fn names_and_queues() -> Vec<Case> {
+    let many: Vec<Value> = (0..65).map(|at| json!({"name": format!("q{at}")})).collect();
+    let long = "n".repeat(300);
+    vec![
+        case(
+            "a name of 53 characters",
+            Act::Name("w".repeat(53)),
+            &["metadata.name must be at most 52 characters long"],
+        ),
+        case(
+            "a name of 300 characters",
+            Act::Name(long.clone()),
+            &["metadata.name", "no more than 253"],
+        ),
+        change(
+            "65 queues",
+            json!({"queues": many}),
+            &["spec.queues", "must have at most 64 items"],
+        ),
+        change(
+            "no queue",
+            json!({"queues": []}),
+            &["spec.queues", "should have at least 1 items"],
+        ),
+        change(
+            "one queue twice",
+            json!({"queues": [{"name": "q"}, {"name": "q"}]}),
+            &["spec.queues[1]", "Duplicate value"],
+        ),
+        change(
+            "a reference of 300 characters",
+            json!({"queues": [{"name": long}]}),
+            &["spec.queues[0].name", "may not be more than 253"],
+        ),
+        case(
+            "a queue's name of 300 characters",
+            Act::Queue(json!({"queue": "n".repeat(300)})),
+            &["spec.queue", "may not be more than 255"],
+        ),
+        case(
+            "a queue's name of 400 bytes",
+            Act::Queue(json!({"queue": "é".repeat(200)})),
+            &["spec.queue must be at most 255 bytes long"],
+        ),
+        case(
+            "a comma in a queue's name",
+            Act::Queue(json!({"queue": "a,b"})),
+            &["spec.queue"],
+        ),
+    ]
+}
+
+fn numbers() -> Vec<Case> {
+    vec![
+        change(
+            "min above max",
+            json!({"scaling": {"minReplicas": 11}}),
+            &["spec.scaling.minReplicas must be at most spec.scaling.maxReplicas"],
+        ),
+        change(
+            "max of 0",
+            json!({"scaling": {"maxReplicas": 0}}),
+            &["spec.scaling.maxReplicas", "should be greater than or equal to 1"],
+        ),
+        change(
+            "max of 10,001",
+            json!({"scaling": {"maxReplicas": 10_001}}),
+            &[
+                "spec.scaling.maxReplicas",
+                "should be less than or equal to 10000",
+            ],
+        ),
+        change(
+            "a fallback above max",
+            json!({"scaling": {"fallback": {"replicas": 11, "afterSeconds": 60}}}),
+            &["spec.scaling.fallback.replicas must be at most spec.scaling.maxReplicas"],
+        ),
+        change(
+            "time limits that cross",
+            json!({"celery": {"timeLimitSeconds": 60, "softTimeLimitSeconds": 60}}),
+            &["spec.celery.softTimeLimitSeconds must be less than spec.celery.timeLimitSeconds"],
+        ),
+        change(
+            "a time limit beyond a week",
+            json!({"celery": {"timeLimitSeconds": 604_801}}),
+            &["spec.celery.timeLimitSeconds", "less than or equal to 604800"],
+        ),
+        change(
+            "no concurrency to be found",
+            json!({"celery": {"concurrency": null}}),
+            &["spec.celery.concurrency (1 to 10000) is required"],
+        ),
+        change(
+            "a concurrency of 0",
+            json!({"celery": {"concurrency": 0}}),
+            &["spec.celery.concurrency", "should be greater than or equal to 1"],
+        ),
+        change(
+            "a grace of 0",
+            json!({"drain": {"graceSeconds": 0}}),
+            &["spec.drain.graceSeconds", "should be greater than or equal to 1"],
+        ),
+    ]
+}
+
+fn workers() -> Vec<Case> {
+    vec![
+        change(
+            "an app of 300 characters",
+            json!({"celery": {"app": "a".repeat(300)}}),
+            &["spec.celery.app", "may not be more than 256"],
+        ),
+        change(
+            "neither celery nor anything else",
+            json!({"celery": null}),
+            &["spec.celery is required"],
+        ),
+        change(
+            "class Io without an execution pool",
+            json!({"class": "Io"}),
+            &["spec.celery.executionPool is required with class Io"],
+        ),
+        change(
+            "an argument that a field sets",
+            json!({"celery": {"extraArgs": ["--concurrency=9"]}}),
+            &["spec.celery.extraArgs must not hold flags"],
+        ),
+        change(
+            "a variable that is ours",
+            json!({"worker": {"env": [{"name": "POD_NAME", "value": "me"}]}}),
+            &["spec.worker.env must not set POD_NAME"],
+        ),
+        change(
+            "a sidecar with the worker's name",
+            json!({"pod": {"sidecars": [{"name": "worker", "image": FAKE_IMAGE}]}}),
+            &["spec.pod.sidecars must not be named worker"],
+        ),
+    ]
+}
+
+fn addresses() -> Vec<Case> {
+    let secret = json!({"name": "broker", "key": "url"});
+    let password: &[&str] = &["spec.broker.url must hold no user or password", "urlSecretRef"];
+    let mut all = vec![
+        case(
+            "url and Secret",
+            Act::Broker(json!({"url": "redis://redis/0", "urlSecretRef": secret})),
+            &["spec.broker must have exactly one of url and urlSecretRef"],
+        ),
+        case(
+            "no address",
+            Act::Broker(json!({})),
+            &["spec.broker must have exactly one of url and urlSecretRef"],
+        ),
+        case(
+            "an unknown scheme",
+            Act::Broker(json!({"url": "kafka://kafka:9092"})),
+            &["spec.broker.url must start with redis://, rediss://, sentinel://, amqp:// or amqps://"],
+        ),
+        case(
+            "options of the other broker",
+            Act::Broker(json!({"url": "amqp://rabbit/", "redis": {"keyPrefix": "p"}})),
+            &["spec.broker.redis is allowed only with a redis://, rediss:// or sentinel:// url"],
+        ),
+        case(
+            "a master's name without sentinels",
+            Act::Broker(json!({"url": "redis://redis/0", "redis": {"sentinelMaster": "m"}})),
+            &["spec.broker.redis.sentinelMaster is allowed only with a sentinel:// url"],
+        ),
+    ];
+    for url in [
+        format!("redis://:{CANARY}@redis:6379/0"),
+        format!("redis://redis:6379/0?password={CANARY}"),
+        format!("sentinel://a:26379;sentinel://user:{CANARY}@b:26379"),
+        format!("amqp://user:{CANARY}/@rabbit/vhost"),
+    ] {
+        let mut broker = json!({"url": url});
+        if url.starts_with("sentinel") {
+            broker["redis"] = json!({"sentinelMaster": "m"});
+        }
+        all.push(case("a URL with a password", Act::Broker(broker), password));
+    }
+    all
+}
+
+async fn refusal(stage: &Stage, act: &Act) -> Result<String> {
+    let client = stage.plane.client().await?;
+    let space = &stage.namespace.name;
+    let pools: Api<DynamicObject> = Api::namespaced_with(client.clone(), space, &resource::<WorkerPool>());
+    let queues: Api<DynamicObject> = Api::namespaced_with(client, space, &resource::<TaskQueue>());
+    let (post, params) = (PostParams::default(), PatchParams::default());
+    let merge = |spec: &Value| Patch::Merge(json!({"spec": spec}));
+    let answer = match act {
+        Act::Change(spec) => pools.patch("w", &params, &merge(spec)).await,
+        Act::Queue(spec) => queues.patch("q", &params, &merge(spec)).await,
+        Act::Name(name) => {
+            let pool = stage.pool_manifest(name, &["q"], "redis://redis/0", json!({}));
+            pools.create(&post, &serde_json::from_value(pool)?).await
+        }
+        Act::Broker(broker) => {
+            let queue = json!({
+                "apiVersion": "poolwright.dev/v1alpha1", "kind": "TaskQueue",
+                "metadata": {"name": "bad"}, "spec": {"broker": broker}});
+            queues.create(&post, &serde_json::from_value(queue)?).await
+        }
+    };
+    match answer {
+        Ok(_) => Err("it was accepted".into()),
+        Err(kube::Error::Api(status)) => Ok(status.message.clone()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn resource<K: Resource<DynamicType = ()>>() -> ApiResource {
+    ApiResource::erase::<K>(&())
+}
+
+/// Tries all of it on the TaskQueue `q` and the running WorkerPool `w`.
+pub async fn refuses_all(stage: &Stage) -> Result<()> {
+    let before = stage.footprint("w").await?;
+    let generation = stage.wp("w").await?.metadata.generation;
+    let all = [names_and_queues(), numbers(), workers(), addresses()];
+    for Case { what, act, words } in all.iter().flatten() {
+        let text = refusal(stage, act)
+            .await
+            .map_err(|error| format!("{what}: {error}"))?;
+        expect_words(what, &text, words)?;
+        assert!(!text.contains(CANARY), "{what}: the answer repeats it: {text}");
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(stage.wp("w").await?.metadata.generation, generation);
+    assert_eq!(stage.footprint("w").await?, before);
+    Ok(())
+}
