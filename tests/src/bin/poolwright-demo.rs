@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use clap::{Parser, ValueEnum};
-use poolwright_tests::Result;
 use poolwright_tests::demo::{self, Options};
 use std::process::ExitCode;
 
@@ -39,7 +38,7 @@ enum Cluster {
 }
 
 #[tokio::main]
-async fn main() -> Result<ExitCode> {
+async fn main() -> ExitCode {
     let Arguments {
         cluster,
         keep,
@@ -52,10 +51,12 @@ async fn main() -> Result<ExitCode> {
         broker,
         image,
     };
-    let clean = demo::run(&options).await?;
-    Ok(if clean {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    match demo::run(&options).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("the demo has failed: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -55,11 +55,13 @@ impl Place {
         let (mut node, mut redis, mut plane) = (None, None, None);
         let (client, kubeconfig, broker, image);
         if options.current {
-            process::install_crypto();
-            client = Client::try_default().await?;
-            kubeconfig = current_kubeconfig()?;
             broker = options.broker.clone().ok_or(NEEDS)?;
             image = options.image.clone().ok_or(NEEDS)?;
+            process::install_crypto();
+            kubeconfig = current_kubeconfig()?;
+            client = Client::try_default()
+                .await
+                .map_err(|error| format!("there is no cluster to use: {error}"))?;
         } else {
             let (own_plane, own_redis) = tokio::try_join!(
                 Plane::start(PlaneConfig::default()),
@@ -106,7 +108,13 @@ impl Place {
 
     /// Applies the fleet with this place's broker and image in it.
     pub async fn apply_fleet(&self) -> Result<()> {
-        for object in fleet(&self.broker, &self.image)? {
+        for mut object in fleet(&self.broker, &self.image)? {
+            if self.plane.is_none() {
+                // Its tasks only sleep, and a small cluster is enough to see them do it.
+                if let Some(worker) = object["spec"].get_mut("worker").and_then(Value::as_object_mut) {
+                    worker.remove("resources");
+                }
+            }
             let kind = object["kind"].as_str().unwrap_or_default();
             let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(
                 poolwright_api::GROUP,
