@@ -13,8 +13,9 @@ use crate::sample::WorkerView;
 use crate::snapshot::{PoolInput, RevisionInput};
 use crate::time::Moment;
 
-/// An answer that clears a pod for scale-in may be so old.
-pub const CLEARANCE_AGE: Duration = Duration::from_secs(10);
+/// An answer that clears a pod for scale-in may be so old: long enough to be asked for and to arrive, and hardly longer
+/// than the time between two heartbeats, which is how long a task that began after it stays unseen.
+pub const CLEARANCE_AGE: Duration = Duration::from_secs(3);
 /// A worker that cannot be asked is empty when it has started nothing for the scale-in delay, and for so long.
 const UNREADABLE_IDLE: Duration = Duration::from_secs(10);
 

@@ -3,8 +3,10 @@
 //! `Ready` is the summary; its reason is the first that applies in the order below, from what the user can mend
 //! at once to what only time can.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use poolwright_api::conditions::{condition, set};
+use poolwright_api::conditions::{condition, find, set};
 use poolwright_api::{ConditionType, Reason};
 
 use crate::decision::Decision;
@@ -126,20 +128,27 @@ fn unseen(input: &PoolInput, decision: &Decision) -> Option<Said> {
         );
         (Some(false), Reason::WrongBroker, message)
     } else {
-        let message = format!("{count} pods run and send no heartbeats, {first} for one: their slots count as full");
+        let message =
+            format!("{count} pods run and send no heartbeats, {first} for one: their slots count as full");
         (Some(false), Reason::HeldUnseen, message)
     })
 }
 
-/// The first trouble by class, so that it does not change with the order of pods.
+/// The first trouble by class, so that it does not change with the order of pods. A worker that is heard in
+/// a pod that is whole is over its trouble, and older revisions matter only while a pod of theirs does not run.
 fn trouble<'a>(seen: &Seen<'a>, input: &'a PoolInput) -> Option<&'a Trouble> {
     let refused = input
         .revisions
         .iter()
         .filter_map(|revision| revision.refused.as_ref());
+    let heard: BTreeSet<&str> = seen
+        .decision
+        .map(|one| one.facts.heard().collect())
+        .unwrap_or_default();
     let pods = input
         .consuming()
-        .filter(|pod| pod.revision == input.revision || !pod.ready);
+        .filter(|pod| pod.revision == input.revision || !pod.ready)
+        .filter(|pod| !pod.ready || !heard.contains(pod.name.as_str()));
     let mut all: Vec<&Trouble> = refused
         .chain(pods.filter_map(|pod| pod.trouble.as_ref()))
         .collect();
@@ -151,7 +160,15 @@ fn reconciling(seen: &Seen) -> Said {
     let (Some(input), Some(decision)) = (seen.input, seen.decision) else {
         return (Some(false), Reason::AsDesired, String::new());
     };
-    if let Some((Reason::Progressing, text)) = &decision.allocation.note {
+    if input.conflict.is_some() {
+        return (
+            Some(false),
+            Reason::Conflict,
+            "held until the conflict is over".to_owned(),
+        );
+    }
+    let allocation = &decision.allocation;
+    if let Some((Reason::Progressing, text)) = &allocation.note {
         return (Some(true), Reason::Progressing, text.clone());
     }
     let ready = input.consuming().filter(|pod| pod.ready).count() as u64;
@@ -162,23 +179,31 @@ fn reconciling(seen: &Seen) -> Said {
             format!("{ready} pods ready, {} wanted", decision.to),
         );
     }
+    let older = input.revisions.iter().filter(|one| one.name != input.revision);
+    if allocation.note.is_none() && older.map(|one| one.replicas).sum::<u32>() > 0 {
+        let text = format!("revision {} takes over", input.revision);
+        return (Some(true), Reason::Progressing, text);
+    }
     (Some(false), Reason::AsDesired, String::new())
 }
 
+/// A revision that no worker of was heard for so long makes no progress, whatever else keeps it from running.
 fn stalled(seen: &Seen, ready: &Said) -> Said {
-    let alone = seen
-        .input
-        .is_some_and(|input| input.revisions.iter().all(|revision| revision.proven.is_none()));
-    let stuck = match ready.1 {
-        Reason::InvalidSpec | Reason::QueueUnknown | Reason::Conflict => ready.0 == Some(false),
-        Reason::RevisionUnproven => alone,
-        _ => false,
-    };
-    if stuck {
-        (Some(true), ready.1, ready.2.clone())
-    } else {
-        (Some(false), Reason::AsDesired, String::new())
+    let no = || (Some(false), Reason::AsDesired, String::new());
+    let note = seen
+        .decision
+        .and_then(|decision| decision.allocation.note.as_ref());
+    if matches!(
+        ready.1,
+        Reason::InvalidSpec | Reason::QueueUnknown | Reason::Conflict
+    ) {
+        if ready.0 == Some(false) {
+            return (Some(true), ready.1, ready.2.clone());
+        }
+    } else if let Some((Reason::RevisionUnproven, text)) = note {
+        return (Some(true), Reason::RevisionUnproven, text.clone());
     }
+    no()
 }
 
 fn scaling_active(seen: &Seen) -> Said {
@@ -225,13 +250,13 @@ fn scaling_limited(seen: &Seen) -> Said {
         .find(|limit| matches!(limit.name, "maxReplicas" | "minReplicas"))
     {
         Some(limit) if limit.name == "maxReplicas" => {
-            let message = format!("{} wanted, maxReplicas is {}", limit.from, limit.to);
+            let message = format!("the demand asks for more than maxReplicas {}", limit.to);
             (Some(true), Reason::AtMaximum, message)
         }
         Some(limit) => (
             Some(true),
             Reason::AsDesired,
-            format!("{} wanted, minReplicas is {}", limit.from, limit.to),
+            format!("the demand asks for less than minReplicas {}", limit.to),
         ),
         None => (Some(false), Reason::AsDesired, String::new()),
     }
@@ -274,14 +299,24 @@ fn manual_hold(seen: &Seen) -> Said {
     let Some(hold) = seen.input.and_then(|input| input.hold.as_ref()) else {
         return (Some(false), Reason::AsDesired, String::new());
     };
-    let by = match &hold.by {
-        Some((who, Some(since))) => format!(" by {who} since {since:.0}"),
-        Some((who, None)) => format!(" by {who}"),
-        None => String::new(),
-    };
+    // `kubectl scale` on a custom resource leaves no field manager behind, or one without a time.
+    let (who, wrote) = hold
+        .by
+        .as_ref()
+        .map_or((None, None), |(who, since)| (Some(who), *since));
+    let before =
+        find(&seen.facts.old.conditions, ConditionType::ManualHold).filter(|old| old.status == "True");
+    let since = wrote
+        .or_else(|| before.map(|old| old.last_transition_time.0))
+        .unwrap_or(seen.facts.wall);
+    let who = who.map_or(
+        "a writer that the API server has not recorded, as with kubectl scale",
+        String::as_str,
+    );
     let name = seen.facts.name;
+    let namespace = seen.input.map_or("", |input| input.key.namespace.as_str());
     let message = format!(
-        "held at {} replicas{by}; to end it: kubectl patch wp {name} --type=json -p '[{{\"op\":\"remove\",\"path\":\"/spec/replicas\"}}]'",
+        "held at {} replicas since {since:.0} by {who}; to end it: kubectl patch wp {name} -n {namespace} --type=json -p '[{{\"op\":\"remove\",\"path\":\"/spec/replicas\"}}]'",
         hold.replicas
     );
     (Some(true), Reason::ManualHold, message)
@@ -332,8 +367,34 @@ fn advised(seen: &Seen) -> Said {
             }
         }
     }
+    if let Some(killed) = killed_for_memory(seen) {
+        texts.push(killed);
+        if texts.len() == 1 {
+            reason = Reason::OutOfMemory;
+        }
+    }
     if texts.is_empty() {
         return (Some(false), Reason::AsDesired, String::new());
     }
     (Some(true), reason, texts.join("; "))
 }
+
+/// Workers that came up again after they were killed for their memory.
+fn killed_for_memory(seen: &Seen) -> Option<String> {
+    let facts = &seen.decision?.facts;
+    let killed = seen.input?.consuming().filter(|pod| {
+        let trouble = pod.trouble.as_ref();
+        trouble.is_some_and(|trouble| trouble.reason == Reason::OutOfMemory)
+            && facts.heard().any(|name| name == pod.name)
+    });
+    let names: Vec<&str> = killed.map(|pod| pod.name.as_str()).collect();
+    let first = names.iter().min()?;
+    Some(format!(
+        "spec.worker.resources.limits.memory: the last run of {} workers ended for its memory, of {first} for one",
+        names.len()
+    ))
+}
+
+#[cfg(test)]
+#[path = "conditions_tests.rs"]
+mod tests;

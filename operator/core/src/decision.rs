@@ -69,14 +69,13 @@ pub struct Facts {
     pub unreadable: Option<(usize, String)>,
 }
 
-impl Decision {
-    /// True if people should hear of it: the number, the reason or a limit differs.
-    #[must_use]
-    pub fn differs(&self, to: u32, reason: Reason, limits: &[Limit]) -> bool {
-        let news = self.to != to || self.limits != limits;
-        // Having arrived where a change led is no news: the change stays the last decision.
-        let arrived =
-            self.reason == Reason::AsDesired && matches!(reason, Reason::ScaledUp | Reason::ScaledDown);
-        news || (self.reason != reason && !arrived)
+impl Facts {
+    /// Pods whose workers are heard, in name order.
+    pub fn heard(&self) -> impl Iterator<Item = &str> {
+        let heard = |state: &PodState| matches!(state, PodState::Busy(_) | PodState::Idle(_));
+        self.pods
+            .iter()
+            .filter(move |(_, state)| heard(state))
+            .map(|(name, _)| name.as_str())
     }
 }

@@ -55,6 +55,21 @@ fn is_owner(wp: &WorkerPool, metadata: &ObjectMeta) -> bool {
         .any(|owner| owner.controller == Some(true) && Some(&owner.uid) == wp.metadata.uid.as_ref())
 }
 
+/// The `ReplicaSet`s of this very Deployment; those of an earlier one of the same name, still on their way out, are
+/// not.
+pub fn sets_of<'a>(
+    deployment: &'a Deployment,
+    sets: &'a [Arc<ReplicaSet>],
+) -> impl Iterator<Item = &'a Arc<ReplicaSet>> {
+    let uid = deployment.metadata.uid.as_ref();
+    sets.iter().filter(move |set| {
+        let owners = set.metadata.owner_references.as_deref().unwrap_or_default();
+        owners
+            .iter()
+            .any(|owner| owner.controller == Some(true) && Some(&owner.uid) == uid)
+    })
+}
+
 /// Names a WorkerPool for its life.
 #[must_use]
 pub fn key(wp: &WorkerPool) -> PoolKey {
@@ -110,15 +125,16 @@ pub fn pool_input(
     }
 }
 
-/// Who wrote `spec.replicas`, by the object's own record of its fields.
+/// Who wrote `spec.replicas` last, by the object's own record of its fields.
 fn writer_of_replicas(wp: &WorkerPool) -> Option<(String, Option<Timestamp>)> {
     let entries = wp.metadata.managed_fields.as_deref().unwrap_or_default();
-    let wrote = entries.iter().find(|entry| {
-        entry
-            .fields_v1
-            .as_ref()
-            .is_some_and(|fields| fields.0.pointer("/f:spec/f:replicas").is_some())
-    })?;
+    let owns = |fields: &k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldsV1| {
+        fields.0.pointer("/f:spec/f:replicas").is_some()
+    };
+    let wrote = entries
+        .iter()
+        .filter(|entry| entry.fields_v1.as_ref().is_some_and(owns))
+        .max_by_key(|entry| (entry.time.as_ref().map(|time| time.0), entry.manager.clone()))?;
     Some((
         wrote.manager.clone().unwrap_or_default(),
         wrote.time.as_ref().map(|time| time.0),
@@ -152,9 +168,7 @@ fn revision_input(deployment: &Deployment, sets: &[Arc<ReplicaSet>]) -> Revision
         .as_ref()
         .and_then(|spec| spec.replicas)
         .unwrap_or(1);
-    let mut own = sets
-        .iter()
-        .filter(|set| label(&set.metadata, LABEL_REVISION) == Some(name));
+    let mut own = sets_of(deployment, sets);
     RevisionInput {
         name: name.to_owned(),
         replicas: u32::try_from(replicas).unwrap_or(0),
@@ -238,25 +252,44 @@ fn pod_input(pod: &Pod, runs: &mut Runs, now: Moment) -> Option<PodInput> {
         ready: status.is_some_and(is_ready),
         draining: pod.metadata.deletion_timestamp.is_some(),
         marked: annotation(&pod.metadata, DELETION_COST) == Some(VICTIM_COST),
-        trouble: worker.and_then(container_trouble).or_else(|| unschedulable(pod)),
+        trouble: worker
+            .and_then(container_trouble)
+            .or_else(|| companion_trouble(pod))
+            .or_else(|| unschedulable(pod)),
     })
 }
 
-fn container_trouble(worker: &ContainerStatus) -> Option<Trouble> {
-    let last = worker
-        .last_state
-        .as_ref()
-        .and_then(|state| state.terminated.as_ref());
-    let oom = last.is_some_and(|ended| ended.reason.as_deref() == Some("OOMKilled"));
-    let waiting = worker.state.as_ref().and_then(|state| state.waiting.as_ref());
-    let Some(waiting) = waiting else {
-        let message = format!(
-            "the worker was killed for its memory; restarts: {}",
-            worker.restart_count
-        );
-        return oom.then_some(Trouble {
-            reason: Reason::OutOfMemory,
-            message,
+/// What keeps an init container or a sidecar from being ready, without which the worker does not start or the pod is
+/// not whole.
+fn companion_trouble(pod: &Pod) -> Option<Trouble> {
+    let all = pod.status.as_ref()?.init_container_statuses.as_deref()?;
+    all.iter().filter(|one| !one.ready).find_map(container_trouble)
+}
+
+/// What keeps a container from running; for one that runs, how it ended before: whoever hears it decides whether
+/// that still matters.
+fn container_trouble(container: &ContainerStatus) -> Option<Trouble> {
+    let state = container.state.as_ref();
+    let ended = state.and_then(|state| state.terminated.as_ref()).or_else(|| {
+        container
+            .last_state
+            .as_ref()
+            .and_then(|state| state.terminated.as_ref())
+    });
+    let oom = ended.is_some_and(|ended| ended.reason.as_deref() == Some("OOMKilled"));
+    let (name, restarts) = (&container.name, container.restart_count);
+    let Some(waiting) = state.and_then(|state| state.waiting.as_ref()) else {
+        let code = ended?.exit_code;
+        return Some(if oom {
+            Trouble {
+                reason: Reason::OutOfMemory,
+                message: format!("container {name} was killed for its memory; restarts: {restarts}"),
+            }
+        } else {
+            Trouble {
+                reason: Reason::CrashLoop,
+                message: format!("container {name} ended with exit code {code}; restarts: {restarts}"),
+            }
         });
     };
     let said = waiting.reason.as_deref().unwrap_or_default();
@@ -269,12 +302,12 @@ fn container_trouble(worker: &ContainerStatus) -> Option<Trouble> {
         "CreateContainerConfigError" => Reason::SecretMissing,
         _ => return None,
     };
-    let code = last.map_or(String::new(), |ended| {
+    let code = ended.map_or(String::new(), |ended| {
         format!(", last exit code {}", ended.exit_code)
     });
     let words = waiting.message.clone().unwrap_or_default();
     let message = bounded(
-        &format!("{said}: {words}{code}; restarts: {}", worker.restart_count),
+        &format!("container {name}: {said}: {words}{code}; restarts: {restarts}"),
         WORDS_MAX,
     );
     Some(Trouble { reason, message })
@@ -291,3 +324,7 @@ fn unschedulable(pod: &Pod) -> Option<Trouble> {
         message,
     })
 }
+
+#[cfg(test)]
+#[path = "observe_tests.rs"]
+mod tests;

@@ -3,27 +3,31 @@
 //! Compares what is wanted with what exists and lists the difference in an order that is safe to stop after any
 //! step: planning again from whatever was reached ends in the same place, and planning what is reached is empty.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::PodTemplateSpec;
 use poolwright_api::v1alpha1::WorkerPool;
-use poolwright_api::{ANNOTATION_FAILED_AT, ANNOTATION_PROVEN_AT, FIELD_MANAGER, LABEL_REVISION};
+use poolwright_api::{ANNOTATION_FAILED_AT, ANNOTATION_PROVEN_AT, LABEL_REVISION};
 
 use crate::decision::Decision;
-use crate::observe::{DELETION_COST, Objects, VICTIM_COST, owned, revision_of};
+use crate::observe::{DELETION_COST, Objects, VICTIM_COST, owned, revision_of, sets_of};
 use crate::snapshot::PoolInput;
 
 /// A paused Deployment is never judged by its progress; this keeps it so should somebody unpause it: ten years.
-const PROGRESS_DEADLINE_SECONDS: i32 = 315_360_000;
+pub const PROGRESS_DEADLINE_SECONDS: i32 = 315_360_000;
+/// The label by which a Deployment tells its `ReplicaSet`s apart.
+const POD_TEMPLATE_HASH: &str = "pod-template-hash";
 
 /// One write.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// Create the Deployment of a revision, with zero replicas.
     Create(Box<Deployment>),
-    /// Apply all our fields but `replicas`: pauses it, and takes back what somebody edited.
-    Apply(Box<Deployment>),
+    /// Write the fields of a Deployment that are ours, and no other: pauses it, and takes back what somebody edited.
+    Settle(Box<Settle>),
     /// Annotate a Deployment.
     Annotate {
         /// Its name.
@@ -62,10 +66,27 @@ pub enum Step {
     },
 }
 
+/// Fields of a Deployment as they should be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settle {
+    /// Its name.
+    pub deployment: String,
+    /// Only this very object.
+    pub uid: String,
+    /// `spec.paused`.
+    pub paused: bool,
+    /// `spec.progressDeadlineSeconds`.
+    pub progress_deadline_seconds: i32,
+    /// `metadata.labels`, all of them, if ours are not as they were.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// `spec.template`, if it is not what its pods are made of.
+    pub template: Option<PodTemplateSpec>,
+}
+
 /// Lists the writes that lead from what exists to what was decided.
 ///
-/// `applied` tells the generation that we applied last for a Deployment's uid, so that a foreign field which
-/// cannot be taken back is fought once and not for ever.
+/// `settled` tells the generation that a Deployment (by uid) had after our last [`Step::Settle`], so that a field
+/// which does not stay as written (somebody's admission rewrites it) is fought once and not for ever.
 #[must_use]
 pub fn plan(
     wp: &WorkerPool,
@@ -73,7 +94,7 @@ pub fn plan(
     input: &PoolInput,
     objects: &Objects,
     decision: &Decision,
-    applied: impl Fn(&str) -> Option<i64>,
+    settled: impl Fn(&str) -> Option<i64>,
     wall: Timestamp,
 ) -> Vec<Step> {
     if input.terminating {
@@ -100,13 +121,13 @@ pub fn plan(
         steps.push(Step::Create(Box::new(rendered.clone())));
     }
     for deployment in &deployments {
-        if needs_apply(deployment, input, objects, applied(&uid(deployment))) {
-            steps.push(Step::Apply(Box::new(desired(rendered, deployment, input))));
+        if settled(&uid(deployment)) != deployment.metadata.generation {
+            steps.extend(settle(deployment, rendered, objects));
         }
     }
     if input.conflict.is_none() {
         steps.extend(marks(input, decision));
-        steps.extend(scales(&deployments, decision));
+        steps.extend(scales(&deployments, input, decision));
     }
     for deployment in deployments.iter().filter(|one| {
         decision
@@ -132,58 +153,57 @@ fn uid(deployment: &Deployment) -> String {
     deployment.metadata.uid.clone().unwrap_or_default()
 }
 
-/// True if it should be paused now (its `ReplicaSet` exists), or if somebody else has written our fields.
-fn needs_apply(deployment: &Deployment, input: &PoolInput, objects: &Objects, applied: Option<i64>) -> bool {
-    let paused = deployment.spec.as_ref().and_then(|spec| spec.paused) == Some(true);
-    let revision = revision_of(deployment);
-    let has_set = objects.sets.iter().any(|set| {
-        set.metadata
-            .labels
-            .as_ref()
-            .and_then(|labels| labels.get(LABEL_REVISION))
-            .is_some_and(|name| name == revision)
+/// What must be written into a Deployment, if anything.
+///
+/// It is paused once its `ReplicaSet` exists: it scales on, and whatever somebody writes into its template has no
+/// effect on pods. What its pods are made of is the template of its first `ReplicaSet`, whatever this version would
+/// render. Where an edit came with `paused: false` and pods of another template exist, the controller takes them
+/// back while it is not paused.
+fn settle(deployment: &Deployment, rendered: &Deployment, objects: &Objects) -> Option<Step> {
+    if deployment.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let spec = deployment.spec.as_ref()?;
+    let mut sets: Vec<&Arc<ReplicaSet>> = sets_of(deployment, &objects.sets).collect();
+    sets.sort_by_key(|set| {
+        let created = set.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        (created, set.metadata.name.clone())
     });
-    if !paused {
-        return has_set;
-    }
-    // An older revision is paused and will not change any more: what somebody writes into it has no effect.
-    revision == input.revision && applied != deployment.metadata.generation && is_foreign(deployment)
-}
-
-/// True if another manager owns a field of the spec other than `replicas`.
-fn is_foreign(deployment: &Deployment) -> bool {
-    let entries = deployment.metadata.managed_fields.as_deref().unwrap_or_default();
-    entries
+    let original = sets.first().and_then(|set| template_of(set));
+    let template = original.filter(|original| *original != spec.template);
+    let astray = sets.iter().skip(1).any(|set| {
+        let replicas = set.spec.as_ref().and_then(|spec| spec.replicas);
+        replicas.unwrap_or(1) > 0 && template_of(set) != template_of(sets[0])
+    });
+    let paused = !sets.is_empty() && (!astray || template.is_some());
+    let labels = deployment.metadata.labels.clone().unwrap_or_default();
+    let mut ours = rendered.metadata.labels.clone().unwrap_or_default();
+    ours.insert(LABEL_REVISION.to_owned(), revision_of(deployment).to_owned());
+    let labels = ours
         .iter()
-        .filter(|entry| entry.manager.as_deref() != Some(FIELD_MANAGER) && entry.subresource.is_none())
-        .filter_map(|entry| entry.fields_v1.as_ref()?.0.get("f:spec")?.as_object())
-        .any(|spec| spec.keys().any(|field| field != "f:replicas"))
+        .any(|(key, value)| labels.get(key) != Some(value))
+        .then(|| labels.into_iter().chain(ours).collect());
+    let deadline = spec.progress_deadline_seconds == Some(PROGRESS_DEADLINE_SECONDS) || sets.is_empty();
+    if spec.paused.unwrap_or(false) == paused && deadline && template.is_none() && labels.is_none() {
+        return None;
+    }
+    Some(Step::Settle(Box::new(Settle {
+        deployment: name(deployment),
+        uid: uid(deployment),
+        paused,
+        progress_deadline_seconds: PROGRESS_DEADLINE_SECONDS,
+        labels,
+        template,
+    })))
 }
 
-/// Our fields of an existing Deployment: of the newest revision as rendered, of an older one what it has. Never
-/// `replicas`: they belong to `/scale` alone.
-fn desired(rendered: &Deployment, existing: &Deployment, input: &PoolInput) -> Deployment {
-    let mut desired = if revision_of(existing) == input.revision {
-        rendered.clone()
-    } else {
-        existing.clone()
-    };
-    desired.status = None;
-    let labels = desired.metadata.labels.take();
-    let owners = desired.metadata.owner_references.take();
-    desired.metadata = k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
-        name: existing.metadata.name.clone(),
-        namespace: existing.metadata.namespace.clone(),
-        labels,
-        owner_references: owners,
-        ..Default::default()
-    };
-    if let Some(spec) = desired.spec.as_mut() {
-        spec.replicas = None;
-        spec.paused = Some(true);
-        spec.progress_deadline_seconds = Some(PROGRESS_DEADLINE_SECONDS);
+/// The template that a `ReplicaSet` was made with, without the label that its Deployment added.
+fn template_of(set: &ReplicaSet) -> Option<PodTemplateSpec> {
+    let mut template = set.spec.as_ref()?.template.clone()?;
+    if let Some(labels) = template.metadata.as_mut().and_then(|meta| meta.labels.as_mut()) {
+        labels.remove(POD_TEMPLATE_HASH);
     }
-    desired
+    Some(template)
 }
 
 fn marks(input: &PoolInput, decision: &Decision) -> Vec<Step> {
@@ -218,8 +238,13 @@ fn marks(input: &PoolInput, decision: &Decision) -> Vec<Step> {
     steps
 }
 
-/// Growth first: a task that waits matters more than a pod that idles.
-fn scales(deployments: &[&Arc<Deployment>], decision: &Decision) -> Vec<Step> {
+/// Growth first: a task that waits matters more than a pod that idles. Fewer only when every victim is seen to be
+/// marked: a `ReplicaSet` that learns of the number before the mark takes another pod.
+fn scales(deployments: &[&Arc<Deployment>], input: &PoolInput, decision: &Decision) -> Vec<Step> {
+    let unmarked = |revision: &str| {
+        let mut pods = input.consuming().filter(|pod| pod.revision == revision);
+        pods.any(|pod| !pod.marked && decision.victims.contains(&pod.name))
+    };
     let mut steps = Vec::new();
     for deployment in deployments
         .iter()
@@ -234,7 +259,7 @@ fn scales(deployments: &[&Arc<Deployment>], decision: &Decision) -> Vec<Step> {
             continue;
         };
         let from = u32::try_from(from).unwrap_or(0);
-        if from != to {
+        if from < to || from > to && !unmarked(revision_of(deployment)) {
             let resource_version = deployment.metadata.resource_version.clone().unwrap_or_default();
             steps.push(Step::Scale {
                 deployment: name(deployment),
@@ -252,3 +277,7 @@ fn scales(deployments: &[&Arc<Deployment>], decision: &Decision) -> Vec<Step> {
     });
     steps
 }
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

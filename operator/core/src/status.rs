@@ -79,37 +79,45 @@ pub fn status(facts: &Facts) -> api::WorkerPoolStatus {
     new
 }
 
-/// True if only numbers that move all the time differ: such a status may wait for its turn.
+/// True if only what moves all the time differs, numbers and the words around them: such a status may wait for its
+/// turn. The number decided, its reason, and the status and reason of a condition may not.
 #[must_use]
 pub fn only_numbers(old: &api::WorkerPoolStatus, new: &api::WorkerPoolStatus) -> bool {
-    let still = |status: &api::WorkerPoolStatus| api::WorkerPoolStatus {
-        busy_slots: None,
-        queued: None,
-        slots: None,
-        ..status.clone()
+    let still = |status: &api::WorkerPoolStatus| {
+        let mut still = api::WorkerPoolStatus {
+            busy_slots: None,
+            queued: None,
+            slots: None,
+            decisions: Vec::new(),
+            ..status.clone()
+        };
+        for condition in &mut still.conditions {
+            condition.message.clear();
+        }
+        let last = still.last_decision.take();
+        (still, last.map(|last| (last.to, last.reason)))
     };
     still(old) == still(new)
 }
 
-/// The reason of a stored decision; an unknown one (written by another version) counts as different from any.
+/// True if the stored decision should be replaced: the number, the reason or a limit differs. By how much a limit
+/// cuts moves with every message and is no news; nor is a limit that is gone, nor that a change has been carried
+/// out. A reason that another version wrote counts as different from any.
 fn is_news(stored: Option<&api::Decision>, decision: &Decision) -> bool {
     let Some(stored) = stored else { return true };
-    let Ok(reason) = stored.reason.parse::<Reason>() else {
+    if stored.to != number(decision.to) {
         return true;
+    }
+    let known = |limit: &Limit| {
+        let mut all = stored.limits.iter();
+        all.any(|old| old.name == limit.name && old.to == number(limit.to))
     };
-    let same_limits = stored.limits.len() == decision.limits.len().min(LIMITS_MAX)
-        && stored.limits.iter().zip(&decision.limits).all(|(old, new)| {
-            old.name == new.name && old.from == number(new.from) && old.to == number(new.to)
-        });
-    let limits: &[Limit] = if same_limits { &decision.limits } else { &[] };
-    if !same_limits && decision.limits.is_empty() && decision.to == u32::try_from(stored.to).unwrap_or(0) {
-        // A limit that no longer applies to the same number is no news of its own.
-        return decision.reason != Reason::AsDesired && decision.reason != reason;
-    }
-    if !same_limits {
+    if !decision.limits.iter().take(LIMITS_MAX).all(known) {
         return true;
     }
-    decision.differs(u32::try_from(stored.to).unwrap_or(0), reason, limits)
+    let arrived = decision.reason == Reason::AsDesired
+        && matches!(stored.reason.parse(), Ok(Reason::ScaledUp | Reason::ScaledDown));
+    stored.reason != decision.reason.as_str() && !arrived
 }
 
 fn remember(new: &mut api::WorkerPoolStatus, decision: &Decision, wall: Timestamp) {
@@ -158,3 +166,7 @@ fn inputs(decision: &Decision) -> Vec<api::DecisionInput> {
         })
         .collect()
 }
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

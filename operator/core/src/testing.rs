@@ -2,9 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use poolwright_api::Reason;
 use poolwright_api::v1alpha1::{TaskQueue, WorkerPool};
 use serde_json::{Value, json};
 
+use crate::decision::{Decision, Facts};
+use crate::observe::{Objects, Runs, pool_input};
+use crate::revision::revision;
+use crate::rollout::Allocation;
+use crate::snapshot::PoolInput;
+use crate::time::Moment;
 use crate::validate::{Invalid, ValidPool, validate};
 
 /// Lays `patch` over `base`: objects member by member, everything else replaced, `null` removes.
@@ -71,4 +78,35 @@ pub fn check(wp: &WorkerPool) -> Result<ValidPool, Invalid> {
 /// `wp`, which must be valid.
 pub fn pool(wp: &WorkerPool) -> ValidPool {
     check(wp).expect("a valid WorkerPool")
+}
+
+/// `wp` with these objects as a decision sees it.
+pub fn observed(wp: &WorkerPool, objects: &Objects, conflict: Option<&str>) -> PoolInput {
+    let pool = pool(wp);
+    let (mut runs, name) = (Runs::new(), revision(&pool, wp));
+    pool_input(
+        wp,
+        &pool,
+        &name,
+        objects,
+        conflict.map(str::to_owned),
+        &mut runs,
+        Moment(0),
+    )
+}
+
+/// A decision to go from `from` to `to`, with nothing else in it.
+pub fn decision(from: u32, to: u32, reason: Reason) -> Decision {
+    Decision {
+        from,
+        to,
+        reason,
+        text: format!("{to} = ceil(0 tasks)"),
+        limits: Vec::new(),
+        inputs: Vec::new(),
+        allocation: Allocation::default(),
+        victims: Vec::new(),
+        ask: Vec::new(),
+        facts: Facts::default(),
+    }
 }

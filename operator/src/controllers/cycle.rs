@@ -166,6 +166,7 @@ fn concerns(group: &Group, new: &Decided, old: Option<&Decided>, changed: &BTree
                 || new.facts.foreign != old.facts.foreign
                 || (&new.facts.unseen, new.facts.elsewhere) != (&old.facts.unseen, old.facts.elsewhere)
                 || new.facts.unreadable != old.facts.unreadable
+                || !new.facts.heard().eq(old.facts.heard())
         }
         (None, None) => false,
         _ => true,

@@ -150,7 +150,7 @@ impl Controller {
         }
         let api: Api<TaskQueue> =
             Api::namespaced(self.client.clone(), &queue.namespace().unwrap_or_default());
-        match write(&api, &queue.name_any(), &old, &new).await {
+        match write(&api, &queue.metadata, &old, &new).await {
             Ok(_) => {
                 past.written.insert(uid, new);
             }

@@ -64,8 +64,8 @@ pub struct Context {
 struct Past {
     /// The status as last written: the watch may be behind.
     status: Option<WorkerPoolStatus>,
-    /// Generation of each Deployment (by uid) after our last apply.
-    applied: BTreeMap<String, i64>,
+    /// Generation of each Deployment (by uid) after we last settled it.
+    settled: BTreeMap<String, i64>,
     /// The last plan, and when it was carried out.
     plan: Option<(Vec<Step>, Moment)>,
     /// The server's refusal of our last write.
@@ -181,6 +181,10 @@ async fn round(
         return Ok(None);
     };
     let uid = wp.uid().unwrap_or_default();
+    if decided.state.wp.uid().as_ref() != Some(&uid) {
+        // Decided for an older namesake: the next cycle sees this one.
+        return Ok(None);
+    }
     let past = {
         let mut pasts = pasts.lock().unwrap_or_else(PoisonError::into_inner);
         // One entry for each WorkerPool that exists: an older namesake's is dropped with the first round of this one.
@@ -206,7 +210,7 @@ async fn round(
     match carried {
         Err(Failure::Refused(_)) => Ok(Some(REFUSED_AGAIN)),
         Err(failure) => Err(failure),
-        Ok(()) => Ok(wait),
+        Ok(later) => Ok([wait, later].into_iter().flatten().min()),
     }
 }
 
@@ -235,32 +239,42 @@ async fn carry_out(
     decided: &Decided,
     past: &mut Past,
     group: &Group,
-) -> Result<(), Failure> {
+) -> Result<Option<Duration>, Failure> {
     let state = &decided.state;
     let (Ok(spec), Some(input), Some(decision)) = (&state.spec, &state.input, &decided.decision) else {
-        return Ok(());
+        return Ok(None);
     };
-    let applied = |uid: &str| past.applied.get(uid).copied();
+    let deployments = &state.objects.deployments;
+    past.settled.retain(|uid, _| {
+        deployments
+            .iter()
+            .any(|one| one.metadata.uid.as_ref() == Some(uid))
+    });
+    let settled = |uid: &str| past.settled.get(uid).copied();
     let steps = plan(
         &state.wp,
         &spec.rendered,
         input,
         &state.objects,
         decision,
-        applied,
+        settled,
         context.clock.wall(),
     );
     if steps.is_empty() {
-        past.refused = None;
-        return Ok(());
+        (past.refused, past.plan) = (None, None);
+        return Ok(None);
     }
     let now = context.clock.now();
-    if past
-        .plan
-        .as_ref()
-        .is_some_and(|(last, at)| same(last, &steps) && now.since(*at) < EFFECT)
-    {
-        return Ok(());
+    let again = if past.refused.is_some() {
+        REFUSED_AGAIN
+    } else {
+        EFFECT
+    };
+    if let Some((_, at)) = past.plan.as_ref().filter(|(last, _)| same(last, &steps)) {
+        let left = again.saturating_sub(now.since(*at));
+        if !left.is_zero() {
+            return Ok(Some(left));
+        }
     }
     let executor = Executor::new(&context.client, &group.0);
     for step in &steps {
@@ -280,25 +294,29 @@ async fn carry_out(
         }
         match executor.run(step).await {
             Ok(Some(deployment)) => {
-                if let (Step::Apply(_), Some(uid), Some(generation)) =
+                if let (Step::Settle(_), Some(uid), Some(generation)) =
                     (step, deployment.metadata.uid, deployment.metadata.generation)
                 {
-                    past.applied.insert(uid, generation);
+                    past.settled.insert(uid, generation);
                 }
             }
             Ok(None) => {}
             Err(failure) => {
-                if let Failure::Refused(trouble) = &failure {
-                    past.refused = Some(trouble.clone());
-                }
-                past.plan = None;
+                (past.refused, past.plan) = match &failure {
+                    // What others keep may be free at any moment; all else is refused again, and often.
+                    Failure::Refused(trouble) if trouble.reason == Reason::Conflict => {
+                        (Some(trouble.clone()), None)
+                    }
+                    Failure::Refused(trouble) => (Some(trouble.clone()), Some((steps.clone(), now))),
+                    _ => (past.refused.take(), None),
+                };
                 return Err(failure);
             }
         }
     }
     past.refused = None;
     past.plan = Some((steps, now));
-    Ok(())
+    Ok(Some(EFFECT))
 }
 
 async fn report(
@@ -336,7 +354,7 @@ async fn report(
     }
     let old = old.clone();
     let api: Api<WorkerPool> = Api::namespaced(context.client.clone(), &group.0);
-    match write(&api, &group.1, &old, &new).await {
+    match write(&api, &wp.metadata, &old, &new).await {
         Ok(_) => past.status = Some(new.clone()),
         Err(kube::Error::Api(error)) if error.code == 404 => return Ok(None),
         Err(error) => {

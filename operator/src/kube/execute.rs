@@ -6,11 +6,11 @@
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v1::{Scale, ScaleSpec};
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
 use poolwright_api::{FIELD_MANAGER, Reason};
-use poolwright_core::plan::Step;
+use poolwright_core::plan::{Settle, Step};
 use poolwright_core::snapshot::Trouble;
 use poolwright_core::text::bounded;
 use serde_json::json;
@@ -39,7 +39,7 @@ fn classify(error: kube::Error) -> Failure {
     };
     match status.code {
         404 | 409 => Failure::Moved,
-        403 | 422 => {
+        400 | 403 | 413 | 422 => {
             let quota = status.message.contains("exceeded quota");
             let reason = if quota {
                 Reason::QuotaExceeded
@@ -78,15 +78,7 @@ impl Executor {
     pub async fn run(&self, step: &Step) -> Result<Option<Deployment>, Failure> {
         match step {
             Step::Create(deployment) => self.create(deployment).await.map(Some),
-            Step::Apply(deployment) => {
-                let name = deployment.metadata.name.as_deref().unwrap_or_default();
-                let params = PatchParams::apply(FIELD_MANAGER).force();
-                self.deployments
-                    .patch(name, &params, &Patch::Apply(deployment))
-                    .await
-                    .map(Some)
-                    .map_err(classify)
-            }
+            Step::Settle(settle) => self.settle(settle).await.map(Some),
             Step::Annotate {
                 deployment,
                 key,
@@ -135,10 +127,78 @@ impl Executor {
             field_manager: Some(FIELD_MANAGER.to_owned()),
             ..PostParams::default()
         };
-        self.deployments
-            .create(&params, deployment)
-            .await
-            .map_err(classify)
+        match self.deployments.create(&params, deployment).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => self.take_back(deployment).await,
+            other => other.map_err(classify),
+        }
+    }
+
+    /// The name is taken. By our own Deployment, whose label or owner somebody removed, so that no watch shows it:
+    /// then it gets them back. By that of an older namesake: then it will go. By anything else: then somebody has
+    /// to choose.
+    async fn take_back(&self, deployment: &Deployment) -> Result<Deployment, Failure> {
+        let name = deployment.metadata.name.as_deref().unwrap_or_default();
+        let live = self.deployments.get(name).await.map_err(classify)?;
+        let owner = |one: &Deployment| {
+            let mut owners = one
+                .metadata
+                .owner_references
+                .clone()
+                .unwrap_or_default()
+                .into_iter();
+            owners.find(|owner| owner.controller == Some(true))
+        };
+        let selector = |one: &Deployment| one.spec.as_ref().map(|spec| spec.selector.clone());
+        let (theirs, ours) = (owner(&live), owner(deployment));
+        let is_ours =
+            theirs.is_none() || theirs.as_ref().map(|one| &one.uid) == ours.as_ref().map(|one| &one.uid);
+        if is_ours && selector(&live) == selector(deployment) {
+            let patch = json!({"metadata": {
+                "uid": live.metadata.uid,
+                "labels": deployment.metadata.labels,
+                "ownerReferences": deployment.metadata.owner_references,
+            }});
+            let patched = self
+                .deployments
+                .patch(name, &params(), &Patch::Merge(patch))
+                .await;
+            return patched.map_err(classify);
+        }
+        let namesake = |left: &OwnerReference, right: &OwnerReference| {
+            (&left.api_version, &left.kind, &left.name) == (&right.api_version, &right.kind, &right.name)
+        };
+        if theirs
+            .zip(ours)
+            .is_some_and(|(theirs, ours)| namesake(&theirs, &ours))
+        {
+            return Err(Failure::Moved);
+        }
+        let message = format!("Deployment {name:?} exists and is not this WorkerPool's: delete or rename it");
+        Err(Failure::Refused(Trouble {
+            reason: Reason::Conflict,
+            message,
+        }))
+    }
+
+    /// Names each field: an apply would create a Deployment that is gone, and would reset what it leaves out.
+    async fn settle(&self, settle: &Settle) -> Result<Deployment, Failure> {
+        let mut patch = vec![
+            json!({"op": "add", "path": "/metadata/uid", "value": settle.uid}),
+            json!({"op": "add", "path": "/spec/paused", "value": settle.paused}),
+            json!({"op": "add", "path": "/spec/progressDeadlineSeconds", "value": settle.progress_deadline_seconds}),
+        ];
+        if let Some(labels) = &settle.labels {
+            patch.push(json!({"op": "add", "path": "/metadata/labels", "value": labels}));
+        }
+        if let Some(template) = &settle.template {
+            patch.push(json!({"op": "add", "path": "/spec/template", "value": template}));
+        }
+        let patch = serde_json::from_value(patch.into()).map_err(kube::Error::SerdeError)?;
+        let patched = self
+            .deployments
+            .patch(&settle.deployment, &params(), &Patch::<()>::Json(patch))
+            .await;
+        patched.map_err(classify)
     }
 
     async fn scale(&self, name: &str, from: u32, to: u32, resource_version: &str) -> Result<(), Failure> {

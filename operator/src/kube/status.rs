@@ -5,6 +5,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource};
 use poolwright_api::FIELD_MANAGER;
@@ -34,11 +35,12 @@ pub fn difference(old: &Value, new: &Value) -> Option<Value> {
     Some(Value::Object(patch))
 }
 
-/// Writes the difference between two statuses; returns whether there was one.
+/// Writes the difference between two statuses of this very object, not of a successor of its name; returns whether
+/// there was one.
 ///
 /// # Errors
 /// What the API server answers.
-pub async fn write<K, S>(api: &Api<K>, name: &str, old: &S, new: &S) -> Result<bool, kube::Error>
+pub async fn write<K, S>(api: &Api<K>, object: &ObjectMeta, old: &S, new: &S) -> Result<bool, kube::Error>
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug,
     S: Serialize,
@@ -51,8 +53,9 @@ where
         field_manager: Some(FIELD_MANAGER.to_owned()),
         ..PatchParams::default()
     };
-    api.patch_status(name, &params, &Patch::Merge(json!({ "status": patch })))
-        .await?;
+    let name = object.name.as_deref().unwrap_or_default();
+    let patch = json!({"metadata": {"uid": object.uid}, "status": patch});
+    api.patch_status(name, &params, &Patch::Merge(patch)).await?;
     Ok(true)
 }
 

@@ -1,0 +1,444 @@
+use jiff::Timestamp;
+use poolwright_api::conditions::find;
+use poolwright_api::v1alpha1::WorkerPoolStatus;
+use serde_json::json;
+
+use super::*;
+use crate::advice::Advice;
+use crate::decision::Limit;
+use crate::demand::PodState;
+use crate::observe::Objects;
+use crate::sample::Fault;
+use crate::snapshot::{Hold, PodInput, RevisionInput};
+use crate::testing::{decision, observed, wp};
+use crate::time::Moment;
+
+/// Everything that conditions are made of.
+struct Case {
+    input: PoolInput,
+    decision: Decision,
+    refused: Option<Trouble>,
+    advice: Vec<Advice>,
+    grace_proven: bool,
+    old: WorkerPoolStatus,
+}
+
+fn wall() -> Timestamp {
+    Timestamp::from_second(1_800_000_000).unwrap()
+}
+
+/// Two ready pods of a proven revision, as wanted.
+fn good() -> Case {
+    let mut input = observed(&wp(json!({"class": "Cpu"})), &Objects::default(), None);
+    input.revision = "new".to_owned();
+    input.revisions = vec![RevisionInput {
+        name: "new".to_owned(),
+        replicas: 2,
+        proven: Some(wall()),
+        ..RevisionInput::default()
+    }];
+    input.pods = ["a", "b"].map(|name| pod(name, "new")).into();
+    let mut decision = decision(2, 2, Reason::AsDesired);
+    decision.facts.pods = ["a", "b"].map(|name| (name.to_owned(), PodState::Busy(1))).into();
+    Case {
+        input,
+        decision,
+        refused: None,
+        advice: Vec::new(),
+        grace_proven: true,
+        old: WorkerPoolStatus::default(),
+    }
+}
+
+fn pod(name: &str, revision: &str) -> PodInput {
+    PodInput {
+        name: name.to_owned(),
+        revision: revision.to_owned(),
+        ready: true,
+        ..PodInput::default()
+    }
+}
+
+fn trouble(reason: Reason) -> Option<Trouble> {
+    Some(Trouble {
+        reason,
+        message: "its words".to_owned(),
+    })
+}
+
+fn said(case: &Case) -> Vec<Condition> {
+    let facts = Facts {
+        generation: Some(3),
+        name: "checkout",
+        old: &case.old,
+        spec: Ok((&case.input, Some(&case.decision))),
+        advice: &case.advice,
+        refused: case.refused.as_ref(),
+        grace_proven: case.grace_proven,
+        wall: wall(),
+    };
+    let mut conditions = Vec::new();
+    let seen = Seen {
+        input: Some(&case.input),
+        decision: Some(&case.decision),
+        invalid: None,
+        facts: &facts,
+    };
+    write(&mut conditions, &seen);
+    conditions
+}
+
+fn one(conditions: &[Condition], type_: ConditionType) -> (&str, &str, &str) {
+    let found = find(conditions, type_).unwrap();
+    (&found.status, &found.reason, &found.message)
+}
+
+type Change = fn(&mut Case);
+
+fn check(type_: ConditionType, cases: &[(&str, &str, &str, Change)]) {
+    for (status, reason, words, change) in cases {
+        let mut case = good();
+        change(&mut case);
+        let conditions = said(&case);
+        let found = one(&conditions, type_);
+        assert_eq!((found.0, found.1), (*status, *reason), "{}", found.2);
+        assert!(found.2.contains(words), "{words:?} in {:?}", found.2);
+        assert!(conditions.iter().all(|one| one.observed_generation == Some(3)));
+    }
+}
+
+fn missing(kind: FaultKind) -> Vec<(String, Option<Fault>)> {
+    let fault = Fault {
+        kind,
+        message: "its fault".to_owned(),
+        since: Moment(0),
+        since_wall: wall(),
+    };
+    vec![("queue \"orders\"".to_owned(), Some(fault))]
+}
+
+fn unproven(case: &mut Case) {
+    case.decision.allocation.note = Some((Reason::RevisionUnproven, "revision new was given up".to_owned()));
+}
+
+#[test]
+fn ready_names_what_can_be_mended_first() {
+    check(
+        ConditionType::Ready,
+        &[
+            ("True", "AsDesired", "2 pods, as wanted", |_| ()),
+            ("False", "Conflict", "an HPA", |one| {
+                one.input.conflict = Some("an HPA".to_owned())
+            }),
+            ("False", "QuotaExceeded", "its words", |one| {
+                one.input.revisions[0].refused = trouble(Reason::QuotaExceeded)
+            }),
+            ("False", "AdmissionDenied", "its words", |one| {
+                one.refused = trouble(Reason::AdmissionDenied)
+            }),
+            ("False", "BrokerUnreachable", "its fault", |one| {
+                one.decision.facts.missing = missing(FaultKind::Unreachable)
+            }),
+            ("False", "BrokerRefused", "since", |one| {
+                one.decision.facts.missing = missing(FaultKind::Refused)
+            }),
+            ("False", "SecretMissing", "", |one| {
+                one.decision.facts.missing = missing(FaultKind::SecretMissing)
+            }),
+            ("False", "SecretForbidden", "", |one| {
+                one.decision.facts.missing = missing(FaultKind::SecretForbidden)
+            }),
+            ("False", "QueueAbsent", "", |one| {
+                one.decision.facts.missing = missing(FaultKind::QueueAbsent)
+            }),
+            ("False", "HeldStale", "", |one| {
+                one.decision.facts.missing = missing(FaultKind::Implausible)
+            }),
+            ("False", "HeldStale", "no reading yet", |one| {
+                one.decision.facts.missing = vec![("heartbeats".to_owned(), None)]
+            }),
+            ("False", "RevisionUnproven", "given up", unproven),
+            ("False", "HeldUnseen", "", |one| {
+                one.decision.reason = Reason::HeldUnseen
+            }),
+            ("False", "WrongBroker", "", |one| {
+                one.decision.reason = Reason::WrongBroker
+            }),
+            ("False", "NoProgress", "", |one| {
+                one.decision.reason = Reason::NoProgress
+            }),
+            ("False", "Progressing", "2 of 3 pods", |one| one.decision.to = 3),
+            ("True", "AtMaximum", "", |one| {
+                one.decision.reason = Reason::AtMaximum
+            }),
+            ("True", "ManualHold", "", |one| {
+                one.decision.reason = Reason::ManualHold
+            }),
+        ],
+    );
+}
+
+#[test]
+fn a_pods_trouble_counts_until_its_worker_is_heard() {
+    for reason in [
+        Reason::Unschedulable,
+        Reason::ImageNotPulled,
+        Reason::CrashLoop,
+        Reason::OutOfMemory,
+        Reason::SecretMissing,
+    ] {
+        let mut case = good();
+        case.input.pods[0].trouble = trouble(reason);
+        let heard = said(&case);
+        assert_eq!(one(&heard, ConditionType::Ready).0, "True", "{reason}");
+        // It runs for a second, as a worker that ends again and again does.
+        case.decision.facts.pods[0].1 = PodState::Starting;
+        let starting = said(&case);
+        assert_eq!(
+            one(&starting, ConditionType::Ready),
+            ("False", reason.as_str(), "its words")
+        );
+    }
+    let mut case = good();
+    case.input.pods[0].trouble = trouble(Reason::OutOfMemory);
+    let advised = said(&case);
+    let found = one(&advised, ConditionType::ConfigurationAdvised);
+    assert_eq!((found.0, found.1), ("True", "OutOfMemory"));
+    assert!(found.2.contains("of a for one"), "{}", found.2);
+}
+
+#[test]
+fn the_order_of_pods_does_not_matter() {
+    let mut case = good();
+    case.decision.facts.pods.clear();
+    case.input.pods[0].trouble = trouble(Reason::CrashLoop);
+    case.input.pods[1].trouble = trouble(Reason::Unschedulable);
+    let forwards = said(&case);
+    case.input.pods.reverse();
+    assert_eq!(forwards, said(&case));
+}
+
+#[test]
+fn stalled_is_what_only_a_change_can_end() {
+    check(
+        ConditionType::Stalled,
+        &[
+            ("False", "AsDesired", "", |_| ()),
+            ("True", "Conflict", "an HPA", |one| {
+                one.input.conflict = Some("an HPA".to_owned())
+            }),
+            ("True", "RevisionUnproven", "given up", unproven),
+            ("True", "RevisionUnproven", "given up", |one| {
+                // Its pods crash: that is why it is unproven, and still no progress.
+                unproven(one);
+                one.decision.facts.pods.clear();
+                one.input.pods[0].trouble = trouble(Reason::CrashLoop);
+            }),
+            ("False", "AsDesired", "", |one| {
+                one.decision.facts.missing = missing(FaultKind::Unreachable)
+            }),
+        ],
+    );
+}
+
+#[test]
+fn reconciling_is_anything_on_its_way() {
+    check(
+        ConditionType::Reconciling,
+        &[
+            ("False", "AsDesired", "", |_| ()),
+            ("True", "Progressing", "2 pods ready, 3 wanted", |one| {
+                one.decision.to = 3
+            }),
+            ("True", "Progressing", "to prove itself", |one| {
+                one.decision.allocation.note =
+                    Some((Reason::Progressing, "one pod to prove itself".to_owned()));
+            }),
+            ("True", "Progressing", "takes over", |one| {
+                one.input.revisions.push(RevisionInput {
+                    name: "old".to_owned(),
+                    replicas: 1,
+                    ..RevisionInput::default()
+                });
+            }),
+            ("False", "AsDesired", "", |one| {
+                one.input.revisions.push(RevisionInput {
+                    name: "old".to_owned(),
+                    replicas: 2,
+                    ..RevisionInput::default()
+                });
+                unproven(one);
+            }),
+            ("False", "Conflict", "", |one| {
+                one.input.conflict = Some("an HPA".to_owned());
+                one.decision.to = 3;
+            }),
+        ],
+    );
+}
+
+#[test]
+fn scaling_is_active_and_limited_as_decided() {
+    check(
+        ConditionType::ScalingActive,
+        &[
+            ("True", "AsDesired", "follows", |_| ()),
+            ("True", "AsDesired", "follows", |one| {
+                one.decision.reason = Reason::ScaledUp
+            }),
+            ("False", "HeldStale", "ceil", |one| {
+                one.decision.reason = Reason::HeldStale
+            }),
+            ("False", "HeldSuspect", "ceil", |one| {
+                one.decision.reason = Reason::HeldSuspect
+            }),
+            ("False", "Fallback", "ceil", |one| {
+                one.decision.reason = Reason::Fallback
+            }),
+            ("False", "ManualHold", "ceil", |one| {
+                one.decision.reason = Reason::ManualHold
+            }),
+        ],
+    );
+    check(
+        ConditionType::ScalingLimited,
+        &[
+            ("False", "AsDesired", "", |_| ()),
+            ("True", "AtMaximum", "more than maxReplicas 5", |one| {
+                one.decision.limits = vec![Limit {
+                    name: "maxReplicas",
+                    from: 9,
+                    to: 5,
+                }];
+            }),
+            ("True", "AsDesired", "less than minReplicas 1", |one| {
+                one.decision.limits = vec![Limit {
+                    name: "minReplicas",
+                    from: 0,
+                    to: 1,
+                }];
+            }),
+            ("False", "AsDesired", "", |one| {
+                one.decision.limits = vec![Limit {
+                    name: "workersBusy",
+                    from: 0,
+                    to: 1,
+                }];
+            }),
+        ],
+    );
+    // By how much moves with every message: no word of it does.
+    let mut case = good();
+    case.decision.limits = vec![Limit {
+        name: "maxReplicas",
+        from: 9,
+        to: 5,
+    }];
+    let before = said(&case);
+    case.decision.limits[0].from = 90;
+    assert_eq!(before, said(&case));
+}
+
+#[test]
+fn a_hold_says_who_since_when_and_how_to_end_it() {
+    let hour = |hour: i64| Timestamp::from_second(1_800_000_000 - 3600 * hour).unwrap();
+    let end = "; to end it: kubectl patch wp checkout -n shop --type=json \
+               -p '[{\"op\":\"remove\",\"path\":\"/spec/replicas\"}]'";
+    let unnamed = "a writer that the API server has not recorded, as with kubectl scale";
+    let cases = [
+        (
+            Some(("argocd".to_owned(), Some(hour(2)))),
+            None,
+            "2027-01-15T06:00:00Z by argocd".to_owned(),
+        ),
+        (
+            Some(("kubectl".to_owned(), None)),
+            None,
+            "2027-01-15T08:00:00Z by kubectl".to_owned(),
+        ),
+        (None, None, format!("2027-01-15T08:00:00Z by {unnamed}")),
+        (None, Some(hour(1)), format!("2027-01-15T07:00:00Z by {unnamed}")),
+    ];
+    for (by, before, words) in cases {
+        let mut case = good();
+        case.input.hold = Some(Hold { replicas: 3, by });
+        if let Some(before) = before {
+            let held = condition(
+                ConditionType::ManualHold,
+                Some(true),
+                Reason::ManualHold,
+                "",
+                None,
+            );
+            let _ = set(&mut case.old.conditions, held, before);
+        }
+        let conditions = said(&case);
+        let (status, reason, message) = one(&conditions, ConditionType::ManualHold);
+        assert_eq!((status, reason), ("True", "ManualHold"));
+        assert_eq!(message, format!("held at 3 replicas since {words}{end}"));
+    }
+}
+
+#[test]
+fn advice_is_joined_and_says_what_is_known() {
+    check(
+        ConditionType::ConfigurationAdvised,
+        &[
+            ("False", "AsDesired", "", |_| ()),
+            ("True", "GraceUnproven", "graceSeconds", |one| {
+                one.grace_proven = false
+            }),
+            ("True", "RedeliveryRisk", "spec.celery: twice", |one| {
+                let (field, text) = ("spec.celery".to_owned(), "twice".to_owned());
+                one.advice = vec![Advice {
+                    field,
+                    text,
+                    reason: Some(Reason::RedeliveryRisk),
+                }];
+            }),
+            ("True", "ForeignConsumers", "celery@x", |one| {
+                one.decision.facts.foreign = (vec!["celery@x".to_owned()], 1)
+            }),
+            ("True", "HeldUnseen", "cannot be asked", |one| {
+                one.decision.facts.unreadable = Some((1, "pickle".to_owned()))
+            }),
+        ],
+    );
+}
+
+#[test]
+fn an_invalid_spec_is_said_and_nothing_is_claimed() {
+    let invalid = Invalid::spec("spec.celery.concurrency", "must be written");
+    let old = WorkerPoolStatus::default();
+    let facts = Facts {
+        generation: Some(3),
+        name: "checkout",
+        old: &old,
+        spec: Err(&invalid),
+        advice: &[],
+        refused: None,
+        grace_proven: false,
+        wall: wall(),
+    };
+    let mut conditions = Vec::new();
+    write(
+        &mut conditions,
+        &Seen {
+            input: None,
+            decision: None,
+            invalid: Some(&invalid),
+            facts: &facts,
+        },
+    );
+    for (type_, status) in [
+        (ConditionType::Ready, "False"),
+        (ConditionType::Stalled, "True"),
+        (ConditionType::ScalingActive, "False"),
+    ] {
+        let found = one(&conditions, type_);
+        assert_eq!((found.0, found.1), (status, "InvalidSpec"), "{type_}");
+        assert!(found.2.contains("spec.celery.concurrency"));
+    }
+    assert_eq!(one(&conditions, ConditionType::SignalsFresh).0, "Unknown");
+    assert_eq!(conditions.len(), ConditionType::ALL.len());
+}

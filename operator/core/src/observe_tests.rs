@@ -1,0 +1,264 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::testing;
+
+fn wp(patch: Value) -> WorkerPool {
+    let mut all = json!(testing::wp(json!({"class": "Cpu"})));
+    testing::merge(&mut all, patch);
+    serde_json::from_value(all).unwrap()
+}
+
+fn deployment(name: &str, owner: &str, replicas: i32, annotations: &Value) -> Arc<Deployment> {
+    Arc::new(
+        serde_json::from_value(json!({
+            "metadata": {"name": name, "uid": format!("uid-{name}"), "annotations": annotations,
+                "creationTimestamp": "2026-01-01T00:00:00Z",
+                "ownerReferences": [{"apiVersion": "", "kind": "", "name": "", "controller": true, "uid": owner}]},
+            "spec": {"replicas": replicas, "selector": {"matchLabels": {LABEL_REVISION: name}},
+                "template": {}},
+        }))
+        .unwrap(),
+    )
+}
+
+fn set(owner: &str, revision: &str, failure: Option<&str>) -> Arc<ReplicaSet> {
+    let conditions: Vec<Value> = failure
+        .map(|words| json!({"type": "ReplicaFailure", "status": "True", "message": words}))
+        .into_iter()
+        .collect();
+    Arc::new(
+        serde_json::from_value(json!({
+            "metadata": {"name": "s", "labels": {LABEL_REVISION: revision},
+                "ownerReferences": [{"apiVersion": "", "kind": "", "name": "", "controller": true, "uid": owner}]},
+            "spec": {"selector": {}}, "status": {"replicas": 0, "conditions": conditions},
+        }))
+        .unwrap(),
+    )
+}
+
+fn pod(uid: &str, patch: Value) -> Arc<Pod> {
+    let mut pod = json!({
+        "metadata": {"name": format!("pod-{uid}"), "uid": uid, "labels": {LABEL_REVISION: "r1"},
+            "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
+    });
+    testing::merge(&mut pod, patch);
+    Arc::new(serde_json::from_value(pod).unwrap())
+}
+
+fn worker(status: &Value) -> Value {
+    let mut whole =
+        json!({"name": WORKER_CONTAINER, "image": "", "imageID": "", "ready": true, "restartCount": 0});
+    testing::merge(&mut whole, status.clone());
+    json!({"status": {"containerStatuses": [whole]}})
+}
+
+fn running(at: &str) -> Value {
+    worker(&json!({"state": {"running": {"startedAt": at}}}))
+}
+
+fn one(pod: Arc<Pod>) -> PodInput {
+    let objects = Objects {
+        pods: vec![pod],
+        ..Objects::default()
+    };
+    testing::observed(&wp(json!({})), &objects, None).pods.remove(0)
+}
+
+#[test]
+fn only_deployments_of_this_very_pool_are_revisions() {
+    let objects = Objects {
+        deployments: vec![
+            deployment(
+                "r1",
+                "u-1",
+                2,
+                &json!({ANNOTATION_PROVEN_AT: "2026-01-01T00:00:00Z"}),
+            ),
+            deployment(
+                "r2",
+                "u-1",
+                1,
+                &json!({ANNOTATION_FAILED_AT: "2026-01-01T00:00:00Z"}),
+            ),
+            deployment("r3", "older-namesake", 5, &json!({})),
+        ],
+        ..Objects::default()
+    };
+    let input = testing::observed(&wp(json!({})), &objects, None);
+    let seen: Vec<_> = input
+        .revisions
+        .iter()
+        .map(|one| (one.name.as_str(), one.replicas, one.proven.is_some(), one.failed))
+        .collect();
+    assert_eq!(seen, [("r1", 2, true, false), ("r2", 1, false, true)]);
+}
+
+#[test]
+fn a_refusal_is_that_of_its_own_replica_set() {
+    let quota = "pods \"x\" is forbidden: exceeded quota: small";
+    let cases = [
+        (set("uid-r1", "r1", Some(quota)), Some(Reason::QuotaExceeded)),
+        (
+            set("uid-r1", "r1", Some("denied by policy")),
+            Some(Reason::AdmissionDenied),
+        ),
+        (set("uid-r1", "r1", None), None),
+        // On its way out with a predecessor of the same name and revision.
+        (set("gone", "r1", Some(quota)), None),
+    ];
+    for (set, reason) in cases {
+        let objects = Objects {
+            deployments: vec![deployment("r1", "u-1", 1, &json!({}))],
+            sets: vec![set],
+            ..Objects::default()
+        };
+        let input = testing::observed(&wp(json!({})), &objects, None);
+        assert_eq!(input.revisions[0].refused.as_ref().map(|one| one.reason), reason);
+    }
+}
+
+#[test]
+fn the_last_writer_of_replicas_holds_them() {
+    let entry = |manager: &str, at: &str, field: &str| json!({"manager": manager, "operation": "Update", "time": at, "fieldsV1": {"f:spec": {field: {}}}});
+    let fields = json!([
+        entry("argocd", "2026-01-01T00:00:00Z", "f:replicas"),
+        entry("kubectl", "2026-01-02T00:00:00Z", "f:replicas"),
+        entry("poolwright", "2026-01-03T00:00:00Z", "f:queues"),
+    ]);
+    let held = wp(json!({"metadata": {"managedFields": fields}, "spec": {"replicas": 3}}));
+    let hold = testing::observed(&held, &Objects::default(), None).hold.unwrap();
+    let (who, since) = hold.by.unwrap();
+    assert_eq!((hold.replicas, who.as_str()), (3, "kubectl"));
+    assert_eq!(since.unwrap().to_string(), "2026-01-02T00:00:00Z");
+    let unknown = wp(json!({"spec": {"replicas": 0}}));
+    let hold = testing::observed(&unknown, &Objects::default(), None)
+        .hold
+        .unwrap();
+    assert_eq!((hold.replicas, hold.by), (0, None));
+}
+
+#[test]
+fn a_pod_that_has_ended_for_good_is_none() {
+    for phase in ["Failed", "Succeeded"] {
+        let objects = Objects {
+            pods: vec![pod("p", json!({"status": {"phase": phase}}))],
+            ..Objects::default()
+        };
+        assert!(testing::observed(&wp(json!({})), &objects, None).pods.is_empty());
+    }
+}
+
+#[test]
+fn a_pod_is_seen_as_it_is() {
+    let seen = one(pod("p", running("2026-01-01T00:01:00Z")));
+    assert_eq!(
+        (seen.name.as_str(), seen.revision.as_str(), seen.ready),
+        ("pod-p", "r1", true)
+    );
+    assert_eq!(seen.started.unwrap().to_string(), "2026-01-01T00:01:00Z");
+    assert_eq!(
+        (seen.running_since, seen.draining, seen.marked),
+        (Some(Moment(0)), false, false)
+    );
+    let annotations = json!({DELETION_COST: VICTIM_COST});
+    let going = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z", "annotations": annotations},
+        "status": {"conditions": null}});
+    let seen = one(pod("p", going));
+    assert_eq!(
+        (seen.draining, seen.marked, seen.ready, seen.started),
+        (true, true, false, None)
+    );
+    let annotations = json!({DELETION_COST: "-1"});
+    assert!(
+        !one(pod("p", json!({"metadata": {"annotations": annotations}}))).marked,
+        "somebody else's mark"
+    );
+}
+
+#[test]
+fn a_run_begins_when_it_was_first_seen_and_anew_with_each_restart() {
+    let (wp, mut runs) = (wp(json!({})), Runs::new());
+    let pool = testing::pool(&wp);
+    let mut at = |now: u64, patch: Value| {
+        let objects = Objects {
+            pods: vec![pod("p", patch)],
+            ..Objects::default()
+        };
+        let input = pool_input(&wp, &pool, "r1", &objects, None, &mut runs, Moment(now));
+        input.pods.first().and_then(|pod| pod.running_since)
+    };
+    assert_eq!(at(10, running("2026-01-01T00:01:00Z")), Some(Moment(10)));
+    assert_eq!(at(20, running("2026-01-01T00:01:00Z")), Some(Moment(10)));
+    assert_eq!(at(30, json!({})), None);
+    assert_eq!(at(40, running("2026-01-01T00:02:00Z")), Some(Moment(40)));
+    assert_eq!(at(50, json!({"status": {"phase": "Failed"}})), None);
+    assert!(runs.is_empty());
+}
+
+#[test]
+fn trouble_is_told_in_the_clusters_words() {
+    let waiting = |reason: &str| {
+        worker(&json!({"restartCount": 2, "state": {"waiting": {"reason": reason, "message": "m"}}}))
+    };
+    let ended = |how: &str, code: i32, now: Value| {
+        let last = json!({"terminated": {"exitCode": code, "reason": how}});
+        worker(&json!({"restartCount": 3, "state": now, "lastState": last}))
+    };
+    let runs = json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}});
+    let backs_off = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}});
+    let nowhere = json!({"status": {"phase": "Pending", "conditions": [
+        {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}]}});
+    let cases = [
+        (json!({}), None),
+        (running("2026-01-01T00:00:00Z"), None),
+        (waiting("ContainerCreating"), None),
+        (
+            waiting("ErrImagePull"),
+            Some((Reason::ImageNotPulled, "ErrImagePull: m; restarts: 2")),
+        ),
+        (waiting("ImagePullBackOff"), Some((Reason::ImageNotPulled, "m"))),
+        (waiting("CreateContainerError"), Some((Reason::CrashLoop, "m"))),
+        (
+            waiting("CreateContainerConfigError"),
+            Some((Reason::SecretMissing, "m")),
+        ),
+        (
+            ended("Error", 3, backs_off.clone()),
+            Some((Reason::CrashLoop, "back-off 10s, last exit code 3; restarts: 3")),
+        ),
+        (
+            ended("OOMKilled", 137, backs_off),
+            Some((Reason::OutOfMemory, "exit code 137")),
+        ),
+        // Up again, for now.
+        (
+            ended("Error", 3, runs.clone()),
+            Some((Reason::CrashLoop, "ended with exit code 3; restarts: 3")),
+        ),
+        (
+            ended("OOMKilled", 137, runs),
+            Some((Reason::OutOfMemory, "killed for its memory")),
+        ),
+        (
+            worker(&json!({"state": {"terminated": {"exitCode": 1}}})),
+            Some((Reason::CrashLoop, "exit code 1")),
+        ),
+        (nowhere, Some((Reason::Unschedulable, "0/3 nodes"))),
+    ];
+    for (patch, expected) in cases {
+        let found = one(pod("p", patch.clone())).trouble;
+        assert_eq!(
+            found.as_ref().map(|one| one.reason),
+            expected.map(|one| one.0),
+            "{patch}"
+        );
+        if let (Some(found), Some((_, words))) = (found, expected) {
+            assert!(found.message.contains(words), "{}", found.message);
+        }
+    }
+    let long = "w".repeat(10_000);
+    let patch = worker(&json!({"state": {"waiting": {"reason": "ErrImagePull", "message": long}}}));
+    assert!(one(pod("p", patch)).trouble.unwrap().message.len() <= WORDS_MAX);
+}

@@ -1,0 +1,253 @@
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::*;
+
+#[path = "plan_tests/cluster.rs"]
+mod cluster;
+
+use cluster::{Cluster, Want, set_of, wall, want};
+
+fn reached(want: &Want) -> Cluster {
+    let mut cluster = Cluster::default();
+    cluster.settle(want);
+    cluster
+}
+
+fn edit(cluster: &mut Cluster, change: impl FnOnce(&mut Deployment)) {
+    let name = cluster.objects.deployments[0].metadata.name.clone().unwrap();
+    change(cluster.deployment(&name));
+}
+
+fn set_image(deployment: &mut Deployment) {
+    let pod = deployment.spec.as_mut().unwrap().template.spec.as_mut().unwrap();
+    pod.containers[0].image = Some("elsewhere.example/other:1".to_owned());
+}
+
+#[test]
+fn a_new_pool_is_created_paused_and_scaled_whatever_interrupts_it() {
+    let whole = Cluster::default().settles_from_anywhere(&want(1, 3));
+    let spec = whole.objects.deployments[0].spec.clone().unwrap();
+    assert_eq!((spec.replicas, spec.paused), (Some(3), Some(true)));
+    assert_eq!(whole.objects.pods.len(), 3);
+}
+
+#[test]
+fn a_rollout_creates_grows_shrinks_and_removes() {
+    let old = want(1, 3);
+    let mut new = want(2, 3);
+    let past = revision_of(&old.rendered).to_owned();
+    new.targets.push((past.clone(), 0));
+    new.remove.push(past);
+    let whole = reached(&old).settles_from_anywhere(&new);
+    assert_eq!(whole.objects.deployments.len(), 1);
+    assert_eq!(
+        revision_of(&whole.objects.deployments[0]),
+        revision_of(&new.rendered)
+    );
+}
+
+#[test]
+fn growth_comes_before_scale_in_and_removal_last() {
+    let (old, mut new) = (want(1, 3), want(2, 3));
+    let past = revision_of(&old.rendered).to_owned();
+    let mut cluster = reached(&old);
+    let create = cluster.plan(&new).remove(0);
+    cluster.run(&create);
+    new.targets.push((past, 2));
+    for step in cluster
+        .plan(&new)
+        .iter()
+        .filter(|step| matches!(step, Step::Mark { .. }))
+    {
+        cluster.run(step);
+    }
+    let moves: Vec<(u32, u32)> = cluster
+        .plan(&new)
+        .iter()
+        .filter_map(|step| match step {
+            Step::Scale { from, to, .. } => Some((*from, *to)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(moves, [(0, 3), (3, 2)]);
+}
+
+#[test]
+fn no_number_falls_before_its_victims_are_seen_to_be_marked() {
+    let mut cluster = reached(&want(1, 3));
+    let fewer = want(1, 1);
+    let steps = cluster.plan(&fewer);
+    assert!(
+        matches!(
+            steps[..],
+            [Step::Mark { cost: Some(_), .. }, Step::Mark { cost: Some(_), .. }]
+        ),
+        "{steps:?}"
+    );
+    cluster.run(&steps[0]);
+    assert!(
+        !cluster
+            .plan(&fewer)
+            .iter()
+            .any(|step| matches!(step, Step::Scale { .. }))
+    );
+    cluster.run(&steps[1]);
+    assert!(matches!(
+        cluster.plan(&fewer)[..],
+        [Step::Scale { from: 3, to: 1, .. }]
+    ));
+    // Wanted after all: the marks may stay until something goes, and do no harm.
+    assert!(cluster.plan(&want(1, 3)).is_empty());
+}
+
+#[test]
+fn what_somebody_writes_is_taken_back_in_one_write() {
+    let want = want(1, 2);
+    let ours = reached(&want);
+    type Edit = fn(&mut Deployment);
+    let edits: [(&str, Edit); 6] = [
+        ("image", set_image),
+        ("unpaused", |one| one.spec.as_mut().unwrap().paused = Some(false)),
+        ("deadline", |one| {
+            one.spec.as_mut().unwrap().progress_deadline_seconds = Some(10)
+        }),
+        ("added to the template", |one| {
+            let template = &mut one.spec.as_mut().unwrap().template;
+            template
+                .metadata
+                .as_mut()
+                .unwrap()
+                .annotations
+                .get_or_insert_default()
+                .insert("a".into(), "b".into());
+        }),
+        ("label", |one| {
+            one.metadata
+                .labels
+                .as_mut()
+                .unwrap()
+                .remove("app.kubernetes.io/name");
+        }),
+        ("image, unpaused", |one| {
+            set_image(one);
+            one.spec.as_mut().unwrap().paused = Some(false);
+        }),
+    ];
+    for (what, change) in edits {
+        let mut cluster = ours.clone();
+        edit(&mut cluster, change);
+        let steps = cluster.plan(&want);
+        assert!(matches!(steps[..], [Step::Settle(_)]), "{what}: {steps:?}");
+        cluster.run(&steps[0]);
+        assert_eq!(cluster.outcome(), ours.outcome(), "{what}");
+        assert!(cluster.plan(&want).is_empty(), "{what}");
+    }
+    // What is not ours stays.
+    let mut cluster = ours.clone();
+    edit(&mut cluster, |one| {
+        one.metadata
+            .labels
+            .as_mut()
+            .unwrap()
+            .insert("team".into(), "shop".into());
+    });
+    assert!(cluster.plan(&want).is_empty());
+}
+
+#[test]
+fn pods_of_another_template_are_taken_back_by_the_deployment_itself() {
+    let want = want(1, 2);
+    let mut cluster = reached(&want);
+    let ours = cluster.outcome();
+    // Image and pause were edited together, and the controller has begun to replace pods.
+    let mut foreign = (*cluster.objects.deployments[0]).clone();
+    set_image(&mut foreign);
+    cluster.objects.sets.push(Arc::new(set_of(&foreign, 99, 1)));
+    edit(&mut cluster, |one| {
+        set_image(one);
+        one.spec.as_mut().unwrap().paused = Some(false);
+    });
+    let steps = cluster.plan(&want);
+    assert!(
+        matches!(&steps[..], [Step::Settle(one)] if one.paused && one.template.is_some()),
+        "{steps:?}"
+    );
+    cluster.run(&steps[0]);
+    let steps = cluster.plan(&want);
+    assert!(
+        matches!(&steps[..], [Step::Settle(one)] if !one.paused && one.template.is_none()),
+        "{steps:?}"
+    );
+    cluster.run(&steps[0]);
+    assert!(cluster.plan(&want).is_empty(), "it waits for the controller");
+    let set = cluster.objects.sets.last_mut().unwrap();
+    Arc::make_mut(set).spec.as_mut().unwrap().replicas = Some(0);
+    cluster.settle(&want);
+    assert_eq!(cluster.outcome(), ours);
+}
+
+#[test]
+fn a_deployment_is_not_paused_before_its_own_replica_set_exists() {
+    let want = want(1, 2);
+    let mut cluster = reached(&want);
+    // A predecessor's set has the same labels: with it alone, a paused Deployment would never get one.
+    let mut predecessor = (*cluster.objects.deployments[0]).clone();
+    predecessor.metadata.uid = Some("gone".to_owned());
+    cluster.objects.sets = vec![Arc::new(set_of(&predecessor, 1, 2))];
+    edit(&mut cluster, |one| one.spec.as_mut().unwrap().paused = None);
+    assert!(cluster.plan(&want).is_empty());
+    edit(&mut cluster, |one| one.spec.as_mut().unwrap().paused = Some(true));
+    let steps = cluster.plan(&want);
+    assert!(
+        matches!(&steps[..], [Step::Settle(one)] if !one.paused),
+        "{steps:?}"
+    );
+}
+
+#[test]
+fn a_field_that_does_not_stay_is_fought_once() {
+    let want = want(1, 2);
+    let mut cluster = reached(&want);
+    edit(&mut cluster, |one| {
+        set_image(one);
+        one.metadata.generation = Some(7);
+    });
+    let (input, decision) = (cluster.input(&want), cluster.decide(&want));
+    let with = |settled: Option<i64>| {
+        plan(
+            &want.wp,
+            &want.rendered,
+            &input,
+            &cluster.objects,
+            &decision,
+            |_| settled,
+            wall(),
+        )
+    };
+    assert!(with(Some(7)).is_empty());
+    assert_eq!(with(Some(6)).len(), 1);
+    assert_eq!(with(None).len(), 1);
+}
+
+#[test]
+fn nothing_is_scaled_in_a_conflict_and_nothing_at_all_while_it_goes() {
+    let mut cluster = reached(&want(1, 3));
+    let mut contested = want(1, 1);
+    contested.conflict = true;
+    assert!(cluster.plan(&contested).is_empty());
+    edit(&mut cluster, set_image);
+    assert!(matches!(cluster.plan(&contested)[..], [Step::Settle(_)]));
+    let mut going = want(1, 1);
+    going.wp.metadata.deletion_timestamp = Some(Time(wall()));
+    assert!(cluster.plan(&going).is_empty());
+    assert!(Cluster::default().plan(&going).is_empty());
+}
+
+#[test]
+fn a_namesakes_deployment_is_left_alone() {
+    let cluster = reached(&want(1, 3));
+    let mut successor = want(1, 1);
+    successor.wp.metadata.uid = Some("u-2".to_owned());
+    let steps = cluster.plan(&successor);
+    assert!(matches!(steps[..], [Step::Create(_)]), "{steps:?}");
+}
