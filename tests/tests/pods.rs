@@ -239,7 +239,7 @@ async fn a_sidecar_starts_before_the_worker_and_outlives_its_drain() -> Result<(
         let found = records
             .iter()
             .position(|record| record.container == container && record.event == event);
-        found.ok_or(format!("no {event} of {container}"))
+        found.ok_or_else(|| format!("no {event} of {container}"))
     };
     assert!(at("proxy", "start")? < at("worker", "start")?);
     assert!(at("worker", "exit")? < at("proxy", "signal")?, "{records:?}");

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 const PASSWORD: &str = "canary-password-e3d4";
-/// The ClusterRole that the printed command names.
+/// The `ClusterRole` that the printed command names.
 const ROLE: &str = "poolwright-secrets";
 
 /// What is installed for the operator's account, which reads no Secrets.
@@ -35,7 +35,7 @@ fn installed(file: &str) -> String {
     format!("{}/../deploy/install/{file}", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Makes the ServiceAccount `scaler` and starts the operator as it, in place of the administrator's.
+/// Makes the account `scaler` and starts the operator as it, in place of the administrator's.
 async fn operator_as_account(stage: &mut Stage) -> Result<()> {
     let space = stage.namespace.name.clone();
     let rbac = "rbac.authorization.k8s.io";
