@@ -111,6 +111,7 @@ impl Poller {
 
     async fn open(&self, view: &mut BrokerView) -> Result<Session, SignalError> {
         let config = within("reading the broker's Secret", self.resolver.resolve()).await?;
+        // Also where no connection comes about: the failure names it.
         view.address = config.address();
         self.connect(config).await
     }
@@ -134,8 +135,7 @@ impl Poller {
         view: &mut BrokerView,
         asks: &mut mpsc::Receiver<Vec<String>>,
     ) -> Option<SignalError> {
-        view.zero_is_suspect = session.config.zero_is_suspect();
-        view.unacked_known = session.config.unacked_known();
+        adopt(view, &session.config);
         let mut wanted = self.wanted.borrow_and_update().clone();
         view.poll_interval = poll_interval(self.base_interval, wanted.queues.len());
         let mut ticks = interval(view.poll_interval);
@@ -180,6 +180,7 @@ impl Poller {
                     secrets = Box::pin(sleep(secret_wait()));
                     if let Some(renewed) = self.renewed(&session.config).await {
                         *session = renewed;
+                        adopt(view, &session.config);
                     }
                 }
             }
@@ -278,6 +279,13 @@ impl Poller {
     fn publish(&self, view: &BrokerView) {
         self.board.publish(&self.id, view.clone());
     }
+}
+
+/// Notes what is known of a broker before anything is read from it. A Secret may name another broker than before.
+fn adopt(view: &mut BrokerView, config: &BrokerConfig) {
+    view.address = config.address();
+    view.zero_is_suspect = config.zero_is_suspect();
+    view.unacked_known = config.unacked_known();
 }
 
 fn secret_wait() -> Duration {

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::keys::{Names, SEPARATOR};
 use super::unacked::{EDGE, Entries};
-use super::waiting::{Looks, SIDE};
+use super::waiting::{Looks, PROBES, REACH, SIDE};
 use super::{errors, scripts, values};
 use crate::signals::celery::topic_matches;
 use crate::signals::{Polled, PolledQueue, SignalError, Wanted};
@@ -352,8 +352,7 @@ async fn look(
         .arg(scripts::WAITING)
         .arg(due.len())
         .arg(&due)
-        .arg(SIDE)
-        .arg(WAITING_BYTES);
+        .arg(&[SIDE, PROBES, REACH, WAITING_BYTES]);
     match super::one(connection, &command, "look into waiting messages").await? {
         Value::Array(rows) => memory
             .looks

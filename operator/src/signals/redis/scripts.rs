@@ -57,28 +57,40 @@ return out
 "#
 );
 
-/// KEYS: lists. ARGV: messages from each end, byte budget. Answers for each list, until the budget is spent: the
-/// number of messages read, then the ETAs found.
+/// KEYS: lists. ARGV: messages from each end, probes between them, how far from an end a probe may be, byte budget.
+/// Answers for each list, until the budget is spent, twice (for the ends, then for what is between them) the number
+/// of messages read, then the ETAs found.
 pub(super) const WAITING: &str = concat!(
     eta!(),
     r#"
-local out, spent, side, budget = {}, 0, tonumber(ARGV[1]), tonumber(ARGV[2])
+local out, spent = {}, 0
+local side, probes, reach, budget = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local function look(key, at, row)
+  if spent >= budget then return end
+  local v = redis.call('LINDEX', key, at)
+  if not v then return end
+  spent = spent + #v
+  row[1] = row[1] + 1
+  local found = eta(v)
+  if found ~= '' then row[#row + 1] = found end
+end
 for i, key in ipairs(KEYS) do
   if spent >= budget then break end
-  local row, length = {0}, redis.pcall('LLEN', key)
+  local ends, between, length = {0}, {0}, redis.pcall('LLEN', key)
   if type(length) == 'number' then
     for k = 0, math.min(length, 2 * side) - 1 do
-      if spent >= budget then break end
-      local at = (k % 2 == 0) and (-1 - k / 2) or ((k - 1) / 2)
-      local v = redis.call('LINDEX', key, at)
-      if not v then break end
-      spent = spent + #v
-      row[1] = row[1] + 1
-      local found = eta(v)
-      if found ~= '' then row[#row + 1] = found end
+      look(key, (k % 2 == 0) and (-1 - k / 2) or ((k - 1) / 2), ends)
+    end
+    local left = length - 2 * side
+    if left > 0 and ends[1] == 2 * side then
+      local each = math.min(math.ceil(left / 2), reach) / (probes / 2)
+      for k = 0, math.min(left, probes) - 1 do
+        local at = side + math.floor((math.floor(k / 2) + 0.5) * each)
+        look(key, (k % 2 == 0) and (-1 - at) or at, between)
+      end
     end
   end
-  out[i] = row
+  out[i] = {ends, between}
 end
 return out
 "#

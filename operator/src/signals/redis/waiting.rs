@@ -2,7 +2,9 @@
 //!
 //! Decides which lists are looked into and what a sample says of its list. A list is looked into when it is not
 //! empty and has changed, or the last look is five seconds old; the oldest looks go first, at most 64 lists a
-//! poll. The sample is up to 25 messages from each end, so the estimate is exact for lists of up to 50.
+//! poll. The sample is up to 25 messages from each end, so the estimate is exact for lists of up to 50, and up to 24
+//! between them. The two are counted apart: what has just arrived is at one end, and a thousand tasks of next hour
+//! behind it must not be taken for its like.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -14,6 +16,10 @@ use super::{scripts, values};
 
 /// Messages read from each end of a list.
 pub(super) const SIDE: usize = 25;
+/// Messages read between the ends; an even number.
+pub(super) const PROBES: usize = 24;
+/// A probe is so far from an end at most: Redis walks there.
+pub(super) const REACH: usize = 10_000;
 /// Most lists in one look.
 const LISTS: usize = 64;
 /// A look lasts this long if the list's length does not change.
@@ -24,8 +30,31 @@ const LASTS: Duration = Duration::from_secs(5);
 struct Look {
     at: Instant,
     length: u64,
-    sampled: u64,
+    ends: Sample,
+    between: Sample,
+}
+
+/// Some messages of a list.
+#[derive(Debug)]
+struct Sample {
+    read: u64,
     etas: Vec<i64>,
+}
+
+impl Sample {
+    fn parse(row: &Value) -> Option<Self> {
+        let (read, found) = values::array(row)?.split_first()?;
+        let text = |v| std::str::from_utf8(values::bytes(v)?).ok();
+        let etas = found.iter().filter_map(|v| scripts::eta_milliseconds(text(v)?));
+        Some(Self {
+            read: values::count(read)?,
+            etas: etas.collect(),
+        })
+    }
+
+    fn ahead(&self, now_milliseconds: i64) -> u64 {
+        self.etas.iter().filter(|eta| **eta > now_milliseconds).count() as u64
+    }
 }
 
 /// The looks into all lists of one broker.
@@ -65,25 +94,19 @@ impl Looks {
         now: Instant,
     ) {
         for (list, row) in lists.iter().zip(rows) {
-            let Some((sampled, found)) = values::array(row).and_then(<[Value]>::split_first) else {
-                continue;
-            };
-            let Some(sampled) = values::count(sampled) else {
-                continue;
-            };
-            let text = |v| std::str::from_utf8(values::bytes(v)?).ok();
-            let etas = found
-                .iter()
-                .filter_map(|v| scripts::eta_milliseconds(text(v)?))
-                .collect();
+            let samples = values::array(row).and_then(|row| match row {
+                [ends, between] => Some((Sample::parse(ends)?, Sample::parse(between)?)),
+                _ => None,
+            });
+            let Some((ends, between)) = samples else { continue };
             let length = lengths.get(list.as_str()).copied().unwrap_or_default();
             self.by_list.insert(
                 list.clone(),
                 Look {
                     at: now,
                     length,
-                    sampled,
-                    etas,
+                    ends,
+                    between,
                 },
             );
         }
@@ -91,12 +114,21 @@ impl Looks {
 
     /// How many of a list's messages are not due.
     pub(super) fn not_due(&self, list: &str, length: u64, now_milliseconds: i64) -> u64 {
-        let Some(look) = self.by_list.get(list).filter(|look| look.sampled > 0) else {
+        let Some(look) = self.by_list.get(list) else {
             return 0;
         };
-        let ahead = look.etas.iter().filter(|eta| **eta > now_milliseconds).count() as u64;
+        let (ends, between) = (
+            look.ends.ahead(now_milliseconds),
+            look.between.ahead(now_milliseconds),
+        );
+        let rest = length.saturating_sub(look.ends.read);
         // Rounded down: what is not known to be late work counts as work.
-        (length.saturating_mul(ahead) / look.sampled).min(length)
+        let rest = match (look.between.read, look.ends.read) {
+            (0, 0) => 0,
+            (0, read) => rest.saturating_mul(ends) / read,
+            (read, _) => rest.saturating_mul(between) / read,
+        };
+        (ends + rest).min(length)
     }
 }
 
@@ -110,9 +142,35 @@ mod tests {
 
     use super::Looks;
 
-    fn row(sampled: i64, etas: &[&str]) -> Value {
+    fn sample(read: i64, etas: &[&str]) -> Value {
         let etas = etas.iter().map(|e| Value::BulkString(e.as_bytes().to_vec()));
-        Value::Array(std::iter::once(Value::Int(sampled)).chain(etas).collect())
+        Value::Array(std::iter::once(Value::Int(read)).chain(etas).collect())
+    }
+
+    fn row(sampled: i64, etas: &[&str]) -> Value {
+        Value::Array(vec![sample(sampled, etas), sample(0, &[])])
+    }
+
+    #[test]
+    fn one_due_message_at_an_end_does_not_stand_for_those_between() {
+        let mut looks = Looks::default();
+        let later = ["1970-01-01T01:00:00Z"; 50];
+        let row = Value::Array(vec![sample(50, &later[..49]), sample(24, &later[..24])]);
+        looks.seen(
+            &["a".into()],
+            &HashMap::from([("a", 1001)]),
+            &[row],
+            Instant::now(),
+        );
+        assert_eq!(looks.not_due("a", 1001, 0), 1000);
+        let row = Value::Array(vec![sample(50, &later), sample(24, &later[..12])]);
+        looks.seen(
+            &["a".into()],
+            &HashMap::from([("a", 1050)]),
+            &[row],
+            Instant::now(),
+        );
+        assert_eq!(looks.not_due("a", 1050, 0), 550);
     }
 
     #[test]
