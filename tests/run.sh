@@ -36,6 +36,8 @@ install() { on_plane cargo test --workspace --test install --locked; }
 refusals() {
     on_plane cargo test --workspace --test bad_input --test refusals --test pods --locked -- --test-threads 3
 }
+# Workers, brokers and faults, end to end; three at a time, which is what two processors carry.
+end_to_end() { on_plane cargo test --workspace --test "$1" --locked -- --test-threads 3; }
 # What a person runs first: it must end well, and say so in its last line.
 demo() {
     cargo build --workspace --bins --locked || return 1
@@ -54,6 +56,7 @@ group unit unit
 group harness harness
 group install install
 group refusals refusals
+for suite in redis rabbitmq faults outages; do group "$suite" end_to_end "$suite"; done
 group demo demo
 
 printf '\n%s' "$report"

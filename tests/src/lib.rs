@@ -24,13 +24,17 @@ pub mod demo;
 pub mod evidence;
 pub mod history;
 pub mod kubectl;
+pub mod look;
 pub mod namespace;
 pub mod node;
 pub mod operator;
 pub mod plane;
 pub mod process;
+pub mod scale;
+pub mod scenario;
 pub mod stage;
 pub mod wait;
+pub mod wire;
 
 /// What goes wrong while parts are started or asked: told to a person, never matched on.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -49,3 +53,4 @@ pub use operator::Operator;
 pub use plane::{FAKE_IMAGE, Plane, PlaneConfig, User};
 pub use stage::Stage;
 pub use wait::{poll, wait_for, wait_until};
+pub use wire::Wire;

@@ -1,0 +1,195 @@
+//! More questions to a stage: how replicas moved, what runs, what is written in status, metrics and events.
+
+use crate::{Record, Result, Stage, wait_until};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::events::v1::Event;
+use kube::Api;
+use kube::api::{DeleteParams, ListParams, PropagationPolicy};
+use poolwright_api::v1alpha1::{TaskQueue, WorkerPool, WorkerPoolStatus};
+use rustix::process::Signal;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+impl Stage {
+    /// Σ of a WorkerPool's replicas after each change, by the watch.
+    pub fn timeline(&self, pool: &str) -> Vec<(Instant, i32)> {
+        let mut now: BTreeMap<String, i32> = BTreeMap::new();
+        let mut timeline: Vec<(Instant, i32)> = Vec::new();
+        for step in self.history() {
+            if !step.deployment.starts_with(&format!("{pool}-")) {
+                continue;
+            }
+            now.insert(step.deployment, step.replicas.unwrap_or(0));
+            let sum: i32 = now.values().sum();
+            if timeline.last().is_none_or(|(_, before)| *before != sum) {
+                timeline.push((step.at, sum));
+            }
+        }
+        timeline
+    }
+
+    /// Moments after `since` at which a WorkerPool lost replicas.
+    pub fn falls(&self, pool: &str, since: Instant) -> Vec<(Instant, i32, i32)> {
+        let timeline = self.timeline(pool);
+        let pairs = timeline.windows(2).map(|pair| (pair[1].0, pair[0].1, pair[1].1));
+        pairs.filter(|(at, from, to)| *at > since && to < from).collect()
+    }
+
+    /// Fails as soon as a WorkerPool has other than so many replicas within this time.
+    pub async fn expect_steady(&self, pool: &str, replicas: i32, length: Duration) -> Result<()> {
+        let since = Instant::now();
+        while since.elapsed() < length {
+            let now = self.replicas(pool).await?;
+            if now != replicas {
+                let after = since.elapsed().as_secs_f32();
+                let text = self.decision(pool).await?;
+                return Err(format!("{pool} went from {replicas} to {now} after {after} s: {text}").into());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        match self.timeline(pool).iter().find(|(at, _)| *at > since) {
+            None => Ok(()),
+            Some((_, to)) => Err(format!("{pool} went from {replicas} to {to}").into()),
+        }
+    }
+
+    /// A WorkerPool's status.
+    pub async fn status(&self, pool: &str) -> Result<WorkerPoolStatus> {
+        Ok(self.wp(pool).await?.status.unwrap_or_default())
+    }
+
+    /// The text of a WorkerPool's last decision.
+    pub async fn decision(&self, pool: &str) -> Result<String> {
+        let last = self.status(pool).await?.last_decision;
+        Ok(last.map(|decision| decision.text).unwrap_or_default())
+    }
+
+    /// A TaskQueue as it is now.
+    pub async fn tq(&self, name: &str) -> Result<TaskQueue> {
+        Ok(self.namespace.api::<TaskQueue>().get(name).await?)
+    }
+
+    /// Waits until a TaskQueue's status satisfies a test.
+    pub async fn await_tq(
+        &self,
+        name: &str,
+        what: &str,
+        limit: Duration,
+        test: impl Fn(&TaskQueue) -> bool,
+    ) -> Result<TaskQueue> {
+        let api: Api<TaskQueue> = self.namespace.api();
+        let outcome = wait_until(&format!("TaskQueue {name}: {what}"), limit, || async {
+            Ok(test(&api.get(name).await?))
+        })
+        .await;
+        let queue = self.tq(name).await?;
+        outcome.map_err(|error| format!("{error}; its status is {:?}", queue.status))?;
+        Ok(queue)
+    }
+
+    /// Waits until a WorkerPool's status satisfies a test.
+    pub async fn await_status(
+        &self,
+        pool: &str,
+        what: &str,
+        limit: Duration,
+        test: impl Fn(&WorkerPoolStatus) -> bool,
+    ) -> Result<()> {
+        let outcome = wait_until(&format!("{pool}: {what}"), limit, || async {
+            Ok(test(&self.status(pool).await?))
+        })
+        .await;
+        if let Err(error) = outcome {
+            return Err(format!("{error}; its status is {:?}", self.status(pool).await?).into());
+        }
+        Ok(())
+    }
+
+    /// Tasks that have started and not ended, by the tasks' own account.
+    pub fn running(&self) -> Result<BTreeSet<String>> {
+        let mut running = BTreeSet::new();
+        for event in self.events()? {
+            if event.event == "start" {
+                running.insert(event.id);
+            } else {
+                running.remove(&event.id);
+            }
+        }
+        Ok(running)
+    }
+
+    /// Waits until so many tasks run at the same time.
+    pub async fn await_running(&self, count: usize, limit: Duration) -> Result<()> {
+        wait_until(&format!("{count} tasks to run"), limit, || async {
+            Ok(self.running()?.len() == count)
+        })
+        .await
+    }
+
+    /// Notes of events in this namespace with this reason.
+    pub async fn notes(&self, reason: &str) -> Result<Vec<String>> {
+        let events: Api<Event> = self.namespace.api();
+        let all = events.list(&ListParams::default()).await?;
+        let ours = all
+            .items
+            .into_iter()
+            .filter(|event| event.reason.as_deref() == Some(reason));
+        Ok(ours.filter_map(|event| event.note).collect())
+    }
+
+    /// A number of the operator's metrics: the series of this name whose labels contain `label`.
+    pub async fn metric(&self, name: &str, label: &str) -> Result<Option<f64>> {
+        crate::process::install_crypto();
+        let address = self
+            .operator
+            .http()
+            .ok_or("the operator has not logged its address")?;
+        let text = reqwest::get(format!("http://{address}/metrics"))
+            .await?
+            .text()
+            .await?;
+        let series = text
+            .lines()
+            .find(|line| line.starts_with(&format!("{name}{{")) && line.contains(label));
+        Ok(series.and_then(|line| line.rsplit(' ').next()?.parse().ok()))
+    }
+
+    /// SIGKILL to the main process of a pod's worker and all its children, as an out-of-memory killer does.
+    /// Returns the process id.
+    pub fn kill_worker(&self, pod: &str) -> Result<u32> {
+        let records = self.records()?;
+        let started = records.iter().rfind(|one| one.pod == pod && one.event == "start");
+        let pid = started.ok_or_else(|| format!("pod {pod} has no process"))?.pid;
+        crate::process::signal_group(pid, Signal::KILL);
+        Ok(pid)
+    }
+
+    /// Starts of workers since the record had so many lines.
+    pub fn starts(&self) -> Result<Vec<Record>> {
+        Ok(self
+            .records()?
+            .into_iter()
+            .filter(|one| one.event == "start")
+            .collect())
+    }
+
+    /// Ends a test whose workers still have work: deletes the pools and kills the pods, so that they do not take
+    /// the processors from the tests after it.
+    pub async fn strike(self) -> Result<()> {
+        let pools: Api<WorkerPool> = self.namespace.api();
+        let background = DeleteParams {
+            propagation_policy: Some(PropagationPolicy::Background),
+            ..DeleteParams::default()
+        };
+        pools
+            .delete_collection(&background, &ListParams::default())
+            .await?;
+        let pods: Api<Pod> = self.namespace.api();
+        wait_until("all pods to be gone", Duration::from_secs(60), || async {
+            let kill = DeleteParams::default().grace_period(0);
+            let _ = pods.delete_collection(&kill, &ListParams::default()).await;
+            Ok(pods.list(&ListParams::default()).await?.items.is_empty())
+        })
+        .await
+    }
+}

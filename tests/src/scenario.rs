@@ -1,0 +1,170 @@
+//! What must hold on every broker, written once and run on each.
+
+use crate::{Batch, Result, Stage, Wire, scale, wait_until};
+use poolwright_api::ConditionType;
+use serde_json::json;
+use std::time::Duration;
+
+/// Longest wait for something that a busy machine may be slow to do.
+pub const LIMIT: Duration = Duration::from_secs(90);
+/// Changes that a stage of one burst may tell as `Scale` events: up, at most twice more while workers come up, and
+/// down in a few steps. A decision record that chatters says dozens.
+const NEWS: usize = 12;
+
+/// From zero to as many workers as the tasks need, in one write, and back; every task runs once.
+pub async fn there_and_back(stage: &Stage, wire: &Wire, pool: &str) -> Result<()> {
+    let tasks: usize = scale::pick(10, 200);
+    let workers = if tasks < 20 {
+        i32::try_from(tasks.div_ceil(2))?
+    } else {
+        10
+    };
+    // Before the operator looks: a publisher sends one by one, and each look is a decision.
+    let ids = wire.publish(&Batch::sleep(pool, tasks, 2.0)).await?;
+    wire.pool(stage, pool, &[pool], json!({})).await?;
+    stage.await_replicas(pool, workers, LIMIT).await?;
+    stage
+        .await_ended(tasks, LIMIT.max(Duration::from_secs(tasks as u64)))
+        .await?;
+    stage.await_replicas(pool, 0, LIMIT).await?;
+    stage.await_no_pods(pool, LIMIT).await?;
+    let timeline = stage.timeline(pool);
+    let rise: Vec<i32> = timeline
+        .iter()
+        .map(|(_, sum)| *sum)
+        .filter(|sum| *sum > 0)
+        .collect();
+    if rise.first() != Some(&workers) || stage.peak(pool) != workers {
+        return Err(format!("{workers} workers were not started in one write: {timeline:?}").into());
+    }
+    if stage.reversals(pool) > 1 {
+        return Err(format!("{pool} flapped: {timeline:?}").into());
+    }
+    stage.expect_all_done_once(&ids)?;
+    let mut told = stage.notes("ScaledUp").await?;
+    told.extend(stage.notes("ScaledDown").await?);
+    told.extend(stage.notes("AsDesired").await?);
+    if told.len() > NEWS {
+        return Err(format!("{} events for one burst: {told:#?}", told.len()).into());
+    }
+    Ok(())
+}
+
+/// A task longer than every delay survives the scale-in of its neighbour, and its own.
+pub async fn long_task(stage: &Stage, wire: &Wire, pool: &str) -> Result<()> {
+    let seconds: f64 = scale::pick(30.0, 300.0);
+    let shape = json!({
+        "celery": {"concurrency": 1, "timeLimitSeconds": 3600},
+        "scaling": {"scaleDownDelaySeconds": 3},
+    });
+    wire.pool(stage, pool, &[pool], shape).await?;
+    let mut publisher = wire.publisher().await?;
+    // The short one first: whoever runs the long one may have fetched one more, which would wait for it.
+    let mut ids = publisher.publish(&Batch::sleep(pool, 1, 0.5)).await?;
+    let long = publisher.publish(&Batch::sleep(pool, 1, seconds)).await?;
+    ids.extend(long.clone());
+    stage.await_replicas(pool, 2, LIMIT).await?;
+    let done = |id: &str| -> Result<bool> {
+        Ok(stage
+            .events()?
+            .iter()
+            .any(|event| event.id == id && event.event == "end"))
+    };
+    wait_until("one of two workers to go", LIMIT, || async {
+        Ok(stage.peak(pool) == 2 && stage.replicas(pool).await? == 1)
+    })
+    .await?;
+    if done(&long[0])? {
+        return Err("the scale-in came only after the long task".into());
+    }
+    wait_until("the long task to end", LIMIT.mul_f64(seconds / 10.0), || async {
+        done(&long[0])
+    })
+    .await?;
+    stage.await_no_pods(pool, LIMIT).await?;
+    let timeline = stage.timeline(pool);
+    if stage.reversals(pool) > 1 {
+        return Err(format!("{pool} flapped: {timeline:?}").into());
+    }
+    stage.expect_all_done_once(&ids)
+}
+
+/// Two waves that overlap lead to the same number of workers whenever tasks acknowledge. Counting the running task
+/// twice would start five, not counting it three.
+pub async fn same_demand(stage: &Stage, wires: &[(&str, Wire)]) -> Result<()> {
+    let mut publishers = Vec::new();
+    for (pool, wire) in wires {
+        wire.pool(stage, pool, &[pool], json!({"celery": {"concurrency": 1}}))
+            .await?;
+        publishers.push(wire.publisher().await?);
+    }
+    let mut ids = Vec::new();
+    for ((pool, _), publisher) in wires.iter().zip(&mut publishers) {
+        ids.extend(publisher.publish(&Batch::sleep(pool, 1, 40.0)).await?);
+    }
+    for (pool, _) in wires {
+        stage
+            .await_status(pool, "one busy slot", LIMIT, |status| {
+                status.busy_slots == Some(1)
+            })
+            .await?;
+    }
+    for ((pool, _), publisher) in wires.iter().zip(&mut publishers) {
+        ids.extend(publisher.publish(&Batch::sleep(pool, 3, 25.0)).await?);
+    }
+    for (pool, _) in wires {
+        stage.await_replicas(pool, 4, LIMIT).await?;
+        stage
+            .await_status(pool, "a demand of four", LIMIT, |status| {
+                let demand = status.queued.unwrap_or(0) + i64::from(status.busy_slots.unwrap_or(0));
+                demand == 4 && status.desired_replicas == Some(4)
+            })
+            .await?;
+    }
+    stage.await_ended(4 * wires.len(), LIMIT).await?;
+    for (pool, _) in wires {
+        stage.await_no_pods(pool, LIMIT).await?;
+        let timeline = stage.timeline(pool);
+        if stage.peak(pool) != 4 || stage.reversals(pool) > 1 {
+            return Err(format!("{pool}: {timeline:?}").into());
+        }
+    }
+    stage.expect_all_done_once(&ids)
+}
+
+/// Tasks that a worker has fetched and not started are seen although the queue is empty.
+pub async fn prefetched(stage: &Stage, wire: &Wire, pool: &str) -> Result<()> {
+    let shape = json!({
+        "celery": {"concurrency": 1, "prefetchMultiplier": 4},
+        "scaling": {"minReplicas": 1, "maxReplicas": 1},
+    });
+    wire.pool(stage, pool, &[pool], shape).await?;
+    stage
+        .await_condition(pool, ConditionType::Ready, "True", "AsDesired", LIMIT)
+        .await?;
+    let mut publisher = wire.publisher().await?;
+    let mut ids = publisher.publish(&Batch::sleep(pool, 1, 25.0)).await?;
+    ids.extend(publisher.publish(&Batch::sleep(pool, 4, 0.5)).await?);
+    stage.await_running(1, LIMIT).await?;
+    stage
+        .await_tq(pool, "empty", LIMIT, |queue| {
+            queue
+                .status
+                .as_ref()
+                .is_some_and(|status| status.ready == Some(0))
+        })
+        .await?;
+    stage
+        .patch_pool(
+            pool,
+            json!({"spec": {"scaling": {"maxReplicas": 9, "minReplicas": 0}}}),
+        )
+        .await?;
+    stage.await_replicas(pool, 5, Duration::from_secs(20)).await?;
+    stage.await_ended(5, LIMIT).await?;
+    stage.await_no_pods(pool, LIMIT).await?;
+    if stage.peak(pool) != 5 {
+        return Err(format!("{pool}: {:?}", stage.timeline(pool)).into());
+    }
+    stage.expect_all_done_once(&ids)
+}

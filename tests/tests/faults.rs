@@ -1,0 +1,249 @@
+//! What happens to workers when brokers, workers or the operator fail: nothing is guessed, nothing is lost.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use poolwright_api::ConditionType;
+use poolwright_tests::scenario::LIMIT;
+use poolwright_tests::*;
+use redis::AsyncCommands as _;
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+#[tokio::test]
+async fn a_flush_while_workers_are_busy_takes_no_worker() -> Result<()> {
+    let (stage, redis) = (
+        Stage::new("f-flush").await?,
+        Redis::start(RedisConfig::default()).await?,
+    );
+    // Late: the flush takes the running tasks out of the broker's sight, too.
+    let wire = Wire::redis(&redis, 0).late(true);
+    let window = Duration::from_secs(6);
+    let shape = json!({
+        "celery": {"concurrency": 1},
+        "scaling": {"maxReplicas": 3, "scaleDownDelaySeconds": window.as_secs()},
+    });
+    wire.pool(&stage, "q", &["q"], shape).await?;
+    let mut publisher = wire.publisher().await?;
+    let running = publisher.publish(&Batch::sleep("q", 3, 15.0)).await?;
+    stage.await_running(3, LIMIT).await?;
+    publisher.publish(&Batch::sleep("q", 40, 1.0)).await?;
+    stage
+        .await_tq("q", "forty waiting", LIMIT, |queue| {
+            queue
+                .status
+                .as_ref()
+                .is_some_and(|status| status.ready == Some(40))
+        })
+        .await?;
+    let mut connection = redis.connection(0).await?;
+    let flushed = Instant::now();
+    let _: () = redis::cmd("FLUSHALL").query_async(&mut connection).await?;
+    let held = async {
+        while stage.running()?.len() == 3 {
+            if stage.replicas("q").await? != 3 {
+                return Err(format!("workers went while busy: {:?}", stage.timeline("q")).into());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok::<_, Error>(())
+    };
+    held.await?;
+    stage.await_no_pods("q", LIMIT).await?;
+    let falls = stage.falls("q", flushed);
+    assert!(
+        falls[0].0 - flushed >= window,
+        "a zero was believed at once: {falls:?}"
+    );
+    stage.expect_all_done_once(&running)?;
+    // And it works on.
+    let ids = wire.publish(&Batch::sleep("q", 2, 1.0)).await?;
+    stage.await_ended(5, LIMIT).await?;
+    stage.await_no_pods("q", LIMIT).await?;
+    stage.expect_all_done_once(&ids)
+}
+
+#[tokio::test]
+async fn an_operator_that_is_killed_comes_back_without_haste() -> Result<()> {
+    let (mut stage, redis) = (
+        Stage::new("f-kill").await?,
+        Redis::start(RedisConfig::default()).await?,
+    );
+    let wire = Wire::redis(&redis, 0);
+    let window = Duration::from_secs(5);
+    let shape = json!({
+        "celery": {"concurrency": 1},
+        "scaling": {"maxReplicas": 6, "scaleDownDelaySeconds": window.as_secs()},
+    });
+    wire.pool(&stage, "q", &["q"], shape).await?;
+    let mut publisher = wire.publisher().await?;
+    let mut ids = Vec::new();
+    let mut starts = Vec::new();
+    for round in 0..scale::pick(2, 10) {
+        ids.extend(publisher.publish(&Batch::sleep("q", 10, 2.0)).await?);
+        let pause = Duration::from_millis(fastrand::u64(0..7000));
+        println!("round {round}: killed after {pause:?}");
+        tokio::time::sleep(pause).await;
+        starts.push(restart(&mut stage, Duration::from_millis(fastrand::u64(0..2000))).await?);
+    }
+    // Once more when all work is done, so that only haste could take the idle workers early.
+    stage.await_ended(ids.len(), LIMIT).await?;
+    let before = stage.replicas("q").await?;
+    starts.push(restart(&mut stage, Duration::ZERO).await?);
+    assert!(before > 0, "no worker was left to test with");
+    stage.await_no_pods("q", LIMIT).await?;
+    for start in starts {
+        let hasty: Vec<_> = stage
+            .falls("q", start)
+            .into_iter()
+            .filter(|fall| fall.0 - start < window)
+            .collect();
+        assert!(
+            hasty.is_empty(),
+            "scale-in before a full window of fresh data: {hasty:?}"
+        );
+    }
+    assert!(stage.peak("q") <= 6);
+    stage
+        .await_condition("q", ConditionType::Ready, "True", "AsDesired", LIMIT)
+        .await?;
+    stage.expect_all_done_once(&ids)
+}
+
+/// Kills the operator, starts it again after a while, and tells when.
+async fn restart(stage: &mut Stage, after: Duration) -> Result<Instant> {
+    stage.operator.kill();
+    tokio::time::sleep(after).await;
+    let start = Instant::now();
+    stage.operator.start_again().await?;
+    Ok(start)
+}
+
+#[tokio::test]
+async fn workers_that_are_not_heard_are_neither_multiplied_nor_taken_away() -> Result<()> {
+    let stage = Stage::new("f-unseen").await?;
+    let redis = Redis::start(RedisConfig::default()).await?;
+    let elsewhere = Redis::start(RedisConfig::default()).await?;
+    let wire = Wire::redis(&redis, 0);
+    let window = json!({"scaleDownDelaySeconds": 3});
+    // One runs no Celery at all; the other's Celery works on another broker.
+    let mute = json!({"worker": {"command": ["sh", "-c", "exec sleep 3600"]}, "scaling": window});
+    wire.pool(&stage, "mute", &["mute"], mute).await?;
+    let astray = json!({"scaling": window, "worker": {"env": [
+        {"name": "CELERY_BROKER_URL", "value": elsewhere.url(0)}]}});
+    wire.pool(&stage, "astray", &["astray"], astray).await?;
+    let mut publisher = wire.publisher().await?;
+    for queue in ["mute", "astray"] {
+        publisher.publish(&Batch::sleep(queue, 4, 1.0)).await?;
+        stage.await_replicas(queue, 2, LIMIT).await?;
+    }
+    let limit = Duration::from_secs(120);
+    for queue in ["mute", "astray"] {
+        let said = stage
+            .await_condition(queue, ConditionType::Ready, "False", "WrongBroker", limit)
+            .await?;
+        println!("{queue}: {said}");
+    }
+    for queue in ["mute", "astray"] {
+        publisher.publish(&Batch::sleep(queue, 12, 1.0)).await?;
+    }
+    let steady = Duration::from_secs(6);
+    tokio::try_join!(
+        stage.expect_steady("mute", 2, steady),
+        stage.expect_steady("astray", 2, steady)
+    )?;
+    // Nothing left to do does not make a worker that nobody hears an idle one.
+    let mut connection = redis.connection(0).await?;
+    for queue in ["mute", "astray"] {
+        let _: () = connection.del(queue).await?;
+    }
+    let steady = Duration::from_secs(12);
+    tokio::try_join!(
+        stage.expect_steady("mute", 2, steady),
+        stage.expect_steady("astray", 2, steady)
+    )?;
+    for queue in ["mute", "astray"] {
+        let (status, reason, message) = stage.condition(queue, ConditionType::Ready).await?;
+        assert!(
+            status == "False" && ["HeldUnseen", "WrongBroker"].contains(&reason.as_str()),
+            "{reason}: {message}"
+        );
+    }
+    stage.expect_none_killed()?;
+    stage.strike().await
+}
+
+#[tokio::test]
+async fn a_new_password_is_taken_from_the_secret_after_a_refusal() -> Result<()> {
+    let stage = Stage::new("f-password").await?;
+    let redis = Redis::start(RedisConfig {
+        user: Some(("worker".into(), "the-old-word".into())),
+        ..RedisConfig::default()
+    })
+    .await?;
+    let wire = Wire::secret(&stage, "broker", &redis.url(0)).await?;
+    wire.pool(&stage, "q", &["q"], json!({})).await?;
+    stage
+        .await_condition("q", ConditionType::Ready, "True", "AsDesired", LIMIT)
+        .await?;
+    let mut connection = redis.connection(0).await?;
+    let user = ["worker", "resetpass", ">the-new-word"];
+    let _: () = redis::cmd("ACL")
+        .arg("SETUSER")
+        .arg(&user)
+        .query_async(&mut connection)
+        .await?;
+    let _: i64 = redis::cmd("CLIENT")
+        .arg(&["KILL", "USER", "worker"])
+        .query_async(&mut connection)
+        .await?;
+    let fresh = ConditionType::SignalsFresh;
+    stage
+        .await_condition("q", fresh, "False", "BrokerRefused", LIMIT)
+        .await?;
+    let new = redis.url(0).replace("the-old-word", "the-new-word");
+    stage.secret("broker", "url", &new).await?;
+    let since = Instant::now();
+    stage
+        .await_condition("q", fresh, "True", "AsDesired", LIMIT)
+        .await?;
+    let took = since.elapsed();
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    let ids = Wire { url: new, ..wire }
+        .publish(&Batch::sleep("q", 4, 1.0))
+        .await?;
+    stage.await_ended(4, LIMIT).await?;
+    stage.await_no_pods("q", LIMIT).await?;
+    stage.expect_all_done_once(&ids)?;
+    stage.expect_unsaid(&["the-old-word", "the-new-word"]).await
+}
+
+/// Takes as long as the time between two looks at a Secret, and no processor.
+#[tokio::test]
+async fn a_new_address_is_taken_from_the_secret_in_time() -> Result<()> {
+    let (stage, redis) = (
+        Stage::new("f-rotate").await?,
+        Redis::start(RedisConfig::default()).await?,
+    );
+    let wire = Wire::secret(&stage, "broker", &redis.url(0)).await?;
+    wire.pool(&stage, "q", &["q"], json!({"celery": {"concurrency": 1}}))
+        .await?;
+    stage
+        .await_condition("q", ConditionType::Ready, "True", "AsDesired", LIMIT)
+        .await?;
+    let moved = Wire::redis(&redis, 7);
+    moved.publish(&Batch::sleep("q", 1, 1.0)).await?;
+    stage.secret("broker", "url", &moved.url).await?;
+    let since = Instant::now();
+    stage.await_replicas("q", 1, Duration::from_secs(100)).await?;
+    let took = since.elapsed();
+    assert!(took < Duration::from_secs(80), "{took:?}");
+    let shown = stage
+        .await_tq("q", "the new address", LIMIT, |queue| {
+            queue
+                .status
+                .as_ref()
+                .is_some_and(|status| status.broker.as_ref().is_some_and(|shown| shown.ends_with("/7")))
+        })
+        .await?;
+    drop(shown);
+    stage.strike().await
+}

@@ -1,0 +1,206 @@
+//! A broker that is gone for a while: missing is not zero, and a worker that cannot be heard is not idle.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use futures::StreamExt as _;
+use poolwright_api::ConditionType;
+use poolwright_tests::scenario::LIMIT;
+use poolwright_tests::*;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Workers of a test.
+const WORKERS: i32 = 3;
+
+fn length() -> Duration {
+    Duration::from_secs(scale::pick(9, 30))
+}
+
+/// Three workers with one task each, and the scale-in delay of two seconds that every outage exceeds.
+async fn busy(stage: &Stage, wire: &Wire, seconds: f64) -> Result<Vec<String>> {
+    let shape = json!({
+        "celery": {"concurrency": 1},
+        "scaling": {"minReplicas": WORKERS, "scaleDownDelaySeconds": 2},
+    });
+    wire.pool(stage, "q", &["q"], shape).await?;
+    // One task for each: all consume before the first is sent.
+    stage
+        .await_tq("q", "three consumers", LIMIT, |queue| {
+            queue.status.as_ref().and_then(|status| status.consumers) == Some(WORKERS)
+        })
+        .await?;
+    let ids = wire.publish(&Batch::sleep("q", 3, seconds)).await?;
+    stage.await_running(3, LIMIT).await?;
+    stage
+        .await_status("q", "three busy slots", LIMIT, |status| {
+            status.busy_slots == Some(3)
+        })
+        .await?;
+    stage
+        .patch_pool("q", json!({"spec": {"scaling": {"minReplicas": 0}}}))
+        .await?;
+    Ok(ids)
+}
+
+/// During the outage: replicas hold, and the condition says why and since when. Returns at its end.
+async fn expect_held(stage: &Stage, began: jiff::Timestamp) -> Result<()> {
+    let fresh = ConditionType::SignalsFresh;
+    let watch = async {
+        let limit = Duration::from_secs(8);
+        let message = stage
+            .await_condition("q", fresh, "False", "BrokerUnreachable", limit)
+            .await?;
+        let since = message
+            .split("(since ")
+            .nth(1)
+            .and_then(|rest| rest.split(')').next()?.parse::<jiff::Timestamp>().ok())
+            .ok_or_else(|| format!("no time in {message:?}"))?;
+        let late = since.duration_since(began).as_secs_f64();
+        // Whole seconds; a broker that hangs is given the deadline of a command.
+        if !(-1.5..5.0).contains(&late) {
+            return Err(format!("the outage began {late} s before what is said: {message}").into());
+        }
+        println!("{message}");
+        Ok(())
+    };
+    tokio::try_join!(watch, stage.expect_steady("q", WORKERS, length()))?;
+    let (status, reason, _) = stage.condition("q", ConditionType::Ready).await?;
+    if (status.as_str(), reason.as_str()) != ("False", "BrokerUnreachable") {
+        return Err(format!("Ready is {status}/{reason}").into());
+    }
+    Ok(())
+}
+
+/// Queue counts are fresh again within a second and a poll. The metric is renewed twice a second.
+async fn expect_fresh_in_time(stage: &Stage, back: Instant) -> Result<()> {
+    let promised = Duration::from_millis(1200);
+    let slack = Duration::from_millis(scale::pick(1300, 800));
+    wait_until("fresh counts", LIMIT, || async {
+        let age = stage
+            .metric("poolwright_task_queue_sample_age_seconds", "name=\"q\"")
+            .await?;
+        Ok(age.is_some_and(|age| age < 1.0))
+    })
+    .await?;
+    let took = back.elapsed();
+    println!("counts were fresh {took:?} after the broker's return");
+    if took > promised + slack {
+        return Err(format!("counts were fresh only {took:?} after the broker's return").into());
+    }
+    Ok(())
+}
+
+/// Listens to heartbeats as they are on Redis, beside the operator: when each worker was first heard.
+async fn listen(url: &str) -> Result<Arc<Mutex<BTreeMap<String, Instant>>>> {
+    let heard = Arc::new(Mutex::new(BTreeMap::new()));
+    let mut subscription = redis::Client::open(url)?.get_async_pubsub().await?;
+    subscription.psubscribe("/0.celeryev/worker.heartbeat").await?;
+    let into = Arc::clone(&heard);
+    tokio::spawn(async move {
+        while let Some(message) = subscription.on_message().next().await {
+            let envelope: Value = serde_json::from_slice(message.get_payload_bytes()).unwrap_or_default();
+            let node = envelope["headers"]["hostname"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned();
+            into.lock().unwrap().entry(node).or_insert_with(Instant::now);
+        }
+    });
+    Ok(heard)
+}
+
+#[tokio::test]
+async fn redis_is_stopped_and_the_workers_come_back_after_it() -> Result<()> {
+    let (stage, mut redis) = (
+        Stage::new("o-stop").await?,
+        Redis::start(RedisConfig::default()).await?,
+    );
+    let wire = Wire::redis(&redis, 0);
+    // They end while the broker is away: idle, and nobody hears it.
+    let ids = busy(&stage, &wire, length().as_secs_f64()).await?;
+    let began = jiff::Timestamp::now();
+    redis.stop();
+    expect_held(&stage, began).await?;
+    stage.await_ended(3, LIMIT).await?;
+    assert_eq!(stage.replicas("q").await?, WORKERS);
+    redis.start_again().await?;
+    let back = Instant::now();
+    let heard = listen(&redis.admin_url(0)).await?;
+    expect_fresh_in_time(&stage, back).await?;
+    stage.await_no_pods("q", LIMIT).await?;
+    let heard = heard.lock().unwrap().clone();
+    let mut first: Vec<Instant> = heard.values().copied().collect();
+    first.sort();
+    for (at, _, to) in stage.falls("q", back) {
+        let gone = usize::try_from(WORKERS - to)?;
+        let by_then = first.iter().filter(|moment| **moment <= at).count();
+        assert!(
+            by_then >= gone,
+            "{gone} workers were taken when {by_then} had been heard again"
+        );
+    }
+    stage.expect_all_done_once(&ids)
+}
+
+#[tokio::test]
+async fn redis_hangs() -> Result<()> {
+    let (stage, redis) = (
+        Stage::new("o-hang").await?,
+        Redis::start(RedisConfig::default()).await?,
+    );
+    let wire = Wire::redis(&redis, 0);
+    let ids = busy(&stage, &wire, length().as_secs_f64() + 12.0).await?;
+    let began = jiff::Timestamp::now();
+    redis.freeze();
+    expect_held(&stage, began).await?;
+    redis.thaw();
+    let back = Instant::now();
+    expect_fresh_in_time(&stage, back).await?;
+    stage
+        .await_condition("q", ConditionType::SignalsFresh, "True", "AsDesired", LIMIT)
+        .await?;
+    stage.await_ended(3, LIMIT).await?;
+    stage.await_no_pods("q", LIMIT).await?;
+    assert_eq!(stage.reversals("q"), 1, "{:?}", stage.timeline("q"));
+    stage.expect_all_done_once(&ids)
+}
+
+#[tokio::test]
+async fn rabbitmq_is_restarted() -> Result<()> {
+    let stage = Stage::new("o-rabbit").await?;
+    let rabbit = Arc::new(RabbitMq::start(RabbitMqConfig::default()).await?);
+    let vhost = rabbit.vhost("o-rabbit", "").await?;
+    let wire = Wire::vhost(&stage, &vhost).await?;
+    let ids = busy(&stage, &wire, length().as_secs_f64() + 5.0).await?;
+    let stopped = Arc::clone(&rabbit);
+    let began = jiff::Timestamp::now();
+    tokio::task::spawn_blocking(move || stopped.stop()).await?;
+    expect_held(&stage, began).await?;
+    rabbit.start_again().await?;
+    let back = Instant::now();
+    expect_fresh_in_time(&stage, back).await?;
+    stage.await_ended(3, LIMIT).await?;
+    stage.await_no_pods("q", LIMIT).await?;
+    assert_eq!(stage.reversals("q"), 1, "{:?}", stage.timeline("q"));
+    stage.expect_all_done_once(&ids)
+}
+
+#[tokio::test]
+async fn rabbitmq_hangs() -> Result<()> {
+    let stage = Stage::new("o-rhang").await?;
+    let rabbit = RabbitMq::start(RabbitMqConfig::default()).await?;
+    let vhost = rabbit.vhost("o-rhang", "").await?;
+    let wire = Wire::vhost(&stage, &vhost).await?;
+    let ids = busy(&stage, &wire, length().as_secs_f64() + 12.0).await?;
+    let began = jiff::Timestamp::now();
+    rabbit.freeze();
+    expect_held(&stage, began).await?;
+    rabbit.thaw();
+    let back = Instant::now();
+    expect_fresh_in_time(&stage, back).await?;
+    stage.await_ended(3, LIMIT).await?;
+    stage.await_no_pods("q", LIMIT).await?;
+    assert_eq!(stage.reversals("q"), 1, "{:?}", stage.timeline("q"));
+    stage.expect_all_done_once(&ids)
+}

@@ -1,0 +1,173 @@
+//! Queues and busy slots on real RabbitMQ scale real Celery workers: each test has its own virtual host.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use poolwright_tests::scenario::{self, LIMIT};
+use poolwright_tests::*;
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+/// A stage and a virtual host of its own.
+async fn set(prefix: &str) -> Result<(Stage, Vhost)> {
+    let rabbit = RabbitMq::shared().await?;
+    Ok((
+        Stage::new(prefix).await?,
+        rabbit.vhost(prefix, "monitoring").await?,
+    ))
+}
+
+/// Unacked counts from the management API.
+fn managed(wire: &Wire, vhost: &Vhost) -> Wire {
+    let mut wire = wire.clone();
+    wire.spec["rabbitmq"] = json!({"managementUrl": vhost.management_url});
+    wire
+}
+
+/// Unacked counts from the Prometheus endpoint.
+fn metered(wire: &Wire, vhost: &Vhost) -> Wire {
+    let mut wire = wire.clone();
+    wire.spec["rabbitmq"] = json!({"metricsUrl": vhost.prometheus_url});
+    wire
+}
+
+#[tokio::test]
+async fn there_and_back_with_early_and_with_late_acknowledgement() -> Result<()> {
+    let (stage, vhost) = set("a-back").await?;
+    let wire = Wire::vhost(&stage, &vhost).await?;
+    scenario::there_and_back(&stage, &wire, "early").await?;
+    scenario::there_and_back(&stage, &wire.late(true), "late").await?;
+    let shown = stage.tq("late").await?.status.unwrap().broker.unwrap();
+    assert!(
+        shown.starts_with("amqp://127.0.0.1:") && shown.ends_with(&vhost.name),
+        "{shown}"
+    );
+    stage.expect_unsaid(&[&vhost.password]).await
+}
+
+#[tokio::test]
+async fn tls() -> Result<()> {
+    let (stage, vhost) = set("a-tls").await?;
+    let authority = RabbitMq::shared().await?.authority.as_ref().unwrap();
+    stage.secret("authority", "ca.crt", &authority.ca_pem()?).await?;
+    let mut wire = Wire::secret(&stage, "broker", vhost.tls_url.as_ref().unwrap()).await?;
+    wire.spec["tls"] = json!({"caSecretRef": {"name": "authority", "key": "ca.crt"}});
+    let wire = wire.with("TAPP_CA", authority.ca.to_str().unwrap());
+    scenario::there_and_back(&stage, &wire, "q").await
+}
+
+#[tokio::test]
+async fn a_long_task_survives_scale_in() -> Result<()> {
+    let (stage, vhost) = set("a-long").await?;
+    let wire = Wire::vhost(&stage, &vhost).await?;
+    let late = managed(&wire, &vhost).late(true);
+    tokio::try_join!(
+        scenario::long_task(&stage, &wire, "early"),
+        scenario::long_task(&stage, &late, "late")
+    )?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn early_and_late_acknowledgement_give_the_same_demand_from_answers() -> Result<()> {
+    let (stage, vhost) = set("a-answers").await?;
+    let wire = Wire::vhost(&stage, &vhost).await?;
+    scenario::same_demand(&stage, &[("early", wire.clone()), ("late", wire.late(true))]).await
+}
+
+#[tokio::test]
+async fn early_and_late_acknowledgement_give_the_same_demand_from_unacked_counts() -> Result<()> {
+    let (stage, vhost) = set("a-counts").await?;
+    let wire = Wire::vhost(&stage, &vhost).await?;
+    let wires = [
+        ("managed", managed(&wire, &vhost).late(true)),
+        ("metered", metered(&wire, &vhost)),
+    ];
+    scenario::same_demand(&stage, &wires).await
+}
+
+#[tokio::test]
+async fn prefetched_tasks_are_seen_in_answers() -> Result<()> {
+    let (stage, vhost) = set("a-pre").await?;
+    let wire = Wire::vhost(&stage, &vhost).await?;
+    scenario::prefetched(&stage, &wire, "q").await
+}
+
+#[tokio::test]
+async fn prefetched_tasks_are_seen_in_metrics() -> Result<()> {
+    let (stage, vhost) = set("a-meter").await?;
+    let wire = Wire::vhost(&stage, &vhost).await?;
+    scenario::prefetched(&stage, &metered(&wire, &vhost), "q").await
+}
+
+#[tokio::test]
+async fn tasks_that_are_not_due_stop_growth_and_nothing_flaps() -> Result<()> {
+    let (stage, vhost) = set("a-eta").await?;
+    let wire = Wire::vhost(&stage, &vhost).await?;
+    wire.pool(
+        &stage,
+        "q",
+        &["q"],
+        json!({"scaling": {"scaleDownDelaySeconds": 3}}),
+    )
+    .await?;
+    let mut publisher = wire.publisher().await?;
+    let later = |count: usize| Batch {
+        countdown: Some(3600.0),
+        ..Batch::sleep("q", count, 1.0)
+    };
+    // Messages cannot be read in place: the first write starts workers for them.
+    publisher.publish(&later(6)).await?;
+    stage.await_replicas("q", 3, LIMIT).await?;
+    let all_up = |status: &poolwright_api::v1alpha1::WorkerPoolStatus| status.ready_replicas == Some(3);
+    stage.await_status("q", "three ready pods", LIMIT, all_up).await?;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let since = Instant::now();
+    publisher.publish(&later(994)).await?;
+    tokio::time::sleep(Duration::from_secs(scale::pick(20, 300))).await;
+    let timeline = stage.timeline("q");
+    assert_eq!(stage.peak("q"), 3, "growth did not stop: {timeline:?}");
+    assert!(stage.reversals("q") <= 1, "{timeline:?}");
+    assert!(
+        stage.replicas("q").await? >= 1,
+        "what workers hold is lost from sight: {timeline:?}"
+    );
+    let rises = timeline
+        .windows(2)
+        .filter(|pair| pair[1].0 > since && pair[1].1 > pair[0].1);
+    assert_eq!(rises.count(), 0, "{timeline:?}");
+    assert!(stage.events()?.is_empty());
+    stage.expect_none_killed()?;
+    stage.strike().await
+}
+
+#[tokio::test]
+async fn foreign_consumers_are_counted_and_named() -> Result<()> {
+    let (stage, vhost) = set("a-foreign").await?;
+    let wire = Wire::vhost(&stage, &vhost).await?;
+    wire.pool(&stage, "q", &["q"], json!({})).await?;
+    let env = [("HOSTNAME", "legacy")];
+    let mut command = Celery::locate()?.command("celery", &wire.url, &env);
+    command.args([
+        "-A",
+        "tapp",
+        "worker",
+        "-Q",
+        "q",
+        "-c",
+        "1",
+        "-n",
+        "celery@legacy",
+    ]);
+    let mut theirs = process::Daemon::start("legacy", command, &stage.dir.path().join("legacy"))?;
+    let queue = stage
+        .await_tq("q", "one foreign consumer", LIMIT, |queue| {
+            queue.status.as_ref().and_then(|status| status.foreign_consumers) == Some(1)
+        })
+        .await?;
+    assert_eq!(queue.status.unwrap().consumers, Some(1));
+    wait_until("its name", LIMIT, || async {
+        let (status, reason, message) = stage.queue_ready("q").await?;
+        Ok(status == "True" && reason == "ForeignConsumers" && message.contains("celery@legacy"))
+    })
+    .await?;
+    theirs.check()
+}

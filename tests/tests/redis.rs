@@ -1,0 +1,395 @@
+//! Queues and busy slots on real Redis scale real Celery workers.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use poolwright_api::ConditionType;
+use poolwright_tests::scenario::{self, LIMIT};
+use poolwright_tests::*;
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+async fn set(prefix: &str) -> Result<(Stage, Redis)> {
+    Ok((
+        Stage::new(prefix).await?,
+        Redis::start(RedisConfig::default()).await?,
+    ))
+}
+
+fn ready(queue: &poolwright_api::v1alpha1::TaskQueue) -> Option<i64> {
+    queue.status.as_ref()?.ready
+}
+
+fn reserved(queue: &poolwright_api::v1alpha1::TaskQueue) -> Option<i64> {
+    queue.status.as_ref()?.reserved
+}
+
+#[tokio::test]
+async fn there_and_back_with_early_and_with_late_acknowledgement() -> Result<()> {
+    let (stage, redis) = set("r-back").await?;
+    let wire = Wire::redis(&redis, 0);
+    scenario::there_and_back(&stage, &wire, "early").await?;
+    scenario::there_and_back(&stage, &wire.late(true), "late").await
+}
+
+#[tokio::test]
+async fn a_long_task_survives_scale_in() -> Result<()> {
+    let (stage, redis) = set("r-long").await?;
+    let wire = Wire::redis(&redis, 0);
+    let late = wire.late(true);
+    tokio::try_join!(
+        scenario::long_task(&stage, &wire, "early"),
+        scenario::long_task(&stage, &late, "late")
+    )?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn early_and_late_acknowledgement_give_the_same_demand() -> Result<()> {
+    let (stage, redis) = set("r-same").await?;
+    let wire = Wire::redis(&redis, 0);
+    scenario::same_demand(&stage, &[("early", wire.clone()), ("late", wire.late(true))]).await
+}
+
+#[tokio::test]
+async fn prefetched_tasks_are_seen_when_the_list_is_empty() -> Result<()> {
+    let (stage, redis) = set("r-pre").await?;
+    scenario::prefetched(&stage, &Wire::redis(&redis, 0), "q").await
+}
+
+#[tokio::test]
+async fn sublists_prefix_and_database_number_are_read() -> Result<()> {
+    let (stage, redis) = set("r-sub").await?;
+    let mut wire = Wire::redis(&redis, 3).with("TAPP_KEY_PREFIX", "app1:");
+    wire.spec["redis"] = json!({"keyPrefix": "app1:"});
+    let mut publisher = wire.publisher().await?;
+    let mut ids = Vec::new();
+    for priority in [4, 7, 9] {
+        let batch = Batch {
+            priority: Some(priority),
+            ..Batch::sleep("q", 2, 1.0)
+        };
+        ids.extend(publisher.publish(&batch).await?);
+    }
+    // Two in each sublist of database 3, none in the list that carries the queue's name.
+    let mut connection = redis.connection(3).await?;
+    for (key, count) in [("q", 0), ("q\x06\x163", 2), ("q\x06\x166", 2), ("q\x06\x169", 2)] {
+        let key = format!("app1:{key}");
+        let length: usize = redis::cmd("LLEN").arg(&key).query_async(&mut connection).await?;
+        assert_eq!(length, count, "{key:?}");
+    }
+    wire.pool(&stage, "q", &["q"], json!({})).await?;
+    stage.await_ended(6, LIMIT).await?;
+    stage.await_no_pods("q", LIMIT).await?;
+    assert_eq!(stage.peak("q"), 3);
+    stage.expect_all_done_once(&ids)
+}
+
+#[tokio::test]
+async fn ten_queues_on_one_pool_sum_up() -> Result<()> {
+    let (stage, redis) = set("r-ten").await?;
+    let wire = Wire::redis(&redis, 0);
+    let names: Vec<String> = (0..10).map(|index| format!("q{index}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut publisher = wire.publisher().await?;
+    let mut ids = Vec::new();
+    for name in &names {
+        ids.extend(publisher.publish(&Batch::sleep(name, 1, 3.0)).await?);
+    }
+    wire.pool(&stage, "w", &names, json!({"celery": {"concurrency": 5}}))
+        .await?;
+    stage.await_ended(10, LIMIT).await?;
+    stage.await_no_pods("w", LIMIT).await?;
+    // Not ten: one pool rounds once. TaskQueues appear one by one, so that fewer may come first.
+    assert_eq!(stage.peak("w"), 2, "{:?}", stage.timeline("w"));
+    stage.expect_all_done_once(&ids)
+}
+
+#[tokio::test]
+async fn tls_and_an_acl_user() -> Result<()> {
+    let stage = Stage::new("r-tls").await?;
+    let redis = Redis::start(RedisConfig {
+        tls: true,
+        user: Some(("worker".into(), "s3cret-of-the-worker".into())),
+        password: Some("s3cret-of-nobody".into()),
+        ..RedisConfig::default()
+    })
+    .await?;
+    let authority = redis.authority.as_ref().unwrap();
+    stage.secret("authority", "ca.crt", &authority.ca_pem()?).await?;
+    let mut wire = Wire::secret(&stage, "broker", &redis.url(2)).await?;
+    wire.spec["tls"] = json!({"caSecretRef": {"name": "authority", "key": "ca.crt"}});
+    let wire = wire.with("TAPP_CA", authority.ca.to_str().unwrap());
+    scenario::there_and_back(&stage, &wire, "q").await?;
+    let shown = stage.tq("q").await?.status.unwrap().broker.unwrap();
+    assert!(
+        shown.starts_with("rediss://127.0.0.1:") && shown.ends_with("/2"),
+        "{shown}"
+    );
+    stage
+        .expect_unsaid(&["s3cret-of-the-worker", "s3cret-of-nobody"])
+        .await
+}
+
+#[tokio::test]
+async fn sentinel_and_the_failover_of_its_master() -> Result<()> {
+    let stage = Stage::new("r-sentinel").await?;
+    let mut master = Redis::start(RedisConfig::default()).await?;
+    let replica = Redis::start(RedisConfig {
+        replica_of: Some(master.port),
+        ..RedisConfig::default()
+    })
+    .await?;
+    let sentinel = Sentinel::start(&master, "tasks", 3).await?;
+    let mut wire = Wire::secret(&stage, "broker", &sentinel.url(1)).await?;
+    wire.spec["redis"] = json!({"sentinelMaster": "tasks"});
+    let wire = wire.with("TAPP_SENTINEL_MASTER", "tasks");
+    scenario::there_and_back(&stage, &wire, "q").await?;
+    // The Sentinels must know the replica before they can choose it.
+    wait_until("a replica that the Sentinels know", LIMIT, || async {
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}", sentinel.ports[0]))?;
+        let mut connection = client.get_multiplexed_async_connection().await?;
+        let replicas: Vec<redis::Value> = redis::cmd("SENTINEL")
+            .arg(&["replicas", "tasks"])
+            .query_async(&mut connection)
+            .await?;
+        Ok(!replicas.is_empty())
+    })
+    .await?;
+    master.stop();
+    wait_until("another master", LIMIT, || async {
+        Ok(sentinel.master_port().await? == replica.port)
+    })
+    .await?;
+    let ids = wire.publish(&Batch::sleep("q", 4, 1.0)).await?;
+    stage.await_ended(14, LIMIT).await?;
+    stage.await_no_pods("q", LIMIT).await?;
+    stage.expect_all_done_once(&ids)
+}
+
+#[tokio::test]
+async fn draining_pods_are_not_demand() -> Result<()> {
+    let (stage, redis) = set("r-drain").await?;
+    let count = scale::pick(5, 10);
+    let wire = Wire::redis(&redis, 0).late(true);
+    let shape = json!({"celery": {"concurrency": 1}, "scaling": {"scaleDownDelaySeconds": 2}});
+    wire.pool(&stage, "q", &["q"], shape).await?;
+    let ids = wire.publish(&Batch::sleep("q", count, 25.0)).await?;
+    stage.await_running(count, LIMIT).await?;
+    stage.patch_pool("q", json!({"spec": {"replicas": 0}})).await?;
+    stage.await_replicas("q", 0, LIMIT).await?;
+    wait_until("every pod to drain", LIMIT, || async {
+        let pods = stage.pods("q").await?;
+        Ok(pods.iter().all(|pod| pod.metadata.deletion_timestamp.is_some()))
+    })
+    .await?;
+    // The hold ends: what the draining pods hold must start nothing, to the last of them.
+    stage.patch_pool("q", json!({"spec": {"replicas": null}})).await?;
+    let since = Instant::now();
+    let queue = stage.tq("q").await?;
+    assert_eq!(
+        (ready(&queue), reserved(&queue)),
+        (Some(0), Some(i64::try_from(count)?))
+    );
+    stage.await_no_pods("q", LIMIT).await?;
+    let later: Vec<_> = stage
+        .timeline("q")
+        .into_iter()
+        .filter(|(at, _)| *at > since)
+        .collect();
+    assert!(later.is_empty(), "{later:?}");
+    assert_eq!(stage.starts()?.len(), count, "a worker was started in vain");
+    stage.expect_all_done_once(&ids)
+}
+
+#[tokio::test]
+async fn a_killed_worker_with_a_hundred_prefetched_tasks_leads_to_one() -> Result<()> {
+    let (stage, redis) = set("r-orphans").await?;
+    let patience = scale::pick(3600, 30);
+    let mut wire = Wire::redis(&redis, 0)
+        .late(true)
+        .with("TAPP_VISIBILITY_TIMEOUT", &patience.to_string());
+    wire.spec["redis"] = json!({"visibilityTimeoutSeconds": patience});
+    let shape = json!({
+        "celery": {"concurrency": 1, "prefetchMultiplier": 100},
+        "scaling": {"maxReplicas": 1, "scaleDownDelaySeconds": 2},
+    });
+    wire.pool(&stage, "q", &["q"], shape).await?;
+    let mut publisher = wire.publisher().await?;
+    let mut ids = publisher.publish(&Batch::sleep("q", 1, 60.0)).await?;
+    ids.extend(publisher.publish(&Batch::sleep("q", 99, 0.01)).await?);
+    let hundred =
+        |queue: &poolwright_api::v1alpha1::TaskQueue| (ready(queue), reserved(queue)) == (Some(0), Some(100));
+    stage.await_tq("q", "all fetched", LIMIT, hundred).await?;
+    let pod = stage.pods("q").await?.remove(0).metadata.name.unwrap();
+    stage.kill_worker(&pod)?;
+    stage
+        .await_tq("q", "all orphaned", LIMIT, |queue| {
+            queue.status.as_ref().and_then(|status| status.orphaned) == Some(100)
+        })
+        .await?;
+    stage
+        .patch_pool("q", json!({"spec": {"scaling": {"maxReplicas": 10}}}))
+        .await?;
+    stage.expect_steady("q", 1, Duration::from_secs(15)).await?;
+    assert_eq!(stage.peak("q"), 1);
+    let said = stage.decision("q").await?;
+    assert!(said.contains("100 orphaned"), "{said}");
+    if scale::pick(false, true) {
+        // The living worker's sweep gives them back.
+        stage.await_ended(100, Duration::from_secs(600)).await?;
+        stage.await_no_pods("q", LIMIT).await?;
+    }
+    stage.strike().await
+}
+
+#[tokio::test]
+async fn short_tasks_in_a_steady_stream_keep_the_replicas_where_they_are() -> Result<()> {
+    let (stage, redis) = set("r-stream").await?;
+    let wire = Wire::redis(&redis, 0);
+    let shape = json!({
+        "celery": {"concurrency": 10, "executionPool": "Threads"},
+        "scaling": {"minReplicas": 1, "scaleDownDelaySeconds": 2},
+    });
+    wire.pool(&stage, "q", &["q"], shape).await?;
+    stage
+        .await_condition("q", ConditionType::Ready, "True", "AsDesired", LIMIT)
+        .await?;
+    let mut publisher = wire.publisher().await?;
+    let length = Duration::from_secs(scale::pick(25, 600));
+    let warm = publisher.publish(&Batch::sleep("q", 1, 0.1)).await?;
+    stage.await_ended(1, LIMIT).await?;
+    let stream = async {
+        let (since, mut ids) = (Instant::now(), warm);
+        let mut beat = tokio::time::interval(Duration::from_millis(200));
+        while since.elapsed() < length + Duration::from_secs(2) {
+            beat.tick().await;
+            ids.extend(publisher.publish(&Batch::sleep("q", 1, 0.1)).await?);
+        }
+        Ok::<_, Error>(ids)
+    };
+    let steady = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // From here on only the tasks keep the worker.
+        stage
+            .patch_pool("q", json!({"spec": {"scaling": {"minReplicas": 0}}}))
+            .await?;
+        stage.expect_steady("q", 1, length).await
+    };
+    let (ids, ()) = tokio::try_join!(stream, steady)?;
+    stage.await_no_pods("q", LIMIT).await?;
+    assert_eq!(stage.reversals("q"), 1, "{:?}", stage.timeline("q"));
+    stage.expect_all_done_once(&ids)
+}
+
+#[tokio::test]
+async fn tasks_that_are_not_due_start_at_most_one_worker() -> Result<()> {
+    let (stage, redis) = set("r-eta").await?;
+    let wire = Wire::redis(&redis, 0);
+    wire.pool(
+        &stage,
+        "q",
+        &["q"],
+        json!({"scaling": {"scaleDownDelaySeconds": 3}}),
+    )
+    .await?;
+    let batch = Batch {
+        countdown: Some(3600.0),
+        ..Batch::sleep("q", 1000, 1.0)
+    };
+    let mut publisher = wire.publisher().await?;
+    publisher.publish(&batch).await?;
+    tokio::time::sleep(Duration::from_secs(scale::pick(10, 300))).await;
+    // One that is due among them needs one worker, which then fetches them all; and still nothing flaps.
+    let due = publisher.publish(&Batch::sleep("q", 1, 1.0)).await?;
+    stage.await_ended(1, LIMIT).await?;
+    let since = Instant::now();
+    tokio::time::sleep(Duration::from_secs(scale::pick(15, 300))).await;
+    assert!(stage.peak("q") <= 1, "{:?}", stage.timeline("q"));
+    assert_eq!(stage.reversals("q"), 0, "{:?}", stage.timeline("q"));
+    assert!(
+        stage.falls("q", since).is_empty(),
+        "what a worker holds is lost from sight: {:?}",
+        stage.timeline("q")
+    );
+    assert!(stage.running()?.is_empty());
+    assert_eq!(
+        stage.events()?.iter().filter(|event| event.id == due[0]).count(),
+        2
+    );
+    stage.strike().await
+}
+
+#[tokio::test]
+async fn foreign_workers_are_counted_named_and_left_alone() -> Result<()> {
+    let (stage, redis) = set("r-foreign").await?;
+    // Late, so that nobody takes more than runs: two tasks are theirs and two are ours.
+    let wire = Wire::redis(&redis, 0).late(true);
+    wire.pool(&stage, "q", &["q"], json!({"celery": {"concurrency": 1}}))
+        .await?;
+    let log = stage.task_log();
+    let mut theirs = Vec::new();
+    for name in ["legacy1", "legacy2"] {
+        let env = [
+            ("TAPP_LOG", log.to_str().unwrap()),
+            ("TAPP_ACKS_LATE", "1"),
+            ("HOSTNAME", name),
+        ];
+        let mut command = Celery::locate()?.command("celery", &wire.url, &env);
+        let node = format!("celery@{name}");
+        command.args(["-A", "tapp", "worker", "-Q", "q", "-c", "1", "-n", &node]);
+        theirs.push(process::Daemon::start(
+            name,
+            command,
+            &stage.dir.path().join(name),
+        )?);
+    }
+    let mut publisher = wire.publisher().await?;
+    let first = publisher.publish(&Batch::sleep("q", 4, 25.0)).await?;
+    stage.await_running(4, LIMIT).await?;
+    let queue = stage
+        .await_tq("q", "two foreign consumers", LIMIT, |queue| {
+            queue.status.as_ref().and_then(|status| status.foreign_consumers) == Some(2)
+        })
+        .await?;
+    assert!(ready(&queue).is_some());
+    let (status, reason, message) = stage.queue_ready("q").await?;
+    assert_eq!((status.as_str(), reason.as_str()), ("True", "ForeignConsumers"));
+    assert!(
+        message.contains("celery@legacy1") && message.contains("celery@legacy2"),
+        "{message}"
+    );
+    let limit = Duration::from_secs(20);
+    let advice = ConditionType::ConfigurationAdvised;
+    let message = stage
+        .await_condition("q", advice, "True", "ForeignConsumers", limit)
+        .await?;
+    assert!(message.contains("celery@legacy1"), "{message}");
+    stage.await_ended(4, LIMIT).await?;
+    stage.await_no_pods("q", LIMIT).await?;
+    // With no worker of ours left, theirs still do the work, and nobody has told them to stop.
+    for one in &mut theirs {
+        one.check()?;
+    }
+    let events = stage.events()?;
+    let by_them = events
+        .iter()
+        .filter(|event| event.event == "end" && event.pod.starts_with("legacy"));
+    assert!(by_them.count() >= 2, "{events:?}");
+    stage.expect_all_done_once(&first)
+}
+
+#[tokio::test]
+async fn messages_in_the_unnamed_queue_raise_an_event() -> Result<()> {
+    let (stage, redis) = set("r-stray").await?;
+    let wire = Wire::redis(&redis, 0);
+    wire.pool(&stage, "q", &["q"], json!({})).await?;
+    wire.publish(&Batch::sleep("celery", 3, 1.0)).await?;
+    wait_until("an event", LIMIT, || async {
+        let notes = stage.notes("QueueUnknown").await?;
+        Ok(notes
+            .iter()
+            .any(|note| note.starts_with("3 messages wait in the queue \"celery\"")))
+    })
+    .await?;
+    assert_eq!(stage.peak("q"), 0);
+    Ok(())
+}
