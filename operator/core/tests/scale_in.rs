@@ -5,6 +5,7 @@ mod world;
 use std::time::Duration;
 
 use poolwright_api::Reason;
+use poolwright_core::clearance::CLEARANCE_AGE;
 use poolwright_core::sample::FaultKind;
 use poolwright_core::snapshot::{Fallback, Hold};
 use world::{World, pool, running, seconds, wall};
@@ -192,10 +193,14 @@ fn pods_go_only_after_they_have_answered() {
     world.answered("b", |_| ());
     let decision = world.decide();
     assert_eq!((decision.to, &decision.victims[..]), (2, &["b".to_owned()][..]));
-    for second in 1..=11 {
+    for second in 1..=CLEARANCE_AGE.as_secs() + 1 {
         world.now = world.now.after(seconds(1));
         world.renew();
-        assert_eq!(world.decide().to == 2, second <= 10, "an old answer is none");
+        assert_eq!(
+            world.decide().to == 2,
+            second <= CLEARANCE_AGE.as_secs(),
+            "an old answer is none"
+        );
     }
 }
 
