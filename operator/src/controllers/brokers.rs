@@ -58,19 +58,15 @@ impl Supervisor {
             // Dropping the sender ends the poller.
             pollers.retain(|id, _| needs.contains_key(id));
             for (id, need) in needs {
-                match pollers.get(&id) {
-                    Some(sender) => {
-                        sender.send_if_modified(|wanted| {
-                            let differs =
-                                wanted.queues != need.wanted.queues || wanted.stray != need.wanted.stray;
-                            *wanted = need.wanted;
-                            differs
-                        });
-                    }
-                    None => {
-                        let sender = self.start(&id, need);
-                        pollers.insert(id, sender);
-                    }
+                if let Some(sender) = pollers.get(&id) {
+                    sender.send_if_modified(|wanted| {
+                        let differs = *wanted != need.wanted;
+                        *wanted = need.wanted;
+                        differs
+                    });
+                } else {
+                    let sender = self.start(&id, need);
+                    pollers.insert(id, sender);
                 }
             }
             self.changed.notified().await;

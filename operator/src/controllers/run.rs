@@ -213,7 +213,7 @@ fn watch_all(
         watches.follow(
             parts,
             any(),
-            &scope,
+            scope.as_deref(),
             &world.queues,
             move |group, before, after| {
                 let generation = |queue: Option<&poolwright_api::v1alpha1::TaskQueue>| {
@@ -226,37 +226,55 @@ fn watch_all(
             },
         );
         let of = Arc::clone(world);
-        watches.follow(parts, any(), &scope, &world.pools, move |group, before, after| {
-            let spec = |wp: Option<&poolwright_api::v1alpha1::WorkerPool>| {
-                wp.map(|wp| (wp.metadata.generation, wp.metadata.annotations.clone(), wp.uid()))
-            };
-            let differs = before.is_none() || after.is_none() || spec(before) != spec(after);
-            // Our own status writes come back here: they change nothing that is decided on.
-            if differs {
-                of.mark(group, true);
-            }
-        });
+        watches.follow(
+            parts,
+            any(),
+            scope.as_deref(),
+            &world.pools,
+            move |group, before, after| {
+                let spec = |wp: Option<&poolwright_api::v1alpha1::WorkerPool>| {
+                    wp.map(|wp| (wp.metadata.generation, wp.metadata.annotations.clone(), wp.uid()))
+                };
+                let differs = before.is_none() || after.is_none() || spec(before) != spec(after);
+                // Our own status writes come back here: they change nothing that is decided on.
+                if differs {
+                    of.mark(group, true);
+                }
+            },
+        );
         let of = Arc::clone(world);
         watches.follow(
             parts,
             ours.clone(),
-            &scope,
+            scope.as_deref(),
             &world.deployments,
             move |group, _, _| of.mark(group, false),
         );
         let of = Arc::clone(world);
-        watches.follow(parts, ours.clone(), &scope, &world.sets, move |group, _, _| {
-            of.mark(group, false)
-        });
+        watches.follow(
+            parts,
+            ours.clone(),
+            scope.as_deref(),
+            &world.sets,
+            move |group, _, _| {
+                of.mark(group, false);
+            },
+        );
         let of = Arc::clone(world);
-        watches.follow(parts, ours.clone(), &scope, &world.pods, move |group, _, _| {
-            of.mark(group, false)
-        });
+        watches.follow(
+            parts,
+            ours.clone(),
+            scope.as_deref(),
+            &world.pods,
+            move |group, _, _| {
+                of.mark(group, false);
+            },
+        );
         let of = Arc::clone(world);
         watches.follow(
             parts,
             any(),
-            &scope,
+            scope.as_deref(),
             &world.conflicts.autoscalers,
             move |group, before, after| {
                 let target = |one: Option<&k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler>| {
@@ -282,7 +300,7 @@ impl Watches {
         &self,
         parts: &mut JoinSet<&'static str>,
         config: watcher::Config,
-        scope: &Option<String>,
+        scope: Option<&str>,
         index: &Arc<Index<K>>,
         changed: impl Fn(&Group, Option<&K>, Option<&K>) + Send + Sync + 'static,
     ) where
@@ -310,7 +328,7 @@ impl Watches {
                 let _ = ready.send(true);
             }
         };
-        let (scope, index) = (scope.clone(), Arc::clone(index));
+        let (scope, index) = (scope.map(str::to_owned), Arc::clone(index));
         parts.spawn(async move {
             let changed = move |group: &Group, before: Option<&K>, after: Option<&K>| {
                 changed(group, before, after);

@@ -40,7 +40,7 @@ impl SignalError {
 }
 
 /// What one poll should read.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// Queue names on the broker, without key prefix.
     pub queues: Vec<String>,

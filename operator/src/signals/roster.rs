@@ -83,14 +83,13 @@ pub fn take_beat(view: &mut BrokerView, beat: Heartbeat, now: Moment) {
 /// Takes in the answers to one question; who did not answer cannot be read.
 pub fn take_answers(view: &mut BrokerView, asked: &[String], answers: Vec<NodeAnswer>, now: Moment) {
     let mut silent: BTreeSet<&String> = asked.iter().collect();
-    for (node, answer) in &answers {
-        silent.remove(node);
-        let Some(worker) = view.workers.get_mut(node) else {
+    for (node, answer) in answers {
+        silent.remove(&node);
+        let Some(worker) = view.workers.get_mut(&node) else {
             continue;
         };
         match answer {
-            Ok(answer) => {
-                let mut answer = answer.clone();
+            Ok(mut answer) => {
                 answer.pid = worker.pid;
                 answer.processed = worker.processed;
                 worker.answer = Some(Sample {
@@ -99,7 +98,7 @@ pub fn take_answers(view: &mut BrokerView, asked: &[String], answers: Vec<NodeAn
                 });
                 worker.unreadable = None;
             }
-            Err(why) => worker.unreadable = Some(bounded(why, 128)),
+            Err(why) => worker.unreadable = Some(bounded(&why, 128)),
         }
     }
     for node in silent {

@@ -228,7 +228,8 @@ async fn quiet(rig: &mut Rig, crowd: &mut Crowd) -> Result<()> {
         .operator
         .as_ref()
         .and_then(crate::Operator::resident_bytes)
-        .map_or(f64::NAN, |bytes| bytes as f64 / 1e6);
+        .and_then(|bytes| u32::try_from(bytes / 1000).ok())
+        .map_or(f64::NAN, |kilobytes| f64::from(kilobytes) / 1000.0);
     let list: String = redis::cmd("CLIENT")
         .arg("LIST")
         .query_async(&mut connection)
