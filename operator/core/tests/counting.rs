@@ -224,6 +224,23 @@ fn what_pods_hold_is_shared_by_what_they_can_hold() {
         (world.decision("b").to, world.decision("b").facts.orphaned),
         (0, 0)
     );
+    for name in ["a2", "a3", "a4"] {
+        world.add(name, 0);
+    }
+    let now = world.now;
+    world
+        .pools
+        .get_mut("b")
+        .unwrap()
+        .pods
+        .push(world::pod("b1", "r1", now));
+    world.set("q", 0, 35);
+    world.decide();
+    assert_eq!(
+        world.decision("b").facts.queued,
+        7,
+        "10 of the 50 that may be held"
+    );
 }
 
 #[test]
