@@ -27,7 +27,7 @@ pub struct Conflicts {
 impl Default for Conflicts {
     fn default() -> Self {
         Self {
-            autoscalers: Arc::new(Index::new(|autoscaler| autoscaler.metadata.name.clone())),
+            autoscalers: Arc::new(Index::new(|autoscaler| autoscaler.metadata.name.clone(), |_| ())),
             scaled_objects: Mutex::default(),
         }
     }

@@ -10,7 +10,8 @@ use std::time::Duration;
 use poolwright_core::cycle::{Memory, cycle};
 use poolwright_core::decision::Decision;
 use poolwright_core::ledger::QueueLedger;
-use poolwright_core::snapshot::Snapshot;
+use poolwright_core::sample::{BrokerView, QueueView};
+use poolwright_core::snapshot::{PoolInput, Snapshot};
 use poolwright_core::time::Moment;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
@@ -83,14 +84,26 @@ impl Driver {
         }
     }
 
+    /// A WorkerPool is first decided on when its queues have been looked at: in the moment after a start everything
+    /// looks stale, and saying so for the whole fleet would only be noise.
+    fn is_known(&self, input: &PoolInput, brokers: &BTreeMap<String, Arc<BrokerView>>) -> bool {
+        let group = (input.key.namespace.clone(), input.key.name.clone());
+        self.latest.of(&group).is_some_and(|last| last.decision.is_some()) || was_read(input, brokers)
+    }
+
     fn once(&self, memory: &mut Memory, now: Moment) {
         let changed = self.world.rebuild(now);
         let states = self.world.states();
+        let brokers = self.board.views();
         let snapshot = Snapshot {
             now,
             wall: self.clock.wall(),
-            brokers: self.board.views(),
-            pools: states.iter().filter_map(|state| state.input.clone()).collect(),
+            pools: states
+                .iter()
+                .filter_map(|state| state.input.clone())
+                .filter(|input| self.is_known(input, &brokers))
+                .collect(),
+            brokers,
             own_nodes: self
                 .world
                 .pods
@@ -138,6 +151,17 @@ impl Driver {
             let _ = self.wake.send(group);
         }
     }
+}
+
+/// True once every queue of the WorkerPool has been read, or could not be.
+fn was_read(input: &PoolInput, brokers: &BTreeMap<String, Arc<BrokerView>>) -> bool {
+    let tried = |queue: &QueueView| queue.ready.last.is_some() || queue.ready.fault.is_some();
+    brokers.get(&input.broker).is_some_and(|view| {
+        input
+            .queues
+            .iter()
+            .all(|name| view.queues.get(name).is_some_and(tried))
+    })
 }
 
 fn group(state: &PoolState) -> Group {

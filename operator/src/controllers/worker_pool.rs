@@ -329,6 +329,10 @@ async fn report(
     let state = &decided.state;
     let stored = wp.status.clone().unwrap_or_default();
     let old = past.status.as_ref().unwrap_or(&stored);
+    if state.spec.is_ok() && decided.decision.is_none() && !old.conditions.is_empty() {
+        // A process that has just started knows nothing yet; what its predecessor said stands until it does.
+        return Ok(None);
+    }
     let facts = Facts {
         generation: state.wp.metadata.generation,
         name: &group.1,

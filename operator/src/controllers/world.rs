@@ -93,14 +93,24 @@ fn selected(deployment: &Deployment) -> Option<String> {
         .cloned()
 }
 
+fn forget_writers<K: Resource>(object: &mut K) {
+    object.meta_mut().managed_fields = None;
+}
+
+/// Of a pod only its status and metadata are read.
+fn only_status(pod: &mut Pod) {
+    forget_writers(pod);
+    pod.spec = None;
+}
+
 impl Default for World {
     fn default() -> Self {
         Self {
-            pools: Arc::new(Index::new(own_name)),
-            queues: Arc::new(Index::new(own_name)),
-            deployments: Arc::new(Index::new(selected)),
-            sets: Arc::new(Index::new(owner_name)),
-            pods: Arc::new(Index::new(owner_name)),
+            pools: Arc::new(Index::new(own_name, |_| ())),
+            queues: Arc::new(Index::new(own_name, forget_writers)),
+            deployments: Arc::new(Index::new(selected, |_| ())),
+            sets: Arc::new(Index::new(owner_name, forget_writers)),
+            pods: Arc::new(Index::new(owner_name, only_status)),
             conflicts: Conflicts::default(),
             dirty: Mutex::default(),
             built: Mutex::default(),

@@ -21,14 +21,17 @@ type Objects<K> = BTreeMap<Group, BTreeMap<String, Arc<K>>>;
 pub struct Index<K> {
     objects: Mutex<Objects<K>>,
     group: fn(&K) -> Option<String>,
+    trim: fn(&mut K),
 }
 
 impl<K: Resource> Index<K> {
-    /// An empty index whose objects are grouped by `group`; objects without a group are ignored.
-    pub fn new(group: fn(&K) -> Option<String>) -> Self {
+    /// An empty index whose objects are grouped by `group`; objects without a group are ignored. `trim` drops what
+    /// nobody reads before an object is kept: a fleet's pods are most of the operator's memory.
+    pub fn new(group: fn(&K) -> Option<String>, trim: fn(&mut K)) -> Self {
         Self {
             objects: Mutex::default(),
             group,
+            trim,
         }
     }
 
@@ -129,7 +132,8 @@ pub async fn follow<K>(
 {
     let mut listed = BTreeSet::new();
     let mut events = watcher::watcher(api, config).default_backoff().boxed();
-    let store = |object: K| {
+    let store = |mut object: K| {
+        (index.trim)(&mut object);
         let after = object.clone();
         if let Some((group, before)) = index.insert(object) {
             changed(&group, before.as_deref(), Some(&after));

@@ -26,7 +26,7 @@ pub struct Rig {
     pub namespace: TestNamespace,
     /// A client of the benchmark's own.
     pub client: kube::Client,
-    _node: NodeHandle,
+    node: NodeHandle,
     /// The control plane.
     pub plane: Plane,
     kubeconfig: PathBuf,
@@ -62,11 +62,17 @@ impl Rig {
             redis,
             namespace,
             client,
-            _node: node,
+            node,
             plane,
             kubeconfig,
             dir,
         })
+    }
+
+    /// Ends it in order: a node that outlives its control plane would only complain.
+    pub async fn end(self) -> Result<()> {
+        drop(self.operator);
+        self.node.remove().await
     }
 
     /// Starts the operator; its flags are the defaults.

@@ -26,12 +26,14 @@ async fn main() -> Result<()> {
         let mut rig = Rig::start().await?;
         rig.operate().await?;
         reaction::run(&rig, arguments.runs).await?.print();
+        rig.end().await?;
     }
     for pools in arguments.pools {
         // A fleet of its own each: what one leaves behind must not weigh on the next.
         let mut rig = Rig::start().await?;
         rig.operate().await?;
         crowd::run(&mut rig, pools).await?.print();
+        rig.end().await?;
     }
     Ok(())
 }
