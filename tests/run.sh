@@ -56,7 +56,7 @@ group unit unit
 group harness harness
 group install install
 group refusals refusals
-for suite in redis rabbitmq faults outages; do group "$suite" end_to_end "$suite"; done
+for suite in redis rabbitmq faults outages rollouts lifecycle; do group "$suite" end_to_end "$suite"; done
 group demo demo
 
 printf '\n%s' "$report"

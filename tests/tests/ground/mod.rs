@@ -1,0 +1,267 @@
+//! One namespace, one operator, one Redis with the queue `q`, one publisher, and questions about revisions.
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use poolwright_api::ConditionType;
+use poolwright_tests::*;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
+
+/// For what must happen, on a machine that is busy.
+pub const LIMIT: Duration = Duration::from_secs(120);
+
+/// Where a test of one WorkerPool takes place.
+pub struct Ground {
+    pub stage: Stage,
+    pub redis: Redis,
+    pub broker: String,
+    pub publisher: Publisher,
+}
+
+/// Publishes without an end.
+pub struct Feeder {
+    stop: Arc<AtomicBool>,
+    task: JoinHandle<Result<Vec<String>>>,
+}
+
+impl Feeder {
+    /// The ids of all that was published.
+    pub async fn end(self) -> Result<Vec<String>> {
+        self.stop.store(true, Ordering::SeqCst);
+        self.task.await?
+    }
+}
+
+/// A Deployment: its `spec.replicas` and its pods that are not being deleted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    pub replicas: i32,
+    pub pods: BTreeSet<String>,
+}
+
+impl Ground {
+    pub async fn new(prefix: &str) -> Result<Self> {
+        let stage = Stage::new(prefix).await?;
+        let redis = Redis::start(RedisConfig::default()).await?;
+        let broker = redis.url(0);
+        stage.queue("q", json!({"url": broker})).await?;
+        let publisher = Celery::locate()?.publisher(&broker, &[]).await?;
+        Ok(Self {
+            stage,
+            redis,
+            broker,
+            publisher,
+        })
+    }
+
+    /// A WorkerPool on `q`.
+    pub async fn pool(&self, name: &str, patch: Value) -> Result<()> {
+        self.stage.pool(name, &["q"], &self.broker, patch).await
+    }
+
+    pub async fn publish(&mut self, count: usize, seconds: f64) -> Result<Vec<String>> {
+        self.publisher.publish(&Batch::sleep("q", count, seconds)).await
+    }
+
+    /// Publishes `count` tasks every `pause` until it is told to end.
+    pub async fn feed(&self, count: usize, seconds: f64, pause: Duration) -> Result<Feeder> {
+        let mut publisher = Celery::locate()?.publisher(&self.broker, &[]).await?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let task = tokio::spawn(async move {
+            let mut ids = Vec::new();
+            while !stopped.load(Ordering::SeqCst) {
+                ids.extend(publisher.publish(&Batch::sleep("q", count, seconds)).await?);
+                tokio::time::sleep(pause).await;
+            }
+            Ok(ids)
+        });
+        Ok(Feeder { stop, task })
+    }
+
+    /// Asks for a new revision of the same pod.
+    pub async fn restart(&self, pool: &str, at: &str) -> Result<()> {
+        let patch = json!({"metadata": {"annotations": {"poolwright.dev/restarted-at": at}}});
+        self.stage.patch_pool(pool, patch).await
+    }
+
+    /// Every Deployment of a WorkerPool by its revision.
+    pub async fn parts(&self, pool: &str) -> Result<BTreeMap<String, Part>> {
+        let revision = |labels: &BTreeMap<String, String>| labels.get("poolwright.dev/revision").cloned();
+        let mut parts: BTreeMap<String, Part> = BTreeMap::new();
+        for deployment in self.stage.deployments(pool).await? {
+            let name = revision(deployment.labels()).ok_or("a Deployment without a revision")?;
+            parts.entry(name).or_default().replicas = deployment
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.replicas)
+                .unwrap_or(1);
+        }
+        for pod in self.living(pool).await? {
+            if let Some(part) = revision(pod.labels()).and_then(|name| parts.get_mut(&name)) {
+                part.pods.insert(pod.name_any());
+            }
+        }
+        Ok(parts)
+    }
+
+    /// Pods that are not being deleted.
+    pub async fn living(&self, pool: &str) -> Result<Vec<Pod>> {
+        let pods = self.stage.pods(pool).await?;
+        Ok(pods
+            .into_iter()
+            .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+            .collect())
+    }
+
+    /// The revision that a WorkerPool's status names, once it is another than `before`.
+    pub async fn revision(&self, pool: &str, before: &str) -> Result<String> {
+        poll("a new revision", LIMIT, || async {
+            let revision = self
+                .stage
+                .wp(pool)
+                .await?
+                .status
+                .and_then(|status| status.revision);
+            Ok(revision.filter(|revision| revision != before))
+        })
+        .await
+    }
+
+    /// Waits until a revision is all that is left, with so many pods.
+    pub async fn await_alone(&self, pool: &str, revision: &str, pods: usize) -> Result<()> {
+        let outcome = wait_until(&format!("{pool}-{revision} to be alone"), LIMIT, || async {
+            let parts = self.parts(pool).await?;
+            Ok(parts.len() == 1 && parts.get(revision).is_some_and(|part| part.pods.len() == pods))
+        })
+        .await;
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(error) => Err(format!("{error}; there are {:?}", self.parts(pool).await?).into()),
+        }
+    }
+
+    pub async fn await_ready(&self, pool: &str) -> Result<()> {
+        self.stage
+            .await_condition(pool, ConditionType::Ready, "True", "AsDesired", LIMIT)
+            .await
+            .map(|_| ())
+    }
+
+    /// Waits until so many workers have been heard: none idles who could have taken a task.
+    pub async fn await_heard(&self, pool: &str, count: usize) -> Result<()> {
+        wait_until(&format!("{count} workers of {pool}"), LIMIT, || async {
+            let client = redis::Client::open(self.broker.as_str())?;
+            let mut connection = client.get_multiplexed_async_connection().await?;
+            let bound: BTreeSet<String> = redis::cmd("SMEMBERS")
+                .arg("_kombu.binding.celery.pidbox")
+                .query_async(&mut connection)
+                .await?;
+            let pods = self.living(pool).await?;
+            let listens = |pod: &Pod| {
+                bound
+                    .iter()
+                    .any(|one| one.contains(&format!("celery@{}.", pod.name_any())))
+            };
+            Ok(pods.iter().filter(|pod| listens(pod)).count() == count)
+        })
+        .await
+    }
+
+    /// Waits until so many tasks run at the same time.
+    pub async fn await_running(&self, count: usize) -> Result<()> {
+        wait_until(&format!("{count} tasks to run"), LIMIT, || async {
+            Ok(self.running()?.len() == count)
+        })
+        .await
+    }
+
+    /// Tasks that have started and not ended.
+    pub fn running(&self) -> Result<BTreeSet<String>> {
+        let mut running = BTreeSet::new();
+        for event in self.stage.events()? {
+            if event.event == "start" {
+                running.insert(event.id);
+            } else {
+                running.remove(&event.id);
+            }
+        }
+        Ok(running)
+    }
+
+    /// Calls `check` with each look at the Deployments and the status of `Ready` for so long, several times a second.
+    pub async fn watch(
+        &self,
+        pool: &str,
+        length: Duration,
+        mut check: impl FnMut(&BTreeMap<String, Part>, &str) -> Result<()>,
+    ) -> Result<()> {
+        let since = Instant::now();
+        while since.elapsed() < length {
+            let parts = self.parts(pool).await?;
+            let (ready, ..) = self.stage.condition(pool, ConditionType::Ready).await?;
+            if let Err(error) = check(&parts, &ready) {
+                let after = since.elapsed().as_secs_f32();
+                return Err(
+                    format!("after {after} s: {error}; Ready is {ready:?}, there are {parts:?}").into(),
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        Ok(())
+    }
+
+    /// Fails unless each of these tasks was done and no worker was killed. A task may have run twice only where the
+    /// first worker was told to stop at the time: Celery acknowledges once a child has said that it starts, and a
+    /// worker that stops in between gives back what runs.
+    pub fn expect_done(&self, ids: &[String]) -> Result<()> {
+        self.stage.expect_none_killed()?;
+        let (events, records) = (self.stage.events()?, self.stage.records()?);
+        let of = |id: &str, kind: &str| -> Vec<&TaskEvent> {
+            events
+                .iter()
+                .filter(|event| event.id == id && event.event == kind)
+                .collect()
+        };
+        for id in ids {
+            let (starts, ends) = (of(id, "start"), of(id, "end"));
+            let stopped = |start: &&TaskEvent| {
+                records.iter().any(|one| {
+                    let apart = (one.at.as_duration().as_secs_f64() - start.at).abs();
+                    one.pod == start.pod && one.event == "signal" && apart < 5.0
+                })
+            };
+            let again = starts.len().saturating_sub(1);
+            if ends.is_empty() || starts.len() != ends.len() || !starts.iter().take(again).all(stopped) {
+                return Err(format!("task {id} started {starts:?} and ended {ends:?}").into());
+            }
+        }
+        Ok(())
+    }
+
+    /// The least and the greatest Σ of replicas since `since`, by the watch.
+    pub fn range(&self, pool: &str, since: Instant) -> (i32, i32) {
+        let mut now: BTreeMap<String, i32> = BTreeMap::new();
+        let (mut least, mut most) = (i32::MAX, 0);
+        let steps = self.stage.history();
+        let mine = format!("{pool}-");
+        for (index, step) in steps
+            .iter()
+            .enumerate()
+            .filter(|(_, step)| step.deployment.starts_with(&mine))
+        {
+            now.insert(step.deployment.clone(), step.replicas.unwrap_or(0));
+            let sum = now.values().sum();
+            let last_before = steps.get(index + 1).is_none_or(|next| next.at > since);
+            if step.at > since || last_before {
+                (least, most) = (least.min(sum), most.max(sum));
+            }
+        }
+        (least, most)
+    }
+}

@@ -1,0 +1,422 @@
+//! What others do to what is ours: edit, scale, delete, and aim a second autoscaler at it.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod ground;
+
+use ground::{Ground, LIMIT};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::{Api, ResourceExt};
+use poolwright_api::ConditionType;
+use poolwright_api::v1alpha1::WorkerPool;
+use poolwright_tests::*;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Two pods, each with two tasks that run and two that wait in it: a worker fetches what it has acknowledged anew.
+async fn two_busy_pods(prefix: &str, seconds: f64) -> Result<(Ground, Vec<String>)> {
+    let mut ground = Ground::new(prefix).await?;
+    ground
+        .pool("w", json!({"scaling": {"minReplicas": 2, "maxReplicas": 2}}))
+        .await?;
+    ground.await_heard("w", 2).await?;
+    let ids = ground.publish(8, seconds).await?;
+    ground.await_running(4).await?;
+    Ok((ground, ids))
+}
+
+/// The one Deployment, once it is paused.
+async fn deployment(ground: &Ground) -> Result<Deployment> {
+    poll("one paused Deployment", LIMIT, || async {
+        let mut all = ground.stage.deployments("w").await?;
+        let paused = |one: &Deployment| one.spec.as_ref().and_then(|spec| spec.paused) == Some(true);
+        Ok(all.pop().filter(|one| all.is_empty() && paused(one)))
+    })
+    .await
+}
+
+fn template(deployment: &Deployment) -> Value {
+    json!(deployment.spec.as_ref().map(|spec| &spec.template))
+}
+
+async fn names(ground: &Ground) -> Result<BTreeSet<String>> {
+    Ok(ground
+        .living("w")
+        .await?
+        .iter()
+        .map(ResourceExt::name_any)
+        .collect())
+}
+
+#[tokio::test]
+async fn what_somebody_edits_comes_back_and_no_pod_notices() -> Result<()> {
+    let (ground, ids) = two_busy_pods("edited", scale::pick(20.0, 120.0)).await?;
+    let kubectl = ground.stage.kubectl()?;
+    let before = deployment(&ground).await?;
+    let (name, pods) = (before.name_any(), names(&ground).await?);
+    let target = format!("deployment/{name}");
+    kubectl
+        .run(["set", "image", &target, "worker=example.test/other:1"])
+        .await?;
+    let more = json!({"metadata": {"annotations": {"added": "by-hand"}}, "spec": {"containers": [
+        {"name": "worker", "env": [{"name": "ADDED", "value": "by-hand"}]}]}});
+    let more = json!({"spec": {"template": more}}).to_string();
+    kubectl.run(["patch", "deployment", &name, "-p", &more]).await?;
+    kubectl
+        .run([
+            "label",
+            "deployment",
+            &name,
+            "poolwright.dev/worker-pool-",
+            "app.kubernetes.io/name=x",
+            "--overwrite",
+        ])
+        .await?;
+    let restored = || async {
+        let after = deployment(&ground).await?;
+        Ok(template(&after) == template(&before)
+            && after.labels() == before.labels()
+            && after.uid() == before.uid())
+    };
+    wait_until("template and labels to be ours again", LIMIT, restored).await?;
+    let refused = kubectl
+        .run(["rollout", "restart", &target])
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("paused"), "{refused}");
+    // An edit that also unpauses: the Deployment's controller may have begun to replace pods.
+    let both = json!({"spec": {"paused": false, "template": {"spec": {"containers": [
+        {"name": "worker", "image": "example.test/other:1"}]}}}});
+    kubectl
+        .run(["patch", "deployment", &name, "-p", &both.to_string()])
+        .await?;
+    wait_until("template and pause to be ours again", LIMIT, restored).await?;
+    let sets: Api<ReplicaSet> = ground.stage.namespace.api();
+    wait_until("one ReplicaSet with two pods", LIMIT, || async {
+        let sets = sets.list(&ListParams::default()).await?;
+        let replicas = sets
+            .iter()
+            .filter_map(|set| set.spec.as_ref()?.replicas)
+            .filter(|one| *one > 0);
+        Ok(replicas.collect::<Vec<_>>() == [2] && restored().await?)
+    })
+    .await?;
+    assert!(pods.is_superset(&names(&ground).await?) || ground.living("w").await?.len() == 2);
+    ground.stage.await_ended(ids.len(), LIMIT).await?;
+    ground.expect_done(&ids)
+}
+
+#[tokio::test]
+async fn a_deployment_that_is_scaled_or_deleted_comes_back() -> Result<()> {
+    let (ground, ids) = two_busy_pods("scaled", scale::pick(15.0, 120.0)).await?;
+    let kubectl = ground.stage.kubectl()?;
+    let first = deployment(&ground).await?;
+    let name = first.name_any();
+    for replicas in ["--replicas=4", "--replicas=0"] {
+        kubectl.run(["scale", "deployment", &name, replicas]).await?;
+        ground.stage.await_replicas("w", 2, LIMIT).await?;
+    }
+    // In the background, as kubectl does it by default: its pods go, and its name is free at once.
+    kubectl
+        .run(["delete", "deployment", &name, "--wait=false"])
+        .await?;
+    wait_until("a successor with two pods", LIMIT, || async {
+        let all = ground.stage.deployments("w").await?;
+        let pods = ground.living("w").await?;
+        Ok(all.len() == 1 && all[0].uid() != first.uid() && pods.len() == 2)
+    })
+    .await?;
+    let second = deployment(&ground).await?;
+    assert_eq!((second.name_any(), template(&second)), (name, template(&first)));
+    ground.stage.await_ended(ids.len(), LIMIT).await?;
+    ground.await_ready("w").await?;
+    ground.expect_done(&ids)
+}
+
+#[tokio::test]
+async fn kubectl_scale_holds_until_it_is_taken_back() -> Result<()> {
+    let ground = Ground::new("hold").await?;
+    ground.pool("w", json!({"scaling": {"maxReplicas": 2}})).await?;
+    let kubectl = ground.stage.kubectl()?;
+    let wait = ["wait", "--for=condition=Ready", "wp/w", "--timeout=120s"];
+    kubectl.run(wait).await?;
+    assert_eq!(ground.stage.replicas("w").await?, 0);
+    let scale = format!(
+        "/apis/poolwright.dev/v1alpha1/namespaces/{}/workerpools/w/scale",
+        ground.stage.namespace.name
+    );
+    let absent = kubectl.output(["get", "--raw", &scale]).await?;
+    assert!(
+        !absent.status.success(),
+        "GET of /scale works: an HPA would be obeyed"
+    );
+
+    kubectl.run(["scale", "wp/w", "--replicas=3"]).await?;
+    let message = ground
+        .stage
+        .await_condition("w", ConditionType::ManualHold, "True", "ManualHold", LIMIT)
+        .await?;
+    assert!(
+        message.starts_with("held at 3 replicas since 20") && message.contains("kubectl scale"),
+        "{message}"
+    );
+    ground.stage.await_replicas("w", 3, LIMIT).await?;
+    let held = Duration::from_secs(scale::pick(10, 90));
+    ground
+        .watch("w", held, |parts, _| {
+            let sum: i32 = parts.values().map(|part| part.replicas).sum();
+            if sum == 3 {
+                Ok(())
+            } else {
+                Err("the hold is not obeyed".into())
+            }
+        })
+        .await?;
+    kubectl.run(wait).await?;
+    let present: Value = serde_json::from_str(&kubectl.run(["get", "--raw", &scale]).await?)?;
+    assert_eq!(
+        (&present["spec"]["replicas"], &present["status"]["replicas"]),
+        (&json!(3), &json!(3))
+    );
+
+    let command = message
+        .split("to end it: ")
+        .nth(1)
+        .ok_or("the message names no command")?;
+    run_as_written(&ground, command).await?;
+    ground
+        .stage
+        .await_condition("w", ConditionType::ManualHold, "False", "AsDesired", LIMIT)
+        .await?;
+    ground.stage.await_replicas("w", 0, LIMIT).await?;
+    ground.stage.await_no_pods("w", LIMIT).await?;
+    kubectl.run(wait).await?;
+    ground.stage.expect_none_killed()
+}
+
+/// Runs a command line as a person would paste it, with `kubectl` on the path and no default namespace.
+async fn run_as_written(ground: &Ground, line: &str) -> Result<()> {
+    let (binary, kubeconfig) = (plane::binary()?, ground.stage.plane.kubeconfig());
+    let line = format!("kubectl() {{ {} kubectl \"$@\"; }}; {line}", binary.display());
+    let output = tokio::process::Command::new("sh")
+        .args(["-c", &line])
+        .env("KUBECONFIG", kubeconfig)
+        .output()
+        .await?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("{line}: {}", String::from_utf8_lossy(&output.stderr)).into())
+}
+
+#[tokio::test]
+async fn definitions_can_be_applied_by_any_client() -> Result<()> {
+    let stage = Stage::new("crds").await?;
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds");
+    stage
+        .plane
+        .kubectl()?
+        .run(["apply", "-f", folder])
+        .await
+        .map(|_| ())
+}
+
+#[tokio::test]
+async fn a_second_autoscaler_is_a_conflict_until_it_is_gone() -> Result<()> {
+    let mut ground = Ground::new("rival").await?;
+    let kubectl = ground.stage.kubectl()?;
+    install_scaled_objects(&ground).await?;
+    ground.pool("w", json!({"scaling": {"minReplicas": 1}})).await?;
+    ground.await_ready("w").await?;
+    let name = deployment(&ground).await?.name_any();
+    let hpa = |kind: &str, api: &str, name: &str| {
+        json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "rival"},
+            "spec": {"scaleTargetRef": {"apiVersion": api, "kind": kind, "name": name}, "maxReplicas": 9}})
+    };
+    let scaled = |target: Value| {
+        json!({"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "metadata": {"name": "rival"},
+            "spec": {"scaleTargetRef": target}})
+    };
+    let rivals = [
+        (
+            hpa("Deployment", "apps/v1", &name),
+            format!("HorizontalPodAutoscaler \"rival\" scales Deployment \"{name}\""),
+        ),
+        (
+            hpa("WorkerPool", "poolwright.dev/v1alpha1", "w"),
+            "HorizontalPodAutoscaler \"rival\" scales WorkerPool \"w\"".into(),
+        ),
+        (
+            scaled(json!({"name": name})),
+            format!("ScaledObject \"rival\" scales Deployment \"{name}\""),
+        ),
+    ];
+    let mut ids = Vec::new();
+    for (rival, words) in rivals {
+        kubectl.apply(&rival.to_string()).await?;
+        let stage = &ground.stage;
+        let message = stage
+            .await_condition("w", ConditionType::Ready, "False", "Conflict", LIMIT)
+            .await?;
+        assert!(message.starts_with(&words), "{message}");
+        stage
+            .await_condition("w", ConditionType::Stalled, "True", "Conflict", LIMIT)
+            .await?;
+        ids.extend(ground.publish(16, 3.0).await?);
+        ground
+            .watch("w", Duration::from_secs(3), |parts, _| {
+                let sum: i32 = parts.values().map(|part| part.replicas).sum();
+                if sum == 1 {
+                    Ok(())
+                } else {
+                    Err("it was scaled in spite of the conflict".into())
+                }
+            })
+            .await?;
+        kubectl
+            .run_with_input(&["delete", "-f", "-"], &rival.to_string())
+            .await?;
+        wait_until("it to scale again", LIMIT, || async {
+            Ok(ground.stage.replicas("w").await? > 1)
+        })
+        .await?;
+        ground.stage.await_ended(ids.len(), LIMIT).await?;
+        ground.stage.await_replicas("w", 1, LIMIT).await?;
+        ground.await_ready("w").await?;
+    }
+    ground.expect_done(&ids)
+}
+
+/// As much of KEDA's definition as its objects need. It stays: other tests' operators find no object of it.
+async fn install_scaled_objects(ground: &Ground) -> Result<()> {
+    let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "scaledobjects.keda.sh"},
+        "spec": {"group": "keda.sh", "scope": "Namespaced",
+            "names": {"kind": "ScaledObject", "listKind": "ScaledObjectList", "plural": "scaledobjects", "singular": "scaledobject"},
+            "versions": [{"name": "v1alpha1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}]},
+    });
+    let kubectl = ground.stage.plane.kubectl()?;
+    kubectl
+        .run_with_input(
+            &["apply", "--server-side", "--force-conflicts", "-f", "-"],
+            &definition.to_string(),
+        )
+        .await?;
+    kubectl
+        .run([
+            "wait",
+            "--for=condition=Established",
+            "--timeout=60s",
+            "crd/scaledobjects.keda.sh",
+        ])
+        .await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_worker_pool_that_is_deleted_and_made_again_loses_nothing() -> Result<()> {
+    let (mut ground, mut ids) = two_busy_pods("again", scale::pick(20.0, 300.0)).await?;
+    let pools: Api<WorkerPool> = ground.stage.namespace.api();
+    let before = names(&ground).await?;
+    pools.delete("w", &DeleteParams::default()).await?;
+    // At once: its Deployment, its ReplicaSet and its pods are still there.
+    let running = ground.running()?;
+    ground
+        .pool("w", json!({"scaling": {"minReplicas": 2, "maxReplicas": 2}}))
+        .await?;
+    let fresh = || async {
+        let pods = names(&ground).await?;
+        Ok(pods.len() == 2 && pods.is_disjoint(&before))
+    };
+    wait_until("two pods of the successor", LIMIT, fresh).await?;
+    assert_eq!(running.len(), 4);
+    ids.extend(ground.publish(4, 1.0).await?);
+    ground
+        .stage
+        .await_ended(ids.len(), LIMIT.max(Duration::from_secs(scale::pick(0, 900))))
+        .await?;
+    wait_until("the predecessor's pods to be gone", LIMIT, || async {
+        Ok(ground.stage.pods("w").await?.len() == 2)
+    })
+    .await?;
+    ground.stage.await_replicas("w", 2, LIMIT).await?;
+    ground.await_ready("w").await?;
+    ground.expect_done(&ids)
+}
+
+#[tokio::test]
+async fn a_namespace_that_is_deleted_lets_every_running_task_finish() -> Result<()> {
+    let (ground, _) = two_busy_pods("gone", scale::pick(20.0, 300.0)).await?;
+    let since = jiff::Timestamp::now();
+    let running: Vec<String> = ground.running()?.into_iter().collect();
+    ground.stage.namespace.delete().await?;
+    let name = ground.stage.namespace.name.clone();
+    // The namespace itself goes when its controller looks again, half a grace period later.
+    let limit = LIMIT.max(Duration::from_secs(scale::pick(0, 500)));
+    ground.stage.await_no_pods("w", limit).await?;
+    assert_eq!(running.len(), 4);
+    ground.expect_done(&running)?;
+    let made = audit_entries(&ground.stage.plane.audit_log())?
+        .into_iter()
+        .filter(|entry| {
+            entry.namespace == name
+                && entry.at > since
+                && entry.verb == "create"
+                && entry.code < 300
+                && entry.resource == "deployments"
+        });
+    assert_eq!(made.count(), 0, "something was created in a namespace that goes");
+    Ok(())
+}
+
+#[tokio::test]
+async fn nothing_is_written_while_nothing_changes() -> Result<()> {
+    let mut ground = Ground::new("quiet").await?;
+    ground.stage.queue("r", json!({"url": ground.broker})).await?;
+    ground.pool("w", json!({"scaling": {"minReplicas": 2}})).await?;
+    ground
+        .stage
+        .pool("zero", &["r"], &ground.broker, json!({}))
+        .await?;
+    let ids = ground.publish(4, 0.5).await?;
+    ground.stage.await_ended(4, LIMIT).await?;
+    ground.await_ready("w").await?;
+    ground.await_ready("zero").await?;
+    let name = ground.stage.namespace.name.clone();
+    let written = |since: jiff::Timestamp| -> Result<Vec<AuditEntry>> {
+        let all = audit_entries(&ground.stage.plane.audit_log())?.into_iter();
+        // The test and the operator are one user; the test writes nothing here meanwhile.
+        Ok(all
+            .filter(|entry| {
+                entry.namespace == name && entry.user == "admin" && entry.is_write() && entry.at > since
+            })
+            .collect())
+    };
+    let calm = jiff::SignedDuration::from_secs(4);
+    wait_until("writes to end", LIMIT, || async {
+        Ok(written(jiff::Timestamp::now() - calm)?.is_empty())
+    })
+    .await?;
+    let since = jiff::Timestamp::now();
+    tokio::time::sleep(Duration::from_secs(scale::pick(10, 120))).await;
+    let writes = written(since)?;
+    assert!(writes.is_empty(), "{writes:#?}");
+    // The log does show the operator's writes.
+    let patch = Patch::Merge(json!({"spec": {"scaling": {"minReplicas": 3}}}));
+    ground
+        .stage
+        .namespace
+        .api::<WorkerPool>()
+        .patch("w", &PatchParams::default(), &patch)
+        .await?;
+    ground.stage.await_replicas("w", 3, LIMIT).await?;
+    wait_until("the log to show a write of /scale", LIMIT, || async {
+        Ok(written(since)?.iter().any(|entry| entry.subresource == "scale"))
+    })
+    .await?;
+    ground.expect_done(&ids)
+}
