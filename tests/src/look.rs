@@ -10,6 +10,9 @@ use rustix::process::Signal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+/// Seconds after which a task that runs has been seen, also on a busy machine: two heartbeats.
+const SEEN: f64 = 4.0;
+
 impl Stage {
     /// Σ of a WorkerPool's replicas after each change, by the watch.
     pub fn timeline(&self, pool: &str) -> Vec<(Instant, i32)> {
@@ -171,6 +174,31 @@ impl Stage {
             .into_iter()
             .filter(|one| one.event == "start")
             .collect())
+    }
+
+    /// Fails if a worker was asked to end while a task ran on it that a heartbeat must have shown.
+    pub fn expect_no_busy_victim(&self) -> Result<()> {
+        let events = self.events()?;
+        let asked = self.records()?.into_iter().filter(|one| one.event == "signal");
+        for record in asked {
+            let at = record
+                .at
+                .duration_since(jiff::Timestamp::UNIX_EPOCH)
+                .as_secs_f64();
+            let started = |id: &str| {
+                let mut all = events.iter();
+                all.any(|one| {
+                    one.id == id && one.pod == record.pod && one.event == "start" && one.at < at - SEEN
+                })
+            };
+            let late = events
+                .iter()
+                .find(|one| one.pod == record.pod && one.event != "start" && one.at > at && started(&one.id));
+            if let Some(task) = late {
+                return Err(format!("pod {} was taken while task {} ran on it", record.pod, task.id).into());
+            }
+        }
+        Ok(())
     }
 
     /// Ends a test whose workers still have work: deletes the pools and kills the pods, so that they do not take

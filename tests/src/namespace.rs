@@ -68,14 +68,21 @@ pub async fn apply_crds(plane: &Plane) -> Result<()> {
     kubectl
         .run(["apply", "--server-side", "--force-conflicts", "-f", &folder])
         .await?;
-    kubectl
-        .run([
-            "wait",
-            "--for=condition=Established",
-            "--timeout=30s",
-            "-f",
-            &folder,
-        ])
-        .await?;
-    Ok(())
+    // A definition that is so new that it has no conditions yet is an error to `kubectl wait`.
+    wait_until(
+        "the definitions to be served",
+        Duration::from_secs(60),
+        || async {
+            let args = [
+                "wait",
+                "--for=condition=Established",
+                "--timeout=30s",
+                "-f",
+                &folder,
+            ];
+            kubectl.run(args).await?;
+            Ok(true)
+        },
+    )
+    .await
 }

@@ -88,14 +88,16 @@ async fn early_and_late_acknowledgement_give_the_same_demand_from_unacked_counts
 async fn prefetched_tasks_are_seen_in_answers() -> Result<()> {
     let (stage, vhost) = set("a-pre").await?;
     let wire = Wire::vhost(&stage, &vhost).await?;
-    scenario::prefetched(&stage, &wire, "q").await
+    scenario::prefetched(&stage, &wire, "q").await?;
+    stage.strike().await
 }
 
 #[tokio::test]
 async fn prefetched_tasks_are_seen_in_metrics() -> Result<()> {
     let (stage, vhost) = set("a-meter").await?;
     let wire = Wire::vhost(&stage, &vhost).await?;
-    scenario::prefetched(&stage, &metered(&wire, &vhost), "q").await
+    scenario::prefetched(&stage, &metered(&wire, &vhost), "q").await?;
+    stage.strike().await
 }
 
 #[tokio::test]

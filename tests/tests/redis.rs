@@ -52,7 +52,8 @@ async fn early_and_late_acknowledgement_give_the_same_demand() -> Result<()> {
 #[tokio::test]
 async fn prefetched_tasks_are_seen_when_the_list_is_empty() -> Result<()> {
     let (stage, redis) = set("r-pre").await?;
-    scenario::prefetched(&stage, &Wire::redis(&redis, 0), "q").await
+    scenario::prefetched(&stage, &Wire::redis(&redis, 0), "q").await?;
+    stage.strike().await
 }
 
 #[tokio::test]
