@@ -37,20 +37,20 @@ fn links_lead_somewhere() {
 
 #[test]
 fn the_guards_of_the_invariants_exist() {
-    let text = std::fs::read_to_string(root().join("docs/explanation/design.md")).unwrap();
+    let design = std::fs::read_to_string(root().join("docs/explanation/design.md")).unwrap();
     let mut guarded = 0;
-    for row in text.lines().filter(|line| line.starts_with("| ")) {
+    for row in design.lines().filter(|line| line.starts_with("| ")) {
         // `file.rs::test`, and `::another` for one more of the same file.
         let mut file = String::new();
         for name in row.split('`').skip(1).step_by(2) {
-            let Some((named, test)) = name.split_once("::") else {
+            let Some((place, test)) = name.split_once("::") else {
                 continue;
             };
-            if !named.is_empty() {
-                file = match named.split_once('/') {
+            if !place.is_empty() {
+                file = match place.split_once('/') {
                     Some(("core", rest)) => format!("operator/core/tests/{rest}"),
                     Some(("whole", rest)) => format!("tests/tests/{rest}"),
-                    _ => named.to_owned(),
+                    _ => place.to_owned(),
                 };
             }
             let source = std::fs::read_to_string(root().join(&file)).unwrap_or_default();
