@@ -44,7 +44,7 @@ async fn a_wrong_command_replaces_nothing_and_the_good_one_takes_over_under_load
         status == "True" && said.contains(&bad) && said.contains(&old),
         "{said}"
     );
-    let unproven = scale::pick(15, 590);
+    let unproven = scale::pick(15, 570);
     ground
         .watch("w", Duration::from_secs(unproven), |parts, ready| {
             let replicas = |name: &str| parts.get(name).map(|part| part.replicas);

@@ -108,7 +108,7 @@ impl Default for World {
         Self {
             pools: Arc::new(Index::new(own_name, |_| ())),
             queues: Arc::new(Index::new(own_name, forget_writers)),
-            deployments: Arc::new(Index::new(selected, |_| ())),
+            deployments: Arc::new(Index::new(selected, forget_writers)),
             sets: Arc::new(Index::new(owner_name, forget_writers)),
             pods: Arc::new(Index::new(owner_name, only_status)),
             conflicts: Conflicts::default(),
