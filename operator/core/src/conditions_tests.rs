@@ -59,11 +59,11 @@ fn pod(name: &str, revision: &str) -> PodInput {
     }
 }
 
-fn trouble(reason: Reason) -> Option<Trouble> {
-    Some(Trouble {
+fn trouble(reason: Reason) -> Trouble {
+    Trouble {
         reason,
         message: "its words".to_owned(),
-    })
+    }
 }
 
 fn said(case: &Case) -> Vec<Condition> {
@@ -128,51 +128,51 @@ fn ready_names_what_can_be_mended_first() {
         &[
             ("True", "AsDesired", "2 pods, as wanted", |_| ()),
             ("False", "Conflict", "an HPA", |one| {
-                one.input.conflict = Some("an HPA".to_owned())
+                one.input.conflict = Some("an HPA".to_owned());
             }),
             ("False", "QuotaExceeded", "its words", |one| {
-                one.input.revisions[0].refused = trouble(Reason::QuotaExceeded)
+                one.input.revisions[0].refused = Some(trouble(Reason::QuotaExceeded));
             }),
             ("False", "AdmissionDenied", "its words", |one| {
-                one.refused = trouble(Reason::AdmissionDenied)
+                one.refused = Some(trouble(Reason::AdmissionDenied));
             }),
             ("False", "BrokerUnreachable", "its fault", |one| {
-                one.decision.facts.missing = missing(FaultKind::Unreachable)
+                one.decision.facts.missing = missing(FaultKind::Unreachable);
             }),
             ("False", "BrokerRefused", "since", |one| {
-                one.decision.facts.missing = missing(FaultKind::Refused)
+                one.decision.facts.missing = missing(FaultKind::Refused);
             }),
             ("False", "SecretMissing", "", |one| {
-                one.decision.facts.missing = missing(FaultKind::SecretMissing)
+                one.decision.facts.missing = missing(FaultKind::SecretMissing);
             }),
             ("False", "SecretForbidden", "", |one| {
-                one.decision.facts.missing = missing(FaultKind::SecretForbidden)
+                one.decision.facts.missing = missing(FaultKind::SecretForbidden);
             }),
             ("False", "QueueAbsent", "", |one| {
-                one.decision.facts.missing = missing(FaultKind::QueueAbsent)
+                one.decision.facts.missing = missing(FaultKind::QueueAbsent);
             }),
             ("False", "HeldStale", "", |one| {
-                one.decision.facts.missing = missing(FaultKind::Implausible)
+                one.decision.facts.missing = missing(FaultKind::Implausible);
             }),
             ("False", "HeldStale", "no reading yet", |one| {
-                one.decision.facts.missing = vec![("heartbeats".to_owned(), None)]
+                one.decision.facts.missing = vec![("heartbeats".to_owned(), None)];
             }),
             ("False", "RevisionUnproven", "given up", unproven),
             ("False", "HeldUnseen", "", |one| {
-                one.decision.reason = Reason::HeldUnseen
+                one.decision.reason = Reason::HeldUnseen;
             }),
             ("False", "WrongBroker", "", |one| {
-                one.decision.reason = Reason::WrongBroker
+                one.decision.reason = Reason::WrongBroker;
             }),
             ("False", "NoProgress", "", |one| {
-                one.decision.reason = Reason::NoProgress
+                one.decision.reason = Reason::NoProgress;
             }),
             ("False", "Progressing", "2 of 3 pods", |one| one.decision.to = 3),
             ("True", "AtMaximum", "", |one| {
-                one.decision.reason = Reason::AtMaximum
+                one.decision.reason = Reason::AtMaximum;
             }),
             ("True", "ManualHold", "", |one| {
-                one.decision.reason = Reason::ManualHold
+                one.decision.reason = Reason::ManualHold;
             }),
         ],
     );
@@ -188,7 +188,7 @@ fn a_pods_trouble_counts_until_its_worker_is_heard() {
         Reason::SecretMissing,
     ] {
         let mut case = good();
-        case.input.pods[0].trouble = trouble(reason);
+        case.input.pods[0].trouble = Some(trouble(reason));
         let heard = said(&case);
         assert_eq!(one(&heard, ConditionType::Ready).0, "True", "{reason}");
         // It runs for a second, as a worker that ends again and again does.
@@ -200,7 +200,7 @@ fn a_pods_trouble_counts_until_its_worker_is_heard() {
         );
     }
     let mut case = good();
-    case.input.pods[0].trouble = trouble(Reason::OutOfMemory);
+    case.input.pods[0].trouble = Some(trouble(Reason::OutOfMemory));
     let advised = said(&case);
     let found = one(&advised, ConditionType::ConfigurationAdvised);
     assert_eq!((found.0, found.1), ("True", "OutOfMemory"));
@@ -211,8 +211,8 @@ fn a_pods_trouble_counts_until_its_worker_is_heard() {
 fn the_order_of_pods_does_not_matter() {
     let mut case = good();
     case.decision.facts.pods.clear();
-    case.input.pods[0].trouble = trouble(Reason::CrashLoop);
-    case.input.pods[1].trouble = trouble(Reason::Unschedulable);
+    case.input.pods[0].trouble = Some(trouble(Reason::CrashLoop));
+    case.input.pods[1].trouble = Some(trouble(Reason::Unschedulable));
     let forwards = said(&case);
     case.input.pods.reverse();
     assert_eq!(forwards, said(&case));
@@ -225,17 +225,17 @@ fn stalled_is_what_only_a_change_can_end() {
         &[
             ("False", "AsDesired", "", |_| ()),
             ("True", "Conflict", "an HPA", |one| {
-                one.input.conflict = Some("an HPA".to_owned())
+                one.input.conflict = Some("an HPA".to_owned());
             }),
             ("True", "RevisionUnproven", "given up", unproven),
             ("True", "RevisionUnproven", "given up", |one| {
                 // Its pods crash: that is why it is unproven, and still no progress.
                 unproven(one);
                 one.decision.facts.pods.clear();
-                one.input.pods[0].trouble = trouble(Reason::CrashLoop);
+                one.input.pods[0].trouble = Some(trouble(Reason::CrashLoop));
             }),
             ("False", "AsDesired", "", |one| {
-                one.decision.facts.missing = missing(FaultKind::Unreachable)
+                one.decision.facts.missing = missing(FaultKind::Unreachable);
             }),
         ],
     );
@@ -248,7 +248,7 @@ fn reconciling_is_anything_on_its_way() {
         &[
             ("False", "AsDesired", "", |_| ()),
             ("True", "Progressing", "2 pods ready, 3 wanted", |one| {
-                one.decision.to = 3
+                one.decision.to = 3;
             }),
             ("True", "Progressing", "to prove itself", |one| {
                 one.decision.allocation.note =
@@ -284,19 +284,19 @@ fn scaling_is_active_and_limited_as_decided() {
         &[
             ("True", "AsDesired", "follows", |_| ()),
             ("True", "AsDesired", "follows", |one| {
-                one.decision.reason = Reason::ScaledUp
+                one.decision.reason = Reason::ScaledUp;
             }),
             ("False", "HeldStale", "ceil", |one| {
-                one.decision.reason = Reason::HeldStale
+                one.decision.reason = Reason::HeldStale;
             }),
             ("False", "HeldSuspect", "ceil", |one| {
-                one.decision.reason = Reason::HeldSuspect
+                one.decision.reason = Reason::HeldSuspect;
             }),
             ("False", "Fallback", "ceil", |one| {
-                one.decision.reason = Reason::Fallback
+                one.decision.reason = Reason::Fallback;
             }),
             ("False", "ManualHold", "ceil", |one| {
-                one.decision.reason = Reason::ManualHold
+                one.decision.reason = Reason::ManualHold;
             }),
         ],
     );
@@ -386,7 +386,7 @@ fn advice_is_joined_and_says_what_is_known() {
         &[
             ("False", "AsDesired", "", |_| ()),
             ("True", "GraceUnproven", "graceSeconds", |one| {
-                one.grace_proven = false
+                one.grace_proven = false;
             }),
             ("True", "RedeliveryRisk", "spec.celery: twice", |one| {
                 let (field, text) = ("spec.celery".to_owned(), "twice".to_owned());
@@ -397,10 +397,10 @@ fn advice_is_joined_and_says_what_is_known() {
                 }];
             }),
             ("True", "ForeignConsumers", "celery@x", |one| {
-                one.decision.facts.foreign = (vec!["celery@x".to_owned()], 1)
+                one.decision.facts.foreign = (vec!["celery@x".to_owned()], 1);
             }),
             ("True", "HeldUnseen", "cannot be asked", |one| {
-                one.decision.facts.unreadable = Some((1, "pickle".to_owned()))
+                one.decision.facts.unreadable = Some((1, "pickle".to_owned()));
             }),
         ],
     );

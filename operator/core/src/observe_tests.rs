@@ -127,8 +127,10 @@ fn the_last_writer_of_replicas_holds_them() {
         entry("kubectl", "2026-01-02T00:00:00Z", "f:replicas"),
         entry("poolwright", "2026-01-03T00:00:00Z", "f:queues"),
     ]);
-    let held = wp(json!({"metadata": {"managedFields": fields}, "spec": {"replicas": 3}}));
-    let hold = testing::observed(&held, &Objects::default(), None).hold.unwrap();
+    let scaled = wp(json!({"metadata": {"managedFields": fields}, "spec": {"replicas": 3}}));
+    let hold = testing::observed(&scaled, &Objects::default(), None)
+        .hold
+        .unwrap();
     let (who, since) = hold.by.unwrap();
     assert_eq!((hold.replicas, who.as_str()), (3, "kubectl"));
     assert_eq!(since.unwrap().to_string(), "2026-01-02T00:00:00Z");

@@ -102,14 +102,14 @@ fn no_number_falls_before_its_victims_are_seen_to_be_marked() {
 
 #[test]
 fn what_somebody_writes_is_taken_back_in_one_write() {
+    type Edit = fn(&mut Deployment);
     let want = want(1, 2);
     let ours = reached(&want);
-    type Edit = fn(&mut Deployment);
     let edits: [(&str, Edit); 6] = [
         ("image", set_image),
         ("unpaused", |one| one.spec.as_mut().unwrap().paused = Some(false)),
         ("deadline", |one| {
-            one.spec.as_mut().unwrap().progress_deadline_seconds = Some(10)
+            one.spec.as_mut().unwrap().progress_deadline_seconds = Some(10);
         }),
         ("added to the template", |one| {
             let template = &mut one.spec.as_mut().unwrap().template;

@@ -76,8 +76,7 @@ fn only_news_replaces_the_stored_decision() {
         other
     };
     let before = of(&api::WorkerPoolStatus::default(), &input, &capped, 0);
-    type Case<'a> = (&'a str, bool, Decision);
-    let cases: [Case; 8] = [
+    let cases: [(&str, bool, Decision); 8] = [
         ("the same", false, capped.clone()),
         ("cut by more", false, with(&|one| one.limits[0].from = 30)),
         ("other words and ages", false, with(&|one| one.text.push('!'))),

@@ -283,8 +283,8 @@ fn a_scale_in_may_ask_anybody_but_not_all_the_time() {
             asked.push(second);
             take_answers(
                 &mut view,
-                &[node.clone()],
-                vec![(node, Ok(Answer::default()))],
+                std::slice::from_ref(&node),
+                vec![(node.clone(), Ok(Answer::default()))],
                 at(second),
             );
         }

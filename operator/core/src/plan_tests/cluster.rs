@@ -237,7 +237,9 @@ impl Cluster {
             if steps.is_empty() {
                 return;
             }
-            steps.iter().for_each(|step| self.run(step));
+            for step in &steps {
+                self.run(step);
+            }
         }
         panic!("it does not come to an end: {:?}", self.plan(want));
     }
