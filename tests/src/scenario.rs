@@ -102,7 +102,7 @@ pub async fn same_demand(stage: &Stage, wires: &[(&str, Wire)]) -> Result<()> {
     }
     let mut ids = Vec::new();
     for ((pool, _), publisher) in wires.iter().zip(&mut publishers) {
-        ids.extend(publisher.publish(&Batch::sleep(pool, 1, 40.0)).await?);
+        ids.extend(publisher.publish(&Batch::sleep(pool, 1, 70.0)).await?);
     }
     for (pool, _) in wires {
         stage
@@ -112,7 +112,8 @@ pub async fn same_demand(stage: &Stage, wires: &[(&str, Wire)]) -> Result<()> {
             .await?;
     }
     for ((pool, _), publisher) in wires.iter().zip(&mut publishers) {
-        ids.extend(publisher.publish(&Batch::sleep(pool, 3, 25.0)).await?);
+        // Longer than a worker may go unasked: where only answers tell, a fetched task is seen within half a minute.
+        ids.extend(publisher.publish(&Batch::sleep(pool, 3, 50.0)).await?);
     }
     for (pool, _) in wires {
         stage.await_replicas(pool, 4, LIMIT).await?;
