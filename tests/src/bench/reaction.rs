@@ -104,11 +104,12 @@ pub async fn run(rig: &Rig, runs: usize) -> Result<Reaction> {
     Ok(reaction)
 }
 
+/// Writes that took effect: one that met a newer resourceVersion was refused and changed nothing.
 fn scale_writes(rig: &Rig, pool: &str) -> Result<usize> {
     let prefix = format!("{pool}-");
     Ok(rig
         .writes()?
         .iter()
-        .filter(|entry| entry.subresource == "scale" && entry.name.starts_with(&prefix))
+        .filter(|entry| entry.subresource == "scale" && entry.code < 300 && entry.name.starts_with(&prefix))
         .count())
 }
