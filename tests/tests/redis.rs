@@ -46,7 +46,7 @@ async fn a_long_task_survives_scale_in() -> Result<()> {
 async fn early_and_late_acknowledgement_give_the_same_demand() -> Result<()> {
     let (stage, redis) = set("r-same").await?;
     let wire = Wire::redis(&redis, 0);
-    scenario::same_demand(&stage, &[("early", wire.clone()), ("late", wire.late(true))]).await?;
+    scenario::same_demand(&stage, &[("early", wire.clone()), ("late", wire.late(true))], 0).await?;
     stage.strike().await
 }
 
