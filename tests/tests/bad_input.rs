@@ -13,7 +13,7 @@ mod specs;
 
 use poolwright_tests::{Result, Stage, wait_until};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Generous: the machine may be busy with other tests.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -23,6 +23,18 @@ fn expect_words(about: &str, text: &str, words: &[&str]) -> Result<()> {
     match words.iter().find(|word| !text.contains(**word)) {
         None => Ok(()),
         Some(word) => Err(format!("{about}: {word:?} is not in {text:?}").into()),
+    }
+}
+
+/// Reads a message until the words are in it: just after a change it may say that nothing was read yet.
+async fn await_words(about: &str, words: &[&str], read: impl AsyncFn() -> Result<String>) -> Result<()> {
+    let until = Instant::now() + Duration::from_secs(15);
+    loop {
+        match expect_words(about, &read().await?, words) {
+            Err(error) if Instant::now() > until => return Err(error),
+            Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+            Ok(()) => return Ok(()),
+        }
     }
 }
 

@@ -70,7 +70,7 @@ async fn a_long_task_survives_scale_in() -> Result<()> {
 async fn early_and_late_acknowledgement_give_the_same_demand_from_answers() -> Result<()> {
     let (stage, vhost) = set("a-answers").await?;
     let wire = Wire::vhost(&stage, &vhost).await?;
-    scenario::same_demand(&stage, &[("early", wire.clone()), ("late", wire.late(true))], 2).await?;
+    scenario::same_demand(&stage, &[("early", wire.clone()), ("late", wire.late(true))]).await?;
     stage.strike().await
 }
 
@@ -82,7 +82,7 @@ async fn early_and_late_acknowledgement_give_the_same_demand_from_unacked_counts
         ("managed", managed(&wire, &vhost).late(true)),
         ("metered", metered(&wire, &vhost)),
     ];
-    scenario::same_demand(&stage, &wires, 2).await?;
+    scenario::same_demand(&stage, &wires).await?;
     stage.strike().await
 }
 

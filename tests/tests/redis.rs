@@ -46,7 +46,7 @@ async fn a_long_task_survives_scale_in() -> Result<()> {
 async fn early_and_late_acknowledgement_give_the_same_demand() -> Result<()> {
     let (stage, redis) = set("r-same").await?;
     let wire = Wire::redis(&redis, 0);
-    scenario::same_demand(&stage, &[("early", wire.clone()), ("late", wire.late(true))], 0).await?;
+    scenario::same_demand(&stage, &[("early", wire.clone()), ("late", wire.late(true))]).await?;
     stage.strike().await
 }
 
@@ -186,11 +186,15 @@ async fn draining_pods_are_not_demand() -> Result<()> {
     // The hold ends: what the draining pods hold must start nothing, to the last of them.
     stage.patch_pool("q", json!({"spec": {"replicas": null}})).await?;
     let since = Instant::now();
-    let queue = stage.tq("q").await?;
-    assert_eq!(
-        (ready(&queue), reserved(&queue)),
-        (Some(0), Some(i64::try_from(count)?))
-    );
+    let held = i64::try_from(count)?;
+    stage
+        .await_tq(
+            "q",
+            "all of it in the draining pods",
+            Duration::from_secs(5),
+            |queue| (ready(queue), reserved(queue)) == (Some(0), Some(held)),
+        )
+        .await?;
     stage.await_no_pods("q", LIMIT).await?;
     let later: Vec<_> = stage
         .timeline("q")

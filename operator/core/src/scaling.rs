@@ -6,10 +6,11 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use poolwright_api::Reason;
 
-use crate::clearance::{Standing, free, standings, victims};
+use crate::clearance::{CLEARANCE_AGE, Standing, free, standings, victims};
 use crate::decision::{Decision, Facts, Limit};
 use crate::demand::{Demand, PodState};
 use crate::fleet::{Fleet, Member};
@@ -22,6 +23,8 @@ use crate::time::Moment;
 
 /// A zero counts only after so many fresh readings of it in a row.
 pub const ZEROS: u32 = 3;
+/// What a busy worker said at most so long ago stands when pods should go: as often as busy workers are asked anyway.
+const BUSY_ANSWER_AGE: Duration = Duration::from_secs(30);
 
 /// The number on its way to a decision: each limit that changes it is written down.
 struct Draft {
@@ -180,8 +183,10 @@ impl Scene<'_> {
         if draft.to > most && is_elsewhere(demand) {
             let unseen = demand.count(|state| state == PodState::Unseen);
             draft.reason = Reason::WrongBroker;
-            let clause =
-                format!("growth stopped: {unseen} pods run and none is heard on the broker of its queues");
+            let clause = format!(
+                "growth stopped: {} running and none is heard on the broker of its queues",
+                counted(unseen, "pod is", "pods are")
+            );
             draft.limit("heartbeats", most, clause);
         }
     }
@@ -230,39 +235,67 @@ impl Scene<'_> {
             .count(|state| matches!(state, PodState::Silent | PodState::Unseen))
     }
 
-    /// A busy pod is no victim, nor one of which that is not known. In a rollout the old revision shrinks by its
-    /// own rule: only the leader's pods are kept here.
+    /// A busy pod is no victim, nor one of which that is not known, and no pod goes before the busy workers have said
+    /// what they fetched: an idle one may be needed for it. In a rollout the old revision shrinks by its own rule: only
+    /// the leader's pods are kept here.
     fn keep_busy(&self, draft: &mut Draft, ask: &mut BTreeSet<String>) {
+        if draft.to >= self.from {
+            return;
+        }
         let mut least = 0u32;
-        let mut asked = 0usize;
         let old = self.cast.others.iter().copied().filter(|_| !self.cast.rolls());
         for revision in self.cast.leader.into_iter().chain(old) {
             least = least.saturating_add(revision.replicas - free(revision, self.standings));
         }
-        let least = least.min(self.from);
+        let mut least = least.min(self.from);
+        let mut asked: Vec<&str> = Vec::new();
+        if least > draft.to {
+            let idle = self
+                .standings
+                .iter()
+                .filter(|(_, standing)| *standing == Standing::Ask);
+            asked.extend(idle.map(|(member, _)| member.node.as_str()));
+        }
+        let untold: Vec<&str> = self.untold().collect();
+        if !untold.is_empty() {
+            least = self.from;
+            asked.extend(untold);
+        }
         if least <= draft.to {
             return;
         }
-        for (member, _) in self
-            .standings
-            .iter()
-            .filter(|(_, standing)| *standing == Standing::Ask)
-        {
-            asked += 1;
-            ask.insert(member.node.clone());
-        }
+        ask.extend(asked.iter().map(|node| (*node).to_owned()));
         let unheard = self.unheard();
         let (name, clause) = if unheard >= least {
             ("workersUnseen", unheard_clause(unheard))
-        } else if asked == 0 {
-            ("workersBusy", format!("{least} pods are not empty"))
+        } else if asked.is_empty() {
+            let held = counted(least, "pod is", "pods are");
+            ("workersBusy", format!("{held} not empty"))
         } else {
-            (
-                "workersAsked",
-                format!("{asked} idle workers are asked before pods go"),
-            )
+            let asked = counted(
+                u32::try_from(asked.len()).unwrap_or(u32::MAX),
+                "worker is",
+                "workers are",
+            );
+            ("workersAsked", format!("{asked} asked before pods go"))
         };
         draft.limit(name, least, clause);
+    }
+
+    /// Busy workers that have not said what they hold within the window: what they fetched in it was waiting in it, and
+    /// is in the window's largest need.
+    fn untold(&self) -> impl Iterator<Item = &str> {
+        let age = self.pool.scale_down_delay.clamp(CLEARANCE_AGE, BUSY_ANSWER_AGE);
+        let members = self.standings.iter().map(|(member, _)| *member);
+        let busy = members.filter(|member| matches!(member.state, PodState::Busy(_)));
+        let readable = busy.filter(|member| member.heard().is_some_and(|worker| worker.unreadable.is_none()));
+        readable
+            .filter(move |member| {
+                member
+                    .answer()
+                    .is_none_or(|answer| self.now.since(answer.at) > age)
+            })
+            .map(|member| member.node.as_str())
     }
 
     fn fall_back(&self, memory: &PoolMemory, draft: &mut Draft) {
@@ -281,7 +314,13 @@ impl Scene<'_> {
 }
 
 fn unheard_clause(unheard: u32) -> String {
-    format!("{unheard} pods are not heard and count as full")
+    let pods = counted(unheard, "pod is", "pods are");
+    format!("{pods} not heard, and count as full")
+}
+
+/// A number with what it counts.
+fn counted(count: u32, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 fn bound(pool: &PoolInput, draft: &mut Draft) {

@@ -185,11 +185,7 @@ fn pods_go_only_after_they_have_answered() {
     }
     let decision = world.decide();
     assert_eq!((decision.to, decision.ask.len()), (3, 3), "{}", decision.text);
-    assert!(
-        decision.text.contains("3 idle workers are asked"),
-        "{}",
-        decision.text
-    );
+    assert!(decision.text.contains("3 workers are asked"), "{}", decision.text);
     world.answered("b", |_| ());
     let decision = world.decide();
     assert_eq!((decision.to, &decision.victims[..]), (2, &["b".to_owned()][..]));
@@ -202,6 +198,38 @@ fn pods_go_only_after_they_have_answered() {
             "an old answer is none"
         );
     }
+}
+
+/// Where only workers tell what they have fetched, an idle pod may be wanted for what a busy one has just fetched.
+#[test]
+fn pods_go_only_after_the_busy_ones_have_said_what_they_hold() {
+    let stand = |reserved: u64| {
+        let mut world = World::new([pool("p")]).rabbitmq(false);
+        world.pool().slots = 1;
+        world.add("a", 1);
+        world.add("b", 0);
+        world.settle(65);
+        // As it is a moment before the busy one is asked anew.
+        let (old, now) = (world.now.before(seconds(31)), world.now);
+        world.answered("a", |answer| running(answer, 1, 0));
+        world.worker("a").answer.as_mut().unwrap().at = old;
+        world.answered("b", |_| ());
+        world.worker("b").last_seen = now;
+        let decision = world.decide();
+        assert_eq!(
+            (decision.to, &decision.ask[..]),
+            (2, &["celery@a".to_owned()][..]),
+            "{}",
+            decision.text
+        );
+        assert!(decision.text.contains("1 worker is asked"), "{}", decision.text);
+        world.answered("a", |answer| {
+            running(answer, 1, 0);
+            answer.reserved.insert("q".to_owned(), reserved);
+        });
+        world.decide().to
+    };
+    assert_eq!((stand(0), stand(1)), (1, 2));
 }
 
 #[test]

@@ -32,6 +32,8 @@ use crate::metrics::{Metrics, WorkerPoolNumbers};
 
 /// WorkerPools that are written at the same time: enough to hide a write's latency, few enough for any server.
 const CONCURRENCY: usize = 16;
+/// Of these, how many may be busy with reports: there is always room for what scales.
+const REPORTING: usize = 8;
 /// First and longest wait after a failure.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 /// A server that refuses is asked again this often.
@@ -72,17 +74,27 @@ struct Past {
     refused: Option<Trouble>,
 }
 
+/// The two halves of a round. What runs comes first: with fifty WorkerPools to scale, none waits for another's status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Half {
+    /// Deployments and pod marks.
+    Act,
+    /// Status, events and numbers; follows each `Act`.
+    Report,
+}
+
 /// Runs rounds for the pools that are woken.
 pub struct Controller {
     context: Arc<Context>,
     pasts: Arc<Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<Past>>>>>,
-    pending: BTreeSet<Group>,
+    pending: BTreeSet<(Half, Group)>,
     running: BTreeMap<Group, bool>,
+    reporting: usize,
     later: BTreeSet<(Instant, Group)>,
-    failures: BTreeMap<Group, u32>,
+    failures: BTreeMap<(Half, Group), u32>,
 }
 
-type Outcome = (Group, Result<Option<Duration>, Failure>);
+type Outcome = (Half, Group, Result<Option<Duration>, Failure>);
 
 impl Controller {
     /// A controller that has seen nothing yet.
@@ -93,6 +105,7 @@ impl Controller {
             pasts: Arc::default(),
             pending: BTreeSet::new(),
             running: BTreeMap::new(),
+            reporting: 0,
             later: BTreeSet::new(),
             failures: BTreeMap::new(),
         }
@@ -102,15 +115,12 @@ impl Controller {
     pub async fn run(mut self, mut wake: mpsc::UnboundedReceiver<Group>) {
         let mut rounds: JoinSet<Outcome> = JoinSet::new();
         loop {
-            while self.running.len() < CONCURRENCY {
-                let Some(group) = self.pending.pop_first() else {
-                    break;
-                };
+            while let Some((half, group)) = self.next() {
                 self.running.insert(group.clone(), false);
                 let (context, pasts) = (Arc::clone(&self.context), Arc::clone(&self.pasts));
                 rounds.spawn(async move {
-                    let result = round(&context, &pasts, &group).await;
-                    (group, result)
+                    let result = round(&context, &pasts, half, &group).await;
+                    (half, group, result)
                 });
             }
             let next = self.later.first().map(|(at, _)| *at);
@@ -133,25 +143,41 @@ impl Controller {
         }
     }
 
+    /// What to run next, if there is room for it.
+    fn next(&mut self) -> Option<(Half, Group)> {
+        let (half, _) = self.pending.first()?;
+        let report = *half == Half::Report;
+        if self.running.len() >= CONCURRENCY || (report && self.reporting >= REPORTING) {
+            return None;
+        }
+        self.reporting += usize::from(report);
+        self.pending.pop_first()
+    }
+
     fn enqueue(&mut self, group: Group) {
         match self.running.get_mut(&group) {
             Some(again) => *again = true,
             None => {
-                self.pending.insert(group);
+                self.pending.insert((Half::Act, group));
             }
         }
     }
 
-    fn finish(&mut self, (group, result): Outcome) {
+    fn finish(&mut self, (half, group, result): Outcome) {
         let again = self.running.remove(&group).unwrap_or(false);
-        self.later.retain(|(_, waiting)| *waiting != group);
+        self.reporting -= usize::from(half == Half::Report);
+        if half == Half::Act {
+            self.later.retain(|(_, waiting)| *waiting != group);
+            self.pending.insert((Half::Report, group.clone()));
+        }
         let wait = match result {
             Ok(wait) => {
-                self.failures.remove(&group);
+                self.failures.remove(&(half, group.clone()));
                 wait
             }
+            Err(Failure::Refused(_)) => Some(REFUSED_AGAIN),
             Err(failure) => {
-                let count = self.failures.entry(group.clone()).or_default();
+                let count = self.failures.entry((half, group.clone())).or_default();
                 *count = (*count + 1).min(16);
                 let wait = (BACK_OFF.0 * 2u32.pow(*count - 1)).min(BACK_OFF.1);
                 if !matches!(failure, Failure::Moved) {
@@ -160,10 +186,11 @@ impl Controller {
                 Some(wait.mul_f64(0.75 + 0.5 * fastrand::f64()))
             }
         };
+        if let Some(wait) = wait {
+            self.later.insert((Instant::now() + wait, group.clone()));
+        }
         if again {
-            self.pending.insert(group);
-        } else if let Some(wait) = wait {
-            self.later.insert((Instant::now() + wait, group));
+            self.pending.insert((Half::Act, group));
         }
     }
 }
@@ -171,6 +198,7 @@ impl Controller {
 async fn round(
     context: &Context,
     pasts: &Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<Past>>>>,
+    half: Half,
     group: &Group,
 ) -> Result<Option<Duration>, Failure> {
     let (Some(decided), Some(wp)) = (
@@ -185,33 +213,27 @@ async fn round(
         // Decided for an older namesake: the next cycle sees this one.
         return Ok(None);
     }
-    let past = {
-        let mut pasts = pasts.lock().unwrap_or_else(PoisonError::into_inner);
-        // One entry for each WorkerPool that exists: an older namesake's is dropped with the first round of this one.
-        let alive: BTreeSet<String> = if pasts.contains_key(&uid) {
-            BTreeSet::new()
-        } else {
-            context
-                .world
-                .pools
-                .all(None)
-                .iter()
-                .filter_map(|wp| wp.uid())
-                .collect()
-        };
-        if !alive.is_empty() {
-            pasts.retain(|uid, _| alive.contains(uid));
-        }
-        Arc::clone(pasts.entry(uid).or_default())
-    };
+    let past = remembered(context, pasts, uid);
     let mut past = past.lock().await;
-    let carried = carry_out(context, &decided, &mut past, group).await;
-    let wait = report(context, &wp, &decided, &mut past, group).await?;
-    match carried {
-        Err(Failure::Refused(_)) => Ok(Some(REFUSED_AGAIN)),
-        Err(failure) => Err(failure),
-        Ok(later) => Ok([wait, later].into_iter().flatten().min()),
+    match half {
+        Half::Act => carry_out(context, &decided, &mut past, group).await,
+        Half::Report => report(context, &wp, &decided, &mut past, group).await,
     }
+}
+
+/// One entry for each WorkerPool that exists: an older namesake's is dropped with the first round of this one.
+fn remembered(
+    context: &Context,
+    pasts: &Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<Past>>>>,
+    uid: String,
+) -> Arc<tokio::sync::Mutex<Past>> {
+    let mut pasts = pasts.lock().unwrap_or_else(PoisonError::into_inner);
+    if !pasts.contains_key(&uid) {
+        let all = context.world.pools.all(None);
+        let alive: BTreeSet<String> = all.iter().filter_map(|wp| wp.uid()).collect();
+        pasts.retain(|uid, _| alive.contains(uid));
+    }
+    Arc::clone(pasts.entry(uid).or_default())
 }
 
 /// Two plans that would write the same; when an annotation was thought of does not matter.
