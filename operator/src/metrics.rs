@@ -145,8 +145,8 @@ pub struct WorkerPoolNumbers {
     pub ready: u64,
     /// Tasks that the workers can execute at a time.
     pub slots: u64,
-    /// Slots that execute a task.
-    pub busy: u64,
+    /// Slots that execute a task, if that is known.
+    pub busy: Option<u64>,
 }
 
 /// What is shown of a TaskQueue; a number that is not known is not shown.
@@ -209,9 +209,12 @@ impl Metrics {
             (&self.desired, numbers.desired),
             (&self.ready_replicas, numbers.ready),
             (&self.slots, numbers.slots),
-            (&self.busy, numbers.busy),
         ] {
             series.with_label_values(&labels).set(float(value));
+        }
+        match numbers.busy {
+            Some(busy) => self.busy.with_label_values(&labels).set(float(busy)),
+            None => forget(&self.busy, &labels),
         }
     }
 
@@ -348,7 +351,7 @@ mod tests {
         desired: 7,
         ready: 6,
         slots: 120,
-        busy: 24,
+        busy: Some(24),
     };
 
     fn filled() -> Metrics {

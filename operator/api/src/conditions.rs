@@ -101,6 +101,8 @@ names! {
         ScaledDown,
         /// The demand asks for more than `maxReplicas`.
         AtMaximum,
+        /// The demand asks for less than `minReplicas`.
+        AtMinimum,
         /// Held because data is too old.
         HeldStale,
         /// Held because a worker has not been heard of.
@@ -127,6 +129,10 @@ names! {
         OverBudget,
         /// A Secret, or a key in it, is missing.
         SecretMissing,
+        /// The spec works, and something in it is a known mistake.
+        Advised,
+        /// Workers cannot be asked what they hold, so only their heartbeats tell.
+        AnswersUnreadable,
         /// The operator may not read a Secret.
         SecretForbidden,
         /// The broker cannot be reached.

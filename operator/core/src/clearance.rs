@@ -137,7 +137,7 @@ pub fn victims(pool: &PoolInput, standings: &[(&Member, Standing)], allocation: 
                 (
                     class,
                     *standing,
-                    !member.pod.marked,
+                    member.pod.marked.is_none(),
                     order,
                     member.pod.name.as_str(),
                 )

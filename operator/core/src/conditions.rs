@@ -255,7 +255,7 @@ fn scaling_limited(seen: &Seen) -> Said {
         }
         Some(limit) => (
             Some(true),
-            Reason::AsDesired,
+            Reason::AtMinimum,
             format!("the demand asks for less than minReplicas {}", limit.to),
         ),
         None => (Some(false), Reason::AsDesired, String::new()),
@@ -334,17 +334,7 @@ fn advised(seen: &Seen) -> Said {
         .advice
         .iter()
         .find_map(|advice| advice.reason)
-        .unwrap_or(Reason::InvalidSpec);
-    if !seen.facts.grace_proven && seen.invalid.is_none() {
-        texts.push(
-            "spec.drain.graceSeconds: no enforced time limit bounds a task, so pods get 21600 s to finish; write a \
-             time limit or the grace"
-                .to_owned(),
-        );
-        if seen.facts.advice.is_empty() {
-            reason = Reason::GraceUnproven;
-        }
-    }
+        .unwrap_or(Reason::Advised);
     if let Some(decision) = seen.decision {
         let (names, count) = &decision.facts.foreign;
         if *count > 0 {
@@ -363,7 +353,7 @@ fn advised(seen: &Seen) -> Said {
                  worker_enable_remote_control and accept JSON"
             ));
             if texts.len() == 1 {
-                reason = Reason::HeldUnseen;
+                reason = Reason::AnswersUnreadable;
             }
         }
     }

@@ -19,7 +19,6 @@ struct Case {
     decision: Decision,
     refused: Option<Trouble>,
     advice: Vec<Advice>,
-    grace_proven: bool,
     old: WorkerPoolStatus,
 }
 
@@ -45,7 +44,6 @@ fn good() -> Case {
         decision,
         refused: None,
         advice: Vec::new(),
-        grace_proven: true,
         old: WorkerPoolStatus::default(),
     }
 }
@@ -74,7 +72,6 @@ fn said(case: &Case) -> Vec<Condition> {
         spec: Ok((&case.input, Some(&case.decision))),
         advice: &case.advice,
         refused: case.refused.as_ref(),
-        grace_proven: case.grace_proven,
         wall: wall(),
     };
     let mut conditions = Vec::new();
@@ -385,8 +382,13 @@ fn advice_is_joined_and_says_what_is_known() {
         ConditionType::ConfigurationAdvised,
         &[
             ("False", "AsDesired", "", |_| ()),
-            ("True", "GraceUnproven", "graceSeconds", |one| {
-                one.grace_proven = false;
+            ("True", "Advised", "spec.worker: known mistake", |one| {
+                let (field, text) = ("spec.worker".to_owned(), "known mistake".to_owned());
+                one.advice = vec![Advice {
+                    field,
+                    text,
+                    reason: None,
+                }];
             }),
             ("True", "RedeliveryRisk", "spec.celery: twice", |one| {
                 let (field, text) = ("spec.celery".to_owned(), "twice".to_owned());
@@ -399,7 +401,7 @@ fn advice_is_joined_and_says_what_is_known() {
             ("True", "ForeignConsumers", "celery@x", |one| {
                 one.decision.facts.foreign = (vec!["celery@x".to_owned()], 1);
             }),
-            ("True", "HeldUnseen", "cannot be asked", |one| {
+            ("True", "AnswersUnreadable", "cannot be asked", |one| {
                 one.decision.facts.unreadable = Some((1, "pickle".to_owned()));
             }),
         ],
@@ -417,7 +419,6 @@ fn an_invalid_spec_is_said_and_nothing_is_claimed() {
         spec: Err(&invalid),
         advice: &[],
         refused: None,
-        grace_proven: false,
         wall: wall(),
     };
     let mut conditions = Vec::new();

@@ -47,10 +47,10 @@ pub struct Decision {
 /// What status and conditions say beside the decision.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Facts {
-    /// Slots executing a task on pods that were heard.
-    pub busy: u64,
-    /// Ready and reserved.
-    pub queued: u64,
+    /// Slots executing a task on pods that were heard; `None` while heartbeats are not fresh.
+    pub busy: Option<u64>,
+    /// Ready and reserved; `None` while a count of a queue is not fresh.
+    pub queued: Option<u64>,
     /// Slots of running consuming pods.
     pub slots: u64,
     /// Sources without fresh data, and why.

@@ -19,6 +19,8 @@ use crate::time::Moment;
 /// Shares of a queue are counted in thousandths of a task, so that sums over many queues do not round up each.
 pub const MILLI: u64 = 1000;
 
+/// The heartbeat stream as a source.
+const HEARTBEATS: &str = "heartbeats";
 /// An answer that the broker contradicts is asked for anew after so long.
 const DISPUTED_AGE: Duration = Duration::from_secs(2);
 
@@ -31,7 +33,7 @@ pub struct Input {
     pub queue: Option<String>,
     /// The number.
     pub value: u64,
-    /// Who said it: `broker`, `heartbeats`, `answers`, `pods`.
+    /// Who said it: `broker`, `heartbeats` or `answers`.
     pub source: &'static str,
     /// How old it was.
     pub age: Duration,
@@ -106,6 +108,20 @@ impl Demand {
     #[must_use]
     pub fn count(&self, which: impl Fn(PodState) -> bool) -> u32 {
         u32::try_from(self.pods.iter().filter(|(_, state)| which(*state)).count()).unwrap_or(u32::MAX)
+    }
+
+    /// Slots that execute a task, if heartbeats are fresh.
+    #[must_use]
+    pub fn known_busy(&self) -> Option<u64> {
+        let stale = self.missing.iter().any(|(source, _)| source == HEARTBEATS);
+        (!stale).then_some(self.busy)
+    }
+
+    /// Ready and reserved, if every queue's counts are fresh.
+    #[must_use]
+    pub fn known_queued(&self) -> Option<u64> {
+        let fresh = self.missing.iter().all(|(source, _)| source == HEARTBEATS);
+        fresh.then(|| self.ready.saturating_add(self.reserved))
     }
 
     /// True if nothing at all is left to do or to hold, as the zero rule wants it.
@@ -217,6 +233,7 @@ pub fn demand(
         (MILLI, MILLI)
     };
     add_up(&mut demand, fleet, memory, (ready, held), early, now);
+    tell_reserved(&mut demand, fleet, view.unacked_known, now);
     demand.unasked = unasked(&demand, fleet, held.0 < held.1, now);
     demand
 }
@@ -275,7 +292,7 @@ fn check_heartbeats(demand: &mut Demand, fleet: &Fleet, view: &BrokerView, now: 
         demand.complete = false;
         demand
             .missing
-            .push(("heartbeats".to_owned(), view.heartbeats.fault.clone()));
+            .push((HEARTBEATS.to_owned(), view.heartbeats.fault.clone()));
     }
     let heard = || fleet.consuming().filter_map(Member::heard);
     demand.busy = sum(heard().map(|worker| worker.active));
@@ -350,6 +367,27 @@ fn add_up(
     let unheard = u64::from(unheard) * u64::from(fleet.pool.slots);
     let ready = demand.ready.saturating_mul(MILLI);
     demand.hold = sum([whole(sum([ready, by_early, by_late])), unheard]);
+}
+
+/// What was fetched is one number for all queues: a broker counts it by queue, and a share of it is this WorkerPool's.
+fn tell_reserved(demand: &mut Demand, fleet: &Fleet, counted: bool, now: Moment) {
+    if demand.reserved == 0 {
+        return;
+    }
+    let answers = fleet.consuming().filter_map(Member::answer);
+    let oldest = answers.map(|answer| answer.at).min().unwrap_or(now);
+    let (source, at) = if counted {
+        ("broker", demand.read_at)
+    } else {
+        ("answers", oldest)
+    };
+    demand.inputs.push(Input {
+        name: "reserved",
+        queue: None,
+        value: demand.reserved,
+        source,
+        age: now.since(at),
+    });
 }
 
 /// Whom to ask what it holds: whoever idles and has not said so since it last worked may hold what the broker shows

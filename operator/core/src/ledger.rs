@@ -70,6 +70,9 @@ pub struct QueueLedger {
     pub orphaned: u64,
     /// All due unacked messages, as the broker says.
     pub unacked: u64,
+    /// Fetched by living workers, ours and others, and not started: what the broker shows as fetched, less what
+    /// they say they run; where the broker shows nothing, what they say. `None` while that is not fresh.
+    pub reserved: Option<u64>,
     /// False where the broker's unacked count is missing or stale although the broker has one.
     pub unacked_fresh: bool,
     /// Workers on this queue that are not ours, by node name; at most 100.
@@ -191,6 +194,7 @@ impl Page<'_> {
             held_not_due: later,
             orphaned,
             unacked: due,
+            reserved: self.reserved(unacked.is_some(), due, later, orphaned),
             unacked_fresh: !self.view.unacked_known || unacked.is_some(),
             foreign_consumers: named.saturating_add(unnamed),
             foreign: foreign
@@ -221,8 +225,35 @@ impl Page<'_> {
         }
     }
 
+    fn reserved(&self, counted: bool, due: u64, later: u64, orphaned: u64) -> Option<u64> {
+        let total =
+            |count: fn(&Answer, &str) -> u64| sum(self.answers().map(|answer| count(answer, self.name)));
+        if self.view.unacked_known {
+            let running = total(|answer, queue| {
+                answer
+                    .running
+                    .get(queue)
+                    .map_or(0, |running| running.unacknowledged)
+            });
+            let waiting = due.saturating_sub(orphaned).saturating_sub(running);
+            return counted.then(|| waiting.saturating_add(later));
+        }
+        let heard = heartbeats_since(self.view, self.snapshot.now).is_some();
+        heard.then(|| {
+            let said = total(|answer, queue| answer.reserved.get(queue).copied().unwrap_or(0));
+            said.saturating_add(self.held_later())
+        })
+    }
+
     /// Messages with an ETA that workers on this queue say they hold.
     fn held_later(&self) -> u64 {
+        sum(self
+            .answers()
+            .map(|answer| answer.scheduled.get(self.name).copied().unwrap_or(0)))
+    }
+
+    /// The latest answers of all workers that consume this queue.
+    fn answers(&self) -> impl Iterator<Item = &Answer> {
         let own = self
             .claimants
             .iter()
@@ -232,8 +263,8 @@ impl Page<'_> {
             .consumers
             .iter()
             .filter(|(node, _)| !self.snapshot.own_nodes.contains(*node));
-        let answers = own.chain(foreign.filter_map(|(_, worker)| worker.answer.as_ref()));
-        sum(answers.map(|answer| answer.value.scheduled.get(self.name).copied().unwrap_or(0)))
+        own.chain(foreign.filter_map(|(_, worker)| worker.answer.as_ref()))
+            .map(|answer| &answer.value)
     }
 
     /// The WorkerPool that starts a pod for orphaned messages: one that has pods, else the first by name. One, so

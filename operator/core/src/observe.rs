@@ -38,7 +38,16 @@ pub struct Objects {
 }
 
 /// When this process first saw each run of a worker container: by pod uid, the start that was seen, and when.
-pub type Runs = BTreeMap<String, (Timestamp, Moment)>;
+pub type Runs = BTreeMap<String, Run>;
+
+/// What this process remembers of one pod.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Run {
+    /// Start of its present container, and when it was first seen.
+    container: Option<(Timestamp, Moment)>,
+    /// When its mark was first seen.
+    marked: Option<Moment>,
+}
 
 /// Deployments that this very WorkerPool owns; one of an older namesake is not ours.
 pub fn owned<'a>(wp: &'a WorkerPool, objects: &'a Objects) -> impl Iterator<Item = &'a Arc<Deployment>> {
@@ -224,13 +233,13 @@ fn pod_input(pod: &Pod, runs: &mut Runs, now: Moment) -> Option<PodInput> {
             .as_ref()
             .map_or(Timestamp::UNIX_EPOCH, |at| at.0)
     });
+    let run = runs.entry(uid).or_default();
     let running_since = started.map(|started| {
-        let run = runs.entry(uid).or_insert((started, now));
-        if run.0 != started {
-            *run = (started, now);
-        }
-        run.1
+        let known = run.container.filter(|(known, _)| *known == started);
+        run.container.insert(known.unwrap_or((started, now))).1
     });
+    let is_marked = annotation(&pod.metadata, DELETION_COST) == Some(VICTIM_COST);
+    run.marked = is_marked.then(|| run.marked.unwrap_or(now));
     let is_ready = |status: &k8s_openapi::api::core::v1::PodStatus| {
         let conditions = status.conditions.as_deref().unwrap_or_default();
         conditions
@@ -251,7 +260,7 @@ fn pod_input(pod: &Pod, runs: &mut Runs, now: Moment) -> Option<PodInput> {
         running_since,
         ready: status.is_some_and(is_ready),
         draining: pod.metadata.deletion_timestamp.is_some(),
-        marked: annotation(&pod.metadata, DELETION_COST) == Some(VICTIM_COST),
+        marked: run.marked,
         trouble: worker
             .and_then(container_trouble)
             .or_else(|| companion_trouble(pod))

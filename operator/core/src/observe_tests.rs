@@ -162,7 +162,7 @@ fn a_pod_is_seen_as_it_is() {
     assert_eq!(seen.started.unwrap().to_string(), "2026-01-01T00:01:00Z");
     assert_eq!(
         (seen.running_since, seen.draining, seen.marked),
-        (Some(Moment(0)), false, false)
+        (Some(Moment(0)), false, None)
     );
     let annotations = json!({DELETION_COST: VICTIM_COST});
     let going = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z", "annotations": annotations},
@@ -170,11 +170,12 @@ fn a_pod_is_seen_as_it_is() {
     let seen = one(pod("p", going));
     assert_eq!(
         (seen.draining, seen.marked, seen.ready, seen.started),
-        (true, true, false, None)
+        (true, Some(Moment(0)), false, None)
     );
     let annotations = json!({DELETION_COST: "-1"});
-    assert!(
-        !one(pod("p", json!({"metadata": {"annotations": annotations}}))).marked,
+    assert_eq!(
+        one(pod("p", json!({"metadata": {"annotations": annotations}}))).marked,
+        None,
         "somebody else's mark"
     );
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
@@ -14,7 +15,11 @@ use poolwright_api::{ANNOTATION_FAILED_AT, ANNOTATION_PROVEN_AT, LABEL_REVISION}
 
 use crate::decision::Decision;
 use crate::observe::{DELETION_COST, Objects, VICTIM_COST, owned, revision_of, sets_of};
-use crate::snapshot::PoolInput;
+use crate::snapshot::{PodInput, PoolInput};
+use crate::time::Moment;
+
+/// A mark must have been seen for so long before replicas fall: the `ReplicaSet` controller's own view may be behind ours.
+const MARKED_FOR: Duration = Duration::from_secs(2);
 
 /// A paused Deployment is never judged by its progress; this keeps it so should somebody unpause it: ten years.
 pub const PROGRESS_DEADLINE_SECONDS: i32 = 315_360_000;
@@ -95,7 +100,7 @@ pub fn plan(
     objects: &Objects,
     decision: &Decision,
     settled: impl Fn(&str) -> Option<i64>,
-    wall: Timestamp,
+    (now, wall): (Moment, Timestamp),
 ) -> Vec<Step> {
     if input.terminating {
         return Vec::new();
@@ -127,7 +132,7 @@ pub fn plan(
     }
     if input.conflict.is_none() {
         steps.extend(marks(input, decision));
-        steps.extend(scales(&deployments, input, decision));
+        steps.extend(scales(&deployments, input, decision, now));
     }
     for deployment in deployments.iter().filter(|one| {
         decision
@@ -221,13 +226,13 @@ fn marks(input: &PoolInput, decision: &Decision) -> Vec<Step> {
     let mut steps = Vec::new();
     for pod in input.consuming() {
         let victim = decision.victims.contains(&pod.name);
-        if victim && !pod.marked {
+        if victim && pod.marked.is_none() {
             steps.push(Step::Mark {
                 pod: pod.name.clone(),
                 key: DELETION_COST,
                 cost: Some(VICTIM_COST),
             });
-        } else if !victim && pod.marked && shrinks(&pod.revision) {
+        } else if !victim && pod.marked.is_some() && shrinks(&pod.revision) {
             steps.push(Step::Mark {
                 pod: pod.name.clone(),
                 key: DELETION_COST,
@@ -238,12 +243,41 @@ fn marks(input: &PoolInput, decision: &Decision) -> Vec<Step> {
     steps
 }
 
-/// Growth first: a task that waits matters more than a pod that idles. Fewer only when every victim is seen to be
-/// marked: a `ReplicaSet` that learns of the number before the mark takes another pod.
-fn scales(deployments: &[&Arc<Deployment>], input: &PoolInput, decision: &Decision) -> Vec<Step> {
+fn victims<'a>(input: &'a PoolInput, decision: &'a Decision) -> impl Iterator<Item = &'a PodInput> {
+    input
+        .consuming()
+        .filter(|pod| decision.victims.contains(&pod.name))
+}
+
+/// How long a victim's mark must still be left alone; `None` while it has none. A pod without a running container goes
+/// first whatever its mark.
+fn mark_wait(pod: &PodInput, now: Moment) -> Option<Duration> {
+    let since = pod.marked?;
+    Some(match pod.running_since {
+        Some(_) => MARKED_FOR.saturating_sub(now.since(since)),
+        None => Duration::ZERO,
+    })
+}
+
+/// How long the plan still waits for marks that were seen just now, if it does.
+#[must_use]
+pub fn waits(input: &PoolInput, decision: &Decision, now: Moment) -> Option<Duration> {
+    let waits = victims(input, decision).filter_map(|pod| mark_wait(pod, now));
+    waits.filter(|wait| !wait.is_zero()).max()
+}
+
+/// Growth first: a task that waits matters more than a pod that idles. Fewer only when every victim has been
+/// seen to be marked for a while: a `ReplicaSet` that learns of the number before the mark takes another pod.
+fn scales(
+    deployments: &[&Arc<Deployment>],
+    input: &PoolInput,
+    decision: &Decision,
+    now: Moment,
+) -> Vec<Step> {
     let unmarked = |revision: &str| {
-        let mut pods = input.consuming().filter(|pod| pod.revision == revision);
-        pods.any(|pod| !pod.marked && decision.victims.contains(&pod.name))
+        victims(input, decision)
+            .filter(|pod| pod.revision == revision)
+            .any(|pod| mark_wait(pod, now) != Some(Duration::ZERO))
     };
     let mut steps = Vec::new();
     for deployment in deployments

@@ -92,6 +92,7 @@ fn no_number_falls_before_its_victims_are_seen_to_be_marked() {
             .any(|step| matches!(step, Step::Scale { .. }))
     );
     cluster.run(&steps[1]);
+    assert!(cluster.plan_at(&fewer, 1999).is_empty(), "seen too short a time");
     assert!(matches!(
         cluster.plan(&fewer)[..],
         [Step::Scale { from: 3, to: 1, .. }]
@@ -221,7 +222,7 @@ fn a_field_that_does_not_stay_is_fought_once() {
             &cluster.objects,
             &decision,
             |_| settled,
-            wall(),
+            (Moment(2000), wall()),
         )
     };
     assert!(with(Some(7)).is_empty());

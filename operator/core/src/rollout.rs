@@ -245,8 +245,9 @@ fn prove(ground: &Ground, cast: &Cast, newest: &RevisionInput, to: u32, allocati
     1
 }
 
-/// Growth goes to the leader, and the others shrink as its workers are heard. A quarter may be missing meanwhile,
-/// so that a large pool does not roll one pod at a time. Never more than one pod above the maximum.
+/// Growth goes to the leader, and the others shrink as its workers are heard. Of what is wanted above the minimum a
+/// quarter may be missing meanwhile, so that a large pool does not roll one pod at a time; never fewer than the
+/// minimum, nor more than one pod above the maximum.
 fn take_over(
     ground: &Ground,
     cast: &Cast,
@@ -290,9 +291,11 @@ fn take_over(
         .consuming()
         .filter(|member| member.pod.revision == leader.name);
     let heard = u32::try_from(heard.filter(|member| has_been_heard(member)).count()).unwrap_or(u32::MAX);
+    let floor = if pool.hold.is_some() { 0 } else { pool.min };
+    let spare = (goal / 4).min(goal.saturating_sub(floor));
     let mut left = goal
         .saturating_sub(heard.min(target))
-        .saturating_sub(goal / 4)
+        .saturating_sub(spare)
         .min(serving);
     let awaited = ground.fleet.members.iter().any(|member| !member.consumes());
     if target < goal && target <= heard || !awaited && has_no_room(ground, leader) {

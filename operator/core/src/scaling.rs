@@ -303,12 +303,18 @@ impl Scene<'_> {
             return;
         };
         let stale = self.now.since(since);
-        let to = self.from.max(fallback.replicas.min(self.pool.max));
-        if stale >= fallback.after && draft.to < to {
-            draft.reason = Reason::Fallback;
-            let (seconds, least) = (stale.as_secs(), fallback.replicas);
-            let clause = format!("fallback: no fresh data for {seconds} s, so at least {least} pods");
-            draft.limit("fallback", to, clause);
+        let least = fallback.replicas.min(self.pool.max);
+        if stale < fallback.after || draft.to > least || self.from > least {
+            return;
+        }
+        draft.reason = Reason::Fallback;
+        let seconds = stale.as_secs();
+        let clause = format!("fallback: no fresh data for {seconds} s, so at least {least} pods");
+        if draft.to == least {
+            // Reached: that it is the fallback which keeps them must be said all the same.
+            draft.clauses.push(clause);
+        } else {
+            draft.limit("fallback", least, clause);
         }
     }
 }
@@ -360,7 +366,10 @@ fn words(draft: &Draft, wanted: u32, pool: &PoolInput, demand: &Demand) -> Strin
             demand.doubtful
         );
     }
-    let mut text = if draft.limits.is_empty() {
+    let mut text = if !demand.any {
+        // A formula over nothing would look like a demand of nothing.
+        format!("{}; demand unknown", draft.to)
+    } else if draft.limits.is_empty() {
         format!("{} = {formula}", draft.to)
     } else {
         format!("{}; wanted {wanted} = {formula}", draft.to)
@@ -393,8 +402,8 @@ fn facts(fleet: &Fleet, demand: &Demand) -> Facts {
         .filter_map(|member| member.heard()?.unreadable.as_ref())
         .collect();
     Facts {
-        busy: demand.busy,
-        queued: demand.ready.saturating_add(demand.reserved),
+        busy: demand.known_busy(),
+        queued: demand.known_queued(),
         slots: running * u64::from(fleet.pool.slots),
         missing: demand.missing.clone(),
         unseen: unseen.map(|member| member.pod.name.clone()).collect(),

@@ -130,8 +130,8 @@ pub struct PodInput {
     pub ready: bool,
     /// It has a deletion timestamp.
     pub draining: bool,
-    /// Its deletion cost is marked as a victim's.
-    pub marked: bool,
+    /// Since when its deletion cost is seen to be a victim's, if it is.
+    pub marked: Option<Moment>,
     /// What keeps it from running.
     pub trouble: Option<Trouble>,
 }

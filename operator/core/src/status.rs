@@ -36,8 +36,6 @@ pub struct Facts<'a> {
     pub advice: &'a [Advice],
     /// The cluster's refusal of one of our own writes, in its words.
     pub refused: Option<&'a crate::snapshot::Trouble>,
-    /// Whether the grace is known to suffice.
-    pub grace_proven: bool,
     /// Now.
     pub wall: Timestamp,
 }
@@ -65,8 +63,12 @@ pub fn status(facts: &Facts) -> api::WorkerPoolStatus {
     if let Some(decision) = decision {
         new.desired_replicas = Some(number(decision.to));
         new.slots = Some(number(decision.facts.slots));
-        new.busy_slots = Some(number(decision.facts.busy));
-        new.queued = Some(i64::try_from(decision.facts.queued).unwrap_or(i64::MAX));
+        // Missing is not zero: what was last known stands, and `SignalsFresh` says since when.
+        new.busy_slots = decision.facts.busy.map(number).or(new.busy_slots);
+        let queued = decision.facts.queued;
+        new.queued = queued
+            .map(|queued| i64::try_from(queued).unwrap_or(i64::MAX))
+            .or(new.queued);
         remember(&mut new, decision, facts.wall);
     }
     let seen = Seen {

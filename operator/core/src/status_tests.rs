@@ -26,7 +26,6 @@ fn of(
         spec: Ok((input, Some(decision))),
         advice: &[],
         refused: None,
-        grace_proven: true,
         wall: wall(second),
     })
 }
@@ -144,8 +143,8 @@ fn everything_is_bounded() {
                 age: Duration::MAX,
             })
             .collect();
-        next.facts.queued = u64::MAX;
-        next.facts.busy = u64::MAX;
+        next.facts.queued = Some(u64::MAX);
+        next.facts.busy = Some(u64::MAX);
         now = of(&now, &input, &next, i64::from(round));
     }
     let last = now.last_decision.as_ref().unwrap();

@@ -97,7 +97,7 @@ fn prefetched_tasks_are_seen_when_the_list_is_empty() {
     }
     let decision = world.decide();
     assert_eq!(decision.to, 4, "{}", decision.text);
-    assert_eq!((decision.facts.queued, decision.facts.busy), (30, 10));
+    assert_eq!((decision.facts.queued, decision.facts.busy), (Some(30), Some(10)));
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn leftovers_are_not_taken_for_the_neighbours() {
     let decision = world.decide();
     assert_eq!(
         (decision.facts.orphaned, decision.facts.queued),
-        (100, 0),
+        (100, Some(0)),
         "{}",
         decision.text
     );
@@ -238,7 +238,7 @@ fn what_pods_hold_is_shared_by_what_they_can_hold() {
     world.decide();
     assert_eq!(
         world.decision("b").facts.queued,
-        7,
+        Some(7),
         "10 of the 50 that may be held"
     );
 }
@@ -370,4 +370,65 @@ fn growth_stops_while_new_pods_start_no_task() {
     );
     world.worker("b").active = 1;
     assert_eq!(world.decide().to, 9, "one of them works");
+}
+
+/// Missing is not zero, in what is shown as in what is done.
+#[test]
+fn what_is_not_known_is_not_shown_as_zero() {
+    let mut world = World::new([pool("p")]);
+    world.add("a", 10);
+    world.set("q", 30, 10);
+    let facts = world.decide().facts;
+    assert_eq!((facts.queued, facts.busy), (Some(30), Some(10)));
+    let old = world.now;
+    world.now = world.now.after(seconds(8));
+    world.renew();
+    world.queue("q").ready.last.as_mut().unwrap().at = old;
+    let decision = world.decide();
+    assert_eq!((decision.facts.queued, decision.facts.busy), (None, Some(10)));
+    assert!(decision.text.contains("demand unknown"), "{}", decision.text);
+    world.renew();
+    world.broker().heartbeats.last.as_mut().unwrap().at = old;
+    let facts = world.decide().facts;
+    assert!(facts.queued.is_some());
+    assert_eq!(facts.busy, None);
+}
+
+/// What a TaskQueue shows as reserved: fetched by living workers and not started.
+#[test]
+fn reserved_is_what_is_fetched_and_not_started() {
+    let book = |world: &mut World| {
+        world.decide();
+        world.last.queues["b"]["q"].clone()
+    };
+    let mut world = World::new([pool("p")]);
+    world.add("a", 2);
+    world.set("q", 0, 5);
+    world.answered("a", |answer| {
+        running(answer, 0, 2);
+        answer.reserved.insert("q".to_owned(), 3);
+    });
+    assert_eq!(
+        book(&mut world).reserved,
+        Some(3),
+        "late: what runs is unacked too"
+    );
+    let old = world.now;
+    world.now = world.now.after(seconds(8));
+    world.renew();
+    world.queue("q").unacked.last.as_mut().unwrap().at = old;
+    assert_eq!(book(&mut world).reserved, None);
+
+    let mut world = World::new([pool("p")]).rabbitmq(false);
+    world.add("a", 2);
+    world.answered("a", |answer| {
+        running(answer, 0, 2);
+        answer.reserved.insert("q".to_owned(), 3);
+        answer.scheduled.insert("q".to_owned(), 4);
+    });
+    assert_eq!(
+        book(&mut world).reserved,
+        Some(7),
+        "the workers' answers stand in"
+    );
 }

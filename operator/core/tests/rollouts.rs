@@ -167,23 +167,28 @@ fn a_third_revision_does_not_cut_short_a_take_over() {
     assert!(least >= 15 && sim.most <= 21, "between {least} and {}", sim.most);
 }
 
-/// For every number and maximum it ends, never with more than one pod above the maximum, and with three quarters.
+/// For every number and maximum it ends, never with more than one pod above the maximum, nor with fewer than the minimum
+/// or three quarters.
 #[test]
 fn a_take_over_ends_for_every_number_and_maximum() {
     for max in 1..=50 {
         for number in 1..=max {
-            assert!(take_over(number, max), "{number} of {max} does not end");
+            for min in [0, number / 2, number] {
+                assert!(take_over(min, number, max), "{number} of {max} does not end");
+            }
         }
     }
 }
 
-fn take_over(number: u32, max: u32) -> bool {
+fn take_over(min: u32, number: u32, max: u32) -> bool {
     let mut first = pool("p");
-    (first.min, first.max) = (number, max);
+    (first.min, first.max, first.slots) = (min, max, 1);
     let mut world = World::new([first]);
     for count in 0..number {
         world.add(&format!("r1-{count}"), 0);
     }
+    // As many as are wanted whatever the minimum is.
+    world.set("q", u64::from(number), 0);
     "r2".clone_into(&mut world.pool().revision);
     for _ in 0..4 * max + 20 {
         world.now = world.now.after(seconds(1));
@@ -204,7 +209,8 @@ fn take_over(number: u32, max: u32) -> bool {
         apply(&mut world, &decision, now);
         let total = world.pool().replicas();
         assert!(total <= max + 1, "{total} pods of {number}, {max}");
-        assert!(total >= number - number / 4, "{total} pods of {number}, {max}");
+        let least = min.max(number - number / 4);
+        assert!(total >= least, "{total} pods of {number}, {min} to {max}");
         if decision.allocation.complete && world.pool().revisions.len() == 1 {
             assert_eq!((total, world.pool().revisions[0].name.as_str()), (number, "r2"));
             return true;

@@ -8,6 +8,7 @@ use poolwright_api::Reason;
 use poolwright_core::clearance::CLEARANCE_AGE;
 use poolwright_core::sample::FaultKind;
 use poolwright_core::snapshot::{Fallback, Hold};
+use poolwright_core::time::Moment;
 use world::{World, pool, running, seconds, wall};
 
 /// Three idle pods and an empty queue, seen for 65 s but for what `change` did each time.
@@ -240,7 +241,7 @@ fn a_marked_pod_stays_the_victim() {
         world.worker("b").last_progress = now;
     });
     world.answered("b", |_| ());
-    world.pool().pods[1].marked = true;
+    world.pool().pods[1].marked = Some(Moment::default());
     let decision = world.decide();
     assert_eq!(decision.victims, ["b"], "{}", decision.text);
 }
@@ -324,7 +325,7 @@ fn what_ran_before_the_container_started_anew_is_no_news() {
     let now = world.now;
     world.pool().pods[0].running_since = Some(now);
     world.beat();
-    assert_eq!(world.decide().facts.busy, 0);
+    assert_eq!(world.decide().facts.busy, Some(0));
 }
 
 #[test]
@@ -349,8 +350,14 @@ fn the_minimum_needs_no_broker_and_the_fallback_comes_after_its_time() {
     let decision = world.decide();
     assert_eq!((decision.to, decision.reason), (5, Reason::Fallback));
     assert!(decision.text.contains("at least 5 pods"), "{}", decision.text);
+    // Reached, it is still what keeps them.
+    world.pool().revisions[0].replicas = 5;
+    let decision = world.decide();
+    assert_eq!((decision.to, decision.reason), (5, Reason::Fallback));
+    assert!(decision.text.contains("at least 5 pods"), "{}", decision.text);
     world.pool().revisions[0].replicas = 7;
-    assert_eq!(world.decide().to, 7);
+    let decision = world.decide();
+    assert_eq!((decision.to, decision.reason), (7, Reason::HeldStale));
 }
 
 #[test]

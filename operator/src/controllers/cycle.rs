@@ -144,6 +144,13 @@ impl Driver {
             .iter()
             .filter(|(group, new)| concerns(group, new, pools.get(*group), &changed))
             .map(|(group, _)| group.clone())
+            // What is gone leaves metrics behind.
+            .chain(
+                changed
+                    .iter()
+                    .filter(|group| !decided.contains_key(*group))
+                    .cloned(),
+            )
             .collect();
         *pools = decided;
         drop(pools);

@@ -5,5 +5,6 @@ pub mod conflicts;
 pub mod cycle;
 pub mod run;
 pub mod task_queue;
+pub mod turns;
 pub mod worker_pool;
 pub mod world;

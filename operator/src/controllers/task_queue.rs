@@ -120,7 +120,7 @@ impl Controller {
         let age = sample.map(|sample| self.clock.now().since(sample.at).as_secs_f64());
         let numbers = TaskQueueNumbers {
             ready: book.and_then(|book| Some(book.ready? + book.not_due)),
-            reserved: book.map(|book| book.unacked + book.held_not_due),
+            reserved: book.and_then(|book| book.reserved),
             sample_age_seconds: age,
         };
         self.metrics
@@ -152,6 +152,7 @@ impl Controller {
             Api::namespaced(self.client.clone(), &queue.namespace().unwrap_or_default());
         match write(&api, &queue.metadata, &old, &new).await {
             Ok(_) => {
+                self.tell(queue, &old, &new).await;
                 past.written.insert(uid, new);
             }
             Err(error) => {
@@ -180,7 +181,7 @@ impl Controller {
         }
         if let Some((book, ready)) = book.and_then(|book| Some((book, book.ready?))) {
             new.ready = Some(wide(ready + book.not_due));
-            new.reserved = Some(wide(book.unacked + book.held_not_due));
+            new.reserved = book.reserved.map(wide).or(new.reserved);
             new.orphaned = Some(wide(book.orphaned));
             new.consumers = Some(narrow(book.consumers));
             new.foreign_consumers = Some(narrow(book.foreign_consumers));
@@ -202,14 +203,22 @@ impl Controller {
             (
                 ConditionType::Reconciling,
                 Some(reconciling),
-                Reason::Progressing,
-                String::new(),
+                if reconciling {
+                    Reason::Progressing
+                } else {
+                    Reason::AsDesired
+                },
+                if reconciling {
+                    message.clone()
+                } else {
+                    String::new()
+                },
             ),
             (
                 ConditionType::Stalled,
                 Some(stalled),
                 if stalled { reason } else { Reason::AsDesired },
-                String::new(),
+                if stalled { message.clone() } else { String::new() },
             ),
             (ConditionType::Ready, status, reason, message),
         ] {
@@ -217,6 +226,20 @@ impl Controller {
             let _ = set(&mut new.conditions, one, wall);
         }
         new
+    }
+
+    /// An event when a queue turns bad, or is bad for another reason.
+    async fn tell(&self, queue: &TaskQueue, old: &TaskQueueStatus, new: &TaskQueueStatus) {
+        let ready = |status: &TaskQueueStatus| {
+            let ready = find(&status.conditions, ConditionType::Ready)?;
+            (ready.status == "False").then(|| (ready.reason.clone(), ready.message.clone()))
+        };
+        let before = ready(old).map(|(reason, _)| reason);
+        let Some((reason, message)) = ready(new).filter(|(reason, _)| before.as_ref() != Some(reason)) else {
+            return;
+        };
+        let about = queue.object_ref(&());
+        self.events.send(&about, true, &reason, "Observe", &message).await;
     }
 
     /// Messages in Celery's unnamed default queue that nobody will ever take.

@@ -5,15 +5,17 @@
 //! never waits for one that reports, and that a failed write is planned anew, not repeated.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Api, Client, Resource, ResourceExt};
 use poolwright_api::conditions::find;
 use poolwright_api::v1alpha1::{WorkerPool, WorkerPoolStatus};
 use poolwright_api::{ConditionType, Reason};
-use poolwright_core::plan::{Step, plan};
+use poolwright_core::plan::{Step, plan, waits};
 use poolwright_core::snapshot::Trouble;
 use poolwright_core::status::{self, Facts, only_numbers};
 use poolwright_core::time::Moment;
@@ -22,6 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::cycle::{Decided, Latest};
+use super::turns::{Half, Turns};
 use super::world::World;
 use crate::clock::Clock;
 use crate::kube::events::Events;
@@ -30,10 +33,6 @@ use crate::kube::index::Group;
 use crate::kube::status::{Budget, write};
 use crate::metrics::{Metrics, WorkerPoolNumbers};
 
-/// WorkerPools that are written at the same time: enough to hide a write's latency, few enough for any server.
-const CONCURRENCY: usize = 16;
-/// Of these, how many may be busy with reports: there is always room for what scales.
-const REPORTING: usize = 8;
 /// First and longest wait after a failure.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 /// A server that refuses is asked again this often.
@@ -74,22 +73,11 @@ struct Past {
     refused: Option<Trouble>,
 }
 
-/// The two halves of a round. What runs comes first: with fifty WorkerPools to scale, none waits for another's status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Half {
-    /// Deployments and pod marks.
-    Act,
-    /// Status, events and numbers; follows each `Act`.
-    Report,
-}
-
 /// Runs rounds for the pools that are woken.
 pub struct Controller {
     context: Arc<Context>,
     pasts: Arc<Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<Past>>>>>,
-    pending: BTreeSet<(Half, Group)>,
-    running: BTreeMap<Group, bool>,
-    reporting: usize,
+    turns: Turns,
     later: BTreeSet<(Instant, Group)>,
     failures: BTreeMap<(Half, Group), u32>,
 }
@@ -103,9 +91,7 @@ impl Controller {
         Self {
             context,
             pasts: Arc::default(),
-            pending: BTreeSet::new(),
-            running: BTreeMap::new(),
-            reporting: 0,
+            turns: Turns::default(),
             later: BTreeSet::new(),
             failures: BTreeMap::new(),
         }
@@ -115,18 +101,21 @@ impl Controller {
     pub async fn run(mut self, mut wake: mpsc::UnboundedReceiver<Group>) {
         let mut rounds: JoinSet<Outcome> = JoinSet::new();
         loop {
-            while let Some((half, group)) = self.next() {
-                self.running.insert(group.clone(), false);
+            while let Some((half, group)) = self.turns.take() {
                 let (context, pasts) = (Arc::clone(&self.context), Arc::clone(&self.pasts));
                 rounds.spawn(async move {
-                    let result = round(&context, &pasts, half, &group).await;
+                    let work = AssertUnwindSafe(round(&context, &pasts, half, &group));
+                    let result = work.catch_unwind().await.unwrap_or_else(|_| {
+                        tracing::error!(namespace = group.0, worker_pool = group.1, "a round panicked");
+                        Ok(Some(BACK_OFF.1))
+                    });
                     (half, group, result)
                 });
             }
             let next = self.later.first().map(|(at, _)| *at);
             tokio::select! {
                 woken = wake.recv() => match woken {
-                    Some(group) => self.enqueue(group),
+                    Some(group) => self.turns.wake(group),
                     None => return,
                 },
                 Some(done) = rounds.join_next() => {
@@ -136,39 +125,17 @@ impl Controller {
                 }
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
                     if let Some((_, group)) = self.later.pop_first() {
-                        self.enqueue(group);
+                        self.turns.wake(group);
                     }
                 }
             }
         }
     }
 
-    /// What to run next, if there is room for it.
-    fn next(&mut self) -> Option<(Half, Group)> {
-        let (half, _) = self.pending.first()?;
-        let report = *half == Half::Report;
-        if self.running.len() >= CONCURRENCY || (report && self.reporting >= REPORTING) {
-            return None;
-        }
-        self.reporting += usize::from(report);
-        self.pending.pop_first()
-    }
-
-    fn enqueue(&mut self, group: Group) {
-        match self.running.get_mut(&group) {
-            Some(again) => *again = true,
-            None => {
-                self.pending.insert((Half::Act, group));
-            }
-        }
-    }
-
     fn finish(&mut self, (half, group, result): Outcome) {
-        let again = self.running.remove(&group).unwrap_or(false);
-        self.reporting -= usize::from(half == Half::Report);
+        self.turns.done(half, &group);
         if half == Half::Act {
             self.later.retain(|(_, waiting)| *waiting != group);
-            self.pending.insert((Half::Report, group.clone()));
         }
         let wait = match result {
             Ok(wait) => {
@@ -187,10 +154,7 @@ impl Controller {
             }
         };
         if let Some(wait) = wait {
-            self.later.insert((Instant::now() + wait, group.clone()));
-        }
-        if again {
-            self.pending.insert((Half::Act, group));
+            self.later.insert((Instant::now() + wait, group));
         }
     }
 }
@@ -201,20 +165,20 @@ async fn round(
     half: Half,
     group: &Group,
 ) -> Result<Option<Duration>, Failure> {
-    let (Some(decided), Some(wp)) = (
-        context.latest.of(group),
-        context.world.pools.get(&group.0, &group.1),
-    ) else {
+    let Some(wp) = context.world.pools.get(&group.0, &group.1) else {
         context.metrics.forget_worker_pool(&group.0, &group.1);
         return Ok(None);
     };
     let uid = wp.uid().unwrap_or_default();
-    if decided.state.wp.uid().as_ref() != Some(&uid) {
+    let past = remembered(context, pasts, uid);
+    let mut past = past.lock().await;
+    let Some(decided) = context.latest.of(group) else {
+        return Ok(None);
+    };
+    if decided.state.wp.metadata.uid != wp.metadata.uid {
         // Decided for an older namesake: the next cycle sees this one.
         return Ok(None);
     }
-    let past = remembered(context, pasts, uid);
-    let mut past = past.lock().await;
     match half {
         Half::Act => carry_out(context, &decided, &mut past, group).await,
         Half::Report => report(context, &wp, &decided, &mut past, group).await,
@@ -272,6 +236,7 @@ async fn carry_out(
             .iter()
             .any(|one| one.metadata.uid.as_ref() == Some(uid))
     });
+    let now = context.clock.now();
     let settled = |uid: &str| past.settled.get(uid).copied();
     let steps = plan(
         &state.wp,
@@ -280,13 +245,13 @@ async fn carry_out(
         &state.objects,
         decision,
         settled,
-        context.clock.wall(),
+        (now, context.clock.wall()),
     );
+    let marks = waits(input, decision, now);
     if steps.is_empty() {
         (past.refused, past.plan) = (None, None);
-        return Ok(None);
+        return Ok(marks);
     }
-    let now = context.clock.now();
     let again = if past.refused.is_some() {
         REFUSED_AGAIN
     } else {
@@ -295,7 +260,7 @@ async fn carry_out(
     if let Some((_, at)) = past.plan.as_ref().filter(|(last, _)| same(last, &steps)) {
         let left = again.saturating_sub(now.since(*at));
         if !left.is_zero() {
-            return Ok(Some(left));
+            return Ok(Some(marks.unwrap_or(left).min(left)));
         }
     }
     let executor = Executor::new(&context.client, &group.0);
@@ -338,7 +303,7 @@ async fn carry_out(
     }
     past.refused = None;
     past.plan = Some((steps, now));
-    Ok(Some(EFFECT))
+    Ok(Some(marks.unwrap_or(EFFECT).min(EFFECT)))
 }
 
 async fn report(
@@ -366,7 +331,6 @@ async fn report(
         },
         advice: state.spec.as_ref().map_or(&[][..], |spec| &spec.advice),
         refused: past.refused.as_ref(),
-        grace_proven: state.spec.as_ref().is_ok_and(|spec| spec.pool.grace.proven),
         wall: context.clock.wall(),
     };
     let new = status::status(&facts);
@@ -394,7 +358,8 @@ async fn report(
 
 fn count(context: &Context, decided: &Decided, group: &Group) {
     let (Some(decision), Some(input)) = (&decided.decision, &decided.state.input) else {
-        return;
+        // An invalid spec has no numbers, and those of its predecessor are history.
+        return context.metrics.forget_worker_pool(&group.0, &group.1);
     };
     let ready = input.consuming().filter(|pod| pod.ready).count() as u64;
     let numbers = WorkerPoolNumbers {

@@ -166,11 +166,6 @@ impl World {
         lock(&self.built).states.values().cloned().collect()
     }
 
-    /// One WorkerPool as last rebuilt.
-    pub fn state_of(&self, group: &Group) -> Option<Arc<PoolState>> {
-        lock(&self.built).states.get(group).cloned()
-    }
-
     fn read_spec(&self, wp: &Arc<WorkerPool>) -> Result<Arc<Spec>, Invalid> {
         let namespace = wp.namespace().unwrap_or_default();
         let named = wp

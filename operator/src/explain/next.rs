@@ -54,11 +54,18 @@ fn step(reason: Reason, namespace: &str, name: &str) -> Option<String> {
         | Reason::ScaledUp
         | Reason::ScaledDown
         | Reason::HeldSuspect
+        | Reason::AtMinimum
         | Reason::WaitingForSlots => return None,
         Reason::InvalidSpec => {
             "Correct the field that the condition names; `poolwright lint -f FILE` checks the rest"
         }
         Reason::AtMaximum => "Raise spec.scaling.maxReplicas if the backlog should go faster",
+        Reason::Advised => {
+            "Follow the advice, or leave it: what the condition names works, but is a known mistake"
+        }
+        Reason::AnswersUnreadable => {
+            "Set worker_enable_remote_control and accept JSON in the app, so that workers can say what they hold"
+        }
         Reason::HeldStale => "Restore the source that gives no fresh data; until then nothing is scaled in",
         Reason::HeldUnseen | Reason::WrongBroker => {
             "See whether the app's broker is that of its TaskQueues, and whether its workers send events to \

@@ -17,6 +17,7 @@ use crate::observe::{DELETION_COST, Objects, revision_of};
 use crate::plan::{POD_TEMPLATE_HASH, Step, name, plan, uid};
 use crate::snapshot::PoolInput;
 use crate::testing;
+use crate::time::Moment;
 
 /// What is wanted in the end.
 pub(super) struct Want {
@@ -57,6 +58,12 @@ pub(super) fn want(version: u32, replicas: u32) -> Want {
     }
 }
 
+fn running_status() -> serde_json::Value {
+    let state = json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}});
+    let worker = json!({"name": "worker", "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": state});
+    json!({"phase": "Running", "containerStatuses": [worker]})
+}
+
 pub(super) fn wall() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
 }
@@ -93,7 +100,7 @@ impl Cluster {
         for (name, target) in &want.targets {
             let replicas = of(name).map_or(0, |one| one.replicas);
             let mut pods: Vec<_> = input.consuming().filter(|pod| pod.revision == *name).collect();
-            pods.sort_by_key(|pod| (!pod.marked, pod.name.clone()));
+            pods.sort_by_key(|pod| (pod.marked.is_none(), pod.name.clone()));
             let go = replicas.saturating_sub(*target) as usize;
             decision
                 .victims
@@ -103,6 +110,11 @@ impl Cluster {
     }
 
     pub(super) fn plan(&self, want: &Want) -> Vec<Step> {
+        self.plan_at(want, 2000)
+    }
+
+    /// A plan so many milliseconds after everything was first seen.
+    pub(super) fn plan_at(&self, want: &Want, milliseconds: u64) -> Vec<Step> {
         let (input, decision) = (self.input(want), self.decide(want));
         plan(
             &want.wp,
@@ -111,7 +123,7 @@ impl Cluster {
             &self.objects,
             &decision,
             |_| None,
-            wall(),
+            (Moment(milliseconds), wall()),
         )
     }
 
@@ -224,6 +236,7 @@ impl Cluster {
             };
             own.push(Arc::new(Pod {
                 metadata,
+                status: Some(serde_json::from_value(running_status()).unwrap()),
                 ..Pod::default()
             }));
         }

@@ -85,7 +85,7 @@ pub fn pod(name: &str, revision: &str, since: Moment) -> PodInput {
         running_since: Some(since),
         ready: true,
         draining: false,
-        marked: false,
+        marked: None,
         trouble: None,
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use poolwright_core::decision::Decision;
 use poolwright_core::snapshot::PodInput;
+use poolwright_core::time::Moment;
 
 use super::super::{revision, wall};
 use super::{Process, Sim, Task};
@@ -29,7 +30,7 @@ impl Sim {
         }
         let marked = self.marked.clone();
         for pod in &mut self.world.pool().pods {
-            pod.marked = marked.contains_key(&pod.name);
+            pod.marked = marked.get(&pod.name).map(|since| Moment(*since));
         }
         for (name, target) in &allocation.targets {
             self.scale(name, *target);
