@@ -308,7 +308,7 @@ fn scaling_is_active_and_limited_as_decided() {
                     to: 5,
                 }];
             }),
-            ("True", "AsDesired", "less than minReplicas 1", |one| {
+            ("True", "AtMinimum", "less than minReplicas 1", |one| {
                 one.decision.limits = vec![Limit {
                     name: "minReplicas",
                     from: 0,
