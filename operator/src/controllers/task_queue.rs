@@ -81,8 +81,8 @@ impl Controller {
         let uids: BTreeSet<String> = queues.iter().filter_map(|queue| queue.uid()).collect();
         past.written.retain(|uid, _| uids.contains(uid));
         past.names = names;
-        let first = first_of_each(&queues);
         let (views, books) = (self.board.views(), self.latest.queues());
+        let first = first_of_each(&queues, &views);
         let mut starved = None;
         let count = queues.len();
         for offset in 0..count {
@@ -94,18 +94,10 @@ impl Controller {
             let book = books.get(&id).and_then(|books| books.get(queue.queue_name()));
             self.count(queue, view, book);
             let rival = first
-                .get(&(id.clone(), queue.queue_name().to_owned()))
-                .filter(|name| **name != queue.name_any());
-            if !self
-                .keep(
-                    past,
-                    queue,
-                    view.map(AsRef::as_ref),
-                    book,
-                    rival.map(String::as_str),
-                )
-                .await
-            {
+                .get(&place(queue, &views))
+                .filter(|first| first.metadata.uid != queue.metadata.uid)
+                .map(|first| first.as_ref());
+            if !self.keep(past, queue, view.map(AsRef::as_ref), book, rival).await {
                 starved.get_or_insert(at);
             }
             if let Some(view) = view {
@@ -134,7 +126,7 @@ impl Controller {
         queue: &TaskQueue,
         view: Option<&BrokerView>,
         book: Option<&QueueLedger>,
-        rival: Option<&str>,
+        rival: Option<&TaskQueue>,
     ) -> bool {
         let uid = queue.uid().unwrap_or_default();
         let stored = queue.status.clone().unwrap_or_default();
@@ -169,7 +161,7 @@ impl Controller {
         old: &TaskQueueStatus,
         view: Option<&BrokerView>,
         book: Option<&QueueLedger>,
-        rival: Option<&str>,
+        rival: Option<&TaskQueue>,
     ) -> TaskQueueStatus {
         let wall = self.clock.wall();
         let wide = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
@@ -264,16 +256,35 @@ impl Controller {
     }
 }
 
-/// The oldest TaskQueue of each queue of a broker; a second one is a conflict.
-fn first_of_each(queues: &[Arc<TaskQueue>]) -> BTreeMap<(String, String), String> {
+type Views = BTreeMap<String, Arc<BrokerView>>;
+
+/// Where a TaskQueue's messages lie: two objects may name one place in two ways, by a URL and by a Secret, or in two
+/// namespaces. Until the address is known, the way it is named stands for it.
+fn place(queue: &TaskQueue, views: &Views) -> (String, String, String) {
+    let broker = &queue.spec.broker;
+    let id = BrokerKey::new(&queue.namespace().unwrap_or_default(), broker).id();
+    let address = views.get(&id).map(|view| view.address.clone());
+    let prefix = broker.redis.as_ref().and_then(|redis| redis.key_prefix.clone());
+    (
+        address.filter(|address| !address.is_empty()).unwrap_or(id),
+        prefix.unwrap_or_default(),
+        queue.queue_name().to_owned(),
+    )
+}
+
+/// The oldest TaskQueue of each place; a second one is a conflict.
+fn first_of_each<'a>(
+    queues: &'a [Arc<TaskQueue>],
+    views: &Views,
+) -> BTreeMap<(String, String, String), &'a Arc<TaskQueue>> {
     let mut sorted: Vec<&Arc<TaskQueue>> = queues.iter().collect();
-    sorted.sort_by_key(|queue| (queue.creation_timestamp().map(|time| time.0), queue.name_any()));
+    sorted.sort_by_key(|queue| {
+        let created = queue.creation_timestamp().map(|time| time.0);
+        (created, queue.namespace(), queue.name_any())
+    });
     let mut first = BTreeMap::new();
     for queue in sorted {
-        let id = BrokerKey::new(&queue.namespace().unwrap_or_default(), &queue.spec.broker).id();
-        first
-            .entry((id, queue.queue_name().to_owned()))
-            .or_insert_with(|| queue.name_any());
+        first.entry(place(queue, views)).or_insert(queue);
     }
     first
 }
@@ -281,12 +292,16 @@ fn first_of_each(queues: &[Arc<TaskQueue>]) -> BTreeMap<(String, String), String
 fn summary(
     queue: &TaskQueue,
     book: Option<&QueueLedger>,
-    rival: Option<&str>,
+    rival: Option<&TaskQueue>,
 ) -> (Option<bool>, Reason, String) {
     if let Some(rival) = rival {
-        let name = queue.queue_name();
+        let (name, other) = (queue.queue_name(), rival.name_any());
+        let place = match rival.namespace() {
+            namespace if namespace == queue.namespace() => String::new(),
+            namespace => format!(" in namespace {:?}", namespace.unwrap_or_default()),
+        };
         let message = format!(
-            "TaskQueue {rival:?} already names the queue {name:?} of this broker: delete one of the two"
+            "TaskQueue {other:?}{place} already names the queue {name:?} of this broker: delete one of the two"
         );
         return (Some(false), Reason::Conflict, message);
     }

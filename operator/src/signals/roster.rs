@@ -70,7 +70,7 @@ pub fn take_beat(view: &mut BrokerView, beat: Heartbeat, now: Moment) {
             .as_ref()
             .is_none_or(|answer| answer.value.running.is_empty())
     {
-        worker.asked = worker.asked.filter(|asked| now.since(*asked) < ASK_AGAIN);
+        worker.asked = None;
     }
     worker.pid = beat.pid;
     worker.active = beat.active;

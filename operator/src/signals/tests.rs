@@ -255,6 +255,8 @@ fn an_idle_worker_is_asked_once_and_a_busy_one_every_half_minute() {
     assert_eq!(asked_at(100, |_| 1, true), [0, 30, 60, 90]);
     // When it first turns busy it is asked at once: its answer tells when its tasks acknowledge.
     assert_eq!(asked_at(50, |second| u64::from(second >= 10), true), [0, 10, 40]);
+    // Also where it was asked a moment before.
+    assert_eq!(asked_at(30, |second| u64::from(second >= 1), true), [0, 2]);
 }
 
 #[test]

@@ -25,6 +25,12 @@ async fn running() -> Result<(Stage, Redis, Publisher)> {
     stage
         .task_queue("twin", json!({"queue": "q", "broker": secret}))
         .await?;
+    // The same place by another name.
+    stage.secret("alias", "url", &redis.url(0)).await?;
+    let alias = json!({"urlSecretRef": {"name": "alias", "key": "url"}});
+    stage
+        .task_queue("alias", json!({"queue": "q", "broker": alias}))
+        .await?;
     stage
         .queue("elsewhere", json!({"url": "redis://127.0.0.1:1/0"}))
         .await?;
@@ -133,15 +139,14 @@ async fn holds(stage: &Stage, publisher: &mut Publisher, before: &Footprint, cas
 #[tokio::test]
 async fn a_bad_spec_is_refused_or_said_and_touches_nothing() -> Result<()> {
     let (stage, _redis, mut publisher) = running().await?;
-    let message = await_queue(&stage, "twin", "False", "Conflict").await?;
-    expect_words(
-        "two TaskQueues of one queue",
-        &message,
-        &[
+    for second in ["twin", "alias"] {
+        let message = await_queue(&stage, second, "False", "Conflict").await?;
+        let words = [
             "TaskQueue \"q\" already names the queue \"q\"",
             "delete one of the two",
-        ],
-    )?;
+        ];
+        expect_words(second, &message, &words)?;
+    }
     await_queue(&stage, "q", "True", "AsDesired").await?;
 
     let before = stage.footprint("w").await?;
