@@ -15,7 +15,9 @@ use tokio::time::Instant;
 
 use super::keys::Names;
 use super::{errors, scripts, values};
-use crate::signals::celery::{Collector, MAX_REPLY_BYTES, Method, Request, envelope, node_of_envelope_start};
+use crate::signals::celery::{
+    Collector, MAX_REPLY_BYTES, Method, Request, envelope, node_of_envelope_start, unique,
+};
 use crate::signals::{NodeAnswer, SignalError};
 
 /// Time between two looks into the list of replies.
@@ -24,11 +26,6 @@ const SLEEP: Duration = Duration::from_millis(20);
 const AGAIN: Duration = Duration::from_secs(1);
 /// A worker that reads a question later than this ignores it. Generous, because it goes by the worker's clock.
 const EXPIRES_SECONDS: i64 = 60;
-
-/// A name that nobody else uses.
-fn unique() -> String {
-    format!("{:032x}", fastrand::u128(..))
-}
 
 /// Asks `nodes` and gathers until all have answered or `deadline` has passed.
 pub(super) async fn ask(
