@@ -117,25 +117,60 @@ impl Address {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use futures::FutureExt;
     use futures::future::BoxFuture;
-    use poolwright_core::broker::BrokerConfig;
+    use poolwright_core::broker::{BrokerConfig, BrokerOptions};
+    use poolwright_core::sample::FaultKind;
 
     use super::{Address, Resolve};
     use crate::signals::SignalError;
 
-    struct Never;
+    /// Reads well once; then the API server is out of reach once; then the Secret is gone.
+    #[derive(Default)]
+    struct Worse(AtomicUsize);
 
-    impl Resolve for Never {
+    impl Resolve for Worse {
         fn resolve(&self) -> BoxFuture<'_, Result<BrokerConfig, SignalError>> {
-            std::future::pending().boxed()
+            let kind = match self.0.fetch_add(1, Ordering::SeqCst) {
+                0 => None,
+                1 => Some(FaultKind::Unreachable),
+                _ => Some(FaultKind::SecretMissing),
+            };
+            let config = BrokerConfig::parse("redis://broker:6379/0", &BrokerOptions::default());
+            async move {
+                match kind {
+                    Some(kind) => Err(SignalError::new(kind, "not read")),
+                    None => Ok(config.unwrap()),
+                }
+            }
+            .boxed()
         }
     }
 
     #[tokio::test]
+    async fn the_last_address_stands_in_for_the_api_server_and_not_for_a_secret_that_is_gone() {
+        let mut address = Address::new(Arc::new(Worse::default()));
+        let first = address.get("b").await.unwrap();
+        address.failed(FaultKind::Refused);
+        assert!(
+            address.get("b").await.unwrap() == first,
+            "the API server is out of reach"
+        );
+        address.failed(FaultKind::Unreachable);
+        assert!(
+            address.get("b").await.unwrap() == first,
+            "no reason to read again"
+        );
+        address.failed(FaultKind::Refused);
+        let gone = address.get("b").await.unwrap_err();
+        assert_eq!(gone.kind, FaultKind::SecretMissing);
+    }
+
+    #[tokio::test]
     async fn a_warning_is_given_once_until_it_changes() {
-        let mut address = Address::new(Arc::new(Never));
+        let mut address = Address::new(Arc::new(Worse::default()));
         let said = ["gone", "gone", "forbidden", "gone"].map(|message| address.warn("b", message));
         assert_eq!(said, [true, false, true, true]);
         address.well();

@@ -206,8 +206,8 @@ mod tests {
         };
         assert_eq!(looked(1001, row(1001, 49, 24)).not_due("a", 1001, 0), 1000);
         assert_eq!(looked(1050, row(1050, 50, 12)).not_due("a", 1050, 0), 550);
-        // A third of 51, rounded up, is due.
-        assert_eq!(looked(101, row(101, 50, 16)).not_due("a", 101, 0), 84);
+        // A third of 52, rounded up, is due.
+        assert_eq!(looked(102, row(102, 50, 16)).not_due("a", 102, 0), 84);
     }
 
     #[test]
