@@ -113,7 +113,7 @@ const REQUESTS: Metric = Metric {
     kind: Kind::Counter,
     labels: &["outcome"],
     unit: "requests",
-    help: "Requests to brokers, all of them together, by outcome.",
+    help: "Connects, polls and questions to workers, at all brokers together, by outcome: success or failure.",
 };
 const CONNECTIONS: Metric = gauge(
     "poolwright_broker_connections",
@@ -263,10 +263,10 @@ impl Metrics {
         }
     }
 
-    /// Counts `count` requests to brokers that ended in `outcome`: `Ok`, or the class of the fault. Relies on the
-    /// caller for a small, fixed set of outcomes.
-    pub fn broker_request(&self, outcome: &str, count: u64) {
-        self.requests.with_label_values(&[outcome]).inc_by(count);
+    /// Counts one request to a broker (a connect, a poll, or a question to workers) as a `success` or a `failure`.
+    pub fn broker_request(&self, succeeded: bool) {
+        let outcome = if succeeded { "success" } else { "failure" };
+        self.requests.with_label_values(&[outcome]).inc();
     }
 
     /// Shows the number of open connections to brokers.
@@ -367,7 +367,9 @@ mod tests {
                 sample_age_seconds: Some(0.25),
             },
         );
-        metrics.broker_request("Ok", 2);
+        for succeeded in [true, false, true] {
+            metrics.broker_request(succeeded);
+        }
         metrics.broker_connections(3);
         metrics
     }
@@ -399,7 +401,10 @@ mod tests {
         assert!(text.contains(
             r#"poolwright_worker_pool_decisions_total{name="mail",namespace="shop",reason="ScaledUp"} 1"#
         ));
-        assert!(text.contains(r#"poolwright_broker_requests_total{outcome="Ok"} 2"#));
+        for (outcome, count) in [("success", 2), ("failure", 1)] {
+            let line = format!("poolwright_broker_requests_total{{outcome=\"{outcome}\"}} {count}");
+            assert!(text.contains(&line), "{text}");
+        }
         assert!(text.contains("poolwright_broker_connections 3"));
     }
 

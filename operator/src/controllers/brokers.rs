@@ -108,7 +108,7 @@ impl Supervisor {
         let poller = Poller {
             id: id.to_owned(),
             board: Arc::clone(&self.board),
-            resolver: Box::new(resolver),
+            resolver: Arc::new(resolver),
             connect,
             wanted,
             base_interval: self.base_interval,

@@ -72,6 +72,11 @@ fn is_json(content_type: &str, content_encoding: &str) -> bool {
     content_type.eq_ignore_ascii_case("application/json") && content_encoding.eq_ignore_ascii_case("utf-8")
 }
 
+/// A name that nobody else will choose, for our own queues and the tickets of questions.
+pub(crate) fn unique() -> String {
+    format!("poolwright-{:032x}", fastrand::u128(..))
+}
+
 /// True for a name that can be stored and shown.
 fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= MAX_NAME_BYTES && !name.chars().any(char::is_control)

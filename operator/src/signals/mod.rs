@@ -3,6 +3,7 @@
 //! A source connects, reads and parses; it keeps no policy. Deadlines, back-off, freshness and what a missing
 //! number means belong to the poller and to the core.
 
+mod address;
 pub mod board;
 pub mod celery;
 pub mod poller;

@@ -7,15 +7,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use futures::future::{BoxFuture, OptionFuture};
 use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
 use poolwright_core::broker::BrokerConfig;
 use poolwright_core::sample::{BrokerView, FaultKind};
 use poolwright_core::time::Moment;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
+use super::address::Address;
+pub use super::address::Resolve;
 use super::board::Board;
 use super::roster::{self, ASK_DEADLINE};
 use super::{Heartbeat, NodeAnswer, Polled, SignalError, SignalSource, Wanted};
@@ -27,18 +29,10 @@ const DEADLINE: Duration = Duration::from_secs(2);
 /// First and longest wait before connecting again. Short, so that counts are fresh again within a second and a
 /// poll of the broker's return.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
-/// A Secret is read again this often, give or take a quarter.
-const SECRET_INTERVAL: Duration = Duration::from_secs(60);
 /// The longest poll interval.
 const INTERVAL_MAX: Duration = Duration::from_secs(2);
 /// Queues that are polled at the base interval; each further one adds a millisecond.
 const QUEUES_AT_BASE: usize = 200;
-
-/// Finds out how to connect: reads the Secrets that a broker's address needs.
-pub trait Resolve: Send + Sync {
-    /// The configuration as it is now.
-    fn resolve(&self) -> BoxFuture<'_, Result<BrokerConfig, SignalError>>;
-}
 
 /// Connects to the broker that a configuration describes.
 pub type Connect = fn(BrokerConfig) -> BoxFuture<'static, Result<Arc<dyn SignalSource>, SignalError>>;
@@ -50,7 +44,7 @@ pub struct Poller {
     /// Where readings go.
     pub board: Arc<Board>,
     /// How to connect.
-    pub resolver: Box<dyn Resolve>,
+    pub resolver: Arc<dyn Resolve>,
     /// What connects.
     pub connect: Connect,
     /// What to read.
@@ -71,13 +65,51 @@ pub fn poll_interval(base: Duration, queues: usize) -> Duration {
 }
 
 type Asking = BoxFuture<'static, (Vec<String>, Result<Vec<NodeAnswer>, SignalError>)>;
+type Renewing = BoxFuture<'static, Renewal>;
 
 struct Session {
     source: Arc<dyn SignalSource>,
     config: BrokerConfig,
     beats: BoxStream<'static, Heartbeat>,
     since: Moment,
+    /// Beside the polls, because a gap in these is a gap in what decisions go by.
     asking: Option<Asking>,
+    renewing: Option<Renewing>,
+}
+
+/// What the Secrets say now, and a session there if that is another address.
+struct Renewal {
+    read: Result<BrokerConfig, SignalError>,
+    session: Option<Result<Session, SignalError>>,
+}
+
+/// What opens sessions, also beside the one that serves.
+struct Connector {
+    connect: Connect,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+}
+
+impl Connector {
+    /// Connects and subscribes: one request, however it ends.
+    async fn open(&self, config: BrokerConfig) -> Result<Session, SignalError> {
+        let session = self.session(config).await;
+        self.metrics.broker_request(session.is_ok());
+        session
+    }
+
+    async fn session(&self, config: BrokerConfig) -> Result<Session, SignalError> {
+        let source = within("connecting", (self.connect)(config.clone())).await?;
+        let beats = within("subscribing to heartbeats", source.heartbeats()).await?;
+        Ok(Session {
+            source,
+            config,
+            beats,
+            since: self.clock.now(),
+            asking: None,
+            renewing: None,
+        })
+    }
 }
 
 impl Poller {
@@ -86,20 +118,23 @@ impl Poller {
         let mut view = BrokerView::default();
         let (line, mut asks) = mpsc::channel(16);
         self.board.register(&self.id, line);
+        let mut address = Address::new(Arc::clone(&self.resolver));
         let mut wait = BACK_OFF.0;
         while self.wanted.has_changed().is_ok() {
-            match self.open(&mut view).await {
+            let error = match self.open(&mut address, &mut view).await {
                 Ok(mut session) => {
                     let began = self.clock.now();
-                    let error = self.serve(&mut session, &mut view, &mut asks).await;
+                    let error = self.serve(&mut session, &mut address, &mut view, &mut asks).await;
                     if self.clock.now().since(began) > BACK_OFF.1 {
                         wait = BACK_OFF.0;
                     }
                     let Some(error) = error else { break };
-                    self.fail(&mut view, &error);
+                    error
                 }
-                Err(error) => self.fail(&mut view, &error),
-            }
+                Err(error) => error,
+            };
+            address.failed(error.kind);
+            self.fail(&mut view, &error);
             self.metrics
                 .broker_connections(self.board.connections(&self.id, 0));
             let jitter = Duration::from_secs_f64(wait.as_secs_f64() * 0.25 * fastrand::f64());
@@ -109,38 +144,35 @@ impl Poller {
         self.board.forget(&self.id);
     }
 
-    async fn open(&self, view: &mut BrokerView) -> Result<Session, SignalError> {
-        let config = within("reading the broker's Secret", self.resolver.resolve()).await?;
+    async fn open(&self, address: &mut Address, view: &mut BrokerView) -> Result<Session, SignalError> {
+        let config = address.get(&self.id).await?;
         // Also where no connection comes about: the failure names it.
         view.address = config.address();
-        self.connect(config).await
+        self.connector().open(config).await
     }
 
-    async fn connect(&self, config: BrokerConfig) -> Result<Session, SignalError> {
-        let source = within("connecting", (self.connect)(config.clone())).await?;
-        let beats = within("subscribing to heartbeats", source.heartbeats()).await?;
-        Ok(Session {
-            source,
-            config,
-            beats,
-            since: self.clock.now(),
-            asking: None,
-        })
+    fn connector(&self) -> Connector {
+        Connector {
+            connect: self.connect,
+            clock: self.clock,
+            metrics: Arc::clone(&self.metrics),
+        }
     }
 
     /// Polls and listens until something fails (`Some`) or the broker is no longer wanted (`None`).
     async fn serve(
         &mut self,
         session: &mut Session,
+        address: &mut Address,
         view: &mut BrokerView,
         asks: &mut mpsc::Receiver<Vec<String>>,
     ) -> Option<SignalError> {
         adopt(view, &session.config);
+        roster::ask_again(view);
         let mut wanted = self.wanted.borrow_and_update().clone();
         view.poll_interval = poll_interval(self.base_interval, wanted.queues.len());
         let mut ticks = interval(view.poll_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut secrets = Box::pin(sleep(secret_wait()));
         let mut requested = BTreeSet::new();
         loop {
             tokio::select! {
@@ -158,11 +190,20 @@ impl Poller {
                 Some(nodes) = asks.recv() => requested.extend(nodes),
                 Some((nodes, answers)) = OptionFuture::from(session.asking.as_mut()) => {
                     session.asking = None;
+                    self.metrics.broker_request(answers.is_ok());
                     match answers {
                         Ok(answers) => roster::take_answers(view, &nodes, answers, self.clock.now()),
-                        Err(error) => return Some(error),
+                        // The polls go on without answers. If it is the connection that died, they tell.
+                        Err(error) => roster::take_failure(view, &nodes, &error.message),
                     }
                     self.publish(view);
+                }
+                Some(renewal) = OptionFuture::from(session.renewing.as_mut()) => {
+                    session.renewing = None;
+                    if let Some(renewed) = self.take_renewal(renewal, address) {
+                        *session = renewed;
+                        adopt(view, &session.config);
+                    }
                 }
                 beat = session.beats.next() => match beat {
                     Some(beat) => roster::take_beat(view, beat, self.clock.now()),
@@ -176,12 +217,8 @@ impl Poller {
                         session.asking = self.next_question(session, view, &mut requested);
                     }
                 }
-                () = &mut secrets => {
-                    secrets = Box::pin(sleep(secret_wait()));
-                    if let Some(renewed) = self.renewed(&session.config).await {
-                        *session = renewed;
-                        adopt(view, &session.config);
-                    }
+                () = sleep_until(address.again()), if session.renewing.is_none() => {
+                    session.renewing = Some(self.renew(address, &session.config));
                 }
             }
         }
@@ -195,8 +232,7 @@ impl Poller {
         wanted: &Wanted,
     ) -> Result<(), SignalError> {
         let polled = within("reading the queues", source.poll(wanted)).await;
-        let outcome = if polled.is_ok() { "success" } else { "failure" };
-        self.metrics.broker_request(outcome, 1);
+        self.metrics.broker_request(polled.is_ok());
         let open = self.board.connections(&self.id, source.connections());
         self.metrics.broker_connections(open);
         let now = self.clock.now();
@@ -250,21 +286,39 @@ impl Poller {
         }))
     }
 
-    /// A new session if the Secrets have changed and the new address works; the old one serves until then.
-    async fn renewed(&self, current: &BrokerConfig) -> Option<Session> {
-        let config = within("reading the broker's Secret", self.resolver.resolve())
-            .await
-            .ok()?;
-        if config == *current {
-            return None;
+    /// Reads the Secrets again, and connects if they have changed; the old session serves until then.
+    fn renew(&self, address: &Address, current: &BrokerConfig) -> Renewing {
+        let (connector, read, current) = (self.connector(), address.read(), current.clone());
+        async move {
+            let read = read.await;
+            let changed = read.as_ref().ok().filter(|config| **config != current);
+            let session = match changed {
+                Some(config) => Some(connector.open(config.clone()).await),
+                None => None,
+            };
+            Renewal { read, session }
         }
-        self.connect(config).await.ok()
+        .boxed()
+    }
+
+    /// The new session, if there is one. A Secret that is gone or an address that does not work ends nothing.
+    fn take_renewal(&self, renewal: Renewal, address: &mut Address) -> Option<Session> {
+        let read = address.take(renewal.read).map(|_| ());
+        match read.and_then(|()| renewal.session.transpose()) {
+            Ok(session) => {
+                address.well();
+                session
+            }
+            Err(error) => {
+                address.warn(&self.id, &error.message);
+                None
+            }
+        }
     }
 
     fn fail(&self, view: &mut BrokerView, error: &SignalError) {
         let (now, wall) = (self.clock.now(), self.clock.wall());
         tracing::warn!(broker = %self.id, address = %view.address, "{}", error.message);
-        self.metrics.broker_request("failure", 1);
         view.heartbeats.fail(error.kind, &error.message, now, wall);
         for name in &self.wanted.borrow().queues {
             let queue = view.queues.entry(name.clone()).or_default();
@@ -288,16 +342,12 @@ fn adopt(view: &mut BrokerView, config: &BrokerConfig) {
     view.unacked_known = config.unacked_known();
 }
 
-fn secret_wait() -> Duration {
-    SECRET_INTERVAL.mul_f64(0.75 + 0.5 * fastrand::f64())
-}
-
 fn late(doing: &str) -> SignalError {
     let message = format!("{doing} took longer than {} s", DEADLINE.as_secs());
     SignalError::new(FaultKind::Unreachable, message)
 }
 
-async fn within<T>(
+pub(super) async fn within<T>(
     doing: &str,
     work: impl Future<Output = Result<T, SignalError>>,
 ) -> Result<T, SignalError> {

@@ -1,7 +1,8 @@
 //! The workers of one broker: what their heartbeats and answers add up to, and whom to ask next.
 //!
 //! Keeps the list bounded and the questions few. A worker is asked when it is first heard and when it first
-//! turns busy, then at most every 30 s, and when a scale-in wants to know.
+//! turns busy, then at most every 30 s, and when a scale-in wants to know. One that cannot be read is asked every
+//! 30 s, busy or not: nobody else would find out that it can be read again.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -113,6 +114,22 @@ pub fn take_answers(view: &mut BrokerView, asked: &[String], answers: Vec<NodeAn
     }
 }
 
+/// Takes in that a question could not be put: for now, remote control of those that were asked cannot be used.
+pub fn take_failure(view: &mut BrokerView, asked: &[String], why: &str) {
+    for node in asked {
+        if let Some(worker) = view.workers.get_mut(node) {
+            worker.unreadable = Some(bounded(why, 128));
+        }
+    }
+}
+
+/// Has those that cannot be read asked at once: on a new connection they may answer.
+pub fn ask_again(view: &mut BrokerView) {
+    for worker in view.workers.values_mut().filter(|w| w.unreadable.is_some()) {
+        worker.asked = None;
+    }
+}
+
 /// Whom to ask now: the requested ones that were not asked just now, and those whose turn it is.
 pub fn to_ask(view: &mut BrokerView, requested: &mut BTreeSet<String>, now: Moment) -> Vec<String> {
     let mut nodes = Vec::new();
@@ -135,7 +152,8 @@ pub fn to_ask(view: &mut BrokerView, requested: &mut BTreeSet<String>, now: Mome
             .answer
             .as_ref()
             .is_some_and(|answer| !answer.value.reserved.is_empty() || !answer.value.scheduled.is_empty());
-        if due && (wanted || unanswered || worker.asked.is_none() || worker.active > 0 || holds) {
+        let in_doubt = unanswered || worker.unreadable.is_some();
+        if due && (wanted || in_doubt || worker.asked.is_none() || worker.active > 0 || holds) {
             worker.asked = Some(now);
             nodes.push(node.clone());
         }

@@ -1,8 +1,9 @@
-//! The poller against a source that fails on command, in paused time.
+//! The poller against a source and Secrets that fail on command, in paused time.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+mod roster;
+
+use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -11,80 +12,111 @@ use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use poolwright_core::broker::{BrokerConfig, BrokerOptions};
 use poolwright_core::sample::{Answer, BrokerView, FaultKind, Ready};
-use poolwright_core::time::Moment;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::board::Board;
 use super::poller::{Poller, Resolve, poll_interval};
-use super::roster::{take_answers, take_beat, to_ask};
 use super::{Heartbeat, NodeAnswer, Polled, PolledQueue, SignalError, SignalSource, Wanted};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 
 /// How the broker behaves now.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Default, PartialEq)]
 enum Mood {
+    #[default]
     Well,
     Down,
+    Refusing,
     Hung,
 }
 
-static MOOD: Mutex<Mood> = Mutex::new(Mood::Well);
-static CONNECTS: AtomicUsize = AtomicUsize::new(0);
+/// How the Secret is read now.
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Secret {
+    #[default]
+    Well,
+    Gone,
+    Hung,
+    Other,
+}
+
+/// What goes on, and what was asked for.
+#[derive(Default)]
+struct Stage {
+    mood: Mood,
+    secret: Secret,
+    no_answers: bool,
+    resolves: u64,
+    connects: u64,
+    polls: u64,
+    asks: u64,
+}
+
+// Each test runs on a thread of its own, with all that it spawns.
+thread_local! {
+    static STAGE: RefCell<Stage> = RefCell::default();
+}
+
+fn with<T>(of: impl FnOnce(&mut Stage) -> T) -> T {
+    STAGE.with_borrow_mut(of)
+}
 
 struct Fake;
 
-fn mood() -> Mood {
-    *MOOD.lock().unwrap()
-}
-
-fn down() -> SignalError {
-    SignalError::new(FaultKind::Unreachable, "connection refused")
+async fn well() -> Result<(), SignalError> {
+    match with(|stage| stage.mood) {
+        Mood::Well => Ok(()),
+        Mood::Down => Err(SignalError::new(FaultKind::Unreachable, "connection refused")),
+        Mood::Refusing => Err(SignalError::new(FaultKind::Refused, "wrong password")),
+        Mood::Hung => std::future::pending().await,
+    }
 }
 
 impl SignalSource for Fake {
     fn poll<'a>(&'a self, wanted: &'a Wanted) -> BoxFuture<'a, Result<Polled, SignalError>> {
         async move {
-            match mood() {
-                Mood::Hung => std::future::pending().await,
-                Mood::Down => Err(down()),
-                Mood::Well => {
-                    let ready = || {
-                        Ok(Ready {
-                            count: 3,
-                            ..Ready::default()
-                        })
-                    };
-                    let one = |name: &String| {
-                        (
-                            name.clone(),
-                            PolledQueue {
-                                ready: ready(),
-                                unacked: None,
-                            },
-                        )
-                    };
-                    Ok(Polled {
-                        queues: wanted.queues.iter().map(one).collect(),
-                        stray: 0,
-                    })
-                }
-            }
+            with(|stage| stage.polls += 1);
+            well().await?;
+            let ready = || Ready {
+                count: 3,
+                ..Ready::default()
+            };
+            let one = |name: &String| {
+                let (ready, unacked) = (Ok(ready()), None);
+                (name.clone(), PolledQueue { ready, unacked })
+            };
+            Ok(Polled {
+                queues: wanted.queues.iter().map(one).collect(),
+                stray: 0,
+            })
         }
         .boxed()
     }
 
     fn heartbeats(&self) -> BoxFuture<'_, Result<BoxStream<'static, Heartbeat>, SignalError>> {
-        async { Ok(futures::stream::pending().boxed()) }.boxed()
+        let beats = futures::stream::unfold((), |()| async {
+            sleep(Duration::from_secs(2)).await;
+            Some((roster::beat("celery@a", 0, 0), ()))
+        });
+        async { Ok(beats.boxed()) }.boxed()
     }
 
     fn ask<'a>(
         &'a self,
-        _: &'a [String],
+        nodes: &'a [String],
         _: Duration,
     ) -> BoxFuture<'a, Result<Vec<NodeAnswer>, SignalError>> {
-        async { Ok(Vec::new()) }.boxed()
+        async move {
+            with(|stage| stage.asks += 1);
+            if with(|stage| stage.no_answers) {
+                return Err(SignalError::new(FaultKind::Refused, "no permission to ask"));
+            }
+            let answer = |node: &String| (node.clone(), Ok(Answer::default()));
+            Ok(nodes.iter().map(answer).collect())
+        }
+        .boxed()
     }
 
     fn connections(&self) -> u64 {
@@ -97,7 +129,17 @@ struct Fixed;
 impl Resolve for Fixed {
     fn resolve(&self) -> BoxFuture<'_, Result<BrokerConfig, SignalError>> {
         async {
-            let config = BrokerConfig::parse("redis://broker:6379/0", &BrokerOptions::default());
+            let secret = with(|stage| {
+                stage.resolves += 1;
+                stage.secret
+            });
+            let url = match secret {
+                Secret::Well => "redis://broker:6379/0",
+                Secret::Other => "redis://other:6379/0",
+                Secret::Gone => return Err(SignalError::new(FaultKind::SecretMissing, "no such Secret")),
+                Secret::Hung => std::future::pending().await,
+            };
+            let config = BrokerConfig::parse(url, &BrokerOptions::default());
             config.map_err(|error| SignalError::new(FaultKind::InvalidAddress, error.to_string()))
         }
         .boxed()
@@ -106,9 +148,12 @@ impl Resolve for Fixed {
 
 fn connect(_: BrokerConfig) -> BoxFuture<'static, Result<Arc<dyn SignalSource>, SignalError>> {
     async {
-        CONNECTS.fetch_add(1, Ordering::SeqCst);
-        if mood() == Mood::Down {
-            return Err(down());
+        let mood = with(|stage| {
+            stage.connects += 1;
+            stage.mood
+        });
+        if mood != Mood::Hung {
+            well().await?;
         }
         let source: Arc<dyn SignalSource> = Arc::new(Fake);
         Ok(source)
@@ -116,54 +161,87 @@ fn connect(_: BrokerConfig) -> BoxFuture<'static, Result<Arc<dyn SignalSource>, 
     .boxed()
 }
 
-/// One test, because the broker's mood is shared: a start, an outage, a hang, an end.
+/// A poller at work.
+struct Run {
+    board: Arc<Board>,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    sender: watch::Sender<Wanted>,
+    running: JoinHandle<()>,
+}
+
+impl Run {
+    fn start() -> Self {
+        let (board, metrics) = (Arc::new(Board::default()), Arc::new(Metrics::new()));
+        let clock = Clock::new(Timestamp::now);
+        let (sender, wanted) = watch::channel(Wanted {
+            queues: vec!["q".into()],
+            stray: false,
+        });
+        let poller = Poller {
+            id: "b".into(),
+            board: Arc::clone(&board),
+            resolver: Arc::new(Fixed),
+            connect,
+            wanted,
+            base_interval: Duration::from_millis(200),
+            clock,
+            metrics: Arc::clone(&metrics),
+        };
+        Self {
+            board,
+            clock,
+            metrics,
+            sender,
+            running: tokio::spawn(poller.run()),
+        }
+    }
+
+    fn view(&self) -> BrokerView {
+        let views = self.board.views();
+        views.get("b").map(|view| (**view).clone()).unwrap_or_default()
+    }
+
+    fn fresh(&self) -> bool {
+        let (view, now) = (self.view(), self.clock.now());
+        let ready = &view.queues["q"].ready;
+        ready.fresh(now, Duration::from_millis(450)).is_some()
+    }
+
+    /// Waits, and sees whether the counts stayed fresh the whole time.
+    async fn stays_fresh(&self, seconds: u64) -> bool {
+        for _ in 0..seconds * 10 {
+            sleep(Duration::from_millis(100)).await;
+            if !self.fresh() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Requests that ended so, by the metrics.
+    fn counted(&self, outcome: &str) -> u64 {
+        let start = format!("poolwright_broker_requests_total{{outcome=\"{outcome}\"}} ");
+        let text = self.metrics.render();
+        let line = text.lines().find_map(|line| line.strip_prefix(&start));
+        line.map_or(0, |count| count.parse().unwrap())
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_poller_lives_through_an_outage_and_a_hang() {
-    let board = Arc::new(Board::default());
-    let clock = Clock::new(Timestamp::now);
-    let (sender, wanted) = watch::channel(Wanted {
-        queues: vec!["q".into()],
-        stray: false,
-    });
-    let poller = Poller {
-        id: "b".into(),
-        board: Arc::clone(&board),
-        resolver: Box::new(Fixed),
-        connect,
-        wanted,
-        base_interval: Duration::from_millis(200),
-        clock,
-        metrics: Arc::new(Metrics::new()),
-    };
-    let running = tokio::spawn(poller.run());
-    let view = || {
-        board
-            .views()
-            .get("b")
-            .map(|view| (**view).clone())
-            .unwrap_or_default()
-    };
-    let fresh = |view: &BrokerView| {
-        view.queues["q"]
-            .ready
-            .fresh(clock.now(), Duration::from_millis(450))
-            .is_some()
-    };
+    let run = Run::start();
     sleep(Duration::from_secs(2)).await;
-    assert!(fresh(&view()) && view().queues["q"].ready.fault.is_none());
-    assert_eq!(
-        CONNECTS.load(Ordering::SeqCst),
-        1,
-        "one connection serves all polls"
-    );
+    assert!(run.fresh() && run.view().queues["q"].ready.fault.is_none());
+    assert_eq!(with(|stage| stage.connects), 1, "one connection serves all polls");
 
-    *MOOD.lock().unwrap() = Mood::Down;
+    with(|stage| stage.mood = Mood::Down);
     sleep(Duration::from_secs(30)).await;
-    let outage = view();
+    let outage = run.view();
     let fault = outage.queues["q"].ready.fault.clone().unwrap();
     assert_eq!(fault.kind, FaultKind::Unreachable);
     assert!(
-        clock.now().since(fault.since) > Duration::from_secs(29),
+        run.clock.now().since(fault.since) > Duration::from_secs(29),
         "an unbroken outage keeps its beginning"
     );
     assert_eq!(
@@ -172,35 +250,140 @@ async fn a_poller_lives_through_an_outage_and_a_hang() {
         "the last good count stays"
     );
     assert!(outage.heartbeats.fault.is_some());
-    let tries = CONNECTS.load(Ordering::SeqCst);
+    let tries = with(|stage| stage.connects);
     assert!(
         (20..80).contains(&tries),
         "{tries} tries in 30 s: backed off, but never longer than a second"
     );
 
-    *MOOD.lock().unwrap() = Mood::Well;
+    with(|stage| stage.mood = Mood::Well);
     sleep(Duration::from_millis(1250)).await;
     assert!(
-        fresh(&view()) && view().queues["q"].ready.fault.is_none(),
+        run.fresh() && run.view().queues["q"].ready.fault.is_none(),
         "fresh within a second and a poll"
     );
 
-    *MOOD.lock().unwrap() = Mood::Hung;
+    with(|stage| stage.mood = Mood::Hung);
     sleep(Duration::from_secs(5)).await;
     assert!(
-        view().queues["q"].ready.fault.is_some(),
+        run.view().queues["q"].ready.fault.is_some(),
         "a broker that says nothing is not waited for"
     );
-    *MOOD.lock().unwrap() = Mood::Well;
+    with(|stage| stage.mood = Mood::Well);
     sleep(Duration::from_secs(4)).await;
-    assert!(fresh(&view()));
+    assert!(run.fresh());
 
-    drop(sender);
-    running.await.unwrap();
+    let board = Arc::clone(&run.board);
+    drop(run.sender);
+    run.running.await.unwrap();
     assert!(
         board.views().is_empty(),
         "a broker that nobody names is forgotten"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_that_fails_ends_nothing_and_is_asked_again() {
+    with(|stage| stage.no_answers = true);
+    let run = Run::start();
+    sleep(Duration::from_millis(900)).await;
+    let since = run.view().heartbeats.last.unwrap().value;
+    assert!(run.stays_fresh(20).await);
+    let view = run.view();
+    assert_eq!(
+        view.workers["celery@a"].unreadable.as_deref(),
+        Some("no permission to ask")
+    );
+    assert_eq!(
+        (view.heartbeats.last.unwrap().value, view.heartbeats.fault),
+        (since, None)
+    );
+    assert_eq!(with(|stage| stage.connects), 1);
+
+    with(|stage| stage.no_answers = false);
+    sleep(Duration::from_secs(31)).await;
+    let worker = run.view().workers["celery@a"].clone();
+    assert!(worker.unreadable.is_none() && worker.answer.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_request_is_counted_once() {
+    let run = Run::start();
+    sleep(Duration::from_millis(10_050)).await;
+    let made = || with(|stage| stage.connects + stage.polls + stage.asks);
+    assert!(with(|stage| stage.asks) > 0);
+    assert_eq!((run.counted("success"), run.counted("failure")), (made(), 0));
+
+    with(|stage| (stage.mood, stage.no_answers) = (Mood::Down, true));
+    let before = made();
+    sleep(Duration::from_secs(10)).await;
+    let failed = made() - before;
+    assert!(failed > 5);
+    assert_eq!((run.counted("success"), run.counted("failure")), (before, failed));
+
+    with(|stage| stage.mood = Mood::Well);
+    sleep(Duration::from_secs(5)).await;
+    run.board.ask("b", vec!["celery@a".into()]);
+    sleep(Duration::from_millis(1050)).await;
+    assert_eq!(run.counted("success") + run.counted("failure"), made());
+    assert!(run.counted("failure") > failed, "questions that failed count too");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_no_reason_to_read_the_secret_but_a_refusal_is() {
+    with(|stage| stage.mood = Mood::Down);
+    let run = Run::start();
+    sleep(Duration::from_secs(40)).await;
+    assert!(with(|stage| stage.connects) > 30);
+    assert_eq!(with(|stage| stage.resolves), 1);
+    sleep(Duration::from_secs(560)).await;
+    let read = with(|stage| stage.resolves);
+    assert!(
+        (8..=14).contains(&read),
+        "{read} reads in ten minutes: one a minute, give or take"
+    );
+
+    with(|stage| stage.mood = Mood::Refusing);
+    sleep(Duration::from_secs(2)).await;
+    with(|stage| (stage.connects, stage.resolves) = (0, 0));
+    sleep(Duration::from_secs(10)).await;
+    let (tries, reads) = with(|stage| (stage.connects, stage.resolves));
+    assert!(tries > 5 && reads == tries, "{tries} tries, {reads} reads");
+
+    with(|stage| (stage.mood, stage.secret) = (Mood::Well, Secret::Gone));
+    sleep(Duration::from_secs(3)).await;
+    let fault = run.view().heartbeats.fault.unwrap();
+    assert_eq!(fault.kind, FaultKind::SecretMissing);
+    with(|stage| stage.secret = Secret::Well);
+    sleep(Duration::from_millis(1500)).await;
+    assert!(
+        run.fresh(),
+        "a Secret that was missing is looked for again and again"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_polls_go_on_while_a_secret_is_read_and_when_it_is_gone() {
+    let run = Run::start();
+    sleep(Duration::from_secs(1)).await;
+    for secret in [Secret::Hung, Secret::Gone] {
+        with(|stage| (stage.secret, stage.resolves) = (secret, 0));
+        assert!(run.stays_fresh(160).await);
+        assert!(with(|stage| stage.resolves) >= 2);
+    }
+    assert_eq!(with(|stage| stage.connects), 1);
+
+    with(|stage| stage.secret = Secret::Other);
+    assert!(run.stays_fresh(80).await);
+    assert_eq!(run.view().address, "redis://other:6379/0");
+    assert_eq!(with(|stage| stage.connects), 2);
+
+    // Out of reach with a Secret that cannot be read now: the last known address serves.
+    with(|stage| (stage.mood, stage.secret) = (Mood::Down, Secret::Hung));
+    sleep(Duration::from_secs(100)).await;
+    with(|stage| stage.mood = Mood::Well);
+    sleep(Duration::from_secs(4)).await;
+    assert!(run.fresh());
 }
 
 #[test]
@@ -210,131 +393,4 @@ fn many_queues_are_polled_less_often() {
     assert_eq!(poll_interval(base, 200), base);
     assert_eq!(poll_interval(base, 1000), Duration::from_secs(1));
     assert_eq!(poll_interval(base, 10_000), Duration::from_secs(2));
-}
-
-fn beat(node: &str, active: u64, processed: u64) -> Heartbeat {
-    Heartbeat {
-        node: node.into(),
-        pid: 1,
-        active,
-        processed,
-        interval: Duration::from_secs(2),
-        offline: false,
-    }
-}
-
-fn at(seconds: u64) -> Moment {
-    Moment(seconds * 1000)
-}
-
-/// A worker that beats every two seconds and answers whatever it is asked; returns when it was asked.
-fn asked_at(until: u64, active: impl Fn(u64) -> u64, answers: bool) -> Vec<u64> {
-    let (mut view, mut requested, mut asked) = (BrokerView::default(), BTreeSet::new(), Vec::new());
-    for second in 0..until {
-        if second % 2 == 0 {
-            take_beat(&mut view, beat("celery@a", active(second), second), at(second));
-        }
-        let nodes = to_ask(&mut view, &mut requested, at(second));
-        if !nodes.is_empty() {
-            asked.push(second);
-            let answer = (nodes[0].clone(), Ok(Answer::default()));
-            take_answers(
-                &mut view,
-                &nodes,
-                if answers { vec![answer] } else { Vec::new() },
-                at(second),
-            );
-        }
-    }
-    asked
-}
-
-#[test]
-fn an_idle_worker_is_asked_once_and_a_busy_one_every_half_minute() {
-    assert_eq!(asked_at(120, |_| 0, true), [0]);
-    assert_eq!(asked_at(100, |_| 1, true), [0, 30, 60, 90]);
-    // When it first turns busy it is asked at once: its answer tells when its tasks acknowledge.
-    assert_eq!(asked_at(50, |second| u64::from(second >= 10), true), [0, 10, 40]);
-    // Also where it was asked a moment before.
-    assert_eq!(asked_at(30, |second| u64::from(second >= 1), true), [0, 2]);
-}
-
-#[test]
-fn a_worker_that_does_not_answer_is_asked_again_and_then_unreadable() {
-    let asked = asked_at(29, |_| 0, false);
-    assert_eq!(asked, [0, 5, 10, 15, 20, 25]);
-    let (mut view, mut requested) = (BrokerView::default(), BTreeSet::new());
-    for second in (0..=20).step_by(2) {
-        take_beat(&mut view, beat("celery@a", 0, 0), at(second));
-        let nodes = to_ask(&mut view, &mut requested, at(second));
-        take_answers(&mut view, &nodes, Vec::new(), at(second));
-        let unreadable = view.workers["celery@a"].unreadable.is_some();
-        assert_eq!(unreadable, second >= 12, "asked at 0, 6 and 12; at {second} s");
-    }
-}
-
-#[test]
-fn a_scale_in_may_ask_anybody_but_not_all_the_time() {
-    let mut view = BrokerView::default();
-    take_beat(&mut view, beat("celery@a", 0, 0), at(0));
-    let mut asked = Vec::new();
-    for second in 0..9 {
-        take_beat(&mut view, beat("celery@a", 0, 0), at(second));
-        let mut requested = BTreeSet::from(["celery@a".to_owned()]);
-        for node in to_ask(&mut view, &mut requested, at(second)) {
-            asked.push(second);
-            take_answers(
-                &mut view,
-                std::slice::from_ref(&node),
-                vec![(node.clone(), Ok(Answer::default()))],
-                at(second),
-            );
-        }
-        assert!(requested.is_empty(), "requests do not pile up");
-    }
-    assert_eq!(asked, [0, 2, 4, 6, 8]);
-}
-
-#[test]
-fn a_restarted_worker_starts_over() {
-    let mut view = BrokerView::default();
-    take_beat(&mut view, beat("celery@a", 1, 9), at(0));
-    take_answers(
-        &mut view,
-        &["celery@a".into()],
-        vec![("celery@a".into(), Ok(Answer::default()))],
-        at(1),
-    );
-    assert_eq!(
-        view.workers["celery@a"].answer.as_ref().unwrap().value.processed,
-        9
-    );
-    take_beat(
-        &mut view,
-        Heartbeat {
-            pid: 2,
-            ..beat("celery@a", 0, 0)
-        },
-        at(5),
-    );
-    let worker = &view.workers["celery@a"];
-    assert_eq!(
-        (worker.first_seen, worker.last_progress, worker.answer.is_none()),
-        (at(5), at(5), true)
-    );
-    take_beat(
-        &mut view,
-        Heartbeat {
-            offline: true,
-            pid: 2,
-            ..beat("celery@a", 0, 0)
-        },
-        at(6),
-    );
-    assert!(view.workers["celery@a"].offline);
-    let gone: BTreeMap<_, _> = {
-        super::roster::forget_gone(&mut view, at(700));
-        view.workers
-    };
-    assert!(gone.is_empty());
 }

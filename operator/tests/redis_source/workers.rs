@@ -39,21 +39,21 @@ async fn publish(raw: &mut MultiplexedConnection, channel: &str, message: &str) 
         .unwrap();
 }
 
-fn renamed(server: &Server) -> BrokerConfig {
+fn renamed(server: &Server, user: &str) -> BrokerConfig {
     let options = BrokerOptions {
         key_prefix: "app[1]:".into(),
         control_exchange: "ctl".into(),
         event_exchange: "ev*".into(),
         ..BrokerOptions::default()
     };
-    BrokerConfig::parse(&server.url("", 2), &options).unwrap()
+    BrokerConfig::parse(&server.url(user, 2), &options).unwrap()
 }
 
 #[tokio::test]
 async fn heartbeats_of_this_app_arrive_and_everything_else_is_dropped() {
     let server = Server::start();
     let mut raw = server.raw(0).await;
-    let source = RedisSource::connect(renamed(&server)).await.unwrap();
+    let source = RedisSource::connect(renamed(&server, "")).await.unwrap();
     let mut beats = source.heartbeats().await.unwrap();
     assert_eq!(source.connections(), 2);
     for n in 0..200 {
@@ -132,11 +132,14 @@ async fn answer(
         _ => json!([]),
     };
     let body = json!({ node: reply }).to_string();
-    let reply = envelope(
-        content_type,
-        question["ticket"].as_str().unwrap(),
-        body.as_bytes(),
-    );
+    let ticket = question["ticket"].as_str().unwrap();
+    // No more than bytes, because the others wait while they are made.
+    let huge = content_type.is_empty() && question["method"] == "active";
+    let reply = if huge {
+        "x".repeat(5 << 20)
+    } else {
+        envelope(content_type, ticket, body.as_bytes())
+    };
     let exchange = question["reply_to"]["exchange"].as_str().unwrap();
     let key = question["reply_to"]["routing_key"].as_str().unwrap();
     let table = format!("app[1]:_kombu.binding.{exchange}");
@@ -155,7 +158,7 @@ async fn answer(
     }
 }
 
-/// Plays the workers `good@1`, `pickle@1` and `large@1`; everyone else stays silent.
+/// Plays the workers `good@1`, `pickle@1`, `large@1` and `huge@1`; everyone else stays silent.
 async fn play(server: &Server) -> tokio::task::JoinHandle<()> {
     let url = server.url("", 2);
     let mut pubsub = redis::Client::open(url)
@@ -179,6 +182,7 @@ async fn play(server: &Server) -> tokio::task::JoinHandle<()> {
                 ("foreign@1", "application/json", 1),
                 ("pickle@1", "application/x-python-serialize", 1),
                 ("large@1", "application/json", 200_000),
+                ("huge@1", "", 1),
             ] {
                 if question["destination"].as_array().unwrap().contains(&json!(node)) || node == "foreign@1" {
                     answer(&mut raw, &question, node, content_type, padding).await;
@@ -206,7 +210,7 @@ async fn leaves_nothing(server: &Server) {
 async fn workers_answer_within_bounds_and_nothing_is_left_behind() {
     let server = Server::start();
     let workers = play(&server).await;
-    let source = RedisSource::connect(renamed(&server)).await.unwrap();
+    let source = RedisSource::connect(renamed(&server, "")).await.unwrap();
     let nodes = ["good@1", "pickle@1", "large@1"].map(str::to_owned);
     let start = Instant::now();
     let answers = source.ask(&nodes, Duration::from_secs(5)).await.unwrap();
@@ -270,4 +274,21 @@ async fn workers_answer_within_bounds_and_nothing_is_left_behind() {
         "nobody listens, so nobody is waited for"
     );
     assert_eq!(source.connections(), 1);
+}
+
+#[tokio::test]
+async fn without_scripts_too_large_an_answer_spoils_no_other() {
+    let server = Server::with(&["--user", "bob on >builder ~* &* +@all -eval"]);
+    let _workers = play(&server).await;
+    let source = RedisSource::connect(renamed(&server, "bob:builder@"))
+        .await
+        .unwrap();
+    let nodes = ["huge@1", "good@1", "pickle@1"].map(str::to_owned);
+    let answers = source.ask(&nodes, Duration::from_secs(8)).await.unwrap();
+    let of = |node: &str| answers.iter().find(|(n, _)| n == node).unwrap().1.clone();
+    assert_eq!(of("good@1").unwrap().running["q"].unacknowledged, 1);
+    assert!(of("pickle@1").unwrap_err().contains("not JSON"));
+    assert!(of("huge@1").unwrap_err().contains("without EVAL"));
+    assert_eq!(answers.len(), 3);
+    leaves_nothing(&server).await;
 }

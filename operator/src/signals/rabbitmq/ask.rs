@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::errors;
 use super::workers::{self, Exchange, OwnQueue};
-use crate::signals::celery::{Collector, Method, Request, reply_exchange};
+use crate::signals::celery::{Collector, Method, Request, reply_exchange, unique};
 use crate::signals::{NodeAnswer, SignalError};
 
 /// Replies read for each one that is expected, before the rest is left: others may answer under our key.
@@ -76,7 +76,7 @@ async fn prepare(
         },
     )
     .await?;
-    let oid = workers::unique();
+    let oid = unique();
     let queue = format!("{oid}.{replies}");
     let own = OwnQueue {
         name: &queue,
@@ -85,7 +85,7 @@ async fn prepare(
         key: &oid,
     };
     let (channel, consumer) = own.consume(connection).await?;
-    let tickets: [String; 4] = std::array::from_fn(|_| workers::unique());
+    let tickets: [String; 4] = std::array::from_fn(|_| unique());
     let collector = Collector::new(nodes, &tickets);
     let properties = properties(end)?;
     for (method, ticket) in Method::ALL.into_iter().zip(&tickets) {

@@ -49,7 +49,7 @@ pub(super) async fn heartbeats(
         durable: true,
     };
     ensure(connection, &exchange).await?;
-    let queue = format!("{event_exchange}.{}", unique());
+    let queue = format!("{event_exchange}.{}", celery::unique());
     let own = OwnQueue {
         name: &queue,
         ttl: Some(HEARTBEAT_TTL),
@@ -185,12 +185,6 @@ impl OwnQueue<'_> {
         };
         steps.await.map_err(|error| failed(&error))
     }
-}
-
-/// A name for a queue that nobody else will choose.
-pub(super) fn unique() -> String {
-    let bits = (u128::from(fastrand::u64(..)) << 64) | u128::from(fastrand::u64(..));
-    format!("poolwright-{bits:032x}")
 }
 
 pub(super) fn short(text: &str) -> Result<ShortString, SignalError> {

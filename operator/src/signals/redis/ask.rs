@@ -4,7 +4,11 @@
 //! blocking pop would need a connection to itself), through a script that leaves replies that are too large on the
 //! server. Whatever happens, the binding and the list are removed: at the end, or by a task when the inquiry is
 //! given up half-way. Each inquiry has a routing key of its own, so what comes late for one can harm no other.
+//!
+//! Without the script a list of replies can only be weighed as a whole. If it is too heavy nothing of it is read, and
+//! each worker that is missing is asked alone: so the one that says too much is found, and spoils no other's answer.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,20 +19,21 @@ use tokio::time::Instant;
 
 use super::keys::Names;
 use super::{errors, scripts, values};
-use crate::signals::celery::{Collector, MAX_REPLY_BYTES, Method, Request, envelope, node_of_envelope_start};
+use crate::signals::celery::{
+    Collector, MAX_REPLY_BYTES, Method, Request, envelope, node_of_envelope_start, unique,
+};
 use crate::signals::{NodeAnswer, SignalError};
 
 /// Time between two looks into the list of replies.
 const SLEEP: Duration = Duration::from_millis(20);
 /// The list of replies is removed a second time this much later.
 const AGAIN: Duration = Duration::from_secs(1);
+/// A worker that is asked alone gets this long, so that a silent one leaves time for the others.
+const ALONE: Duration = Duration::from_millis(500);
 /// A worker that reads a question later than this ignores it. Generous, because it goes by the worker's clock.
 const EXPIRES_SECONDS: i64 = 60;
 
-/// A name that nobody else uses.
-fn unique() -> String {
-    format!("{:032x}", fastrand::u128(..))
-}
+const TOO_HEAVY: &str = "unreadable: the answer is too large to be read without EVAL";
 
 /// Asks `nodes` and gathers until all have answered or `deadline` has passed.
 pub(super) async fn ask(
@@ -39,16 +44,54 @@ pub(super) async fn ask(
     now: Timestamp,
 ) -> Result<Vec<NodeAnswer>, SignalError> {
     let until = Instant::now() + deadline;
+    let together = inquire(connection, names, nodes, until, now).await?;
+    let mut answers = together.answers;
+    if !together.too_heavy {
+        return Ok(answers);
+    }
+    let answered: BTreeSet<String> = answers.iter().map(|(node, _)| node.clone()).collect();
+    for node in nodes.iter().filter(|node| !answered.contains(*node)) {
+        let start = Instant::now();
+        if start >= until {
+            break;
+        }
+        let alone = std::slice::from_ref(node);
+        let found = inquire(connection, names, alone, until.min(start + ALONE), now).await?;
+        if found.too_heavy {
+            answers.push((node.clone(), Err(TOO_HEAVY.to_owned())));
+        } else {
+            answers.extend(found.answers);
+        }
+    }
+    Ok(answers)
+}
+
+/// What one inquiry gathered.
+struct Gathered {
+    answers: Vec<NodeAnswer>,
+    /// There is more, which cannot be read safely.
+    too_heavy: bool,
+}
+
+async fn inquire(
+    connection: &MultiplexedConnection,
+    names: &Names,
+    nodes: &[String],
+    until: Instant,
+    now: Timestamp,
+) -> Result<Gathered, SignalError> {
     let oid = &unique();
     let tickets = std::array::from_fn(|_| unique());
     let mut collector = Collector::new(nodes, &tickets);
     let cleaner = Cleaner::new(connection, names, oid);
     let listeners = send(connection, names, oid, nodes, &tickets, now).await;
-    if let Ok(1..) = listeners {
-        gather(connection, &names.reply_list(oid), &mut collector, until).await?;
-    }
+    let too_heavy = match listeners {
+        Ok(1..) => !gather(connection, &names.reply_list(oid), &mut collector, until).await?,
+        _ => false,
+    };
     cleaner.clean().await;
-    listeners.map(|_| collector.finish())
+    let answers = listeners.map(|_| collector.finish())?;
+    Ok(Gathered { answers, too_heavy })
 }
 
 /// Opens the way for replies and publishes the questions. Answers how many listen.
@@ -97,26 +140,27 @@ async fn send(
     Ok(listeners)
 }
 
+/// False if there are replies that are too heavy to be read.
 async fn gather(
     connection: &MultiplexedConnection,
     list: &str,
     collector: &mut Collector,
     until: Instant,
-) -> Result<(), SignalError> {
+) -> Result<bool, SignalError> {
     let mut scripted = true;
     while !collector.complete() && collector.room() > 0 {
         let now = Instant::now();
         if now >= until {
-            return Ok(());
+            break;
         }
         tokio::time::sleep_until((now + SLEEP).min(until)).await;
         if scripted {
             scripted = pop(connection, list, collector).await?;
-        } else {
-            pop_without_script(connection, list, collector).await?;
+        } else if !pop_without_script(connection, list, collector).await? {
+            return Ok(false);
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Pops what is there. False if the user may not run scripts.
@@ -154,28 +198,25 @@ async fn pop(
     Ok(true)
 }
 
-/// The same without a script: the list is weighed first, since a pop cannot be bounded.
+/// The same without a script: the list is weighed first, since a pop cannot be bounded. False if it is too heavy.
 async fn pop_without_script(
     connection: &MultiplexedConnection,
     list: &str,
     collector: &mut Collector,
-) -> Result<(), SignalError> {
+) -> Result<bool, SignalError> {
     let mut weigh = Pipeline::new();
     weigh.cmd("MEMORY").arg("USAGE").arg(list).arg("SAMPLES").arg(0);
     weigh.cmd("EXPIRE").arg(list).arg(60);
     let answers = run(connection, &weigh, "read workers' replies").await?;
     match answers.first() {
-        Some(Value::Nil) | None => return Ok(()),
+        Some(Value::Nil) | None => return Ok(true),
         Some(Value::ServerError(_)) => {
             let message = "the Redis user may run neither EVAL nor MEMORY USAGE; one of them is needed to read \
                            workers' answers safely";
             return Err(SignalError::new(FaultKind::Refused, message));
         }
         Some(size) if values::count(size).is_some_and(|size| size <= collector.room() as u64) => {}
-        Some(_) => {
-            let message = "the workers' answers are too large to be read without EVAL";
-            return Err(SignalError::new(FaultKind::Implausible, message));
-        }
+        Some(_) => return Ok(false),
     }
     let mut pops = Pipeline::new();
     for _ in 0..64 {
@@ -189,7 +230,7 @@ async fn pop_without_script(
                 .for_each(|bytes| collector.take_envelope(bytes)),
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 async fn run(

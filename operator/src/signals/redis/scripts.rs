@@ -58,8 +58,8 @@ return out
 );
 
 /// KEYS: lists. ARGV: messages from each end, probes between them, how far from an end a probe may be, byte budget.
-/// Answers for each list, until the budget is spent, twice (for the ends, then for what is between them) the number
-/// of messages read, then the ETAs found.
+/// Answers for each list, until the budget is spent, its length and twice (for the ends, then for what is between
+/// them) the number of messages read, then the ETAs found.
 pub(super) const WAITING: &str = concat!(
     eta!(),
     r#"
@@ -77,20 +77,22 @@ end
 for i, key in ipairs(KEYS) do
   if spent >= budget then break end
   local ends, between, length = {0}, {0}, redis.pcall('LLEN', key)
-  if type(length) == 'number' then
+  if type(length) ~= 'number' then
+    length = 0
+  else
     for k = 0, math.min(length, 2 * side) - 1 do
       look(key, (k % 2 == 0) and (-1 - k / 2) or ((k - 1) / 2), ends)
     end
     local left = length - 2 * side
     if left > 0 and ends[1] == 2 * side then
-      local each = math.min(math.ceil(left / 2), reach) / (probes / 2)
+      local each = math.max(1, math.min(math.ceil(left / 2), reach) / (probes / 2))
       for k = 0, math.min(left, probes) - 1 do
         local at = side + math.floor((math.floor(k / 2) + 0.5) * each)
         look(key, (k % 2 == 0) and (-1 - at) or at, between)
       end
     end
   end
-  out[i] = {ends, between}
+  out[i] = {length, ends, between}
 end
 return out
 "#

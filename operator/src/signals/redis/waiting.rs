@@ -5,6 +5,11 @@
 //! poll. The sample is up to 25 messages from each end, so the estimate is exact for lists of up to 50, and up to 24
 //! between them. The two are counted apart: what has just arrived is at one end, and a thousand tasks of next hour
 //! behind it must not be taken for its like.
+//!
+//! A sample speaks for the list as it was at that moment, which is one round trip after the poll counted it: workers
+//! that fetch a thousand tasks of next hour between the two leave a list to which the poll's length does not belong.
+//! So the due messages are estimated with the length at the look, and a list that is longer in the poll that looked
+//! has lost the difference, and not gained it. What it lost was work only if no message of a later hour was seen.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -29,9 +34,55 @@ const LASTS: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 struct Look {
     at: Instant,
+    /// Its length at that moment.
     length: u64,
+    /// Its length as the poll had counted it before.
+    counted: u64,
     ends: Sample,
     between: Sample,
+}
+
+impl Look {
+    fn parse(row: &Value, counted: u64, at: Instant) -> Option<Self> {
+        let [length, ends, between] = values::array(row)? else {
+            return None;
+        };
+        Some(Self {
+            at,
+            length: values::count(length)?,
+            counted,
+            ends: Sample::parse(ends)?,
+            between: Sample::parse(between)?,
+        })
+    }
+
+    /// How many messages are due in the list when it has this length. What is not known to be late counts as work,
+    /// so shares are rounded up.
+    fn due(&self, length: u64, now_milliseconds: i64) -> u64 {
+        let some_late = [&self.ends, &self.between]
+            .iter()
+            .any(|sample| sample.due(now_milliseconds) < sample.read);
+        if !some_late && self.length > 0 {
+            return length;
+        }
+        let ends = self.ends.due(now_milliseconds);
+        let typical = if self.between.read > 0 {
+            &self.between
+        } else {
+            &self.ends
+        };
+        let share = |of: u64| match typical.read {
+            0 => of,
+            read => of.saturating_mul(typical.due(now_milliseconds)).div_ceil(read),
+        };
+        let unread = self.length.saturating_sub(self.ends.read);
+        let grown = if length == self.counted {
+            0
+        } else {
+            length.saturating_sub(self.length)
+        };
+        (ends + share(unread + grown)).min(length)
+    }
 }
 
 /// Some messages of a list.
@@ -52,8 +103,9 @@ impl Sample {
         })
     }
 
-    fn ahead(&self, now_milliseconds: i64) -> u64 {
-        self.etas.iter().filter(|eta| **eta > now_milliseconds).count() as u64
+    fn due(&self, now_milliseconds: i64) -> u64 {
+        let late = self.etas.iter().filter(|eta| **eta > now_milliseconds).count() as u64;
+        self.read.saturating_sub(late)
     }
 }
 
@@ -94,41 +146,26 @@ impl Looks {
         now: Instant,
     ) {
         for (list, row) in lists.iter().zip(rows) {
-            let samples = values::array(row).and_then(|row| match row {
-                [ends, between] => Some((Sample::parse(ends)?, Sample::parse(between)?)),
-                _ => None,
-            });
-            let Some((ends, between)) = samples else { continue };
-            let length = lengths.get(list.as_str()).copied().unwrap_or_default();
-            self.by_list.insert(
-                list.clone(),
-                Look {
-                    at: now,
-                    length,
-                    ends,
-                    between,
-                },
-            );
+            let counted = lengths.get(list.as_str()).copied().unwrap_or_default();
+            let Some(look) = Look::parse(row, counted, now) else {
+                continue;
+            };
+            match self.by_list.get_mut(list) {
+                // Fetched to the last message before the look: the look before knows better what they were.
+                Some(before) if look.length == 0 => before.counted = counted,
+                _ => {
+                    self.by_list.insert(list.clone(), look);
+                }
+            }
         }
     }
 
     /// How many of a list's messages are not due.
     pub(super) fn not_due(&self, list: &str, length: u64, now_milliseconds: i64) -> u64 {
-        let Some(look) = self.by_list.get(list) else {
-            return 0;
-        };
-        let (ends, between) = (
-            look.ends.ahead(now_milliseconds),
-            look.between.ahead(now_milliseconds),
-        );
-        let rest = length.saturating_sub(look.ends.read);
-        // Rounded down: what is not known to be late work counts as work.
-        let rest = match (look.between.read, look.ends.read) {
-            (0, 0) => 0,
-            (0, read) => rest.saturating_mul(ends) / read,
-            (read, _) => rest.saturating_mul(between) / read,
-        };
-        (ends + rest).min(length)
+        let look = self.by_list.get(list);
+        look.map_or(0, |look| {
+            length.saturating_sub(look.due(length, now_milliseconds))
+        })
     }
 }
 
@@ -147,30 +184,63 @@ mod tests {
         Value::Array(std::iter::once(Value::Int(read)).chain(etas).collect())
     }
 
-    fn row(sampled: i64, etas: &[&str]) -> Value {
-        Value::Array(vec![sample(sampled, etas), sample(0, &[])])
+    fn row(length: i64, read: i64, etas: &[&str]) -> Value {
+        Value::Array(vec![Value::Int(length), sample(read, etas), sample(0, &[])])
     }
+
+    /// One look into the list "a" in a poll that had counted `counted`.
+    fn looked(counted: u64, row: Value) -> Looks {
+        let mut looks = Looks::default();
+        let lengths = HashMap::from([("a", counted)]);
+        looks.seen(&["a".into()], &lengths, &[row], Instant::now());
+        looks
+    }
+
+    const LATER: [&str; 50] = ["1970-01-01T01:00:00Z"; 50];
 
     #[test]
     fn one_due_message_at_an_end_does_not_stand_for_those_between() {
-        let mut looks = Looks::default();
-        let later = ["1970-01-01T01:00:00Z"; 50];
-        let row = Value::Array(vec![sample(50, &later[..49]), sample(24, &later[..24])]);
-        looks.seen(
-            &["a".into()],
-            &HashMap::from([("a", 1001)]),
-            &[row],
-            Instant::now(),
+        let row = |length, ends, between| {
+            let (ends, between) = (sample(50, &LATER[..ends]), sample(24, &LATER[..between]));
+            Value::Array(vec![Value::Int(length), ends, between])
+        };
+        assert_eq!(looked(1001, row(1001, 49, 24)).not_due("a", 1001, 0), 1000);
+        assert_eq!(looked(1050, row(1050, 50, 12)).not_due("a", 1050, 0), 550);
+        // A third of 52, rounded up, is due.
+        assert_eq!(looked(102, row(102, 50, 16)).not_due("a", 102, 0), 84);
+    }
+
+    #[test]
+    fn a_list_that_is_emptied_between_count_and_look_gains_no_due_message() {
+        let looks = looked(600, row(30, 30, &LATER[..29]));
+        assert_eq!(
+            looks.not_due("a", 600, 0),
+            599,
+            "29 of next hour and a due one are left"
         );
-        assert_eq!(looks.not_due("a", 1001, 0), 1000);
-        let row = Value::Array(vec![sample(50, &later), sample(24, &later[..12])]);
-        looks.seen(
-            &["a".into()],
-            &HashMap::from([("a", 1050)]),
-            &[row],
-            Instant::now(),
-        );
-        assert_eq!(looks.not_due("a", 1050, 0), 550);
+        assert_eq!(looked(600, row(0, 0, &[])).not_due("a", 600, 0), 600);
+        // Counts of later polls, until the next look: shorter, then grown.
+        assert_eq!((looks.not_due("a", 20, 0), looks.not_due("a", 1, 0)), (19, 0));
+        assert_eq!(looks.not_due("a", 90, 0), 87);
+        assert_eq!(looked(20, row(60, 50, &LATER[..20])).not_due("a", 20, 0), 0);
+    }
+
+    #[test]
+    fn a_list_without_late_messages_stays_work_while_it_is_emptied() {
+        assert_eq!(looked(600, row(30, 30, &[])).not_due("a", 600, 0), 0);
+        let again = |mut looks: Looks| {
+            let lengths = HashMap::from([("a", 600)]);
+            looks.seen(&["a".into()], &lengths, &[row(0, 0, &[])], Instant::now());
+            looks.not_due("a", 600, 0)
+        };
+        assert_eq!(again(looked(40, row(40, 40, &[]))), 0);
+        assert_eq!(again(looked(40, row(40, 40, &LATER[..39]))), 599);
+    }
+
+    #[test]
+    fn a_list_of_which_nothing_was_read_is_work() {
+        assert_eq!(looked(9, row(9, 0, &[])).not_due("a", 9, 0), 0);
+        assert_eq!(Looks::default().not_due("a", 9, 0), 0);
     }
 
     #[test]
@@ -179,7 +249,7 @@ mod tests {
         let now = Instant::now();
         let lists = looks.due(&[("a", 4), ("b", 0)], now);
         assert_eq!(lists, ["a"]);
-        let rows = [row(4, &["1970-01-01T00:00:10Z", "nonsense"])];
+        let rows = [row(4, 4, &["1970-01-01T00:00:10Z", "nonsense"])];
         looks.seen(&lists, &HashMap::from([("a", 4)]), &rows, now);
         assert_eq!(
             (looks.not_due("a", 4, 9_999), looks.not_due("a", 4, 10_000)),
