@@ -96,7 +96,7 @@ impl Controller {
             let rival = first
                 .get(&place(queue, &views))
                 .filter(|first| first.metadata.uid != queue.metadata.uid)
-                .map(|first| first.as_ref());
+                .map(AsRef::as_ref);
             if !self.keep(past, queue, view.map(AsRef::as_ref), book, rival).await {
                 starved.get_or_insert(at);
             }
