@@ -129,7 +129,7 @@ names! {
         OverBudget,
         /// A Secret, or a key in it, is missing.
         SecretMissing,
-        /// A ConfigMap, or a key in it, that the worker's pod needs is missing.
+        /// A `ConfigMap`, or a key in it, that the worker's pod needs is missing.
         ConfigMapMissing,
         /// The operator may not read a Secret.
         SecretForbidden,
