@@ -2,8 +2,9 @@
 //!
 //! May not decide what is logged where; that is the `tracing` calls' business. Libraries that log every request are
 //! held at `warn` unless a directive names them, because at `debug` they bury what Poolwright says, and some of them
-//! print addresses. lapin is off: its errors repeat the broker's own texts and whole messages, and every failure it
-//! meets reaches us as a value anyway. Span filters are refused: their cost has no bound, and a level for a target is all that is needed.
+//! print addresses. Those that speak to brokers stay there whoever asks: above that they print whole messages, task
+//! arguments among them. lapin is off, because its errors do so too, and every failure it meets reaches us as a value
+//! anyway. Span filters are refused: their cost has no bound, and a level for a target is all that is needed.
 
 use std::io::IsTerminal as _;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,8 +20,17 @@ use tracing_subscriber::{Layer as _, Registry, fmt, reload};
 pub const DIRECTIVES_BYTES_MAX: usize = 256;
 
 /// What stands before every list of directives; a directive that names one of these targets wins over it.
-const QUIET: &str = "info,async_rs=warn,axum=warn,h2=warn,hyper=warn,hyper_util=warn,kube=warn,kube_client=warn,\
-                     lapin=off,redis=warn,reqwest=warn,rustls=warn,tower=warn";
+const QUIET: &str = "info,amq_protocol=warn,async_rs=warn,axum=warn,h2=warn,hyper=warn,hyper_util=warn,kube=warn,\
+                     kube_client=warn,lapin=off,redis=warn,reqwest=warn,rustls=warn,tcp_stream=warn,tower=warn";
+/// What no directive may raise: the crates that speak to brokers, each with its most. A directive means every target
+/// that begins as it does, so these are beginnings, too.
+const HELD: [(&str, LevelFilter); 5] = [
+    ("amq_protocol", LevelFilter::WARN),
+    ("async_rs", LevelFilter::WARN),
+    ("lapin", LevelFilter::OFF),
+    ("redis", LevelFilter::WARN),
+    ("tcp_stream", LevelFilter::WARN),
+];
 
 /// Form of the log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -43,6 +53,9 @@ pub enum LogError {
          trace and off"
     )]
     Malformed(usize),
+    /// A directive raises what may show messages.
+    #[error("directive {0} would log {1} above {2}: it prints whole messages, task arguments among them")]
+    Revealing(usize, &'static str, LevelFilter),
     /// The subscriber of the process is set already, or gone.
     #[error("the log subscriber is set already or gone")]
     Subscriber,
@@ -56,7 +69,7 @@ pub struct LogHandle {
 }
 
 impl LogHandle {
-    /// Filters by `directives` from now on, such as `debug` or `poolwright=debug,lapin=info`.
+    /// Filters by `directives` from now on, such as `debug` or `poolwright=debug,hyper=info`.
     ///
     /// # Errors
     ///
@@ -135,6 +148,9 @@ fn filter(directives: &str) -> Result<EnvFilter, LogError> {
         if !well_formed(directive) {
             return Err(LogError::Malformed(position + 1));
         }
+        if let Some((name, most)) = revealed(directive) {
+            return Err(LogError::Revealing(position + 1, name, most));
+        }
     }
     EnvFilter::try_new(format!("{QUIET},{directives}")).map_err(|_| LogError::Malformed(1))
 }
@@ -153,6 +169,14 @@ fn well_formed(directive: &str) -> bool {
             !target.is_empty() && target.chars().all(target_char) && level(of_target)
         }
     }
+}
+
+/// What a directive would raise above its most. A level without a target raises nothing: the longer target wins.
+fn revealed(directive: &str) -> Option<(&'static str, LevelFilter)> {
+    let (target, level) = directive.split_once('=')?;
+    let level: LevelFilter = level.parse().ok()?;
+    let mut held = HELD.into_iter();
+    held.find(|(name, most)| target.starts_with(name) && level > *most)
 }
 
 #[cfg(test)]
@@ -239,18 +263,50 @@ mod tests {
     }
 
     #[test]
-    fn the_texts_of_brokers_are_never_logged_unless_asked_for() {
-        let text = with_logs(LogFormat::Text, "info,poolwright=debug", |handle| {
-            tracing::error!(target: "lapin::channel", "the broker's words");
+    fn the_texts_of_brokers_are_never_logged() {
+        let text = with_logs(LogFormat::Text, "trace", |handle| {
+            let speak = || {
+                tracing::error!(target: "lapin::channel", "a message");
+                tracing::trace!(target: "amq_protocol_tcp", "a message");
+                tracing::info!(target: "redis::aio", "a message");
+                tracing::info!(target: "tcp_stream", "a message");
+            };
+            speak();
             tracing::warn!(target: "redis", "reconnects");
-            handle.set("lapin=error").unwrap();
-            tracing::error!(target: "lapin::channel", "asked for");
+            handle
+                .set("trace,lapi=trace,r=trace,lapin=off,redis=error")
+                .unwrap();
+            speak();
         });
+        assert!(text.contains("reconnects"), "{text}");
+        assert!(!text.contains("a message"), "{text}");
+    }
+
+    #[test]
+    fn what_shows_messages_cannot_be_raised() {
+        for (directives, position, name) in [
+            ("lapin=error", 1, "lapin"),
+            ("info,lapin::channel=TRACE", 2, "lapin"),
+            ("redis=trace", 1, "redis"),
+            ("warn,redis::aio=info", 2, "redis"),
+            ("amq_protocol_tcp=trace", 1, "amq_protocol"),
+            ("async_rs=debug", 1, "async_rs"),
+            ("tcp_stream=info", 1, "tcp_stream"),
+        ] {
+            let found = filter(directives).err();
+            assert!(
+                matches!(found, Some(LogError::Revealing(at, what, _)) if at == position && what == name),
+                "{directives}: {found:?}"
+            );
+        }
+        let words = filter("redis=trace").unwrap_err().to_string();
         assert!(
-            text.contains("asked for") && text.contains("reconnects"),
-            "{text}"
+            words.starts_with("directive 1 would log redis above warn"),
+            "{words}"
         );
-        assert!(!text.contains("the broker's words"), "{text}");
+        for directives in ["redis=warn", "lapin=off,tcp_stream=error", "rediscover=off"] {
+            assert!(filter(directives).is_ok(), "{directives}");
+        }
     }
 
     #[test]

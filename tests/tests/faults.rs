@@ -1,6 +1,7 @@
 //! What happens to workers when brokers, workers or the operator fail: nothing is guessed, nothing is lost.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use kube::ResourceExt;
 use poolwright_api::ConditionType;
 use poolwright_tests::scenario::LIMIT;
 use poolwright_tests::*;
@@ -167,6 +168,51 @@ async fn workers_that_are_not_heard_are_neither_multiplied_nor_taken_away() -> R
             "{reason}: {message}"
         );
     }
+    stage.expect_none_killed()?;
+    stage.strike().await
+}
+
+/// The heard one shows that the broker is the right one; so the mute one is unseen, and nothing else.
+#[tokio::test]
+async fn a_mute_worker_stays_when_the_heard_one_beside_it_goes() -> Result<()> {
+    let stage = Stage::new("f-mute").await?;
+    let redis = Redis::start(RedisConfig::default()).await?;
+    let wire = Wire::redis(&redis, 0);
+    // Whoever comes first is mute.
+    let script = format!(
+        "mkdir {}/mute 2>/dev/null && exec sleep 3600; exec celery \"$@\"",
+        stage.dir.path().display()
+    );
+    let shape = json!({
+        "worker": {"command": ["sh", "-c", script, "celery"]},
+        "scaling": {"minReplicas": 2, "maxReplicas": 2, "scaleDownDelaySeconds": 3},
+    });
+    wire.pool(&stage, "q", &["q"], shape).await?;
+    let limit = Duration::from_secs(120);
+    let ready = ConditionType::Ready;
+    let said = stage
+        .await_condition("q", ready, "False", "HeldUnseen", limit)
+        .await?;
+    let pods: Vec<String> = stage.pods("q").await?.iter().map(ResourceExt::name_any).collect();
+    let mute: Vec<&String> = pods.iter().filter(|name| said.contains(name.as_str())).collect();
+    assert!(pods.len() == 2 && mute.len() == 1, "{pods:?}: {said}");
+    stage
+        .patch_pool("q", json!({"spec": {"scaling": {"minReplicas": 0}}}))
+        .await?;
+    stage.await_replicas("q", 1, LIMIT).await?;
+    let active = ConditionType::ScalingActive;
+    let said = stage
+        .await_condition("q", active, "False", "HeldUnseen", LIMIT)
+        .await?;
+    assert!(said.contains("not heard, and count as full"), "{said}");
+    stage.expect_steady("q", 1, Duration::from_secs(12)).await?;
+    let left = stage.pods("q").await?;
+    assert!(
+        left.len() == 1 && left[0].name_any() == *mute[0],
+        "{mute:?} went: {left:?}"
+    );
+    let (_, reason, message) = stage.condition("q", ready).await?;
+    assert_eq!(reason, "HeldUnseen", "{message}");
     stage.expect_none_killed()?;
     stage.strike().await
 }

@@ -11,8 +11,10 @@ use k8s_openapi::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Greatest length of a condition's message, in characters. Longer ones are cut, ending in an ellipsis.
-pub const MESSAGE_CHARACTERS_MAX: usize = 1024;
+use crate::text::bounded;
+
+/// Greatest length of a condition's message, in bytes. Longer ones are cut, ending in an ellipsis.
+pub const MESSAGE_BYTES_MAX: usize = 1024;
 
 /// An enum whose values are written as their own names, in objects as in events and metrics.
 macro_rules! names {
@@ -133,6 +135,8 @@ names! {
         Advised,
         /// Workers cannot be asked what they hold, so only their heartbeats tell.
         AnswersUnreadable,
+        /// A `ConfigMap`, or a key in it, that the worker's pod needs is missing.
+        ConfigMapMissing,
         /// The operator may not read a Secret.
         SecretForbidden,
         /// The broker cannot be reached.
@@ -222,10 +226,10 @@ pub fn find(conditions: &[Condition], type_: ConditionType) -> Option<&Condition
 /// Writes `new` into `conditions`, replacing the one of its type.
 ///
 /// The transition time is `now` in whole seconds if the status differs from the old one (or there is none), and the
-/// old one otherwise; what `new` holds there is ignored. The message is cut to [`MESSAGE_CHARACTERS_MAX`] characters.
+/// old one otherwise; what `new` holds there is ignored. The message is cut to [`MESSAGE_BYTES_MAX`].
 pub fn set(conditions: &mut Vec<Condition>, new: Condition, now: Timestamp) -> Change {
     let mut new = Condition {
-        message: bounded(new.message, MESSAGE_CHARACTERS_MAX),
+        message: bounded(&new.message, MESSAGE_BYTES_MAX),
         last_transition_time: Time(whole_seconds(now)),
         ..new
     };
@@ -243,23 +247,6 @@ pub fn set(conditions: &mut Vec<Condition>, new: Condition, now: Timestamp) -> C
     }
     *old = new;
     Change::Updated
-}
-
-/// `text`, cut to at most `characters_max` characters; a cut text ends in an ellipsis.
-#[must_use]
-pub fn bounded(mut text: String, characters_max: usize) -> String {
-    if text.char_indices().nth(characters_max).is_none() {
-        return text;
-    }
-    let cut = text
-        .char_indices()
-        .nth(characters_max.saturating_sub(1))
-        .map_or(0, |(at, _)| at);
-    text.truncate(cut);
-    if characters_max > 0 {
-        text.push('…');
-    }
-    text
 }
 
 /// `time` without its fraction of a second: objects store whole seconds, so a finer time would never compare equal to

@@ -11,6 +11,7 @@
 pub mod conditions;
 mod crds;
 pub mod schema;
+pub mod text;
 pub mod v1alpha1;
 
 pub use conditions::{Change, ConditionType, Reason};
@@ -24,7 +25,7 @@ pub const VERSION: &str = "v1alpha1";
 pub const API_VERSION: &str = "poolwright.dev/v1alpha1";
 /// Category of all Poolwright resources: `kubectl get poolwright`.
 pub const CATEGORY: &str = "poolwright";
-/// Field manager of every server-side apply by the operator.
+/// Field manager of the operator's writes: creations, JSON and merge patches, `/scale`.
 pub const FIELD_MANAGER: &str = "poolwright";
 /// Reporting component of events, and value of [`LABEL_MANAGED_BY`].
 pub const COMPONENT: &str = "poolwright";
@@ -60,5 +61,3 @@ pub const ANNOTATION_RESTARTED_AT: &str = "poolwright.dev/restarted-at";
 pub const ANNOTATION_PROVEN_AT: &str = "poolwright.dev/proven-at";
 /// Annotation on a revision's Deployment: time (RFC 3339) at which it was given up because it never proved itself.
 pub const ANNOTATION_FAILED_AT: &str = "poolwright.dev/failed-at";
-/// Annotation on a revision's Deployment: time (RFC 3339) at which the revision was made; the newest is wanted.
-pub const ANNOTATION_REVISION_CREATED_AT: &str = "poolwright.dev/revision-created-at";

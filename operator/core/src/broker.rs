@@ -10,8 +10,11 @@ mod address;
 
 use std::fmt;
 
+use poolwright_api::v1alpha1::Broker;
+
 use address::{
-    Part, check_parts, database, endpoint, name, part, prefix, sentinel_master, steps, tls, virtual_host,
+    MAX_NAME, Part, check_parts, database, endpoint, name, part, prefix, sentinel_master, steps, tls,
+    virtual_host,
 };
 
 /// A text that is shown to nobody.
@@ -119,6 +122,27 @@ impl Default for BrokerOptions {
     }
 }
 
+/// What a TaskQueue says in plain text; what its Secrets hold is for the caller to add.
+impl From<&Broker> for BrokerOptions {
+    fn from(broker: &Broker) -> Self {
+        let (redis, rabbitmq) = (broker.redis_options(), broker.rabbitmq_options());
+        let steps = redis.priority_steps.iter();
+        Self {
+            key_prefix: redis.key_prefix.unwrap_or_default(),
+            priority_steps: steps.filter_map(|step| u8::try_from(*step).ok()).collect(),
+            sentinel_master: redis.sentinel_master,
+            management_url: rabbitmq.management_url.map(Secret::new),
+            metrics_url: rabbitmq.metrics_url.map(Secret::new),
+            tls: broker.tls.as_ref().map(|tls| Tls {
+                insecure_skip_verify: tls.insecure_skip_verify,
+                ..Tls::default()
+            }),
+            control_exchange: broker.control_exchange.clone(),
+            event_exchange: broker.event_exchange.clone(),
+        }
+    }
+}
+
 /// All that is needed to connect to one broker. Two equal values are the same broker seen by the same user.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct BrokerConfig {
@@ -200,9 +224,12 @@ pub enum BrokerError {
     /// Unusable priority steps.
     #[error("redis.prioritySteps must hold 1 to 16 distinct numbers")]
     PrioritySteps,
-    /// Empty or unprintable names.
-    #[error("{0} must be printable, at most 200 bytes long and not empty")]
+    /// A name that is too long or holds control characters.
+    #[error("{0} must have at most {MAX_NAME} characters, and no control characters")]
     Name(&'static str),
+    /// A name that is written and empty.
+    #[error("{0} must not be empty")]
+    Empty(&'static str),
     /// Unusable management or metrics address.
     #[error("{0} must be an http:// or https:// address with a host")]
     Http(&'static str),
@@ -249,7 +276,7 @@ impl BrokerConfig {
             password,
             database,
             virtual_host,
-            key_prefix: prefix(&options.key_prefix)?,
+            key_prefix: prefix(&options.key_prefix, "redis.keyPrefix")?,
             priority_steps: steps(&options.priority_steps)?,
             sentinel_master: sentinel_master(scheme, options.sentinel_master.as_deref())?,
             control_exchange: name(&options.control_exchange, "controlExchange")?,

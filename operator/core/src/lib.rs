@@ -31,7 +31,8 @@ pub mod snapshot;
 pub mod status;
 #[cfg(test)]
 mod testing;
-pub mod text;
 pub mod time;
 pub mod validate;
 pub mod window;
+
+pub use poolwright_api::text;

@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use poolwright_api::v1alpha1::WorkerPool;
 use poolwright_api::{ANNOTATION_FAILED_AT, ANNOTATION_PROVEN_AT, LABEL_REVISION, Reason, WORKER_CONTAINER};
 
-use crate::snapshot::{Fallback, Hold, PodInput, PoolInput, PoolKey, RevisionInput, Trouble};
+use crate::snapshot::{Fallback, Hold, PodInput, PoolInput, PoolKey, RevisionInput, Trouble, WORDS_MAX};
 use crate::text::bounded;
 use crate::time::Moment;
 use crate::validate::ValidPool;
@@ -23,8 +23,6 @@ use crate::validate::ValidPool;
 pub const VICTIM_COST: &str = "-1000";
 /// The annotation that a `ReplicaSet` reads it from.
 pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
-/// Words of the cluster that are passed on, in bytes.
-const WORDS_MAX: usize = 400;
 
 /// The objects of one WorkerPool, draining predecessors of the same name included.
 #[derive(Clone, Debug, Default)]
@@ -158,7 +156,7 @@ fn label<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
     metadata.labels.as_ref()?.get(key).map(String::as_str)
 }
 
-/// The revision that an object carries in its labels; a Deployment's own labels do not have it, its selector does.
+/// The revision of a Deployment, by its selector: that cannot be changed, while anybody may take its labels away.
 #[must_use]
 pub fn revision_of(deployment: &Deployment) -> &str {
     let selector = deployment
@@ -198,16 +196,7 @@ fn refusal(set: &ReplicaSet) -> Option<Trouble> {
     let failure = conditions
         .iter()
         .find(|one| one.type_ == "ReplicaFailure" && one.status == "True")?;
-    let message = failure.message.clone().unwrap_or_default();
-    let reason = if message.contains("exceeded quota") {
-        Reason::QuotaExceeded
-    } else {
-        Reason::AdmissionDenied
-    };
-    Some(Trouble {
-        reason,
-        message: bounded(&message, WORDS_MAX),
-    })
+    Some(Trouble::refusal(failure.message.as_deref().unwrap_or_default()))
 }
 
 /// A pod, unless it has ended for good (evicted, or its node shut down): its place is filled by another.
@@ -308,7 +297,7 @@ fn container_trouble(container: &ContainerStatus) -> Option<Trouble> {
         }
         "CrashLoopBackOff" if oom => Reason::OutOfMemory,
         "CrashLoopBackOff" | "RunContainerError" | "CreateContainerError" => Reason::CrashLoop,
-        "CreateContainerConfigError" => Reason::SecretMissing,
+        "CreateContainerConfigError" => unconfigured(waiting.message.as_deref().unwrap_or_default()),
         _ => return None,
     };
     let code = ended.map_or(String::new(), |ended| {
@@ -320,6 +309,19 @@ fn container_trouble(container: &ContainerStatus) -> Option<Trouble> {
         WORDS_MAX,
     );
     Some(Trouble { reason, message })
+}
+
+/// What a container lacks before it can be made, as the kubelet says it: `secret "x" not found`, or `couldn't find key k
+/// in Secret ns/x`. A name has neither quotes nor capitals, so that one called `secret` is not taken for the kind. For
+/// anything else, such as an image that would run as root, nothing has to be created.
+fn unconfigured(words: &str) -> Reason {
+    if words.contains("configmap \"") || words.contains("in ConfigMap ") {
+        Reason::ConfigMapMissing
+    } else if words.contains("secret \"") || words.contains("in Secret ") {
+        Reason::SecretMissing
+    } else {
+        Reason::CrashLoop
+    }
 }
 
 fn unschedulable(pod: &Pod) -> Option<Trouble> {

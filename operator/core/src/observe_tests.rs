@@ -205,6 +205,10 @@ fn trouble_is_told_in_the_clusters_words() {
     let waiting = |reason: &str| {
         worker(&json!({"restartCount": 2, "state": {"waiting": {"reason": reason, "message": "m"}}}))
     };
+    let unconfigured = |message: &str| {
+        let state = json!({"waiting": {"reason": "CreateContainerConfigError", "message": message}});
+        worker(&json!({"restartCount": 0, "state": state}))
+    };
     let ended = |how: &str, code: i32, now: Value| {
         let last = json!({"terminated": {"exitCode": code, "reason": how}});
         worker(&json!({"restartCount": 3, "state": now, "lastState": last}))
@@ -224,8 +228,27 @@ fn trouble_is_told_in_the_clusters_words() {
         (waiting("ImagePullBackOff"), Some((Reason::ImageNotPulled, "m"))),
         (waiting("CreateContainerError"), Some((Reason::CrashLoop, "m"))),
         (
-            waiting("CreateContainerConfigError"),
-            Some((Reason::SecretMissing, "m")),
+            unconfigured("secret \"shop\" not found"),
+            Some((
+                Reason::SecretMissing,
+                "CreateContainerConfigError: secret \"shop\" not found",
+            )),
+        ),
+        (
+            unconfigured("couldn't find key url in Secret a/configmap"),
+            Some((Reason::SecretMissing, "key url")),
+        ),
+        (
+            unconfigured("configmap \"secrets\" not found"),
+            Some((Reason::ConfigMapMissing, "configmap \"secrets\"")),
+        ),
+        (
+            unconfigured("couldn't find key level in ConfigMap a/shop"),
+            Some((Reason::ConfigMapMissing, "key level")),
+        ),
+        (
+            unconfigured("container has runAsNonRoot and image will run as root"),
+            Some((Reason::CrashLoop, "runAsNonRoot")),
         ),
         (
             ended("Error", 3, backs_off.clone()),

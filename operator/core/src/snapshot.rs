@@ -12,7 +12,11 @@ use poolwright_api::Reason;
 use poolwright_api::v1alpha1::AckMode;
 
 use crate::sample::BrokerView;
+use crate::text::bounded;
 use crate::time::Moment;
+
+/// Words of the cluster that are passed on, in bytes.
+pub const WORDS_MAX: usize = 400;
 
 /// Names one WorkerPool for its whole life; a successor of the same name has another uid.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,7 +78,8 @@ pub struct PoolInput {
     pub pods: Vec<PodInput>,
     /// Someone else scales it: in which words.
     pub conflict: Option<String>,
-    /// The namespace or the WorkerPool is being deleted: nothing is created or scaled.
+    /// The WorkerPool is being deleted: nothing is created or scaled. A namespace that is being deleted shows only in
+    /// this way, once its WorkerPools go.
     pub terminating: bool,
 }
 
@@ -143,6 +148,22 @@ pub struct Trouble {
     pub reason: Reason,
     /// The server's, scheduler's or node's words, bounded.
     pub message: String,
+}
+
+impl Trouble {
+    /// A refusal by the API server: of a quota where it says so, of admission otherwise.
+    #[must_use]
+    pub fn refusal(message: &str) -> Self {
+        let quota = message.contains("exceeded quota");
+        Self {
+            reason: if quota {
+                Reason::QuotaExceeded
+            } else {
+                Reason::AdmissionDenied
+            },
+            message: bounded(message, WORDS_MAX),
+        }
+    }
 }
 
 impl PodInput {

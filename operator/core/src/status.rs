@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use poolwright_api::conditions::{bounded, whole_seconds};
+use poolwright_api::conditions::whole_seconds;
 use poolwright_api::v1alpha1 as api;
 use poolwright_api::{LABEL_WORKER_POOL, Reason};
 
@@ -13,6 +13,7 @@ use crate::advice::Advice;
 use crate::conditions::{self, Seen};
 use crate::decision::{Decision, Limit};
 use crate::snapshot::PoolInput;
+use crate::text::bounded;
 use crate::validate::Invalid;
 
 /// Inputs that a stored decision lists.
@@ -55,7 +56,7 @@ pub fn status(facts: &Facts) -> api::WorkerPoolStatus {
         Err(_) => (None, None),
     };
     if let Some(input) = input {
-        new.queue_names = Some(bounded(input.queues.join(","), 256));
+        new.queue_names = Some(bounded(&input.queues.join(","), 256));
         new.revision = Some(input.revision.clone());
         new.replicas = Some(number(input.consuming().count()));
         new.ready_replicas = Some(number(input.consuming().filter(|pod| pod.ready).count()));

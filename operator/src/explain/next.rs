@@ -55,6 +55,7 @@ fn step(reason: Reason, namespace: &str, name: &str) -> Option<String> {
         | Reason::ScaledDown
         | Reason::HeldSuspect
         | Reason::AtMinimum
+        | Reason::Paused
         | Reason::WaitingForSlots => return None,
         Reason::InvalidSpec => {
             "Correct the field that the condition names; `poolwright lint -f FILE` checks the rest"
@@ -77,11 +78,6 @@ fn step(reason: Reason, namespace: &str, name: &str) -> Option<String> {
                 "End the hold: kubectl patch wp {name} -n {namespace} --type=merge -p '{{\"spec\":{{\"replicas\":null}}}}'"
             ));
         }
-        Reason::Paused => {
-            return Some(format!(
-                "End the pause: kubectl annotate wp {name} -n {namespace} poolwright.dev/paused-"
-            ));
-        }
         Reason::Conflict => "Remove the other writer that the condition names",
         Reason::RevisionUnproven | Reason::CrashLoop => {
             return Some(format!(
@@ -94,6 +90,7 @@ fn step(reason: Reason, namespace: &str, name: &str) -> Option<String> {
             "Give the budget more slots than one pod takes, or lower the concurrency"
         }
         Reason::SecretMissing => "Create the Secret and key that the condition names",
+        Reason::ConfigMapMissing => "Create the ConfigMap and key that the condition names",
         Reason::SecretForbidden => {
             "Run the command that the condition shows; it lets the operator read this Secret"
         }

@@ -95,6 +95,12 @@ async fn the_log_level_is_shown_and_changed() {
     let (status, words) = server.ask("PUT", "/log-level", "loud").await;
     assert_eq!(status, 400);
     assert!(words.starts_with("directive 1 is not LEVEL"), "{words}");
+    let (status, words) = server.ask("PUT", "/log-level", "info,lapin=trace").await;
+    assert_eq!(status, 400);
+    assert!(
+        words.starts_with("directive 2 would log lapin above off"),
+        "{words}"
+    );
     assert_eq!(server.ask("PUT", "/log-level", &"a".repeat(257)).await.0, 413);
     assert_eq!(server.ask("POST", "/log-level", "info").await.0, 405);
     assert_eq!(server.ask("GET", "/log-level", "").await.1, "poolwright=debug\n");

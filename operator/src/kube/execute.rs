@@ -12,7 +12,6 @@ use kube::{Api, Client};
 use poolwright_api::{FIELD_MANAGER, Reason};
 use poolwright_core::plan::{Settle, Step};
 use poolwright_core::snapshot::Trouble;
-use poolwright_core::text::bounded;
 use serde_json::json;
 
 /// A Deployment's status moves while its pods start: so often is a scale repeated on a newer version of the same
@@ -39,18 +38,7 @@ fn classify(error: kube::Error) -> Failure {
     };
     match status.code {
         404 | 409 => Failure::Moved,
-        400 | 403 | 413 | 422 => {
-            let quota = status.message.contains("exceeded quota");
-            let reason = if quota {
-                Reason::QuotaExceeded
-            } else {
-                Reason::AdmissionDenied
-            };
-            Failure::Refused(Trouble {
-                reason,
-                message: bounded(&status.message, 400),
-            })
-        }
+        400 | 403 | 413 | 422 => Failure::Refused(Trouble::refusal(&status.message)),
         _ => Failure::Kube(error),
     }
 }

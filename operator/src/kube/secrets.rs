@@ -40,27 +40,14 @@ impl Resolver {
             (None, Some(reference)) => self.text(reference).await?,
             (None, None) => return Err(invalid("spec.broker has neither url nor urlSecretRef")),
         };
-        let redis = self.broker.redis_options();
-        let rabbitmq = self.broker.rabbitmq_options();
-        let management_url = match (&rabbitmq.management_url, &rabbitmq.management_url_secret_ref) {
-            (Some(url), _) => Some(Secret::new(url.clone())),
-            (None, Some(reference)) => Some(Secret::new(self.text(reference).await?)),
-            (None, None) => None,
-        };
-        let options = BrokerOptions {
-            key_prefix: redis.key_prefix.unwrap_or_default(),
-            priority_steps: redis
-                .priority_steps
-                .iter()
-                .filter_map(|step| u8::try_from(*step).ok())
-                .collect(),
-            sentinel_master: redis.sentinel_master,
-            management_url,
-            metrics_url: rabbitmq.metrics_url.map(Secret::new),
+        let mut options = BrokerOptions {
             tls: self.tls().await?,
-            control_exchange: self.broker.control_exchange.clone(),
-            event_exchange: self.broker.event_exchange.clone(),
+            ..BrokerOptions::from(&self.broker)
         };
+        let secret = self.broker.rabbitmq_options().management_url_secret_ref;
+        if let (None, Some(reference)) = (&options.management_url, &secret) {
+            options.management_url = Some(Secret::new(self.text(reference).await?));
+        }
         BrokerConfig::parse(&url, &options).map_err(|error| invalid(error.to_string()))
     }
 

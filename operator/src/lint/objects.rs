@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use poolwright_api::Reason;
 use poolwright_api::v1alpha1::{Broker, SecretKeyRef, TaskQueue, TaskQueueSpec, WorkerPool};
 use poolwright_core::advice::{Neighbour, advise};
-use poolwright_core::broker::{BrokerConfig, BrokerOptions};
+use poolwright_core::broker::{BrokerConfig, BrokerError, BrokerOptions};
 use poolwright_core::broker_key::BrokerKey;
 use poolwright_core::validate::validate;
 
@@ -102,15 +102,16 @@ fn addresses(all: &[Read<'_>]) -> Vec<Finding> {
         };
         let broker = &task_queue.spec.broker;
         let Some(url) = &broker.url else { continue };
-        let options = BrokerOptions {
-            sentinel_master: broker
-                .redis
-                .as_ref()
-                .and_then(|redis| redis.sentinel_master.clone()),
-            ..BrokerOptions::default()
-        };
-        if let Err(error) = BrokerConfig::parse(url, &options) {
-            findings.push(read.find(Severity::Error, "spec.broker.url", &error.to_string()));
+        if let Err(error) = BrokerConfig::parse(url, &BrokerOptions::from(broker)) {
+            let field = match error {
+                BrokerError::Name(field) | BrokerError::Empty(field) | BrokerError::Http(field) => field,
+                _ => "url",
+            };
+            findings.push(read.find(
+                Severity::Error,
+                &format!("spec.broker.{field}"),
+                &error.to_string(),
+            ));
         }
     }
     findings

@@ -218,3 +218,17 @@ fn hostile_files_end_in_an_error() {
         assert!(of(&[("a.yaml", &text)]).has_errors());
     }
 }
+
+/// What the schema lets through and the operator refuses has the place of the option, not that of the address.
+#[test]
+fn options_of_a_broker_are_read_as_the_operator_reads_them() {
+    let broker = "amqp://rabbit:5672/\n    rabbitmq:\n      metricsUrl: http://rabbit:156920/metrics";
+    let text = QUEUE.replace("redis://redis:6379/0", broker);
+    let found = of(&[("queue.yaml", &text)]);
+    assert_eq!(found.findings.len(), 1, "{found}");
+    let words = found.findings[0].to_string();
+    assert!(
+        words.starts_with("queue.yaml:9:19: error: spec.broker.rabbitmq.metricsUrl: "),
+        "{words}"
+    );
+}

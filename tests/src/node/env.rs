@@ -59,6 +59,16 @@ enum Kind {
 }
 
 impl Kind {
+    /// As the kubelet writes it where it misses a key.
+    fn name(self) -> &'static str {
+        if self == Self::Secret {
+            "Secret"
+        } else {
+            "ConfigMap"
+        }
+    }
+
+    /// As the API server writes it where it misses the object.
     fn noun(self) -> &'static str {
         if self == Self::Secret {
             "secret"
@@ -135,7 +145,7 @@ impl Objects<'_> {
             None if optional == Some(true) => Ok(None),
             None if found => Err(format!(
                 "couldn't find key {key} in {} {}/{name}",
-                kind.noun(),
+                kind.name(),
                 self.namespace
             )),
             None => Err(format!("{} \"{name}\" not found", kind.noun())),

@@ -158,8 +158,8 @@ pub struct RedisOptions {
     pub priority_steps: Vec<i32>,
 
     /// `sentinelMaster` is the name of the master that the sentinels watch. Required with a `sentinel` URL, allowed
-    /// only there.
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[!-~]+$"))]
+    /// only there. At most 255 characters.
+    #[schemars(length(min = 1, max = 255), regex(pattern = r"^[!-~]+$"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sentinel_master: Option<String>,
 

@@ -11,6 +11,8 @@ use super::{BrokerError, BrokerKind, HttpEndpoint, Secret, Tls};
 const MAX_HOSTS: usize = 16;
 /// Most priority steps (kombu's priorities are 0 to 9; other ranges exist).
 const MAX_STEPS: usize = 16;
+/// Longest name or prefix, in characters: what the resource definition lets through.
+pub(super) const MAX_NAME: usize = 255;
 /// Longest virtual host: RabbitMQ's own limit.
 const MAX_VIRTUAL_HOST: usize = 255;
 
@@ -205,18 +207,14 @@ pub(super) fn sentinel_master(scheme: Scheme, given: Option<&str>) -> Result<Opt
 
 pub(super) fn name(text: &str, field: &'static str) -> Result<String, BrokerError> {
     if text.is_empty() {
-        Err(BrokerError::Name(field))
-    } else {
-        printable(text, field)
+        return Err(BrokerError::Empty(field));
     }
+    prefix(text, field)
 }
 
-pub(super) fn prefix(text: &str) -> Result<String, BrokerError> {
-    printable(text, "redis.keyPrefix")
-}
-
-fn printable(text: &str, field: &'static str) -> Result<String, BrokerError> {
-    if text.len() > 200 || text.chars().any(char::is_control) {
+/// May be empty: that is none.
+pub(super) fn prefix(text: &str, field: &'static str) -> Result<String, BrokerError> {
+    if text.chars().count() > MAX_NAME || text.chars().any(|one| one.is_ascii_control()) {
         return Err(BrokerError::Name(field));
     }
     Ok(text.to_owned())

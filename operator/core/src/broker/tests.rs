@@ -157,12 +157,22 @@ fn unusable_options_are_named() {
     );
     assert_eq!(
         with("redis://h", &|o| o.event_exchange.clear()),
-        BrokerError::Name("eventExchange")
+        BrokerError::Empty("eventExchange")
     );
     assert_eq!(
         with("redis://h", &|o| o.key_prefix = "a\nb".into()),
         BrokerError::Name("redis.keyPrefix")
     );
+    assert_eq!(
+        with("redis://h", &|o| o.key_prefix = "é".repeat(256)),
+        BrokerError::Name("redis.keyPrefix")
+    );
+    assert_eq!(
+        with("sentinel://h", &|o| o.sentinel_master = Some("m".repeat(256))),
+        BrokerError::Name("redis.sentinelMaster")
+    );
+    let words = BrokerError::Name("redis.keyPrefix").to_string();
+    assert!(words.contains("at most 255 characters"), "{words}");
 }
 
 #[test]

@@ -54,7 +54,8 @@ pub struct Worker {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volume_mounts: Vec<VolumeMount>,
 
-    /// `securityContext` of the worker container. Default: none.
+    /// `securityContext` of the worker container, laid field by field over what it has by default: all capabilities
+    /// dropped and no privilege escalation. Default: only that. Init containers and sidecars get the same under theirs.
     #[schemars(schema_with = "schema::embedded::<SecurityContext>")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security_context: Option<SecurityContext>,

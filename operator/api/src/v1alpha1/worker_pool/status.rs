@@ -68,7 +68,7 @@ pub struct WorkerPoolStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_decision: Option<Decision>,
 
-    /// `decisions` before and including the last one, at most 5, newest first and without inputs.
+    /// `decisions` before the last one, at most 5, newest first and without inputs.
     #[schemars(length(max = 5))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
