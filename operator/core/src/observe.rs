@@ -132,11 +132,14 @@ pub fn pool_input(
     }
 }
 
+/// `spec.replicas` in an object's record of its writers.
+pub const REPLICAS_FIELD: &str = "/f:spec/f:replicas";
+
 /// Who wrote `spec.replicas` last, by the object's own record of its fields.
 fn writer_of_replicas(wp: &WorkerPool) -> Option<(String, Option<Timestamp>)> {
     let entries = wp.metadata.managed_fields.as_deref().unwrap_or_default();
     let owns = |fields: &k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldsV1| {
-        fields.0.pointer("/f:spec/f:replicas").is_some()
+        fields.0.pointer(REPLICAS_FIELD).is_some()
     };
     let wrote = entries
         .iter()

@@ -52,7 +52,22 @@ pub struct Controller {
 struct Past {
     written: BTreeMap<String, TaskQueueStatus>,
     names: BTreeSet<(String, String)>,
+    /// Broker ids by uid, for the generation they were made from: a digest for each queue and look would be most of
+    /// what the operator does.
+    ids: BTreeMap<String, (Option<i64>, String)>,
     stray: BTreeSet<String>,
+}
+
+impl Past {
+    fn broker_id(&mut self, queue: &TaskQueue) -> String {
+        let (uid, generation) = (queue.uid().unwrap_or_default(), queue.metadata.generation);
+        if let Some((_, id)) = self.ids.get(&uid).filter(|(known, _)| *known == generation) {
+            return id.clone();
+        }
+        let id = BrokerKey::new(&queue.namespace().unwrap_or_default(), &queue.spec.broker).id();
+        self.ids.insert(uid, (generation, id.clone()));
+        id
+    }
 }
 
 impl Controller {
@@ -80,28 +95,33 @@ impl Controller {
         }
         let uids: BTreeSet<String> = queues.iter().filter_map(|queue| queue.uid()).collect();
         past.written.retain(|uid, _| uids.contains(uid));
+        past.ids.retain(|uid, _| uids.contains(uid));
+        let ids: Vec<String> = queues.iter().map(|queue| past.broker_id(queue)).collect();
         past.names = names;
         let (views, books) = (self.board.views(), self.latest.queues());
-        let first = first_of_each(&queues, &views);
+        let places: Vec<Place> = queues
+            .iter()
+            .zip(&ids)
+            .map(|(queue, id)| place(queue, id, &views))
+            .collect();
+        let first = first_of_each(&queues, &places);
         let mut starved = None;
         let count = queues.len();
         for offset in 0..count {
             let at = (turn + offset) % count;
-            let queue = &queues[at];
-            let key = BrokerKey::new(&queue.namespace().unwrap_or_default(), &queue.spec.broker);
-            let id = key.id();
-            let view = views.get(&id);
-            let book = books.get(&id).and_then(|books| books.get(queue.queue_name()));
+            let (queue, id) = (&queues[at], &ids[at]);
+            let view = views.get(id);
+            let book = books.get(id).and_then(|books| books.get(queue.queue_name()));
             self.count(queue, view, book);
             let rival = first
-                .get(&place(queue, &views))
+                .get(&places[at])
                 .filter(|first| first.metadata.uid != queue.metadata.uid)
                 .map(AsRef::as_ref);
             if !self.keep(past, queue, view.map(AsRef::as_ref), book, rival).await {
                 starved.get_or_insert(at);
             }
             if let Some(view) = view {
-                self.tell_stray(past, queue, &id, view).await;
+                self.tell_stray(past, queue, id, view).await;
             }
         }
         starved.unwrap_or(0)
@@ -256,18 +276,19 @@ impl Controller {
     }
 }
 
-type Views = BTreeMap<String, Arc<BrokerView>>;
+/// Address, key prefix and queue.
+type Place = (String, String, String);
 
 /// Where a TaskQueue's messages lie: two objects may name one place in two ways, by a URL and by a Secret, or in two
-/// namespaces. Until the address is known, the way it is named stands for it.
-fn place(queue: &TaskQueue, views: &Views) -> (String, String, String) {
-    let broker = &queue.spec.broker;
-    let id = BrokerKey::new(&queue.namespace().unwrap_or_default(), broker).id();
-    let address = views.get(&id).map(|view| view.address.clone());
-    let prefix = broker.redis.as_ref().and_then(|redis| redis.key_prefix.clone());
+/// namespaces. Until the address is known, the broker's id stands for it.
+fn place(queue: &TaskQueue, id: &str, views: &BTreeMap<String, Arc<BrokerView>>) -> Place {
+    let address = views.get(id).map_or("", |view| &view.address);
+    let redis = queue.spec.broker.redis.as_ref();
     (
-        address.filter(|address| !address.is_empty()).unwrap_or(id),
-        prefix.unwrap_or_default(),
+        if address.is_empty() { id } else { address }.to_owned(),
+        redis
+            .and_then(|redis| redis.key_prefix.clone())
+            .unwrap_or_default(),
         queue.queue_name().to_owned(),
     )
 }
@@ -275,16 +296,18 @@ fn place(queue: &TaskQueue, views: &Views) -> (String, String, String) {
 /// The oldest TaskQueue of each place; a second one is a conflict.
 fn first_of_each<'a>(
     queues: &'a [Arc<TaskQueue>],
-    views: &Views,
-) -> BTreeMap<(String, String, String), &'a Arc<TaskQueue>> {
-    let mut sorted: Vec<&Arc<TaskQueue>> = queues.iter().collect();
-    sorted.sort_by_key(|queue| {
+    places: &'a [Place],
+) -> BTreeMap<&'a Place, &'a Arc<TaskQueue>> {
+    let age = |queue: &TaskQueue| {
         let created = queue.creation_timestamp().map(|time| time.0);
         (created, queue.namespace(), queue.name_any())
-    });
-    let mut first = BTreeMap::new();
-    for queue in sorted {
-        first.entry(place(queue, views)).or_insert(queue);
+    };
+    let mut first: BTreeMap<&Place, &Arc<TaskQueue>> = BTreeMap::new();
+    for (queue, place) in queues.iter().zip(places) {
+        let oldest = first.entry(place).or_insert(queue);
+        if oldest.metadata.uid != queue.metadata.uid && age(queue) < age(oldest) {
+            *oldest = queue;
+        }
     }
     first
 }

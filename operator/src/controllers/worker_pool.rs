@@ -15,6 +15,8 @@ use kube::{Api, Client, Resource, ResourceExt};
 use poolwright_api::conditions::find;
 use poolwright_api::v1alpha1::{WorkerPool, WorkerPoolStatus};
 use poolwright_api::{ConditionType, Reason};
+use poolwright_core::decision::Decision;
+use poolwright_core::deployment::render;
 use poolwright_core::plan::{Step, plan, waits};
 use poolwright_core::snapshot::Trouble;
 use poolwright_core::status::{self, Facts, only_numbers};
@@ -39,6 +41,8 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(200), Duration::fr
 const REFUSED_AGAIN: Duration = Duration::from_secs(15);
 /// A status that had to wait tries again after this.
 const BUDGET_AGAIN: Duration = Duration::from_secs(1);
+/// In so short a time after its start the operator has not heard every worker.
+const SETTLING: Duration = Duration::from_secs(5);
 /// A plan that was just carried out is not repeated until the watch had this long to show its effect.
 const EFFECT: Duration = Duration::from_secs(5);
 
@@ -179,6 +183,9 @@ async fn round(
         // Decided for an older namesake: the next cycle sees this one.
         return Ok(None);
     }
+    if half == Half::Act {
+        count(context, &decided, group);
+    }
     match half {
         Half::Act => carry_out(context, &decided, &mut past, group).await,
         Half::Report => report(context, &wp, &decided, &mut past, group).await,
@@ -240,7 +247,7 @@ async fn carry_out(
     let settled = |uid: &str| past.settled.get(uid).copied();
     let steps = plan(
         &state.wp,
-        &spec.rendered,
+        &render(&spec.pool, &state.wp),
         input,
         &state.objects,
         decision,
@@ -320,6 +327,14 @@ async fn report(
         // A process that has just started knows nothing yet; what its predecessor said stands until it does.
         return Ok(None);
     }
+    let young = SETTLING.saturating_sub(context.clock.now().since(Moment(0)));
+    let moved = |decision: &Arc<Decision>| {
+        old.desired_replicas.and_then(|to| u32::try_from(to).ok()) != Some(decision.to)
+    };
+    if !young.is_zero() && !old.conditions.is_empty() && !decided.decision.as_ref().is_some_and(moved) {
+        // Nor does it know its workers before each has sent a heartbeat: a whole fleet would be told anew, twice.
+        return Ok(Some(young));
+    }
     let facts = Facts {
         generation: state.wp.metadata.generation,
         name: &group.1,
@@ -334,7 +349,6 @@ async fn report(
         wall: context.clock.wall(),
     };
     let new = status::status(&facts);
-    count(context, decided, group);
     let may_wait = only_numbers(old, &new);
     if *old == new {
         return Ok(None);

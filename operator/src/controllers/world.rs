@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
 use kube::{Resource, ResourceExt};
 use poolwright_api::LABEL_WORKER_POOL;
 use poolwright_api::v1alpha1::{TaskQueue, WorkerPool};
 use poolwright_core::advice::{Advice, Neighbour, advise};
-use poolwright_core::deployment::render;
-use poolwright_core::observe::{Objects, Runs, pool_input};
+use poolwright_core::observe::{Objects, REPLICAS_FIELD, Runs, pool_input};
 use poolwright_core::revision::revision;
 use poolwright_core::snapshot::PoolInput;
 use poolwright_core::time::Moment;
@@ -29,8 +29,6 @@ pub struct Spec {
     pub pool: ValidPool,
     /// Its revision's name.
     pub revision: String,
-    /// That revision's Deployment.
-    pub rendered: Deployment,
     /// Known mistakes in it.
     pub advice: Vec<Advice>,
 }
@@ -93,6 +91,21 @@ fn selected(deployment: &Deployment) -> Option<String> {
         .cloned()
 }
 
+/// Of the record of writers only who writes `spec.replicas` is read; the rest is most of an object.
+fn only_holders(wp: &mut WorkerPool) {
+    let Some(entries) = &mut wp.metadata.managed_fields else {
+        return;
+    };
+    let holds = |entry: &ManagedFieldsEntry| {
+        let fields = entry.fields_v1.as_ref();
+        fields.is_some_and(|fields| fields.0.pointer(REPLICAS_FIELD).is_some())
+    };
+    entries.retain(holds);
+    for entry in entries {
+        entry.fields_v1 = Some(FieldsV1(serde_json::json!({"f:spec": {"f:replicas": {}}})));
+    }
+}
+
 fn forget_writers<K: Resource>(object: &mut K) {
     object.meta_mut().managed_fields = None;
 }
@@ -106,7 +119,7 @@ fn only_status(pod: &mut Pod) {
 impl Default for World {
     fn default() -> Self {
         Self {
-            pools: Arc::new(Index::new(own_name, |_| ())),
+            pools: Arc::new(Index::new(own_name, only_holders)),
             queues: Arc::new(Index::new(own_name, forget_writers)),
             deployments: Arc::new(Index::new(selected, forget_writers)),
             sets: Arc::new(Index::new(owner_name, forget_writers)),
@@ -196,7 +209,6 @@ impl World {
             .collect();
         Ok(Arc::new(Spec {
             revision: revision(&pool, wp),
-            rendered: render(&pool, wp),
             advice: advise(&pool, wp, &queues, &others),
             pool,
         }))
