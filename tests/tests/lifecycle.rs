@@ -267,8 +267,22 @@ async fn a_namespace_that_is_deleted_lets_every_running_task_finish() -> Result<
     let (ground, _) = two_busy_pods("gone", scale::pick(20.0, 300.0)).await?;
     let since = jiff::Timestamp::now();
     let running: Vec<String> = ground.running()?.into_iter().collect();
-    ground.stage.namespace.delete().await?;
     let name = ground.stage.namespace.name.clone();
+    let series = async || -> Result<usize> {
+        let address = ground
+            .stage
+            .operator
+            .http()
+            .ok_or("the operator serves no HTTP")?;
+        let text = reqwest::get(format!("http://{address}/metrics"))
+            .await?
+            .text()
+            .await?;
+        let own = format!("namespace=\"{name}\"");
+        Ok(text.lines().filter(|line| line.contains(&own)).count())
+    };
+    assert!(series().await? > 0);
+    ground.stage.namespace.delete().await?;
     // The namespace itself goes when its controller looks again, half a grace period later.
     let limit = LIMIT.max(Duration::from_secs(scale::pick(0, 500)));
     ground.stage.await_no_pods("w", limit).await?;
@@ -287,6 +301,10 @@ async fn a_namespace_that_is_deleted_lets_every_running_task_finish() -> Result<
         "created in a namespace that goes"
     );
     assert!(attempts.len() <= 2, "{attempts:#?}");
+    wait_until("metrics of what is gone to go", LIMIT, || async {
+        Ok(series().await? == 0)
+    })
+    .await?;
     Ok(())
 }
 

@@ -16,6 +16,8 @@ use crate::time::Moment;
 /// An answer that clears a pod for scale-in may be so old: long enough to be asked for and to arrive, and hardly longer
 /// than the time between two heartbeats, which is how long a task that began after it stays unseen.
 pub const CLEARANCE_AGE: Duration = Duration::from_secs(3);
+/// A mark must have been seen for so long before replicas fall: the `ReplicaSet` controller's own view may be behind ours.
+pub const MARKED_FOR: Duration = Duration::from_secs(2);
 /// A worker that cannot be asked is empty when it has started nothing for the scale-in delay, and for so long.
 const UNREADABLE_IDLE: Duration = Duration::from_secs(10);
 
@@ -107,6 +109,37 @@ pub fn free(revision: &RevisionInput, standings: &[(&Member, Standing)]) -> u32 
     free.min(revision.replicas)
 }
 
+/// How many of a revision's victims may go now: those that do not exist or do not run, which Kubernetes takes first,
+/// and those that have carried their mark for a while and are still empty. None of the marked ones while one of them
+/// may hold a task, because Kubernetes takes any of them.
+#[must_use]
+pub fn may_go(
+    revision: &RevisionInput,
+    standings: &[(&Member, Standing)],
+    victims: &[String],
+    now: Moment,
+) -> u32 {
+    let (mut pods, mut first, mut marked, mut stuck) = (0u32, 0u32, 0u32, false);
+    for (member, standing) in standings
+        .iter()
+        .filter(|(member, _)| member.pod.revision == revision.name)
+    {
+        pods += 1;
+        let is_victim = victims.contains(&member.pod.name);
+        let settled = member
+            .pod
+            .marked
+            .is_some_and(|since| now.since(since) >= MARKED_FOR);
+        match standing {
+            Standing::Absent => first += u32::from(is_victim),
+            Standing::Empty | Standing::Later => marked += u32::from(is_victim && settled),
+            Standing::Ask | Standing::Holds => stuck |= member.pod.marked.is_some(),
+        }
+    }
+    let missing = revision.replicas.saturating_sub(pods);
+    missing + first + if stuck { 0 } else { marked }
+}
+
 /// Pods of shrinking revisions in the order in which they should go: not started, then empty longest, then least
 /// busy. A pod that is marked stays chosen while it is as empty as the next.
 #[must_use]
@@ -134,9 +167,14 @@ pub fn victims(pool: &PoolInput, standings: &[(&Member, Standing)], allocation: 
                 } else {
                     1 + u8::from(member.pod.ready)
                 };
+                // One that is marked and must only be asked again stays chosen: another's mark would take as long.
+                let certain = match standing {
+                    Standing::Ask if member.pod.marked.is_some() => Standing::Empty,
+                    other => *other,
+                };
                 (
                     class,
-                    *standing,
+                    certain,
                     member.pod.marked.is_none(),
                     order,
                     member.pod.name.as_str(),

@@ -3,7 +3,7 @@
 //! Compares what is wanted with what exists and lists the difference in an order that is safe to stop after any
 //! step: planning again from whatever was reached ends in the same place, and planning what is reached is empty.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,13 +13,11 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use poolwright_api::v1alpha1::WorkerPool;
 use poolwright_api::{ANNOTATION_FAILED_AT, ANNOTATION_PROVEN_AT, LABEL_REVISION};
 
+use crate::clearance::MARKED_FOR;
 use crate::decision::Decision;
 use crate::observe::{DELETION_COST, Objects, VICTIM_COST, owned, revision_of, sets_of};
 use crate::snapshot::{PodInput, PoolInput};
 use crate::time::Moment;
-
-/// A mark must have been seen for so long before replicas fall: the `ReplicaSet` controller's own view may be behind ours.
-const MARKED_FOR: Duration = Duration::from_secs(2);
 
 /// A paused Deployment is never judged by its progress; this keeps it so should somebody unpause it: ten years.
 pub const PROGRESS_DEADLINE_SECONDS: i32 = 315_360_000;
@@ -212,17 +210,9 @@ fn template_of(set: &ReplicaSet) -> Option<PodTemplateSpec> {
 }
 
 fn marks(input: &PoolInput, decision: &Decision) -> Vec<Step> {
-    let shrinks = |revision: &str| {
-        let replicas = input
-            .revisions
-            .iter()
-            .find(|one| one.name == revision)
-            .map_or(0, |one| one.replicas);
-        decision
-            .allocation
-            .target(revision)
-            .is_some_and(|target| target < replicas)
-    };
+    let going: BTreeSet<&str> = victims(input, decision)
+        .map(|pod| pod.revision.as_str())
+        .collect();
     let mut steps = Vec::new();
     for pod in input.consuming() {
         let victim = decision.victims.contains(&pod.name);
@@ -232,7 +222,7 @@ fn marks(input: &PoolInput, decision: &Decision) -> Vec<Step> {
                 key: DELETION_COST,
                 cost: Some(VICTIM_COST),
             });
-        } else if !victim && pod.marked.is_some() && shrinks(&pod.revision) {
+        } else if !victim && pod.marked.is_some() && going.contains(pod.revision.as_str()) {
             steps.push(Step::Mark {
                 pod: pod.name.clone(),
                 key: DELETION_COST,
@@ -247,6 +237,10 @@ fn victims<'a>(input: &'a PoolInput, decision: &'a Decision) -> impl Iterator<It
     input
         .consuming()
         .filter(|pod| decision.victims.contains(&pod.name))
+}
+
+fn count(pods: usize) -> u32 {
+    u32::try_from(pods).unwrap_or(u32::MAX)
 }
 
 /// How long a victim's mark must still be left alone; `None` while it has none. A pod without a running container goes
@@ -266,18 +260,25 @@ pub fn waits(input: &PoolInput, decision: &Decision, now: Moment) -> Option<Dura
     waits.filter(|wait| !wait.is_zero()).max()
 }
 
-/// Growth first: a task that waits matters more than a pod that idles. Fewer only when every victim has been
-/// seen to be marked for a while: a `ReplicaSet` that learns of the number before the mark takes another pod.
+/// Growth first: a task that waits matters more than a pod that idles. Fewer only when enough victims, and no
+/// other pods, have been seen to be marked for a while: a `ReplicaSet` that learns of the number before the mark takes
+/// another pod.
 fn scales(
     deployments: &[&Arc<Deployment>],
     input: &PoolInput,
     decision: &Decision,
     now: Moment,
 ) -> Vec<Step> {
-    let unmarked = |revision: &str| {
-        victims(input, decision)
-            .filter(|pod| pod.revision == revision)
-            .any(|pod| mark_wait(pod, now) != Some(Duration::ZERO))
+    let may_fall = |revision: &str, by: u32| {
+        let mut own = input.consuming().filter(|pod| pod.revision == revision);
+        let astray = own.any(|pod| pod.marked.is_some() && !decision.victims.contains(&pod.name));
+        let settled = victims(input, decision)
+            .filter(|pod| pod.revision == revision && mark_wait(pod, now) == Some(Duration::ZERO));
+        let pods = input.consuming().filter(|pod| pod.revision == revision).count();
+        let (settled, pods) = (count(settled.count()), count(pods));
+        let replicas = input.revisions.iter().find(|one| one.name == revision);
+        let missing = replicas.map_or(0, |one| one.replicas).saturating_sub(pods);
+        !astray && settled + missing >= by
     };
     let mut steps = Vec::new();
     for deployment in deployments
@@ -293,7 +294,7 @@ fn scales(
             continue;
         };
         let from = u32::try_from(from).unwrap_or(0);
-        if from < to || from > to && !unmarked(revision_of(deployment)) {
+        if from < to || from > to && may_fall(revision_of(deployment), from - to) {
             let resource_version = deployment.metadata.resource_version.clone().unwrap_or_default();
             steps.push(Step::Scale {
                 deployment: name(deployment),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use poolwright_api::Reason;
 
-use crate::clearance::{CLEARANCE_AGE, Standing, free, standings, victims};
+use crate::clearance::{CLEARANCE_AGE, Standing, free, may_go, standings, victims};
 use crate::decision::{Decision, Facts, Limit};
 use crate::demand::{Demand, PodState};
 use crate::fleet::{Fleet, Member};
@@ -23,6 +23,8 @@ use crate::time::Moment;
 
 /// A zero counts only after so many fresh readings of it in a row.
 pub const ZEROS: u32 = 3;
+/// An idle worker that may go is asked anew when its answer is so old.
+const REFRESH: Duration = Duration::from_secs(1);
 /// What a busy worker said at most so long ago stands when pods should go: as often as busy workers are asked anyway.
 const BUSY_ANSWER_AGE: Duration = Duration::from_secs(30);
 
@@ -93,18 +95,20 @@ pub fn decide(
     };
     let mut ask: BTreeSet<String> = demand.unasked.iter().cloned().collect();
     scene.settle(memory, &mut draft, &mut ask);
-    memory.decided = Some(draft.to);
-    if draft.to > from && wanted > from {
-        memory.grew(now);
-    }
     let ground = Ground {
         fleet,
         view,
         demand: &demand,
         snapshot,
     };
+    let goal = allocate(&ground, &cast, draft.to);
+    let victims = victims(pool, &standings, &goal);
+    scene.await_marks(&victims, &mut draft);
     let allocation = allocate(&ground, &cast, draft.to);
-    let victims = victims(pool, &standings, &allocation);
+    memory.decided = Some(draft.to);
+    if draft.to > from && wanted > from {
+        memory.grew(now);
+    }
     let text = words(&draft, wanted, pool, &demand);
     let facts = facts(fleet, &demand);
     Decision {
@@ -171,7 +175,7 @@ impl Scene<'_> {
             .max(memory.confirmed())
             .max(least);
         if draft.to > certain {
-            let clause = "growth waits for a second reading".to_owned();
+            let clause = format!("growth beyond {certain} waits for a second reading");
             draft.limit("confirmation", certain, clause);
         }
         let most = from.max(1);
@@ -230,6 +234,26 @@ impl Scene<'_> {
         }
     }
 
+    /// Decides for no fewer pods than the marks of the others allow, so that what is announced is done at once. A
+    /// hold is an order, and a rollout has its own pace: there the plan waits.
+    fn await_marks(&self, victims: &[String], draft: &mut Draft) {
+        let Some(leader) = self.cast.leader else { return };
+        if draft.to >= self.from || self.pool.hold.is_some() || self.cast.rolls() {
+            return;
+        }
+        let least = self
+            .from
+            .saturating_sub(may_go(leader, self.standings, victims, self.now));
+        if least <= draft.to {
+            return;
+        }
+        let going = counted(least - draft.to, "worker is", "workers are");
+        draft.limit("workersMarked", least, format!("{going} marked before they go"));
+        if draft.to == self.from && draft.reason == Reason::ScaledDown {
+            draft.reason = Reason::AsDesired;
+        }
+    }
+
     fn unheard(&self) -> u32 {
         self.demand
             .count(|state| matches!(state, PodState::Silent | PodState::Unseen))
@@ -248,6 +272,15 @@ impl Scene<'_> {
             least = least.saturating_add(revision.replicas - free(revision, self.standings));
         }
         let mut least = least.min(self.from);
+        // Those that may go are asked again and again, so that no answer is too old when all else is ready.
+        let old = |member: &&Member| {
+            member
+                .answer()
+                .is_some_and(|answer| self.now.since(answer.at) >= REFRESH)
+        };
+        let idle = self.standings.iter().map(|(member, _)| *member);
+        let idle = idle.filter(|member| matches!(member.state, PodState::Idle(_)));
+        ask.extend(idle.filter(old).map(|member| member.node.clone()));
         let mut asked: Vec<&str> = Vec::new();
         if least > draft.to {
             let idle = self

@@ -233,6 +233,46 @@ fn pods_go_only_after_the_busy_ones_have_said_what_they_hold() {
     assert_eq!((stand(0), stand(1)), (1, 2));
 }
 
+/// What is announced is done at once: a pod's mark is waited for before the number falls.
+#[test]
+fn pods_go_when_their_marks_have_been_seen_for_a_while() {
+    let mut world = World::new([pool("p")]);
+    world.marks_at_once = false;
+    for name in ["a", "b"] {
+        world.add(name, 0);
+    }
+    let decision = world.settle(65);
+    assert_eq!((decision.to, decision.reason), (2, Reason::AsDesired));
+    assert_eq!(decision.victims, ["a", "b"]);
+    assert!(
+        decision.text.contains("2 workers are marked"),
+        "{}",
+        decision.text
+    );
+    let seen = world.now;
+    world.pool().pods[0].marked = Some(seen);
+    assert_eq!(world.settle(1).to, 2);
+    let decision = world.settle(2);
+    assert_eq!(
+        (decision.to, decision.reason),
+        (1, Reason::ScaledDown),
+        "{}",
+        decision.text
+    );
+    // The marked one takes a task: whichever Kubernetes would take, none may go until its mark is off.
+    world.pool().pods[1].marked = Some(seen);
+    world.worker("a").active = 1;
+    let decision = world.settle(3);
+    assert_eq!(
+        (decision.to, &decision.victims[..]),
+        (2, &["b".to_owned()][..]),
+        "{}",
+        decision.text
+    );
+    world.pool().pods[0].marked = None;
+    assert_eq!(world.settle(1).to, 1, "{}", world.decision("p").text);
+}
+
 #[test]
 fn a_marked_pod_stays_the_victim() {
     let mut world = idle(|world| {
@@ -241,7 +281,14 @@ fn a_marked_pod_stays_the_victim() {
         world.worker("b").last_progress = now;
     });
     world.answered("b", |_| ());
-    world.pool().pods[1].marked = Some(Moment::default());
+    for (pod, marked) in world
+        .pool()
+        .pods
+        .iter_mut()
+        .zip([None, Some(Moment::default()), None])
+    {
+        pod.marked = marked;
+    }
     let decision = world.decide();
     assert_eq!(decision.victims, ["b"], "{}", decision.text);
 }

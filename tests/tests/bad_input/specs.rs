@@ -29,7 +29,7 @@ async fn running() -> Result<(Stage, Redis, Publisher)> {
     stage.secret("alias", "url", &redis.url(0)).await?;
     let alias = json!({"urlSecretRef": {"name": "alias", "key": "url"}});
     stage
-        .task_queue("alias", json!({"queue": "q", "broker": alias}))
+        .task_queue("same", json!({"queue": "q", "broker": alias}))
         .await?;
     stage
         .queue("elsewhere", json!({"url": "redis://127.0.0.1:1/0"}))
@@ -139,7 +139,7 @@ async fn holds(stage: &Stage, publisher: &mut Publisher, before: &Footprint, cas
 #[tokio::test]
 async fn a_bad_spec_is_refused_or_said_and_touches_nothing() -> Result<()> {
     let (stage, _redis, mut publisher) = running().await?;
-    for second in ["twin", "alias"] {
+    for second in ["twin", "same"] {
         let message = await_queue(&stage, second, "False", "Conflict").await?;
         let words = [
             "TaskQueue \"q\" already names the queue \"q\"",

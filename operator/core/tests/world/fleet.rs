@@ -70,6 +70,7 @@ pub struct Sim {
 impl Sim {
     pub fn new(pool: poolwright_core::snapshot::PoolInput) -> Self {
         let mut world = World::new([pool]);
+        world.marks_at_once = false;
         let revisions = std::mem::take(&mut world.pool().revisions);
         let mut sim = Self {
             world,

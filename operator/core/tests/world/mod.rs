@@ -122,6 +122,8 @@ pub struct World {
     pub pools: BTreeMap<String, PoolInput>,
     pub memory: Memory,
     pub last: Cycle,
+    /// Marks are seen as soon as they are decided, and as if for long.
+    pub marks_at_once: bool,
 }
 
 impl World {
@@ -144,6 +146,7 @@ impl World {
                 .collect(),
             memory: Memory::default(),
             last: Cycle::default(),
+            marks_at_once: true,
         };
         world.set("q", 0, 0);
         world.beat();
@@ -301,8 +304,30 @@ impl World {
     }
 
     pub fn decide(&mut self) -> Decision {
+        let before = self.memory.clone();
         self.last = cycle(&self.snapshot(), &mut self.memory);
+        if self.marks_at_once && self.mark() {
+            self.memory = before;
+            self.last = cycle(&self.snapshot(), &mut self.memory);
+        }
         self.last.decisions.values().next().unwrap().clone()
+    }
+
+    /// Marks the victims and no others; true if that changed something.
+    fn mark(&mut self) -> bool {
+        let long_ago = self.now.before(seconds(60));
+        let mut changed = false;
+        for pool in self.pools.values_mut() {
+            let Some(decision) = self.last.decisions.get(&pool.key) else {
+                continue;
+            };
+            for pod in &mut pool.pods {
+                let is_victim = decision.victims.contains(&pod.name);
+                changed |= pod.marked.is_some() != is_victim;
+                pod.marked = is_victim.then_some(pod.marked.unwrap_or(long_ago));
+            }
+        }
+        changed
     }
 
     pub fn decision(&self, name: &str) -> &Decision {
