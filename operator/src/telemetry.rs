@@ -152,7 +152,10 @@ fn filter(directives: &str) -> Result<EnvFilter, LogError> {
             return Err(LogError::Revealing(position + 1, name, most));
         }
     }
-    EnvFilter::try_new(format!("{QUIET},{directives}")).map_err(|_| LogError::Malformed(1))
+    // Else what only a few targets are given for would silence all the rest.
+    let bare = directives.split(',').any(|directive| !directive.contains('='));
+    let default = if bare { "" } else { "info," };
+    EnvFilter::try_new(format!("{QUIET},{default}{directives}")).map_err(|_| LogError::Malformed(1))
 }
 
 /// `LEVEL` or `TARGET=LEVEL`. The filter itself would take a misspelt level for a target and log all of it.

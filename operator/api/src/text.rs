@@ -1,4 +1,5 @@
-//! Bounded text: whatever comes from outside is cut before it reaches a status, an event or a log.
+//! Text for people: bounded, because what comes from outside is cut before it reaches a status, an event or a log; and
+//! with numbers that agree with their words.
 
 /// `text` cut to at most `max` bytes on a character boundary, with `…` as its last character when it was cut and there
 /// is room for it.
@@ -15,9 +16,24 @@ pub fn bounded(text: &str, max: usize) -> String {
     format!("{}{mark}", &text[..end])
 }
 
+/// A number with what it counts: `one` after 1, else `many`.
+#[must_use]
+pub fn counted(count: u32, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::bounded;
+    use super::{bounded, counted};
+
+    #[test]
+    fn numbers_agree_with_their_words() {
+        let pods = |count| counted(count, "pod is", "pods are");
+        assert_eq!(
+            (pods(0), pods(1), pods(2)),
+            ("0 pods are".into(), "1 pod is".into(), "2 pods are".into())
+        );
+    }
 
     #[test]
     fn cuts_on_a_character_boundary_and_marks_it() {

@@ -30,6 +30,8 @@ pub struct Advice {
     pub text: String,
     /// `RedeliveryRisk` or `GraceUnproven` where the mistake has a reason of its own.
     pub reason: Option<Reason>,
+    /// Holds only while the broker may be RabbitMQ: its address is in a Secret, and only a reading tells.
+    pub unless_redis: bool,
 }
 
 /// Another WorkerPool of the same namespace.
@@ -72,6 +74,7 @@ fn advice(field: impl Into<String>, text: String) -> Advice {
         field: field.into(),
         text,
         reason: None,
+        unless_redis: false,
     }
 }
 
@@ -253,11 +256,22 @@ fn redelivery(pool: &ValidPool, broker: &Broker) -> Option<Advice> {
          spec.celery.timeLimitSeconds or prefetchMultiplier, or raise the broker's limit and write it in the TaskQueue"
     );
     let field = "spec.celery.timeLimitSeconds".to_owned();
+    let redis = broker.redis_options().visibility_timeout_seconds;
     (held >= i64::from(limit)).then_some(Advice {
         field,
         text,
         reason: Some(Reason::RedeliveryRisk),
+        unless_redis: is_amqp(broker).is_none() && held < i64::from(redis),
     })
+}
+
+/// Whether the broker is RabbitMQ, as far as the spec tells.
+fn is_amqp(broker: &Broker) -> Option<bool> {
+    match BrokerKey::new("", broker).address {
+        BrokerAddress::Url(url) => Some(url.starts_with("amqp")),
+        BrokerAddress::Secret { .. } if broker.redis.is_some() => Some(false),
+        BrokerAddress::Secret { .. } => broker.rabbitmq.as_ref().map(|_| true),
+    }
 }
 
 /// The broker's limit in seconds, and what it is called. If the address is in a Secret and no option tells the
@@ -266,12 +280,7 @@ fn redelivery_limit(broker: &Broker) -> (i32, &'static str) {
     const REDIS: &str = "visibilityTimeoutSeconds";
     const RABBITMQ: &str = "consumerTimeoutSeconds";
     let (redis, rabbitmq) = (broker.redis_options(), broker.rabbitmq_options());
-    let is_amqp = match BrokerKey::new("", broker).address {
-        BrokerAddress::Url(url) => Some(url.starts_with("amqp")),
-        BrokerAddress::Secret { .. } if broker.redis.is_some() => Some(false),
-        BrokerAddress::Secret { .. } => broker.rabbitmq.as_ref().map(|_| true),
-    };
-    match is_amqp {
+    match is_amqp(broker) {
         Some(true) => (rabbitmq.consumer_timeout_seconds, RABBITMQ),
         Some(false) => (redis.visibility_timeout_seconds, REDIS),
         None if redis.visibility_timeout_seconds < rabbitmq.consumer_timeout_seconds => {

@@ -175,6 +175,7 @@ pub fn victims(pool: &PoolInput, standings: &[(&Member, Standing)], allocation: 
                 (
                     class,
                     certain,
+                    matches!(member.state, PodState::Busy(_)),
                     member.pod.marked.is_none(),
                     order,
                     member.pod.name.as_str(),
@@ -186,7 +187,7 @@ pub fn victims(pool: &PoolInput, standings: &[(&Member, Standing)], allocation: 
         chosen.extend(
             pods.into_iter()
                 .take(go.saturating_sub(missing))
-                .map(|pod| pod.4.to_owned()),
+                .map(|pod| pod.5.to_owned()),
         );
     }
     chosen

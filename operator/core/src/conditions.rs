@@ -13,6 +13,7 @@ use crate::decision::Decision;
 use crate::sample::FaultKind;
 use crate::snapshot::{PoolInput, Trouble};
 use crate::status::Facts;
+use crate::text::counted;
 use crate::validate::Invalid;
 
 /// What the conditions are made of.
@@ -118,18 +119,21 @@ fn ready(seen: &Seen) -> Said {
 fn unseen(input: &PoolInput, decision: &Decision) -> Option<Said> {
     let first = decision.facts.unseen.iter().min()?;
     let (count, queue) = (
-        decision.facts.unseen.len(),
+        u32::try_from(decision.facts.unseen.len()).unwrap_or(u32::MAX),
         input.queues.first().map_or("", String::as_str),
     );
     Some(if decision.facts.elsewhere {
         let message = format!(
-            "{count} pods run and none is heard on the broker of queue {queue:?}: give the workers the broker that \
-             status.broker of its TaskQueue shows"
+            "{} and none is heard on the broker of queue {queue:?}: give the workers the broker that \
+             status.broker of its TaskQueue shows",
+            counted(count, "pod runs", "pods run")
         );
         (Some(false), Reason::WrongBroker, message)
     } else {
-        let message =
-            format!("{count} pods run and send no heartbeats, {first} for one: their slots count as full");
+        let message = format!(
+            "no heartbeats from {}, {first} for one: their slots count as full",
+            counted(count, "pod that runs", "pods that run")
+        );
         (Some(false), Reason::HeldUnseen, message)
     })
 }
@@ -277,10 +281,11 @@ fn signals_fresh(seen: &Seen) -> Said {
             "every source has fresh data".to_owned(),
         );
     };
-    let more = if missing.len() > 1 {
-        format!(" and {} more", missing.len() - 1)
-    } else {
-        String::new()
+    let mut others = missing.iter().map(|(name, _)| name).filter(|name| *name != first);
+    let more = match (others.next(), others.count()) {
+        (None, _) => String::new(),
+        (Some(second), 0) => format!(" and {second}"),
+        (Some(_), more) => format!(" and {} more", more + 1),
     };
     match fault {
         Some(fault) => {
@@ -316,23 +321,22 @@ fn manual_hold(seen: &Seen) -> Said {
     let name = seen.facts.name;
     let namespace = seen.input.map_or("", |input| input.key.namespace.as_str());
     let message = format!(
-        "held at {} replicas since {since:.0} by {who}; to end it: kubectl patch wp {name} -n {namespace} --type=json -p '[{{\"op\":\"remove\",\"path\":\"/spec/replicas\"}}]'",
+        "held at {} replicas since {since:.0} by {who}; to end it: kubectl patch wp {name} -n {namespace} --type=merge -p '{{\"spec\":{{\"replicas\":null}}}}'",
         hold.replicas
     );
     (Some(true), Reason::ManualHold, message)
 }
 
 fn advised(seen: &Seen) -> Said {
-    let mut texts: Vec<String> = seen
-        .facts
-        .advice
-        .iter()
+    let is_redis = seen.decision.is_some_and(|decision| decision.facts.is_redis);
+    let given = || {
+        let all = seen.facts.advice.iter();
+        all.filter(|advice| !(advice.unless_redis && is_redis))
+    };
+    let mut texts: Vec<String> = given()
         .map(|advice| format!("{}: {}", advice.field, advice.text))
         .collect();
-    let mut reason = seen
-        .facts
-        .advice
-        .iter()
+    let mut reason = given()
         .find_map(|advice| advice.reason)
         .unwrap_or(Reason::Advised);
     if let Some(decision) = seen.decision {

@@ -339,8 +339,8 @@ fn scaling_is_active_and_limited_as_decided() {
 #[test]
 fn a_hold_says_who_since_when_and_how_to_end_it() {
     let hour = |hour: i64| Timestamp::from_second(1_800_000_000 - 3600 * hour).unwrap();
-    let end = "; to end it: kubectl patch wp checkout -n shop --type=json \
-               -p '[{\"op\":\"remove\",\"path\":\"/spec/replicas\"}]'";
+    let end =
+        "; to end it: kubectl patch wp checkout -n shop --type=merge -p '{\"spec\":{\"replicas\":null}}'";
     let unnamed = "a writer that the API server has not recorded, as with kubectl scale";
     let cases = [
         (
@@ -388,6 +388,7 @@ fn advice_is_joined_and_says_what_is_known() {
                     field,
                     text,
                     reason: None,
+                    unless_redis: false,
                 }];
             }),
             ("True", "RedeliveryRisk", "spec.celery: twice", |one| {
@@ -396,6 +397,16 @@ fn advice_is_joined_and_says_what_is_known() {
                     field,
                     text,
                     reason: Some(Reason::RedeliveryRisk),
+                    unless_redis: true,
+                }];
+            }),
+            ("False", "AsDesired", "", |one| {
+                one.decision.facts.is_redis = true;
+                one.advice = vec![Advice {
+                    field: "spec.celery".to_owned(),
+                    text: "twice, if it is RabbitMQ".to_owned(),
+                    reason: Some(Reason::RedeliveryRisk),
+                    unless_redis: true,
                 }];
             }),
             ("True", "ForeignConsumers", "celery@x", |one| {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::demand::Demand;
 use crate::fleet::{Fleet, Member, PodState};
-use crate::ledger::{max_age, sum};
+use crate::ledger::{fleet_capacity, max_age, sum};
 use crate::sample::{BrokerView, WorkerView};
 use crate::time::Moment;
 use crate::window::Window;
@@ -247,8 +247,9 @@ impl PoolMemory {
         if !view.zero_is_suspect || !demand.complete {
             return;
         }
+        let draining = fleet_capacity(fleet, |member| !member.consumes());
         if demand.visible > 0 {
-            self.before_zero = Some((demand.visible, demand.busy, self.started));
+            self.before_zero = Some((demand.visible, demand.busy.saturating_add(draining), self.started));
             self.zero_since = None;
             self.suspect_until = None;
             return;
@@ -261,6 +262,8 @@ impl PoolMemory {
         let explained = sum([
             self.started - started,
             ran.max(demand.busy),
+            // Silent, and done with what they held before they go.
+            draining,
             u64::from(fleet.pool.slots),
         ]);
         if explained >= vanished {

@@ -4,6 +4,7 @@
 //! step: planning again from whatever was reached ends in the same place, and planning what is reached is empty.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,6 +68,26 @@ pub enum Step {
         /// Only this very object.
         uid: String,
     },
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Create(deployment) => write!(f, "create Deployment {}", name(deployment)),
+            Self::Settle(settle) => write!(f, "settle Deployment {}", settle.deployment),
+            Self::Annotate { deployment, key, .. } => {
+                write!(f, "annotate Deployment {deployment} with {key}")
+            }
+            Self::Mark { pod, cost, .. } => {
+                let what = if cost.is_some() { "mark" } else { "unmark" };
+                write!(f, "{what} pod {pod}")
+            }
+            Self::Scale {
+                deployment, from, to, ..
+            } => write!(f, "scale Deployment {deployment} from {from} to {to}"),
+            Self::Delete { deployment, .. } => write!(f, "delete Deployment {deployment}"),
+        }
+    }
 }
 
 /// Fields of a Deployment as they should be.

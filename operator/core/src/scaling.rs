@@ -18,7 +18,7 @@ use crate::memory::PoolMemory;
 use crate::rollout::{Cast, Ground, allocate};
 use crate::sample::BrokerView;
 use crate::snapshot::{PoolInput, Snapshot};
-use crate::text::bounded;
+use crate::text::{bounded, counted};
 use crate::time::Moment;
 
 /// A zero counts only after so many fresh readings of it in a row.
@@ -110,7 +110,7 @@ pub fn decide(
         memory.grew(now);
     }
     let text = words(&draft, wanted, pool, &demand);
-    let facts = facts(fleet, &demand);
+    let facts = facts(fleet, view, &demand);
     Decision {
         from,
         to: draft.to,
@@ -225,7 +225,11 @@ impl Scene<'_> {
         if floor > draft.to && unheard >= floor {
             draft.limit("workersUnseen", floor, unheard_clause(unheard));
         } else if floor > draft.to {
-            let clause = format!("{floor} were needed within the last {} s", delay.as_secs());
+            let clause = format!(
+                "{} needed within the last {} s",
+                counted(floor, "was", "were"),
+                delay.as_secs()
+            );
             draft.limit("scaleDownDelaySeconds", floor, clause);
         }
         self.keep_busy(draft, ask);
@@ -357,11 +361,6 @@ fn unheard_clause(unheard: u32) -> String {
     format!("{pods} not heard, and count as full")
 }
 
-/// A number with what it counts.
-fn counted(count: u32, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
-}
-
 fn bound(pool: &PoolInput, draft: &mut Draft) {
     if draft.to < pool.min {
         let clause = format!("raised to minReplicas {}", pool.min);
@@ -384,10 +383,16 @@ fn sources(demand: &Demand) -> String {
 }
 
 fn words(draft: &Draft, wanted: u32, pool: &PoolInput, demand: &Demand) -> String {
-    let counted = demand.counted;
+    let tasks = demand.counted;
+    // Of the busy slots only those count whose task is certain to run still.
+    let of = if tasks.busy < demand.busy {
+        format!(" of {}", demand.busy)
+    } else {
+        String::new()
+    };
     let mut formula = format!(
-        "ceil(({} ready + {} reserved + {} busy) / {} slots)",
-        counted.ready, counted.reserved, counted.busy, pool.slots
+        "ceil(({} ready + {} reserved + {}{of} busy) / {} slots)",
+        tasks.ready, tasks.reserved, tasks.busy, pool.slots
     );
     if demand.orphaned > 0 {
         let _ = write!(formula, ", at least 1 for {} orphaned", demand.orphaned);
@@ -421,7 +426,7 @@ fn is_elsewhere(demand: &Demand) -> bool {
     heard == 0 && unseen > 0 && !demand.all_consume
 }
 
-fn facts(fleet: &Fleet, demand: &Demand) -> Facts {
+fn facts(fleet: &Fleet, view: &BrokerView, demand: &Demand) -> Facts {
     let running = fleet
         .consuming()
         .filter(|member| member.pod.running_since.is_some())
@@ -444,6 +449,7 @@ fn facts(fleet: &Fleet, demand: &Demand) -> Facts {
         pods: demand.pods.clone(),
         foreign: (Vec::new(), 0),
         orphaned: demand.orphaned,
+        is_redis: view.zero_is_suspect && !view.address.is_empty(),
         unreadable: unreadable
             .first()
             .map(|first| (unreadable.len(), (*first).clone())),

@@ -152,6 +152,11 @@ impl Driver {
                     .cloned(),
             )
             .collect();
+        for group in &woken {
+            if let Some(decision) = decided.get(group).and_then(|new| new.decision.as_ref()) {
+                tracing::debug!(namespace = group.0, worker_pool = group.1, "{}", decision.text);
+            }
+        }
         *pools = decided;
         drop(pools);
         for group in woken {

@@ -282,6 +282,8 @@ async fn carry_out(
                 deployment,
                 from,
                 to,
+                reason = decision.reason.as_str(),
+                rollout = !decision.allocation.complete,
                 "{}",
                 decision.text
             );
@@ -406,9 +408,11 @@ async fn tell(
                 decision.reason.as_str(),
                 "ScaledUp" | "ScaledDown" | "AsDesired" | "ManualHold"
             );
+            // Events of one reason and action are joined, and the first one's words stand for all.
+            let action = format!("Scale{}To{}", decision.from, decision.to);
             context
                 .events
-                .send(&about, warning, &decision.reason, "Scale", &decision.text)
+                .send(&about, warning, &decision.reason, &action, &decision.text)
                 .await;
         }
     }

@@ -64,6 +64,7 @@ impl Executor {
     /// # Errors
     /// [`Failure`]; nothing after it should be tried from the same plan.
     pub async fn run(&self, step: &Step) -> Result<Option<Deployment>, Failure> {
+        tracing::debug!("{step}");
         match step {
             Step::Create(deployment) => self.create(deployment).await.map(Some),
             Step::Settle(settle) => self.settle(settle).await.map(Some),

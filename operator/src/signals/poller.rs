@@ -29,6 +29,8 @@ const DEADLINE: Duration = Duration::from_secs(2);
 /// First and longest wait before connecting again. Short, so that counts are fresh again within a second and a
 /// poll of the broker's return.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+/// A failure that lasts is logged again after this.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// The longest poll interval.
 const INTERVAL_MAX: Duration = Duration::from_secs(2);
 /// Queues that are polled at the base interval; each further one adds a millisecond.
@@ -120,6 +122,7 @@ impl Poller {
         self.board.register(&self.id, line);
         let mut address = Address::new(Arc::clone(&self.resolver));
         let mut wait = BACK_OFF.0;
+        let mut said: Option<(String, Moment)> = None;
         while self.wanted.has_changed().is_ok() {
             let error = match self.open(&mut address, &mut view).await {
                 Ok(mut session) => {
@@ -127,6 +130,7 @@ impl Poller {
                     let error = self.serve(&mut session, &mut address, &mut view, &mut asks).await;
                     if self.clock.now().since(began) > BACK_OFF.1 {
                         wait = BACK_OFF.0;
+                        said = None;
                     }
                     let Some(error) = error else { break };
                     error
@@ -135,6 +139,13 @@ impl Poller {
             };
             address.failed(error.kind);
             self.fail(&mut view, &error);
+            let now = self.clock.now();
+            let is_news =
+                |(words, at): &(String, Moment)| *words != error.message || now.since(*at) >= SAY_AGAIN;
+            if said.as_ref().is_none_or(is_news) {
+                self.say(&view, &error);
+                said = Some((error.message, now));
+            }
             self.metrics
                 .broker_connections(self.board.connections(&self.id, 0));
             let jitter = Duration::from_secs_f64(wait.as_secs_f64() * 0.25 * fastrand::f64());
@@ -316,9 +327,15 @@ impl Poller {
         }
     }
 
+    /// A broker that stays away is tried every second and told of every minute.
+    fn say(&self, view: &BrokerView, error: &SignalError) {
+        let queues = self.wanted.borrow().queues.clone();
+        let (first, count) = (queues.first().map_or("", String::as_str), queues.len());
+        tracing::warn!(broker = %self.id, address = %view.address, queue = first, queues = count, "{}", error.message);
+    }
+
     fn fail(&self, view: &mut BrokerView, error: &SignalError) {
         let (now, wall) = (self.clock.now(), self.clock.wall());
-        tracing::warn!(broker = %self.id, address = %view.address, "{}", error.message);
         view.heartbeats.fail(error.kind, &error.message, now, wall);
         for name in &self.wanted.borrow().queues {
             let queue = view.queues.entry(name.clone()).or_default();

@@ -39,7 +39,7 @@ pub struct Place {
     client: Client,
     kubeconfig: PathBuf,
     // In the order in which they have to end.
-    _operator: Operator,
+    operator: Operator,
     _node: Option<NodeHandle>,
     _redis: Option<Redis>,
     plane: Option<Plane>,
@@ -89,7 +89,7 @@ impl Place {
             image,
             client,
             kubeconfig,
-            _operator: operator,
+            operator,
             _node: node,
             _redis: redis,
             plane,
@@ -150,8 +150,12 @@ impl Place {
                 binary.display()
             );
         }
-        println!("  kubectl -n {NAMESPACE} get workerpools --watch");
-        println!("  target/debug/poolwright explain wp/cpu -n {NAMESPACE}");
+        if let Some(address) = self.operator.http() {
+            println!("  curl http://{address}/metrics");
+        }
+        println!("  kubectl config set-context --current --namespace {NAMESPACE}");
+        println!("  kubectl get workerpools --watch");
+        println!("  target/debug/poolwright explain wp/cpu");
         println!(
             "  (cd {} && CELERY_BROKER_URL={} {} publish.py --queue cpu_ml_training --count 50 --seconds 5)\n",
             app.display(),

@@ -205,7 +205,7 @@ async fn workers_on_another_broker_are_said_and_not_multiplied() -> Result<()> {
     expect_words(
         "Ready",
         &message,
-        &["1 pods run", "none is heard", "queue \"q\"", "status.broker"],
+        &["1 pod runs", "none is heard", "queue \"q\"", "status.broker"],
     )?;
     // More waits, and still no second worker that nobody hears.
     publisher.publish(&Batch::sleep("q", 10, 0.1)).await?;
