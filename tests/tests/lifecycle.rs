@@ -12,7 +12,7 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use poolwright_api::ConditionType;
-use poolwright_api::v1alpha1::WorkerPool;
+use poolwright_api::v1alpha1::{TaskQueue, WorkerPool};
 use poolwright_tests::*;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -268,20 +268,6 @@ async fn a_namespace_that_is_deleted_lets_every_running_task_finish() -> Result<
     let since = jiff::Timestamp::now();
     let running: Vec<String> = ground.running()?.into_iter().collect();
     let name = ground.stage.namespace.name.clone();
-    let series = async || -> Result<usize> {
-        let address = ground
-            .stage
-            .operator
-            .http()
-            .ok_or("the operator serves no HTTP")?;
-        let text = reqwest::get(format!("http://{address}/metrics"))
-            .await?
-            .text()
-            .await?;
-        let own = format!("namespace=\"{name}\"");
-        Ok(text.lines().filter(|line| line.contains(&own)).count())
-    };
-    assert!(series().await? > 0);
     ground.stage.namespace.delete().await?;
     // The namespace itself goes when its controller looks again, half a grace period later.
     let limit = LIMIT.max(Duration::from_secs(scale::pick(0, 500)));
@@ -301,11 +287,40 @@ async fn a_namespace_that_is_deleted_lets_every_running_task_finish() -> Result<
         "created in a namespace that goes"
     );
     assert!(attempts.len() <= 2, "{attempts:#?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn metrics_go_with_their_objects() -> Result<()> {
+    let ground = Ground::new("series").await?;
+    ground.pool("w", json!({})).await?;
+    ground.await_ready("w").await?;
+    let name = ground.stage.namespace.name.clone();
+    let series = async || -> Result<usize> {
+        let address = ground
+            .stage
+            .operator
+            .http()
+            .ok_or("the operator serves no HTTP")?;
+        let text = reqwest::get(format!("http://{address}/metrics"))
+            .await?
+            .text()
+            .await?;
+        let own = format!("namespace=\"{name}\"");
+        Ok(text.lines().filter(|line| line.contains(&own)).count())
+    };
+    wait_until("a WorkerPool's and a TaskQueue's metrics", LIMIT, || async {
+        Ok(series().await? >= 6)
+    })
+    .await?;
+    let pools = ground.stage.namespace.api::<WorkerPool>();
+    pools.delete("w", &DeleteParams::default()).await?;
+    let queues = ground.stage.namespace.api::<TaskQueue>();
+    queues.delete("q", &DeleteParams::default()).await?;
     wait_until("metrics of what is gone to go", LIMIT, || async {
         Ok(series().await? == 0)
     })
-    .await?;
-    Ok(())
+    .await
 }
 
 #[tokio::test]

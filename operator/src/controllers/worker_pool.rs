@@ -73,6 +73,8 @@ struct Past {
     settled: BTreeMap<String, i64>,
     /// The last plan, and when it was carried out.
     plan: Option<(Vec<Step>, Moment)>,
+    /// A decision that was carried out and is not told yet: a newer one must not hide it.
+    acted: Option<Decided>,
     /// The server's refusal of our last write.
     refused: Option<Trouble>,
 }
@@ -188,7 +190,13 @@ async fn round(
     }
     match half {
         Half::Act => carry_out(context, &decided, &mut past, group).await,
-        Half::Report => report(context, &wp, &decided, &mut past, group).await,
+        Half::Report => match past.acted.take() {
+            Some(acted) => {
+                report(context, &wp, &acted, &mut past, group).await?;
+                Ok(Some(Duration::ZERO))
+            }
+            None => report(context, &wp, &decided, &mut past, group).await,
+        },
     }
 }
 
@@ -296,7 +304,11 @@ async fn carry_out(
                     past.settled.insert(uid, generation);
                 }
             }
-            Ok(None) => {}
+            Ok(None) => {
+                if matches!(step, Step::Scale { .. }) {
+                    past.acted = Some(decided.clone());
+                }
+            }
             Err(failure) => {
                 (past.refused, past.plan) = match &failure {
                     // What others keep may be free at any moment; all else is refused again, and often.
