@@ -4,7 +4,7 @@
 //! on being the only writer of Deployments, pod marks and WorkerPool status; guarantees that a write that scales
 //! never waits for one that reports, and that a failed write is planned anew, not repeated.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -41,6 +41,8 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(200), Duration::fr
 const REFUSED_AGAIN: Duration = Duration::from_secs(15);
 /// A status that had to wait tries again after this.
 const BUDGET_AGAIN: Duration = Duration::from_secs(1);
+/// So many decisions that were carried out wait to be told; with more, the later ones give way to the newest.
+const UNTOLD_MAX: usize = 8;
 /// In so short a time after its start the operator has not heard every worker.
 const SETTLING: Duration = Duration::from_secs(5);
 /// A plan that was just carried out is not repeated until the watch had this long to show its effect.
@@ -73,8 +75,8 @@ struct Past {
     settled: BTreeMap<String, i64>,
     /// The last plan, and when it was carried out.
     plan: Option<(Vec<Step>, Moment)>,
-    /// A decision that was carried out and is not told yet: a newer one must not hide it.
-    acted: Option<Decided>,
+    /// Decisions that were carried out and are not told yet: a newer one must not hide them.
+    acted: VecDeque<Decided>,
     /// The server's refusal of our last write.
     refused: Option<Trouble>,
 }
@@ -190,7 +192,7 @@ async fn round(
     }
     match half {
         Half::Act => carry_out(context, &decided, &mut past, group).await,
-        Half::Report => match past.acted.take() {
+        Half::Report => match past.acted.pop_front() {
             Some(acted) => {
                 report(context, &wp, &acted, &mut past, group).await?;
                 Ok(Some(Duration::ZERO))
@@ -306,7 +308,8 @@ async fn carry_out(
             }
             Ok(None) => {
                 if matches!(step, Step::Scale { .. }) {
-                    past.acted = Some(decided.clone());
+                    past.acted.truncate(UNTOLD_MAX - 1);
+                    past.acted.push_back(decided.clone());
                 }
             }
             Err(failure) => {
