@@ -10,14 +10,14 @@ use crate::fleet::{Fleet, Member};
 use crate::ledger::sum;
 use crate::rollout::Allocation;
 use crate::sample::WorkerView;
-use crate::snapshot::{PoolInput, RevisionInput};
+use crate::snapshot::{PodInput, PoolInput, RevisionInput};
 use crate::time::Moment;
 
 /// An answer that clears a pod for scale-in may be so old: long enough to be asked for and to arrive, and hardly longer
 /// than the time between two heartbeats, which is how long a task that began after it stays unseen.
 pub const CLEARANCE_AGE: Duration = Duration::from_secs(3);
 /// A mark must have been seen for so long before replicas fall: the `ReplicaSet` controller's own view may be behind ours.
-pub const MARKED_FOR: Duration = Duration::from_secs(2);
+const MARKED_FOR: Duration = Duration::from_secs(2);
 /// A worker that cannot be asked is empty when it has started nothing for the scale-in delay, and for so long.
 const UNREADABLE_IDLE: Duration = Duration::from_secs(10);
 
@@ -109,6 +109,12 @@ pub fn free(revision: &RevisionInput, standings: &[(&Member, Standing)]) -> u32 
     free.min(revision.replicas)
 }
 
+/// How long a pod's mark must still be left alone; `None` while it has none.
+#[must_use]
+pub fn mark_left(pod: &PodInput, now: Moment) -> Option<Duration> {
+    Some(MARKED_FOR.saturating_sub(now.since(pod.marked?)))
+}
+
 /// How many of a revision's victims may go now: those that do not exist or do not run, which Kubernetes takes first,
 /// and those that have carried their mark for a while and are still empty. None of the marked ones while one of them
 /// may hold a task, because Kubernetes takes any of them.
@@ -126,10 +132,7 @@ pub fn may_go(
     {
         pods += 1;
         let is_victim = victims.contains(&member.pod.name);
-        let settled = member
-            .pod
-            .marked
-            .is_some_and(|since| now.since(since) >= MARKED_FOR);
+        let settled = mark_left(member.pod, now) == Some(Duration::ZERO);
         match standing {
             Standing::Absent => first += u32::from(is_victim),
             Standing::Empty | Standing::Later => marked += u32::from(is_victim && settled),

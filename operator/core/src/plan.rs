@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use poolwright_api::v1alpha1::WorkerPool;
 use poolwright_api::{ANNOTATION_FAILED_AT, ANNOTATION_PROVEN_AT, LABEL_REVISION};
 
-use crate::clearance::MARKED_FOR;
+use crate::clearance::mark_left;
 use crate::decision::Decision;
 use crate::observe::{DELETION_COST, Objects, VICTIM_COST, owned, revision_of, sets_of};
 use crate::snapshot::{PodInput, PoolInput};
@@ -231,8 +231,13 @@ fn template_of(set: &ReplicaSet) -> Option<PodTemplateSpec> {
 }
 
 fn marks(input: &PoolInput, decision: &Decision) -> Vec<Step> {
+    let shrinking = input.revisions.iter().filter(|one| {
+        let target = decision.allocation.target(&one.name);
+        target.is_some_and(|target| target < one.replicas)
+    });
     let going: BTreeSet<&str> = victims(input, decision)
         .map(|pod| pod.revision.as_str())
+        .chain(shrinking.map(|one| one.name.as_str()))
         .collect();
     let mut steps = Vec::new();
     for pod in input.consuming() {
@@ -267,11 +272,10 @@ fn count(pods: usize) -> u32 {
 /// How long a victim's mark must still be left alone; `None` while it has none. A pod without a running container goes
 /// first whatever its mark.
 fn mark_wait(pod: &PodInput, now: Moment) -> Option<Duration> {
-    let since = pod.marked?;
-    Some(match pod.running_since {
-        Some(_) => MARKED_FOR.saturating_sub(now.since(since)),
-        None => Duration::ZERO,
-    })
+    match pod.running_since {
+        Some(_) => mark_left(pod, now),
+        None => pod.marked.map(|_| Duration::ZERO),
+    }
 }
 
 /// How long the plan still waits for marks that were seen just now, if it does.

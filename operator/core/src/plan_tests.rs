@@ -101,6 +101,52 @@ fn no_number_falls_before_its_victims_are_seen_to_be_marked() {
     assert!(cluster.plan(&want(1, 3)).is_empty());
 }
 
+/// A mark that stayed from a scale-in that did not come about must not keep replicas without pods from going.
+#[test]
+fn a_mark_that_was_left_behind_is_taken_off_before_the_number_falls() {
+    let mut cluster = reached(&want(1, 3));
+    let left: Vec<Step> = cluster
+        .plan(&want(1, 2))
+        .into_iter()
+        .filter(|step| matches!(step, Step::Mark { .. }))
+        .collect();
+    cluster.run(&left[0]);
+    let kept = left.iter().find_map(|step| match step {
+        Step::Mark { pod, .. } => Some(pod.clone()),
+        _ => None,
+    });
+    // One of the others is gone and was not replaced: nobody has to go for the number to fall.
+    let other = |pod: &&std::sync::Arc<k8s_openapi::api::core::v1::Pod>| pod.metadata.name != kept;
+    let gone = cluster.objects.pods.iter().find(other).cloned().unwrap();
+    cluster
+        .objects
+        .pods
+        .retain(|pod| pod.metadata.name != gone.metadata.name);
+    let fewer = want(1, 2);
+    let (input, mut decision) = (cluster.input(&fewer), cluster.decide(&fewer));
+    decision.victims.clear();
+    let steps = |cluster: &Cluster, input: &PoolInput| {
+        let now = (Moment(2000), wall());
+        plan(
+            &fewer.wp,
+            &fewer.rendered,
+            input,
+            &cluster.objects,
+            &decision,
+            |_| None,
+            now,
+        )
+    };
+    let first = steps(&cluster, &input);
+    assert!(matches!(first[..], [Step::Mark { cost: None, .. }]), "{first:?}");
+    cluster.run(&first[0]);
+    let second = steps(&cluster, &cluster.input(&fewer));
+    assert!(
+        matches!(second[..], [Step::Scale { from: 3, to: 2, .. }]),
+        "{second:?}"
+    );
+}
+
 #[test]
 fn what_somebody_writes_is_taken_back_in_one_write() {
     type Edit = fn(&mut Deployment);
