@@ -98,12 +98,7 @@ impl Stage {
     pub async fn everything_said(&self) -> Result<String> {
         let kinds = "events,wp,tq,deployments,replicasets,pods";
         let objects = self.kubectl()?.run(["get", kinds, "-o", "yaml"]).await?;
-        let address = self.operator.http().ok_or("the operator serves no HTTP")?;
-        let metrics = reqwest::get(format!("http://{address}/metrics"))
-            .await?
-            .error_for_status()?
-            .text()
-            .await?;
+        let metrics = self.operator.metrics().await?;
         Ok(format!("{}\n{objects}\n{metrics}", self.operator.log()))
     }
 

@@ -144,15 +144,7 @@ impl Stage {
 
     /// A number of the operator's metrics: the series of this name whose labels contain `label`.
     pub async fn metric(&self, name: &str, label: &str) -> Result<Option<f64>> {
-        crate::process::install_crypto();
-        let address = self
-            .operator
-            .http()
-            .ok_or("the operator has not logged its address")?;
-        let text = reqwest::get(format!("http://{address}/metrics"))
-            .await?
-            .text()
-            .await?;
+        let text = self.operator.metrics().await?;
         let series = text
             .lines()
             .find(|line| line.starts_with(&format!("{name}{{")) && line.contains(label));

@@ -101,6 +101,14 @@ impl Operator {
         Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
     }
 
+    /// All its metrics, as text.
+    pub async fn metrics(&self) -> Result<String> {
+        crate::process::install_crypto();
+        let address = self.http().ok_or("the operator has not logged its address")?;
+        let response = reqwest::get(format!("http://{address}/metrics")).await?;
+        Ok(response.error_for_status()?.text().await?)
+    }
+
     /// Its HTTP address, as logged.
     pub fn http(&self) -> Option<String> {
         let log = self.log();

@@ -170,15 +170,9 @@ async fn kubectl_scale_holds_until_it_is_taken_back() -> Result<()> {
     ground.stage.await_replicas("w", 3, LIMIT).await?;
     let held = Duration::from_secs(scale::pick(10, 90));
     ground
-        .watch("w", held, |parts, _| {
-            let sum: i32 = parts.values().map(|part| part.replicas).sum();
-            if sum == 3 {
-                Ok(())
-            } else {
-                Err("the hold is not obeyed".into())
-            }
-        })
-        .await?;
+        .expect_sum("w", 3, held)
+        .await
+        .map_err(|error| format!("the hold is not obeyed: {error}"))?;
     kubectl.run(wait).await?;
     let present: Value = serde_json::from_str(&kubectl.run(["get", "--raw", &scale]).await?)?;
     assert_eq!(
@@ -297,15 +291,7 @@ async fn metrics_go_with_their_objects() -> Result<()> {
     ground.await_ready("w").await?;
     let name = ground.stage.namespace.name.clone();
     let series = async || -> Result<usize> {
-        let address = ground
-            .stage
-            .operator
-            .http()
-            .ok_or("the operator serves no HTTP")?;
-        let text = reqwest::get(format!("http://{address}/metrics"))
-            .await?
-            .text()
-            .await?;
+        let text = ground.stage.operator.metrics().await?;
         let own = format!("namespace=\"{name}\"");
         Ok(text.lines().filter(|line| line.contains(&own)).count())
     };

@@ -187,11 +187,11 @@ async fn round(
         // Decided for an older namesake: the next cycle sees this one.
         return Ok(None);
     }
-    if half == Half::Act {
-        count(context, &decided, group);
-    }
     match half {
-        Half::Act => carry_out(context, &decided, &mut past, group).await,
+        Half::Act => {
+            count(context, &decided, group);
+            carry_out(context, &decided, &mut past, group).await
+        }
         Half::Report => match past.acted.pop_front() {
             Some(acted) => {
                 report(context, &wp, &acted, &mut past, group).await?;
@@ -307,7 +307,9 @@ async fn carry_out(
                 }
             }
             Ok(None) => {
-                if matches!(step, Step::Scale { .. }) {
+                let last = past.acted.back().and_then(|last| last.decision.as_ref());
+                let noted = last.is_some_and(|last| Arc::ptr_eq(last, decision));
+                if matches!(step, Step::Scale { .. }) && !noted {
                     past.acted.truncate(UNTOLD_MAX - 1);
                     past.acted.push_back(decided.clone());
                 }

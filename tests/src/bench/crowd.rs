@@ -298,14 +298,8 @@ async fn restart(rig: &mut Rig, crowd: &mut Crowd, count: usize) -> Result<()> {
     let began = Instant::now();
     let operator = rig.operator.as_mut().ok_or("the operator was never started")?;
     operator.start_again().await?;
-    let address = operator
-        .http()
-        .ok_or("the operator's address is not in its log")?;
     wait_until("every pool to be decided", Duration::from_secs(120), || async {
-        let text = reqwest::get(format!("http://{address}/metrics"))
-            .await?
-            .text()
-            .await?;
+        let text = operator.metrics().await?;
         let decided = text
             .lines()
             .filter(|line| line.starts_with("poolwright_worker_pool_desired_replicas{"))

@@ -216,6 +216,19 @@ impl Ground {
         Ok(())
     }
 
+    /// Fails as soon as the Deployments of a WorkerPool have other than so many replicas together within this time.
+    pub async fn expect_sum(&self, pool: &str, replicas: i32, length: Duration) -> Result<()> {
+        self.watch(pool, length, |parts, _| {
+            let sum: i32 = parts.values().map(|part| part.replicas).sum();
+            if sum == replicas {
+                Ok(())
+            } else {
+                Err(format!("{sum} replicas instead of {replicas}").into())
+            }
+        })
+        .await
+    }
+
     /// Fails unless each of these tasks was done and no worker was killed. A task may have run twice only where the
     /// first worker was told to stop at the time: Celery acknowledges once a child has said that it starts, and a
     /// worker that stops in between gives back what runs.

@@ -54,15 +54,9 @@ async fn a_second_autoscaler_is_a_conflict_until_it_is_gone() -> Result<()> {
             .await?;
         ids.extend(ground.publish(16, 3.0).await?);
         ground
-            .watch("w", Duration::from_secs(3), |parts, _| {
-                let sum: i32 = parts.values().map(|part| part.replicas).sum();
-                if sum == 1 {
-                    Ok(())
-                } else {
-                    Err("it was scaled in spite of the conflict".into())
-                }
-            })
-            .await?;
+            .expect_sum("w", 1, Duration::from_secs(3))
+            .await
+            .map_err(|error| format!("it was scaled in spite of the conflict: {error}"))?;
         kubectl
             .run_with_input(&["delete", "-f", "-"], &rival.to_string())
             .await?;
