@@ -89,6 +89,11 @@ mod tests {
         assert_eq!(turns.take(), None, "one half at a time");
         turns.done(Half::Act, &group("a"));
         assert_eq!(turns.take(), Some((Half::Act, group("a"))));
+        assert_eq!(
+            turns.take(),
+            None,
+            "the report of the first act waits for the second"
+        );
         turns.done(Half::Act, &group("a"));
         assert_eq!(turns.take(), Some((Half::Report, group("a"))));
         turns.wake(group("a"));
