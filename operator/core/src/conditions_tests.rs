@@ -7,7 +7,7 @@ use super::*;
 use crate::advice::Advice;
 use crate::decision::Limit;
 use crate::demand::PodState;
-use crate::observe::Objects;
+use crate::objects::Objects;
 use crate::sample::Fault;
 use crate::snapshot::{Hold, PodInput, RevisionInput};
 use crate::testing::{decision, observed, wp};

@@ -20,6 +20,7 @@ pub mod fleet;
 pub mod grace;
 pub mod ledger;
 pub mod memory;
+pub mod objects;
 pub mod observe;
 pub mod plan;
 pub mod quantity;
@@ -32,6 +33,7 @@ pub mod status;
 #[cfg(test)]
 mod testing;
 pub mod time;
+mod trouble;
 pub mod validate;
 pub mod window;
 

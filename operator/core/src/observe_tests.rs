@@ -1,7 +1,18 @@
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::Pod;
+use poolwright_api::{ANNOTATION_FAILED_AT, ANNOTATION_PROVEN_AT, LABEL_REVISION, Reason, WORKER_CONTAINER};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::objects::{DELETION_COST, VICTIM_COST};
+use crate::snapshot::WORDS_MAX;
 use crate::testing;
+
+/// What is kept of an object that the API server tells in these words.
+fn kept<K: DeserializeOwned, V: From<K>>(object: Value) -> Arc<V> {
+    Arc::new(V::from(serde_json::from_value::<K>(object).unwrap()))
+}
 
 fn wp(patch: Value) -> WorkerPool {
     let mut all = json!(testing::wp(json!({"class": "Cpu"})));
@@ -9,42 +20,36 @@ fn wp(patch: Value) -> WorkerPool {
     serde_json::from_value(all).unwrap()
 }
 
-fn deployment(name: &str, owner: &str, replicas: i32, annotations: &Value) -> Arc<Deployment> {
-    Arc::new(
-        serde_json::from_value(json!({
-            "metadata": {"name": name, "uid": format!("uid-{name}"), "annotations": annotations,
-                "creationTimestamp": "2026-01-01T00:00:00Z",
-                "ownerReferences": [{"apiVersion": "", "kind": "", "name": "", "controller": true, "uid": owner}]},
-            "spec": {"replicas": replicas, "selector": {"matchLabels": {LABEL_REVISION: name}},
-                "template": {}},
-        }))
-        .unwrap(),
-    )
+fn deployment(name: &str, owner: &str, replicas: i32, annotations: &Value) -> Arc<DeploymentView> {
+    kept::<Deployment, _>(json!({
+        "metadata": {"name": name, "uid": format!("uid-{name}"), "annotations": annotations,
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "ownerReferences": [{"apiVersion": "", "kind": "", "name": "", "controller": true, "uid": owner}]},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": {LABEL_REVISION: name}},
+            "template": {}},
+    }))
 }
 
-fn set(owner: &str, revision: &str, failure: Option<&str>) -> Arc<ReplicaSet> {
+fn set(owner: &str, revision: &str, failure: Option<&str>) -> Arc<SetView> {
     let conditions: Vec<Value> = failure
         .map(|words| json!({"type": "ReplicaFailure", "status": "True", "message": words}))
         .into_iter()
         .collect();
-    Arc::new(
-        serde_json::from_value(json!({
-            "metadata": {"name": "s", "labels": {LABEL_REVISION: revision},
-                "ownerReferences": [{"apiVersion": "", "kind": "", "name": "", "controller": true, "uid": owner}]},
-            "spec": {"selector": {}}, "status": {"replicas": 0, "conditions": conditions},
-        }))
-        .unwrap(),
-    )
+    kept::<ReplicaSet, _>(json!({
+        "metadata": {"name": "s", "labels": {LABEL_REVISION: revision},
+            "ownerReferences": [{"apiVersion": "", "kind": "", "name": "", "controller": true, "uid": owner}]},
+        "spec": {"selector": {}}, "status": {"replicas": 0, "conditions": conditions},
+    }))
 }
 
-fn pod(uid: &str, patch: Value) -> Arc<Pod> {
+fn pod(uid: &str, patch: Value) -> Arc<PodView> {
     let mut pod = json!({
         "metadata": {"name": format!("pod-{uid}"), "uid": uid, "labels": {LABEL_REVISION: "r1"},
             "creationTimestamp": "2026-01-01T00:00:00Z"},
         "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
     });
     testing::merge(&mut pod, patch);
-    Arc::new(serde_json::from_value(pod).unwrap())
+    kept::<Pod, _>(pod)
 }
 
 fn worker(status: &Value) -> Value {
@@ -58,7 +63,7 @@ fn running(at: &str) -> Value {
     worker(&json!({"state": {"running": {"startedAt": at}}}))
 }
 
-fn one(pod: Arc<Pod>) -> PodInput {
+fn one(pod: Arc<PodView>) -> PodInput {
     let objects = Objects {
         pods: vec![pod],
         ..Objects::default()

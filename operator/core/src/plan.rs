@@ -9,21 +9,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use poolwright_api::v1alpha1::WorkerPool;
 use poolwright_api::{ANNOTATION_FAILED_AT, ANNOTATION_PROVEN_AT, LABEL_REVISION};
 
 use crate::clearance::mark_left;
 use crate::decision::Decision;
-use crate::observe::{DELETION_COST, Objects, VICTIM_COST, owned, revision_of, sets_of};
+use crate::objects::{DELETION_COST, DeploymentView, Objects, SetView, VICTIM_COST, owned, sets_of};
 use crate::snapshot::{PodInput, PoolInput};
 use crate::time::Moment;
 
 /// A paused Deployment is never judged by its progress; this keeps it so should somebody unpause it: ten years.
 pub const PROGRESS_DEADLINE_SECONDS: i32 = 315_360_000;
-/// The label by which a Deployment tells its `ReplicaSet`s apart.
-const POD_TEMPLATE_HASH: &str = "pod-template-hash";
 
 /// One write.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,7 +71,10 @@ pub enum Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Create(deployment) => write!(f, "create Deployment {}", name(deployment)),
+            Self::Create(deployment) => {
+                let name = deployment.metadata.name.as_deref().unwrap_or_default();
+                write!(f, "create Deployment {name}")
+            }
             Self::Settle(settle) => write!(f, "settle Deployment {}", settle.deployment),
             Self::Annotate { deployment, key, .. } => {
                 write!(f, "annotate Deployment {deployment} with {key}")
@@ -124,28 +125,26 @@ pub fn plan(
     if input.terminating {
         return Vec::new();
     }
-    let deployments: Vec<&Arc<Deployment>> = owned(wp, objects).collect();
+    let deployments: Vec<&Arc<DeploymentView>> = owned(wp, objects).collect();
+    let allocation = &decision.allocation;
     let mut steps = Vec::new();
     for (revisions, key) in [
-        (&decision.allocation.prove, ANNOTATION_PROVEN_AT),
-        (&decision.allocation.fail, ANNOTATION_FAILED_AT),
+        (&allocation.prove, ANNOTATION_PROVEN_AT),
+        (&allocation.fail, ANNOTATION_FAILED_AT),
     ] {
-        for deployment in deployments
-            .iter()
-            .filter(|one| revisions.iter().any(|name| name == revision_of(one)))
-        {
+        for deployment in deployments.iter().filter(|one| revisions.contains(&one.revision)) {
             steps.push(Step::Annotate {
-                deployment: name(deployment),
+                deployment: deployment.name.clone(),
                 key,
                 value: wall.to_string(),
             });
         }
     }
-    if decision.allocation.create {
+    if allocation.create {
         steps.push(Step::Create(Box::new(rendered.clone())));
     }
     for deployment in &deployments {
-        if settled(&uid(deployment)) != deployment.metadata.generation {
+        if settled(&deployment.uid) != deployment.generation {
             steps.extend(settle(deployment, rendered, objects));
         }
     }
@@ -153,28 +152,14 @@ pub fn plan(
         steps.extend(marks(input, decision));
         steps.extend(scales(&deployments, input, decision, now));
     }
-    for deployment in deployments.iter().filter(|one| {
-        decision
-            .allocation
-            .remove
-            .iter()
-            .any(|name| name == revision_of(one))
-            && one.metadata.deletion_timestamp.is_none()
-    }) {
+    let gone = |one: &DeploymentView| allocation.remove.contains(&one.revision) && !one.deleting;
+    for deployment in deployments.iter().filter(|one| gone(one)) {
         steps.push(Step::Delete {
-            deployment: name(deployment),
-            uid: uid(deployment),
+            deployment: deployment.name.clone(),
+            uid: deployment.uid.clone(),
         });
     }
     steps
-}
-
-fn name(deployment: &Deployment) -> String {
-    deployment.metadata.name.clone().unwrap_or_default()
-}
-
-fn uid(deployment: &Deployment) -> String {
-    deployment.metadata.uid.clone().unwrap_or_default()
 }
 
 /// What must be written into a Deployment, if anything.
@@ -183,51 +168,36 @@ fn uid(deployment: &Deployment) -> String {
 /// effect on pods. What its pods are made of is the template of its first `ReplicaSet`, whatever this version would
 /// render. Where an edit came with `paused: false` and pods of another template exist, the controller takes them
 /// back while it is not paused.
-fn settle(deployment: &Deployment, rendered: &Deployment, objects: &Objects) -> Option<Step> {
-    if deployment.metadata.deletion_timestamp.is_some() {
+fn settle(deployment: &DeploymentView, rendered: &Deployment, objects: &Objects) -> Option<Step> {
+    if deployment.deleting {
         return None;
     }
-    let spec = deployment.spec.as_ref()?;
-    let mut sets: Vec<&Arc<ReplicaSet>> = sets_of(deployment, &objects.sets).collect();
-    sets.sort_by_key(|set| {
-        let created = set.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        (created, set.metadata.name.clone())
-    });
-    let original = sets.first().and_then(|set| template_of(set));
-    let template = original.filter(|original| *original != spec.template);
-    let astray = sets.iter().skip(1).any(|set| {
-        let replicas = set.spec.as_ref().and_then(|spec| spec.replicas);
-        replicas.unwrap_or(1) > 0 && template_of(set) != template_of(sets[0])
-    });
-    let paused = !sets.is_empty() && (!astray || template.is_some());
-    let labels = deployment.metadata.labels.clone().unwrap_or_default();
+    let mut sets: Vec<&Arc<SetView>> = sets_of(deployment, &objects.sets).collect();
+    sets.sort_by_key(|set| (set.created, &set.name));
+    let original = sets.first().map(|set| &set.template);
+    let edited = original.filter(|original| **original != deployment.template);
+    let astray = sets
+        .iter()
+        .any(|set| set.replicas > 0 && Some(&set.template) != original);
+    let paused = !sets.is_empty() && (!astray || edited.is_some());
     let mut ours = rendered.metadata.labels.clone().unwrap_or_default();
-    ours.insert(LABEL_REVISION.to_owned(), revision_of(deployment).to_owned());
+    ours.insert(LABEL_REVISION.to_owned(), deployment.revision.clone());
     let labels = ours
         .iter()
-        .any(|(key, value)| labels.get(key) != Some(value))
-        .then(|| labels.into_iter().chain(ours).collect());
-    let deadline = spec.progress_deadline_seconds == Some(PROGRESS_DEADLINE_SECONDS) || sets.is_empty();
-    if spec.paused.unwrap_or(false) == paused && deadline && template.is_none() && labels.is_none() {
+        .any(|(key, value)| deployment.labels.get(key) != Some(value))
+        .then(|| deployment.labels.clone().into_iter().chain(ours).collect());
+    let deadline = deployment.progress_deadline_seconds == Some(PROGRESS_DEADLINE_SECONDS) || sets.is_empty();
+    if deployment.paused == paused && deadline && edited.is_none() && labels.is_none() {
         return None;
     }
     Some(Step::Settle(Box::new(Settle {
-        deployment: name(deployment),
-        uid: uid(deployment),
+        deployment: deployment.name.clone(),
+        uid: deployment.uid.clone(),
         paused,
         progress_deadline_seconds: PROGRESS_DEADLINE_SECONDS,
         labels,
-        template,
+        template: edited.and_then(|text| serde_json::from_str(text).ok()),
     })))
-}
-
-/// The template that a `ReplicaSet` was made with, without the label that its Deployment added.
-fn template_of(set: &ReplicaSet) -> Option<PodTemplateSpec> {
-    let mut template = set.spec.as_ref()?.template.clone()?;
-    if let Some(labels) = template.metadata.as_mut().and_then(|meta| meta.labels.as_mut()) {
-        labels.remove(POD_TEMPLATE_HASH);
-    }
-    Some(template)
 }
 
 fn marks(input: &PoolInput, decision: &Decision) -> Vec<Step> {
@@ -289,7 +259,7 @@ pub fn waits(input: &PoolInput, decision: &Decision, now: Moment) -> Option<Dura
 /// other pods, have been seen to be marked for a while: a `ReplicaSet` that learns of the number before the mark takes
 /// another pod.
 fn scales(
-    deployments: &[&Arc<Deployment>],
+    deployments: &[&Arc<DeploymentView>],
     input: &PoolInput,
     decision: &Decision,
     now: Moment,
@@ -306,26 +276,17 @@ fn scales(
         !astray && settled + missing >= by
     };
     let mut steps = Vec::new();
-    for deployment in deployments
-        .iter()
-        .filter(|one| one.metadata.deletion_timestamp.is_none())
-    {
-        let from = deployment
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.replicas)
-            .unwrap_or(1);
-        let Some(to) = decision.allocation.target(revision_of(deployment)) else {
+    for deployment in deployments.iter().filter(|one| !one.deleting) {
+        let from = deployment.replicas;
+        let Some(to) = decision.allocation.target(&deployment.revision) else {
             continue;
         };
-        let from = u32::try_from(from).unwrap_or(0);
-        if from < to || from > to && may_fall(revision_of(deployment), from - to) {
-            let resource_version = deployment.metadata.resource_version.clone().unwrap_or_default();
+        if from < to || from > to && may_fall(&deployment.revision, from - to) {
             steps.push(Step::Scale {
-                deployment: name(deployment),
+                deployment: deployment.name.clone(),
                 from,
                 to,
-                resource_version,
+                resource_version: deployment.resource_version.clone(),
             });
         }
     }

@@ -5,7 +5,7 @@ use super::*;
 #[path = "plan_tests/cluster.rs"]
 mod cluster;
 
-use cluster::{Cluster, Want, set_of, wall, want};
+use cluster::{Cluster, Want, revision_of, set_of, wall, want};
 
 fn reached(want: &Want) -> Cluster {
     let mut cluster = Cluster::default();
@@ -14,7 +14,7 @@ fn reached(want: &Want) -> Cluster {
 }
 
 fn edit(cluster: &mut Cluster, change: impl FnOnce(&mut Deployment)) {
-    let name = cluster.objects.deployments[0].metadata.name.clone().unwrap();
+    let name = cluster.deployments[0].metadata.name.clone().unwrap();
     change(cluster.deployment(&name));
 }
 
@@ -26,30 +26,27 @@ fn set_image(deployment: &mut Deployment) {
 #[test]
 fn a_new_pool_is_created_paused_and_scaled_whatever_interrupts_it() {
     let whole = Cluster::default().settles_from_anywhere(&want(1, 3));
-    let spec = whole.objects.deployments[0].spec.clone().unwrap();
+    let spec = whole.deployments[0].spec.clone().unwrap();
     assert_eq!((spec.replicas, spec.paused), (Some(3), Some(true)));
-    assert_eq!(whole.objects.pods.len(), 3);
+    assert_eq!(whole.pods.len(), 3);
 }
 
 #[test]
 fn a_rollout_creates_grows_shrinks_and_removes() {
     let old = want(1, 3);
     let mut new = want(2, 3);
-    let past = revision_of(&old.rendered).to_owned();
+    let past = revision_of(&old.rendered);
     new.targets.push((past.clone(), 0));
     new.remove.push(past);
     let whole = reached(&old).settles_from_anywhere(&new);
-    assert_eq!(whole.objects.deployments.len(), 1);
-    assert_eq!(
-        revision_of(&whole.objects.deployments[0]),
-        revision_of(&new.rendered)
-    );
+    assert_eq!(whole.deployments.len(), 1);
+    assert_eq!(revision_of(&whole.deployments[0]), revision_of(&new.rendered));
 }
 
 #[test]
 fn growth_comes_before_scale_in_and_removal_last() {
     let (old, mut new) = (want(1, 3), want(2, 3));
-    let past = revision_of(&old.rendered).to_owned();
+    let past = revision_of(&old.rendered);
     let mut cluster = reached(&old);
     let create = cluster.plan(&new).remove(0);
     cluster.run(&create);
@@ -116,12 +113,9 @@ fn a_mark_that_was_left_behind_is_taken_off_before_the_number_falls() {
         _ => None,
     });
     // One of the others is gone and was not replaced: nobody has to go for the number to fall.
-    let other = |pod: &&std::sync::Arc<k8s_openapi::api::core::v1::Pod>| pod.metadata.name != kept;
-    let gone = cluster.objects.pods.iter().find(other).cloned().unwrap();
-    cluster
-        .objects
-        .pods
-        .retain(|pod| pod.metadata.name != gone.metadata.name);
+    let other = |pod: &&k8s_openapi::api::core::v1::Pod| pod.metadata.name != kept;
+    let gone = cluster.pods.iter().find(other).cloned().unwrap();
+    cluster.pods.retain(|pod| pod.metadata.name != gone.metadata.name);
     let fewer = want(1, 2);
     let (input, mut decision) = (cluster.input(&fewer), cluster.decide(&fewer));
     decision.victims.clear();
@@ -131,7 +125,7 @@ fn a_mark_that_was_left_behind_is_taken_off_before_the_number_falls() {
             &fewer.wp,
             &fewer.rendered,
             input,
-            &cluster.objects,
+            &cluster.objects(),
             &decision,
             |_| None,
             now,
@@ -207,9 +201,9 @@ fn pods_of_another_template_are_taken_back_by_the_deployment_itself() {
     let mut cluster = reached(&want);
     let ours = cluster.outcome();
     // Image and pause were edited together, and the controller has begun to replace pods.
-    let mut foreign = (*cluster.objects.deployments[0]).clone();
+    let mut foreign = cluster.deployments[0].clone();
     set_image(&mut foreign);
-    cluster.objects.sets.push(Arc::new(set_of(&foreign, 99, 1)));
+    cluster.sets.push(set_of(&foreign, 99, 1));
     edit(&mut cluster, |one| {
         set_image(one);
         one.spec.as_mut().unwrap().paused = Some(false);
@@ -227,8 +221,8 @@ fn pods_of_another_template_are_taken_back_by_the_deployment_itself() {
     );
     cluster.run(&steps[0]);
     assert!(cluster.plan(&want).is_empty(), "it waits for the controller");
-    let set = cluster.objects.sets.last_mut().unwrap();
-    Arc::make_mut(set).spec.as_mut().unwrap().replicas = Some(0);
+    let set = cluster.sets.last_mut().unwrap();
+    set.spec.as_mut().unwrap().replicas = Some(0);
     cluster.settle(&want);
     assert_eq!(cluster.outcome(), ours);
 }
@@ -238,9 +232,9 @@ fn a_deployment_is_not_paused_before_its_own_replica_set_exists() {
     let want = want(1, 2);
     let mut cluster = reached(&want);
     // A predecessor's set has the same labels: with it alone, a paused Deployment would never get one.
-    let mut predecessor = (*cluster.objects.deployments[0]).clone();
+    let mut predecessor = cluster.deployments[0].clone();
     predecessor.metadata.uid = Some("gone".to_owned());
-    cluster.objects.sets = vec![Arc::new(set_of(&predecessor, 1, 2))];
+    cluster.sets = vec![set_of(&predecessor, 1, 2)];
     edit(&mut cluster, |one| one.spec.as_mut().unwrap().paused = None);
     assert!(cluster.plan(&want).is_empty());
     edit(&mut cluster, |one| one.spec.as_mut().unwrap().paused = Some(true));
@@ -265,7 +259,7 @@ fn a_field_that_does_not_stay_is_fought_once() {
             &want.wp,
             &want.rendered,
             &input,
-            &cluster.objects,
+            &cluster.objects(),
             &decision,
             |_| settled,
             (Moment(2000), wall()),

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::demand::Input;
-use crate::observe::Objects;
+use crate::objects::Objects;
 use crate::testing::{decision, observed, wp};
 
 fn wall(second: i64) -> Timestamp {

@@ -7,7 +7,8 @@ use poolwright_api::v1alpha1::{TaskQueue, WorkerPool};
 use serde_json::{Value, json};
 
 use crate::decision::{Decision, Facts};
-use crate::observe::{Objects, Runs, pool_input};
+use crate::objects::Objects;
+use crate::observe::{Runs, pool_input};
 use crate::revision::revision;
 use crate::rollout::Allocation;
 use crate::snapshot::PoolInput;

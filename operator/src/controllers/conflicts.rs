@@ -10,7 +10,7 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::{Api, Client, ResourceExt};
 use poolwright_api::v1alpha1::WorkerPool;
-use poolwright_core::observe::{Objects, owned};
+use poolwright_core::objects::{Objects, owned};
 
 use crate::kube::index::Index;
 
@@ -27,7 +27,10 @@ pub struct Conflicts {
 impl Default for Conflicts {
     fn default() -> Self {
         Self {
-            autoscalers: Arc::new(Index::new(|autoscaler| autoscaler.metadata.name.clone(), |_| ())),
+            autoscalers: Arc::new(Index::new(
+                |autoscaler| autoscaler.metadata.name.clone(),
+                |one| one,
+            )),
             scaled_objects: Mutex::default(),
         }
     }
@@ -38,7 +41,8 @@ impl Conflicts {
     pub fn of(&self, wp: &WorkerPool, objects: &Objects) -> Option<String> {
         let namespace = wp.namespace().unwrap_or_default();
         let mut targets = vec![("WorkerPool".to_owned(), wp.name_any())];
-        targets.extend(owned(wp, objects).map(|deployment| ("Deployment".to_owned(), deployment.name_any())));
+        targets
+            .extend(owned(wp, objects).map(|deployment| ("Deployment".to_owned(), deployment.name.clone())));
         let scaled = self.scaled_objects.lock().unwrap_or_else(PoisonError::into_inner);
         for target in &targets {
             let (kind, name) = target;

@@ -109,7 +109,7 @@ impl Driver {
                 .pods
                 .all(None)
                 .iter()
-                .filter_map(|pod| Some(format!("celery@{}", pod.metadata.name.as_ref()?)))
+                .map(|pod| format!("celery@{}", pod.name))
                 .collect(),
         };
         let mut result = cycle(&snapshot, memory);

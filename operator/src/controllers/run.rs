@@ -296,13 +296,13 @@ struct Watches {
 }
 
 impl Watches {
-    fn follow<K>(
+    fn follow<K, V>(
         &self,
         parts: &mut JoinSet<&'static str>,
         config: watcher::Config,
         scope: Option<&str>,
-        index: &Arc<Index<K>>,
-        changed: impl Fn(&Group, Option<&K>, Option<&K>) + Send + Sync + 'static,
+        index: &Arc<Index<K, V>>,
+        changed: impl Fn(&Group, Option<&V>, Option<&V>) + Send + Sync + 'static,
     ) where
         K: Resource<Scope = NamespaceResourceScope>
             + Clone
@@ -312,6 +312,7 @@ impl Watches {
             + Sync
             + 'static,
         K::DynamicType: Default,
+        V: Send + Sync + 'static,
     {
         let api: Api<K> = match scope {
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),
@@ -330,7 +331,7 @@ impl Watches {
         };
         let (scope, index) = (scope.map(str::to_owned), Arc::clone(index));
         parts.spawn(async move {
-            let changed = move |group: &Group, before: Option<&K>, after: Option<&K>| {
+            let changed = move |group: &Group, before: Option<&V>, after: Option<&V>| {
                 changed(group, before, after);
                 board.changed.notify_one();
             };

@@ -248,11 +248,8 @@ async fn carry_out(
         return Ok(None);
     };
     let deployments = &state.objects.deployments;
-    past.settled.retain(|uid, _| {
-        deployments
-            .iter()
-            .any(|one| one.metadata.uid.as_ref() == Some(uid))
-    });
+    past.settled
+        .retain(|uid, _| deployments.iter().any(|one| one.uid == *uid));
     let now = context.clock.now();
     let settled = |uid: &str| past.settled.get(uid).copied();
     let steps = plan(

@@ -13,7 +13,8 @@ use kube::{Resource, ResourceExt};
 use poolwright_api::LABEL_WORKER_POOL;
 use poolwright_api::v1alpha1::{TaskQueue, WorkerPool};
 use poolwright_core::advice::{Advice, Neighbour, advise};
-use poolwright_core::observe::{Objects, REPLICAS_FIELD, Runs, pool_input};
+use poolwright_core::objects::{DeploymentView, Objects, PodView, SetView};
+use poolwright_core::observe::{REPLICAS_FIELD, Runs, pool_input};
 use poolwright_core::revision::revision;
 use poolwright_core::snapshot::PoolInput;
 use poolwright_core::time::Moment;
@@ -59,11 +60,11 @@ pub struct World {
     /// TaskQueues.
     pub queues: Arc<Index<TaskQueue>>,
     /// Our Deployments.
-    pub deployments: Arc<Index<Deployment>>,
+    pub deployments: Arc<Index<Deployment, DeploymentView>>,
     /// Their `ReplicaSet`s.
-    pub sets: Arc<Index<ReplicaSet>>,
+    pub sets: Arc<Index<ReplicaSet, SetView>>,
     /// Their pods.
-    pub pods: Arc<Index<Pod>>,
+    pub pods: Arc<Index<Pod, PodView>>,
     /// Who else scales what is ours.
     pub conflicts: Conflicts,
     /// Marked WorkerPools; true if the spec must be read again.
@@ -92,38 +93,33 @@ fn selected(deployment: &Deployment) -> Option<String> {
 }
 
 /// Of the record of writers only who writes `spec.replicas` is read; the rest is most of an object.
-fn only_holders(wp: &mut WorkerPool) {
-    let Some(entries) = &mut wp.metadata.managed_fields else {
-        return;
-    };
+fn only_holders(mut wp: WorkerPool) -> WorkerPool {
+    let entries = wp.metadata.managed_fields.get_or_insert_default();
     let holds = |entry: &ManagedFieldsEntry| {
         let fields = entry.fields_v1.as_ref();
         fields.is_some_and(|fields| fields.0.pointer(REPLICAS_FIELD).is_some())
     };
     entries.retain(holds);
+    entries.shrink_to_fit();
     for entry in entries {
         entry.fields_v1 = Some(FieldsV1(serde_json::json!({"f:spec": {"f:replicas": {}}})));
     }
+    wp
 }
 
-fn forget_writers<K: Resource>(object: &mut K) {
-    object.meta_mut().managed_fields = None;
-}
-
-/// Of a pod only its status and metadata are read.
-fn only_status(pod: &mut Pod) {
-    forget_writers(pod);
-    pod.spec = None;
+fn without_writers(mut queue: TaskQueue) -> TaskQueue {
+    queue.metadata.managed_fields = None;
+    queue
 }
 
 impl Default for World {
     fn default() -> Self {
         Self {
             pools: Arc::new(Index::new(own_name, only_holders)),
-            queues: Arc::new(Index::new(own_name, forget_writers)),
-            deployments: Arc::new(Index::new(selected, forget_writers)),
-            sets: Arc::new(Index::new(owner_name, forget_writers)),
-            pods: Arc::new(Index::new(owner_name, only_status)),
+            queues: Arc::new(Index::new(own_name, without_writers)),
+            deployments: Arc::new(Index::new(selected, Into::into)),
+            sets: Arc::new(Index::new(owner_name, Into::into)),
+            pods: Arc::new(Index::new(owner_name, Into::into)),
             conflicts: Conflicts::default(),
             dirty: Mutex::default(),
             built: Mutex::default(),
@@ -227,11 +223,7 @@ impl World {
             sets: self.sets.group(&group.0, &group.1),
             pods: self.pods.group(&group.0, &group.1),
         };
-        let uids: BTreeSet<&str> = objects
-            .pods
-            .iter()
-            .filter_map(|pod| pod.metadata.uid.as_deref())
-            .collect();
+        let uids: BTreeSet<&str> = objects.pods.iter().map(|pod| pod.uid.as_str()).collect();
         runs.retain(|uid, _| uids.contains(uid.as_str()));
         let input = spec.as_ref().ok().map(|spec| {
             let conflict = self.conflicts.of(&wp, &objects);

@@ -15,32 +15,35 @@ use serde::de::DeserializeOwned;
 /// Namespace and group (a WorkerPool's or the object's own name).
 pub type Group = (String, String);
 
-type Objects<K> = BTreeMap<Group, BTreeMap<String, Arc<K>>>;
+type Objects<V> = BTreeMap<Group, BTreeMap<String, Arc<V>>>;
 
-/// All known objects of one kind.
-pub struct Index<K> {
-    objects: Mutex<Objects<K>>,
+/// All known objects of one kind, each as the view `V` of it that is kept.
+pub struct Index<K, V = K> {
+    objects: Mutex<Objects<V>>,
     group: fn(&K) -> Option<String>,
-    trim: fn(&mut K),
+    keep: fn(K) -> V,
 }
 
-impl<K: Resource> Index<K> {
-    /// An empty index whose objects are grouped by `group`; objects without a group are ignored. `trim` drops what
-    /// nobody reads before an object is kept: a fleet's pods are most of the operator's memory.
-    pub fn new(group: fn(&K) -> Option<String>, trim: fn(&mut K)) -> Self {
+/// A group that changed, with what was kept of the object before and what is kept of it now.
+type Change<V> = (Group, Option<Arc<V>>, Option<Arc<V>>);
+
+impl<K: Resource, V> Index<K, V> {
+    /// An empty index whose objects are grouped by `group`; objects without a group are ignored. `keep` drops what
+    /// nobody reads: a fleet's objects are most of the operator's memory.
+    pub fn new(group: fn(&K) -> Option<String>, keep: fn(K) -> V) -> Self {
         Self {
             objects: Mutex::default(),
             group,
-            trim,
+            keep,
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Objects<K>> {
+    fn lock(&self) -> MutexGuard<'_, Objects<V>> {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The objects of one group, in name order.
-    pub fn group(&self, namespace: &str, group: &str) -> Vec<Arc<K>> {
+    pub fn group(&self, namespace: &str, group: &str) -> Vec<Arc<V>> {
         let key = (namespace.to_owned(), group.to_owned());
         self.lock()
             .get(&key)
@@ -49,7 +52,7 @@ impl<K: Resource> Index<K> {
     }
 
     /// The object of this name in the group of the same name.
-    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<V>> {
         self.lock()
             .get(&(namespace.to_owned(), name.to_owned()))?
             .get(name)
@@ -57,7 +60,7 @@ impl<K: Resource> Index<K> {
     }
 
     /// All objects of a namespace, or of all.
-    pub fn all(&self, namespace: Option<&str>) -> Vec<Arc<K>> {
+    pub fn all(&self, namespace: Option<&str>) -> Vec<Arc<V>> {
         let objects = self.lock();
         let wanted = |key: &Group| namespace.is_none_or(|namespace| key.0 == namespace);
         objects
@@ -76,27 +79,24 @@ impl<K: Resource> Index<K> {
         ))
     }
 
-    /// Stores an object and returns what stood there before.
-    fn insert(&self, object: K) -> Option<(Group, Option<Arc<K>>)> {
+    fn insert(&self, object: K) -> Option<Change<V>> {
         let (group, name) = self.key(&object)?;
-        let before = self
-            .lock()
-            .entry(group.clone())
-            .or_default()
-            .insert(name, Arc::new(object));
-        Some((group, before))
+        let after = Arc::new((self.keep)(object));
+        let mut objects = self.lock();
+        let members = objects.entry(group.clone()).or_default();
+        let before = members.insert(name, Arc::clone(&after));
+        Some((group, before, Some(after)))
     }
 
-    fn remove(&self, object: &K) -> Option<Group> {
+    fn remove(&self, object: &K) -> Option<Change<V>> {
         let (group, name) = self.key(object)?;
         let mut objects = self.lock();
-        if let Some(members) = objects.get_mut(&group) {
-            members.remove(&name);
-            if members.is_empty() {
-                objects.remove(&group);
-            }
+        let members = objects.get_mut(&group)?;
+        let before = members.remove(&name);
+        if members.is_empty() {
+            objects.remove(&group);
         }
-        Some(group)
+        Some((group, before, None))
     }
 
     /// Removes what a fresh list of `scope` did not name.
@@ -119,24 +119,22 @@ impl<K: Resource> Index<K> {
 
 /// Follows a watch for ever, and reports each group that changed with the object before and after (both absent
 /// when a list no longer names it). `ready` is called once the first list is complete.
-pub async fn follow<K>(
+pub async fn follow<K, V>(
     api: Api<K>,
     config: watcher::Config,
     scope: Option<String>,
-    index: Arc<Index<K>>,
+    index: Arc<Index<K, V>>,
     ready: impl Fn(),
-    changed: impl Fn(&Group, Option<&K>, Option<&K>),
+    changed: impl Fn(&Group, Option<&V>, Option<&V>),
 ) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     K::DynamicType: Default,
 {
     let mut listed = BTreeSet::new();
     let mut events = watcher::watcher(api, config).default_backoff().boxed();
-    let store = |mut object: K| {
-        (index.trim)(&mut object);
-        let after = object.clone();
-        if let Some((group, before)) = index.insert(object) {
-            changed(&group, before.as_deref(), Some(&after));
+    let tell = |change: Option<Change<V>>| {
+        if let Some((group, before, after)) = change {
+            changed(&group, before.as_deref(), after.as_deref());
         }
     };
     while let Some(event) = events.next().await {
@@ -144,7 +142,7 @@ pub async fn follow<K>(
             Ok(Event::Init) => listed.clear(),
             Ok(Event::InitApply(object)) => {
                 listed.extend(index.key(&object));
-                store(object);
+                tell(index.insert(object));
             }
             Ok(Event::InitDone) => {
                 for group in index.keep(scope.as_deref(), &listed) {
@@ -153,12 +151,8 @@ pub async fn follow<K>(
                 listed.clear();
                 ready();
             }
-            Ok(Event::Apply(object)) => store(object),
-            Ok(Event::Delete(object)) => {
-                if let Some(group) = index.remove(&object) {
-                    changed(&group, Some(&object), None);
-                }
-            }
+            Ok(Event::Apply(object)) => tell(index.insert(object)),
+            Ok(Event::Delete(object)) => tell(index.remove(&object)),
             Err(error) => tracing::warn!(kind = std::any::type_name::<K>(), "watch: {error}"),
         }
     }

@@ -13,8 +13,8 @@ use serde_json::json;
 
 use crate::decision::Decision;
 use crate::deployment::render;
-use crate::observe::{DELETION_COST, Objects, revision_of};
-use crate::plan::{POD_TEMPLATE_HASH, Step, name, plan, uid};
+use crate::objects::{DELETION_COST, DeploymentView, Objects, POD_TEMPLATE_HASH, PodView, SetView};
+use crate::plan::{Step, plan};
 use crate::snapshot::PoolInput;
 use crate::testing;
 use crate::time::Moment;
@@ -35,7 +35,9 @@ pub(super) struct Want {
 /// A cluster of one WorkerPool that does what it is told at once.
 #[derive(Clone, Default)]
 pub(super) struct Cluster {
-    pub(super) objects: Objects,
+    pub(super) deployments: Vec<Deployment>,
+    pub(super) sets: Vec<ReplicaSet>,
+    pub(super) pods: Vec<Pod>,
     pub(super) serial: i64,
 }
 
@@ -46,7 +48,7 @@ fn wp(version: u32) -> WorkerPool {
 pub(super) fn want(version: u32, replicas: u32) -> Want {
     let wp = wp(version);
     let rendered = render(&testing::pool(&wp), &wp);
-    let name = revision_of(&rendered).to_owned();
+    let name = revision_of(&rendered);
     Want {
         wp,
         rendered,
@@ -64,6 +66,10 @@ fn running_status() -> serde_json::Value {
     json!({"phase": "Running", "containerStatuses": [worker]})
 }
 
+pub(super) fn revision_of(deployment: &Deployment) -> String {
+    DeploymentView::from(deployment.clone()).revision
+}
+
 pub(super) fn wall() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
 }
@@ -74,8 +80,26 @@ impl Cluster {
         self.serial
     }
 
+    /// What is kept of its objects.
+    pub(super) fn objects(&self) -> Objects {
+        let view = |one: &Deployment| Arc::new(DeploymentView::from(one.clone()));
+        Objects {
+            deployments: self.deployments.iter().map(view).collect(),
+            sets: self
+                .sets
+                .iter()
+                .map(|one| Arc::new(SetView::from(one.clone())))
+                .collect(),
+            pods: self
+                .pods
+                .iter()
+                .map(|one| Arc::new(PodView::from(one.clone())))
+                .collect(),
+        }
+    }
+
     pub(super) fn input(&self, want: &Want) -> PoolInput {
-        testing::observed(&want.wp, &self.objects, want.conflict.then_some("an HPA"))
+        testing::observed(&want.wp, &self.objects(), want.conflict.then_some("an HPA"))
     }
 
     /// What a decision would be that wants `want` of what is here.
@@ -120,7 +144,7 @@ impl Cluster {
             &want.wp,
             &want.rendered,
             &input,
-            &self.objects,
+            &self.objects(),
             &decision,
             |_| None,
             (Moment(milliseconds), wall()),
@@ -128,11 +152,9 @@ impl Cluster {
     }
 
     pub(super) fn deployment(&mut self, name: &str) -> &mut Deployment {
-        let mut all = self.objects.deployments.iter_mut();
-        Arc::make_mut(
-            all.find(|one| one.metadata.name.as_deref() == Some(name))
-                .unwrap(),
-        )
+        let mut all = self.deployments.iter_mut();
+        all.find(|one| one.metadata.name.as_deref() == Some(name))
+            .unwrap()
     }
 
     /// Carries out a step, and lets the controllers do their part.
@@ -164,8 +186,8 @@ impl Cluster {
                     .insert((*key).to_owned(), value.clone());
             }
             Step::Mark { pod, key, cost } => {
-                let mut pods = self.objects.pods.iter_mut();
-                let pod = Arc::make_mut(pods.find(|one| one.metadata.name.as_ref() == Some(pod)).unwrap());
+                let mut pods = self.pods.iter_mut();
+                let pod = pods.find(|one| one.metadata.name.as_ref() == Some(pod)).unwrap();
                 let annotations = pod.metadata.annotations.get_or_insert_default();
                 match cost {
                     Some(cost) => annotations.insert((*key).to_owned(), (*cost).to_owned()),
@@ -178,25 +200,17 @@ impl Cluster {
                 let spec = self.deployment(deployment).spec.as_mut().unwrap();
                 assert_eq!(spec.replicas, i32::try_from(*from).ok());
                 spec.replicas = i32::try_from(*to).ok();
-                let revision = revision_of(self.deployment(deployment)).to_owned();
+                let revision = revision_of(self.deployment(deployment));
                 self.replicate(&revision, *to as usize);
             }
             Step::Delete { deployment, .. } => {
-                let revision = revision_of(self.deployment(deployment)).to_owned();
+                let revision = revision_of(self.deployment(deployment));
                 let lives = |labels: Option<&BTreeMap<String, String>>| {
                     labels.and_then(|labels| labels.get(LABEL_REVISION)) != Some(&revision)
                 };
-                assert!(
-                    self.objects
-                        .pods
-                        .iter()
-                        .all(|pod| lives(pod.metadata.labels.as_ref()))
-                );
-                self.objects
-                    .sets
-                    .retain(|set| lives(set.metadata.labels.as_ref()));
-                self.objects
-                    .deployments
+                assert!(self.pods.iter().all(|pod| lives(pod.metadata.labels.as_ref())));
+                self.sets.retain(|set| lives(set.metadata.labels.as_ref()));
+                self.deployments
                     .retain(|one| one.metadata.name.as_ref() != Some(deployment));
             }
         }
@@ -206,19 +220,19 @@ impl Cluster {
         let serial = self.next();
         let mut deployment = deployment.clone();
         assert_eq!(deployment.spec.as_ref().unwrap().replicas, Some(0));
-        let taken = |one: &Arc<Deployment>| one.metadata.name == deployment.metadata.name;
-        assert!(!self.objects.deployments.iter().any(taken));
+        let taken = |one: &Deployment| one.metadata.name == deployment.metadata.name;
+        assert!(!self.deployments.iter().any(taken));
         deployment.metadata.uid = Some(format!("d-{serial}"));
         deployment.metadata.generation = Some(serial);
-        self.objects.sets.push(Arc::new(set_of(&deployment, serial, 0)));
-        self.objects.deployments.push(Arc::new(deployment));
+        self.sets.push(set_of(&deployment, serial, 0));
+        self.deployments.push(deployment);
     }
 
     /// Pods go in the order of their marks.
     fn replicate(&mut self, revision: &str, count: usize) {
         let labels: BTreeMap<String, String> = [(LABEL_REVISION.to_owned(), revision.to_owned())].into();
-        let mine = |pod: &Arc<Pod>| pod.metadata.labels.as_ref() == Some(&labels);
-        let (mut own, others): (Vec<_>, Vec<_>) = self.objects.pods.drain(..).partition(mine);
+        let mine = |pod: &Pod| pod.metadata.labels.as_ref() == Some(&labels);
+        let (mut own, others): (Vec<_>, Vec<_>) = self.pods.drain(..).partition(mine);
         own.sort_by_key(|pod| {
             pod.metadata
                 .annotations
@@ -234,13 +248,13 @@ impl Cluster {
                 labels: Some(labels.clone()),
                 ..ObjectMeta::default()
             };
-            own.push(Arc::new(Pod {
+            own.push(Pod {
                 metadata,
                 status: Some(serde_json::from_value(running_status()).unwrap()),
                 ..Pod::default()
-            }));
+            });
         }
-        self.objects.pods = others.into_iter().chain(own).collect();
+        self.pods = others.into_iter().chain(own).collect();
     }
 
     /// Plans and carries out until nothing is left to do.
@@ -259,7 +273,7 @@ impl Cluster {
 
     /// What it comes down to: replicas, pause, proof and template of each Deployment.
     pub(super) fn outcome(&self) -> BTreeSet<String> {
-        let one = |one: &Arc<Deployment>| {
+        let one = |one: &Deployment| {
             let (spec, name) = (one.spec.as_ref().unwrap(), one.metadata.name.clone());
             let keys: Vec<_> = one
                 .metadata
@@ -273,7 +287,7 @@ impl Cluster {
                 spec.replicas, spec.paused, spec.template
             )
         };
-        self.objects.deployments.iter().map(one).collect()
+        self.deployments.iter().map(one).collect()
     }
 
     /// Wherever it stops, planning from there leads to the same end.
@@ -306,13 +320,13 @@ pub(super) fn set_of(deployment: &Deployment, serial: i64, replicas: i32) -> Rep
         .get_or_insert_default();
     labels.insert(POD_TEMPLATE_HASH.to_owned(), format!("hash{serial}"));
     let owner = OwnerReference {
-        uid: uid(deployment),
+        uid: deployment.metadata.uid.clone().unwrap(),
         controller: Some(true),
         ..OwnerReference::default()
     };
     ReplicaSet {
         metadata: ObjectMeta {
-            name: Some(format!("{}-{serial}", name(deployment))),
+            name: Some(format!("{}-{serial}", deployment.metadata.name.as_ref().unwrap())),
             creation_timestamp: Timestamp::from_second(serial).ok().map(Time),
             labels: Some(labels.clone()),
             owner_references: Some(vec![owner]),

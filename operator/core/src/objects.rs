@@ -1,0 +1,251 @@
+//! Deployments, `ReplicaSet`s and pods, cut down to what is read of them.
+//!
+//! A fleet's objects are most of the operator's memory, and a decision reads a few fields of each. What is not here is
+//! not known to any decision or plan; what is here is as the API server said it, with nothing made of it but words.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use poolwright_api::v1alpha1::WorkerPool;
+use poolwright_api::{ANNOTATION_FAILED_AT, ANNOTATION_PROVEN_AT, LABEL_REVISION, WORKER_CONTAINER};
+
+use crate::snapshot::Trouble;
+use crate::trouble::pod_trouble;
+
+/// The deletion cost of a pod that should go first.
+pub const VICTIM_COST: &str = "-1000";
+/// The annotation that a `ReplicaSet` reads it from.
+pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+/// The label by which a Deployment tells its `ReplicaSet`s apart.
+pub(crate) const POD_TEMPLATE_HASH: &str = "pod-template-hash";
+
+/// The objects of one WorkerPool, draining predecessors of the same name included.
+#[derive(Clone, Debug, Default)]
+pub struct Objects {
+    /// Deployments with our label.
+    pub deployments: Vec<Arc<DeploymentView>>,
+    /// Their `ReplicaSet`s.
+    pub sets: Vec<Arc<SetView>>,
+    /// Their pods.
+    pub pods: Vec<Arc<PodView>>,
+}
+
+/// What is read of a Deployment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeploymentView {
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// Uid of the object that controls it.
+    pub owner: Option<String>,
+    /// Its revision, by its selector: that cannot be changed, while anybody may take its labels away.
+    pub revision: String,
+    /// `metadata.generation`.
+    pub generation: Option<i64>,
+    /// `metadata.resourceVersion`.
+    pub resource_version: String,
+    /// When it was created.
+    pub created: Timestamp,
+    /// It has a deletion timestamp.
+    pub deleting: bool,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// A worker of it has sent a heartbeat, by its annotation, and when.
+    pub proven: Option<Timestamp>,
+    /// It was given up, by its annotation.
+    pub failed: bool,
+    /// `spec.replicas`.
+    pub replicas: u32,
+    /// `spec.paused`.
+    pub paused: bool,
+    /// `spec.progressDeadlineSeconds`.
+    pub progress_deadline_seconds: Option<i32>,
+    /// `spec.template` as JSON, to be compared: as an object it is half of the Deployment.
+    pub template: String,
+}
+
+/// What is read of a `ReplicaSet`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SetView {
+    /// Its name.
+    pub name: String,
+    /// Uid of the Deployment that controls it.
+    pub owner: Option<String>,
+    /// When it was created.
+    pub created: Timestamp,
+    /// `spec.replicas`.
+    pub replicas: u32,
+    /// Why it cannot create its pods, in the server's words.
+    pub refused: Option<Trouble>,
+    /// The template that it was made with, as JSON, without the label that its Deployment added.
+    pub template: String,
+}
+
+/// What is read of a pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodView {
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// Its revision label.
+    pub revision: String,
+    /// When it was created.
+    pub created: Timestamp,
+    /// It has ended for good (evicted, or its node shut down): its place is filled by another.
+    pub ended: bool,
+    /// When the present run of the worker container started, by the node's clock. `None` while it does not run.
+    pub started: Option<Timestamp>,
+    /// All containers ready.
+    pub ready: bool,
+    /// It has a deletion timestamp.
+    pub draining: bool,
+    /// Its deletion cost is a victim's.
+    pub marked: bool,
+    /// What keeps it from running.
+    pub trouble: Option<Trouble>,
+}
+
+/// Deployments that this very WorkerPool owns; one of an older namesake is not ours.
+pub fn owned<'a>(wp: &'a WorkerPool, objects: &'a Objects) -> impl Iterator<Item = &'a Arc<DeploymentView>> {
+    let uid = wp.metadata.uid.as_ref();
+    objects
+        .deployments
+        .iter()
+        .filter(move |deployment| uid.is_some() && deployment.owner.as_ref() == uid)
+}
+
+/// The `ReplicaSet`s of this very Deployment; those of an earlier one of the same name, still on their way out, are
+/// not.
+pub fn sets_of<'a>(
+    deployment: &'a DeploymentView,
+    sets: &'a [Arc<SetView>],
+) -> impl Iterator<Item = &'a Arc<SetView>> {
+    sets.iter()
+        .filter(|set| set.owner.as_ref() == Some(&deployment.uid))
+}
+
+fn controller(metadata: &ObjectMeta) -> Option<String> {
+    let owners = metadata.owner_references.as_deref().unwrap_or_default();
+    let controller = owners.iter().find(|owner| owner.controller == Some(true))?;
+    Some(controller.uid.clone())
+}
+
+fn created(metadata: &ObjectMeta) -> Timestamp {
+    metadata
+        .creation_timestamp
+        .as_ref()
+        .map_or(Timestamp::UNIX_EPOCH, |time| time.0)
+}
+
+fn annotation<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
+    metadata.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+/// The number that a controller works with.
+fn replicas(number: Option<i32>) -> u32 {
+    u32::try_from(number.unwrap_or(1)).unwrap_or(0)
+}
+
+/// Equal templates give equal text: the fields are written in the order of their type, maps in that of their keys.
+fn text(template: Option<&PodTemplateSpec>) -> String {
+    template.map_or_else(String::new, |template| serde_json::json!(template).to_string())
+}
+
+/// The revision of a Deployment, by its selector.
+fn revision_of(deployment: &Deployment) -> String {
+    let selector = deployment.spec.as_ref().map(|spec| &spec.selector);
+    let labels = selector.and_then(|selector| selector.match_labels.as_ref());
+    labels
+        .and_then(|labels| labels.get(LABEL_REVISION))
+        .cloned()
+        .unwrap_or_default()
+}
+
+impl From<Deployment> for DeploymentView {
+    fn from(deployment: Deployment) -> Self {
+        let revision = revision_of(&deployment);
+        let (metadata, spec) = (deployment.metadata, deployment.spec);
+        let spec = spec.as_ref();
+        Self {
+            owner: controller(&metadata),
+            revision,
+            generation: metadata.generation,
+            created: created(&metadata),
+            deleting: metadata.deletion_timestamp.is_some(),
+            proven: annotation(&metadata, ANNOTATION_PROVEN_AT).and_then(|at| at.parse().ok()),
+            failed: annotation(&metadata, ANNOTATION_FAILED_AT).is_some(),
+            replicas: replicas(spec.and_then(|spec| spec.replicas)),
+            paused: spec.and_then(|spec| spec.paused).unwrap_or(false),
+            progress_deadline_seconds: spec.and_then(|spec| spec.progress_deadline_seconds),
+            template: text(spec.map(|spec| &spec.template)),
+            name: metadata.name.unwrap_or_default(),
+            uid: metadata.uid.unwrap_or_default(),
+            resource_version: metadata.resource_version.unwrap_or_default(),
+            labels: metadata.labels.unwrap_or_default(),
+        }
+    }
+}
+
+impl From<ReplicaSet> for SetView {
+    fn from(set: ReplicaSet) -> Self {
+        let metadata = set.metadata;
+        let conditions = set
+            .status
+            .and_then(|status| status.conditions)
+            .unwrap_or_default();
+        let failure = conditions
+            .iter()
+            .find(|one| one.type_ == "ReplicaFailure" && one.status == "True");
+        let spec = set.spec.unwrap_or_default();
+        let mut template = spec.template;
+        let labels = template.as_mut().and_then(|template| template.metadata.as_mut());
+        if let Some(labels) = labels.and_then(|metadata| metadata.labels.as_mut()) {
+            labels.remove(POD_TEMPLATE_HASH);
+        }
+        Self {
+            owner: controller(&metadata),
+            created: created(&metadata),
+            replicas: replicas(spec.replicas),
+            refused: failure.map(|one| Trouble::refusal(one.message.as_deref().unwrap_or_default())),
+            template: text(template.as_ref()),
+            name: metadata.name.unwrap_or_default(),
+        }
+    }
+}
+
+impl From<Pod> for PodView {
+    fn from(pod: Pod) -> Self {
+        let trouble = pod_trouble(&pod);
+        let (metadata, status) = (pod.metadata, pod.status.unwrap_or_default());
+        let containers = status.container_statuses.as_deref().unwrap_or_default();
+        let worker = containers.iter().find(|one| one.name == WORKER_CONTAINER);
+        let running = worker
+            .and_then(|worker| worker.state.as_ref())
+            .and_then(|state| state.running.as_ref());
+        let conditions = status.conditions.as_deref().unwrap_or_default();
+        let revision = metadata.labels.as_ref().and_then(|all| all.get(LABEL_REVISION));
+        Self {
+            revision: revision.cloned().unwrap_or_default(),
+            created: created(&metadata),
+            ended: matches!(status.phase.as_deref(), Some("Failed" | "Succeeded")),
+            started: running.map(|running| {
+                let at = running.started_at.as_ref();
+                at.map_or(Timestamp::UNIX_EPOCH, |at| at.0)
+            }),
+            ready: conditions
+                .iter()
+                .any(|one| one.type_ == "Ready" && one.status == "True"),
+            draining: metadata.deletion_timestamp.is_some(),
+            marked: annotation(&metadata, DELETION_COST) == Some(VICTIM_COST),
+            trouble,
+            name: metadata.name.unwrap_or_default(),
+            uid: metadata.uid.unwrap_or_default(),
+        }
+    }
+}
