@@ -1,7 +1,14 @@
-//! What the documents name must exist: files that they link to, and tests that they say guard an invariant.
+//! What the documents name must exist: files that they link to, tests that they say guard an invariant, reasons and
+//! condition types. Manifests that they show must pass `poolwright lint`.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use poolwright_api::{ConditionType, Reason};
+use poolwright_tests::operator::built;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -18,11 +25,16 @@ fn documents(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-#[test]
-fn links_lead_somewhere() {
+/// README.md and all of `docs`.
+fn all() -> Vec<PathBuf> {
     let mut all = vec![root().join("README.md")];
     documents(&root().join("docs"), &mut all);
-    for document in all {
+    all
+}
+
+#[test]
+fn links_lead_somewhere() {
+    for document in all() {
         let text = std::fs::read_to_string(&document).unwrap();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let file = link.split('#').next().unwrap_or_default();
@@ -62,4 +74,113 @@ fn the_guards_of_the_invariants_exist() {
         }
     }
     assert!(guarded >= 30, "only {guarded} tests are named");
+}
+
+/// The names in the first column of the tables under a heading of the page of reasons.
+fn named(page: &str, is_wanted: impl Fn(&str) -> bool) -> Vec<String> {
+    let sections = page.split("\n## ").skip(1);
+    let wanted = sections.filter(|section| is_wanted(section.lines().next().unwrap_or_default()));
+    let rows = wanted.flat_map(|section| section.lines().filter_map(|line| line.strip_prefix("| `")));
+    rows.filter_map(|row| row.split('`').next().map(str::to_owned))
+        .collect()
+}
+
+/// The sources of the operator that may set a reason: without tests, and without the words of `explain`.
+fn sources(folder: &Path, found: &mut String) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        if stem.ends_with("tests") || stem == "explain" {
+            continue;
+        }
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            found.push_str(text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default());
+        }
+    }
+}
+
+#[test]
+fn every_reason_and_condition_type_is_on_its_page_once() {
+    const TYPES: &str = "Condition types";
+    const RESERVED: &str = "Reserved";
+    let page = std::fs::read_to_string(root().join("docs/reference/reasons.md")).unwrap();
+    let same = |named: Vec<String>, wanted: Vec<String>, what: &str| {
+        let (count, wanted) = (named.len(), BTreeSet::from_iter(wanted));
+        let named = BTreeSet::from_iter(named);
+        assert_eq!(named.len(), count, "a name of the {what} is there twice");
+        let (missing, unknown) = (&wanted - &named, &named - &wanted);
+        assert!(
+            missing.is_empty() && unknown.is_empty(),
+            "docs/reference/reasons.md, {what}: missing {missing:?}, unknown {unknown:?}"
+        );
+    };
+    let types = ConditionType::ALL.iter().map(ToString::to_string).collect();
+    same(named(&page, |section| section == TYPES), types, "condition types");
+    let reasons = Reason::ALL.iter().map(ToString::to_string).collect();
+    same(named(&page, |section| section != TYPES), reasons, "reasons");
+
+    let mut code = String::new();
+    for folder in ["operator/src", "operator/core/src"] {
+        sources(&root().join(folder), &mut code);
+    }
+    let is_set = |reason: &&Reason| code.contains(&format!("Reason::{reason}"));
+    let unset = Reason::ALL.iter().filter(|reason| !is_set(reason));
+    let unset = unset.map(ToString::to_string).collect();
+    let reserved = named(&page, |section| section == RESERVED);
+    same(
+        reserved,
+        unset,
+        "reserved reasons, which are those that no code sets",
+    );
+}
+
+/// The fenced blocks of YAML that hold an object of Poolwright, each with its line.
+fn manifests(text: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    let mut block: Option<(usize, String)> = None;
+    for (line, text) in (1..).zip(text.lines()) {
+        match &mut block {
+            None if text == "```yaml" => block = Some((line, String::new())),
+            None => {}
+            Some(_) if text == "```" => found.extend(block.take()),
+            Some((_, yaml)) => {
+                yaml.push_str(text);
+                yaml.push('\n');
+            }
+        }
+    }
+    found.retain(|(_, yaml)| yaml.contains("apiVersion: poolwright.dev/"));
+    found
+}
+
+#[test]
+fn manifests_of_the_documents_pass_lint() {
+    let program = built("debug");
+    let program = program.to_str().unwrap();
+    let mut checked = 0;
+    for document in all() {
+        for (line, yaml) in manifests(&std::fs::read_to_string(&document).unwrap()) {
+            let mut lint = Command::new(program)
+                .args(["lint", "-f", "-"])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap_or_else(|error| {
+                    panic!("{program}: {error}: run `cargo build --workspace --bins --locked`")
+                });
+            lint.stdin.take().unwrap().write_all(yaml.as_bytes()).unwrap();
+            let output = lint.wait_with_output().unwrap();
+            let report = String::from_utf8_lossy(&output.stdout);
+            assert!(
+                output.status.success() && report.contains("0 errors, 0 warnings"),
+                "the manifest at {}:{line}:\n{report}",
+                document.display()
+            );
+            checked += 1;
+        }
+    }
+    assert!(checked >= 5, "only {checked} manifests were found");
 }

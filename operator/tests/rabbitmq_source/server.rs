@@ -142,8 +142,14 @@ impl Server {
 
     /// Lets a user configure, write and read what matches.
     pub async fn permit(&self, user: &str, vhost: &str, pattern: &str) {
-        let body = format!(r#"{{"configure":"{pattern}","write":"{pattern}","read":"{pattern}"}}"#);
-        self.http("PUT", &format!("permissions/{vhost}/{user}"), Some(&body))
+        self.permit_each(user, vhost, [pattern; 3]).await;
+    }
+
+    /// Lets a user configure, write and read what matches each.
+    pub async fn permit_each(&self, user: &str, vhost: &str, [configure, write, read]: [&str; 3]) {
+        let body = serde_json::json!({"configure": configure, "write": write, "read": read});
+        let path = format!("permissions/{vhost}/{user}");
+        self.http("PUT", &path, Some(&body.to_string()))
             .await
             .expect("permitted");
     }

@@ -6,10 +6,11 @@ use futures::StreamExt;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, ExchangeKind};
-use poolwright::signals::SignalSource;
+use poolwright::signals::{SignalSource, Wanted};
+use poolwright_core::broker::BrokerConfig;
 
-use super::server::publish;
-use super::{connect, hold, shared};
+use super::server::{fill, publish};
+use super::{connect, hold, management, ready, shared, unacked};
 
 const HEARTBEAT: &str =
     r#"{"hostname":"celery@pod","pid":7,"freq":2.0,"active":2,"processed":5,"type":"TYPE"}"#;
@@ -153,4 +154,68 @@ async fn workers_answer_before_the_deadline_or_are_missing() {
     assert_eq!(answers.len(), 1);
     assert!(begun.elapsed() < Duration::from_secs(2));
     assert_eq!(source.connections(), 2);
+}
+
+/// What docs/reference/brokers.md lets the operator's user configure, write and read.
+fn least() -> [String; 3] {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/brokers.md");
+    let page = std::fs::read_to_string(page).expect("the page");
+    ["configure ", "write ", "read "].map(|what| {
+        let line = page.lines().find_map(|line| line.strip_prefix(what));
+        line.expect("a pattern").trim().to_owned()
+    })
+}
+
+#[tokio::test]
+async fn the_permissions_that_the_reference_names_suffice() {
+    let server = shared().await;
+    server.vhost("least").await;
+    let user = r#"{"password":"sesame","tags":"management"}"#;
+    server
+        .http("PUT", "users/poolwright", Some(user))
+        .await
+        .expect("made");
+    let [configure, write, read] = least();
+    server
+        .permit_each("poolwright", "least", [&configure, &write, &read])
+        .await;
+    let (_connection, channel) = server.client("least").await;
+    fill(&channel, "orders", 2).await;
+    fill(&channel, "celery", 1).await;
+    let address = format!("amqp://poolwright:sesame@127.0.0.1:{}/least", server.amqp);
+    let config = BrokerConfig::parse(&address, &management(server)).expect("an address");
+    let source = connect(config).await;
+
+    let orders = Wanted {
+        queues: vec!["orders".to_owned()],
+        stray: true,
+    };
+    let begun = Instant::now();
+    let polled = loop {
+        let polled = source.poll(&orders).await.expect("polled");
+        if unacked(&polled, "orders").is_ok() {
+            break polled;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(15), "{polled:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    assert_eq!((ready(&polled, "orders"), polled.stray), (2, 1));
+    let mut stream = source.heartbeats().await.expect("subscribed");
+    let (key, body) = ("worker.heartbeat", HEARTBEAT.replace("TYPE", "worker-heartbeat"));
+    publish(
+        &channel,
+        "celeryev",
+        key,
+        body.as_bytes(),
+        BasicProperties::default(),
+    )
+    .await;
+    let beat = tokio::time::timeout(Duration::from_secs(5), stream.next()).await;
+    assert_eq!(beat.expect("in time").expect("a heartbeat").node, "celery@pod");
+    answering(channel, "w1@pod").await;
+    let asked = source.ask(&["w1@pod".to_owned()], Duration::from_secs(5)).await;
+    assert!(
+        matches!(asked.expect("asked").as_slice(), [(_, Ok(_))]),
+        "an answer"
+    );
 }

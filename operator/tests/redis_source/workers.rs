@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use futures::StreamExt as _;
-use poolwright::signals::SignalSource;
 use poolwright::signals::redis::RedisSource;
+use poolwright::signals::{SignalSource, Wanted};
 use poolwright_core::broker::{BrokerConfig, BrokerOptions};
 use redis::aio::MultiplexedConnection;
 use serde_json::{Value, json};
@@ -291,4 +291,73 @@ async fn without_scripts_too_large_an_answer_spoils_no_other() {
     assert!(of("huge@1").unwrap_err().contains("without EVAL"));
     assert_eq!(answers.len(), 3);
     leaves_nothing(&server).await;
+}
+
+/// The user of docs/reference/brokers.md, as it would be with the names of [`renamed`].
+fn least() -> String {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/brokers.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let user = page.lines().find_map(|line| line.strip_prefix("user ")).unwrap();
+    user.replace(" ~", r" ~app\[1]:")
+        .replace(" &/0.celeryev/", r" &app\[1]:/2.ev\*/")
+        .replace(" &/0.celery.pidbox", r" &app\[1]:/2.ctl.pidbox")
+        .replace("reply.celery.", "reply.ctl.")
+}
+
+#[tokio::test]
+async fn the_permissions_that_the_reference_names_suffice() {
+    let server = Server::with(&["--user", &least()]);
+    let _workers = play(&server).await;
+    let mut raw = server.raw(2).await;
+    for n in 0..3 {
+        let task = json!({"body": "e30=", "headers": {"eta": null}, "n": n}).to_string();
+        let lists = ["app[1]:orders", "app[1]:orders\u{6}\u{16}3", "app[1]:celery"];
+        let () = redis::cmd("LPUSH")
+            .arg(lists[n])
+            .arg(task)
+            .query_async(&mut raw)
+            .await
+            .unwrap();
+    }
+    let held = json!([{"body": "e30=", "headers": {}}, "x", "orders"]).to_string();
+    let mut fetch = redis::pipe();
+    fetch.cmd("HSET").arg("app[1]:unacked").arg("tag").arg(held);
+    fetch
+        .cmd("ZADD")
+        .arg("app[1]:unacked_index")
+        .arg(100.0)
+        .arg("tag");
+    fetch
+        .cmd("SADD")
+        .arg("app[1]:_kombu.binding.x")
+        .arg("orders\u{6}\u{16}\u{6}\u{16}orders");
+    let () = fetch.query_async(&mut raw).await.unwrap();
+
+    let source = RedisSource::connect(renamed(&server, "poolwright:PASSWORD@"))
+        .await
+        .unwrap();
+    let wanted = Wanted {
+        queues: vec!["orders".to_owned()],
+        stray: true,
+    };
+    let polled = source.poll(&wanted).await.unwrap();
+    let orders = &polled.queues["orders"];
+    assert_eq!(orders.ready.as_ref().unwrap().count, 2);
+    assert_eq!(orders.unacked.as_ref().unwrap().as_ref().unwrap().due, 1);
+    assert_eq!(polled.stray, 1);
+    let mut beats = source.heartbeats().await.unwrap();
+    publish(
+        &mut raw,
+        "app[1]:/2.ev*/worker.heartbeat",
+        &heartbeat("good@1", 1, "worker-heartbeat"),
+    )
+    .await;
+    assert_eq!(beats.next().await.unwrap().node, "good@1");
+    let answers = source
+        .ask(&["good@1".to_owned()], Duration::from_secs(8))
+        .await
+        .unwrap();
+    assert!(matches!(answers.as_slice(), [(_, Ok(_))]), "{answers:?}");
+    let denied: Vec<redis::Value> = redis::cmd("ACL").arg("LOG").query_async(&mut raw).await.unwrap();
+    assert!(denied.is_empty(), "{denied:?}");
 }
