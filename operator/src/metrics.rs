@@ -196,7 +196,7 @@ impl Metrics {
             ready: register_gauge(&registry, &READY),
             reserved: register_gauge(&registry, &RESERVED),
             sample_age: register_gauge(&registry, &SAMPLE_AGE),
-            requests: register_counter(&registry, &REQUESTS),
+            requests: from_zero(register_counter(&registry, &REQUESTS)),
             connections: register_gauge(&registry, &CONNECTIONS),
             registry,
         }
@@ -320,6 +320,17 @@ fn register_gauge(registry: &Registry, metric: &Metric) -> GaugeVec {
     let series = GaugeVec::new(Opts::new(metric.name, metric.help), metric.labels).expect(VALID);
     registry.register(Box::new(series.clone())).expect(VALID);
     series
+}
+
+/// How a request to a broker ends.
+const OUTCOMES: [&str; 2] = ["success", "failure"];
+
+/// Both outcomes from the start: a rate over a series that begins with the first failure misses it.
+fn from_zero(requests: IntCounterVec) -> IntCounterVec {
+    for outcome in OUTCOMES {
+        requests.with_label_values(&[outcome]);
+    }
+    requests
 }
 
 fn register_counter(registry: &Registry, metric: &Metric) -> IntCounterVec {

@@ -88,6 +88,11 @@ impl Operator {
         self.daemon = None;
     }
 
+    /// The file that it logs to.
+    pub fn log_file(&self) -> &Path {
+        &self.log
+    }
+
     /// All that it has logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()

@@ -222,7 +222,7 @@ pub enum BrokerError {
     #[error("a TLS client certificate needs its key, and the key its certificate")]
     ClientCertificate,
     /// Unusable priority steps.
-    #[error("redis.prioritySteps must hold 1 to 16 distinct numbers")]
+    #[error("redis.prioritySteps must hold 1 to 10 distinct numbers")]
     PrioritySteps,
     /// A name that is too long or holds control characters.
     #[error("{0} must have at most {MAX_NAME} characters, and no control characters")]

@@ -105,14 +105,18 @@ fn ready(seen: &Seen) -> Said {
         return (
             Some(false),
             Reason::Progressing,
-            format!("{pods} of {} pods are ready", decision.to),
+            format!("{pods} of {} ready", counted(decision.to, "pod is", "pods are")),
         );
     }
     let reason = match decision.reason {
         Reason::AtMaximum | Reason::ManualHold => decision.reason,
         _ => Reason::AsDesired,
     };
-    (Some(true), reason, format!("{} pods, as wanted", decision.to))
+    (
+        Some(true),
+        reason,
+        format!("{}, as wanted", counted(decision.to, "pod", "pods")),
+    )
 }
 
 /// Workers that run and are not heard are wrong even where nothing has to be held for them: none of them may work.

@@ -251,8 +251,11 @@ impl Scene<'_> {
         if least <= draft.to {
             return;
         }
-        let going = counted(least - draft.to, "worker is", "workers are");
-        draft.limit("workersMarked", least, format!("{going} marked before they go"));
+        let (one, many) = (
+            "worker is marked before it goes",
+            "workers are marked before they go",
+        );
+        draft.limit("workersMarked", least, counted(least - draft.to, one, many));
         if draft.to == self.from && draft.reason == Reason::ScaledDown {
             draft.reason = Reason::AsDesired;
         }

@@ -12,8 +12,9 @@ use std::io::Write;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client, Config};
-use poolwright_api::ConditionType;
+use poolwright_api::text::counted;
 use poolwright_api::v1alpha1::{Decision, DecisionLimit, PastDecision, WorkerPool, WorkerPoolStatus};
+use poolwright_api::{ConditionType, Reason};
 
 use crate::cli::ExplainArgs;
 
@@ -108,10 +109,11 @@ pub fn render(wp: &WorkerPool, now: Timestamp) -> String {
 
 fn headline(text: &mut String, decision: &Decision, now: Timestamp) {
     let Decision { from, to, reason, .. } = decision;
+    let workers = counted(u32::try_from(*to).unwrap_or(0), "worker", "workers");
     let change = if from == to {
-        format!("{to} workers")
+        workers
     } else {
-        format!("{from} → {to} workers")
+        format!("{from} → {workers}")
     };
     line(
         text,
@@ -125,8 +127,11 @@ fn numbers(text: &mut String, wp: &WorkerPool, status: &WorkerPoolStatus) {
     line(
         text,
         &format!(
-            "Now: {} workers, {} ready; {} of {} slots busy; {} queued; bounds {} to {}",
-            number(status.replicas),
+            "Now: {}, {} ready; {} of {} slots busy; {} queued; bounds {} to {}",
+            status.replicas.map_or_else(
+                || "? workers".to_owned(),
+                |value| counted(u32::try_from(value).unwrap_or(0), "worker", "workers"),
+            ),
             number(status.ready_replicas),
             number(status.busy_slots),
             number(status.slots),
@@ -232,7 +237,9 @@ fn as_it_should_be(condition: &Condition) -> bool {
         ) => "False",
         Err(_) => return false,
     };
-    condition.status == good
+    // At its least there is nothing to mend.
+    let at_rest = condition.reason == Reason::AtMinimum.as_str();
+    condition.status == good || at_rest
 }
 
 /// Rows in aligned columns; those in `right` are aligned to the right, and the last column has no padding.

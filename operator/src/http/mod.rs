@@ -2,15 +2,17 @@
 //!
 //! Everything but the log level is read-only, and nothing here may ask a broker or Kubernetes: an answer is made from
 //! what the process already knows, so that a slow broker cannot fail a probe. Who may reach the server is decided by
-//! the address it listens on: outside a pod the loopback, inside one the pod's own network.
+//! the address it listens on: outside a pod the loopback, inside one the pod's own network. What changes something is
+//! taken from the loopback alone, which `kubectl port-forward` reaches too.
 
 use std::fmt;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -75,7 +77,8 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let address = listener.local_addr()?;
     tracing::info!(%address, "serving health, metrics and the log level at http://{address}");
-    axum::serve(listener, router(state))
+    let service = router(state).into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service)
         .with_graceful_shutdown(shutdown)
         .await
 }
@@ -109,7 +112,15 @@ async fn log_level(State(state): State<HttpState>) -> String {
 }
 
 /// A browser cannot be made to send this across sites: PUT needs a preflight, which nothing here answers.
-async fn set_log_level(State(state): State<HttpState>, body: Bytes) -> Response {
+async fn set_log_level(
+    State(state): State<HttpState>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    body: Bytes,
+) -> Response {
+    if !peer.ip().to_canonical().is_loopback() {
+        let words = "the log level is changed from the loopback only: use kubectl port-forward\n";
+        return (StatusCode::FORBIDDEN, words).into_response();
+    }
     let Ok(directives) = std::str::from_utf8(&body) else {
         return (StatusCode::BAD_REQUEST, "the body is not UTF-8 text\n").into_response();
     };

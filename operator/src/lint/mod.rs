@@ -11,7 +11,7 @@ mod schema;
 
 use std::fmt;
 use std::io::{self, Read as _, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use regex::Regex;
@@ -144,13 +144,39 @@ impl fmt::Display for Report {
 pub fn run(args: &LintArgs, output: &mut impl Write) -> io::Result<bool> {
     let mut sources = Vec::new();
     for path in &args.files {
-        let name = path.display().to_string();
-        let text = read(path).map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?;
-        sources.push((if name == "-" { "stdin".to_owned() } else { name }, text));
+        for path in manifests(path).map_err(|error| named(path, &error))? {
+            let text = read(&path).map_err(|error| named(&path, &error))?;
+            let name = path.display().to_string();
+            sources.push((if name == "-" { "stdin".to_owned() } else { name }, text));
+        }
     }
     let report = lint(&sources);
     write!(output, "{report}")?;
     Ok(!report.has_errors())
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// The file itself; of a folder, as `kubectl apply -f` takes it, the manifests that lie right in it.
+fn manifests(path: &Path) -> io::Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(path)? {
+        let file = entry?.path();
+        let extension = file.extension().and_then(|extension| extension.to_str());
+        if file.is_file() && matches!(extension, Some("yaml" | "yml" | "json")) {
+            found.push(file);
+        }
+    }
+    if found.is_empty() {
+        return Err(io::Error::other("holds no .yaml, .yml or .json file"));
+    }
+    found.sort();
+    Ok(found)
 }
 
 fn read(path: &Path) -> io::Result<String> {
@@ -174,8 +200,11 @@ pub fn lint(sources: &[(String, String)]) -> Report {
     let mut findings = Vec::new();
     let mut objects = Vec::new();
     for (file, text) in sources {
+        let mut is_empty = true;
         for (before, part) in document::split(text) {
-            match document::parse(before, part) {
+            let parsed = document::parse(before, part);
+            is_empty &= matches!(parsed, Ok(None));
+            match parsed {
                 Ok(Some(node)) => document(&definitions, file, &node, &mut objects, &mut findings),
                 Ok(None) => {}
                 Err(error) => findings.push(Finding::new(
@@ -186,6 +215,10 @@ pub fn lint(sources: &[(String, String)]) -> Report {
                     &error.message,
                 )),
             }
+        }
+        if is_empty {
+            let place = Place { line: 1, column: 1 };
+            findings.push(Finding::new(file, place, Severity::Error, "", "holds no object"));
         }
     }
     findings.extend(objects::check(&objects));

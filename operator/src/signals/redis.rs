@@ -6,9 +6,9 @@
 //! answer has a deadline of two seconds, so a server that stops, or a connection that is open and dead, is an
 //! error and not silence.
 //!
-//! The user needs: `LLEN HLEN HSTRLEN HGET ZCARD ZRANGE SRANDMEMBER EVAL` and `SUBSCRIBE PING` on the event
-//! channels; for questions also `SADD SREM DEL EXPIRE RPOP LINDEX PUBLISH`. Without `EVAL`, entries of up to 64 KiB
-//! are fetched whole, and the ETA of waiting messages is not known.
+//! The user needs: `SELECT LLEN HLEN HSTRLEN HGET ZCARD ZRANGE SRANDMEMBER LINDEX EVAL` and `SUBSCRIBE PING` on the
+//! event channels; for questions also `SADD SREM DEL EXPIRE RPOP PUBLISH`. Without `EVAL`, entries of up to 64 KiB are
+//! fetched whole, and the ETA of waiting messages is not known.
 
 mod ask;
 mod connect;

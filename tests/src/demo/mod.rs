@@ -53,6 +53,8 @@ pub async fn run(options: &Options) -> Result<bool> {
     };
     if !options.keep {
         place.leave().await?;
+    } else if played.is_ok() {
+        process::until_told_to_stop(false).await?;
     }
     played
 }
@@ -90,9 +92,6 @@ async fn play(place: &Place, options: &Options, began: Instant) -> Result<bool> 
                 place.say_how_to_look();
             }
             println!("{}", summary.line());
-            if options.keep {
-                process::until_told_to_stop(false).await?;
-            }
             return Ok(over && summary.is_clean());
         }
         tokio::time::sleep(LOOK).await;

@@ -153,6 +153,7 @@ impl Place {
         if let Some(address) = self.operator.http() {
             println!("  curl http://{address}/metrics");
         }
+        println!("  tail -f {}", self.operator.log_file().display());
         println!("  kubectl config set-context --current --namespace {NAMESPACE}");
         println!("  kubectl get workerpools --watch");
         println!("  target/debug/poolwright explain wp/cpu");

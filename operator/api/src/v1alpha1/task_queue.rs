@@ -50,6 +50,13 @@ use crate::schema;
         json_path = ".status.conditions[?(@.type==\"Ready\")].status",
         description = "Status of the condition Ready"
     ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
+        description = "Why the condition Ready is as it is",
+        priority = 1
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

@@ -9,8 +9,8 @@ use super::{BrokerError, BrokerKind, HttpEndpoint, Secret, Tls};
 
 /// Most hosts that one address may list.
 const MAX_HOSTS: usize = 16;
-/// Most priority steps (kombu's priorities are 0 to 9; other ranges exist).
-const MAX_STEPS: usize = 16;
+/// Most priority steps: what the resource definition lets through.
+const MAX_STEPS: usize = 10;
 /// Longest name or prefix, in characters: what the resource definition lets through.
 pub(super) const MAX_NAME: usize = 255;
 /// Longest virtual host: RabbitMQ's own limit.

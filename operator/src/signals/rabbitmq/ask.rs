@@ -141,8 +141,9 @@ impl Inquiry {
                 break;
             }
             match tokio::time::timeout_at(end, workers::next(&mut self.consumer)).await {
-                Ok(Some(delivery)) => self.take(&delivery),
-                Ok(None) => return Err(errors::unreachable("the connection to RabbitMQ was lost")),
+                Ok(Ok(Some(delivery))) => self.take(&delivery),
+                Ok(Ok(None)) => return Err(errors::unreachable("the connection to RabbitMQ was lost")),
+                Ok(Err(error)) => return Err(errors::asking(&error)),
                 Err(_) => break,
             }
         }

@@ -154,7 +154,7 @@ fn refusal(error: &lapin::Error) -> Result<SignalError, SignalError> {
             "the queue does not exist on this broker; its first worker or publisher declares it",
         )),
         Some(errors::ACCESS_REFUSED) => Ok(errors::refused(
-            "RabbitMQ refuses this user the queue; it needs a permission that matches its name",
+            "RabbitMQ refuses this user the queue; grant it with rabbitmqctl set_permissions",
         )),
         Some(errors::RESOURCE_LOCKED) => Ok(errors::refused("the queue is exclusive to another connection")),
         _ => Err(errors::lost(error)),

@@ -100,8 +100,8 @@ pub struct Celery {
     pub ack_mode: AckMode,
 
     /// `brokerEnv` says whether the broker's URL is put into the worker's environment: None or Inject. Default: None,
-    /// the app knows its broker. Inject sets `CELERY_BROKER_URL` from the queues' Secret, which overrides the broker of
-    /// every Celery app in the process.
+    /// the app knows its broker. Inject sets `CELERY_BROKER_URL` to the queues' URL, from their Secret where they name
+    /// one, which overrides the broker of every Celery app in the process.
     #[serde(default)]
     pub broker_env: BrokerEnv,
 }
