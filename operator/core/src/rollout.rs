@@ -29,7 +29,7 @@ pub struct Allocation {
     pub targets: Vec<(String, u32)>,
     /// The Deployment of the newest revision is missing and should be created.
     pub create: bool,
-    /// Revisions whose worker was heard for the first time.
+    /// Revisions whose worker was heard, or seen to consume, for the first time.
     pub prove: Vec<String>,
     /// Revisions to give up.
     pub fail: Vec<String>,
