@@ -1,6 +1,7 @@
 //! Queues and busy slots on real Redis scale real Celery workers.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use kube::ResourceExt as _;
 use poolwright_api::ConditionType;
 use poolwright_tests::scenario::{self, LIMIT};
 use poolwright_tests::*;
@@ -16,6 +17,10 @@ async fn set(prefix: &str) -> Result<(Stage, Redis)> {
 
 fn ready(queue: &poolwright_api::v1alpha1::TaskQueue) -> Option<i64> {
     queue.status.as_ref()?.ready
+}
+
+fn consumers(queue: &poolwright_api::v1alpha1::TaskQueue) -> Option<i32> {
+    queue.status.as_ref()?.consumers
 }
 
 fn reserved(queue: &poolwright_api::v1alpha1::TaskQueue) -> Option<i64> {
@@ -103,6 +108,45 @@ async fn ten_queues_on_one_pool_sum_up() -> Result<()> {
     // Not ten: one pool rounds once. TaskQueues appear one by one, so that fewer may come first.
     assert_eq!(stage.peak("w"), 2, "{:?}", stage.timeline("w"));
     stage.expect_all_done_once(&ids)
+}
+
+/// Redis counts no consumers: that a worker without heartbeats is at work, only its own answer can tell.
+#[tokio::test]
+async fn workers_without_heartbeats_prove_their_revision_and_grow_by_what_they_answer() -> Result<()> {
+    let (stage, redis) = set("r-mute").await?;
+    let wire = Wire::redis(&redis, 0);
+    let shape = json!({
+        "worker": {"command": ["sh", "-c", "exec celery \"$@\" --without-heartbeat", "celery"]},
+        "scaling": {"minReplicas": 1, "maxReplicas": 3, "scaleDownDelaySeconds": 3},
+    });
+    wire.pool(&stage, "q", &["q"], shape).await?;
+    wait_until("a proven revision", LIMIT, || async {
+        let all = stage.deployments("q").await?;
+        Ok(all.iter().any(|one| {
+            one.annotations()
+                .contains_key(poolwright_api::ANNOTATION_PROVEN_AT)
+        }))
+    })
+    .await?;
+    let limit = Duration::from_secs(120);
+    let said = stage
+        .await_condition("q", ConditionType::Ready, "False", "HeldUnseen", limit)
+        .await?;
+    assert!(said.contains("their slots count as full"), "{said}");
+    assert_eq!(consumers(&stage.tq("q").await?), Some(1));
+    let ids = wire.publish(&Batch::sleep("q", 20, 2.0)).await?;
+    stage.await_replicas("q", 3, LIMIT).await?;
+    stage.await_ended(20, LIMIT).await?;
+    // What they run is not known, nor when they are empty: none goes by guess.
+    stage.expect_steady("q", 3, Duration::from_secs(12)).await?;
+    let (_, reason, message) = stage.condition("q", ConditionType::Ready).await?;
+    assert_eq!(reason, "HeldUnseen", "{message}");
+    assert!(stage.notes("WrongBroker").await?.is_empty());
+    stage
+        .await_tq("q", "consumed by all", LIMIT, |queue| consumers(queue) == Some(3))
+        .await?;
+    stage.expect_all_done_once(&ids)?;
+    stage.strike().await
 }
 
 #[tokio::test]

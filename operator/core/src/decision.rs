@@ -38,7 +38,7 @@ pub struct Decision {
     pub allocation: Allocation,
     /// Pods that should go first, in order; named only when `to` is below `from`.
     pub victims: Vec<String>,
-    /// Workers to ask before pods may go.
+    /// Workers to ask: before pods may go, and whether they consume although they are not heard.
     pub ask: Vec<String>,
     /// Facts for status and conditions.
     pub facts: Facts,

@@ -89,6 +89,8 @@ pub struct Demand {
     pub any: bool,
     /// On every queue the broker counts as many consumers as our pods that run.
     pub all_consume: bool,
+    /// How many workers are not heard and have said themselves that they consume one of these queues.
+    pub seen_consuming: usize,
     /// Sources that are not fresh: which, and why.
     pub missing: Vec<(String, Option<Fault>)>,
     /// Oldest reading of a queue that was used.
@@ -210,6 +212,11 @@ pub fn demand(
         ready = ready.saturating_add(share(book.ready.unwrap_or(0), weight(pool), book.weight));
         held = held.saturating_add(share(book.held, able, book.able));
     }
+    demand.seen_consuming = fleet
+        .members
+        .iter()
+        .filter(|member| member.seen_consuming())
+        .count();
     check_heartbeats(&mut demand, fleet, view, now);
     let said = answers(fleet, now);
     demand.held_later = demand.held_later.max(said.later);

@@ -3,15 +3,19 @@
 //! A worker speaks for a pod only since the pod's present container runs: what an earlier process said in its
 //! last seconds is no news of the one that replaced it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::ledger::{heartbeats_since, is_heard};
+use crate::ledger::{ANSWER_AGE, heartbeats_since, is_heard};
 use crate::sample::{Answer, BrokerView, Sample, WorkerView};
 use crate::snapshot::{PodInput, PoolInput};
 use crate::time::Moment;
 
 /// No heartbeat so long after the container started: the pod's slots are unseen.
 pub const UNSEEN_AFTER: Duration = Duration::from_secs(60);
+/// A pod that has run for so long without a heartbeat is asked whether it consumes; one that does, and is ready, proves
+/// its revision.
+pub const CONSUMED_FOR: Duration = Duration::from_secs(30);
 
 /// What a pod's worker is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,22 +45,27 @@ pub struct Member<'a> {
     pub node: String,
     /// What its present container said last, however old.
     pub worker: Option<&'a WorkerView>,
+    /// Without a heartbeat: the queues that its present container lately said it consumes, if the WorkerPool's are
+    /// among them.
+    pub said: Option<&'a BTreeSet<String>>,
     /// What it is doing.
     pub state: PodState,
 }
 
 impl<'a> Member<'a> {
-    fn new(pod: &'a PodInput, view: &'a BrokerView, now: Moment) -> Self {
+    fn new(pod: &'a PodInput, pool: &PoolInput, view: &'a BrokerView, now: Moment) -> Self {
         let node = pod.node();
         let speaks = |worker: &&WorkerView| {
             pod.running_since.is_some_and(|since| worker.last_seen >= since) || pod.draining
         };
         let worker = view.workers.get(&node).filter(speaks);
         let state = state(pod, worker, view, now);
+        let said = said(pod, view, &node, now).filter(|_| worker.is_none());
         Self {
             pod,
-            node,
             worker,
+            said: said.filter(|said| pool.queues.iter().any(|queue| said.contains(queue))),
+            node,
             state,
         }
     }
@@ -65,6 +74,20 @@ impl<'a> Member<'a> {
     #[must_use]
     pub fn consumes(&self) -> bool {
         !self.pod.draining
+    }
+
+    /// True if it is not heard and has said itself that it consumes a queue of the WorkerPool.
+    #[must_use]
+    pub fn seen_consuming(&self) -> bool {
+        self.said.is_some() && self.consumes()
+    }
+
+    /// True if its present container has run for so long.
+    #[must_use]
+    pub fn has_run(&self, long: Duration, now: Moment) -> bool {
+        self.pod
+            .running_since
+            .is_some_and(|since| now.since(since) >= long)
     }
 
     /// Its worker, while it is heard and takes new work.
@@ -83,6 +106,13 @@ impl<'a> Member<'a> {
             .as_ref()
             .filter(|answer| answer.value.pid == worker.pid)
     }
+}
+
+/// What the pod's present container has said it consumes, no longer ago than any other answer is used.
+fn said<'a>(pod: &PodInput, view: &'a BrokerView, node: &str, now: Moment) -> Option<&'a BTreeSet<String>> {
+    let answer = view.unheard.get(node)?.queues.as_ref()?;
+    let counts = answer.at >= pod.running_since? && now.since(answer.at) <= ANSWER_AGE;
+    counts.then_some(&answer.value)
 }
 
 fn state(pod: &PodInput, worker: Option<&WorkerView>, view: &BrokerView, now: Moment) -> PodState {
@@ -117,7 +147,8 @@ impl<'a> Fleet<'a> {
     /// Joins a WorkerPool's pods with the workers of its broker.
     #[must_use]
     pub fn new(pool: &'a PoolInput, view: &'a BrokerView, now: Moment) -> Self {
-        let mut members: Vec<Member> = pool.pods.iter().map(|pod| Member::new(pod, view, now)).collect();
+        let member = |pod| Member::new(pod, pool, view, now);
+        let mut members: Vec<Member> = pool.pods.iter().map(member).collect();
         members.sort_by(|left, right| left.pod.name.cmp(&right.pod.name));
         Self { pool, members }
     }
@@ -125,6 +156,12 @@ impl<'a> Fleet<'a> {
     /// Pods that take new work.
     pub fn consuming(&self) -> impl Iterator<Item = &Member<'a>> {
         self.members.iter().filter(|member| member.consumes())
+    }
+
+    /// Workers that were never heard and should have been: whether they consume, only they can say.
+    pub fn unheard(&self, now: Moment) -> impl Iterator<Item = &Member<'a>> {
+        self.consuming()
+            .filter(move |member| member.worker.is_none() && member.has_run(CONSUMED_FOR, now))
     }
 
     /// How many pods are in such a state.

@@ -79,7 +79,7 @@ pub struct QueueLedger {
     pub foreign: BTreeSet<String>,
     /// How many consumers are not ours: the named ones, or more where the broker counts more.
     pub foreign_consumers: u64,
-    /// Consumers: the broker's count, or the workers whose answer names this queue.
+    /// Consumers: the broker's count, or the workers whose answer names this queue, heard or not.
     pub consumers: u64,
     /// Capacity of all that consume it, for sharing its backlog: Σ over our pools of `max × slots`, and the
     /// slots of foreign workers that were seen busy (at least one each).
@@ -202,7 +202,7 @@ impl Page<'_> {
                 .take(FOREIGN_NAMED)
                 .map(|(node, _)| (*node).to_owned())
                 .collect(),
-            consumers: counted.unwrap_or(self.consumers.len() as u64),
+            consumers: counted.unwrap_or_else(|| self.consumers.len() as u64 + self.unheard()),
             weight: sum(self.claimants.iter().map(|fleet| weight(fleet.pool)))
                 .saturating_add(foreign_slots)
                 .saturating_add(unnamed),
@@ -223,6 +223,14 @@ impl Page<'_> {
                 .clone()
                 .or_else(|| self.queue.unacked.fault.clone()),
         }
+    }
+
+    /// Our workers that are not heard and said that they consume this queue.
+    fn unheard(&self) -> u64 {
+        let members = self.claimants.iter().flat_map(|fleet| fleet.consuming());
+        members
+            .filter(|member| member.said.is_some_and(|said| said.contains(self.name)))
+            .count() as u64
     }
 
     fn reserved(&self, counted: bool, due: u64, later: u64, orphaned: u64) -> Option<u64> {

@@ -5,13 +5,12 @@
 //! one pod above the maximum. This module only divides; how many pods there should be is decided before.
 
 use std::cmp::Reverse;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use poolwright_api::Reason;
 
 use crate::demand::{Demand, PodState};
-use crate::fleet::{Fleet, Member, UNSEEN_AFTER};
+use crate::fleet::{CONSUMED_FOR, Fleet, Member, UNSEEN_AFTER};
 use crate::ledger::heartbeats_since;
 use crate::sample::BrokerView;
 use crate::snapshot::{RevisionInput, Snapshot};
@@ -20,8 +19,6 @@ use crate::snapshot::{RevisionInput, Snapshot};
 pub const UNPROVEN_SECONDS: i64 = 600;
 /// A first pod that no node takes for so long makes room for itself.
 const NO_ROOM_SECONDS: i64 = 30;
-/// Where heartbeats are off, a pod that has been ready for so long and consumes proves its revision.
-const CONSUMED_FOR: Duration = Duration::from_secs(30);
 /// At most so many Deployments of one WorkerPool exist.
 pub const REVISIONS_MAX: usize = 5;
 
@@ -32,7 +29,7 @@ pub struct Allocation {
     pub targets: Vec<(String, u32)>,
     /// The Deployment of the newest revision is missing and should be created.
     pub create: bool,
-    /// Revisions whose worker was heard for the first time.
+    /// Revisions whose worker was heard, or seen to consume, for the first time.
     pub prove: Vec<String>,
     /// Revisions to give up.
     pub fail: Vec<String>,
@@ -146,17 +143,16 @@ fn has_been_heard(member: &Member) -> bool {
 }
 
 /// A heartbeat proves a revision. Where no pod of the WorkerPool is ever heard, one that has long been ready does,
-/// if the broker counts no fewer consumers than pods.
+/// if it says itself that it consumes or the broker counts no fewer consumers than pods.
 fn proves(fleet: &Fleet, demand: &Demand, snapshot: &Snapshot, revision: &str) -> bool {
     let mut own = fleet.consuming().filter(|member| member.pod.revision == revision);
     if fleet.consuming().any(has_been_heard) {
         return own.any(has_been_heard);
     }
-    let long = |member: &Member| {
-        let running = member.pod.running_since;
-        member.pod.ready && running.is_some_and(|since| snapshot.now.since(since) >= CONSUMED_FOR)
-    };
-    demand.all_consume && own.any(long)
+    own.any(|member| {
+        let consumes = demand.all_consume || member.seen_consuming();
+        consumes && member.pod.ready && member.has_run(CONSUMED_FOR, snapshot.now)
+    })
 }
 
 /// What a division depends on.

@@ -171,6 +171,16 @@ pub struct WorkerView {
     pub unreadable: Option<String>,
 }
 
+/// A worker that was asked although no heartbeat of it arrives, because a WorkerPool's pod should be one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UnheardView {
+    /// When it was last asked, answered or not.
+    pub asked: Moment,
+    /// The queues that it consumed by its latest answer, dated by the question: whatever process answered, it ran
+    /// after that.
+    pub queues: Option<Sample<BTreeSet<String>>>,
+}
+
 /// A worker's answer to `active`, `reserved`, `scheduled` and `active_queues`, reduced to counts by queue.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answer {
@@ -213,6 +223,9 @@ pub struct BrokerView {
     pub queues: BTreeMap<String, QueueView>,
     /// By node name (`celery@pod`), ours and others; at most 20,000; forgotten 10 minutes after the last sign.
     pub workers: BTreeMap<String, WorkerView>,
+    /// By node name, those that were asked and are not heard; at most 2,000; forgotten when they are heard, 90 seconds
+    /// after they were last asked, and with the connection.
+    pub unheard: BTreeMap<String, UnheardView>,
     /// The heartbeat stream: `last` holds the moment since which the subscription has stood without a break, and
     /// its `at` is renewed each poll while it stands; `fault` is set while it is down.
     pub heartbeats: Signal<Moment>,

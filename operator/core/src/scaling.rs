@@ -94,6 +94,7 @@ pub fn decide(
         clauses: Vec::new(),
     };
     let mut ask: BTreeSet<String> = demand.unasked.iter().cloned().collect();
+    ask.extend(fleet.unheard(now).map(|member| member.node.clone()));
     scene.settle(memory, &mut draft, &mut ask);
     let ground = Ground {
         fleet,
@@ -426,7 +427,7 @@ fn words(draft: &Draft, wanted: u32, pool: &PoolInput, demand: &Demand) -> Strin
 fn is_elsewhere(demand: &Demand) -> bool {
     let heard = demand.count(|state| matches!(state, PodState::Busy(_) | PodState::Idle(_)));
     let unseen = demand.count(|state| state == PodState::Unseen);
-    heard == 0 && unseen > 0 && !demand.all_consume
+    heard == 0 && unseen > 0 && !demand.all_consume && demand.seen_consuming == 0
 }
 
 fn facts(fleet: &Fleet, view: &BrokerView, demand: &Demand) -> Facts {

@@ -110,7 +110,7 @@ pub struct RevisionInput {
     pub replicas: u32,
     /// When the Deployment was created.
     pub created: Timestamp,
-    /// A worker of it has sent a heartbeat, by its annotation, and when.
+    /// A worker of it was heard, or seen to consume, by its annotation, and when.
     pub proven: Option<Timestamp>,
     /// It was given up, by its annotation.
     pub failed: bool,

@@ -25,6 +25,7 @@ enum Event {
     Silent(usize),
     Answers(usize, u64, u64, u64),
     Unreadable(usize),
+    Consumes(usize),
     Restarts(usize),
     Apply,
     Drains(usize),
@@ -48,6 +49,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => some().prop_map(Event::Silent),
         3 => (some(), count(), count(), count()).prop_map(|(pod, a, b, c)| Event::Answers(pod, a, b, c)),
         1 => some().prop_map(Event::Unreadable),
+        1 => some().prop_map(Event::Consumes),
         1 => some().prop_map(Event::Restarts),
         4 => Just(Event::Apply),
         1 => some().prop_map(Event::Drains),
@@ -122,6 +124,11 @@ fn happen(world: &mut World, event: &Event, last: Option<&Decision>, next: &mut 
                 if restarts {
                     (pod.started, pod.running_since) = (Some(stamp), Some(now));
                 }
+            }
+        }
+        Event::Consumes(number) => {
+            if let Some(name) = name(world, *number) {
+                world.consumes(&name, &["q0"]);
             }
         }
         Event::Busy(number, _)

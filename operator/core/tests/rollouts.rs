@@ -339,6 +339,80 @@ fn without_heartbeats_a_consumer_proves_a_revision() {
 }
 
 #[test]
+fn without_heartbeats_a_workers_own_answer_proves_a_revision() {
+    let mut world = World::new([pool("p")]);
+    world.add_silent("a");
+    world.pool().revisions[0].proven = None;
+    assert!(world.settle(29).ask.is_empty());
+    let decision = world.settle(1);
+    assert_eq!(decision.ask, ["celery@a"], "asked as soon as its answer counts");
+    assert!(decision.allocation.prove.is_empty());
+    world.consumes("a", &["other"]);
+    assert!(
+        world.decide().allocation.prove.is_empty(),
+        "it consumes none of ours"
+    );
+    world.consumes("a", &["other", "q"]);
+    assert_eq!(world.decide().allocation.prove, ["r1"]);
+    assert_eq!(world.last.queues["b"]["q"].consumers, 1);
+    world.pool().pods[0].ready = false;
+    assert!(world.decide().allocation.prove.is_empty());
+    world.pool().pods[0].ready = true;
+    // The answer of the container before this one says nothing of it, even where both have run for long.
+    let now = world.now;
+    world.pool().pods[0].running_since = Some(now.after(Duration::from_millis(1)));
+    world.now = now.after(Duration::from_secs(31));
+    world.renew();
+    assert!(world.decide().allocation.prove.is_empty());
+    world.pool().pods[0].running_since = Some(now);
+    assert_eq!(world.decide().allocation.prove, ["r1"]);
+    // And none is used when it is older than any other answer may be.
+    world.now = now.after(Duration::from_millis(90_001));
+    world.renew();
+    assert!(world.decide().allocation.prove.is_empty());
+    assert_eq!(world.last.queues["b"]["q"].consumers, 0);
+}
+
+#[test]
+fn a_worker_that_says_it_consumes_is_no_worker_on_the_wrong_broker() {
+    let mut world = World::new([pool("p")]);
+    for name in ["a", "b"] {
+        world.add_silent(name);
+    }
+    world.settle(60);
+    world.set("q", 100, 0);
+    let decision = world.decide();
+    assert_eq!((decision.to, decision.reason), (2, Reason::WrongBroker));
+    assert!(decision.facts.elsewhere);
+    world.consumes("b", &["q"]);
+    let decision = world.decide();
+    assert_eq!((decision.to, decision.reason), (10, Reason::ScaledUp));
+    assert!(
+        !decision.facts.elsewhere,
+        "one shows that the broker is the right one"
+    );
+    // Nothing else is known of them: their slots stay full, and none goes.
+    world.set("q", 0, 0);
+    let mut decision = world.decide();
+    for _ in 0..200 {
+        decision = world.settle(1);
+        world.consumes("b", &["q"]);
+    }
+    assert_eq!(
+        (decision.to, decision.reason),
+        (2, Reason::HeldUnseen),
+        "{}",
+        decision.text
+    );
+    assert!(decision.victims.is_empty() && decision.allocation.target("r1") == Some(2));
+    assert_eq!(decision.facts.unseen, ["a", "b"]);
+    // One that drains consumes no longer.
+    world.set("q", 100, 0);
+    world.pool().pods[1].draining = true;
+    assert!(world.decide().facts.elsewhere);
+}
+
+#[test]
 fn five_revisions_at_most() {
     let mut world = World::new([pool("p")]);
     for number in 2..=5 {

@@ -256,13 +256,11 @@ impl Poller {
 
     fn take_counts(&self, view: &mut BrokerView, polled: Polled, now: Moment) {
         let wall = self.clock.wall();
-        let consumed = view.workers.values().any(|worker| {
-            worker
-                .answer
-                .as_ref()
-                .is_some_and(|answer| answer.value.queues.contains("celery"))
-        });
-        view.stray = if consumed { 0 } else { polled.stray };
+        view.stray = if roster::consumed(view, "celery") {
+            0
+        } else {
+            polled.stray
+        };
         for (name, counts) in polled.queues {
             let queue = view.queues.entry(name).or_default();
             match counts.ready {
@@ -357,6 +355,7 @@ fn adopt(view: &mut BrokerView, config: &BrokerConfig) {
     view.address = config.address();
     view.zero_is_suspect = config.zero_is_suspect();
     view.unacked_known = config.unacked_known();
+    view.unheard.clear();
 }
 
 fn late(doing: &str) -> SignalError {

@@ -2,13 +2,14 @@
 //!
 //! Keeps the list bounded and the questions few. A worker is asked when it is first heard and when it first
 //! turns busy, then at most every 30 s, and when a scale-in wants to know. One that cannot be read is asked every
-//! 30 s, busy or not: nobody else would find out that it can be read again.
+//! 30 s, busy or not: nobody else would find out that it can be read again. One that is not heard is asked only on
+//! request, every 30 s too, and never together with others: if it is not there, their answers would wait for it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use poolwright_core::ledger::is_heard;
-use poolwright_core::sample::{BrokerView, Sample, WorkerView};
+use poolwright_core::ledger::{ANSWER_AGE, is_heard};
+use poolwright_core::sample::{BrokerView, Sample, UnheardView, WorkerView};
 use poolwright_core::text::bounded;
 use poolwright_core::time::Moment;
 
@@ -22,6 +23,9 @@ const ASK_INTERVAL: Duration = Duration::from_secs(30);
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// Time between two questions to a worker that gave no answer it should have given.
 const ASK_SILENT: Duration = Duration::from_secs(5);
+/// Time between two questions to workers that are not heard, so that they keep the others' waiting for a fifth of the
+/// time at most.
+const ASK_UNHEARD: Duration = Duration::from_secs(10);
 /// A worker that was first heard so short a time ago may not listen yet: celery beats before it takes questions.
 const SETTLED: Duration = Duration::from_secs(10);
 /// Workers in one question.
@@ -36,6 +40,7 @@ pub fn take_beat(view: &mut BrokerView, beat: Heartbeat, now: Moment) {
     if !view.workers.contains_key(&beat.node) && view.workers.len() >= WORKERS_MAX {
         return;
     }
+    view.unheard.remove(&beat.node);
     let worker = view.workers.entry(beat.node).or_insert_with(|| WorkerView {
         pid: beat.pid,
         active: 0,
@@ -86,6 +91,14 @@ pub fn take_answers(view: &mut BrokerView, asked: &[String], answers: Vec<NodeAn
     let mut silent: BTreeSet<&String> = asked.iter().collect();
     for (node, answer) in answers {
         silent.remove(&node);
+        if let Some(unheard) = view.unheard.get_mut(&node) {
+            let at = unheard.asked;
+            unheard.queues = answer.ok().map(|answer| Sample {
+                value: answer.queues,
+                at,
+            });
+            continue;
+        }
         let Some(worker) = view.workers.get_mut(&node) else {
             continue;
         };
@@ -132,7 +145,10 @@ pub fn ask_again(view: &mut BrokerView) {
 
 /// Whom to ask now: the requested ones that were not asked just now, and those whose turn it is.
 pub fn to_ask(view: &mut BrokerView, requested: &mut BTreeSet<String>, now: Moment) -> Vec<String> {
-    let mut nodes = Vec::new();
+    let mut nodes = unheard(view, requested, now);
+    if !nodes.is_empty() {
+        return nodes;
+    }
     for (node, worker) in &mut view.workers {
         if nodes.len() >= ASKED_MAX {
             break;
@@ -164,8 +180,48 @@ pub fn to_ask(view: &mut BrokerView, requested: &mut BTreeSet<String>, now: Mome
     nodes
 }
 
-/// Forgets workers that have long been silent.
+/// Whom to ask of the requested ones that are not heard: those that have waited longest.
+fn unheard(view: &mut BrokerView, requested: &mut BTreeSet<String>, now: Moment) -> Vec<String> {
+    let latest = view.unheard.values().map(|unheard| unheard.asked).max();
+    if latest.is_some_and(|asked| now.since(asked) < ASK_UNHEARD) {
+        return Vec::new();
+    }
+    let heard = |node: &String| view.workers.get(node).is_some_and(|worker| is_heard(worker, now));
+    let mut due: Vec<(Option<Moment>, String)> = requested
+        .iter()
+        .filter(|node| !heard(node))
+        .map(|node| (view.unheard.get(node).map(|unheard| unheard.asked), node.clone()))
+        .filter(|(asked, _)| asked.is_none_or(|asked| now.since(asked) >= ASK_INTERVAL))
+        .collect();
+    due.sort_unstable();
+    due.truncate(ASKED_MAX);
+    for (_, node) in &due {
+        requested.remove(node);
+        let new = || UnheardView {
+            asked: now,
+            queues: None,
+        };
+        view.unheard.entry(node.clone()).or_insert_with(new).asked = now;
+    }
+    due.into_iter().map(|(_, node)| node).collect()
+}
+
+/// True if a worker, heard or not, has said that it consumes this queue.
+#[must_use]
+pub fn consumed(view: &BrokerView, queue: &str) -> bool {
+    let heard = view.workers.values().filter_map(|worker| worker.answer.as_ref());
+    let mut queues = heard.map(|answer| &answer.value.queues).chain(
+        view.unheard
+            .values()
+            .filter_map(|unheard| Some(&unheard.queues.as_ref()?.value)),
+    );
+    queues.any(|queues| queues.contains(queue))
+}
+
+/// Forgets workers that have long been silent, and those that are not heard and were not asked for again.
 pub fn forget_gone(view: &mut BrokerView, now: Moment) {
+    view.unheard
+        .retain(|_, unheard| now.since(unheard.asked) <= ANSWER_AGE);
     view.workers
         .retain(|_, worker| now.since(worker.last_seen) < FORGET_AFTER);
 }

@@ -307,6 +307,36 @@ async fn a_question_that_fails_ends_nothing_and_is_asked_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn answers_of_workers_that_are_not_heard_end_with_the_connection() {
+    let run = Run::start();
+    let ask = || run.board.ask("b", vec!["celery@mute".into()]);
+    sleep(Duration::from_secs(1)).await;
+    ask();
+    sleep(Duration::from_millis(500)).await;
+    let first = run.view().unheard["celery@mute"].clone();
+    assert!(first.queues.is_some());
+    // Another broker may know nobody of that name; there it is asked at once.
+    with(|stage| stage.secret = Secret::Other);
+    sleep(Duration::from_secs(80)).await;
+    assert_eq!(run.view().address, "redis://other:6379/0");
+    assert!(run.view().unheard.is_empty());
+    ask();
+    sleep(Duration::from_millis(500)).await;
+    assert!(run.view().unheard["celery@mute"].asked > first.asked);
+    with(|stage| stage.mood = Mood::Down);
+    sleep(Duration::from_secs(5)).await;
+    with(|stage| stage.mood = Mood::Well);
+    sleep(Duration::from_secs(2)).await;
+    assert!(run.fresh() && run.view().unheard.is_empty());
+    // And when nobody asks for it any more.
+    ask();
+    sleep(Duration::from_secs(80)).await;
+    assert_eq!(run.view().unheard.len(), 1);
+    sleep(Duration::from_secs(11)).await;
+    assert!(run.view().unheard.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn each_request_is_counted_once() {
     let run = Run::start();
     sleep(Duration::from_millis(10_050)).await;

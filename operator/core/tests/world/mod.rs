@@ -18,7 +18,8 @@ use poolwright_api::v1alpha1::AckMode;
 use poolwright_core::cycle::{Cycle, Memory, cycle};
 use poolwright_core::decision::Decision;
 use poolwright_core::sample::{
-    Answer, BrokerView, FaultKind, Fetched, QueueView, Ready, Running, Sample, Unacked, WorkerView,
+    Answer, BrokerView, FaultKind, Fetched, QueueView, Ready, Running, Sample, Unacked, UnheardView,
+    WorkerView,
 };
 use poolwright_core::snapshot::{PodInput, PoolInput, PoolKey, RevisionInput, Snapshot};
 use poolwright_core::time::Moment;
@@ -249,6 +250,15 @@ impl World {
         worker.answer = Some(Sample { value, at: now });
     }
 
+    /// A worker that is not heard answers that it consumes these queues.
+    pub fn consumes(&mut self, name: &str, queues: &[&str]) {
+        let queues = queues.iter().map(|queue| (*queue).to_owned());
+        let (asked, value) = (self.now, queues.collect());
+        let queues = Some(Sample { value, at: asked });
+        let view = UnheardView { asked, queues };
+        self.broker().unheard.insert(format!("celery@{name}"), view);
+    }
+
     /// What the broker said is read again, unchanged; heartbeats arrive.
     pub fn renew(&mut self) {
         let now = self.now;
@@ -274,7 +284,7 @@ impl World {
         }
     }
 
-    /// Whoever was asked answers that it holds nothing but what it runs.
+    /// Whoever was asked and is heard answers that it holds nothing but what it runs.
     pub fn answer_all(&mut self) {
         let asked: Vec<String> = self
             .last
@@ -283,8 +293,9 @@ impl World {
             .flat_map(|one| one.ask.clone())
             .collect();
         for node in asked {
-            let name = node.trim_start_matches("celery@").to_owned();
-            self.answered(&name, |_| ());
+            if self.broker().workers.contains_key(&node) {
+                self.answered(node.trim_start_matches("celery@"), |_| ());
+            }
         }
     }
 

@@ -6,8 +6,10 @@ use std::time::Duration;
 use poolwright_core::sample::{Answer, BrokerView};
 use poolwright_core::time::Moment;
 
-use crate::signals::Heartbeat;
-use crate::signals::roster::{ask_again, forget_gone, take_answers, take_beat, take_failure, to_ask};
+use crate::signals::roster::{
+    ask_again, consumed, forget_gone, take_answers, take_beat, take_failure, to_ask,
+};
+use crate::signals::{Heartbeat, NodeAnswer};
 
 pub(super) fn beat(node: &str, active: u64, processed: u64) -> Heartbeat {
     Heartbeat {
@@ -176,4 +178,103 @@ fn a_worker_that_cannot_be_read_is_asked_every_half_minute_and_at_once_on_a_new_
     let answer = ("celery@a".to_owned(), Ok(Answer::default()));
     take_answers(&mut view, &["celery@a".into()], vec![answer], at(81));
     assert!(view.workers["celery@a"].unreadable.is_none());
+}
+
+fn names(nodes: &[&str]) -> BTreeSet<String> {
+    nodes.iter().map(|node| (*node).to_owned()).collect()
+}
+
+/// An answer of a worker that consumes the queue `q`.
+fn on_q(node: &str) -> NodeAnswer {
+    let queues = names(&["q"]);
+    let answer = Answer {
+        queues,
+        ..Answer::default()
+    };
+    (node.to_owned(), Ok(answer))
+}
+
+#[test]
+fn a_worker_that_is_not_heard_is_asked_on_request_every_half_minute() {
+    let (mut view, mut asked) = (BrokerView::default(), Vec::new());
+    for second in 0..100 {
+        take_beat(&mut view, beat("celery@heard", 0, 0), at(second));
+        let mut requested = names(&["celery@a", "celery@heard"]);
+        for _ in 0..2 {
+            let nodes = to_ask(&mut view, &mut requested, at(second));
+            if nodes.iter().any(|node| node == "celery@a") {
+                asked.push(second);
+                assert_eq!(nodes, ["celery@a"], "nobody waits for it");
+                take_answers(&mut view, &nodes, Vec::new(), at(second + 2));
+            }
+        }
+        assert!(requested.is_empty(), "requests do not pile up");
+        forget_gone(&mut view, at(second));
+    }
+    assert_eq!(asked, [0, 30, 60, 90]);
+    assert!(view.unheard["celery@a"].queues.is_none() && view.workers.len() == 1);
+    // Nobody asks for it any more.
+    forget_gone(&mut view, at(180));
+    assert_eq!(view.unheard.len(), 1);
+    forget_gone(&mut view, at(181));
+    assert!(view.unheard.is_empty());
+    assert!(to_ask(&mut view, &mut BTreeSet::new(), at(200)).is_empty());
+}
+
+#[test]
+fn workers_that_are_not_heard_leave_time_for_the_others() {
+    let mut view = BrokerView::default();
+    let mut all: BTreeSet<String> = (0..500).map(|number| format!("celery@{number:03}")).collect();
+    let mut asked = BTreeSet::new();
+    for (second, count) in [(0, 200), (5, 0), (10, 200), (20, 100), (30, 200)] {
+        let nodes = to_ask(&mut view, &mut all.clone(), at(second));
+        assert_eq!(nodes.len(), count, "at {second} s");
+        asked.extend(nodes);
+    }
+    assert_eq!(asked.len(), 500, "those that have waited longest come first");
+    // A new one comes before those that have been asked.
+    all.insert("celery@new".into());
+    assert!(to_ask(&mut view, &mut all, at(40)).contains(&"celery@new".to_owned()));
+}
+
+#[test]
+fn what_a_worker_that_is_not_heard_says_is_dated_by_the_question_and_ends_with_its_first_heartbeat() {
+    let mut view = BrokerView::default();
+    let node = ["celery@a".to_owned()];
+    let ask = |view: &mut BrokerView, second| {
+        assert_eq!(to_ask(view, &mut names(&["celery@a"]), at(second)), node);
+    };
+    ask(&mut view, 0);
+    take_answers(
+        &mut view,
+        &node,
+        vec![on_q("celery@a"), on_q("celery@stranger")],
+        at(2),
+    );
+    assert_eq!(view.unheard.len(), 1, "whoever was not asked says nothing");
+    let said = view.unheard["celery@a"].queues.clone().unwrap();
+    assert_eq!((said.at, said.value), (at(0), names(&["q"])));
+    assert!(consumed(&view, "q") && !consumed(&view, "celery"));
+    // No answer leaves the one before, which grows old; one that cannot be read tells that it is not known.
+    ask(&mut view, 30);
+    take_answers(&mut view, &node, Vec::new(), at(32));
+    take_failure(&mut view, &node, "no permission");
+    assert_eq!(view.unheard["celery@a"].queues.as_ref().unwrap().at, at(0));
+    ask(&mut view, 60);
+    take_answers(
+        &mut view,
+        &node,
+        vec![("celery@a".into(), Err("pickle".into()))],
+        at(62),
+    );
+    assert!(view.unheard["celery@a"].queues.is_none() && !consumed(&view, "q"));
+    ask(&mut view, 90);
+    take_beat(&mut view, beat("celery@a", 0, 0), at(91));
+    take_answers(&mut view, &node, vec![on_q("celery@a")], at(92));
+    assert!(view.unheard.is_empty() && view.workers["celery@a"].answer.is_some());
+    // Silent again: what is asked then is no word of the process that was heard.
+    ask(&mut view, 200);
+    take_answers(&mut view, &node, vec![on_q("celery@a")], at(201));
+    assert_eq!(view.workers["celery@a"].answer.as_ref().unwrap().at, at(92));
+    assert_eq!(view.unheard["celery@a"].queues.as_ref().unwrap().at, at(200));
 }
