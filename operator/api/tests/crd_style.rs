@@ -330,7 +330,7 @@ fn names_columns_and_scale() {
         (
             "TaskQueue",
             "tq",
-            "Broker Ready Reserved Consumers Ready-Cond Age",
+            "Broker Ready Reserved Consumers Ready-Cond (Reason) Age",
         ),
         (
             "WorkerPool",
@@ -346,11 +346,17 @@ fn names_columns_and_scale() {
         assert_eq!(names["categories"], serde_json::json!([poolwright_api::CATEGORY]));
         assert_eq!(definition.value["spec"]["group"], poolwright_api::GROUP);
         assert_eq!(definition.value["spec"]["scope"], "Namespaced");
-        let found: Vec<&str> = definition.version()["additionalPrinterColumns"]
+        // In parentheses: with `-o wide` only.
+        let found: Vec<String> = definition.version()["additionalPrinterColumns"]
             .as_array()
             .unwrap()
             .iter()
-            .map(|column| column["name"].as_str().unwrap())
+            .map(
+                |column| match (column["name"].as_str().unwrap(), &column["priority"]) {
+                    (name, Value::Number(priority)) if priority.as_i64() > Some(0) => format!("({name})"),
+                    (name, _) => name.to_owned(),
+                },
+            )
             .collect();
         assert_eq!(found.join(" "), columns);
     }

@@ -165,3 +165,23 @@ fn ages_are_short_and_never_negative() {
         .collect();
     assert_eq!(texts, ["0s", "0s", "119s", "2m", "119m", "2h", "2d"]);
 }
+
+#[test]
+fn a_pool_at_its_least_has_nothing_to_mend() {
+    let limited = |reason: Reason| {
+        let mut wp = pool();
+        let status = wp.status.as_mut().unwrap();
+        let words = "the demand asks for something else";
+        status.conditions = vec![condition(
+            ConditionType::ScalingLimited,
+            Some(true),
+            reason,
+            words,
+            Some(3),
+        )];
+        render(&wp, time(0))
+    };
+    assert!(limited(Reason::AtMaximum).contains("not as they should be"));
+    let least = limited(Reason::AtMinimum);
+    assert!(!least.contains("not as they should be"), "{least}");
+}

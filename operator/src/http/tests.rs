@@ -107,6 +107,28 @@ async fn the_log_level_is_shown_and_changed() {
 }
 
 #[tokio::test]
+async fn only_the_loopback_changes_the_log_level() {
+    let (_subscriber, logs) = telemetry::subscriber(LogFormat::Text, false, "info", std::io::sink).unwrap();
+    let state = HttpState {
+        metrics: Metrics::new(),
+        logs,
+        live: always(),
+        ready: always(),
+    };
+    for (peer, status) in [
+        ("10.1.2.3:5000", 403),
+        ("[::ffff:10.1.2.3]:5000", 403),
+        ("[::ffff:127.0.0.1]:5000", 200),
+        ("[::1]:5000", 200),
+    ] {
+        let peer = ConnectInfo(peer.parse().unwrap());
+        let body = Bytes::from_static(b"debug");
+        let answer = set_log_level(State(state.clone()), peer, body).await;
+        assert_eq!(answer.status(), status);
+    }
+}
+
+#[tokio::test]
 async fn it_stops_when_told() {
     let server = server().await;
     server.stop.send(()).unwrap();

@@ -232,3 +232,33 @@ fn options_of_a_broker_are_read_as_the_operator_reads_them() {
         "{words}"
     );
 }
+
+#[test]
+fn a_folder_stands_for_its_manifests_and_an_empty_file_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let lints = |path: &std::path::Path| {
+        let mut output = Vec::new();
+        let files = vec![path.to_owned()];
+        let outcome = run(&LintArgs { files }, &mut output).map_err(|error| error.to_string());
+        (outcome, String::from_utf8(output).unwrap())
+    };
+    let (outcome, _) = lints(folder.path());
+    assert!(
+        outcome
+            .unwrap_err()
+            .ends_with("holds no .yaml, .yml or .json file")
+    );
+    for (name, text) in [("b.yml", QUEUE), ("a.yaml", POOL), ("notes.txt", "kind: [")] {
+        fs::write(folder.path().join(name), text).unwrap();
+    }
+    let (outcome, text) = lints(folder.path());
+    assert_eq!(outcome, Ok(true), "{text}");
+    assert!(text.ends_with("in 2 objects of 2 files\n"), "{text}");
+    let empty = folder.path().join("c.yaml");
+    for nothing in ["", "# later\n---\n"] {
+        fs::write(&empty, nothing).unwrap();
+        let (outcome, text) = lints(&empty);
+        assert_eq!(outcome, Ok(false));
+        assert!(text.contains("c.yaml:1:1: error: holds no object\n"), "{text}");
+    }
+}

@@ -8,6 +8,7 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, ExchangeKind};
 use poolwright::signals::{SignalSource, Wanted};
 use poolwright_core::broker::BrokerConfig;
+use poolwright_core::sample::FaultKind;
 
 use super::server::{fill, publish};
 use super::{connect, hold, management, ready, shared, unacked};
@@ -183,8 +184,9 @@ async fn the_permissions_that_the_reference_names_suffice() {
     fill(&channel, "orders", 2).await;
     fill(&channel, "celery", 1).await;
     let address = format!("amqp://poolwright:sesame@127.0.0.1:{}/least", server.amqp);
-    let config = BrokerConfig::parse(&address, &management(server)).expect("an address");
-    let source = connect(config).await;
+    let config_of =
+        |address: &str, server| BrokerConfig::parse(address, &management(server)).expect("an address");
+    let source = connect(config_of(&address, server)).await;
 
     let orders = Wanted {
         queues: vec!["orders".to_owned()],
@@ -218,4 +220,15 @@ async fn the_permissions_that_the_reference_names_suffice() {
         matches!(asked.expect("asked").as_slice(), [(_, Ok(_))]),
         "an answer"
     );
+    // Without the right to write to the exchange of remote control, that is what is said.
+    let less = write.replace(r"|celery\.pidbox)", ")");
+    assert_ne!(less, write);
+    server
+        .permit_each("poolwright", "least", [&configure, &less, &read])
+        .await;
+    let source = connect(config_of(&address, server)).await;
+    let asked = source.ask(&["w1@pod".to_owned()], Duration::from_secs(5)).await;
+    let error = asked.expect_err("refused");
+    assert_eq!(error.kind, FaultKind::Refused, "{error}");
+    assert!(error.message.contains("remote control"), "{error}");
 }

@@ -125,16 +125,6 @@ fn tls_words(error: &rustls::Error) -> &'static str {
 }
 
 /// A connection that stood and is gone, or an operation that failed on it.
-/// Why workers could not be asked; the broker refuses a publication only after it was sent.
-pub(super) fn asking(error: &lapin::Error) -> SignalError {
-    match code(error) {
-        Some(ACCESS_REFUSED) => refused(
-            "RabbitMQ refuses this user the exchange of remote control; grant it with rabbitmqctl set_permissions",
-        ),
-        _ => lost(error),
-    }
-}
-
 pub(super) fn lost(error: &lapin::Error) -> SignalError {
     match error.kind() {
         ErrorKind::ChannelsLimitReached => unreachable("RabbitMQ allows this user too few channels"),

@@ -59,7 +59,7 @@ pub(super) async fn heartbeats(
     let (channel, consumer) = own.consume(connection).await?;
     let stream = futures::stream::unfold((channel, consumer), |(channel, mut consumer)| async move {
         loop {
-            let delivery = next(&mut consumer).await.ok().flatten()?;
+            let delivery = next(&mut consumer).await?;
             if let Some(heartbeat) = celery::heartbeat_from_body(&delivery.data) {
                 return Some((heartbeat, (channel, consumer)));
             }
@@ -68,13 +68,11 @@ pub(super) async fn heartbeats(
     Ok(stream.boxed())
 }
 
-/// The next message, acknowledged; `None` when there will be no more, an error if the broker said why.
-pub(super) async fn next(consumer: &mut Consumer) -> Result<Option<Delivery>, lapin::Error> {
-    let Some(delivery) = consumer.next().await.transpose()? else {
-        return Ok(None);
-    };
-    delivery.ack(BasicAckOptions::default()).await?;
-    Ok(Some(delivery))
+/// The next message, acknowledged; `None` when there will be no more.
+pub(super) async fn next(consumer: &mut Consumer) -> Option<Delivery> {
+    let delivery = consumer.next().await?.ok()?;
+    delivery.ack(BasicAckOptions::default()).await.ok()?;
+    Some(delivery)
 }
 
 /// True if the exchange exists.
