@@ -443,3 +443,32 @@ async fn messages_in_the_unnamed_queue_raise_an_event() -> Result<()> {
     assert_eq!(stage.peak("q"), 0);
     Ok(())
 }
+
+/// What works and could be better is said, and keeps nothing from working.
+#[tokio::test]
+async fn a_known_mistake_a_bound_and_deaf_workers_are_told() -> Result<()> {
+    let (stage, redis) = set("r-told").await?;
+    let wire = Wire::redis(&redis, 0);
+    let unwise = json!({"class": "Cpu", "celery": {"prefetchMultiplier": 2}, "scaling": {"minReplicas": 1}});
+    wire.pool(&stage, "unwise", &["unwise"], unwise).await?;
+    let deaf = wire.with("TAPP_REMOTE_CONTROL", "0");
+    deaf.pool(&stage, "deaf", &["deaf"], json!({})).await?;
+    let all = deaf.publish(&Batch::sleep("deaf", 4, 8.0)).await?;
+
+    let (advice, limited) = (ConditionType::ConfigurationAdvised, ConditionType::ScalingLimited);
+    let message = stage
+        .await_condition("unwise", advice, "True", "Advised", LIMIT)
+        .await?;
+    assert!(message.contains("spec.celery.prefetchMultiplier: "), "{message}");
+    let message = stage
+        .await_condition("unwise", limited, "True", "AtMinimum", LIMIT)
+        .await?;
+    assert!(message.ends_with("minReplicas 1"), "{message}");
+    let message = stage
+        .await_condition("deaf", advice, "True", "AnswersUnreadable", LIMIT)
+        .await?;
+    assert!(message.contains("worker_enable_remote_control"), "{message}");
+    stage.await_ended(4, LIMIT).await?;
+    stage.await_no_pods("deaf", LIMIT).await?;
+    stage.expect_all_done_once(&all)
+}

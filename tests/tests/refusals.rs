@@ -33,6 +33,8 @@ enum Cure {
     Policy,
     /// The Secret comes.
     Secret,
+    /// The `ConfigMap` comes.
+    ConfigMap,
 }
 
 fn fake(patch: Value) -> Value {
@@ -130,6 +132,13 @@ fn on_the_node() -> Vec<Case> {
             words: &["secret \"settings\" not found"],
             cure: Cure::Secret,
         },
+        Case {
+            name: "config-map",
+            spec: json!({"worker": {"command": shell("sleep 1000"), "envFrom": [{"configMapRef": {"name": "levels"}}]}}),
+            reason: "ConfigMapMissing",
+            words: &["configmap \"levels\" not found"],
+            cure: Cure::ConfigMap,
+        },
     ]
 }
 
@@ -212,6 +221,10 @@ async fn cure(stage: &Stage, case: &Case) -> Result<()> {
             stage.kubectl()?.run(args).await.map(drop)
         }
         Cure::Secret => stage.secret("settings", "KEY", "value").await,
+        Cure::ConfigMap => {
+            let args = ["create", "configmap", "levels", "--from-literal=LEVEL=1"];
+            stage.kubectl()?.run(args).await.map(drop)
+        }
     }
 }
 

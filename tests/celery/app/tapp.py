@@ -14,6 +14,7 @@ TAPP_SENTINEL_MASTER    Redis: the master's name, for sentinel:// URLs
 TAPP_CA                 file of the authority that signed the broker's certificate
 TAPP_MAX_PRIORITY       RabbitMQ: x-max-priority of the queues
 TAPP_QUEUE_TYPE         RabbitMQ: "quorum" or "classic"
+TAPP_REMOTE_CONTROL     "0": workers answer no questions
 TAPP_TIME_LIMIT         hard time limit of every task in seconds
 """
 
@@ -64,6 +65,8 @@ if "TAPP_QUEUE_TYPE" in ENV:
         task_default_queue_type=ENV["TAPP_QUEUE_TYPE"],
         task_create_missing_queue_type=ENV["TAPP_QUEUE_TYPE"],
     )
+if ENV.get("TAPP_REMOTE_CONTROL") == "0":
+    app.conf.worker_enable_remote_control = False
 if "TAPP_TIME_LIMIT" in ENV:
     app.conf.task_time_limit = float(ENV["TAPP_TIME_LIMIT"])
 
