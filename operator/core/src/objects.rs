@@ -66,7 +66,7 @@ pub struct DeploymentView {
     /// `spec.progressDeadlineSeconds`.
     pub progress_deadline_seconds: Option<i32>,
     /// `spec.template` as JSON, to be compared: as an object it is half of the Deployment.
-    pub template: String,
+    pub template: Arc<str>,
 }
 
 /// What is read of a `ReplicaSet`.
@@ -83,7 +83,7 @@ pub struct SetView {
     /// Why it cannot create its pods, in the server's words.
     pub refused: Option<Trouble>,
     /// The template that it was made with, as JSON, without the label that its Deployment added.
-    pub template: String,
+    pub template: Arc<str>,
 }
 
 /// What is read of a pod.
@@ -153,8 +153,10 @@ fn replicas(number: Option<i32>) -> u32 {
 }
 
 /// Equal templates give equal text: the fields are written in the order of their type, maps in that of their keys.
-fn text(template: Option<&PodTemplateSpec>) -> String {
-    template.map_or_else(String::new, |template| serde_json::json!(template).to_string())
+fn text(template: Option<&PodTemplateSpec>) -> Arc<str> {
+    template
+        .map_or_else(String::new, |template| serde_json::json!(template).to_string())
+        .into()
 }
 
 /// The revision of a Deployment, by its selector.

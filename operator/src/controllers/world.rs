@@ -107,6 +107,23 @@ fn only_holders(mut wp: WorkerPool) -> WorkerPool {
     wp
 }
 
+/// A Deployment and its `ReplicaSet` have one template: its text is kept once.
+#[derive(Default)]
+struct Templates(Mutex<BTreeSet<Arc<str>>>);
+
+impl Templates {
+    fn share(&self, text: &Arc<str>) -> Arc<str> {
+        let mut known = lock(&self.0);
+        if let Some(known) = known.get(text) {
+            return Arc::clone(known);
+        }
+        // What only this set still holds is of no object any more.
+        known.retain(|known| Arc::strong_count(known) > 1);
+        known.insert(Arc::clone(text));
+        Arc::clone(text)
+    }
+}
+
 fn without_writers(mut queue: TaskQueue) -> TaskQueue {
     queue.metadata.managed_fields = None;
     queue
@@ -114,12 +131,24 @@ fn without_writers(mut queue: TaskQueue) -> TaskQueue {
 
 impl Default for World {
     fn default() -> Self {
+        let templates = Arc::new(Templates::default());
+        let same = Arc::clone(&templates);
+        let deployment = move |deployment: Deployment| {
+            let mut view = DeploymentView::from(deployment);
+            view.template = templates.share(&view.template);
+            view
+        };
+        let set = move |set: ReplicaSet| {
+            let mut view = SetView::from(set);
+            view.template = same.share(&view.template);
+            view
+        };
         Self {
             pools: Arc::new(Index::new(own_name, only_holders)),
             queues: Arc::new(Index::new(own_name, without_writers)),
-            deployments: Arc::new(Index::new(selected, Into::into)),
-            sets: Arc::new(Index::new(owner_name, Into::into)),
-            pods: Arc::new(Index::new(owner_name, Into::into)),
+            deployments: Arc::new(Index::new(selected, deployment)),
+            sets: Arc::new(Index::new(owner_name, set)),
+            pods: Arc::new(Index::new(owner_name, PodView::from)),
             conflicts: Conflicts::default(),
             dirty: Mutex::default(),
             built: Mutex::default(),

@@ -15,26 +15,34 @@ use serde::de::DeserializeOwned;
 /// Namespace and group (a WorkerPool's or the object's own name).
 pub type Group = (String, String);
 
-type Objects<V> = BTreeMap<Group, BTreeMap<String, Arc<V>>>;
+/// The members of a group in name order. Most groups have one or two: a map of them would be mostly room.
+type Members<V> = Vec<(String, Arc<V>)>;
+type Objects<V> = BTreeMap<Group, Members<V>>;
 
 /// All known objects of one kind, each as the view `V` of it that is kept.
 pub struct Index<K, V = K> {
     objects: Mutex<Objects<V>>,
     group: fn(&K) -> Option<String>,
-    keep: fn(K) -> V,
+    keep: Keep<K, V>,
 }
+
+type Keep<K, V> = Box<dyn Fn(K) -> V + Send + Sync>;
 
 /// A group that changed, with what was kept of the object before and what is kept of it now.
 type Change<V> = (Group, Option<Arc<V>>, Option<Arc<V>>);
 
+fn find<V>(members: &Members<V>, name: &str) -> Result<usize, usize> {
+    members.binary_search_by(|member| member.0.as_str().cmp(name))
+}
+
 impl<K: Resource, V> Index<K, V> {
     /// An empty index whose objects are grouped by `group`; objects without a group are ignored. `keep` drops what
     /// nobody reads: a fleet's objects are most of the operator's memory.
-    pub fn new(group: fn(&K) -> Option<String>, keep: fn(K) -> V) -> Self {
+    pub fn new(group: fn(&K) -> Option<String>, keep: impl Fn(K) -> V + Send + Sync + 'static) -> Self {
         Self {
             objects: Mutex::default(),
             group,
-            keep,
+            keep: Box::new(keep),
         }
     }
 
@@ -47,16 +55,16 @@ impl<K: Resource, V> Index<K, V> {
         let key = (namespace.to_owned(), group.to_owned());
         self.lock()
             .get(&key)
-            .map(|objects| objects.values().cloned().collect())
+            .map(|members| members.iter().map(|member| Arc::clone(&member.1)).collect())
             .unwrap_or_default()
     }
 
     /// The object of this name in the group of the same name.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<V>> {
-        self.lock()
-            .get(&(namespace.to_owned(), name.to_owned()))?
-            .get(name)
-            .cloned()
+        let objects = self.lock();
+        let members = objects.get(&(namespace.to_owned(), name.to_owned()))?;
+        let position = find(members, name).ok()?;
+        Some(Arc::clone(&members[position].1))
     }
 
     /// All objects of a namespace, or of all.
@@ -66,7 +74,7 @@ impl<K: Resource, V> Index<K, V> {
         objects
             .iter()
             .filter(|(key, _)| wanted(key))
-            .flat_map(|(_, group)| group.values().cloned())
+            .flat_map(|(_, members)| members.iter().map(|member| Arc::clone(&member.1)))
             .collect()
     }
 
@@ -84,7 +92,14 @@ impl<K: Resource, V> Index<K, V> {
         let after = Arc::new((self.keep)(object));
         let mut objects = self.lock();
         let members = objects.entry(group.clone()).or_default();
-        let before = members.insert(name, Arc::clone(&after));
+        let before = match find(members, &name) {
+            Ok(position) => Some(std::mem::replace(&mut members[position].1, Arc::clone(&after))),
+            Err(position) => {
+                members.reserve_exact(1);
+                members.insert(position, (name, Arc::clone(&after)));
+                None
+            }
+        };
         Some((group, before, Some(after)))
     }
 
@@ -92,7 +107,9 @@ impl<K: Resource, V> Index<K, V> {
         let (group, name) = self.key(object)?;
         let mut objects = self.lock();
         let members = objects.get_mut(&group)?;
-        let before = members.remove(&name);
+        let before = find(members, &name)
+            .ok()
+            .map(|position| members.remove(position).1);
         if members.is_empty() {
             objects.remove(&group);
         }
@@ -107,7 +124,7 @@ impl<K: Resource, V> Index<K, V> {
                 return true;
             }
             let before = members.len();
-            members.retain(|name, _| listed.contains(&(group.clone(), name.clone())));
+            members.retain(|(name, _)| listed.contains(&(group.clone(), name.clone())));
             if members.len() != before {
                 gone.push(group.clone());
             }
