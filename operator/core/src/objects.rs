@@ -87,6 +87,7 @@ pub struct SetView {
 }
 
 /// What is read of a pod.
+#[allow(clippy::struct_excessive_bools)] // They are the pod's own, and none follows from another.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PodView {
     /// Its name.
