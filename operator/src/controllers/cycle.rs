@@ -13,7 +13,7 @@ use poolwright_core::ledger::QueueLedger;
 use poolwright_core::sample::{BrokerView, QueueView};
 use poolwright_core::snapshot::{PoolInput, Snapshot};
 use poolwright_core::time::Moment;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use super::world::{PoolState, World};
@@ -68,6 +68,8 @@ pub struct Driver {
     pub latest: Arc<Latest>,
     /// Whom to wake.
     pub wake: mpsc::UnboundedSender<Group>,
+    /// Told of every cycle: its silence means that nothing is decided any more.
+    pub pulse: watch::Sender<Option<Moment>>,
     /// Clocks.
     pub clock: Clock,
 }
@@ -80,7 +82,9 @@ impl Driver {
             if timeout(IDLE_TICK, self.board.changed.notified()).await.is_ok() {
                 sleep(COALESCE).await;
             }
-            self.once(&mut memory, self.clock.now());
+            let now = self.clock.now();
+            self.once(&mut memory, now);
+            self.pulse.send_replace(Some(now));
         }
     }
 

@@ -13,6 +13,7 @@ use k8s_openapi::NamespaceResourceScope;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
 use poolwright_api::LABEL_WORKER_POOL;
+use poolwright_core::time::Moment;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
@@ -31,6 +32,8 @@ use crate::metrics::Metrics;
 use crate::signals::board::Board;
 use crate::telemetry::LogHandle;
 
+/// A cycle comes every second; after so long without one the process is stuck and should be started anew.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// KEDA's objects are looked for this often.
 const SCALED_OBJECTS_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -58,8 +61,9 @@ pub async fn run(
     let clock = Clock::new(Timestamp::now);
     let metrics = Arc::new(Metrics::new());
     let (ready, is_ready) = watch::channel(false);
+    let (pulse, is_beating) = watch::channel(None);
     let state = http::HttpState {
-        live: http::always(),
+        live: http::beating(is_beating, clock, SILENCE_MAX),
         ready: http::flag(is_ready.clone()),
         metrics: (*metrics).clone(),
         logs,
@@ -104,6 +108,7 @@ pub async fn run(
         board,
         queues_changed,
         metrics,
+        pulse,
         clock,
     );
     tokio::select! {
@@ -124,6 +129,7 @@ fn start(
     board: Arc<Board>,
     changed: Arc<Notify>,
     metrics: Arc<Metrics>,
+    pulse: watch::Sender<Option<Moment>>,
     clock: Clock,
 ) {
     let latest = Arc::new(Latest::default());
@@ -163,6 +169,7 @@ fn start(
         board,
         latest,
         wake,
+        pulse,
         clock,
     };
     spawn(parts, "brokers", supervisor.run());

@@ -9,6 +9,7 @@ use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -16,9 +17,11 @@ use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use poolwright_core::time::Moment;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::telemetry::{DIRECTIVES_BYTES_MAX, LogHandle};
 
@@ -47,12 +50,6 @@ impl fmt::Debug for HttpState {
     }
 }
 
-/// A check that always passes.
-#[must_use]
-pub fn always() -> Check {
-    Arc::new(|| Ok(()))
-}
-
 /// A check that passes while the newest value of `flag` is true.
 #[must_use]
 pub fn flag(flag: watch::Receiver<bool>) -> Check {
@@ -61,6 +58,18 @@ pub fn flag(flag: watch::Receiver<bool>) -> Check {
             Ok(())
         } else {
             Err("not ready yet".to_owned())
+        }
+    })
+}
+
+/// A check that fails when the last beat is more than `most` ago; before the first one it passes.
+#[must_use]
+pub fn beating(pulse: watch::Receiver<Option<Moment>>, clock: Clock, most: Duration) -> Check {
+    Arc::new(move || {
+        let silent = pulse.borrow().map(|last| clock.now().since(last));
+        match silent.filter(|silent| *silent > most) {
+            Some(silent) => Err(format!("nothing was decided for {} s", silent.as_secs())),
+            None => Ok(()),
         }
     })
 }

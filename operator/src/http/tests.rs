@@ -106,14 +106,30 @@ async fn the_log_level_is_shown_and_changed() {
     assert_eq!(server.ask("GET", "/log-level", "").await.1, "poolwright=debug\n");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_process_that_decides_nothing_any_more_is_not_alive() {
+    let clock = Clock::new(k8s_openapi::jiff::Timestamp::now);
+    let (pulse, is_beating) = watch::channel(None);
+    let live = beating(is_beating, clock, Duration::from_secs(60));
+    tokio::time::advance(Duration::from_secs(100)).await;
+    assert_eq!(live(), Ok(()), "not before it has begun");
+    pulse.send_replace(Some(clock.now()));
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!(live(), Ok(()));
+    tokio::time::advance(Duration::from_secs(5)).await;
+    assert_eq!(live(), Err("nothing was decided for 65 s".to_owned()));
+    pulse.send_replace(Some(clock.now()));
+    assert_eq!(live(), Ok(()));
+}
+
 #[tokio::test]
 async fn only_the_loopback_changes_the_log_level() {
     let (_subscriber, logs) = telemetry::subscriber(LogFormat::Text, false, "info", std::io::sink).unwrap();
     let state = HttpState {
         metrics: Metrics::new(),
         logs,
-        live: always(),
-        ready: always(),
+        live: flag(watch::channel(true).1),
+        ready: flag(watch::channel(true).1),
     };
     for (peer, status) in [
         ("10.1.2.3:5000", 403),
