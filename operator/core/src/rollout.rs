@@ -74,7 +74,9 @@ impl<'a> Cast<'a> {
         let mut prove: Vec<String> = pool
             .revisions
             .iter()
-            .filter(|revision| revision.proven.is_none() && proves(fleet, demand, snapshot, &revision.name))
+            .filter(|revision| {
+                revision.proven.is_none() && come_up(fleet, demand, snapshot, &revision.name) > 0
+            })
             .map(|revision| revision.name.clone())
             .collect();
         prove.sort();
@@ -142,17 +144,18 @@ fn has_been_heard(member: &Member) -> bool {
     )
 }
 
-/// A heartbeat proves a revision. Where no pod of the WorkerPool is ever heard, one that has long been ready does,
-/// if it says itself that it consumes or the broker counts no fewer consumers than pods.
-fn proves(fleet: &Fleet, demand: &Demand, snapshot: &Snapshot, revision: &str) -> bool {
-    let mut own = fleet.consuming().filter(|member| member.pod.revision == revision);
-    if fleet.consuming().any(has_been_heard) {
-        return own.any(has_been_heard);
-    }
-    own.any(|member| {
-        let consumes = demand.all_consume || member.seen_consuming();
-        consumes && member.pod.ready && member.has_run(CONSUMED_FOR, snapshot.now)
-    })
+/// How many workers of a revision have come up: one that was heard has. Where no pod of the WorkerPool is ever heard,
+/// one that has long been ready has, if it says itself that it consumes or the broker counts no fewer consumers than
+/// pods.
+fn come_up(fleet: &Fleet, demand: &Demand, snapshot: &Snapshot, revision: &str) -> u32 {
+    let are_heard = fleet.consuming().any(has_been_heard);
+    let consumes = |member: &Member| {
+        let seen = demand.all_consume || member.seen_consuming();
+        seen && member.pod.ready && member.has_run(CONSUMED_FOR, snapshot.now)
+    };
+    let own = fleet.consuming().filter(|member| member.pod.revision == revision);
+    let up = own.filter(|member| has_been_heard(member) || !are_heard && consumes(member));
+    u32::try_from(up.count()).unwrap_or(u32::MAX)
 }
 
 /// What a division depends on.
@@ -241,7 +244,7 @@ fn prove(ground: &Ground, cast: &Cast, newest: &RevisionInput, to: u32, allocati
     1
 }
 
-/// Growth goes to the leader, and the others shrink as its workers are heard. Of what is wanted above the minimum a
+/// Growth goes to the leader, and the others shrink as its workers come up. Of what is wanted above the minimum a
 /// quarter may be missing meanwhile, so that a large pool does not roll one pod at a time; never fewer than the
 /// minimum, nor more than one pod above the maximum.
 fn take_over(
@@ -282,19 +285,15 @@ fn take_over(
         return;
     }
     targets.push((leader.name.clone(), target));
-    let heard = ground
-        .fleet
-        .consuming()
-        .filter(|member| member.pod.revision == leader.name);
-    let heard = u32::try_from(heard.filter(|member| has_been_heard(member)).count()).unwrap_or(u32::MAX);
+    let up = come_up(ground.fleet, ground.demand, ground.snapshot, &leader.name);
     let floor = if pool.hold.is_some() { 0 } else { pool.min };
     let spare = (goal / 4).min(goal.saturating_sub(floor));
     let mut left = goal
-        .saturating_sub(heard.min(target))
+        .saturating_sub(up.min(target))
         .saturating_sub(spare)
         .min(serving);
     let awaited = ground.fleet.members.iter().any(|member| !member.consumes());
-    if target < goal && target <= heard || !awaited && has_no_room(ground, leader) {
+    if target < goal && target <= up || !awaited && has_no_room(ground, leader) {
         left = left.min(serving.saturating_sub(1));
     }
     for old in old {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use poolwright_api::Reason;
 use poolwright_core::decision::Decision;
+use poolwright_core::snapshot::Hold;
 use poolwright_core::time::Moment;
 use world::fleet::Sim;
 use world::{World, pod, pool, revision, seconds, wall, worker};
@@ -410,6 +411,40 @@ fn a_worker_that_says_it_consumes_is_no_worker_on_the_wrong_broker() {
     world.set("q", 100, 0);
     world.pool().pods[1].draining = true;
     assert!(world.decide().facts.elsewhere);
+}
+
+#[test]
+fn without_heartbeats_a_rollout_comes_to_its_end() {
+    let mut world = World::new([pool("p")]).rabbitmq(false);
+    world.add_silent("a");
+    let now = world.now;
+    let pool = world.pool();
+    pool.hold = Some(Hold {
+        replicas: 1,
+        by: None,
+    });
+    pool.pods.push(pod("old", "r0", now));
+    pool.revisions.push(revision("r0", 1, true));
+    let consumers = |world: &mut World, count| {
+        world.queue("q").ready.last.as_mut().unwrap().value.consumers = Some(count);
+    };
+    consumers(&mut world, 2);
+    let decision = world.settle(29);
+    assert_eq!(
+        decision.allocation.target("r0"),
+        Some(1),
+        "not up for long enough"
+    );
+    let decision = world.settle(2);
+    assert_eq!(
+        (decision.allocation.target("r0"), decision.allocation.target("r1")),
+        (Some(0), Some(1)),
+        "{}",
+        decision.text
+    );
+    // One of them consumes elsewhere, and nobody knows which.
+    consumers(&mut world, 1);
+    assert_eq!(world.decide().allocation.target("r0"), Some(1));
 }
 
 #[test]
