@@ -11,6 +11,15 @@ report=
 failed=
 wanted=${GROUPS_ONLY:-}
 
+known="setup fmt clippy deny unit harness install refusals redis rabbitmq faults outages rollouts lifecycle demo"
+for name in $wanted; do
+    case " $known " in *" $name "*) ;; *)
+        echo "there is no group $name; there are: $known" >&2
+        exit 2
+        ;;
+    esac
+done
+
 group() { # group NAME COMMAND...
     name=$1
     shift

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use poolwright::cli::{Cli, Command, RunArgs};
 use poolwright::controllers::run::{Options, run};
+use poolwright::kube::Clients;
 use poolwright::{cli, explain, lint, telemetry};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -39,7 +40,7 @@ fn main() -> ExitCode {
 
 /// Runs `work` on a runtime with TLS ready.
 fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    // Two providers are linked through dependencies, so one must be chosen.
+    // Some libraries take the provider that the process has chosen.
     let _ = rustls::crypto::ring::default_provider().install_default();
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -52,7 +53,7 @@ fn operate(args: RunArgs) -> Result<ExitCode, Failure> {
     let logs = telemetry::init(args.log_format_or_default(in_pod), &args.log_level)?;
     block_on(async move {
         let listener = TcpListener::bind(args.http_address_or_default(in_pod)).await?;
-        let client = kube::Client::try_default().await?;
+        let clients = Clients::infer().await?;
         let options = Options {
             namespaces: args.namespaces,
             poll_interval: Duration::from_millis(args.poll_interval_milliseconds),
@@ -66,7 +67,7 @@ fn operate(args: RunArgs) -> Result<ExitCode, Failure> {
             }
             tracing::info!("stopping");
         };
-        run(client, options, listener, logs, stop).await?;
+        run(clients, options, listener, logs, stop).await?;
         Ok(ExitCode::SUCCESS)
     })
 }

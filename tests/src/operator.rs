@@ -61,13 +61,16 @@ impl Operator {
         }
         let mut command = process::mortal(program);
         command
-            .args(["run", "--namespace", &self.namespace, "--log-format", "text"])
+            .args(["run", "--log-format", "text"])
             .args(&self.args)
             .env("KUBECONFIG", &self.kubeconfig)
             .env(
                 "RUST_LOG",
                 std::env::var("OPERATOR_LOG").unwrap_or_else(|_| "info,poolwright=debug".into()),
             );
+        if !self.namespace.is_empty() {
+            command.args(["--namespace", &self.namespace]);
+        }
         self.daemon = Some(Daemon::start("operator", command, &self.log)?);
         self.starts += 1;
         let (log, starts) = (self.log.clone(), self.starts);

@@ -38,7 +38,8 @@ async fn the_installed_account_may_do_what_the_operator_does() -> Result<()> {
     stage.operator.kill();
     let own = stage.dir.path().join("installed");
     std::fs::create_dir(&own)?;
-    let _operator = Operator::start(&kubeconfig, &stage.namespace.name, &own, &[]).await?;
+    // As it is installed: for every namespace.
+    let _operator = Operator::start(&kubeconfig, "", &own, &[]).await?;
     let here = stage.kubectl()?;
     here.run([
         "create",

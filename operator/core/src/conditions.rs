@@ -348,7 +348,12 @@ fn advised(seen: &Seen) -> Said {
         if *count > 0 {
             let shown: Vec<&str> = names.iter().take(5).map(String::as_str).collect();
             texts.push(format!(
-                "{count} workers that are not ours consume these queues: {}",
+                "{} these queues: {}",
+                counted(
+                    u32::try_from(*count).unwrap_or(u32::MAX),
+                    "worker that is not ours consumes",
+                    "workers that are not ours consume"
+                ),
                 shown.join(", ")
             ));
             if texts.len() == 1 {
@@ -357,8 +362,9 @@ fn advised(seen: &Seen) -> Said {
         }
         if let Some((count, why)) = &decision.facts.unreadable {
             texts.push(format!(
-                "{count} workers cannot be asked ({why}): scale-in goes by their heartbeats; enable \
-                 worker_enable_remote_control and accept JSON"
+                "{} be asked ({why}): scale-in goes by their heartbeats; enable worker_enable_remote_control and \
+                 accept JSON",
+                counted(u32::try_from(*count).unwrap_or(u32::MAX), "worker cannot", "workers cannot")
             ));
             if texts.len() == 1 {
                 reason = Reason::AnswersUnreadable;
@@ -388,8 +394,12 @@ fn killed_for_memory(seen: &Seen) -> Option<String> {
     let names: Vec<&str> = killed.map(|pod| pod.name.as_str()).collect();
     let first = names.iter().min()?;
     Some(format!(
-        "spec.worker.resources.limits.memory: the last run of {} workers ended for its memory, of {first} for one",
-        names.len()
+        "spec.worker.resources.limits.memory: the last run of {} ended for its memory, of {first} for one",
+        counted(
+            u32::try_from(names.len()).unwrap_or(u32::MAX),
+            "worker",
+            "workers"
+        )
     ))
 }
 

@@ -34,6 +34,14 @@ pub struct Objects {
     pub pods: Vec<Arc<PodView>>,
 }
 
+impl Objects {
+    /// Pods that are neither on their way out nor ended.
+    pub fn living(&self) -> impl Iterator<Item = &PodView> {
+        let pods = self.pods.iter().map(AsRef::as_ref);
+        pods.filter(|pod: &&PodView| !pod.draining && !pod.ended)
+    }
+}
+
 /// What is read of a Deployment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeploymentView {

@@ -12,6 +12,7 @@ use poolwright_api::{LABEL_WORKER_POOL, Reason};
 use crate::advice::Advice;
 use crate::conditions::{self, Seen};
 use crate::decision::{Decision, Limit};
+use crate::objects::Objects;
 use crate::snapshot::PoolInput;
 use crate::text::bounded;
 use crate::validate::Invalid;
@@ -33,6 +34,8 @@ pub struct Facts<'a> {
     pub old: &'a api::WorkerPoolStatus,
     /// What the spec is worth: its input and decision, or why it cannot be used.
     pub spec: Result<(&'a PoolInput, Option<&'a Decision>), &'a Invalid>,
+    /// What exists of it.
+    pub objects: &'a Objects,
     /// Known mistakes in the spec.
     pub advice: &'a [Advice],
     /// The cluster's refusal of one of our own writes, in its words.
@@ -58,9 +61,10 @@ pub fn status(facts: &Facts) -> api::WorkerPoolStatus {
     if let Some(input) = input {
         new.queue_names = Some(bounded(&input.queues.join(","), 256));
         new.revision = Some(input.revision.clone());
-        new.replicas = Some(number(input.consuming().count()));
-        new.ready_replicas = Some(number(input.consuming().filter(|pod| pod.ready).count()));
     }
+    // Pods are there whatever the spec is worth.
+    new.replicas = Some(number(facts.objects.living().count()));
+    new.ready_replicas = Some(number(facts.objects.living().filter(|pod| pod.ready).count()));
     if let Some(decision) = decision {
         new.desired_replicas = Some(number(decision.to));
         new.slots = Some(number(decision.facts.slots));

@@ -24,6 +24,7 @@ fn of(
         name: "checkout",
         old,
         spec: Ok((input, Some(decision))),
+        objects: &Objects::default(),
         advice: &[],
         refused: None,
         wall: wall(second),

@@ -25,6 +25,7 @@ use super::world::World;
 use super::{task_queue, worker_pool};
 use crate::clock::Clock;
 use crate::http;
+use crate::kube::Clients;
 use crate::kube::events::Events;
 use crate::kube::index::{Group, Index, follow};
 use crate::kube::status::Budget;
@@ -52,7 +53,7 @@ pub struct Options {
 /// # Errors
 /// When the HTTP server cannot be started, or a part has ended although none should.
 pub async fn run(
-    client: Client,
+    clients: Clients,
     options: Options,
     listener: TcpListener,
     logs: LogHandle,
@@ -79,7 +80,7 @@ pub async fn run(
     let queues_changed = Arc::new(Notify::new());
     watch_all(
         &mut parts,
-        &client,
+        &clients.watch,
         &options.namespaces,
         &world,
         &board,
@@ -87,7 +88,7 @@ pub async fn run(
         ready,
     );
     parts.spawn(find_scaled_objects(
-        client.clone(),
+        clients.ask.clone(),
         options.namespaces.clone(),
         Arc::clone(&world),
         Arc::clone(&board),
@@ -102,7 +103,7 @@ pub async fn run(
     tracing::info!("all watches have synced");
     start(
         &mut parts,
-        &client,
+        &clients.ask,
         &options,
         world,
         board,
@@ -223,10 +224,10 @@ fn watch_all(
             scope.as_deref(),
             &world.queues,
             move |group, before, after| {
-                let generation = |queue: Option<&poolwright_api::v1alpha1::TaskQueue>| {
-                    queue.and_then(|queue| queue.metadata.generation)
+                let spec = |queue: Option<&poolwright_api::v1alpha1::TaskQueue>| {
+                    queue.map(|queue| (queue.metadata.generation, queue.uid()))
                 };
-                if before.is_none() || after.is_none() || generation(before) != generation(after) {
+                if before.is_none() || after.is_none() || spec(before) != spec(after) {
                     of.mark_namespace(&group.0, Some(&group.1));
                     changed.notify_one();
                 }

@@ -193,7 +193,7 @@ impl Controller {
         }
         if let Some((book, ready)) = book.and_then(|book| Some((book, book.ready?))) {
             new.ready = Some(wide(ready + book.not_due));
-            new.reserved = book.reserved.map(wide).or(new.reserved);
+            new.reserved = book.reserved.map(wide);
             new.orphaned = Some(wide(book.orphaned));
             new.consumers = Some(narrow(book.consumers));
             new.foreign_consumers = Some(narrow(book.foreign_consumers));

@@ -360,6 +360,7 @@ async fn report(
             (Err(invalid), _) => Err(invalid),
             (Ok(_), None) => return Ok(None),
         },
+        objects: &state.objects,
         advice: state.spec.as_ref().map_or(&[][..], |spec| &spec.advice),
         refused: past.refused.as_ref(),
         wall: context.clock.wall(),
@@ -422,11 +423,9 @@ async fn tell(
                 decision.reason.as_str(),
                 "ScaledUp" | "ScaledDown" | "AsDesired" | "ManualHold"
             );
-            // Events of one reason and action are joined, and the first one's words stand for all.
-            let action = format!("Scale{}To{}", decision.from, decision.to);
             context
                 .events
-                .send(&about, warning, &decision.reason, &action, &decision.text)
+                .send(&about, warning, &decision.reason, "Scale", &decision.text)
                 .await;
         }
     }

@@ -80,7 +80,7 @@ fn owner_name<K: Resource>(object: &K) -> Option<String> {
     object.meta().labels.as_ref()?.get(LABEL_WORKER_POOL).cloned()
 }
 
-/// Deployments do not carry our label themselves: their selector does.
+/// By the selector, which cannot be changed, where labels can.
 fn selected(deployment: &Deployment) -> Option<String> {
     deployment
         .spec

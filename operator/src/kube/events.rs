@@ -1,5 +1,7 @@
 //! Events: one for each change of a decision or of a summary, never one a tick.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
@@ -8,6 +10,14 @@ use poolwright_core::text::bounded;
 
 /// Words of an event; the API server takes 1,024 bytes.
 const NOTE_MAX: usize = 1000;
+
+/// Events that differ in their note alone are joined, and the first one's words stand for all; told apart by their
+/// action they are not.
+fn digest(note: &str) -> String {
+    let mut hasher = DefaultHasher::new();
+    note.hash(&mut hasher);
+    format!("{:08x}", hasher.finish() >> 32)
+}
 
 /// Sends events in the operator's name.
 pub struct Events {
@@ -37,7 +47,7 @@ impl Events {
             },
             reason: reason.to_owned(),
             note: Some(bounded(note, NOTE_MAX)),
-            action: action.to_owned(),
+            action: format!("{action}-{}", digest(note)),
             secondary: None,
         };
         if let Err(error) = self.recorder.publish(&event, about).await {

@@ -17,7 +17,13 @@ pub type Group = (String, String);
 
 /// The members of a group in name order. Most groups have one or two: a map of them would be mostly room.
 type Members<V> = Vec<(String, Arc<V>)>;
-type Objects<V> = BTreeMap<Group, Members<V>>;
+
+#[derive(Debug)]
+struct Objects<V> {
+    groups: BTreeMap<Group, Members<V>>,
+    /// The group of each object, by namespace and name, where that is not its own name: a label may be rewritten.
+    places: BTreeMap<(String, String), String>,
+}
 
 /// All known objects of one kind, each as the view `V` of it that is kept.
 pub struct Index<K, V = K> {
@@ -35,12 +41,34 @@ fn find<V>(members: &Members<V>, name: &str) -> Result<usize, usize> {
     members.binary_search_by(|member| member.0.as_str().cmp(name))
 }
 
+impl<V> Objects<V> {
+    /// Takes an object out of the group that it is in, unless that is `but`.
+    fn take(&mut self, namespace: &str, name: &str, but: Option<&str>) -> Option<Change<V>> {
+        let place = (namespace.to_owned(), name.to_owned());
+        let group = self.places.get(&place).map_or(name, String::as_str);
+        if but == Some(group) {
+            return None;
+        }
+        let group = (namespace.to_owned(), group.to_owned());
+        let members = self.groups.get_mut(&group)?;
+        let gone = members.remove(find(members, name).ok()?).1;
+        if members.is_empty() {
+            self.groups.remove(&group);
+        }
+        self.places.remove(&place);
+        Some((group, Some(gone), None))
+    }
+}
+
 impl<K: Resource, V> Index<K, V> {
     /// An empty index whose objects are grouped by `group`; objects without a group are ignored. `keep` drops what
     /// nobody reads: a fleet's objects are most of the operator's memory.
     pub fn new(group: fn(&K) -> Option<String>, keep: impl Fn(K) -> V + Send + Sync + 'static) -> Self {
         Self {
-            objects: Mutex::default(),
+            objects: Mutex::new(Objects {
+                groups: BTreeMap::new(),
+                places: BTreeMap::new(),
+            }),
             group,
             keep: Box::new(keep),
         }
@@ -54,6 +82,7 @@ impl<K: Resource, V> Index<K, V> {
     pub fn group(&self, namespace: &str, group: &str) -> Vec<Arc<V>> {
         let key = (namespace.to_owned(), group.to_owned());
         self.lock()
+            .groups
             .get(&key)
             .map(|members| members.iter().map(|member| Arc::clone(&member.1)).collect())
             .unwrap_or_default()
@@ -62,7 +91,7 @@ impl<K: Resource, V> Index<K, V> {
     /// The object of this name in the group of the same name.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<V>> {
         let objects = self.lock();
-        let members = objects.get(&(namespace.to_owned(), name.to_owned()))?;
+        let members = objects.groups.get(&(namespace.to_owned(), name.to_owned()))?;
         let position = find(members, name).ok()?;
         Some(Arc::clone(&members[position].1))
     }
@@ -72,6 +101,7 @@ impl<K: Resource, V> Index<K, V> {
         let objects = self.lock();
         let wanted = |key: &Group| namespace.is_none_or(|namespace| key.0 == namespace);
         objects
+            .groups
             .iter()
             .filter(|(key, _)| wanted(key))
             .flat_map(|(_, members)| members.iter().map(|member| Arc::clone(&member.1)))
@@ -87,44 +117,54 @@ impl<K: Resource, V> Index<K, V> {
         ))
     }
 
-    fn insert(&self, object: K) -> Option<Change<V>> {
-        let (group, name) = self.key(&object)?;
+    /// Keeps an object; one whose label was rewritten leaves its former group.
+    fn insert(&self, object: K) -> Vec<Change<V>> {
+        let Some((group, name)) = self.key(&object) else {
+            return self.remove(&object);
+        };
         let after = Arc::new((self.keep)(object));
         let mut objects = self.lock();
-        let members = objects.entry(group.clone()).or_default();
+        let left = objects.take(&group.0, &name, Some(&group.1));
+        let members = objects.groups.entry(group.clone()).or_default();
         let before = match find(members, &name) {
             Ok(position) => Some(std::mem::replace(&mut members[position].1, Arc::clone(&after))),
             Err(position) => {
                 members.reserve_exact(1);
-                members.insert(position, (name, Arc::clone(&after)));
+                members.insert(position, (name.clone(), Arc::clone(&after)));
                 None
             }
         };
-        Some((group, before, Some(after)))
+        if group.1 != name {
+            objects.places.insert((group.0.clone(), name), group.1.clone());
+        }
+        left.into_iter().chain([(group, before, Some(after))]).collect()
     }
 
-    fn remove(&self, object: &K) -> Option<Change<V>> {
-        let (group, name) = self.key(object)?;
-        let mut objects = self.lock();
-        let members = objects.get_mut(&group)?;
-        let before = find(members, &name)
-            .ok()
-            .map(|position| members.remove(position).1);
-        if members.is_empty() {
-            objects.remove(&group);
-        }
-        Some((group, before, None))
+    fn remove(&self, object: &K) -> Vec<Change<V>> {
+        let meta = object.meta();
+        let (namespace, name) = (meta.namespace.as_deref(), meta.name.as_deref());
+        let gone = self
+            .lock()
+            .take(namespace.unwrap_or_default(), name.unwrap_or_default(), None);
+        gone.into_iter().collect()
     }
 
     /// Removes what a fresh list of `scope` did not name.
     fn keep(&self, scope: Option<&str>, listed: &BTreeSet<(Group, String)>) -> Vec<Group> {
         let mut gone = Vec::new();
-        self.lock().retain(|group, members| {
+        let objects = &mut *self.lock();
+        objects.groups.retain(|group, members| {
             if scope.is_some_and(|scope| group.0 != scope) {
                 return true;
             }
             let before = members.len();
-            members.retain(|(name, _)| listed.contains(&(group.clone(), name.clone())));
+            members.retain(|(name, _)| {
+                let stays = listed.contains(&(group.clone(), name.clone()));
+                if !stays {
+                    objects.places.remove(&(group.0.clone(), name.clone()));
+                }
+                stays
+            });
             if members.len() != before {
                 gone.push(group.clone());
             }
@@ -149,8 +189,8 @@ pub async fn follow<K, V>(
 {
     let mut listed = BTreeSet::new();
     let mut events = watcher::watcher(api, config).default_backoff().boxed();
-    let tell = |change: Option<Change<V>>| {
-        if let Some((group, before, after)) = change {
+    let tell = |changes: Vec<Change<V>>| {
+        for (group, before, after) in changes {
             changed(&group, before.as_deref(), after.as_deref());
         }
     };
@@ -172,5 +212,86 @@ pub async fn follow<K, V>(
             Ok(Event::Delete(object)) => tell(index.remove(&object)),
             Err(error) => tracing::warn!(kind = std::any::type_name::<K>(), "watch: {error}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(name: &str, pool: Option<&str>, version: u32) -> Pod {
+        let labels = pool.map(|pool| json!({"pool": pool}));
+        let metadata = json!({"name": name, "namespace": "n", "labels": labels, "generation": version});
+        serde_json::from_value(json!({"metadata": metadata})).unwrap()
+    }
+
+    fn index() -> Index<Pod, i64> {
+        let pool = |pod: &Pod| pod.metadata.labels.as_ref()?.get("pool").cloned();
+        Index::new(pool, |pod| pod.metadata.generation.unwrap_or_default())
+    }
+
+    fn told(changes: Vec<Change<i64>>) -> Vec<(String, Option<i64>, Option<i64>)> {
+        let bare = |kept: Option<Arc<i64>>| kept.map(|kept| *kept);
+        let one = |(group, before, after): Change<i64>| (group.1, bare(before), bare(after));
+        changes.into_iter().map(one).collect()
+    }
+
+    fn members(index: &Index<Pod, i64>, pool: &str) -> Vec<i64> {
+        index.group("n", pool).iter().map(|kept| **kept).collect()
+    }
+
+    #[test]
+    fn an_object_is_in_one_group_whatever_becomes_of_its_label() {
+        let index = index();
+        let change = |pool: &str, before, after| (pool.to_owned(), before, after);
+        assert_eq!(
+            told(index.insert(pod("b", Some("w"), 1))),
+            [change("w", None, Some(1))]
+        );
+        assert_eq!(
+            told(index.insert(pod("a", Some("w"), 2))),
+            [change("w", None, Some(2))]
+        );
+        assert_eq!(members(&index, "w"), [2, 1], "in name order");
+        assert_eq!(
+            told(index.insert(pod("b", Some("w"), 3))),
+            [change("w", Some(1), Some(3))]
+        );
+        let moved = told(index.insert(pod("b", Some("debug"), 4)));
+        assert_eq!(
+            moved,
+            [change("w", Some(3), None), change("debug", None, Some(4))]
+        );
+        assert_eq!(
+            (members(&index, "w"), members(&index, "debug")),
+            (vec![2], vec![4])
+        );
+        // It goes from where it is, with whatever label it goes.
+        assert_eq!(
+            told(index.remove(&pod("b", Some("w"), 5))),
+            [change("debug", Some(4), None)]
+        );
+        assert_eq!(
+            told(index.insert(pod("a", None, 6))),
+            [change("w", Some(2), None)]
+        );
+        assert!(index.all(None).is_empty() && index.lock().places.is_empty());
+    }
+
+    #[test]
+    fn what_a_new_list_does_not_name_is_gone() {
+        let index = index();
+        for (name, pool) in [("a", "w"), ("b", "w"), ("c", "c")] {
+            index.insert(pod(name, Some(pool), 1));
+        }
+        let listed = BTreeSet::from([(("n".to_owned(), "w".to_owned()), "b".to_owned())]);
+        assert!(index.keep(Some("other"), &listed).is_empty());
+        let group = |name: &str| ("n".to_owned(), name.to_owned());
+        assert_eq!(index.keep(None, &listed), [group("c"), group("w")]);
+        assert_eq!((index.all(None).len(), index.lock().places.len()), (1, 1));
+        assert!(index.get("n", "c").is_none());
     }
 }

@@ -54,17 +54,21 @@ impl Board {
         all.values().sum()
     }
 
-    /// Forgets a broker that no TaskQueue names any more.
-    pub fn forget(&self, broker: &str) {
+    /// Forgets a broker that no TaskQueue names any more, unless another poller than that of `line` reads it by now: a
+    /// TaskQueue that is created anew has one before the old one has come to its end. False if so.
+    pub fn forget(&self, broker: &str, line: &mpsc::Sender<Vec<String>>) -> bool {
+        let mut asks = self.asks.lock().unwrap_or_else(PoisonError::into_inner);
+        if asks.get(broker).is_some_and(|own| !own.same_channel(line)) {
+            return false;
+        }
+        asks.remove(broker);
+        drop(asks);
         self.views
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(broker);
-        self.asks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(broker);
         self.changed.notify_one();
+        true
     }
 
     /// Asks these workers soon. A full line drops the request: the next cycle repeats it.
@@ -78,5 +82,25 @@ impl Board {
         if let Some(line) = line {
             let _ = line.try_send(nodes);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_poller_does_not_take_its_successors_line() {
+        let board = Board::default();
+        let ((old, _), (new, mut asked)) = (mpsc::channel(1), mpsc::channel(1));
+        board.register("b", old.clone());
+        board.register("b", new.clone());
+        board.publish("b", BrokerView::default());
+        assert!(!board.forget("b", &old));
+        board.ask("b", vec!["celery@a".to_owned()]);
+        assert!(asked.try_recv().is_ok() && board.views().contains_key("b"));
+        assert!(board.forget("b", &new));
+        board.ask("b", vec!["celery@a".to_owned()]);
+        assert!(asked.try_recv().is_err() && board.views().is_empty());
     }
 }

@@ -119,7 +119,7 @@ impl Poller {
     pub async fn run(mut self) {
         let mut view = BrokerView::default();
         let (line, mut asks) = mpsc::channel(16);
-        self.board.register(&self.id, line);
+        self.board.register(&self.id, line.clone());
         let mut address = Address::new(Arc::clone(&self.resolver));
         let mut wait = BACK_OFF.0;
         let mut said: Option<(String, Moment)> = None;
@@ -152,7 +152,10 @@ impl Poller {
             sleep((wait + jitter).min(BACK_OFF.1)).await;
             wait = (wait * 2).min(BACK_OFF.1);
         }
-        self.board.forget(&self.id);
+        if self.board.forget(&self.id, &line) {
+            self.metrics
+                .broker_connections(self.board.connections(&self.id, 0));
+        }
     }
 
     async fn open(&self, address: &mut Address, view: &mut BrokerView) -> Result<Session, SignalError> {

@@ -10,8 +10,9 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams, PostParams};
 use kube::runtime::watcher::{self, Event};
+use poolwright_api::LABEL_WORKER_POOL;
 use poolwright_api::v1alpha1::{TaskQueue, WorkerPool};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -266,15 +267,18 @@ async fn burst(rig: &Rig, names: &[String]) -> Result<Vec<f64>> {
     let pushed = Instant::now();
     pipeline.query_async::<()>(&mut connection).await?;
     let mut seconds = Vec::new();
+    let mut waiting: BTreeSet<&str> = chosen.iter().map(|name| name.as_str()).collect();
     let limit = tokio::time::sleep(Duration::from_secs(60));
     tokio::pin!(limit);
     while seconds.len() < chosen.len() {
         tokio::select! {
             event = events.next() => {
                 let Some(Event::Apply(one)) = event.transpose()? else { continue };
-                let (name, now) = (one.name_any(), one.spec.and_then(|spec| spec.replicas).unwrap_or(0));
+                let (name, pool) = (one.name_any(), one.labels().get(LABEL_WORKER_POOL).cloned());
+                let now = one.spec.and_then(|spec| spec.replicas).unwrap_or(0);
                 let before = replicas.insert(name, now).unwrap_or(0);
-                if now > before {
+                // Of each pool the first growth counts; a second reading may raise it once more.
+                if now > before && pool.is_some_and(|pool| waiting.remove(pool.as_str())) {
                     seconds.push(pushed.elapsed().as_secs_f64());
                 }
             }

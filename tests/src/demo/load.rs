@@ -98,13 +98,12 @@ impl Load {
         self.publishing.is_finished()
     }
 
-    /// Fails if the plan is not through.
-    pub fn check(&self) -> Result<()> {
-        if self.is_published() {
-            Ok(())
-        } else {
-            Err("the tasks could not all be published".into())
+    /// Fails if the plan is not through, or with what kept it from being published.
+    pub async fn check(&mut self) -> Result<()> {
+        if !self.is_published() {
+            return Err("the tasks could not all be published in time".into());
         }
+        (&mut self.publishing).await?
     }
 }
 

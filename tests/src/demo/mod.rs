@@ -68,7 +68,7 @@ async fn play(place: &Place, options: &Options, began: Instant) -> Result<bool> 
         began.elapsed().as_secs_f32()
     );
 
-    let load = Load::begin(&place.celery, &place.broker).await?;
+    let mut load = Load::begin(&place.celery, &place.broker).await?;
     let mut trace = Trace::open(&place.broker).await?;
     let mut screen = Screen::new(load.began);
     loop {
@@ -81,7 +81,7 @@ async fn play(place: &Place, options: &Options, began: Instant) -> Result<bool> 
         screen.show(&pools, trace.ended());
         let over = load.is_published() && trace.ended() >= load::TASKS && is_at_rest(place, &pools).await?;
         if over || began.elapsed() > LIMIT {
-            load.check()?;
+            load.check().await?;
             let killed_workers = place.killed_workers()?;
             let summary = Summary::new(&load, &trace, &history, &pools, killed_workers);
             print!("{}", summary.table());
