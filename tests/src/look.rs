@@ -133,13 +133,27 @@ impl Stage {
 
     /// Notes of events in this namespace with this reason.
     pub async fn notes(&self, reason: &str) -> Result<Vec<String>> {
+        Ok(self.events_of(reason).await?.map(|(_, note)| note).collect())
+    }
+
+    /// Notes of events about the object of this name with this reason.
+    pub async fn notes_about(&self, name: &str, reason: &str) -> Result<Vec<String>> {
+        let all = self.events_of(reason).await?;
+        Ok(all
+            .filter(|(about, _)| about == name)
+            .map(|(_, note)| note)
+            .collect())
+    }
+
+    async fn events_of(&self, reason: &str) -> Result<impl Iterator<Item = (String, String)>> {
         let events: Api<Event> = self.namespace.api();
         let all = events.list(&ListParams::default()).await?;
+        let reason = reason.to_owned();
         let ours = all
             .items
             .into_iter()
-            .filter(|event| event.reason.as_deref() == Some(reason));
-        Ok(ours.filter_map(|event| event.note).collect())
+            .filter(move |event| event.reason.as_ref() == Some(&reason));
+        Ok(ours.filter_map(|event| Some((event.regarding?.name?, event.note?))))
     }
 
     /// A number of the operator's metrics: the series of this name whose labels contain `label`.

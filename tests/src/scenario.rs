@@ -7,12 +7,13 @@ use std::time::Duration;
 
 /// Longest wait for something that a busy machine may be slow to do.
 pub const LIMIT: Duration = Duration::from_secs(90);
-/// Changes that a stage of one burst may tell as `Scale` events: up, at most twice more while workers come up, and
+/// Changes that a WorkerPool may tell of one burst as `Scale` events: up, at most twice more while workers come up, and
 /// down in a few steps. A decision record that chatters says dozens.
 const NEWS: usize = 12;
 
-/// From zero to as many workers as the tasks need, in one write, and back; every task runs once.
-pub async fn there_and_back(stage: &Stage, wire: &Wire, pool: &str) -> Result<()> {
+/// From zero to as many workers as the tasks need, in one write, and back; every task runs once. Returns
+/// their number.
+pub async fn there_and_back(stage: &Stage, wire: &Wire, pool: &str) -> Result<usize> {
     let tasks: usize = scale::pick(10, 200);
     let workers = if tasks < 20 {
         i32::try_from(tasks.div_ceil(2))?
@@ -42,13 +43,13 @@ pub async fn there_and_back(stage: &Stage, wire: &Wire, pool: &str) -> Result<()
     }
     stage.expect_no_busy_victim()?;
     stage.expect_all_done_once(&ids)?;
-    let mut told = stage.notes("ScaledUp").await?;
-    told.extend(stage.notes("ScaledDown").await?);
-    told.extend(stage.notes("AsDesired").await?);
+    let mut told = stage.notes_about(pool, "ScaledUp").await?;
+    told.extend(stage.notes_about(pool, "ScaledDown").await?);
+    told.extend(stage.notes_about(pool, "AsDesired").await?);
     if told.len() > NEWS {
         return Err(format!("{} events for one burst: {told:#?}", told.len()).into());
     }
-    Ok(())
+    Ok(tasks)
 }
 
 /// A task longer than every delay survives the scale-in of its neighbour, and its own.

@@ -1,6 +1,7 @@
 //! Queues and busy slots on real RabbitMQ scale real Celery workers: each test has its own virtual host.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use poolwright_api::ConditionType;
 use poolwright_tests::scenario::{self, LIMIT};
 use poolwright_tests::*;
 use serde_json::json;
@@ -51,7 +52,7 @@ async fn tls() -> Result<()> {
     let mut wire = Wire::secret(&stage, "broker", vhost.tls_url.as_ref().unwrap()).await?;
     wire.spec["tls"] = json!({"caSecretRef": {"name": "authority", "key": "ca.crt"}});
     let wire = wire.with("TAPP_CA", authority.ca.to_str().unwrap());
-    scenario::there_and_back(&stage, &wire, "q").await
+    scenario::there_and_back(&stage, &wire, "q").await.map(drop)
 }
 
 #[tokio::test]
@@ -174,4 +175,34 @@ async fn foreign_consumers_are_counted_and_named() -> Result<()> {
     })
     .await?;
     theirs.check()
+}
+
+/// A queue that nobody has declared is absent, not empty. The fallback's worker declares it.
+#[tokio::test]
+async fn an_absent_queue_is_said_and_ends_with_the_fallbacks_worker() -> Result<()> {
+    let (stage, vhost) = set("a-absent").await?;
+    let wire = managed(&Wire::vhost(&stage, &vhost).await?, &vhost);
+    let fallback = json!({"scaling": {"fallback": {"replicas": 1, "afterSeconds": 10}}});
+    wire.pool(&stage, "q", &["q"], fallback).await?;
+    let (ready, active) = (ConditionType::Ready, ConditionType::ScalingActive);
+    stage
+        .await_condition("q", ready, "False", "QueueAbsent", LIMIT)
+        .await?;
+    wait_until("the TaskQueue to say so", LIMIT, || async {
+        let (status, reason, _) = stage.queue_ready("q").await?;
+        Ok((status.as_str(), reason.as_str()) == ("False", "QueueAbsent"))
+    })
+    .await?;
+    assert_eq!(stage.peak("q"), 0, "before the fallback's time");
+    stage
+        .await_condition("q", active, "False", "Fallback", LIMIT)
+        .await?;
+    stage
+        .await_condition("q", ready, "True", "AsDesired", LIMIT)
+        .await?;
+    let ids = wire.publish(&Batch::sleep("q", 2, 1.0)).await?;
+    stage.await_ended(2, LIMIT).await?;
+    stage.await_no_pods("q", LIMIT).await?;
+    assert_eq!(stage.peak("q"), 1);
+    stage.expect_all_done_once(&ids)
 }

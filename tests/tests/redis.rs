@@ -32,7 +32,9 @@ async fn there_and_back_with_early_and_with_late_acknowledgement() -> Result<()>
     let (stage, redis) = set("r-back").await?;
     let wire = Wire::redis(&redis, 0);
     scenario::there_and_back(&stage, &wire, "early").await?;
-    scenario::there_and_back(&stage, &wire.late(true), "late").await
+    scenario::there_and_back(&stage, &wire.late(true), "late")
+        .await
+        .map(drop)
 }
 
 #[tokio::test]
@@ -188,7 +190,7 @@ async fn sentinel_and_the_failover_of_its_master() -> Result<()> {
     let mut wire = Wire::secret(&stage, "broker", &sentinel.url(1)).await?;
     wire.spec["redis"] = json!({"sentinelMaster": "tasks"});
     let wire = wire.with("TAPP_SENTINEL_MASTER", "tasks");
-    scenario::there_and_back(&stage, &wire, "q").await?;
+    let before = scenario::there_and_back(&stage, &wire, "q").await?;
     // The Sentinels must know the replica before they can choose it.
     wait_until("a replica that the Sentinels know", LIMIT, || async {
         let client = redis::Client::open(format!("redis://127.0.0.1:{}", sentinel.ports[0]))?;
@@ -206,7 +208,7 @@ async fn sentinel_and_the_failover_of_its_master() -> Result<()> {
     })
     .await?;
     let ids = wire.publish(&Batch::sleep("q", 4, 1.0)).await?;
-    stage.await_ended(14, LIMIT).await?;
+    stage.await_ended(before + 4, LIMIT).await?;
     stage.await_no_pods("q", LIMIT).await?;
     stage.expect_all_done_once(&ids)
 }
