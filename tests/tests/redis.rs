@@ -193,8 +193,7 @@ async fn sentinel_and_the_failover_of_its_master() -> Result<()> {
     let before = scenario::there_and_back(&stage, &wire, "q").await?;
     // The Sentinels must know the replica before they can choose it.
     wait_until("a replica that the Sentinels know", LIMIT, || async {
-        let client = redis::Client::open(format!("redis://127.0.0.1:{}", sentinel.ports[0]))?;
-        let mut connection = client.get_multiplexed_async_connection().await?;
+        let mut connection = brokers::connect(&format!("redis://127.0.0.1:{}", sentinel.ports[0])).await?;
         let replicas: Vec<redis::Value> = redis::cmd("SENTINEL")
             .arg(&["replicas", "tasks"])
             .query_async(&mut connection)

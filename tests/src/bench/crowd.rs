@@ -2,6 +2,7 @@
 
 use super::percentile;
 use super::rig::{Rig, USER, heartbeat, message, processor_seconds};
+use crate::brokers::connect;
 use crate::{Result, wait_until};
 use futures::StreamExt;
 use futures::stream;
@@ -92,9 +93,7 @@ impl Crowd {
 fn beat(rig: &Rig, stop: Arc<AtomicBool>) -> tokio::task::JoinHandle<Result<()>> {
     let (pods, url): (Api<Pod>, String) = (rig.namespace.api(), rig.redis.url(0));
     tokio::spawn(async move {
-        let mut connection = redis::Client::open(url)?
-            .get_multiplexed_async_connection()
-            .await?;
+        let mut connection = connect(&url).await?;
         while !stop.load(Ordering::Relaxed) {
             let began = Instant::now();
             let names: Vec<String> = pods

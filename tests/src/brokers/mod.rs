@@ -10,4 +10,4 @@ mod redis;
 
 pub use authority::Authority;
 pub use rabbitmq::{RabbitMq, RabbitMqConfig, Vhost};
-pub use redis::{Redis, RedisConfig, Sentinel};
+pub use redis::{Redis, RedisConfig, Sentinel, connect};

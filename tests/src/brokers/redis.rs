@@ -3,6 +3,7 @@
 use super::Authority;
 use crate::process::{Daemon, free_port, mortal, temp_dir};
 use crate::{Result, wait_until};
+use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 use std::fmt::Write as _;
 use std::fs;
@@ -164,9 +165,15 @@ impl Redis {
     }
 }
 
-async fn connect(url: &str) -> Result<MultiplexedConnection> {
-    Ok(redis::Client::open(url)?
-        .get_multiplexed_async_connection()
+/// A connection with more patience than the library's half a second, which a busy machine may take.
+pub async fn connect(url: &str) -> Result<MultiplexedConnection> {
+    let patience = Some(Duration::from_secs(10));
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(patience)
+        .set_response_timeout(patience);
+    let client = redis::Client::open(url)?;
+    Ok(client
+        .get_multiplexed_async_connection_with_config(&config)
         .await?)
 }
 

@@ -1,5 +1,6 @@
 //! What is published, and what the tasks say of themselves.
 
+use crate::brokers::connect;
 use crate::{Batch, Celery, Result, TaskEvent};
 use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
@@ -117,9 +118,7 @@ pub struct Trace {
 impl Trace {
     /// Reads from this broker.
     pub async fn open(broker: &str) -> Result<Self> {
-        let connection = redis::Client::open(broker)?
-            .get_multiplexed_async_connection()
-            .await?;
+        let connection = connect(broker).await?;
         Ok(Self {
             connection,
             events: Vec::new(),

@@ -156,8 +156,7 @@ impl Ground {
     /// Waits until so many workers have been heard: none idles who could have taken a task.
     pub async fn await_heard(&self, pool: &str, count: usize) -> Result<()> {
         wait_until(&format!("{count} workers of {pool}"), LIMIT, || async {
-            let client = redis::Client::open(self.broker.as_str())?;
-            let mut connection = client.get_multiplexed_async_connection().await?;
+            let mut connection = brokers::connect(&self.broker).await?;
             let bound: BTreeSet<String> = redis::cmd("SMEMBERS")
                 .arg("_kombu.binding.celery.pidbox")
                 .query_async(&mut connection)
