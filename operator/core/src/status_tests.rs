@@ -186,3 +186,40 @@ fn numbers_and_words_may_wait_and_nothing_else() {
     assert!(!waits(&|one| one.replicas = Some(1)));
     assert!(!waits(&|one| one.revision = None));
 }
+
+#[test]
+fn pods_are_counted_whatever_the_spec_is_worth() {
+    let view = |name: &str, state: serde_json::Value| {
+        let mut pod = json!({"metadata": {"name": name},
+            "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+        crate::testing::merge(&mut pod, state);
+        let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_value(pod).unwrap();
+        std::sync::Arc::new(crate::objects::PodView::from(pod))
+    };
+    let going = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}});
+    let objects = Objects {
+        pods: vec![
+            view("ready", json!({})),
+            view("starts", json!({"status": {"conditions": null}})),
+            view("goes", going),
+            view("evicted", json!({"status": {"phase": "Failed"}})),
+        ],
+        ..Objects::default()
+    };
+    let old = api::WorkerPoolStatus {
+        replicas: Some(7),
+        ready_replicas: Some(7),
+        ..api::WorkerPoolStatus::default()
+    };
+    let new = status(&Facts {
+        generation: Some(3),
+        name: "checkout",
+        old: &old,
+        spec: Err(&Invalid::spec("spec.queues", "must be written")),
+        objects: &objects,
+        advice: &[],
+        refused: None,
+        wall: wall(0),
+    });
+    assert_eq!((new.replicas, new.ready_replicas), (Some(2), Some(1)));
+}

@@ -55,3 +55,15 @@ impl Events {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::digest;
+
+    #[test]
+    fn only_equal_notes_have_one_digest() {
+        assert_eq!(digest("exit code 3"), digest("exit code 3"));
+        assert_ne!(digest("exit code 3"), digest("exit code 4"));
+        assert_eq!(digest("").len(), 8, "an action is short");
+    }
+}

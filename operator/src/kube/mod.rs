@@ -30,15 +30,33 @@ impl Clients {
     /// # Errors
     /// Neither can be used.
     pub async fn infer() -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        let of = |config: &Config, silence: Duration| {
-            let mut config = config.clone();
-            config.read_timeout = Some(silence);
-            Client::try_from(config)
-        };
         let config = Config::infer().await?;
         Ok(Self {
-            watch: of(&config, WATCH_SILENCE)?,
-            ask: of(&config, ANSWER_SILENCE)?,
+            watch: patient(config.clone(), WATCH_SILENCE)?,
+            ask: patient(config, ANSWER_SILENCE)?,
         })
+    }
+}
+
+/// A client that waits no longer than this for the next byte.
+fn patient(mut config: Config, silence: Duration) -> Result<Client, kube::Error> {
+    config.read_timeout = Some(silence);
+    Client::try_from(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_never_answers_ends_the_request() {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", server.local_addr().unwrap());
+        let config = Config::new(address.parse().unwrap());
+        let client = patient(config, Duration::from_millis(100)).unwrap();
+        let asked = tokio::time::timeout(Duration::from_secs(10), client.apiserver_version()).await;
+        assert!(asked.expect("an end").is_err());
     }
 }
