@@ -1,6 +1,8 @@
 //! Text for people: bounded, because what comes from outside is cut before it reaches a status, an event or a log; and
 //! with numbers that agree with their words.
 
+use std::fmt::Display;
+
 /// `text` cut to at most `max` bytes on a character boundary, with `…` as its last character when it was cut and there
 /// is room for it.
 #[must_use]
@@ -18,8 +20,9 @@ pub fn bounded(text: &str, max: usize) -> String {
 
 /// A number with what it counts: `one` after 1, else `many`.
 #[must_use]
-pub fn counted(count: u32, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
+pub fn counted<N: Copy + Display + PartialEq + From<u8>>(count: N, one: &str, many: &str) -> String {
+    let words = if count == N::from(1) { one } else { many };
+    format!("{count} {words}")
 }
 
 #[cfg(test)]

@@ -5,11 +5,10 @@
 //! wins. A default that the execution pool ignores is never passed on, because a limit that is printed on a
 //! command line and not enforced is worse than none.
 
+#[cfg(test)]
 mod reference;
 
 use poolwright_api::v1alpha1::{ExecutionPool, WorkerClass};
-
-pub use reference::reference;
 
 /// Celery's own prefetch multiplier, in force when neither the user nor the class gives one.
 pub const CELERY_PREFETCH: i32 = 4;

@@ -123,7 +123,7 @@ fn ready(seen: &Seen) -> Said {
 fn unseen(input: &PoolInput, decision: &Decision) -> Option<Said> {
     let first = decision.facts.unseen.iter().min()?;
     let (count, queue) = (
-        u32::try_from(decision.facts.unseen.len()).unwrap_or(u32::MAX),
+        decision.facts.unseen.len(),
         input.queues.first().map_or("", String::as_str),
     );
     Some(if decision.facts.elsewhere {
@@ -350,7 +350,7 @@ fn advised(seen: &Seen) -> Said {
             texts.push(format!(
                 "{} these queues: {}",
                 counted(
-                    u32::try_from(*count).unwrap_or(u32::MAX),
+                    *count,
                     "worker that is not ours consumes",
                     "workers that are not ours consume"
                 ),
@@ -364,7 +364,7 @@ fn advised(seen: &Seen) -> Said {
             texts.push(format!(
                 "{} be asked ({why}): scale-in goes by their heartbeats; enable worker_enable_remote_control and \
                  accept JSON",
-                counted(u32::try_from(*count).unwrap_or(u32::MAX), "worker cannot", "workers cannot")
+                counted(*count, "worker cannot", "workers cannot")
             ));
             if texts.len() == 1 {
                 reason = Reason::AnswersUnreadable;
@@ -395,11 +395,7 @@ fn killed_for_memory(seen: &Seen) -> Option<String> {
     let first = names.iter().min()?;
     Some(format!(
         "spec.worker.resources.limits.memory: the last run of {} ended for its memory, of {first} for one",
-        counted(
-            u32::try_from(names.len()).unwrap_or(u32::MAX),
-            "worker",
-            "workers"
-        )
+        counted(names.len(), "worker", "workers")
     ))
 }
 

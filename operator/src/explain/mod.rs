@@ -109,7 +109,7 @@ pub fn render(wp: &WorkerPool, now: Timestamp) -> String {
 
 fn headline(text: &mut String, decision: &Decision, now: Timestamp) {
     let Decision { from, to, reason, .. } = decision;
-    let workers = counted(u32::try_from(*to).unwrap_or(0), "worker", "workers");
+    let workers = counted(*to, "worker", "workers");
     let change = if from == to {
         workers
     } else {
@@ -130,7 +130,7 @@ fn numbers(text: &mut String, wp: &WorkerPool, status: &WorkerPoolStatus) {
             "Now: {}, {} ready; {} of {} slots busy; {} queued; bounds {} to {}",
             status.replicas.map_or_else(
                 || "? workers".to_owned(),
-                |value| counted(u32::try_from(value).unwrap_or(0), "worker", "workers"),
+                |value| counted(value, "worker", "workers"),
             ),
             number(status.ready_replicas),
             number(status.busy_slots),

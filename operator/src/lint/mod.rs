@@ -14,6 +14,7 @@ use std::io::{self, Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use poolwright_api::text::counted;
 use regex::Regex;
 
 use crate::cli::LintArgs;
@@ -123,15 +124,14 @@ impl fmt::Display for Report {
         for finding in &self.findings {
             writeln!(f, "{finding}")?;
         }
-        let many = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
         writeln!(
             f,
             "{}, {}, {} in {} of {}",
-            many(self.count(Severity::Error), "error"),
-            many(self.count(Severity::Warning), "warning"),
-            many(self.count(Severity::Note), "note"),
-            many(self.objects, "object"),
-            many(self.files, "file"),
+            counted(self.count(Severity::Error), "error", "errors"),
+            counted(self.count(Severity::Warning), "warning", "warnings"),
+            counted(self.count(Severity::Note), "note", "notes"),
+            counted(self.objects, "object", "objects"),
+            counted(self.files, "file", "files"),
         )
     }
 }

@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, ExchangeKind};
-use poolwright::signals::{SignalSource, Wanted};
+use poolwright::signals::{Heartbeat, SignalSource, Wanted};
 use poolwright_core::broker::BrokerConfig;
 use poolwright_core::sample::FaultKind;
 
@@ -15,6 +16,26 @@ use super::{connect, hold, management, ready, shared, unacked};
 
 const HEARTBEAT: &str =
     r#"{"hostname":"celery@pod","pid":7,"freq":2.0,"active":2,"processed":5,"type":"TYPE"}"#;
+
+/// What the source makes of an event of this kind.
+async fn beat(
+    channel: &Channel,
+    stream: &mut BoxStream<'static, Heartbeat>,
+    key: &str,
+    kind: &str,
+) -> Heartbeat {
+    let body = HEARTBEAT.replace("TYPE", kind);
+    publish(
+        channel,
+        "celeryev",
+        key,
+        body.as_bytes(),
+        BasicProperties::default(),
+    )
+    .await;
+    let beat = tokio::time::timeout(Duration::from_secs(5), stream.next()).await;
+    beat.expect("in time").expect("a heartbeat")
+}
 
 #[tokio::test]
 async fn heartbeats_arrive_whoever_declares_the_exchange() {
@@ -39,17 +60,7 @@ async fn heartbeats_arrive_whoever_declares_the_exchange() {
             ("worker.offline", "worker-offline"),
         ] {
             publish(&channel, "celeryev", key, b"no JSON", BasicProperties::default()).await;
-            let body = HEARTBEAT.replace("TYPE", kind);
-            publish(
-                &channel,
-                "celeryev",
-                key,
-                body.as_bytes(),
-                BasicProperties::default(),
-            )
-            .await;
-            let beat = tokio::time::timeout(Duration::from_secs(5), stream.next()).await;
-            let beat = beat.expect("in time").expect("a heartbeat");
+            let beat = beat(&channel, &mut stream, key, kind).await;
             assert_eq!(
                 (beat.node.as_str(), beat.pid, beat.active, beat.processed),
                 ("celery@pod", 7, 2, 5)
@@ -203,17 +214,8 @@ async fn the_permissions_that_the_reference_names_suffice() {
     };
     assert_eq!((ready(&polled, "orders"), polled.stray), (2, 1));
     let mut stream = source.heartbeats().await.expect("subscribed");
-    let (key, body) = ("worker.heartbeat", HEARTBEAT.replace("TYPE", "worker-heartbeat"));
-    publish(
-        &channel,
-        "celeryev",
-        key,
-        body.as_bytes(),
-        BasicProperties::default(),
-    )
-    .await;
-    let beat = tokio::time::timeout(Duration::from_secs(5), stream.next()).await;
-    assert_eq!(beat.expect("in time").expect("a heartbeat").node, "celery@pod");
+    let beat = beat(&channel, &mut stream, "worker.heartbeat", "worker-heartbeat").await;
+    assert_eq!(beat.node, "celery@pod");
     answering(channel, "w1@pod").await;
     let asked = source.ask(&["w1@pod".to_owned()], Duration::from_secs(5)).await;
     assert!(

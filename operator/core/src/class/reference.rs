@@ -88,8 +88,7 @@ and annotations that keep the cluster autoscaler and Karpenter from evicting it;
 ";
 
 /// The reference page of all classes.
-#[must_use]
-pub fn reference() -> String {
+fn reference() -> String {
     let mut page = HEAD.to_owned();
     for class in CLASSES {
         page.push_str(&class_row(class));
