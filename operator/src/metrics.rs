@@ -420,6 +420,15 @@ mod tests {
     }
 
     #[test]
+    fn both_outcomes_of_a_request_count_from_zero() {
+        let text = Metrics::new().render();
+        for outcome in OUTCOMES {
+            let line = format!("poolwright_broker_requests_total{{outcome=\"{outcome}\"}} 0");
+            assert!(text.contains(&line), "{text}");
+        }
+    }
+
+    #[test]
     fn the_series_of_an_object_go_with_it_and_no_others_do() {
         let metrics = filled();
         metrics.worker_pool("shop", "other", NUMBERS);

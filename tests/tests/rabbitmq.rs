@@ -193,6 +193,8 @@ async fn an_absent_queue_is_said_and_ends_with_the_fallbacks_worker() -> Result<
         Ok((status.as_str(), reason.as_str()) == ("False", "QueueAbsent"))
     })
     .await?;
+    let shown = stage.kubectl()?.run(["get", "tq", "q", "-o", "wide"]).await?;
+    assert!(shown.contains("QueueAbsent"), "{shown}");
     assert_eq!(stage.peak("q"), 0, "before the fallback's time");
     stage
         .await_condition("q", active, "False", "Fallback", LIMIT)

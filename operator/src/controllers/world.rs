@@ -274,3 +274,18 @@ impl World {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_templates_are_kept_once_and_those_of_no_object_are_dropped() {
+        let templates = Templates::default();
+        let first = templates.share(&Arc::from("a"));
+        assert!(Arc::ptr_eq(&first, &templates.share(&Arc::from("a"))));
+        drop(first);
+        let _other = templates.share(&Arc::from("b"));
+        assert_eq!(lock(&templates.0).len(), 1);
+    }
+}
