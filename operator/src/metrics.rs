@@ -139,12 +139,12 @@ pub const TABLE: &[Metric] = &[
 /// What is shown of a WorkerPool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WorkerPoolNumbers {
-    /// Workers that the last decision asks for.
-    pub desired: u64,
+    /// Workers that the last decision asks for; none is made while the spec is invalid.
+    pub desired: Option<u64>,
     /// Worker pods that are ready.
     pub ready: u64,
-    /// Tasks that the workers can execute at a time.
-    pub slots: u64,
+    /// Tasks that the workers can execute at a time, if the spec says so.
+    pub slots: Option<u64>,
     /// Slots that execute a task, if that is known.
     pub busy: Option<u64>,
 }
@@ -207,14 +207,11 @@ impl Metrics {
         let labels = [namespace, name];
         for (series, value) in [
             (&self.desired, numbers.desired),
-            (&self.ready_replicas, numbers.ready),
+            (&self.ready_replicas, Some(numbers.ready)),
             (&self.slots, numbers.slots),
+            (&self.busy, numbers.busy),
         ] {
-            series.with_label_values(&labels).set(float(value));
-        }
-        match numbers.busy {
-            Some(busy) => self.busy.with_label_values(&labels).set(float(busy)),
-            None => forget(&self.busy, &labels),
+            show(series, &labels, value.map(float));
         }
     }
 
@@ -236,10 +233,7 @@ impl Metrics {
             (&self.reserved, numbers.reserved.map(float)),
             (&self.sample_age, numbers.sample_age_seconds),
         ] {
-            match value {
-                Some(value) => series.with_label_values(&labels).set(value),
-                None => forget(series, &labels),
-            }
+            show(series, &labels, value);
         }
     }
 
@@ -341,6 +335,13 @@ fn register_counter(registry: &Registry, metric: &Metric) -> IntCounterVec {
 
 const VALID: &str = "the table's names are valid and each is there once, which a test checks";
 
+fn show(series: &GaugeVec, labels: &[&str], value: Option<f64>) {
+    match value {
+        Some(value) => series.with_label_values(labels).set(value),
+        None => forget(series, labels),
+    }
+}
+
 fn forget(series: &GaugeVec, labels: &[&str]) {
     // An error says that the series does not exist, which is what is wanted.
     let _ = series.remove_label_values(labels);
@@ -359,9 +360,9 @@ mod tests {
     use super::*;
 
     const NUMBERS: WorkerPoolNumbers = WorkerPoolNumbers {
-        desired: 7,
+        desired: Some(7),
         ready: 6,
-        slots: 120,
+        slots: Some(120),
         busy: Some(24),
     };
 

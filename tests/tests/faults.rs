@@ -3,6 +3,7 @@
 
 use kube::ResourceExt;
 use poolwright_api::ConditionType;
+use poolwright_api::v1alpha1::WorkerPoolStatus;
 use poolwright_tests::scenario::LIMIT;
 use poolwright_tests::*;
 use redis::AsyncCommands as _;
@@ -17,14 +18,15 @@ async fn a_flush_while_workers_are_busy_takes_no_worker() -> Result<()> {
     );
     // Late: the flush takes the running tasks out of the broker's sight, too.
     let wire = Wire::redis(&redis, 0).late(true);
-    let window = Duration::from_secs(6);
+    // Longer than the running tasks, so that some of it is left when nobody is busy any more.
+    let window = Duration::from_secs(15);
     let shape = json!({
         "celery": {"concurrency": 1},
         "scaling": {"maxReplicas": 3, "scaleDownDelaySeconds": window.as_secs()},
     });
     wire.pool(&stage, "q", &["q"], shape).await?;
     let mut publisher = wire.publisher().await?;
-    let running = publisher.publish(&Batch::sleep("q", 3, 15.0)).await?;
+    let running = publisher.publish(&Batch::sleep("q", 3, 10.0)).await?;
     stage.await_running(3, LIMIT).await?;
     publisher.publish(&Batch::sleep("q", 40, 1.0)).await?;
     stage
@@ -48,6 +50,13 @@ async fn a_flush_while_workers_are_busy_takes_no_worker() -> Result<()> {
         Ok::<_, Error>(())
     };
     held.await?;
+    let message = stage
+        .await_condition("q", ConditionType::ScalingActive, "False", "HeldSuspect", LIMIT)
+        .await?;
+    assert!(
+        message.contains("no worker says that it did the work"),
+        "{message}"
+    );
     stage.await_no_pods("q", LIMIT).await?;
     let falls = stage.falls("q", flushed);
     assert!(
@@ -169,6 +178,31 @@ async fn workers_that_are_not_heard_are_neither_multiplied_nor_taken_away() -> R
         );
     }
     stage.expect_none_killed()?;
+    stage.strike().await
+}
+
+/// They are heard and idle while messages wait, as behind a lock or a cancelled consumer.
+#[tokio::test]
+async fn workers_that_take_nothing_are_not_multiplied() -> Result<()> {
+    let stage = Stage::new("f-idle").await?;
+    let redis = Redis::start(RedisConfig::default()).await?;
+    let wire = Wire::redis(&redis, 0);
+    let shape =
+        json!({"worker": {"command": ["sh", "-c", "exec celery \"$@\" --exclude-queues q", "celery"]}});
+    wire.pool(&stage, "q", &["q"], shape).await?;
+    let mut publisher = wire.publisher().await?;
+    publisher.publish(&Batch::sleep("q", 4, 1.0)).await?;
+    stage.await_replicas("q", 2, LIMIT).await?;
+    let two = |status: &WorkerPoolStatus| status.ready_replicas == Some(2);
+    stage.await_status("q", "two ready pods", LIMIT, two).await?;
+    // As long as new workers have to begin with something.
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    publisher.publish(&Batch::sleep("q", 8, 1.0)).await?;
+    stage
+        .await_condition("q", ConditionType::Ready, "False", "NoProgress", LIMIT)
+        .await?;
+    stage.expect_steady("q", 2, Duration::from_secs(6)).await?;
+    assert_eq!(stage.peak("q"), 2);
     stage.strike().await
 }
 

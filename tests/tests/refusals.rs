@@ -232,8 +232,8 @@ async fn cure(stage: &Stage, case: &Case) -> Result<()> {
 async fn is_over(stage: &Stage, case: &Case) -> Result<()> {
     wait_until(&format!("{} to be well", case.name), LIMIT, || async {
         let status = stage.wp(case.name).await?.status.unwrap_or_default();
-        let (_, reason, _) = stage.condition(case.name, Ready).await?;
-        Ok(status.ready_replicas == Some(DECIDED) && reason != case.reason)
+        let (ready, reason, _) = stage.condition(case.name, Ready).await?;
+        Ok(status.ready_replicas == Some(DECIDED) && ready == "True" && reason != case.reason)
     })
     .await
 }

@@ -4,7 +4,9 @@ mod world;
 
 use std::time::Duration;
 
+use poolwright_api::Reason;
 use poolwright_core::cycle::cycle;
+use poolwright_core::decision::Decision;
 use world::{World, key, pod, pool, worker};
 
 #[test]
@@ -39,6 +41,8 @@ fn ten_thousand_pools_in_one_cycle() {
         let took = start.elapsed();
         println!("10,000 pools: {took:?}");
         assert_eq!(result.decisions.len(), 10_000);
+        let right = |decision: &Decision| (decision.to, decision.reason) == (1, Reason::ScaledUp);
+        assert!(result.decisions.values().all(right));
         assert!(took < Duration::from_secs(4), "{took:?}");
     }
 }
@@ -56,8 +60,9 @@ fn ten_thousand_pods_of_one_pool() {
     let snapshot = world.snapshot();
     for _ in 0..2 {
         let start = std::time::Instant::now();
-        cycle(&snapshot, &mut world.memory);
+        let result = cycle(&snapshot, &mut world.memory);
         let took = start.elapsed();
+        assert_eq!(result.decisions[&key("p")].facts.pods.len(), 10_000);
         println!("10,000 pods: {took:?}");
         assert!(took < Duration::from_secs(4), "{took:?}");
     }

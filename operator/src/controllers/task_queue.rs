@@ -324,7 +324,7 @@ fn summary(
             namespace => format!(" in namespace {:?}", namespace.unwrap_or_default()),
         };
         let message = format!(
-            "TaskQueue {other:?}{place} already names the queue {name:?} of this broker: delete one of the two"
+            "TaskQueue {other:?}{place} already names the queue {name:?} of this broker, and WorkerPools may count its messages twice: delete one of the two"
         );
         return (Some(false), Reason::Conflict, message);
     }

@@ -388,16 +388,14 @@ async fn report(
 }
 
 fn count(context: &Context, decided: &Decided, group: &Group) {
-    let (Some(decision), Some(input)) = (&decided.decision, &decided.state.input) else {
-        // An invalid spec has no numbers, and those of its predecessor are history.
-        return context.metrics.forget_worker_pool(&group.0, &group.1);
-    };
-    let ready = input.consuming().filter(|pod| pod.ready).count() as u64;
+    // Without a valid spec nothing is decided; what runs is there as before.
+    let decision = decided.decision.as_ref();
+    let living = decided.state.objects.living();
     let numbers = WorkerPoolNumbers {
-        desired: u64::from(decision.to),
-        ready,
-        slots: decision.facts.slots,
-        busy: decision.facts.busy,
+        desired: decision.map(|decision| u64::from(decision.to)),
+        ready: living.filter(|pod| pod.ready).count() as u64,
+        slots: decision.map(|decision| decision.facts.slots),
+        busy: decision.and_then(|decision| decision.facts.busy),
     };
     context.metrics.worker_pool(&group.0, &group.1, numbers);
 }

@@ -20,6 +20,9 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use poolwright_core::sample::{Answer, FaultKind, Ready, Unacked};
 
+/// Most messages of a queue that are believed; more is a missing reading, not a demand.
+const MAX_COUNT: u64 = 1_000_000_000;
+
 /// A failed reading: its class, and words that hold no secret and no byte of a reply.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]

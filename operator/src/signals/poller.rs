@@ -85,6 +85,13 @@ struct Renewal {
     session: Option<Result<Session, SignalError>>,
 }
 
+/// What was logged of a failure, and whether its end was.
+struct Said {
+    words: String,
+    at: Moment,
+    over: bool,
+}
+
 /// What opens sessions, also beside the one that serves.
 struct Connector {
     connect: Connect,
@@ -122,12 +129,14 @@ impl Poller {
         self.board.register(&self.id, line.clone());
         let mut address = Address::new(Arc::clone(&self.resolver));
         let mut wait = BACK_OFF.0;
-        let mut said: Option<(String, Moment)> = None;
+        let mut said: Option<Said> = None;
         while self.wanted.has_changed().is_ok() {
             let error = match self.open(&mut address, &mut view).await {
                 Ok(mut session) => {
                     let began = self.clock.now();
-                    let error = self.serve(&mut session, &mut address, &mut view, &mut asks).await;
+                    let error = self
+                        .serve(&mut session, &mut address, &mut view, &mut asks, &mut said)
+                        .await;
                     if self.clock.now().since(began) > BACK_OFF.1 {
                         wait = BACK_OFF.0;
                         said = None;
@@ -139,12 +148,12 @@ impl Poller {
             };
             address.failed(error.kind);
             self.fail(&mut view, &error);
-            let now = self.clock.now();
-            let is_news =
-                |(words, at): &(String, Moment)| *words != error.message || now.since(*at) >= SAY_AGAIN;
+            let at = self.clock.now();
+            let is_news = |said: &Said| said.words != error.message || at.since(said.at) >= SAY_AGAIN;
             if said.as_ref().is_none_or(is_news) {
                 self.say(&view, &error);
-                said = Some((error.message, now));
+                let (words, over) = (error.message, false);
+                said = Some(Said { words, at, over });
             }
             self.metrics
                 .broker_connections(self.board.connections(&self.id, 0));
@@ -180,6 +189,7 @@ impl Poller {
         address: &mut Address,
         view: &mut BrokerView,
         asks: &mut mpsc::Receiver<Vec<String>>,
+        said: &mut Option<Said>,
     ) -> Option<SignalError> {
         adopt(view, &session.config);
         roster::ask_again(view);
@@ -226,6 +236,10 @@ impl Poller {
                 _ = ticks.tick() => {
                     if let Err(error) = self.tick(&session.source, session.since, view, &wanted).await {
                         return Some(error);
+                    }
+                    if let Some(said) = said.as_mut().filter(|said| !said.over) {
+                        tracing::info!(broker = %self.id, address = %view.address, "the queues can be read again");
+                        said.over = true;
                     }
                     if session.asking.is_none() {
                         session.asking = self.next_question(session, view, &mut requested);

@@ -124,6 +124,16 @@ async fn holds(stage: &Stage, publisher: &mut Publisher, before: &Footprint, cas
             "{what}: {type_}"
         );
     }
+    let own = format!("name=\"w\",namespace=\"{}\"", stage.namespace.name);
+    wait_until("the metrics of what runs, and of no decision", LIMIT, || async {
+        let text = stage.operator.metrics().await?;
+        let shown = |series: &str| text.contains(&format!("poolwright_worker_pool_{series}{{{own}"));
+        Ok(shown("ready_replicas")
+            && shown("decisions_total")
+            && !shown("desired_replicas")
+            && !shown("slots"))
+    })
+    .await?;
     let done = stage.events()?.len();
     publisher.publish(&task(0.0, &what.replace(' ', "-"))).await?;
     wait_until("the worker to do a task", LIMIT, || async {

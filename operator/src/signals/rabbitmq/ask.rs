@@ -37,7 +37,7 @@ pub(super) async fn ask(
         Err(_) => return Err(errors::unreachable("RabbitMQ did not answer in time")),
     };
     match inquiry {
-        Some(inquiry) => inquiry.gather(connection, nodes.len(), end).await,
+        Some(inquiry) => inquiry.gather(nodes.len(), end).await,
         None => Ok(Vec::new()),
     }
 }
@@ -131,24 +131,8 @@ fn properties(end: Instant) -> Result<BasicProperties, SignalError> {
         .with_headers(headers))
 }
 
-/// Why there will be no more replies: the broker refuses a publication only after it was sent, by closing the channel.
-fn ended(connection: &Connection) -> SignalError {
-    if connection.status().connected() {
-        errors::refused(
-            "RabbitMQ refuses this user the exchange of remote control; grant it with rabbitmqctl set_permissions",
-        )
-    } else {
-        errors::unreachable("the connection to RabbitMQ was lost")
-    }
-}
-
 impl Inquiry {
-    async fn gather(
-        mut self,
-        connection: &Connection,
-        nodes: usize,
-        end: Instant,
-    ) -> Result<Vec<NodeAnswer>, SignalError> {
+    async fn gather(mut self, nodes: usize, end: Instant) -> Result<Vec<NodeAnswer>, SignalError> {
         let most = nodes
             .saturating_mul(Method::ALL.len())
             .saturating_mul(REPLIES_PER_EXPECTED);
@@ -157,8 +141,9 @@ impl Inquiry {
                 break;
             }
             match tokio::time::timeout_at(end, workers::next(&mut self.consumer)).await {
-                Ok(Some(delivery)) => self.take(&delivery),
-                Ok(None) => return Err(ended(connection)),
+                Ok(Ok(delivery)) => self.take(&delivery),
+                // The broker refuses a publication only after it was sent, by closing the channel.
+                Ok(Err(error)) => return Err(error),
                 Err(_) => break,
             }
         }

@@ -113,7 +113,7 @@ impl Counter {
             };
             match lane.queue_declare(queue, passive, FieldTable::default()).await {
                 Ok(queue) => {
-                    counts.push((*name, Ok(ready(&queue))));
+                    counts.push((*name, ready(&queue)));
                     channel = Some(lane);
                 }
                 Err(error) => counts.push((*name, Err(refusal(&error)?))),
@@ -138,12 +138,12 @@ impl Counter {
     }
 }
 
-fn ready(queue: &lapin::Queue) -> Ready {
-    Ready {
-        count: u64::from(queue.message_count()),
+fn ready(queue: &lapin::Queue) -> Count {
+    Ok(Ready {
+        count: errors::believed(u64::from(queue.message_count()))?,
         not_due: 0,
         consumers: Some(u64::from(queue.consumer_count())),
-    }
+    })
 }
 
 /// The error of one queue, or `Err` if it is not about the queue.

@@ -8,7 +8,7 @@ use std::io;
 use lapin::ErrorKind;
 use poolwright_core::sample::FaultKind;
 
-use crate::signals::SignalError;
+use crate::signals::{MAX_COUNT, SignalError};
 
 /// AMQP: the queue or exchange does not exist.
 pub(super) const NOT_FOUND: u16 = 404;
@@ -45,6 +45,16 @@ pub(super) fn unreachable(message: impl Into<String>) -> SignalError {
 
 pub(super) fn refused(message: impl Into<String>) -> SignalError {
     SignalError::new(FaultKind::Refused, message)
+}
+
+/// The count, if it can be true.
+pub(super) fn believed(count: u64) -> Result<u64, SignalError> {
+    if count <= MAX_COUNT {
+        return Ok(count);
+    }
+    let words =
+        format!("RabbitMQ counts {count} messages in the queue, more than the {MAX_COUNT} that are believed");
+    Err(SignalError::new(FaultKind::Implausible, words))
 }
 
 /// Why no connection came about.

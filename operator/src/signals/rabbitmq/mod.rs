@@ -160,7 +160,7 @@ fn unacked(name: &str, ready: &Count, totals: Result<&Totals, &SignalError>) -> 
     let totals = totals.map_err(SignalError::clone)?;
     match (totals.get(name), ready) {
         (Some(Some(count)), _) => Ok(Unacked {
-            due: *count,
+            due: errors::believed(*count)?,
             ..Unacked::default()
         }),
         (None, Err(error)) => Err(error.clone()),
@@ -206,5 +206,27 @@ impl SignalSource for RabbitSource {
             .as_ref()
             .is_some_and(|connection| connection.status().connected());
         u64::from(self.reading.status().connected()) + u64::from(asking)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use poolwright_core::sample::Ready;
+
+    #[test]
+    fn a_count_that_cannot_be_true_is_a_missing_reading() {
+        let totals: Totals = [("q", 1 << 20), ("odd", 1 << 40)]
+            .map(|(name, count)| (name.to_owned(), Some(count)))
+            .into();
+        let ready: Count = Ok(Ready {
+            count: 1,
+            not_due: 0,
+            consumers: Some(1),
+        });
+        assert_eq!(unacked("q", &ready, Ok(&totals)).expect("true").due, 1 << 20);
+        let error = unacked("odd", &ready, Ok(&totals)).expect_err("absurd");
+        assert_eq!(error.kind, FaultKind::Implausible, "{error}");
+        assert!(errors::believed(u64::from(u32::MAX)).is_err());
     }
 }

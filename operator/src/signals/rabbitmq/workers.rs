@@ -59,7 +59,7 @@ pub(super) async fn heartbeats(
     let (channel, consumer) = own.consume(connection).await?;
     let stream = futures::stream::unfold((channel, consumer), |(channel, mut consumer)| async move {
         loop {
-            let delivery = next(&mut consumer).await?;
+            let delivery = next(&mut consumer).await.ok()?;
             if let Some(heartbeat) = celery::heartbeat_from_body(&delivery.data) {
                 return Some((heartbeat, (channel, consumer)));
             }
@@ -68,11 +68,15 @@ pub(super) async fn heartbeats(
     Ok(stream.boxed())
 }
 
-/// The next message, acknowledged; `None` when there will be no more.
-pub(super) async fn next(consumer: &mut Consumer) -> Option<Delivery> {
-    let delivery = consumer.next().await?.ok()?;
-    delivery.ack(BasicAckOptions::default()).await.ok()?;
-    Some(delivery)
+/// The next message, acknowledged; an error when there will be no more.
+pub(super) async fn next(consumer: &mut Consumer) -> Result<Delivery, SignalError> {
+    let delivery = consumer.next().await;
+    let delivery =
+        delivery.ok_or_else(|| errors::unreachable("RabbitMQ ended the reading of a queue of ours"))?;
+    let delivery = delivery.map_err(|error| failed(&error))?;
+    let acknowledged = delivery.ack(BasicAckOptions::default()).await;
+    acknowledged.map_err(|error| failed(&error))?;
+    Ok(delivery)
 }
 
 /// True if the exchange exists.
@@ -206,7 +210,7 @@ pub(super) async fn channel(connection: &Connection) -> Result<Channel, SignalEr
 pub(super) fn failed(error: &lapin::Error) -> SignalError {
     match errors::code(error) {
         Some(errors::ACCESS_REFUSED) => errors::refused(
-            "RabbitMQ refuses this user Celery's event or control exchange, or a queue of its own to read from it",
+            "RabbitMQ refuses this user Celery's exchange of events or of remote control, or a queue of its own to read from it; grant it with rabbitmqctl set_permissions",
         ),
         Some(errors::NOT_FOUND) => errors::unreachable("an exchange of Celery's went away"),
         _ if errors::closes_channel_only(error) => errors::unreachable(

@@ -2,6 +2,8 @@
 
 use redis::Value;
 
+use crate::signals::MAX_COUNT;
+
 /// The bytes of a string.
 pub(super) fn bytes(value: &Value) -> Option<&[u8]> {
     match value {
@@ -26,6 +28,3 @@ pub(super) fn count(value: &Value) -> Option<u64> {
         _ => None,
     }
 }
-
-/// Most messages that are believed.
-const MAX_COUNT: u64 = 1_000_000_000;
