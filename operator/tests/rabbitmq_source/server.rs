@@ -96,7 +96,12 @@ impl Server {
 
     async fn ready(&self) {
         let begun = Instant::now();
-        while self.http("GET", "overview", None).await.is_none() {
+        // The management API is there a moment before the listeners are.
+        while self.http("GET", "overview", None).await.is_none()
+            || Connection::connect(&self.url("%2F"), ConnectionProperties::default())
+                .await
+                .is_err()
+        {
             let output = fs::read_to_string(self.folder.join("out")).unwrap_or_default();
             assert!(
                 begun.elapsed() < Duration::from_secs(90),

@@ -10,6 +10,7 @@ use std::fs;
 use std::sync::Mutex;
 use std::time::Duration;
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 
 const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
@@ -162,8 +163,12 @@ impl RabbitMq {
         ]);
         let mut daemon = Daemon::start("rabbitmq-server", command, &dir.join("rabbitmq.log"))?;
         daemon
-            .wait_serving("RabbitMQ's management API", START_LIMIT, || async {
+            .wait_serving("RabbitMQ to answer", START_LIMIT, || async {
                 self.manage(Method::GET, "/api/overview", &Value::Null).await?;
+                // Which is there a moment before the listeners are.
+                for port in [Some(self.port), self.tls_port].into_iter().flatten() {
+                    TcpStream::connect(("127.0.0.1", port)).await?;
+                }
                 Ok(true)
             })
             .await?;
