@@ -1,6 +1,7 @@
 //! What must hold on every broker, written once and run on each.
 
-use crate::{Batch, Result, Stage, Wire, scale, wait_until};
+use crate::process::Daemon;
+use crate::{Batch, Celery, Result, Stage, TaskEvent, Wire, scale, wait_until};
 use poolwright_api::ConditionType;
 use serde_json::json;
 use std::time::Duration;
@@ -165,4 +166,67 @@ pub async fn prefetched(stage: &Stage, wire: &Wire, pool: &str) -> Result<()> {
         .await?;
     stage.await_replicas(pool, 5, LIMIT).await?;
     stage.expect_steady(pool, 5, Duration::from_secs(7)).await
+}
+
+/// Workers that are not ours, half of those on a queue, are counted and named, do their part of the tasks, and are told
+/// nothing.
+pub async fn foreign(stage: &Stage, wire: &Wire, pool: &str) -> Result<()> {
+    // Late, so that nobody takes more than runs: two tasks are theirs and two are ours.
+    let wire = wire.late(true);
+    wire.pool(stage, pool, &[pool], json!({"celery": {"concurrency": 1}}))
+        .await?;
+    let mut theirs = Vec::new();
+    for name in ["legacy1", "legacy2"] {
+        theirs.push(not_ours(stage, &wire, pool, name)?);
+    }
+    stage
+        .await_tq(pool, "two foreign consumers", LIMIT, |queue| {
+            queue.status.as_ref().and_then(|status| status.foreign_consumers) == Some(2)
+        })
+        .await?;
+    let mut publisher = wire.publisher().await?;
+    let ids = publisher.publish(&Batch::sleep(pool, 4, 25.0)).await?;
+    stage.await_running(4, LIMIT).await?;
+    let named = |message: &str| message.contains("celery@legacy1") && message.contains("celery@legacy2");
+    wait_until("their names", LIMIT, || async {
+        let (status, reason, message) = stage.queue_ready(pool).await?;
+        Ok(status == "True" && reason == "ForeignConsumers" && named(&message))
+    })
+    .await?;
+    let advice = ConditionType::ConfigurationAdvised;
+    let message = stage
+        .await_condition(pool, advice, "True", "ForeignConsumers", LIMIT)
+        .await?;
+    if !message.contains("celery@legacy1") {
+        return Err(message.into());
+    }
+    stage.await_ended(4, LIMIT).await?;
+    stage.await_no_pods(pool, LIMIT).await?;
+    println!("{:?}", stage.timeline(pool));
+    // With no worker of ours left, theirs still do the work, and nobody has told them to stop.
+    let more = publisher.publish(&Batch::sleep(pool, 2, 1.0)).await?;
+    stage.await_ended(6, LIMIT).await?;
+    for one in &mut theirs {
+        one.check()?;
+    }
+    let events = stage.events()?;
+    let by_them = |event: &&TaskEvent| event.event == "end" && event.pod.starts_with("legacy");
+    if events.iter().filter(by_them).count() < 2 {
+        return Err(format!("theirs did not do their part: {events:?}").into());
+    }
+    stage.expect_all_done_once(&[ids, more].concat())
+}
+
+/// A worker of somebody else's on the queue.
+fn not_ours(stage: &Stage, wire: &Wire, queue: &str, name: &str) -> Result<Daemon> {
+    let log = stage.task_log();
+    let env = [
+        ("TAPP_LOG", log.to_str().ok_or("a path that is no text")?),
+        ("TAPP_ACKS_LATE", "1"),
+        ("HOSTNAME", name),
+    ];
+    let mut command = Celery::locate()?.command("celery", &wire.url, &env);
+    let node = format!("celery@{name}");
+    command.args(["-A", "tapp", "worker", "-Q", queue, "-c", "1", "-n", &node]);
+    Daemon::start(name, command, &stage.dir.path().join(name))
 }

@@ -145,36 +145,10 @@ async fn tasks_that_are_not_due_stop_growth_and_nothing_flaps() -> Result<()> {
 }
 
 #[tokio::test]
-async fn foreign_consumers_are_counted_and_named() -> Result<()> {
+async fn foreign_workers_are_counted_named_and_left_alone() -> Result<()> {
     let (stage, vhost) = set("a-foreign").await?;
     let wire = Wire::vhost(&stage, &vhost).await?;
-    wire.pool(&stage, "q", &["q"], json!({})).await?;
-    let env = [("HOSTNAME", "legacy")];
-    let mut command = Celery::locate()?.command("celery", &wire.url, &env);
-    command.args([
-        "-A",
-        "tapp",
-        "worker",
-        "-Q",
-        "q",
-        "-c",
-        "1",
-        "-n",
-        "celery@legacy",
-    ]);
-    let mut theirs = process::Daemon::start("legacy", command, &stage.dir.path().join("legacy"))?;
-    let queue = stage
-        .await_tq("q", "one foreign consumer", LIMIT, |queue| {
-            queue.status.as_ref().and_then(|status| status.foreign_consumers) == Some(1)
-        })
-        .await?;
-    assert_eq!(queue.status.unwrap().consumers, Some(1));
-    wait_until("its name", LIMIT, || async {
-        let (status, reason, message) = stage.queue_ready("q").await?;
-        Ok(status == "True" && reason == "ForeignConsumers" && message.contains("celery@legacy"))
-    })
-    .await?;
-    theirs.check()
+    scenario::foreign(&stage, &wire, "q").await
 }
 
 /// A queue that nobody has declared is absent, not empty. The fallback's worker declares it.

@@ -372,60 +372,7 @@ async fn tasks_that_are_not_due_start_at_most_one_worker() -> Result<()> {
 #[tokio::test]
 async fn foreign_workers_are_counted_named_and_left_alone() -> Result<()> {
     let (stage, redis) = set("r-foreign").await?;
-    // Late, so that nobody takes more than runs: two tasks are theirs and two are ours.
-    let wire = Wire::redis(&redis, 0).late(true);
-    wire.pool(&stage, "q", &["q"], json!({"celery": {"concurrency": 1}}))
-        .await?;
-    let log = stage.task_log();
-    let mut theirs = Vec::new();
-    for name in ["legacy1", "legacy2"] {
-        let env = [
-            ("TAPP_LOG", log.to_str().unwrap()),
-            ("TAPP_ACKS_LATE", "1"),
-            ("HOSTNAME", name),
-        ];
-        let mut command = Celery::locate()?.command("celery", &wire.url, &env);
-        let node = format!("celery@{name}");
-        command.args(["-A", "tapp", "worker", "-Q", "q", "-c", "1", "-n", &node]);
-        theirs.push(process::Daemon::start(
-            name,
-            command,
-            &stage.dir.path().join(name),
-        )?);
-    }
-    let mut publisher = wire.publisher().await?;
-    let first = publisher.publish(&Batch::sleep("q", 4, 25.0)).await?;
-    stage.await_running(4, LIMIT).await?;
-    let queue = stage
-        .await_tq("q", "two foreign consumers", LIMIT, |queue| {
-            queue.status.as_ref().and_then(|status| status.foreign_consumers) == Some(2)
-        })
-        .await?;
-    assert!(ready(&queue).is_some());
-    let (status, reason, message) = stage.queue_ready("q").await?;
-    assert_eq!((status.as_str(), reason.as_str()), ("True", "ForeignConsumers"));
-    assert!(
-        message.contains("celery@legacy1") && message.contains("celery@legacy2"),
-        "{message}"
-    );
-    let limit = Duration::from_secs(20);
-    let advice = ConditionType::ConfigurationAdvised;
-    let message = stage
-        .await_condition("q", advice, "True", "ForeignConsumers", limit)
-        .await?;
-    assert!(message.contains("celery@legacy1"), "{message}");
-    stage.await_ended(4, LIMIT).await?;
-    stage.await_no_pods("q", LIMIT).await?;
-    // With no worker of ours left, theirs still do the work, and nobody has told them to stop.
-    for one in &mut theirs {
-        one.check()?;
-    }
-    let events = stage.events()?;
-    let by_them = events
-        .iter()
-        .filter(|event| event.event == "end" && event.pod.starts_with("legacy"));
-    assert!(by_them.count() >= 2, "{events:?}");
-    stage.expect_all_done_once(&first)
+    scenario::foreign(&stage, &Wire::redis(&redis, 0), "q").await
 }
 
 #[tokio::test]
