@@ -104,9 +104,19 @@ pub fn free(revision: &RevisionInput, standings: &[(&Member, Standing)]) -> u32 
             Standing::Ask | Standing::Holds => stuck |= !member.pod.ready,
         }
     }
-    let missing = revision.replicas.saturating_sub(pods);
-    let free = missing + first + if stuck { 0 } else { second };
-    free.min(revision.replicas)
+    let (coming, going) = under_way(revision, pods);
+    let free = coming + first + if stuck { 0 } else { second };
+    free.saturating_sub(going).min(revision.replicas)
+}
+
+/// How many pods of a revision are still to come, and how many are about to go: its number was changed, and Kubernetes
+/// acts a moment later. One that is about to go is seen as before, and must not pay for a second.
+#[must_use]
+pub fn under_way(revision: &RevisionInput, pods: u32) -> (u32, u32) {
+    (
+        revision.replicas.saturating_sub(pods),
+        pods.saturating_sub(revision.replicas),
+    )
 }
 
 /// How long a pod's mark must still be left alone; `None` while it has none.
@@ -139,8 +149,8 @@ pub fn may_go(
             Standing::Ask | Standing::Holds => stuck |= member.pod.marked.is_some(),
         }
     }
-    let missing = revision.replicas.saturating_sub(pods);
-    missing + first + if stuck { 0 } else { marked }
+    let (coming, going) = under_way(revision, pods);
+    (coming + first + if stuck { 0 } else { marked }).saturating_sub(going)
 }
 
 /// Pods of shrinking revisions in the order in which they should go: not started, then empty longest, then least
@@ -154,7 +164,7 @@ pub fn victims(pool: &PoolInput, standings: &[(&Member, Standing)], allocation: 
         let Some(target) = allocation.target(&revision.name) else {
             continue;
         };
-        let go = revision.replicas.saturating_sub(target) as usize;
+        let go = revision.replicas.saturating_sub(target);
         let mut pods: Vec<_> = standings
             .iter()
             .filter(|(member, _)| member.pod.revision == revision.name)
@@ -186,10 +196,10 @@ pub fn victims(pool: &PoolInput, standings: &[(&Member, Standing)], allocation: 
             })
             .collect();
         pods.sort_unstable();
-        let missing = (revision.replicas as usize).saturating_sub(pods.len());
+        let (coming, going) = under_way(revision, u32::try_from(pods.len()).unwrap_or(u32::MAX));
         chosen.extend(
             pods.into_iter()
-                .take(go.saturating_sub(missing))
+                .take((go + going).saturating_sub(coming) as usize)
                 .map(|pod| pod.5.to_owned()),
         );
     }

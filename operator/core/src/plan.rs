@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use poolwright_api::v1alpha1::WorkerPool;
 use poolwright_api::{ANNOTATION_FAILED_AT, ANNOTATION_PROVEN_AT, LABEL_REVISION};
 
-use crate::clearance::mark_left;
+use crate::clearance::{mark_left, under_way};
 use crate::decision::Decision;
 use crate::objects::{DELETION_COST, DeploymentView, Objects, SetView, VICTIM_COST, owned, sets_of};
 use crate::snapshot::{PodInput, PoolInput};
@@ -271,9 +271,9 @@ fn scales(
             .filter(|pod| pod.revision == revision && mark_wait(pod, now) == Some(Duration::ZERO));
         let pods = input.consuming().filter(|pod| pod.revision == revision).count();
         let (settled, pods) = (count(settled.count()), count(pods));
-        let replicas = input.revisions.iter().find(|one| one.name == revision);
-        let missing = replicas.map_or(0, |one| one.replicas).saturating_sub(pods);
-        !astray && settled + missing >= by
+        let known = input.revisions.iter().find(|one| one.name == revision);
+        let (coming, going) = known.map_or((0, 0), |known| under_way(known, pods));
+        !astray && settled + coming >= by + going
     };
     let mut steps = Vec::new();
     for deployment in deployments.iter().filter(|one| !one.deleting) {

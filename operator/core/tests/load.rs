@@ -94,6 +94,27 @@ fn a_pod_that_is_never_idle_stays() {
     assert_eq!((sim.total(), sim.wronged), (0, 0));
 }
 
+/// Kubernetes takes a pod a while after the number fell. Until then the pod is seen as before, and one empty pod must not
+/// be taken twice: the second would be a busy one.
+#[test]
+fn a_pod_that_is_about_to_go_pays_for_one() {
+    for (lag, mark_for) in [(0, 0), (200, 0), (1_000, 0), (1_000, 2_000), (10_000, 2_000)] {
+        let mut sim = sim(|pool| pool.revisions = vec![revision("r1", 5, true)]);
+        (sim.lag, sim.mark_for) = (lag, mark_for);
+        sim.publish(3, 400_000);
+        // One task to each.
+        sim.world.pool().slots = 1;
+        sim.run(5_000);
+        sim.world.pool().slots = 10;
+        sim.replicas.clear();
+        sim.run(200_000);
+        assert_eq!((sim.total(), sim.busy()), (3, 3), "lag {lag}: {:?}", sim.replicas);
+        assert_eq!((sim.wronged, sim.world.pool().pods.len()), (0, 3), "lag {lag}");
+        sim.run(400_000);
+        assert_eq!((sim.total(), sim.wronged), (0, 0), "lag {lag}");
+    }
+}
+
 #[test]
 fn countdowns_on_redis_need_one_pod_at_most() {
     for pods in [0, 1] {

@@ -54,6 +54,8 @@ pub struct Sim {
     pub nodes: usize,
     /// Victims must have been marked for so long before replicas fall.
     pub mark_for: u64,
+    /// The controllers act on a number so long after it was written (milliseconds).
+    pub lag: u64,
     pub broker_up: bool,
     pub finished: u64,
     /// Every number of consuming pods that was asked for, in order.
@@ -63,6 +65,7 @@ pub struct Sim {
     pub most: u32,
     processes: BTreeMap<String, Process>,
     marked: BTreeMap<String, u64>,
+    follow_at: BTreeMap<String, u64>,
     next: u64,
     asked: Vec<String>,
 }
@@ -81,6 +84,7 @@ impl Sim {
             broken: BTreeSet::new(),
             nodes: usize::MAX,
             mark_for: 0,
+            lag: 0,
             broker_up: true,
             finished: 0,
             replicas: Vec::new(),
@@ -88,6 +92,7 @@ impl Sim {
             most: 0,
             processes: BTreeMap::new(),
             marked: BTreeMap::new(),
+            follow_at: BTreeMap::new(),
             next: 0,
             asked: Vec::new(),
         };
@@ -127,6 +132,7 @@ impl Sim {
         let end = self.world.now.0 + millis;
         while self.world.now.0 < end {
             self.world.now = Moment(self.world.now.0 + TICK);
+            self.follow();
             self.work();
             if self.world.now.0.is_multiple_of(POLL) {
                 each(self);

@@ -47,9 +47,9 @@ impl Sim {
         }
     }
 
-    /// As the controllers do it: pods that do not run first, then those that are not ready, then the marked.
+    /// Writes the number; the controllers follow after their lag.
     pub(super) fn scale(&mut self, name: &str, target: u32) {
-        let (now, stamp) = (self.world.now.0, wall(self.world.now));
+        let now = self.world.now.0;
         let long = |pod: &PodInput, marked: &BTreeMap<String, u64>, wait: u64| {
             pod.running_since.is_none() || marked.get(&pod.name).is_some_and(|since| now - since >= wait)
         };
@@ -58,6 +58,38 @@ impl Sim {
         let Some(one) = pool.revisions.iter_mut().find(|one| one.name == name) else {
             return;
         };
+        let mut target = target;
+        if wait > 0 && target < one.replicas {
+            let own = pool
+                .pods
+                .iter()
+                .filter(|pod| pod.revision == name && !pod.draining);
+            let may = own.filter(|pod| long(pod, &marked, wait)).count();
+            target = target.max(one.replicas.saturating_sub(u32::try_from(may).unwrap()));
+        }
+        if one.replicas != target {
+            self.follow_at.insert(name.to_owned(), now + self.lag);
+        }
+        one.replicas = target;
+        self.follow();
+    }
+
+    /// The controllers act on the numbers that they have seen.
+    pub(super) fn follow(&mut self) {
+        let now = self.world.now.0;
+        self.follow_at.retain(|_, at| *at > now);
+        for one in self.world.pool().revisions.clone() {
+            if !self.follow_at.contains_key(&one.name) {
+                self.reconcile(&one.name, one.replicas);
+            }
+        }
+    }
+
+    /// As the controllers do it: pods that do not run first, then those that are not ready, then the marked.
+    fn reconcile(&mut self, name: &str, target: u32) {
+        let stamp = wall(self.world.now);
+        let marked = self.marked.clone();
+        let pool = self.world.pool();
         let mut own: Vec<&mut PodInput> = pool
             .pods
             .iter_mut()
@@ -71,12 +103,6 @@ impl Sim {
                 pod.name.clone(),
             )
         });
-        let mut target = target;
-        if wait > 0 && target < one.replicas {
-            let may = own.iter().filter(|pod| long(pod, &marked, wait)).count();
-            target = target.max(one.replicas.saturating_sub(u32::try_from(may).unwrap()));
-        }
-        one.replicas = target;
         let go = own.len().saturating_sub(target as usize);
         let empty = |pod: &PodInput| {
             let process = self.processes.get(&pod.name);
