@@ -265,6 +265,19 @@ impl Plane {
             .try_for_each(Daemon::check)
     }
 
+    /// Stops one of its processes for so long, as if it were behind. Other tests of the run wait with it.
+    pub async fn pause(&self, name: &str, length: Duration) -> Result<()> {
+        let pid = fs::read_to_string(self.pid_file(name))?.parse()?;
+        let frozen = process::Frozen::new(pid);
+        tokio::time::sleep(length).await;
+        drop(frozen);
+        Ok(())
+    }
+
+    fn pid_file(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{name}.pid"))
+    }
+
     fn text(&self, name: &str) -> Result<String> {
         Ok(self
             .dir
@@ -278,6 +291,7 @@ impl Plane {
         let mut command = mortal(binary);
         command.arg(name).args(args).args(more).current_dir(&self.dir);
         let daemon = Daemon::start(name, command, &self.dir.join(format!("{name}.log")))?;
+        fs::write(self.pid_file(name), daemon.pid().to_string())?;
         self.daemons.lock().expect("no launch panics").push(daemon);
         Ok(())
     }

@@ -83,6 +83,25 @@ pub fn signal_group(pid: u32, signal: Signal) {
     }
 }
 
+/// A process group that stands still until this value is dropped.
+#[derive(Debug)]
+pub struct Frozen(u32);
+
+impl Frozen {
+    /// Stops the group.
+    #[must_use]
+    pub fn new(pid: u32) -> Self {
+        signal_group(pid, Signal::STOP);
+        Self(pid)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        signal_group(self.0, Signal::CONT);
+    }
+}
+
 fn raw(pid: u32) -> Option<Pid> {
     i32::try_from(pid).ok().and_then(Pid::from_raw)
 }

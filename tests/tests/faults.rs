@@ -3,11 +3,12 @@
 
 use kube::ResourceExt;
 use poolwright_api::ConditionType;
-use poolwright_api::v1alpha1::WorkerPoolStatus;
+use poolwright_api::v1alpha1::{TaskQueue, WorkerPoolStatus};
 use poolwright_tests::scenario::LIMIT;
 use poolwright_tests::*;
 use redis::AsyncCommands as _;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 #[tokio::test]
@@ -204,6 +205,52 @@ async fn workers_that_take_nothing_are_not_multiplied() -> Result<()> {
     stage.expect_steady("q", 2, Duration::from_secs(6)).await?;
     assert_eq!(stage.peak("q"), 2);
     stage.strike().await
+}
+
+/// Kubernetes takes a pod a while after the number fell. Until then it is seen as before, and does not pay for a second
+/// one: that would be a busy one, where one worker could do what three do.
+#[tokio::test]
+async fn a_late_controller_manager_costs_no_busy_worker() -> Result<()> {
+    let stage = Stage::new("f-late").await?;
+    let redis = Redis::start(RedisConfig::default()).await?;
+    let wire = Wire::redis(&redis, 0);
+    let shape = json!({
+        "celery": {"concurrency": 10, "executionPool": "Threads"},
+        "scaling": {"minReplicas": 4, "maxReplicas": 4, "scaleDownDelaySeconds": 2},
+    });
+    wire.pool(&stage, "q", &["q"], shape).await?;
+    let four = |queue: &TaskQueue| queue.status.as_ref().and_then(|status| status.consumers) == Some(4);
+    stage.await_tq("q", "four consumers", LIMIT, four).await?;
+    let ids = wire.publish(&Batch::sleep("q", 3, 30.0)).await?;
+    stage.await_running(3, LIMIT).await?;
+    let three = |status: &WorkerPoolStatus| status.busy_slots == Some(3);
+    stage.await_status("q", "three busy slots", LIMIT, three).await?;
+    let busy: BTreeSet<String> = stage.events()?.into_iter().map(|event| event.pod).collect();
+    assert!(busy.len() > 1, "one worker took all");
+    let since = Instant::now();
+    stage
+        .patch_pool("q", json!({"spec": {"scaling": {"minReplicas": 0}}}))
+        .await?;
+    stage
+        .plane
+        .pause("kube-controller-manager", Duration::from_secs(8))
+        .await?;
+    stage
+        .await_replicas("q", i32::try_from(busy.len())?, LIMIT)
+        .await?;
+    let least = stage.falls("q", since).into_iter().map(|fall| fall.2).min();
+    assert_eq!(
+        least,
+        Some(i32::try_from(busy.len())?),
+        "{:?}",
+        stage.timeline("q")
+    );
+    stage
+        .expect_steady("q", i32::try_from(busy.len())?, Duration::from_secs(4))
+        .await?;
+    stage.await_no_pods("q", LIMIT).await?;
+    stage.expect_no_busy_victim()?;
+    stage.expect_all_done_once(&ids)
 }
 
 /// The heard one shows that the broker is the right one; so the mute one is unseen, and nothing else.
