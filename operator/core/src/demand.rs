@@ -14,6 +14,7 @@ use crate::fleet::{Fleet, Member};
 use crate::ledger::{ANSWER_AGE, QueueLedger, capacity, fleet_capacity, heartbeats_since, sum, weight};
 use crate::memory::PoolMemory;
 use crate::sample::{BrokerView, Fault};
+use crate::snapshot::PoolInput;
 use crate::time::Moment;
 
 /// Shares of a queue are counted in thousandths of a task, so that sums over many queues do not round up each.
@@ -228,7 +229,7 @@ pub fn demand(
             .saturating_add(held.saturating_sub(able.saturating_mul(MILLI)) / MILLI);
     }
     let held = if view.unacked_known {
-        held_by_consuming(fleet, held, able, view.zero_is_suspect)
+        held_by_consuming(fleet, held, able, view.zero_is_suspect, now)
     } else {
         let said = said.reserved.saturating_mul(MILLI);
         (said, said)
@@ -321,7 +322,7 @@ fn check_heartbeats(demand: &mut Demand, fleet: &Fleet, view: &BrokerView, now: 
 /// Fetched messages on consuming pods, in thousandths, for growth and for scale-in: all that our pods can hold,
 /// less what the draining ones may hold (a draining worker is silent and counts as full), but no less than the
 /// consuming ones say. Where the broker cannot tell what is due, growth counts no more than they say.
-fn held_by_consuming(fleet: &Fleet, held: u64, able: u64, dated: bool) -> (u64, u64) {
+fn held_by_consuming(fleet: &Fleet, held: u64, able: u64, dated: bool, now: Moment) -> (u64, u64) {
     let draining = fleet_capacity(fleet, |member| !member.consumes());
     let heard = || fleet.consuming().filter(|member| member.heard().is_some());
     let said = sum(heard().filter_map(|member| {
@@ -331,7 +332,8 @@ fn held_by_consuming(fleet: &Fleet, held: u64, able: u64, dated: bool) -> (u64, 
     }));
     let said = said.saturating_mul(MILLI);
     let held = held.min(able.saturating_mul(MILLI));
-    let certain = if draining == 0 { 0 } else { held.min(said) };
+    let still = || sum(heard().map(|member| still_held(member, fleet.pool, now))).saturating_mul(MILLI);
+    let certain = if draining == 0 { 0 } else { held.min(still()) };
     let held = held.saturating_sub(draining.saturating_mul(MILLI)).max(certain);
     if dated {
         return (held, held);
@@ -339,6 +341,29 @@ fn held_by_consuming(fleet: &Fleet, held: u64, able: u64, dated: bool) -> (u64, 
     let mute = heard().filter(|member| member.worker.is_some_and(|worker| worker.unreadable.is_some()));
     let mute = sum(mute.map(|member| capacity(member, fleet.pool))).saturating_mul(MILLI);
     (held.min(said.saturating_add(mute)), held)
+}
+
+/// The least that a worker still holds unacknowledged of what it last said, by what it has started and runs since.
+fn still_held(member: &Member, pool: &PoolInput, now: Moment) -> u64 {
+    let (Some(worker), Some(answer)) = (member.heard(), member.answer()) else {
+        return 0;
+    };
+    let said = &answer.value;
+    let running = sum(said.running.values().map(|running| running.unacknowledged));
+    let reserved = sum(said.reserved.values().copied());
+    if now.since(answer.at) > ANSWER_AGE {
+        0
+    } else if worker.last_seen <= answer.at {
+        running.saturating_add(reserved)
+    } else if worker.active < u64::from(pool.slots) {
+        // With a free slot it has started all that it had.
+        running.min(worker.active)
+    } else {
+        let started = worker.processed.saturating_sub(said.processed);
+        running
+            .min(worker.active)
+            .saturating_add(reserved.saturating_sub(started))
+    }
 }
 
 fn add_up(

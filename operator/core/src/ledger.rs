@@ -82,7 +82,7 @@ pub struct QueueLedger {
     /// Consumers: the broker's count, or the workers whose answer names this queue, heard or not.
     pub consumers: u64,
     /// Capacity of all that consume it, for sharing its backlog: Σ over our pools of `max × slots`, and the
-    /// slots of foreign workers that were seen busy (at least one each).
+    /// slots of other workers that were seen busy (at least one each).
     pub weight: u64,
     /// Messages that our pods can hold, for sharing what they hold.
     pub able: u64,
@@ -155,12 +155,11 @@ impl Page<'_> {
         let age = max_age(self.view);
         let ready = self.queue.ready.fresh(self.snapshot.now, age);
         let unacked = self.queue.unacked.fresh(self.snapshot.now, age);
-        let foreign: Vec<_> = self
-            .consumers
-            .iter()
-            .filter(|(node, _)| !self.snapshot.own_nodes.contains(*node))
-            .collect();
-        let foreign_held = sum(foreign.iter().filter_map(|(_, worker)| {
+        let (known, foreign): (Vec<_>, Vec<_>) = self
+            .others()
+            .partition(|(node, _)| self.snapshot.own_nodes.contains(*node));
+        let others = || known.iter().chain(&foreign);
+        let others_held = sum(others().filter_map(|(_, worker)| {
             worker
                 .answer
                 .as_ref()
@@ -175,18 +174,16 @@ impl Page<'_> {
             due -= said;
             later += said;
         }
-        let (held, orphaned) = unacked.map_or((0, 0), |unacked| self.attribute(due, unacked, foreign_held));
+        let (held, orphaned) = unacked.map_or((0, 0), |unacked| self.attribute(due, unacked, others_held));
         let members = || self.claimants.iter().flat_map(|fleet| &fleet.members);
         let running = members().filter(|member| member.pod.running_since.is_some());
-        let (ours, consuming) = running.fold((0, 0), |(all, consuming), member| {
+        let (ours, consuming) = running.fold((known.len() as u64, 0), |(all, consuming), member| {
             (all + 1, consuming + u64::from(member.consumes()))
         });
         let counted = ready.and_then(|ready| ready.consumers);
         let named = foreign.len() as u64;
         let unnamed = counted.unwrap_or(0).saturating_sub(ours).saturating_sub(named);
-        let foreign_slots = sum(foreign
-            .iter()
-            .map(|(_, worker)| worker.active.clamp(1, CAPACITY_MAX)));
+        let other_slots = sum(others().map(|(_, worker)| worker.active.clamp(1, CAPACITY_MAX)));
         QueueLedger {
             ready: ready.map(|ready| ready.count.min(COUNT_MAX).saturating_sub(ready.not_due)),
             not_due: ready.map_or(0, |ready| ready.not_due.min(ready.count).min(COUNT_MAX)),
@@ -204,7 +201,7 @@ impl Page<'_> {
                 .collect(),
             consumers: counted.unwrap_or_else(|| self.consumers.len() as u64 + self.unheard()),
             weight: sum(self.claimants.iter().map(|fleet| weight(fleet.pool)))
-                .saturating_add(foreign_slots)
+                .saturating_add(other_slots)
                 .saturating_add(unnamed),
             able: sum(self.claimants.iter().map(|fleet| fleet_capacity(fleet, |_| true))),
             claimants: self.claimants.len(),
@@ -260,6 +257,19 @@ impl Page<'_> {
             .map(|answer| answer.scheduled.get(self.name).copied().unwrap_or(0)))
     }
 
+    /// Heard workers that consume this queue and are of no WorkerPool that does: foreign ones, and pods of ours whose
+    /// WorkerPool is not known any more or names another queue by now.
+    fn others(&self) -> impl Iterator<Item = &(&str, &WorkerView)> {
+        let is_of = |fleet: &Fleet, node: &str| {
+            let found = fleet
+                .members
+                .binary_search_by(|member| member.node.as_str().cmp(node));
+            found.is_ok()
+        };
+        let is_claimed = move |node: &str| self.claimants.iter().any(|fleet| is_of(fleet, node));
+        self.consumers.iter().filter(move |(node, _)| !is_claimed(node))
+    }
+
     /// The latest answers of all workers that consume this queue.
     fn answers(&self) -> impl Iterator<Item = &Answer> {
         let own = self
@@ -267,11 +277,7 @@ impl Page<'_> {
             .iter()
             .flat_map(|fleet| &fleet.members)
             .filter_map(Member::answer);
-        let foreign = self
-            .consumers
-            .iter()
-            .filter(|(node, _)| !self.snapshot.own_nodes.contains(*node));
-        own.chain(foreign.filter_map(|(_, worker)| worker.answer.as_ref()))
+        own.chain(self.others().filter_map(|(_, worker)| worker.answer.as_ref()))
             .map(|answer| &answer.value)
     }
 
@@ -292,8 +298,8 @@ impl Page<'_> {
     /// A pod can hold at most its capacity, nothing that was fetched before its present container started, and of
     /// what was fetched before it answered no more than it said. So all that a pod can hold is open from some
     /// second on, and taking the oldest message first finds the largest match.
-    fn attribute(&self, due: u64, unacked: &Unacked, foreign_held: u64) -> (u64, u64) {
-        let mut open: BTreeMap<i64, u64> = BTreeMap::from([(i64::MIN, foreign_held)]);
+    fn attribute(&self, due: u64, unacked: &Unacked, others_held: u64) -> (u64, u64) {
+        let mut open: BTreeMap<i64, u64> = BTreeMap::from([(i64::MIN, others_held)]);
         let mut add = |second: i64, count: u64| {
             let sum = open.entry(second).or_insert(0);
             *sum = sum.saturating_add(count);
@@ -338,7 +344,7 @@ impl Page<'_> {
         } else {
             due - taken
         };
-        (taken.saturating_sub(foreign_held), orphaned)
+        (taken.saturating_sub(others_held), orphaned)
     }
 }
 

@@ -38,7 +38,8 @@ pub struct Snapshot {
     pub wall: Timestamp,
     /// Broker readings by the broker's id (see [`PoolInput::broker`]).
     pub brokers: BTreeMap<String, Arc<BrokerView>>,
-    /// All WorkerPools whose spec is valid.
+    /// All WorkerPools whose spec is valid. One that is gone or whose spec is not valid any more is there as it was, and
+    /// as [`PoolInput::terminating`], while it has pods: what these hold and may take is no other's.
     pub pools: Vec<Arc<PoolInput>>,
     /// Node names of every pod that carries our label, those of invalid WorkerPools too: all others are foreign.
     pub own_nodes: BTreeSet<String>,
@@ -78,8 +79,8 @@ pub struct PoolInput {
     pub pods: Vec<PodInput>,
     /// Someone else scales it: in which words.
     pub conflict: Option<String>,
-    /// The WorkerPool is being deleted: nothing is created or scaled. A namespace that is being deleted shows only in
-    /// this way, once its WorkerPools go.
+    /// The WorkerPool is being deleted, or is not there as it was: nothing is created or scaled. A namespace that is
+    /// being deleted shows only in this way, once its WorkerPools go.
     pub terminating: bool,
 }
 

@@ -4,6 +4,7 @@ mod world;
 
 use poolwright_api::Reason;
 use poolwright_api::v1alpha1::AckMode;
+use poolwright_core::cycle::cycle;
 use poolwright_core::time::Moment;
 use world::{World, key, pool, running, seconds, wall, worker};
 
@@ -320,6 +321,86 @@ fn a_heartbeat_that_may_be_outdated_starts_nothing_by_itself() {
     );
     world.step();
     assert_eq!(world.decide().to, 2, "{}", world.decision("p").text);
+}
+
+/// What a worker said before it worked on is no demand while others drain.
+#[test]
+fn an_old_answer_is_no_demand_while_others_drain() {
+    let mut world = World::new([pool("p")]);
+    world.pool().prefetch = Some(4);
+    world.pool().ack_mode = AckMode::Late;
+    world.add("a", 10);
+    world.answered("a", |answer| {
+        running(answer, 0, 10);
+        answer.reserved.insert("q".to_owned(), 30);
+    });
+    for number in 0..10 {
+        let mut leaving = world::pod(&format!("d{number}"), "r1", Moment(600_000));
+        leaving.draining = true;
+        world.pool().pods.push(leaving);
+    }
+    world.now = world.now.after(seconds(20));
+    world.renew();
+    let fetched = wall(world.now).as_second() - 10;
+    world.set_fetched("q", 0, &[(fetched, 100)]);
+    // It is in the middle of these tasks still: thirty wait for a slot.
+    world.decide();
+    assert_eq!(world.decide().to, 4, "{}", world.decision("p").text);
+    let worker = world.worker("a");
+    (worker.active, worker.processed) = (0, 1_000);
+    for _ in 0..3 {
+        world.step();
+        let decision = world.decide();
+        assert!(decision.to <= 1, "{}", decision.text);
+    }
+}
+
+/// Pods of a WorkerPool that cannot be used any more hold what they hold: it is nobody's to rescue, nor to do.
+#[test]
+fn what_pods_without_a_usable_worker_pool_hold_is_theirs() {
+    for (left, heard) in [(true, true), (true, false), (false, true)] {
+        let mut world = World::new([pool("p"), pool("gone")]);
+        for one in world.pools.values_mut() {
+            one.ack_mode = AckMode::Late;
+        }
+        world.pools.get_mut("gone").unwrap().terminating = true;
+        let now = world.now;
+        let theirs: Vec<_> = (0..10).map(|number| format!("n{number}")).collect();
+        for name in &theirs {
+            let gone = world.pools.get_mut("gone").unwrap();
+            gone.pods.push(world::pod(name, "r1", now));
+            gone.pods.last_mut().unwrap().draining = !heard;
+            let mut view = worker(10, 10, now, now);
+            view.offline = !heard;
+            world.broker().workers.insert(format!("celery@{name}"), view);
+            world.answered(name, |answer| running(answer, 0, 10));
+        }
+        world
+            .pools
+            .get_mut("p")
+            .unwrap()
+            .pods
+            .push(world::pod("mine", "r1", now));
+        world.pools.get_mut("p").unwrap().revisions[0].replicas = 1;
+        world
+            .broker()
+            .workers
+            .insert("celery@mine".to_owned(), worker(0, 0, now, now));
+        world.answered("mine", |_| ());
+        world.now = now.after(seconds(5));
+        world.renew();
+        let fetched = wall(world.now).as_second() - 2;
+        world.set_fetched("q", 0, &[(fetched, 100)]);
+        let mut snapshot = world.snapshot();
+        if !left {
+            // As after a start: what it was is not known.
+            snapshot.pools.retain(|one| one.key.name == "p");
+        }
+        let result = cycle(&snapshot, &mut world.memory);
+        let (decision, book) = (&result.decisions[&key("p")], &result.queues["b"]["q"]);
+        assert_eq!(decision.to, 1, "{left} {heard}: {}", decision.text);
+        assert_eq!((book.orphaned, book.foreign_consumers), (0, 0), "{left} {heard}");
+    }
 }
 
 #[test]

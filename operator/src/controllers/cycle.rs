@@ -105,6 +105,7 @@ impl Driver {
             pools: states
                 .iter()
                 .filter_map(|state| state.input.clone())
+                .chain(self.world.leftovers())
                 .filter(|input| self.is_known(input, &brokers))
                 .collect(),
             brokers,

@@ -47,10 +47,32 @@ pub struct PoolState {
     pub input: Option<Arc<PoolInput>>,
 }
 
+/// Pods of a WorkerPool that is gone or whose spec cannot be used any more, and what it was.
+struct Leftover {
+    wp: Arc<WorkerPool>,
+    spec: Arc<Spec>,
+    input: Arc<PoolInput>,
+}
+
 #[derive(Default)]
 struct Built {
     states: BTreeMap<Group, Arc<PoolState>>,
+    leftovers: BTreeMap<Group, Leftover>,
     runs: BTreeMap<Group, Runs>,
+}
+
+impl Built {
+    /// The WorkerPool as it last could be used.
+    fn usable(&self, group: &Group) -> Option<(Arc<WorkerPool>, Arc<Spec>)> {
+        let state = self.states.get(group);
+        let known = state.and_then(|state| Some((Arc::clone(&state.wp), state.spec.clone().ok()?)));
+        let left = || {
+            self.leftovers
+                .get(group)
+                .map(|left| (Arc::clone(&left.wp), Arc::clone(&left.spec)))
+        };
+        known.or_else(left)
+    }
 }
 
 /// All that is known of the cluster.
@@ -180,23 +202,62 @@ impl World {
         let dirty = std::mem::take(&mut *lock(&self.dirty));
         let mut built = lock(&self.built);
         for (group, spec) in &dirty {
-            let Some(wp) = self.pools.get(&group.0, &group.1) else {
-                built.states.remove(group);
-                built.runs.remove(group);
-                continue;
-            };
-            let known = built
-                .states
-                .get(group)
-                .filter(|_| !spec)
-                .and_then(|state| state.spec.clone().ok());
-            let spec = known.map_or_else(|| self.read_spec(&wp), Ok);
+            let last = built.usable(group);
+            let known = built.states.remove(group).filter(|_| !spec);
             let mut runs = built.runs.remove(group).unwrap_or_default();
-            let state = self.state(wp, spec, group, &mut runs, now);
-            built.runs.insert(group.clone(), runs);
-            built.states.insert(group.clone(), Arc::new(state));
+            if let Some(wp) = self.pools.get(&group.0, &group.1) {
+                let known = known.and_then(|state| state.spec.clone().ok());
+                let spec = known.map_or_else(|| self.read_spec(&wp), Ok);
+                let state = self.state(wp, spec, group, &mut runs, now);
+                built.states.insert(group.clone(), Arc::new(state));
+            }
+            let usable = built.states.get(group).is_some_and(|state| state.input.is_some());
+            let left = last
+                .filter(|_| !usable)
+                .and_then(|last| self.leftover(last, group, &mut runs, now));
+            match left {
+                Some(left) => built.leftovers.insert(group.clone(), left),
+                None => built.leftovers.remove(group),
+            };
+            if !runs.is_empty() {
+                built.runs.insert(group.clone(), runs);
+            }
         }
         dirty.into_keys().collect()
+    }
+
+    /// The pods of a WorkerPool without a usable spec, as of one that is being deleted: nothing is decided for it, and
+    /// what its workers hold and may take is no other's.
+    fn leftover(
+        &self,
+        (wp, spec): (Arc<WorkerPool>, Arc<Spec>),
+        group: &Group,
+        runs: &mut Runs,
+        now: Moment,
+    ) -> Option<Leftover> {
+        let objects = self.objects(group);
+        let mut input = pool_input(&wp, &spec.pool, &spec.revision, &objects, None, runs, now);
+        (input.terminating, input.hold) = (true, None);
+        let input = Arc::new(input);
+        (!input.pods.is_empty()).then_some(Leftover { wp, spec, input })
+    }
+
+    /// What a decision sees of WorkerPools without a usable spec that have pods.
+    pub fn leftovers(&self) -> Vec<Arc<PoolInput>> {
+        let built = lock(&self.built);
+        built
+            .leftovers
+            .values()
+            .map(|left| Arc::clone(&left.input))
+            .collect()
+    }
+
+    fn objects(&self, group: &Group) -> Objects {
+        Objects {
+            deployments: self.deployments.group(&group.0, &group.1),
+            sets: self.sets.group(&group.0, &group.1),
+            pods: self.pods.group(&group.0, &group.1),
+        }
     }
 
     /// All WorkerPools as last rebuilt.
@@ -247,11 +308,7 @@ impl World {
         runs: &mut Runs,
         now: Moment,
     ) -> PoolState {
-        let objects = Objects {
-            deployments: self.deployments.group(&group.0, &group.1),
-            sets: self.sets.group(&group.0, &group.1),
-            pods: self.pods.group(&group.0, &group.1),
-        };
+        let objects = self.objects(group);
         let uids: BTreeSet<&str> = objects.pods.iter().map(|pod| pod.uid.as_str()).collect();
         runs.retain(|uid, _| uids.contains(uid.as_str()));
         let input = spec.as_ref().ok().map(|spec| {
