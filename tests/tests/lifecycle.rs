@@ -255,6 +255,31 @@ async fn a_worker_pool_that_is_deleted_and_made_again_loses_nothing() -> Result<
     ground.expect_done(&ids)
 }
 
+/// What pods of a deleted WorkerPool hold is theirs to the end: a neighbour on the queue starts nothing for it.
+#[tokio::test]
+async fn a_neighbour_starts_nothing_for_what_a_deleted_worker_pool_still_does() -> Result<()> {
+    let (ground, ids) = two_busy_pods("neighbour", scale::pick(20.0, 120.0)).await?;
+    ground.pool("n", json!({})).await?;
+    ground.await_ready("n").await?;
+    let pools: Api<WorkerPool> = ground.stage.namespace.api();
+    pools.delete("w", &DeleteParams::default()).await?;
+    let mut looks = 0;
+    while ground.running()?.len() == 4 {
+        let queue = ground.stage.tq("q").await?.status.unwrap_or_default();
+        assert_eq!(queue.orphaned.unwrap_or(0), 0, "they are held");
+        assert_eq!(queue.foreign_consumers.unwrap_or(0), 0, "they are ours");
+        assert_eq!(ground.stage.peak("n"), 0, "{:?}", ground.stage.timeline("n"));
+        looks += 1;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(looks > 20, "seen only {looks} times");
+    // What they had only fetched comes back with their end, and is the neighbour's.
+    let limit = LIMIT.max(Duration::from_secs(scale::pick(0, 600)));
+    ground.stage.await_ended(ids.len(), limit).await?;
+    ground.stage.await_no_pods("n", LIMIT).await?;
+    ground.expect_done(&ids)
+}
+
 /// What was decided before the operator can know that a namespace goes is still carried out so long after.
 const UNDER_WAY: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
 
