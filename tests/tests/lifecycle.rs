@@ -84,6 +84,14 @@ async fn what_somebody_edits_comes_back_and_no_pod_notices() -> Result<()> {
             && after.uid() == before.uid())
     };
     wait_until("template and labels to be ours again", LIMIT, restored).await?;
+    // Labels change without a new generation; and more than once.
+    for value in ["x", "y"] {
+        let label = format!("poolwright.dev/worker-pool={value}");
+        kubectl
+            .run(["label", "deployment", &name, &label, "--overwrite"])
+            .await?;
+        wait_until("the label to be ours again", LIMIT, restored).await?;
+    }
     // It is paused: its controller made no pod of what it read meanwhile.
     assert_eq!(names(&ground).await?, pods);
     let refused = kubectl

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -108,10 +109,31 @@ pub struct Settle {
     pub template: Option<PodTemplateSpec>,
 }
 
+/// What tells one state of a Deployment's settled fields from another: its generation, which counts changes of the spec,
+/// and its labels, which it does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    generation: Option<i64>,
+    labels: u64,
+}
+
+impl Stamp {
+    /// Of a Deployment with this generation and these labels.
+    #[must_use]
+    pub fn new(generation: Option<i64>, labels: &BTreeMap<String, String>) -> Self {
+        let mut hasher = DefaultHasher::new();
+        labels.hash(&mut hasher);
+        Self {
+            generation,
+            labels: hasher.finish(),
+        }
+    }
+}
+
 /// Lists the writes that lead from what exists to what was decided.
 ///
-/// `settled` tells the generation that a Deployment (by uid) had after our last [`Step::Settle`], so that a field
-/// which does not stay as written (somebody's admission rewrites it) is fought once and not for ever.
+/// `settled` tells what a Deployment (by uid) was after our last [`Step::Settle`], so that a field which does not stay
+/// as written (somebody's admission rewrites it) is fought once and not for ever.
 #[must_use]
 pub fn plan(
     wp: &WorkerPool,
@@ -119,7 +141,7 @@ pub fn plan(
     input: &PoolInput,
     objects: &Objects,
     decision: &Decision,
-    settled: impl Fn(&str) -> Option<i64>,
+    settled: impl Fn(&str) -> Option<Stamp>,
     (now, wall): (Moment, Timestamp),
 ) -> Vec<Step> {
     if input.terminating {
@@ -144,7 +166,7 @@ pub fn plan(
         steps.push(Step::Create(Box::new(rendered.clone())));
     }
     for deployment in &deployments {
-        if settled(&deployment.uid) != deployment.generation {
+        if settled(&deployment.uid) != Some(Stamp::new(deployment.generation, &deployment.labels)) {
             steps.extend(settle(deployment, rendered, objects));
         }
     }

@@ -254,20 +254,23 @@ fn a_field_that_does_not_stay_is_fought_once() {
         one.metadata.generation = Some(7);
     });
     let (input, decision) = (cluster.input(&want), cluster.decide(&want));
-    let with = |settled: Option<i64>| {
+    let labels = cluster.objects().deployments[0].labels.clone();
+    let with = |settled: Option<i64>, labels: &BTreeMap<String, String>| {
         plan(
             &want.wp,
             &want.rendered,
             &input,
             &cluster.objects(),
             &decision,
-            |_| settled,
+            |_| settled.map(|generation| Stamp::new(Some(generation), labels)),
             (Moment(2000), wall()),
         )
     };
-    assert!(with(Some(7)).is_empty());
-    assert_eq!(with(Some(6)).len(), 1);
-    assert_eq!(with(None).len(), 1);
+    assert!(with(Some(7), &labels).is_empty());
+    assert_eq!(with(Some(6), &labels).len(), 1);
+    assert_eq!(with(None, &labels).len(), 1);
+    // Labels change without a new generation.
+    assert_eq!(with(Some(7), &BTreeMap::new()).len(), 1);
 }
 
 #[test]

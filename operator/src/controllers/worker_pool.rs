@@ -17,7 +17,7 @@ use poolwright_api::v1alpha1::{WorkerPool, WorkerPoolStatus};
 use poolwright_api::{ConditionType, Reason};
 use poolwright_core::decision::Decision;
 use poolwright_core::deployment::render;
-use poolwright_core::plan::{Step, plan, waits};
+use poolwright_core::plan::{Stamp, Step, plan, waits};
 use poolwright_core::snapshot::Trouble;
 use poolwright_core::status::{self, Facts, only_numbers};
 use poolwright_core::time::Moment;
@@ -71,8 +71,8 @@ pub struct Context {
 struct Past {
     /// The status as last written: the watch may be behind.
     status: Option<WorkerPoolStatus>,
-    /// Generation of each Deployment (by uid) after we last settled it.
-    settled: BTreeMap<String, i64>,
+    /// What each Deployment (by uid) was after we last settled it.
+    settled: BTreeMap<String, Stamp>,
     /// The last plan, and when it was carried out.
     plan: Option<(Vec<Step>, Moment)>,
     /// Decisions that were carried out and are not told yet: a newer one must not hide them.
@@ -297,10 +297,10 @@ async fn carry_out(
         }
         match executor.run(step).await {
             Ok(Some(deployment)) => {
-                if let (Step::Settle(_), Some(uid), Some(generation)) =
-                    (step, deployment.metadata.uid, deployment.metadata.generation)
-                {
-                    past.settled.insert(uid, generation);
+                let meta = deployment.metadata;
+                if let (Step::Settle(_), Some(uid)) = (step, meta.uid) {
+                    let labels = meta.labels.unwrap_or_default();
+                    past.settled.insert(uid, Stamp::new(meta.generation, &labels));
                 }
             }
             Ok(None) => {
