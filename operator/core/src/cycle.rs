@@ -49,7 +49,7 @@ pub fn cycle(snapshot: &Snapshot, memory: &mut Memory) -> Cycle {
         pools.sort_by(|left, right| left.key.cmp(&right.key));
         let fleets: Vec<Fleet> = pools
             .iter()
-            .map(|pool| Fleet::new(pool, view, snapshot.now))
+            .map(|pool| Fleet::new(pool, view, snapshot))
             .collect();
         let books = ledger(snapshot, view, &fleets);
         for fleet in &fleets {

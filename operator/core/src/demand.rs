@@ -70,6 +70,8 @@ pub struct Demand {
     pub hold: u64,
     /// Waiting and due, its share.
     pub ready: u64,
+    /// Waiting and due, what others share in included.
+    pub ready_of_all: u64,
     /// Fetched and not started on consuming pods.
     pub reserved: u64,
     /// Executing on consuming pods.
@@ -210,7 +212,8 @@ pub fn demand(
             demand.orphaned = demand.orphaned.saturating_add(book.orphaned);
         }
         alone &= book.claimants <= 1;
-        ready = ready.saturating_add(share(book.ready.unwrap_or(0), weight(pool), book.weight));
+        ready = ready.saturating_add(share(book.ready.unwrap_or(0), weight(fleet), book.weight));
+        demand.ready_of_all = demand.ready_of_all.saturating_add(book.ready.unwrap_or(0));
         held = held.saturating_add(share(book.held, able, book.able));
     }
     demand.seen_consuming = fleet

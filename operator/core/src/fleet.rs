@@ -6,9 +6,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use crate::ledger::{ANSWER_AGE, heartbeats_since, is_heard};
 use crate::sample::{Answer, BrokerView, Sample, WorkerView};
-use crate::snapshot::{PodInput, PoolInput};
+use crate::snapshot::{PodInput, PoolInput, Snapshot};
 use crate::time::Moment;
 
 /// No heartbeat so long after the container started: the pod's slots are unseen.
@@ -134,6 +136,24 @@ fn state(pod: &PodInput, worker: Option<&WorkerView>, view: &BrokerView, now: Mo
     }
 }
 
+fn is_stuck(pool: &PoolInput, members: &[Member], wall: Timestamp) -> bool {
+    let mut consuming = members.iter().filter(|member| member.consumes()).peekable();
+    if consuming.peek().is_none() {
+        return pool.revisions.iter().any(|revision| revision.refused.is_some());
+    }
+    let (mut eldest, mut helpless) = (wall, true);
+    for member in consuming {
+        eldest = eldest.min(member.pod.created);
+        helpless &= match member.state {
+            PodState::Pending | PodState::Starting => member.pod.trouble.is_some(),
+            PodState::Unseen => !member.seen_consuming(),
+            _ => false,
+        };
+    }
+    let age = wall.duration_since(eldest).unsigned_abs();
+    helpless && age >= UNSEEN_AFTER
+}
+
 /// One WorkerPool and its pods, in name order.
 #[derive(Clone, Debug)]
 pub struct Fleet<'a> {
@@ -141,16 +161,19 @@ pub struct Fleet<'a> {
     pub pool: &'a PoolInput,
     /// Its pods.
     pub members: Vec<Member<'a>>,
+    /// It cannot work: it has had pods for [`UNSEEN_AFTER`], none can start or be heard, or none can be made.
+    pub stuck: bool,
 }
 
 impl<'a> Fleet<'a> {
     /// Joins a WorkerPool's pods with the workers of its broker.
     #[must_use]
-    pub fn new(pool: &'a PoolInput, view: &'a BrokerView, now: Moment) -> Self {
-        let member = |pod| Member::new(pod, pool, view, now);
+    pub fn new(pool: &'a PoolInput, view: &'a BrokerView, snapshot: &Snapshot) -> Self {
+        let member = |pod| Member::new(pod, pool, view, snapshot.now);
         let mut members: Vec<Member> = pool.pods.iter().map(member).collect();
         members.sort_by(|left, right| left.pod.name.cmp(&right.pod.name));
-        Self { pool, members }
+        let stuck = is_stuck(pool, &members, snapshot.wall);
+        Self { pool, members, stuck }
     }
 
     /// Pods that take new work.

@@ -200,7 +200,7 @@ impl Page<'_> {
                 .map(|(node, _)| (*node).to_owned())
                 .collect(),
             consumers: counted.unwrap_or_else(|| self.consumers.len() as u64 + self.unheard()),
-            weight: sum(self.claimants.iter().map(|fleet| weight(fleet.pool)))
+            weight: sum(self.claimants.iter().map(|fleet| weight(fleet)))
                 .saturating_add(other_slots)
                 .saturating_add(unnamed),
             able: sum(self.claimants.iter().map(|fleet| fleet_capacity(fleet, |_| true))),
@@ -349,9 +349,14 @@ impl Page<'_> {
 }
 
 /// A pool's part in sharing a backlog: the slots it may have at most. Static, so that shares do not chase the
-/// replicas that they cause. A pool whose number is not ours to change takes no more than it has.
+/// replicas that they cause. A pool whose number is not ours to change takes no more than it has, and one that cannot
+/// work no more than keeps it trying.
 #[must_use]
-pub fn weight(pool: &PoolInput) -> u64 {
+pub fn weight(fleet: &Fleet) -> u64 {
+    let pool = fleet.pool;
+    if fleet.stuck {
+        return 1;
+    }
     let pods = match &pool.hold {
         Some(hold) => hold.replicas,
         None if pool.terminating || pool.conflict.is_some() => pool.replicas(),

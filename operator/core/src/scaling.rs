@@ -389,14 +389,23 @@ fn sources(demand: &Demand) -> String {
 fn words(draft: &Draft, wanted: u32, pool: &PoolInput, demand: &Demand) -> String {
     let tasks = demand.counted;
     // Of the busy slots only those count whose task is certain to run still.
-    let of = if tasks.busy < demand.busy {
-        format!(" of {}", demand.busy)
+    let of = |part: u64, all: u64| {
+        if part < all {
+            format!("{part} of {all}")
+        } else {
+            part.to_string()
+        }
+    };
+    let ready = if demand.ready < demand.ready_of_all {
+        of(tasks.ready, demand.ready_of_all)
     } else {
-        String::new()
+        tasks.ready.to_string()
     };
     let mut formula = format!(
-        "ceil(({} ready + {} reserved + {}{of} busy) / {} slots)",
-        tasks.ready, tasks.reserved, tasks.busy, pool.slots
+        "ceil(({ready} ready + {} reserved + {} busy) / {} slots)",
+        tasks.reserved,
+        of(tasks.busy, demand.busy),
+        pool.slots
     );
     if demand.orphaned > 0 {
         let _ = write!(formula, ", at least 1 for {} orphaned", demand.orphaned);

@@ -5,6 +5,7 @@ mod world;
 use poolwright_api::Reason;
 use poolwright_api::v1alpha1::AckMode;
 use poolwright_core::cycle::cycle;
+use poolwright_core::snapshot::Trouble;
 use poolwright_core::time::Moment;
 use world::{World, key, pool, running, seconds, wall, worker};
 
@@ -292,6 +293,56 @@ fn foreign_workers_share_the_backlog_and_are_named() {
         (20, 20)
     );
     assert!(decision.ask.is_empty() && decision.victims.is_empty());
+}
+
+/// Two WorkerPools share a backlog, and say so. One that cannot work leaves it to the other, and goes on trying.
+#[test]
+fn a_worker_pool_that_cannot_work_leaves_the_backlog_to_the_other() {
+    let mut world = World::new([pool("p"), pool("s")]);
+    world.set("q", 100, 0);
+    for name in ["p", "s"] {
+        let decision = &world.decide();
+        assert_eq!(decision.to, 5, "{name}: {}", decision.text);
+        assert!(decision.text.contains("(50 of 100 ready"), "{}", decision.text);
+    }
+    let now = world.now;
+    let stuck = world.pools.get_mut("s").unwrap();
+    stuck.revisions[0].replicas = 5;
+    for number in 0..5 {
+        let mut one = world::pod(&format!("s{number}"), "r1", now);
+        (one.running_since, one.ready) = (None, false);
+        one.trouble = Some(Trouble {
+            reason: Reason::ImageNotPulled,
+            message: "not found".to_owned(),
+        });
+        stuck.pods.push(one);
+    }
+    let after = |world: &mut World, time: u64| {
+        world.now = now.after(seconds(time));
+        world.renew();
+        world.decide();
+        (world.decision("p").to, world.decision("s").to)
+    };
+    assert_eq!(after(&mut world, 59), (5, 5), "it may come");
+    assert_eq!(after(&mut world, 61).0, 10, "{}", world.decision("p").text);
+    assert!(
+        world.decision("s").text.contains("(1 of 100 ready"),
+        "{}",
+        world.decision("s").text
+    );
+    // One that only takes long has no trouble.
+    for one in &mut world.pools.get_mut("s").unwrap().pods {
+        one.trouble = None;
+    }
+    assert_eq!(after(&mut world, 62), (5, 5));
+    // Where no pod can be made, none is in trouble.
+    let refused = world.pools.get_mut("s").unwrap();
+    refused.pods.clear();
+    refused.revisions[0].refused = Some(Trouble {
+        reason: Reason::QuotaExceeded,
+        message: "exceeded quota".to_owned(),
+    });
+    assert_eq!(after(&mut world, 63).0, 10);
 }
 
 #[test]
