@@ -87,8 +87,9 @@ pub struct Heartbeat {
     pub offline: bool,
 }
 
-/// One worker's answer, or why it cannot be used.
-pub type NodeAnswer = (String, Result<Answer, String>);
+/// One worker's answer and its age when the inquiry ended, or why it cannot be used. An inquiry lasts as long as its
+/// slowest worker.
+pub type NodeAnswer = (String, Result<(Answer, Duration), String>);
 
 /// One broker's readings. `pid` and `processed` of an [`Answer`] are filled in by the poller.
 pub trait SignalSource: Send + Sync {

@@ -93,7 +93,7 @@ pub fn take_answers(view: &mut BrokerView, asked: &[String], answers: Vec<NodeAn
         silent.remove(&node);
         if let Some(unheard) = view.unheard.get_mut(&node) {
             let at = unheard.asked;
-            unheard.queues = answer.ok().map(|answer| Sample {
+            unheard.queues = answer.ok().map(|(answer, _)| Sample {
                 value: answer.queues,
                 at,
             });
@@ -103,12 +103,12 @@ pub fn take_answers(view: &mut BrokerView, asked: &[String], answers: Vec<NodeAn
             continue;
         };
         match answer {
-            Ok(mut answer) => {
+            Ok((mut answer, age)) => {
                 answer.pid = worker.pid;
                 answer.processed = worker.processed;
                 worker.answer = Some(Sample {
                     value: answer,
-                    at: now,
+                    at: now.before(age),
                 });
                 worker.unreadable = None;
             }

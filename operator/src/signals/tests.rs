@@ -113,7 +113,7 @@ impl SignalSource for Fake {
             if with(|stage| stage.no_answers) {
                 return Err(SignalError::new(FaultKind::Refused, "no permission to ask"));
             }
-            let answer = |node: &String| (node.clone(), Ok(Answer::default()));
+            let answer = |node: &String| (node.clone(), Ok((Answer::default(), Duration::ZERO)));
             Ok(nodes.iter().map(answer).collect())
         }
         .boxed()

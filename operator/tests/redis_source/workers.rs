@@ -221,7 +221,7 @@ async fn workers_answer_within_bounds_and_nothing_is_left_behind() {
     assert!(!format!("{answers:?}").contains("SECRET-ARG"));
     let of = |node: &str| answers.iter().find(|(n, _)| n == node).unwrap().1.clone();
     let good = of("good@1").unwrap();
-    assert_eq!((good.running["q"].unacknowledged, good.queues.len()), (1, 1));
+    assert_eq!((good.0.running["q"].unacknowledged, good.0.queues.len()), (1, 1));
     assert!(of("pickle@1").unwrap_err().contains("not JSON"));
     assert!(of("large@1").unwrap_err().contains("larger than 1 MiB"));
     assert_eq!(answers.len(), 3);
@@ -286,7 +286,7 @@ async fn without_scripts_too_large_an_answer_spoils_no_other() {
     let nodes = ["huge@1", "good@1", "pickle@1"].map(str::to_owned);
     let answers = source.ask(&nodes, Duration::from_secs(8)).await.unwrap();
     let of = |node: &str| answers.iter().find(|(n, _)| n == node).unwrap().1.clone();
-    assert_eq!(of("good@1").unwrap().running["q"].unacknowledged, 1);
+    assert_eq!(of("good@1").unwrap().0.running["q"].unacknowledged, 1);
     assert!(of("pickle@1").unwrap_err().contains("not JSON"));
     assert!(of("huge@1").unwrap_err().contains("without EVAL"));
     assert_eq!(answers.len(), 3);

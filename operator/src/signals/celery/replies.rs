@@ -6,11 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
 use base64::Engine as _;
 use poolwright_core::sample::{Answer, Running};
 use serde::Deserialize;
 use serde::de::{MapAccess, Visitor};
+use tokio::time::Instant;
 
 use super::{Envelope, MAX_INQUIRY_BYTES, MAX_REPLY_BYTES, Method, is_json, is_name};
 use crate::signals::NodeAnswer;
@@ -102,6 +104,8 @@ struct Parts {
     scheduled: Option<BTreeMap<Route, u64>>,
     queues: Option<Vec<Bound>>,
     unreadable: Option<&'static str>,
+    /// When its first reply came: nothing in its answer is older.
+    first: Option<Instant>,
 }
 
 /// A queue that a worker consumes, and how it is bound.
@@ -190,12 +194,15 @@ impl Collector {
     #[must_use]
     pub fn finish(self) -> Vec<NodeAnswer> {
         let spent = self.bytes >= MAX_INQUIRY_BYTES;
-        let answer = |parts: Parts| match parts.unreadable {
-            Some(why) => Some(Err(why.to_owned())),
-            None => parts
-                .reduce()
-                .map(Ok)
-                .or_else(|| spent.then(|| Err(TOTAL.to_owned()))),
+        let answer = |parts: Parts| {
+            let age = parts.first.map_or(Duration::ZERO, |first| first.elapsed());
+            match parts.unreadable {
+                Some(why) => Some(Err(why.to_owned())),
+                None => parts
+                    .reduce()
+                    .map(|answer| Ok((answer, age)))
+                    .or_else(|| spent.then(|| Err(TOTAL.to_owned()))),
+            }
         };
         self.nodes
             .into_iter()
@@ -240,10 +247,11 @@ impl Collector {
         put: impl FnOnce(&mut Parts, T) -> Result<(), &'static str>,
     ) -> Option<()> {
         let OfNode(node, reply) = serde_json::from_slice::<OfNode<T>>(body).ok()?;
-        if let Some(parts) = self.nodes.get_mut(&node)
-            && let Err(why) = put(parts, reply)
-        {
-            parts.unreadable = Some(why);
+        if let Some(parts) = self.nodes.get_mut(&node) {
+            parts.first.get_or_insert_with(Instant::now);
+            if let Err(why) = put(parts, reply) {
+                parts.unreadable = Some(why);
+            }
         }
         Some(())
     }

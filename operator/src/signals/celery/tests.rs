@@ -150,7 +150,7 @@ fn answers_are_reduced_to_counts_by_queue_without_arguments() {
     let answers = collector.finish();
     assert!(!format!("{answers:?}").contains("SECRET-ARG"));
     let (node, answer) = answers.into_iter().next().unwrap();
-    let answer = answer.unwrap();
+    let (answer, _) = answer.unwrap();
     assert_eq!(node, "w1@vm");
     assert_eq!(
         answer.running["q1"],

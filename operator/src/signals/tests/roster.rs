@@ -36,7 +36,7 @@ fn asked_at(until: u64, active: impl Fn(u64) -> u64, answers: bool) -> Vec<u64> 
         let nodes = to_ask(&mut view, &mut requested, at(second));
         if !nodes.is_empty() {
             asked.push(second);
-            let answer = (nodes[0].clone(), Ok(Answer::default()));
+            let answer = (nodes[0].clone(), Ok((Answer::default(), Duration::ZERO)));
             take_answers(
                 &mut view,
                 &nodes,
@@ -62,7 +62,7 @@ fn a_worker_that_turns_busy_just_after_a_question_is_asked_anew() {
     let (mut view, mut requested) = (BrokerView::default(), BTreeSet::new());
     take_beat(&mut view, beat("celery@a", 0, 0), at(0));
     let nodes = to_ask(&mut view, &mut requested, at(1));
-    let answer = (nodes[0].clone(), Ok(Answer::default()));
+    let answer = (nodes[0].clone(), Ok((Answer::default(), Duration::ZERO)));
     take_answers(&mut view, &nodes, vec![answer], at(1));
     take_beat(&mut view, beat("celery@a", 1, 1), at(2));
     assert_eq!(to_ask(&mut view, &mut requested, at(2)), ["celery@a"]);
@@ -95,7 +95,7 @@ fn a_scale_in_may_ask_anybody_but_not_all_the_time() {
             take_answers(
                 &mut view,
                 std::slice::from_ref(&node),
-                vec![(node.clone(), Ok(Answer::default()))],
+                vec![(node.clone(), Ok((Answer::default(), Duration::ZERO)))],
                 at(second),
             );
         }
@@ -111,7 +111,7 @@ fn a_restarted_worker_starts_over() {
     take_answers(
         &mut view,
         &["celery@a".into()],
-        vec![("celery@a".into(), Ok(Answer::default()))],
+        vec![("celery@a".into(), Ok((Answer::default(), Duration::ZERO)))],
         at(1),
     );
     assert_eq!(
@@ -159,7 +159,9 @@ fn a_worker_that_cannot_be_read_is_asked_every_half_minute_and_at_once_on_a_new_
         }
         let nodes = to_ask(&mut view, &mut BTreeSet::new(), at(second));
         let (failing, well): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|node| node == "celery@a");
-        let answers = well.iter().map(|node| (node.clone(), Ok(Answer::default())));
+        let answers = well
+            .iter()
+            .map(|node| (node.clone(), Ok((Answer::default(), Duration::ZERO))));
         take_answers(&mut view, &well, answers.collect(), at(second));
         if !failing.is_empty() {
             asked.push(second);
@@ -175,7 +177,7 @@ fn a_worker_that_cannot_be_read_is_asked_every_half_minute_and_at_once_on_a_new_
     }
     // Every six seconds while it is new.
     assert_eq!(asked, [0, 6, 12, 18, 24, 54, 70]);
-    let answer = ("celery@a".to_owned(), Ok(Answer::default()));
+    let answer = ("celery@a".to_owned(), Ok((Answer::default(), Duration::ZERO)));
     take_answers(&mut view, &["celery@a".into()], vec![answer], at(81));
     assert!(view.workers["celery@a"].unreadable.is_none());
 }
@@ -191,7 +193,18 @@ fn on_q(node: &str) -> NodeAnswer {
         queues,
         ..Answer::default()
     };
-    (node.to_owned(), Ok(answer))
+    (node.to_owned(), Ok((answer, Duration::ZERO)))
+}
+
+/// An inquiry lasts as long as its slowest worker: what another said is as old as it is.
+#[test]
+fn an_answer_is_dated_by_when_it_came() {
+    let mut view = BrokerView::default();
+    take_beat(&mut view, beat("celery@a", 0, 0), at(0));
+    let node = ["celery@a".to_owned()];
+    let answer = Ok((Answer::default(), Duration::from_secs(2)));
+    take_answers(&mut view, &node, vec![(node[0].clone(), answer)], at(10));
+    assert_eq!(view.workers["celery@a"].answer.as_ref().unwrap().at, at(8));
 }
 
 #[test]
