@@ -119,12 +119,13 @@ impl Walk {
             }
         };
         if !fits {
-            let quote =
-                if wanted == "text" && !matches!(node.value, Value::List(_) | Value::Map(_) | Value::Null) {
-                    ": put it in quotes"
-                } else {
-                    ""
-                };
+            let scalar = !matches!(node.value, Value::List(_) | Value::Map(_) | Value::Null);
+            // A Deployment takes a CPU limit of 0.5 as it is, which a definition cannot.
+            let quote = if (wanted == "text" && scalar) || (wanted.ends_with("text") && number) {
+                ": put it in quotes"
+            } else {
+                ""
+            };
             self.invalid(
                 path,
                 node,
