@@ -8,11 +8,18 @@ use std::collections::BTreeMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
-/// Schema of an embedded Kubernetes type without its descriptions.
+/// Form of a quantity that is written as text, as Kubernetes' own generator of definitions has it.
+const QUANTITY: &str = r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$";
+
+/// Fields of embedded types that are quantities; all values of a map that may be whole numbers or text are, too.
+const QUANTITIES: [&str; 2] = ["divisor", "sizeLimit"];
+
+/// Schema of an embedded Kubernetes type without its descriptions, and with the form of quantities.
 #[must_use]
 pub fn embedded<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     let mut value = generator.subschema_for::<T>().to_value();
     strip_descriptions(&mut value);
+    bound_quantities(&mut value);
     Schema::try_from(value).unwrap_or_default()
 }
 
@@ -130,6 +137,26 @@ fn strip_descriptions(value: &mut Value) {
             map.values_mut().for_each(strip_descriptions);
         }
         Value::Array(items) => items.iter_mut().for_each(strip_descriptions),
+        _ => {}
+    }
+}
+
+/// Gives every quantity below `value` its form. Kubernetes' schema tells quantities from ports, the other values that
+/// may be text, by nothing but their place.
+fn bound_quantities(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            for (key, child) in map.iter_mut() {
+                let is_quantity = key == "additionalProperties" || QUANTITIES.contains(&key.as_str());
+                match child.as_object_mut() {
+                    Some(child) if is_quantity && child.contains_key("x-kubernetes-int-or-string") => {
+                        child.insert("pattern".into(), json!(QUANTITY));
+                    }
+                    _ => bound_quantities(child),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(bound_quantities),
         _ => {}
     }
 }

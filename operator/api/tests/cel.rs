@@ -74,7 +74,11 @@ fn rules(schema: &Value, found: &mut Vec<String>) {
                 .into_iter()
                 .flatten()
             {
-                found.push(rule["message"].as_str().unwrap().to_owned());
+                // An expression begins with its fixed words.
+                let words = rule["message"]
+                    .as_str()
+                    .or_else(|| rule["messageExpression"].as_str());
+                found.push(words.unwrap().trim_start_matches('\'').to_owned());
             }
             map.values().for_each(|value| rules(value, found));
         }
@@ -257,6 +261,30 @@ fn worker_pool_base() -> Value {
             "worker": { "image": "registry.example/mail:1" },
         },
     })
+}
+
+/// What the API server prints under "Invalid value" is the whole object.
+#[test]
+fn bounds_that_cross_are_said_with_both_values() {
+    let spec = json!({
+        "celery": { "softTimeLimitSeconds": 60, "timeLimitSeconds": 50, "autoscale": { "min": 3, "max": 2 } },
+        "scaling": { "minReplicas": 7, "maxReplicas": 5, "fallback": { "replicas": 6, "afterSeconds": 60 } },
+    });
+    let mut found = messages(
+        &schema("WorkerPool"),
+        &worker_pool_base(),
+        &json!({ "spec": spec }),
+    );
+    found.sort();
+    assert_eq!(
+        found,
+        [
+            "spec.celery.autoscale.min must be at most spec.celery.autoscale.max (2), is 3",
+            "spec.celery.softTimeLimitSeconds must be less than spec.celery.timeLimitSeconds (50), is 60",
+            "spec.scaling.fallback.replicas must be at most spec.scaling.maxReplicas (5), is 6",
+            "spec.scaling.minReplicas must be at most spec.scaling.maxReplicas (5), is 7",
+        ]
+    );
 }
 
 #[test]

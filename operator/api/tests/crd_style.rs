@@ -208,6 +208,27 @@ fn strings_and_lists_and_maps_are_bounded() {
     }));
 }
 
+/// Otherwise the API server stores a word where a quantity belongs, and the Deployment is refused.
+#[test]
+fn quantities_have_a_form() {
+    /// Every quantity, and whether it has a form. A port is the only other value that may be text.
+    fn walk(name: &str, path: &str, schema: &Value, found: &mut Vec<(String, bool)>) {
+        if schema["x-kubernetes-int-or-string"] == true && name != "port" {
+            found.push((path.to_owned(), schema["pattern"].is_string()));
+        }
+        for (key, child) in schema.as_object().into_iter().flatten() {
+            walk(key, &format!("{path}.{key}"), child, found);
+        }
+    }
+    let mut found = Vec::new();
+    for definition in definitions() {
+        walk("", "", definition.root(), &mut found);
+    }
+    assert!(found.len() >= 10, "the walk found too little");
+    found.retain(|(_, has_form)| !has_form);
+    none(&found.into_iter().map(|(path, _)| path).collect::<Vec<_>>());
+}
+
 #[test]
 fn maps_hold_text_and_lists_have_a_type() {
     none(&faults(|field| {
@@ -297,7 +318,10 @@ fn rules_have_messages_that_begin_with_the_field() {
                     .into_iter()
                     .flatten()
                 {
-                    let message = rule["message"].as_str().unwrap_or_default();
+                    let words = rule["message"]
+                        .as_str()
+                        .or_else(|| rule["messageExpression"].as_str());
+                    let message = words.unwrap_or_default().trim_start_matches('\'');
                     if !message.starts_with("spec.") && !message.starts_with("metadata.") {
                         found.push(format!("{}: {message:?}", rule["rule"]));
                     }

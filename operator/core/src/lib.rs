@@ -24,6 +24,7 @@ pub mod objects;
 pub mod observe;
 pub mod plan;
 pub mod quantity;
+mod resources;
 pub mod revision;
 pub mod rollout;
 pub mod sample;

@@ -19,6 +19,7 @@ use crate::checks;
 use crate::class::{self, Concurrency, Traits, defaults, traits};
 use crate::grace::{Grace, grace};
 use crate::quantity::{self, Amount};
+use crate::resources;
 
 /// Most slots of one pod, as in the CRD.
 const SLOTS_MAX: i64 = 10_000;
@@ -162,6 +163,7 @@ pub fn validate(wp: &WorkerPool, queues: &BTreeMap<String, TaskQueue>) -> Result
     checks::scaling(&wp.spec.scaling)?;
     checks::worker(&wp.spec.worker, celery)?;
     checks::pod(wp.spec.pod.as_ref())?;
+    resources::check(wp)?;
     let (queues, broker) = checks::queues(wp, queues)?;
     let execution_pool = execution_pool(wp.spec.class, celery)?;
     checks::execution_pool(execution_pool, celery)?;
@@ -228,15 +230,8 @@ pub(crate) fn resource_limit(wp: &WorkerPool, resource: &str) -> Result<Option<A
     let Some(quantity) = limits.and_then(|limits| limits.get(resource)) else {
         return Ok(None);
     };
-    match Amount::parse(quantity) {
-        Some(amount) if amount >= Amount::of_units(0) => {
-            Ok(Some(amount).filter(|amount| amount.ceil_units() > 0))
-        }
-        _ => Err(Invalid::spec(
-            format!("spec.worker.resources.limits.{resource}"),
-            "is not a Kubernetes quantity of at least 0, such as 2, 500m or 1Gi",
-        )),
-    }
+    let amount = resources::amount(format!("spec.worker.resources.limits.{resource}"), quantity)?;
+    Ok(Some(amount).filter(|amount| amount.ceil_units() > 0))
 }
 
 fn execution_pool(class: Option<WorkerClass>, celery: &Celery) -> Result<ExecutionPool, Invalid> {

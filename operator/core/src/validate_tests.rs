@@ -116,6 +116,54 @@ fn each_bad_mix_of_celery_fields_is_named() {
     refused(table);
 }
 
+/// A Deployment that is refused for one of these would name no field of the WorkerPool.
+#[test]
+fn each_bad_quantity_is_named() {
+    let worker = |resources: Value| json!({"worker": {"resources": resources}});
+    let container = |resources: Value| json!([{"name": "x", "image": "x", "resources": resources}]);
+    let table = [
+        (
+            worker(json!({"requests": {"cpu": "four"}})),
+            "spec.worker.resources.requests.cpu",
+            "such as 2, 500m or 1Gi",
+        ),
+        (
+            worker(json!({"limits": {"memory": "-1Gi"}})),
+            "spec.worker.resources.limits.memory",
+            "at least 0",
+        ),
+        (
+            worker(json!({"requests": {"cpu": 2}, "limits": {"cpu": "1000m"}})),
+            "spec.worker.resources.requests.cpu",
+            "is 2, which is more than the limit 1000m",
+        ),
+        (
+            worker(json!({"requests": {"nvidia.com/gpu": 2}, "limits": {"nvidia.com/gpu": 1}})),
+            "spec.worker.resources.requests[nvidia.com/gpu]",
+            "raise spec.worker.resources.limits[nvidia.com/gpu]",
+        ),
+        (
+            json!({"pod": {"sidecars": container(json!({"limits": {"cpu": "1core"}}))}}),
+            "spec.pod.sidecars[0].resources.limits.cpu",
+            "quantity",
+        ),
+        (
+            json!({"pod": {"initContainers": container(json!({"requests": {"memory": "2Gi"}, "limits": {"memory": "1G"}}))}}),
+            "spec.pod.initContainers[0].resources.requests.memory",
+            "more than the limit 1G",
+        ),
+        (
+            json!({"pod": {"volumes": [{"name": "v", "emptyDir": {"sizeLimit": "big"}}]}}),
+            "spec.pod.volumes[0].emptyDir.sizeLimit",
+            "quantity",
+        ),
+    ];
+    refused(table);
+    let good = json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1000m"}});
+    let accepted = check(&wp(json!({"class": "Cpu", "worker": {"resources": good}})));
+    assert!(accepted.is_ok(), "{accepted:?}");
+}
+
 #[test]
 fn each_bad_field_of_the_rest_is_named() {
     let table = [

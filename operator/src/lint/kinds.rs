@@ -4,12 +4,17 @@
 //! order of the server. What needs more than one object is not decided here.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::Resource as _;
 use kube::core::cel::{CompiledSchema, RootContext, Validator, compile_schema};
+use poolwright_api::v1alpha1::WorkerPool;
 use serde_json::{Value as Json, json};
 
 use super::document::{Node, Place, Value};
 use super::schema::{self, Problem, Weight};
 use super::{Finding, Severity};
+
+/// Longest name of an object of any kind.
+const NAME_CHARACTERS_MAX: usize = 253;
 
 /// A resource definition, ready to check documents with.
 pub struct Definition {
@@ -56,25 +61,30 @@ pub fn schema(crd: &CustomResourceDefinition) -> Option<Json> {
     let version = crd.spec.versions.first()?;
     let schema = version.schema.as_ref()?.open_api_v3_schema.as_ref()?;
     let mut schema = serde_json::to_value(schema).ok()?;
+    let name_max = if crd.spec.names.kind == WorkerPool::kind(&()) {
+        poolwright_api::WORKER_POOL_NAME_CHARACTERS_MAX
+    } else {
+        NAME_CHARACTERS_MAX
+    };
     let properties = schema.get_mut("properties")?.as_object_mut()?;
     properties.remove("status");
     properties.insert("apiVersion".to_owned(), json!({ "type": "string" }));
     properties.insert("kind".to_owned(), json!({ "type": "string" }));
-    properties.insert("metadata".to_owned(), metadata());
+    properties.insert("metadata".to_owned(), metadata(name_max));
     let required = schema.get_mut("required")?.as_array_mut()?;
     required.push(json!("metadata"));
     Some(schema)
 }
 
-/// What the API server asks of every object's metadata.
-fn metadata() -> Json {
+/// What the API server asks of every object's metadata, and the kind of its name.
+fn metadata(name_max: usize) -> Json {
     let map = |values: Json| json!({ "type": "object", "additionalProperties": values });
     json!({
         "type": "object",
         "required": ["name"],
         "properties": {
             "name": {
-                "type": "string", "minLength": 1, "maxLength": 253,
+                "type": "string", "minLength": 1, "maxLength": name_max,
                 "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
             },
             "namespace": {

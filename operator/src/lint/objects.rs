@@ -4,7 +4,7 @@
 //! tell another story. A TaskQueue that is not in the files may well be in the cluster: that is a note, and the rest
 //! is checked with a stand-in on the broker of its siblings.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use poolwright_api::Reason;
 use poolwright_api::v1alpha1::{Broker, SecretKeyRef, TaskQueue, TaskQueueSpec, WorkerPool};
@@ -13,8 +13,8 @@ use poolwright_core::broker::{BrokerConfig, BrokerError, BrokerOptions};
 use poolwright_core::broker_key::BrokerKey;
 use poolwright_core::validate::validate;
 
-use super::document::Node;
-use super::{Finding, Severity};
+use super::document::{Node, Value};
+use super::{Finding, Severity, schema};
 
 /// An object of the files that is valid on its own.
 pub enum Object {
@@ -67,9 +67,62 @@ pub fn check(all: &[Read<'_>]) -> Vec<Finding> {
     findings.extend(addresses(all));
     findings.extend(same_queue(all));
     for read in all {
+        findings.extend(references(read, all));
         if let Some(wp) = read.worker_pool() {
             findings.extend(worker_pool(read, wp, all));
         }
+    }
+    findings
+}
+
+/// Names of TaskQueues that the files do not have. A name that cannot be one is looked at too: names on the broker,
+/// which are what a WorkerPool's column QUEUES shows, often hold an underscore.
+fn references(read: &Read<'_>, all: &[Read<'_>]) -> Vec<Finding> {
+    let queues: Vec<&Read<'_>> = all
+        .iter()
+        .filter(|other| other.kind == "TaskQueue" && other.namespace == read.namespace)
+        .collect();
+    let spec = read.node.get("spec").filter(|_| read.kind == "WorkerPool");
+    let list = spec
+        .and_then(|spec| spec.get("queues"))
+        .map(|queues| &queues.value);
+    let Some(Value::List(references)) = list else {
+        return Vec::new();
+    };
+    let mut findings = Vec::new();
+    for (position, reference) in references.iter().enumerate() {
+        let Some(name) = reference.get("name").and_then(Node::text) else {
+            continue;
+        };
+        if queues.iter().any(|queue| queue.name == name) {
+            continue;
+        }
+        let on_broker = queues.iter().find(|queue| {
+            let task_queue = queue.task_queue();
+            task_queue.is_some_and(|task_queue| task_queue.queue_name() == name)
+        });
+        let similar = schema::similar(name, queues.iter().map(|queue| queue.name.as_str()));
+        let (severity, words) = match (on_broker, similar) {
+            (Some(queue), _) => (
+                Severity::Warning,
+                format!(
+                    "{name:?} is a queue's name on the broker: write the name of its TaskQueue, {:?} ({}:{})",
+                    queue.name,
+                    queue.file,
+                    queue.node.locate("metadata.name").line
+                ),
+            ),
+            (None, Some(similar)) => (
+                Severity::Warning,
+                format!("TaskQueue {name:?} is not in these files; is {similar:?} meant?"),
+            ),
+            (None, None) if read.object.is_some() => (
+                Severity::Note,
+                format!("TaskQueue {name:?} is not in these files: it must exist in the namespace"),
+            ),
+            (None, None) => continue,
+        };
+        findings.push(read.find(severity, &format!("spec.queues[{position}].name"), &words));
     }
     findings
 }
@@ -152,10 +205,6 @@ fn worker_pool(read: &Read<'_>, wp: &WorkerPool, all: &[Read<'_>]) -> Vec<Findin
     let mut queues: BTreeMap<String, TaskQueue> = near()
         .filter_map(|other| Some((other.name.clone(), other.task_queue()?.clone())))
         .collect();
-    let broken: BTreeSet<&str> = near()
-        .filter(|other| other.kind == "TaskQueue" && other.object.is_none())
-        .map(|other| other.name.as_str())
-        .collect();
     let others: Vec<Neighbour> = near()
         .filter(|other| other.name != read.name)
         .filter_map(Read::worker_pool)
@@ -168,21 +217,10 @@ fn worker_pool(read: &Read<'_>, wp: &WorkerPool, all: &[Read<'_>]) -> Vec<Findin
         .find_map(|reference| queues.get(&reference.name))
         .map(|known| known.spec.broker.clone());
     let mut findings = Vec::new();
-    for (position, reference) in wp.spec.queues.iter().enumerate() {
-        if queues.contains_key(&reference.name) {
-            continue;
-        }
-        if !broken.contains(reference.name.as_str()) {
-            let words = format!(
-                "TaskQueue {:?} is not in these files: it must exist in the namespace",
-                reference.name
-            );
-            findings.push(read.find(Severity::Note, &format!("spec.queues[{position}].name"), &words));
-        }
-        queues.insert(
-            reference.name.clone(),
-            stand_in(&reference.name, known_broker.clone()),
-        );
+    for reference in &wp.spec.queues {
+        queues
+            .entry(reference.name.clone())
+            .or_insert_with(|| stand_in(&reference.name, known_broker.clone()));
     }
     match validate(wp, &queues) {
         Err(invalid) => findings.push(read.find(Severity::Error, &invalid.field, &invalid.message)),

@@ -119,12 +119,13 @@ impl Walk {
             }
         };
         if !fits {
-            let quote =
-                if wanted == "text" && !matches!(node.value, Value::List(_) | Value::Map(_) | Value::Null) {
-                    ": put it in quotes"
-                } else {
-                    ""
-                };
+            let scalar = !matches!(node.value, Value::List(_) | Value::Map(_) | Value::Null);
+            // A Deployment takes a CPU limit of 0.5 as it is, which a definition cannot.
+            let quote = if (wanted == "text" && scalar) || (wanted.ends_with("text") && number) {
+                ": put it in quotes"
+            } else {
+                ""
+            };
             self.invalid(
                 path,
                 node,
@@ -177,7 +178,12 @@ impl Walk {
             && Regex::new(pattern).is_ok_and(|regex| !regex.is_match(text))
         {
             // The text is not repeated: it may hold what belongs in a Secret.
-            self.invalid(path, node, format!("must match {pattern}"));
+            let wanted = if schema["x-kubernetes-int-or-string"] == true {
+                "must be a Kubernetes quantity, such as 2, 500m or 1Gi".to_owned()
+            } else {
+                format!("must match {pattern}")
+            };
+            self.invalid(path, node, wanted);
         }
         Json::String(text.to_owned())
     }
@@ -337,20 +343,24 @@ fn out_of_bounds(size: usize, least: Option<usize>, most: Option<usize>, unit: &
     Some(format!("must have {allowed} {unit}, has {size}"))
 }
 
-/// A known name that is meant, if one is close.
+/// The question after a known name that is close, if there is one.
 fn hint<'a>(text: &str, known: impl Iterator<Item = &'a str>) -> String {
+    similar(text, known)
+        .map(|name| format!("; is {name} meant?"))
+        .unwrap_or_default()
+}
+
+/// A known name that may be meant by `text`.
+pub fn similar<'a>(text: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     /// Longer names are not compared, which bounds the work.
     const LENGTH_MAX: usize = 64;
     if text.len() > LENGTH_MAX {
-        return String::new();
+        return None;
     }
-    let near = known
+    let (distance, name) = known
         .map(|name| (distance(&text.to_lowercase(), &name.to_lowercase()), name))
-        .min();
-    match near {
-        Some((distance, name)) if distance <= 2 && distance < name.len() / 2 => format!("; is {name} meant?"),
-        _ => String::new(),
-    }
+        .min()?;
+    (distance <= 2 && distance < name.len() / 2).then_some(name)
 }
 
 /// Characters to insert, remove or replace to make one text the other.

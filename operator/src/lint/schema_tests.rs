@@ -55,6 +55,17 @@ fn types() {
         problem(&either, "a: true"),
         "1:4 spec.a: must be a whole number or text, is true or false"
     );
+    assert_eq!(
+        problem(&either, "a: 0.5"),
+        "1:4 spec.a: must be a whole number or text, is a number: put it in quotes"
+    );
+    let quantity = of(&json!({ "x-kubernetes-int-or-string": true, "pattern": "^[0-9]+m?$" }));
+    assert_eq!(run(&quantity, "a: 500m\n").1, Vec::<String>::new());
+    assert_eq!(run(&quantity, "a: 2").1, Vec::<String>::new());
+    assert_eq!(
+        problem(&quantity, "a: four"),
+        "1:4 spec.a: must be a Kubernetes quantity, such as 2, 500m or 1Gi"
+    );
 }
 
 #[test]

@@ -106,6 +106,34 @@ fn a_queue_elsewhere_is_a_note_and_namespaces_are_apart() {
 }
 
 #[test]
+fn a_queue_that_is_nearly_in_the_files_is_asked_after() {
+    let queue = LONG_QUEUE
+        .replace("name: mail", "name: general-background")
+        .replace("spec:\n", "spec:\n  queue: general_background\n");
+    let words = |name: &str| {
+        let pool = POOL.replace("- name: mail", &format!("- name: {name}"));
+        let report = of(&[("queue.yaml", &queue), ("pool.yaml", &pool)]);
+        let warned = |finding: &&Finding| finding.severity == Severity::Warning;
+        let found: Vec<String> = report
+            .findings
+            .iter()
+            .filter(warned)
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(found.len(), 1, "{report}");
+        found.concat()
+    };
+    assert_eq!(
+        words("general-backgruond"),
+        r#"pool.yaml:8:11: warning: spec.queues[0].name: TaskQueue "general-backgruond" is not in these files; is "general-background" meant?"#
+    );
+    assert_eq!(
+        words("general_background"),
+        r#"pool.yaml:8:11: warning: spec.queues[0].name: "general_background" is a queue's name on the broker: write the name of its TaskQueue, "general-background" (queue.yaml:4)"#
+    );
+}
+
+#[test]
 fn the_objects_of_a_list_are_checked() {
     let indented = QUEUE
         .replace("redis://redis", "http://redis")

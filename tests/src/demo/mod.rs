@@ -4,12 +4,15 @@
 //! starts and applies is what a user would; its numbers come from what tasks, watches and the node say, not from
 //! the operator.
 
+pub mod decisions;
 pub mod load;
 pub mod place;
 pub mod screen;
 pub mod summary;
 
 use crate::{History, Result, process};
+use decisions::Decisions;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::ListParams;
@@ -60,7 +63,7 @@ pub async fn run(options: &Options) -> Result<bool> {
 }
 
 async fn play(place: &Place, options: &Options, began: Instant) -> Result<bool> {
-    let history = History::follow(place.api());
+    let (history, decisions) = (History::follow(place.api()), Decisions::follow(place.api()));
     place.apply_fleet().await?;
     await_ready(place).await?;
     println!(
@@ -70,7 +73,8 @@ async fn play(place: &Place, options: &Options, began: Instant) -> Result<bool> 
 
     let mut load = Load::begin(&place.celery, &place.broker).await?;
     let mut trace = Trace::open(&place.broker).await?;
-    let mut screen = Screen::new(load.began);
+    let began_at = Timestamp::now() - SignedDuration::try_from(load.began.elapsed())?;
+    let mut screen = Screen::new(began_at);
     loop {
         trace.read().await?;
         let pools = place
@@ -78,7 +82,7 @@ async fn play(place: &Place, options: &Options, began: Instant) -> Result<bool> 
             .list(&ListParams::default())
             .await?
             .items;
-        screen.show(&pools, trace.ended());
+        screen.show(&pools, &decisions.take(began_at)?, trace.ended());
         let over = load.is_published() && trace.ended() >= load::TASKS && is_at_rest(place, &pools).await?;
         if over || began.elapsed() > LIMIT {
             load.check().await?;

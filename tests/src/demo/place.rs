@@ -152,6 +152,9 @@ impl Place {
         }
         if let Some(address) = self.operator.http() {
             println!("  curl http://{address}/metrics");
+            println!(
+                "  curl -X PUT -d info,poolwright=debug http://{address}/log-level   # without -X and -d: what is in force"
+            );
         }
         println!("  tail -f {}", self.operator.log_file().display());
         println!("  kubectl config set-context --current --namespace {NAMESPACE}");

@@ -2,9 +2,10 @@
 //! decision in its own words.
 
 use super::POOLS;
+use super::decisions::Told;
 use super::load::TASKS;
+use jiff::Timestamp;
 use poolwright_api::v1alpha1::WorkerPool;
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Least time between two lines of numbers.
@@ -14,9 +15,8 @@ const PAGE: usize = 24;
 
 /// What was shown last.
 pub struct Screen {
-    began: Instant,
+    began: Timestamp,
     last: Option<(Instant, String)>,
-    decisions: BTreeMap<String, (i32, String)>,
     lines: usize,
 }
 
@@ -43,19 +43,18 @@ fn find<'a>(pools: &'a [WorkerPool], name: &str) -> Option<&'a WorkerPool> {
 
 impl Screen {
     /// Time is counted from `began`.
-    pub fn new(began: Instant) -> Self {
+    pub fn new(began: Timestamp) -> Self {
         Self {
             began,
             last: None,
-            decisions: BTreeMap::new(),
             lines: 0,
         }
     }
 
-    /// Shows what is new.
-    pub fn show(&mut self, pools: &[WorkerPool], done: usize) {
-        for name in POOLS {
-            self.decision(name, find(pools, name));
+    /// Shows what is new: `decisions`, then numbers.
+    pub fn show(&mut self, pools: &[WorkerPool], decisions: &[Told], done: usize) {
+        for told in decisions {
+            self.decision(told);
         }
         let cells: Vec<String> = POOLS.map(|name| cell(find(pools, name))).into();
         let numbers = format!("{done:>4}  {}", cells.join("   "));
@@ -70,32 +69,29 @@ impl Screen {
         if self.lines.is_multiple_of(PAGE) {
             heading();
         }
-        println!("{:>5.1}  {numbers}", self.seconds());
+        println!("{:>5.1}  {numbers}", self.seconds(Timestamp::now()));
         self.lines += 1;
         self.last = Some((now, numbers));
     }
 
-    fn seconds(&self) -> f32 {
-        self.began.elapsed().as_secs_f32()
+    fn seconds(&self, at: Timestamp) -> f32 {
+        at.duration_since(self.began).as_secs_f32()
     }
 
-    /// Shows a decision whose number or reason is new.
-    fn decision(&mut self, name: &str, pool: Option<&WorkerPool>) {
-        let Some(decision) = pool.and_then(|pool| pool.status.as_ref()?.last_decision.clone()) else {
-            return;
+    fn decision(&self, told: &Told) {
+        let decision = &told.decision;
+        let change = if decision.from == decision.to {
+            format!("stays at {}", decision.to)
+        } else {
+            format!("{} → {}", decision.from, decision.to)
         };
-        let new = (decision.to, decision.reason.clone());
-        let before = self.decisions.insert(name.to_owned(), new.clone());
-        // The first one was made before anything was published.
-        if before.is_some_and(|before| before != new) {
-            let change = if decision.from == decision.to {
-                format!("stays at {}", decision.to)
-            } else {
-                format!("{} → {}", decision.from, decision.to)
-            };
-            let (seconds, reason, text) = (self.seconds(), decision.reason, decision.text);
-            println!("{seconds:>5.1}  {name} {change}, {reason}: {text}");
-        }
+        println!(
+            "{:>5.1}  {} {change}, {}: {}",
+            self.seconds(told.at),
+            told.pool,
+            decision.reason,
+            decision.text
+        );
     }
 }
 

@@ -93,7 +93,12 @@ fn numbers() -> Vec<Case> {
         change(
             "min above max",
             json!({"scaling": {"minReplicas": 11}}),
-            &["spec.scaling.minReplicas must be at most spec.scaling.maxReplicas"],
+            &["spec.scaling.minReplicas must be at most spec.scaling.maxReplicas (10), is 11"],
+        ),
+        change(
+            "a request that is no quantity",
+            json!({"worker": {"resources": {"requests": {"cpu": "four"}}}}),
+            &["spec.worker.resources.requests.cpu", "should match"],
         ),
         change(
             "max of 0",

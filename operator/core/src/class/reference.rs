@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 
+use poolwright_api::WORKER_POOL_NAME_CHARACTERS_MAX;
 use poolwright_api::v1alpha1::{ExecutionPool, WorkerClass};
 
 use super::{CELERY_PREFETCH, ClassDefaults, Concurrency, defaults, traits};
@@ -73,6 +74,7 @@ Gevent enforces its limit only where a task yields.
 `spec.drain.graceSeconds` if it is written; else what the enforced time limit needs; else, with no enforced limit, \
 ";
 
+/// The page's end, before the greatest length of a name.
 const TAIL: &str = "
 ## What no class sets
 
@@ -85,7 +87,9 @@ counts the WorkerPool's own pods, of all revisions.
 Every worker, whatever its class, gets `-n celery@$(POD_NAME)`, `-Q` with its queues and `--without-gossip`. Its pod has \
 all capabilities dropped, no privilege escalation, seccomp `RuntimeDefault`, no ServiceAccount token, no readiness probe, \
 and annotations that keep the cluster autoscaler and Karpenter from evicting it; your own annotations win.
-";
+
+Deployments are called after the WorkerPool, with the revision's hash behind its name, and both have to fit into the 63 \
+characters of a label: the name of a WorkerPool has at most ";
 
 /// The reference page of all classes.
 fn reference() -> String {
@@ -107,7 +111,7 @@ fn reference() -> String {
     for class in CLASSES {
         page.push_str(&grace_rows(class));
     }
-    page.push_str(TAIL);
+    let _ = writeln!(page, "{TAIL}{WORKER_POOL_NAME_CHARACTERS_MAX} characters.");
     page
 }
 

@@ -12,7 +12,7 @@ use crate::schema;
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("!has(self.softTimeLimitSeconds) || !has(self.timeLimitSeconds) || self.softTimeLimitSeconds < self.timeLimitSeconds")
-        .message("spec.celery.softTimeLimitSeconds must be less than spec.celery.timeLimitSeconds"),
+        .message(Message::Expression("'spec.celery.softTimeLimitSeconds must be less than spec.celery.timeLimitSeconds (%d), is %d'.format([self.timeLimitSeconds, self.softTimeLimitSeconds])".into())),
     validation = Rule::new("!has(self.autoscale) || !has(self.executionPool) || !(self.executionPool in ['Threads', 'Solo'])")
         .message("spec.celery.autoscale is not allowed with executionPool Threads or Solo, which cannot grow"),
     validation = Rule::new("!has(self.autoscale) || !has(self.concurrency)")
@@ -110,7 +110,7 @@ pub struct Celery {
 #[derive(KubeSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.min <= self.max")
-    .message("spec.celery.autoscale.min must be at most spec.celery.autoscale.max"))]
+    .message(Message::Expression("'spec.celery.autoscale.min must be at most spec.celery.autoscale.max (%d), is %d'.format([self.max, self.min])".into())))]
 pub struct Autoscale {
     /// `min` is the least number of slots, 0 to 10,000. Required.
     #[schemars(range(min = 0, max = 10_000))]

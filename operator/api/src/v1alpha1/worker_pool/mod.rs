@@ -29,7 +29,7 @@ pub use status::{Decision, DecisionInput, DecisionLimit, PastDecision, WorkerPoo
     status = "WorkerPoolStatus",
     derive = "PartialEq",
     derive = "Default",
-    doc = "WorkerPool is a set of Celery workers of one kind. Poolwright starts, scales and stops them, and writes down why.",
+    doc = "WorkerPool is a set of Celery workers of one kind. Poolwright starts, scales and stops them, and writes down why. Its name has at most 52 characters.",
     validation = Rule::new("self.metadata.name.size() <= 52").message("metadata.name must be at most 52 characters long"),
     scale(
         spec_replicas_path = ".spec.replicas",

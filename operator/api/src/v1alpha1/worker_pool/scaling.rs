@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.minReplicas <= self.maxReplicas")
-        .message("spec.scaling.minReplicas must be at most spec.scaling.maxReplicas"),
+        .message(Message::Expression("'spec.scaling.minReplicas must be at most spec.scaling.maxReplicas (%d), is %d'.format([self.maxReplicas, self.minReplicas])".into())),
     validation = Rule::new("!has(self.fallback) || self.fallback.replicas <= self.maxReplicas")
-        .message("spec.scaling.fallback.replicas must be at most spec.scaling.maxReplicas")
+        .message(Message::Expression("'spec.scaling.fallback.replicas must be at most spec.scaling.maxReplicas (%d), is %d'.format([self.maxReplicas, self.fallback.replicas])".into()))
 )]
 pub struct Scaling {
     /// `minReplicas` is the least number of consuming workers, 0 to 10,000. Default: 0. At zero workers revocations are
