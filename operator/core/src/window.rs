@@ -13,7 +13,7 @@ use crate::time::Moment;
 pub struct Window {
     /// When a need was last seen, oldest first, values strictly falling: so never more entries than distinct needs.
     falling: VecDeque<(Moment, u32)>,
-    /// Start of the unbroken run of fresh data.
+    /// Start of the unbroken run of fresh data of which the largest need is known.
     since: Option<Moment>,
     /// The newest zero's data time, and how many distinct zeros stand in a row.
     zeros: (Option<Moment>, u32),
@@ -52,6 +52,8 @@ impl Window {
                 .is_some_and(|(at, _)| now.since(*at) > length)
         {
             self.falling.pop_front();
+            // A longer window that somebody asks for next is not known from the start.
+            self.since = Some(now.before(length));
         }
         self.falling.front().map(|(_, value)| *value)
     }
@@ -72,6 +74,27 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+
+    #[test]
+    fn a_longer_window_is_not_answered_from_a_shorter_one() {
+        let (mut window, short, long) = (
+            Window::default(),
+            Duration::from_secs(60),
+            Duration::from_secs(3600),
+        );
+        for second in 0..4000 {
+            window.push(at(second), at(second), if second < 2000 { 9 } else { 1 });
+            if second >= 2100 {
+                assert_eq!(window.settled(at(second), short), Some(1));
+            }
+        }
+        assert_eq!(
+            window.settled(at(4000), long),
+            None,
+            "the nine of half an hour ago is forgotten"
+        );
+        assert_eq!(window.settled(at(4000), short), Some(1));
+    }
 
     use super::*;
 

@@ -239,16 +239,7 @@ fn watch_all(
             any(),
             scope.as_deref(),
             &world.pools,
-            move |group, before, after| {
-                let spec = |wp: Option<&poolwright_api::v1alpha1::WorkerPool>| {
-                    wp.map(|wp| (wp.metadata.generation, wp.metadata.annotations.clone(), wp.uid()))
-                };
-                let differs = before.is_none() || after.is_none() || spec(before) != spec(after);
-                // Our own status writes come back here: they change nothing that is decided on.
-                if differs {
-                    of.mark(group, true);
-                }
-            },
+            move |group, before, after| of.pool_changed(group, before, after),
         );
         let of = Arc::clone(world);
         watches.follow(

@@ -155,8 +155,11 @@ impl Controller {
         if new == old {
             return true;
         }
-        let pressing =
-            find(&old.conditions, ConditionType::Ready) != find(&new.conditions, ConditionType::Ready);
+        let ready = |status: &TaskQueueStatus| {
+            let ready = find(&status.conditions, ConditionType::Ready)?;
+            Some((ready.status.clone(), ready.reason.clone()))
+        };
+        let pressing = ready(&old) != ready(&new);
         if !self.budget.take(self.clock.now()) && !pressing {
             return false;
         }
@@ -209,6 +212,13 @@ impl Controller {
             }
         }
         let (status, reason, message) = summary(queue, book, rival);
+        if status.is_none()
+            && !old.conditions.is_empty()
+            && old.observed_generation == new.observed_generation
+        {
+            // A process that has just started knows nothing yet; what its predecessor said stands until it does.
+            return old.clone();
+        }
         let stalled = matches!(reason, Reason::Conflict | Reason::InvalidSpec);
         let reconciling = status.is_none();
         for (type_, status, reason, message) in [

@@ -192,9 +192,10 @@ async fn round(
             count(context, &decided, group);
             carry_out(context, &decided, &mut past, group).await
         }
-        Half::Report => match past.acted.pop_front() {
+        Half::Report => match past.acted.front().cloned() {
             Some(acted) => {
                 report(context, &wp, &acted, &mut past, group).await?;
+                past.acted.pop_front();
                 Ok(Some(Duration::ZERO))
             }
             None => report(context, &wp, &decided, &mut past, group).await,

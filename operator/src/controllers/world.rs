@@ -197,6 +197,26 @@ impl World {
         }
     }
 
+    /// Marks what a change of a WorkerPool concerns; both are absent when a list no longer names it. Our own status
+    /// writes come back here: they change nothing that is decided on.
+    pub fn pool_changed(&self, group: &Group, before: Option<&WorkerPool>, after: Option<&WorkerPool>) {
+        let spec = |wp: &WorkerPool| (wp.metadata.generation, wp.metadata.annotations.clone(), wp.uid());
+        if before.is_none() || after.is_none() || before.map(spec) != after.map(spec) {
+            self.mark(group, true);
+        }
+        if before.is_none() && after.is_none() {
+            self.mark_namespace(&group.0, None);
+        }
+        // Those that share a queue are advised of one another's class.
+        let shape = |wp: &WorkerPool| (wp.spec.class, wp.spec.queues.clone());
+        let (old, new) = (before.map(shape), after.map(shape));
+        if old != new {
+            for queue in old.iter().chain(&new).flat_map(|(_, queues)| queues) {
+                self.mark_namespace(&group.0, Some(&queue.name));
+            }
+        }
+    }
+
     /// Rebuilds what was marked and returns it; a WorkerPool that no longer exists is dropped.
     pub fn rebuild(&self, now: Moment) -> BTreeSet<Group> {
         let dirty = std::mem::take(&mut *lock(&self.dirty));
@@ -335,6 +355,48 @@ impl World {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn pool(name: &str, class: &str, queues: &[&str]) -> WorkerPool {
+        let queues: Vec<_> = queues
+            .iter()
+            .map(|name| serde_json::json!({"name": name}))
+            .collect();
+        serde_json::from_value(serde_json::json!({
+            "apiVersion": "poolwright.dev/v1alpha1", "kind": "WorkerPool",
+            "metadata": {"namespace": "n", "name": name, "generation": 1},
+            "spec": {"class": class, "queues": queues, "celery": {"app": "a"}, "worker": {"image": "i"},
+                "scaling": {}},
+        }))
+        .expect("a WorkerPool")
+    }
+
+    #[test]
+    fn those_that_share_a_queue_are_looked_at_anew() {
+        let world = World::default();
+        let group = |name: &str| ("n".to_owned(), name.to_owned());
+        let marked = |world: &World| -> Vec<String> {
+            let dirty = std::mem::take(&mut *lock(&world.dirty));
+            dirty.into_keys().map(|group| group.1).collect()
+        };
+        for one in [
+            pool("a", "Cpu", &["q"]),
+            pool("b", "Cpu", &["r"]),
+            pool("c", "Cpu", &["q", "s"]),
+        ] {
+            world.pools.put(one);
+        }
+        let (before, after) = (pool("d", "Cpu", &["q"]), pool("d", "General", &["q"]));
+        world.pool_changed(&group("d"), None, Some(&before));
+        assert_eq!(marked(&world), ["a", "c", "d"]);
+        world.pool_changed(&group("d"), Some(&before), Some(&before));
+        assert!(marked(&world).is_empty());
+        world.pool_changed(&group("d"), Some(&before), Some(&after));
+        assert_eq!(marked(&world), ["a", "c"], "a generation would tell of itself");
+        world.pool_changed(&group("d"), Some(&after), None);
+        assert_eq!(marked(&world), ["a", "c", "d"]);
+        world.pool_changed(&group("d"), None, None);
+        assert_eq!(marked(&world), ["a", "b", "c", "d"]);
+    }
 
     #[test]
     fn equal_templates_are_kept_once_and_those_of_no_object_are_dropped() {

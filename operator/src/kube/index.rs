@@ -140,6 +140,12 @@ impl<K: Resource, V> Index<K, V> {
         left.into_iter().chain([(group, before, Some(after))]).collect()
     }
 
+    /// Keeps an object without a watch.
+    #[cfg(test)]
+    pub fn put(&self, object: K) {
+        self.insert(object);
+    }
+
     fn remove(&self, object: &K) -> Vec<Change<V>> {
         let meta = object.meta();
         let (namespace, name) = (meta.namespace.as_deref(), meta.name.as_deref());

@@ -48,6 +48,11 @@ pub(super) fn of(error: &RedisError, what: &str) -> SignalError {
     }
 }
 
+/// True if the server will not run this command for us: no permission, renamed or unknown. All else may pass.
+pub(super) fn forbids(error: &ServerError) -> bool {
+    matches!(error.code(), "NOPERM" | "ERR")
+}
+
 /// The error that the server answered with this code.
 pub(super) fn server(code: &str, what: &str) -> SignalError {
     let (kind, message) = match code {
@@ -135,7 +140,31 @@ fn io_words(error: &RedisError) -> String {
 mod tests {
     use poolwright_core::sample::FaultKind::{Implausible, InvalidAddress, Refused, Unreachable};
 
-    use super::server;
+    use super::{forbids, server};
+    use redis::Value;
+
+    /// A command that is refused for now is tried again, one that is forbidden is done without.
+    #[test]
+    fn only_what_is_forbidden_is_forbidden() {
+        let answered = |line: &str| match redis::parse_redis_value(line.as_bytes()) {
+            Ok(Value::ServerError(error)) => error,
+            other => panic!("{other:?}"),
+        };
+        for line in [
+            "-NOPERM this user has no permissions\r\n",
+            "-ERR unknown command 'EVAL'\r\n",
+        ] {
+            assert!(forbids(&answered(line)), "{line}");
+        }
+        for line in [
+            "-OOM command not allowed\r\n",
+            "-MISCONF disk\r\n",
+            "-READONLY x\r\n",
+            "-BUSY x\r\n",
+        ] {
+            assert!(!forbids(&answered(line)), "{line}");
+        }
+    }
 
     #[test]
     fn codes_have_their_class_and_the_servers_words_are_not_repeated() {

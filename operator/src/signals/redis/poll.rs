@@ -207,7 +207,10 @@ async fn read_entries(
             Value::ServerError(error) if error.code() == "WRONGTYPE" => {
                 return Ok(Err(errors::of_answer(&error, "read the key \"unacked\"")));
             }
-            Value::ServerError(_) => memory.no_scripts = true,
+            Value::ServerError(error) if errors::forbids(&error) => memory.no_scripts = true,
+            Value::ServerError(error) => {
+                return Ok(Err(errors::of_answer(&error, "read fetched messages")));
+            }
             Value::Array(rows) => {
                 learn(&mut memory.entries, tags, &rows);
                 return Ok(Ok(()));
@@ -358,7 +361,8 @@ async fn look(
             .looks
             .seen(&due, &lengths.into_iter().collect(), &rows, now),
         // Without a look, all that waits counts as due.
-        _ => memory.no_scripts = true,
+        Value::ServerError(error) => memory.no_scripts = errors::forbids(&error),
+        _ => {}
     }
     Ok(())
 }
