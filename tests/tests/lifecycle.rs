@@ -174,7 +174,7 @@ async fn kubectl_scale_holds_until_it_is_taken_back() -> Result<()> {
         .await_condition("w", ConditionType::ManualHold, "True", "ManualHold", LIMIT)
         .await?;
     assert!(
-        message.starts_with("held at 3 replicas since 20") && message.contains("kubectl scale"),
+        message.starts_with("held since 20") && message.contains("kubectl scale, now at 3 replicas"),
         "{message}"
     );
     ground.stage.await_replicas("w", 3, LIMIT).await?;

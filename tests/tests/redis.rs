@@ -1,6 +1,7 @@
 //! Queues and busy slots on real Redis scale real Celery workers.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use k8s_openapi::api::core::v1::ContainerStatus;
 use kube::ResourceExt as _;
 use poolwright_api::ConditionType;
 use poolwright_tests::scenario::{self, LIMIT};
@@ -258,9 +259,11 @@ async fn a_killed_worker_with_a_hundred_prefetched_tasks_leads_to_one() -> Resul
     wire.spec["redis"] = json!({"visibilityTimeoutSeconds": patience});
     let shape = json!({
         "celery": {"concurrency": 1, "prefetchMultiplier": 100},
-        "scaling": {"maxReplicas": 1, "scaleDownDelaySeconds": 2},
+        "scaling": {"maxReplicas": 10, "scaleDownDelaySeconds": 2}, "replicas": 1,
     });
     wire.pool(&stage, "q", &["q"], shape).await?;
+    let consumes = |queue: &poolwright_api::v1alpha1::TaskQueue| consumers(queue) == Some(1);
+    stage.await_tq("q", "its worker", LIMIT, consumes).await?;
     let mut publisher = wire.publisher().await?;
     let mut ids = publisher.publish(&Batch::sleep("q", 1, 60.0)).await?;
     ids.extend(publisher.publish(&Batch::sleep("q", 99, 0.01)).await?);
@@ -271,13 +274,19 @@ async fn a_killed_worker_with_a_hundred_prefetched_tasks_leads_to_one() -> Resul
         .await?;
     let pod = stage.pods("q").await?.remove(0).metadata.name.unwrap();
     stage.kill_worker(&pod)?;
+    wait_until("the container to run anew", LIMIT, || async {
+        let pod = stage.pods("q").await?.remove(0);
+        let containers = pod.status.and_then(|status| status.container_statuses);
+        let restarted = |one: &ContainerStatus| one.restart_count == 1 && one.started == Some(true);
+        Ok(containers.is_some_and(|all| all.iter().any(restarted)))
+    })
+    .await?;
+    // A hundred tasks for one slot at a time, and room for ten: whatever would start more can, from now on.
+    stage.patch_pool("q", json!({"spec": {"replicas": null}})).await?;
     stage
         .await_tq("q", "all orphaned", LIMIT, |queue| {
             queue.status.as_ref().and_then(|status| status.orphaned) == Some(100)
         })
-        .await?;
-    stage
-        .patch_pool("q", json!({"spec": {"scaling": {"maxReplicas": 10}}}))
         .await?;
     stage.expect_steady("q", 1, Duration::from_secs(15)).await?;
     assert_eq!(stage.peak("q"), 1);

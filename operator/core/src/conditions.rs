@@ -325,17 +325,17 @@ fn manual_hold(seen: &Seen) -> Said {
     let name = seen.facts.name;
     let namespace = seen.input.map_or("", |input| input.key.namespace.as_str());
     let message = format!(
-        "held at {} replicas since {since:.0} by {who}; to end it: kubectl patch wp {name} -n {namespace} --type=merge -p '{{\"spec\":{{\"replicas\":null}}}}'",
+        "held since {since:.0} by {who}, now at {} replicas; to end it: kubectl patch wp {name} -n {namespace} --type=merge -p '{{\"spec\":{{\"replicas\":null}}}}'",
         hold.replicas
     );
     (Some(true), Reason::ManualHold, message)
 }
 
 fn advised(seen: &Seen) -> Said {
-    let is_redis = seen.decision.is_some_and(|decision| decision.facts.is_redis);
+    let is_rabbitmq = seen.decision.is_some_and(|decision| decision.facts.is_rabbitmq);
     let given = || {
         let all = seen.facts.advice.iter();
-        all.filter(|advice| !(advice.unless_redis && is_redis))
+        all.filter(|advice| is_rabbitmq || !advice.unless_redis)
     };
     let mut texts: Vec<String> = given()
         .map(|advice| format!("{}: {}", advice.field, advice.text))

@@ -373,7 +373,7 @@ fn a_hold_says_who_since_when_and_how_to_end_it() {
         let conditions = said(&case);
         let (status, reason, message) = one(&conditions, ConditionType::ManualHold);
         assert_eq!((status, reason), ("True", "ManualHold"));
-        assert_eq!(message, format!("held at 3 replicas since {words}{end}"));
+        assert_eq!(message, format!("held since {words}, now at 3 replicas{end}"));
     }
 }
 
@@ -393,6 +393,7 @@ fn advice_is_joined_and_says_what_is_known() {
                 }];
             }),
             ("True", "RedeliveryRisk", "spec.celery: twice", |one| {
+                one.decision.facts.is_rabbitmq = true;
                 let (field, text) = ("spec.celery".to_owned(), "twice".to_owned());
                 one.advice = vec![Advice {
                     field,
@@ -402,7 +403,6 @@ fn advice_is_joined_and_says_what_is_known() {
                 }];
             }),
             ("False", "AsDesired", "", |one| {
-                one.decision.facts.is_redis = true;
                 one.advice = vec![Advice {
                     field: "spec.celery".to_owned(),
                     text: "twice, if it is RabbitMQ".to_owned(),

@@ -65,8 +65,8 @@ pub struct Facts {
     pub foreign: (Vec<String>, u64),
     /// Messages of its queues that no living worker holds.
     pub orphaned: u64,
-    /// The broker was read, and is Redis.
-    pub is_redis: bool,
+    /// The broker's address is known, and is RabbitMQ's.
+    pub is_rabbitmq: bool,
     /// Workers whose answers cannot be read, and why (the first one's words).
     pub unreadable: Option<(usize, String)>,
 }

@@ -462,7 +462,7 @@ fn facts(fleet: &Fleet, view: &BrokerView, demand: &Demand) -> Facts {
         pods: demand.pods.clone(),
         foreign: (Vec::new(), 0),
         orphaned: demand.orphaned,
-        is_redis: view.zero_is_suspect && !view.address.is_empty(),
+        is_rabbitmq: !view.zero_is_suspect && !view.address.is_empty(),
         unreadable: unreadable
             .first()
             .map(|first| (unreadable.len(), (*first).clone())),

@@ -238,6 +238,26 @@ fn same(left: &[Step], right: &[Step]) -> bool {
     left.len() == right.len() && left.iter().zip(right).all(alike)
 }
 
+/// Says what a step has scaled, and why.
+fn log(decision: &Decision, step: &Step, group: &Group) {
+    if let Step::Scale {
+        deployment, from, to, ..
+    } = step
+    {
+        tracing::info!(
+            namespace = group.0,
+            worker_pool = group.1,
+            deployment,
+            from,
+            to,
+            reason = decision.reason.as_str(),
+            rollout = !decision.allocation.complete,
+            "{}",
+            decision.text
+        );
+    }
+}
+
 async fn carry_out(
     context: &Context,
     decided: &Decided,
@@ -280,22 +300,6 @@ async fn carry_out(
     }
     let executor = Executor::new(&context.client, &group.0);
     for step in &steps {
-        if let Step::Scale {
-            deployment, from, to, ..
-        } = step
-        {
-            tracing::info!(
-                namespace = group.0,
-                worker_pool = group.1,
-                deployment,
-                from,
-                to,
-                reason = decision.reason.as_str(),
-                rollout = !decision.allocation.complete,
-                "{}",
-                decision.text
-            );
-        }
         match executor.run(step).await {
             Ok(Some(deployment)) => {
                 let meta = deployment.metadata;
@@ -305,6 +309,7 @@ async fn carry_out(
                 }
             }
             Ok(None) => {
+                log(decision, step, group);
                 let last = past.acted.back().and_then(|last| last.decision.as_ref());
                 let noted = last.is_some_and(|last| Arc::ptr_eq(last, decision));
                 if matches!(step, Step::Scale { .. }) && !noted {

@@ -170,7 +170,7 @@ impl Poller {
     async fn open(&self, address: &mut Address, view: &mut BrokerView) -> Result<Session, SignalError> {
         let config = address.get(&self.id).await?;
         // Also where no connection comes about: the failure names it.
-        view.address = config.address();
+        (view.address, view.zero_is_suspect) = (config.address(), config.zero_is_suspect());
         self.connector().open(config).await
     }
 
