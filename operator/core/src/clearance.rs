@@ -125,6 +125,19 @@ pub fn mark_left(pod: &PodInput, now: Moment) -> Option<Duration> {
     Some(MARKED_FOR.saturating_sub(now.since(pod.marked?)))
 }
 
+/// True for a pod that Kubernetes may take for marked: it carries the mark, or did until just now.
+#[must_use]
+pub fn may_look_marked(pod: &PodInput, now: Moment) -> bool {
+    pod.marked.is_some() || !unmark_left(pod, now).is_zero()
+}
+
+/// How long a mark that was taken off may still be seen by others.
+#[must_use]
+pub fn unmark_left(pod: &PodInput, now: Moment) -> Duration {
+    let since = pod.unmarked.filter(|_| pod.marked.is_none());
+    since.map_or(Duration::ZERO, |at| MARKED_FOR.saturating_sub(now.since(at)))
+}
+
 /// How many of a revision's victims may go now: those that do not exist or do not run, which Kubernetes takes first,
 /// and those that have carried their mark for a while and are still empty. None of the marked ones while one of them
 /// may hold a task, because Kubernetes takes any of them.
@@ -146,7 +159,7 @@ pub fn may_go(
         match standing {
             Standing::Absent => first += u32::from(is_victim),
             Standing::Empty | Standing::Later => marked += u32::from(is_victim && settled),
-            Standing::Ask | Standing::Holds => stuck |= member.pod.marked.is_some(),
+            Standing::Ask | Standing::Holds => stuck |= may_look_marked(member.pod, now),
         }
     }
     let (coming, going) = under_way(revision, pods);

@@ -136,22 +136,38 @@ fn state(pod: &PodInput, worker: Option<&WorkerView>, view: &BrokerView, now: Mo
     }
 }
 
-fn is_stuck(pool: &PoolInput, members: &[Member], wall: Timestamp) -> bool {
-    let mut consuming = members.iter().filter(|member| member.consumes()).peekable();
-    if consuming.peek().is_none() {
+/// By the pods that have had time: one that was made just now says nothing yet, so that growth does not undo what stopped
+/// it.
+fn is_stuck(pool: &PoolInput, members: &[Member], view: &BrokerView, wall: Timestamp) -> bool {
+    let consuming = || members.iter().filter(|member| member.consumes());
+    if consuming().next().is_none() {
         return pool.revisions.iter().any(|revision| revision.refused.is_some());
     }
-    let (mut eldest, mut helpless) = (wall, true);
-    for member in consuming {
-        eldest = eldest.min(member.pod.created);
-        helpless &= match member.state {
-            PodState::Pending | PodState::Starting => member.pod.trouble.is_some(),
-            PodState::Unseen => !member.seen_consuming(),
-            _ => false,
-        };
-    }
-    let age = wall.duration_since(eldest).unsigned_abs();
-    helpless && age >= UNSEEN_AFTER
+    let running = consuming()
+        .filter(|member| member.pod.running_since.is_some())
+        .count() as u64;
+    let counted = |name: &String| {
+        let ready = view.queues.get(name)?.ready.last.as_ref()?;
+        ready.value.consumers
+    };
+    let all_consume = pool
+        .queues
+        .iter()
+        .all(|name| counted(name).is_some_and(|count| count >= running));
+    // A worker that dies of its first task is heard again and again, and never for long.
+    let is_since = |at: Timestamp, time: Duration| {
+        let age = Duration::try_from(wall.duration_since(at)).unwrap_or_default();
+        age >= time
+    };
+    let lasts = |member: &Member| member.pod.started.is_some_and(|at| is_since(at, CONSUMED_FOR));
+    let works = |member: &Member| member.seen_consuming() || member.heard().is_some() && lasts(member);
+    let fails = |member: &Member| {
+        let old = is_since(member.pod.created, UNSEEN_AFTER);
+        let anew = member.pod.started.is_some() && !lasts(member);
+        let unseen = member.state == PodState::Unseen && !all_consume;
+        old && (member.pod.trouble.is_some() || anew || unseen)
+    };
+    consuming().any(fails) && !consuming().any(works)
 }
 
 /// One WorkerPool and its pods, in name order.
@@ -172,7 +188,7 @@ impl<'a> Fleet<'a> {
         let member = |pod| Member::new(pod, pool, view, snapshot.now);
         let mut members: Vec<Member> = pool.pods.iter().map(member).collect();
         members.sort_by(|left, right| left.pod.name.cmp(&right.pod.name));
-        let stuck = is_stuck(pool, &members, snapshot.wall);
+        let stuck = is_stuck(pool, &members, view, snapshot.wall);
         Self { pool, members, stuck }
     }
 

@@ -84,6 +84,8 @@ pub struct SetView {
     pub name: String,
     /// Uid of the Deployment that controls it.
     pub owner: Option<String>,
+    /// Its revision, by its label.
+    pub revision: String,
     /// When it was created.
     pub created: Timestamp,
     /// `spec.replicas`.
@@ -116,6 +118,8 @@ pub struct PodView {
     pub draining: bool,
     /// Its deletion cost is a victim's.
     pub marked: bool,
+    /// It has a controller, which counts it. One without was taken out of its `ReplicaSet` by hand.
+    pub controlled: bool,
     /// What keeps it from running.
     pub trouble: Option<Trouble>,
 }
@@ -154,6 +158,14 @@ fn created(metadata: &ObjectMeta) -> Timestamp {
 
 fn annotation<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
     metadata.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+pub(crate) fn revision_label(metadata: &ObjectMeta) -> String {
+    let labels = metadata.labels.as_ref();
+    labels
+        .and_then(|labels| labels.get(LABEL_REVISION))
+        .cloned()
+        .unwrap_or_default()
 }
 
 /// The number that a controller works with.
@@ -221,6 +233,7 @@ impl From<ReplicaSet> for SetView {
         }
         Self {
             owner: controller(&metadata),
+            revision: revision_label(&metadata),
             created: created(&metadata),
             replicas: replicas(spec.replicas),
             refused: failure.map(|one| Trouble::refusal(one.message.as_deref().unwrap_or_default())),
@@ -240,9 +253,8 @@ impl From<Pod> for PodView {
             .and_then(|worker| worker.state.as_ref())
             .and_then(|state| state.running.as_ref());
         let conditions = status.conditions.as_deref().unwrap_or_default();
-        let revision = metadata.labels.as_ref().and_then(|all| all.get(LABEL_REVISION));
         Self {
-            revision: revision.cloned().unwrap_or_default(),
+            revision: revision_label(&metadata),
             created: created(&metadata),
             ended: matches!(status.phase.as_deref(), Some("Failed" | "Succeeded")),
             started: running.map(|running| {
@@ -253,6 +265,7 @@ impl From<Pod> for PodView {
                 .iter()
                 .any(|one| one.type_ == "Ready" && one.status == "True"),
             draining: metadata.deletion_timestamp.is_some(),
+            controlled: controller(&metadata).is_some(),
             marked: annotation(&metadata, DELETION_COST) == Some(VICTIM_COST),
             trouble,
             name: metadata.name.unwrap_or_default(),

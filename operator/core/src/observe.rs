@@ -25,6 +25,8 @@ pub struct Run {
     container: Option<(Timestamp, Moment)>,
     /// When its mark was first seen.
     marked: Option<Moment>,
+    /// When its mark was seen to be taken off.
+    unmarked: Option<Moment>,
 }
 
 /// Names a WorkerPool for its life.
@@ -112,9 +114,9 @@ fn revision_input(deployment: &DeploymentView, sets: &[Arc<SetView>]) -> Revisio
     }
 }
 
-/// A pod with what this process remembers of it, unless it has ended for good.
+/// A pod with what this process remembers of it, unless it has ended for good or is no longer its `ReplicaSet`'s.
 fn pod_input(pod: &PodView, runs: &mut Runs, now: Moment) -> Option<PodInput> {
-    if pod.ended {
+    if pod.ended || !pod.controlled {
         runs.remove(&pod.uid);
         return None;
     }
@@ -123,7 +125,11 @@ fn pod_input(pod: &PodView, runs: &mut Runs, now: Moment) -> Option<PodInput> {
         let known = run.container.filter(|(known, _)| *known == started);
         run.container.insert(known.unwrap_or((started, now))).1
     });
-    run.marked = pod.marked.then(|| run.marked.unwrap_or(now));
+    if pod.marked {
+        run.marked.get_or_insert(now);
+    } else if run.marked.take().is_some() {
+        run.unmarked = Some(now);
+    }
     Some(PodInput {
         name: pod.name.clone(),
         revision: pod.revision.clone(),
@@ -133,6 +139,7 @@ fn pod_input(pod: &PodView, runs: &mut Runs, now: Moment) -> Option<PodInput> {
         ready: pod.ready,
         draining: pod.draining,
         marked: run.marked,
+        unmarked: run.unmarked,
         trouble: pod.trouble.clone(),
     })
 }

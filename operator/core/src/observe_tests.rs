@@ -45,7 +45,8 @@ fn set(owner: &str, revision: &str, failure: Option<&str>) -> Arc<SetView> {
 fn pod(uid: &str, patch: Value) -> Arc<PodView> {
     let mut pod = json!({
         "metadata": {"name": format!("pod-{uid}"), "uid": uid, "labels": {LABEL_REVISION: "r1"},
-            "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "ownerReferences": [{"apiVersion": "", "kind": "", "name": "", "controller": true, "uid": "set"}]},
         "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
     });
     testing::merge(&mut pod, patch);
@@ -155,6 +156,46 @@ fn a_pod_that_has_ended_for_good_is_none() {
         };
         assert!(testing::observed(&wp(json!({})), &objects, None).pods.is_empty());
     }
+    // Nor is one that somebody took out of its ReplicaSet, which has made another.
+    let objects = Objects {
+        pods: vec![pod("p", json!({"metadata": {"ownerReferences": null}}))],
+        ..Objects::default()
+    };
+    assert!(testing::observed(&wp(json!({})), &objects, None).pods.is_empty());
+}
+
+#[test]
+fn a_mark_that_is_taken_off_is_remembered() {
+    let (wp, mut runs) = (wp(json!({})), Runs::new());
+    let mut look = |marked: bool, second: u64| {
+        let annotations = if marked {
+            json!({DELETION_COST: VICTIM_COST})
+        } else {
+            json!({})
+        };
+        let objects = Objects {
+            pods: vec![pod("p", json!({"metadata": {"annotations": annotations}}))],
+            ..Objects::default()
+        };
+        let valid = testing::pool(&wp);
+        let seen = pool_input(
+            &wp,
+            &valid,
+            "r1",
+            &objects,
+            None,
+            &mut runs,
+            Moment(second * 1000),
+        );
+        (seen.pods[0].marked, seen.pods[0].unmarked)
+    };
+    let at = |second: u64| Some(Moment(second * 1000));
+    assert_eq!(look(false, 1), (None, None), "it never had one");
+    assert_eq!(look(true, 2), (at(2), None));
+    assert_eq!(look(true, 3), (at(2), None));
+    assert_eq!(look(false, 4), (None, at(4)));
+    assert_eq!(look(false, 5), (None, at(4)));
+    assert_eq!(look(true, 6), (at(6), at(4)));
 }
 
 #[test]

@@ -15,9 +15,11 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use poolwright_api::v1alpha1::WorkerPool;
 use poolwright_api::{ANNOTATION_FAILED_AT, ANNOTATION_PROVEN_AT, LABEL_REVISION};
 
-use crate::clearance::{mark_left, under_way};
+use crate::clearance::{mark_left, may_look_marked, under_way, unmark_left};
 use crate::decision::Decision;
-use crate::objects::{DELETION_COST, DeploymentView, Objects, SetView, VICTIM_COST, owned, sets_of};
+use crate::objects::{
+    DELETION_COST, DeploymentView, Objects, SetView, VICTIM_COST, owned, revision_label, sets_of,
+};
 use crate::snapshot::{PodInput, PoolInput};
 use crate::time::Moment;
 
@@ -163,7 +165,7 @@ pub fn plan(
         }
     }
     if allocation.create {
-        steps.push(Step::Create(Box::new(rendered.clone())));
+        steps.push(Step::Create(Box::new(create(rendered, objects))));
     }
     for deployment in &deployments {
         if settled(&deployment.uid) != Some(Stamp::new(deployment.generation, &deployment.labels)) {
@@ -182,6 +184,22 @@ pub fn plan(
         });
     }
     steps
+}
+
+/// A revision's Deployment, without pods; or, where somebody deleted it and left its `ReplicaSet`, with as many as that
+/// has: the new one adopts it, and a smaller number would end workers.
+fn create(rendered: &Deployment, objects: &Objects) -> Deployment {
+    let mut deployment = rendered.clone();
+    let revision = revision_label(&rendered.metadata);
+    let left = objects
+        .sets
+        .iter()
+        .filter(|set| set.owner.is_none() && set.revision == revision);
+    let replicas = left.map(|set| set.replicas).max().unwrap_or(0);
+    if let Some(spec) = &mut deployment.spec {
+        spec.replicas = i32::try_from(replicas).ok();
+    }
+    deployment
 }
 
 /// What must be written into a Deployment, if anything.
@@ -273,7 +291,8 @@ fn mark_wait(pod: &PodInput, now: Moment) -> Option<Duration> {
 /// How long the plan still waits for marks that were seen just now, if it does.
 #[must_use]
 pub fn waits(input: &PoolInput, decision: &Decision, now: Moment) -> Option<Duration> {
-    let waits = victims(input, decision).filter_map(|pod| mark_wait(pod, now));
+    let marked = victims(input, decision).filter_map(|pod| mark_wait(pod, now));
+    let waits = marked.chain(input.consuming().map(|pod| unmark_left(pod, now)));
     waits.filter(|wait| !wait.is_zero()).max()
 }
 
@@ -288,7 +307,7 @@ fn scales(
 ) -> Vec<Step> {
     let may_fall = |revision: &str, by: u32| {
         let mut own = input.consuming().filter(|pod| pod.revision == revision);
-        let astray = own.any(|pod| pod.marked.is_some() && !decision.victims.contains(&pod.name));
+        let astray = own.any(|pod| may_look_marked(pod, now) && !decision.victims.contains(&pod.name));
         let settled = victims(input, decision)
             .filter(|pod| pod.revision == revision && mark_wait(pod, now) == Some(Duration::ZERO));
         let pods = input.consuming().filter(|pod| pod.revision == revision).count();

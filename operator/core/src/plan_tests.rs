@@ -287,6 +287,31 @@ fn nothing_is_scaled_in_a_conflict_and_nothing_at_all_while_it_goes() {
     assert!(Cluster::default().plan(&going).is_empty());
 }
 
+/// A Deployment that was deleted without its `ReplicaSet` comes back with the workers that this has.
+#[test]
+fn a_deployment_adopts_what_was_left_of_it() {
+    let want = want(1, 3);
+    let mut cluster = reached(&want);
+    cluster.deployments.clear();
+    let created = |cluster: &Cluster| match &cluster.plan(&want)[0] {
+        Step::Create(deployment) => deployment.spec.as_ref().unwrap().replicas,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(created(&cluster), Some(0), "its ReplicaSet goes with it");
+    for set in &mut cluster.sets {
+        set.metadata.owner_references = None;
+        set.spec.as_mut().unwrap().replicas = Some(3);
+    }
+    assert_eq!(created(&cluster), Some(3));
+    for set in &mut cluster.sets {
+        set.metadata
+            .labels
+            .get_or_insert_default()
+            .insert(LABEL_REVISION.to_owned(), "other".to_owned());
+    }
+    assert_eq!(created(&cluster), Some(0), "another revision's");
+}
+
 #[test]
 fn a_namesakes_deployment_is_left_alone() {
     let cluster = reached(&want(1, 3));

@@ -277,9 +277,20 @@ fn take_over(
     // Only what was proven serves; what was not is replaced at once.
     let (old, unproven): (Vec<&RevisionInput>, Vec<&RevisionInput>) =
         cast.others.iter().partition(|other| other.proven.is_some());
-    targets.extend(unproven.iter().map(|other| (other.name.clone(), 0)));
+    let blind = !ground.demand.complete && pool.hold.is_none();
+    let runs = |other: &RevisionInput| {
+        let members = ground.fleet.consuming();
+        let running =
+            members.filter(|member| member.pod.running_since.is_some() && member.pod.revision == other.name);
+        u32::try_from(running.count())
+            .unwrap_or(u32::MAX)
+            .min(other.replicas)
+    };
+    // While nobody can be heard, what runs may work although it is not proven.
+    let kept = |other: &&RevisionInput| (other.name.clone(), if blind { runs(other) } else { 0 });
+    targets.extend(unproven.iter().copied().map(|other| kept(&other)));
     let serving = old.iter().copied().fold(0, add);
-    if serving > 0 && !ground.demand.complete && pool.hold.is_none() {
+    if serving > 0 && blind {
         // No pod goes without fresh data, in a rollout as in any scale-in.
         targets.push((leader.name.clone(), target.max(leader.replicas)));
         return;

@@ -138,6 +138,8 @@ pub struct PodInput {
     pub draining: bool,
     /// Since when its deletion cost is seen to be a victim's, if it is.
     pub marked: Option<Moment>,
+    /// When that mark was seen to be taken off.
+    pub unmarked: Option<Moment>,
     /// What keeps it from running.
     pub trouble: Option<Trouble>,
 }

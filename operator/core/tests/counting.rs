@@ -330,11 +330,24 @@ fn a_worker_pool_that_cannot_work_leaves_the_backlog_to_the_other() {
         "{}",
         world.decision("s").text
     );
+    // Pods that it makes while it tries say nothing yet.
+    let now = world.now;
+    let fresh = world::pod("s9", "r1", now);
+    world.pools.get_mut("s").unwrap().pods.push(fresh);
+    assert_eq!(after(&mut world, 61).0, 10, "{}", world.decision("p").text);
+    // Nor does a worker that is heard until its first task ends it.
+    world
+        .broker()
+        .workers
+        .insert("celery@s9".to_owned(), worker(1, 1, now, now));
+    assert_eq!(after(&mut world, 62).0, 10, "{}", world.decision("p").text);
+    assert_eq!(after(&mut world, 100), (5, 5), "this one lasts");
+    world.pools.get_mut("s").unwrap().pods.pop();
     // One that only takes long has no trouble.
     for one in &mut world.pools.get_mut("s").unwrap().pods {
         one.trouble = None;
     }
-    assert_eq!(after(&mut world, 62), (5, 5));
+    assert_eq!(after(&mut world, 101), (5, 5));
     // Where no pod can be made, none is in trouble.
     let refused = world.pools.get_mut("s").unwrap();
     refused.pods.clear();
@@ -342,7 +355,7 @@ fn a_worker_pool_that_cannot_work_leaves_the_backlog_to_the_other() {
         reason: Reason::QuotaExceeded,
         message: "exceeded quota".to_owned(),
     });
-    assert_eq!(after(&mut world, 63).0, 10);
+    assert_eq!(after(&mut world, 102).0, 10);
 }
 
 #[test]

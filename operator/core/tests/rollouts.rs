@@ -498,6 +498,27 @@ fn an_old_pod_goes_only_on_fresh_data() {
     assert_eq!(world.decide().allocation.target("r0").unwrap_or(1), 1);
 }
 
+/// Nobody is heard, so nothing is proven: what runs may work all the same.
+#[test]
+fn an_unproven_pod_that_runs_goes_only_on_fresh_data() {
+    let mut world = World::new([pool("p")]);
+    (world.pool().min, world.pool().max) = (3, 3);
+    world.pool().revisions = vec![revision("r1", 0, false), revision("r0", 3, false)];
+    let now = world.now;
+    for name in ["a", "b", "c"] {
+        world.pool().pods.push(pod(name, "r0", now));
+    }
+    world.pool().pods[2].running_since = None;
+    assert_eq!(world.decide().allocation.target("r0"), Some(0));
+    world.fail_all();
+    world.now = world.now.after(seconds(30));
+    assert_eq!(
+        world.decide().allocation.target("r0"),
+        Some(2),
+        "one does not run"
+    );
+}
+
 #[test]
 fn the_order_of_revisions_is_no_input() {
     let decide = |reverse: bool| {

@@ -270,6 +270,9 @@ fn pods_go_when_their_marks_have_been_seen_for_a_while() {
         decision.text
     );
     world.pool().pods[0].marked = None;
+    // The ReplicaSet controller may still see the mark.
+    world.pool().pods[0].unmarked = Some(world.now);
+    assert_eq!(world.settle(1).to, 2, "{}", world.decision("p").text);
     assert_eq!(world.settle(1).to, 1, "{}", world.decision("p").text);
 }
 

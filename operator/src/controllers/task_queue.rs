@@ -15,6 +15,7 @@ use poolwright_core::broker_key::BrokerKey;
 use poolwright_core::conditions::reason_of;
 use poolwright_core::ledger::QueueLedger;
 use poolwright_core::sample::BrokerView;
+use poolwright_core::time::Moment;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::cycle::Latest;
@@ -27,6 +28,8 @@ use crate::signals::board::Board;
 
 /// Time between two looks.
 const TICK: Duration = Duration::from_millis(500);
+/// By then a process has read each queue, or failed to.
+const FIRST_READING: Duration = Duration::from_secs(30);
 
 /// Keeps TaskQueue statuses.
 pub struct Controller {
@@ -212,10 +215,9 @@ impl Controller {
             }
         }
         let (status, reason, message) = summary(queue, book, rival);
-        if status.is_none()
-            && !old.conditions.is_empty()
-            && old.observed_generation == new.observed_generation
-        {
+        let young = self.clock.now().since(Moment(0)) < FIRST_READING;
+        let said = !old.conditions.is_empty() && old.observed_generation == new.observed_generation;
+        if young && status.is_none() && said {
             // A process that has just started knows nothing yet; what its predecessor said stands until it does.
             return old.clone();
         }

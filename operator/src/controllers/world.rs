@@ -178,6 +178,11 @@ impl Default for World {
     }
 }
 
+fn forget_gone(runs: &mut Runs, objects: &Objects) {
+    let uids: BTreeSet<&str> = objects.pods.iter().map(|pod| pod.uid.as_str()).collect();
+    runs.retain(|uid, _| uids.contains(uid.as_str()));
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -239,7 +244,7 @@ impl World {
                 Some(left) => built.leftovers.insert(group.clone(), left),
                 None => built.leftovers.remove(group),
             };
-            if !runs.is_empty() {
+            if built.states.contains_key(group) || built.leftovers.contains_key(group) {
                 built.runs.insert(group.clone(), runs);
             }
         }
@@ -256,6 +261,7 @@ impl World {
         now: Moment,
     ) -> Option<Leftover> {
         let objects = self.objects(group);
+        forget_gone(runs, &objects);
         let mut input = pool_input(&wp, &spec.pool, &spec.revision, &objects, None, runs, now);
         (input.terminating, input.hold) = (true, None);
         let input = Arc::new(input);
@@ -329,8 +335,7 @@ impl World {
         now: Moment,
     ) -> PoolState {
         let objects = self.objects(group);
-        let uids: BTreeSet<&str> = objects.pods.iter().map(|pod| pod.uid.as_str()).collect();
-        runs.retain(|uid, _| uids.contains(uid.as_str()));
+        forget_gone(runs, &objects);
         let input = spec.as_ref().ok().map(|spec| {
             let conflict = self.conflicts.of(&wp, &objects);
             Arc::new(pool_input(

@@ -246,6 +246,7 @@ impl Cluster {
                 name: name.clone(),
                 uid: name,
                 labels: Some(labels.clone()),
+                owner_references: Some(vec![controller("a set".to_owned())]),
                 ..ObjectMeta::default()
             };
             own.push(Pod {
@@ -309,6 +310,14 @@ impl Cluster {
     }
 }
 
+fn controller(uid: String) -> OwnerReference {
+    OwnerReference {
+        uid,
+        controller: Some(true),
+        ..OwnerReference::default()
+    }
+}
+
 /// As a Deployment's controller makes it.
 pub(super) fn set_of(deployment: &Deployment, serial: i64, replicas: i32) -> ReplicaSet {
     let spec = deployment.spec.as_ref().unwrap();
@@ -319,11 +328,7 @@ pub(super) fn set_of(deployment: &Deployment, serial: i64, replicas: i32) -> Rep
         .labels
         .get_or_insert_default();
     labels.insert(POD_TEMPLATE_HASH.to_owned(), format!("hash{serial}"));
-    let owner = OwnerReference {
-        uid: deployment.metadata.uid.clone().unwrap(),
-        controller: Some(true),
-        ..OwnerReference::default()
-    };
+    let owner = controller(deployment.metadata.uid.clone().unwrap());
     ReplicaSet {
         metadata: ObjectMeta {
             name: Some(format!("{}-{serial}", deployment.metadata.name.as_ref().unwrap())),

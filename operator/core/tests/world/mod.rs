@@ -87,6 +87,7 @@ pub fn pod(name: &str, revision: &str, since: Moment) -> PodInput {
         ready: true,
         draining: false,
         marked: None,
+        unmarked: None,
         trouble: None,
     }
 }
