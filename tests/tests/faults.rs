@@ -128,6 +128,7 @@ async fn an_operator_that_is_killed_comes_back_without_haste() -> Result<()> {
     stage
         .await_condition("q", ConditionType::Ready, "True", "AsDesired", LIMIT)
         .await?;
+    stage.expect_no_busy_victim()?;
     stage.expect_all_done_once(&ids)
 }
 

@@ -144,6 +144,24 @@ async fn a_deployment_that_is_scaled_or_deleted_comes_back() -> Result<()> {
     .await?;
     let second = deployment(&ground).await?;
     assert_eq!((second.name_any(), template(&second)), (name, template(&first)));
+    // Its ReplicaSet and pods stay: the next one takes them over, and not one of them goes.
+    let (before, set) = (names(&ground).await?, second.uid());
+    kubectl
+        .run(["delete", "deployment", &second.name_any(), "--cascade=orphan"])
+        .await?;
+    let third = poll("the third", LIMIT, || async {
+        let all = ground.stage.deployments("w").await?;
+        Ok(all.into_iter().find(|one| one.uid() != set))
+    })
+    .await?;
+    assert_eq!(template(&third), template(&second));
+    let settled = || async {
+        let spec = deployment(&ground).await?.spec.unwrap_or_default();
+        Ok(spec.replicas == Some(2) && names(&ground).await? == before)
+    };
+    wait_until("the third to be settled", LIMIT, settled).await?;
+    ground.expect_sum("w", 2, Duration::from_secs(3)).await?;
+    assert_eq!(names(&ground).await?, before);
     let limit = LIMIT.max(Duration::from_secs(scale::pick(0, 500)));
     ground.stage.await_ended(ids.len(), limit).await?;
     ground.await_ready("w").await?;

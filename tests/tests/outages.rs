@@ -149,6 +149,7 @@ async fn redis_is_stopped_and_the_workers_come_back_after_it() -> Result<()> {
             "{gone} workers were taken when {by_then} had been heard again"
         );
     }
+    stage.expect_no_busy_victim()?;
     stage.expect_all_done_once(&ids)
 }
 
@@ -172,6 +173,7 @@ async fn redis_hangs() -> Result<()> {
     stage.await_ended(3, LIMIT).await?;
     stage.await_no_pods("q", LIMIT).await?;
     assert_eq!(stage.reversals("q"), 1, "{:?}", stage.timeline("q"));
+    stage.expect_no_busy_victim()?;
     stage.expect_all_done_once(&ids)
 }
 
@@ -192,6 +194,7 @@ async fn rabbitmq_is_restarted() -> Result<()> {
     stage.await_ended(3, LIMIT).await?;
     stage.await_no_pods("q", LIMIT).await?;
     assert_eq!(stage.reversals("q"), 1, "{:?}", stage.timeline("q"));
+    stage.expect_no_busy_victim()?;
     stage.expect_all_done_once(&ids)
 }
 
@@ -211,5 +214,6 @@ async fn rabbitmq_hangs() -> Result<()> {
     stage.await_ended(3, LIMIT).await?;
     stage.await_no_pods("q", LIMIT).await?;
     assert_eq!(stage.reversals("q"), 1, "{:?}", stage.timeline("q"));
+    stage.expect_no_busy_victim()?;
     stage.expect_all_done_once(&ids)
 }

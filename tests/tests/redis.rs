@@ -114,6 +114,46 @@ async fn ten_queues_on_one_pool_sum_up() -> Result<()> {
 }
 
 /// Redis counts no consumers: that a worker without heartbeats is at work, only its own answer can tell.
+/// Two WorkerPools of equal size share a backlog, half and half, and say so. One that has not been able to start a pod
+/// for a minute keeps one to try with, and leaves the rest.
+#[tokio::test]
+async fn two_worker_pools_share_a_queue_as_long_as_both_can_work() -> Result<()> {
+    let (stage, redis) = set("r-share").await?;
+    let wire = Wire::redis(&redis, 0);
+    let shape = json!({
+        "celery": {"concurrency": 10, "executionPool": "Threads", "prefetchMultiplier": 1},
+        "scaling": {"maxReplicas": 2, "scaleDownDelaySeconds": 2},
+    });
+    let mut broken = shape.clone();
+    stage::merge(
+        &mut broken,
+        json!({"worker": {"image": "registry.test/missing:1"}}),
+    );
+    wire.pool(&stage, "well", &["q"], shape).await?;
+    wire.workers(&stage, "broken", &["q"], broken).await?;
+    for name in ["well", "broken"] {
+        let ready = ConditionType::Ready;
+        stage
+            .await_condition(name, ready, "True", "AsDesired", LIMIT)
+            .await?;
+    }
+    wire.publish(&Batch::sleep("q", 60, 1_000.0)).await?;
+    for name in ["well", "broken"] {
+        stage.await_replicas(name, 2, LIMIT).await?;
+    }
+    wait_until("half of what waits", LIMIT, || async {
+        Ok(stage.decision("broken").await?.contains("(20 of 40 ready"))
+    })
+    .await?;
+    stage.await_replicas("broken", 1, LIMIT).await?;
+    stage
+        .await_condition("broken", ConditionType::Ready, "False", "ImageNotPulled", LIMIT)
+        .await?;
+    stage.expect_steady("broken", 1, Duration::from_secs(8)).await?;
+    assert_eq!(stage.replicas("well").await?, 2);
+    stage.strike().await
+}
+
 #[tokio::test]
 async fn workers_without_heartbeats_prove_their_revision_and_grow_by_what_they_answer() -> Result<()> {
     let (stage, redis) = set("r-mute").await?;

@@ -223,6 +223,25 @@ fn addresses() -> Vec<Case> {
         }
         all.push(case("a URL with a password", Act::Broker(broker), password));
     }
+    for (field, words) in [
+        (
+            "managementUrl",
+            &[
+                "managementUrl must",
+                "hold no user or password",
+                "managementUrlSecretRef",
+            ][..],
+        ),
+        ("metricsUrl", &["metricsUrl must", "hold no user or password"]),
+    ] {
+        let url = format!("http://user:{CANARY}@rabbit:15672");
+        let broker = json!({"url": "amqp://rabbit/", "rabbitmq": {field: url}});
+        all.push(case(
+            "an HTTP address with a password",
+            Act::Broker(broker),
+            words,
+        ));
+    }
     all
 }
 
