@@ -119,7 +119,8 @@ async fn ten_queues_on_one_pool_sum_up() -> Result<()> {
 #[tokio::test]
 async fn two_worker_pools_share_a_queue_as_long_as_both_can_work() -> Result<()> {
     let (stage, redis) = set("r-share").await?;
-    let wire = Wire::redis(&redis, 0);
+    // Late: nobody fetches more than runs.
+    let wire = Wire::redis(&redis, 0).late(true);
     let shape = json!({
         "celery": {"concurrency": 10, "executionPool": "Threads", "prefetchMultiplier": 1},
         "scaling": {"maxReplicas": 2, "scaleDownDelaySeconds": 2},
