@@ -110,7 +110,9 @@ impl Plane {
         plane.launch(&binary, "kube-apiserver", &apiserver, &config.apiserver_args)?;
         let authority = Path::new(&certificates).join("apiserver.crt");
         wait_for("the API server's certificate", START_LIMIT, || {
-            authority.exists() || plane.check().is_err()
+            // It is there before its content is, and a client reads it once.
+            let text = fs::read_to_string(&authority).unwrap_or_default();
+            text.trim_end().ends_with("-----END CERTIFICATE-----") || plane.check().is_err()
         })
         .await?;
         plane.check()?;
