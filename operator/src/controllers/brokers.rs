@@ -115,7 +115,7 @@ impl Supervisor {
             clock: self.clock,
             metrics: Arc::clone(&self.metrics),
         };
-        tokio::spawn(poller.run());
+        tokio::spawn(poller.keep_running());
         sender
     }
 }

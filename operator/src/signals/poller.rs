@@ -4,6 +4,7 @@
 //! failure becomes a fault beside the last good reading, and a connection that failed once is thrown away.
 
 use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ const DEADLINE: Duration = Duration::from_secs(2);
 /// First and longest wait before connecting again. Short, so that counts are fresh again within a second and a
 /// poll of the broker's return.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+/// A poller that panicked starts anew after this.
+const PANICKED_AGAIN: Duration = Duration::from_secs(5);
 /// A failure that lasts is logged again after this.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// The longest poll interval.
@@ -40,6 +43,7 @@ const QUEUES_AT_BASE: usize = 200;
 pub type Connect = fn(BrokerConfig) -> BoxFuture<'static, Result<Arc<dyn SignalSource>, SignalError>>;
 
 /// What a poller works with.
+#[derive(Clone)]
 pub struct Poller {
     /// Id of the broker on the board.
     pub id: String,
@@ -122,6 +126,15 @@ impl Connector {
 }
 
 impl Poller {
+    /// Runs until the sender of `wanted` is gone, and starts anew should it panic: its broker would look stale for ever,
+    /// and the others must not end with it.
+    pub async fn keep_running(self) {
+        while AssertUnwindSafe(self.clone().run()).catch_unwind().await.is_err() {
+            tracing::error!(broker = %self.id, "the poller panicked");
+            sleep(PANICKED_AGAIN).await;
+        }
+    }
+
     /// Runs until the sender of `wanted` is gone.
     pub async fn run(mut self) {
         let mut view = BrokerView::default();

@@ -30,6 +30,7 @@ enum Mood {
     Down,
     Refusing,
     Hung,
+    Panicking,
 }
 
 /// How the Secret is read now.
@@ -71,6 +72,7 @@ async fn well() -> Result<(), SignalError> {
         Mood::Down => Err(SignalError::new(FaultKind::Unreachable, "connection refused")),
         Mood::Refusing => Err(SignalError::new(FaultKind::Refused, "wrong password")),
         Mood::Hung => std::future::pending().await,
+        Mood::Panicking => panic!("a mistake of ours"),
     }
 }
 
@@ -193,7 +195,7 @@ impl Run {
             clock,
             metrics,
             sender,
-            running: tokio::spawn(poller.run()),
+            running: tokio::spawn(poller.keep_running()),
         }
     }
 
@@ -280,6 +282,20 @@ async fn a_poller_lives_through_an_outage_and_a_hang() {
         board.views().is_empty(),
         "a broker that nobody names is forgotten"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poller_that_panics_is_started_anew() {
+    let run = Run::start();
+    sleep(Duration::from_secs(2)).await;
+    with(|stage| stage.mood = Mood::Panicking);
+    sleep(Duration::from_secs(2)).await;
+    assert!(!run.fresh() && !run.running.is_finished());
+    with(|stage| stage.mood = Mood::Well);
+    sleep(Duration::from_secs(6)).await;
+    assert!(run.fresh());
+    drop(run.sender);
+    run.running.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
