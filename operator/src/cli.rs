@@ -12,6 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use poolwright_core::constants::POLL_INTERVAL_MILLISECONDS;
 
 use crate::telemetry::LogFormat;
 
@@ -63,7 +64,7 @@ pub struct RunArgs {
 
     /// Time between two readings of a broker, in milliseconds, 50 to 2000. With more than 200 queues on the broker it is
     /// 1 ms longer for each further one, at most 2000.
-    #[arg(long, value_name = "NUMBER", default_value_t = 200, value_parser = clap::value_parser!(u64).range(50..=2000))]
+    #[arg(long, value_name = "NUMBER", default_value_t = POLL_INTERVAL_MILLISECONDS, value_parser = clap::value_parser!(u64).range(50..=2000))]
     pub poll_interval_milliseconds: u64,
 
     /// Writes of numbers to status a second, for all objects together, 1 to 1000. Scaling is never held back by it.

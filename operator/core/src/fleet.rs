@@ -8,13 +8,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::constants::UNSEEN_AFTER;
 use crate::ledger::{ANSWER_AGE, heartbeats_since, is_heard};
 use crate::sample::{Answer, BrokerView, Sample, WorkerView};
 use crate::snapshot::{PodInput, PoolInput, Snapshot};
 use crate::time::Moment;
 
-/// No heartbeat so long after the container started: the pod's slots are unseen.
-pub const UNSEEN_AFTER: Duration = Duration::from_secs(60);
 /// A pod that has run for so long without a heartbeat is asked whether it consumes; one that does, and is ready, proves
 /// its revision.
 pub const CONSUMED_FOR: Duration = Duration::from_secs(30);

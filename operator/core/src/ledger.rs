@@ -9,15 +9,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::constants::{FRESH_AT_LEAST, FRESH_HEARTBEATS, FRESH_POLLS};
 use crate::fleet::{Fleet, Member};
 use crate::sample::{Answer, BrokerView, Fault, QueueView, Unacked, WorkerView};
 use crate::snapshot::{PoolInput, PoolKey, Snapshot};
 use crate::time::Moment;
 
-/// A reading of a broker is fresh for three polls, but for no less than this.
-pub const FRESH_AT_LEAST: Duration = Duration::from_secs(3);
-/// A heartbeat is fresh for so many of its own intervals.
-pub const FRESH_HEARTBEATS: u32 = 5;
 /// A worker that promises a longer interval is still missed after this many seconds' worth.
 const INTERVAL_MAX: Duration = Duration::from_secs(60);
 /// An answer is used for counts this long.
@@ -34,7 +31,7 @@ const FOREIGN_NAMED: usize = 100;
 /// How old a reading of this broker may be.
 #[must_use]
 pub fn max_age(view: &BrokerView) -> Duration {
-    view.poll_interval.saturating_mul(3).max(FRESH_AT_LEAST)
+    view.poll_interval.saturating_mul(FRESH_POLLS).max(FRESH_AT_LEAST)
 }
 
 /// Since when every heartbeat would have been heard; `None` while the stream is down.

@@ -12,6 +12,7 @@ pub mod class;
 pub mod clearance;
 pub mod command;
 pub mod conditions;
+pub mod constants;
 pub mod cycle;
 pub mod decision;
 pub mod demand;

@@ -9,14 +9,13 @@ use std::cmp::Reverse;
 use jiff::Timestamp;
 use poolwright_api::Reason;
 
+use crate::constants::{UNPROVEN_SECONDS, UNSEEN_AFTER};
 use crate::demand::{Demand, PodState};
-use crate::fleet::{CONSUMED_FOR, Fleet, Member, UNSEEN_AFTER};
+use crate::fleet::{CONSUMED_FOR, Fleet, Member};
 use crate::ledger::heartbeats_since;
 use crate::sample::BrokerView;
 use crate::snapshot::{RevisionInput, Snapshot};
 
-/// A revision with a pod and without a heartbeat for so long is given up (or `Stalled`, with none to go back to).
-pub const UNPROVEN_SECONDS: i64 = 600;
 /// A first pod that no node takes for so long makes room for itself.
 const NO_ROOM_SECONDS: i64 = 30;
 /// At most so many Deployments of one WorkerPool exist.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use poolwright_api::Reason;
 
 use crate::clearance::{CLEARANCE_AGE, Standing, free, may_go, standings, victims};
+use crate::constants::ZEROS;
 use crate::decision::{Decision, Facts, Limit};
 use crate::demand::{Demand, PodState};
 use crate::fleet::{Fleet, Member};
@@ -21,8 +22,6 @@ use crate::snapshot::{PoolInput, Snapshot};
 use crate::text::{bounded, counted};
 use crate::time::Moment;
 
-/// A zero counts only after so many fresh readings of it in a row.
-pub const ZEROS: u32 = 3;
 /// An idle worker that may go is asked anew when its answer is so old.
 const REFRESH: Duration = Duration::from_secs(1);
 /// What a busy worker said at most so long ago stands when pods should go: as often as busy workers are asked anyway.

@@ -12,9 +12,9 @@ use poolwright_core::broker::{BrokerConfig, BrokerKind};
 use poolwright_core::broker_key::BrokerKey;
 use tokio::sync::{Notify, watch};
 
+use super::secrets::Resolver;
 use super::world::World;
 use crate::clock::Clock;
-use crate::kube::secrets::Resolver;
 use crate::metrics::Metrics;
 use crate::signals::board::Board;
 use crate::signals::poller::Poller;

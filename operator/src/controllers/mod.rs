@@ -4,6 +4,7 @@ pub mod brokers;
 pub mod conflicts;
 pub mod cycle;
 pub mod run;
+pub mod secrets;
 pub mod task_queue;
 pub mod turns;
 pub mod worker_pool;

@@ -3,7 +3,6 @@
 pub mod events;
 pub mod execute;
 pub mod index;
-pub mod secrets;
 pub mod status;
 
 use std::time::Duration;

@@ -12,6 +12,7 @@ use futures::future::{BoxFuture, OptionFuture};
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use poolwright_core::broker::BrokerConfig;
+use poolwright_core::constants::{COMMAND_DEADLINE, POLL_INTERVAL_MAX, QUEUES_AT_POLL_INTERVAL, RECONNECT};
 use poolwright_core::sample::{BrokerView, FaultKind};
 use poolwright_core::time::Moment;
 use tokio::sync::{mpsc, watch};
@@ -20,24 +21,15 @@ use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use super::address::Address;
 pub use super::address::Resolve;
 use super::board::Board;
-use super::roster::{self, ASK_DEADLINE};
+use super::roster;
 use super::{Heartbeat, NodeAnswer, Polled, SignalError, SignalSource, Wanted};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 
-/// Deadline of every exchange with a broker.
-const DEADLINE: Duration = Duration::from_secs(2);
-/// First and longest wait before connecting again. Short, so that counts are fresh again within a second and a
-/// poll of the broker's return.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// A poller that panicked starts anew after this.
 const PANICKED_AGAIN: Duration = Duration::from_secs(5);
 /// A failure that lasts is logged again after this.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
-/// The longest poll interval.
-const INTERVAL_MAX: Duration = Duration::from_secs(2);
-/// Queues that are polled at the base interval; each further one adds a millisecond.
-const QUEUES_AT_BASE: usize = 200;
 
 /// Connects to the broker that a configuration describes.
 pub type Connect = fn(BrokerConfig) -> BoxFuture<'static, Result<Arc<dyn SignalSource>, SignalError>>;
@@ -66,8 +58,8 @@ pub struct Poller {
 /// Time between two polls of a broker with `queues` queues.
 #[must_use]
 pub fn poll_interval(base: Duration, queues: usize) -> Duration {
-    let more = u64::try_from(queues.saturating_sub(QUEUES_AT_BASE)).unwrap_or(u64::MAX);
-    (base + Duration::from_millis(more)).min(INTERVAL_MAX.max(base))
+    let more = u64::try_from(queues.saturating_sub(QUEUES_AT_POLL_INTERVAL)).unwrap_or(u64::MAX);
+    (base + Duration::from_millis(more)).min(POLL_INTERVAL_MAX.max(base))
 }
 
 type Asking = BoxFuture<'static, (Vec<String>, Result<Vec<NodeAnswer>, SignalError>)>;
@@ -141,7 +133,7 @@ impl Poller {
         let (line, mut asks) = mpsc::channel(16);
         self.board.register(&self.id, line.clone());
         let mut address = Address::new(Arc::clone(&self.resolver));
-        let mut wait = BACK_OFF.0;
+        let mut wait = RECONNECT.0;
         let mut said: Option<Said> = None;
         while self.wanted.has_changed().is_ok() {
             let error = match self.open(&mut address, &mut view).await {
@@ -150,8 +142,8 @@ impl Poller {
                     let error = self
                         .serve(&mut session, &mut address, &mut view, &mut asks, &mut said)
                         .await;
-                    if self.clock.now().since(began) > BACK_OFF.1 {
-                        wait = BACK_OFF.0;
+                    if self.clock.now().since(began) > RECONNECT.1 {
+                        wait = RECONNECT.0;
                         said = None;
                     }
                     let Some(error) = error else { break };
@@ -171,8 +163,8 @@ impl Poller {
             self.metrics
                 .broker_connections(self.board.connections(&self.id, 0));
             let jitter = Duration::from_secs_f64(wait.as_secs_f64() * 0.25 * fastrand::f64());
-            sleep((wait + jitter).min(BACK_OFF.1)).await;
-            wait = (wait * 2).min(BACK_OFF.1);
+            sleep((wait + jitter).min(RECONNECT.1)).await;
+            wait = (wait * 2).min(RECONNECT.1);
         }
         if self.board.forget(&self.id, &line) {
             self.metrics
@@ -317,7 +309,7 @@ impl Poller {
         }
         let source = Arc::clone(&session.source);
         Some(Box::pin(async move {
-            let answers = match timeout(ASK_DEADLINE + DEADLINE, source.ask(&nodes, ASK_DEADLINE)).await {
+            let answers = match timeout(COMMAND_DEADLINE * 2, source.ask(&nodes, COMMAND_DEADLINE)).await {
                 Ok(answers) => answers,
                 Err(_) => Err(late("asking the workers")),
             };
@@ -389,7 +381,7 @@ fn adopt(view: &mut BrokerView, config: &BrokerConfig) {
 }
 
 fn late(doing: &str) -> SignalError {
-    let message = format!("{doing} took longer than {} s", DEADLINE.as_secs());
+    let message = format!("{doing} took longer than {} s", COMMAND_DEADLINE.as_secs());
     SignalError::new(FaultKind::Unreachable, message)
 }
 
@@ -397,5 +389,7 @@ pub(super) async fn within<T>(
     doing: &str,
     work: impl Future<Output = Result<T, SignalError>>,
 ) -> Result<T, SignalError> {
-    timeout(DEADLINE, work).await.unwrap_or_else(|_| Err(late(doing)))
+    timeout(COMMAND_DEADLINE, work)
+        .await
+        .unwrap_or_else(|_| Err(late(doing)))
 }

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use poolwright_core::constants::COMMAND_DEADLINE;
 use poolwright_core::ledger::{ANSWER_AGE, is_heard};
 use poolwright_core::sample::{BrokerView, Sample, UnheardView, WorkerView};
 use poolwright_core::text::bounded;
@@ -15,8 +16,6 @@ use poolwright_core::time::Moment;
 
 use super::{Heartbeat, NodeAnswer};
 
-/// How long to wait for answers.
-pub const ASK_DEADLINE: Duration = Duration::from_secs(2);
 /// Time between two questions to a worker without a special reason.
 const ASK_INTERVAL: Duration = Duration::from_secs(30);
 /// Time between two questions to a worker that a scale-in asks about.
@@ -121,7 +120,7 @@ pub fn take_answers(view: &mut BrokerView, asked: &[String], answers: Vec<NodeAn
         if let Some(worker) = view.workers.get_mut(node).filter(settled) {
             worker.unreadable = Some(format!(
                 "no answer to remote control within {} s",
-                ASK_DEADLINE.as_secs()
+                COMMAND_DEADLINE.as_secs()
             ));
         }
     }

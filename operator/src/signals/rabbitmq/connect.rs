@@ -9,20 +9,18 @@ use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use async_rs::TokioRuntime;
 use lapin::tcp::{AsyncTcpStream, RustlsConnector};
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use lapin::{Connection, ConnectionProperties};
 use poolwright_core::broker::BrokerConfig;
+use poolwright_core::constants::COMMAND_DEADLINE;
 use poolwright_core::sample::FaultKind;
 
 use super::errors;
 use crate::signals::SignalError;
 
-/// Longest time for TCP, TLS and AMQP handshakes with one host.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// AMQP heartbeat: a silent broker is noticed within twice this many seconds.
 const HEARTBEAT_SECONDS: u16 = 10;
 /// The user that RabbitMQ and kombu assume when the address names none.
@@ -36,7 +34,7 @@ pub(super) async fn open(
 ) -> Result<Connection, SignalError> {
     let mut last = SignalError::new(FaultKind::InvalidAddress, "the address names no host");
     for (host, port) in &config.hosts {
-        match tokio::time::timeout(CONNECT_TIMEOUT, open_host(config, host, *port, tls, purpose)).await {
+        match tokio::time::timeout(COMMAND_DEADLINE, open_host(config, host, *port, tls, purpose)).await {
             Ok(Ok(connection)) => return Ok(connection),
             Ok(Err(error)) if error.kind == FaultKind::Refused => return Err(error),
             Ok(Err(error)) => last = error,
@@ -75,7 +73,7 @@ async fn open_host(
                 None => Ok(stream),
             }
         };
-        let stream = tokio::time::timeout(CONNECT_TIMEOUT, steps).await;
+        let stream = tokio::time::timeout(COMMAND_DEADLINE, steps).await;
         Ok(stream.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??)
     };
     let opened = Connection::connector(uri(config, host, port), runtime, dial, properties).await;

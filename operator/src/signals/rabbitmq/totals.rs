@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use poolwright_core::broker::{BrokerConfig, HttpEndpoint, Secret};
+use poolwright_core::constants::{COMMAND_DEADLINE, MANAGEMENT_INTERVAL};
 use poolwright_core::sample::FaultKind;
 use reqwest::{Client, StatusCode, Url};
 use serde::Deserialize;
@@ -21,12 +22,8 @@ use tokio::time::Instant;
 use super::errors;
 use crate::signals::SignalError;
 
-/// At most one request in this time.
-const EVERY: Duration = Duration::from_secs(1);
 /// Oldest value that is repeated.
 const MAX_AGE: Duration = Duration::from_millis(1500);
-/// Limit of one request.
-const TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a poll waits for a request, as long as requests succeed.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Largest answer: some 30,000 queues of the management API.
@@ -94,7 +91,7 @@ impl TotalsReader {
             .tls_backend_preconfigured(tls.clone())
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
-            .timeout(TIMEOUT)
+            .timeout(COMMAND_DEADLINE)
             .build()
             .map_err(|_| SignalError::new(FaultKind::InvalidAddress, "the HTTP client cannot be set up"))?;
         let virtual_host = config.virtual_host.clone();
@@ -114,7 +111,7 @@ impl TotalsReader {
     /// The counts, at most [`MAX_AGE`] old.
     pub(super) async fn read(&self) -> Result<Arc<Totals>, SignalError> {
         let mut state = self.state.lock().await;
-        if state.running.is_none() && state.started.is_none_or(|at| at.elapsed() >= EVERY) {
+        if state.running.is_none() && state.started.is_none_or(|at| at.elapsed() >= MANAGEMENT_INTERVAL) {
             let request = Arc::clone(&self.request);
             state.started = Some(Instant::now());
             state.running = Some(tokio::spawn(async move { request.send().await }));

@@ -4,11 +4,10 @@
 //! drops it and connects again, which asks the sentinels again. Through Sentinel a server is used only if it says
 //! itself that it is a master (unless its user may not ask), because a sentinel can be behind.
 
-use std::time::Duration;
-
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use poolwright_core::broker::{BrokerConfig, Tls};
+use poolwright_core::constants::COMMAND_DEADLINE;
 use poolwright_core::sample::FaultKind;
 use redis::aio::MultiplexedConnection;
 use redis::{
@@ -18,9 +17,6 @@ use redis::{
 
 use super::{errors, values};
 use crate::signals::SignalError;
-
-/// Longest time for one connection and its handshake, and for one answer.
-pub(super) const DEADLINE: Duration = Duration::from_secs(2);
 
 /// A client for the server to talk to, and a connection that has been tried.
 pub(super) async fn connect(config: &BrokerConfig) -> Result<(Client, MultiplexedConnection), SignalError> {
@@ -143,8 +139,8 @@ async fn sentinel_answer(client: &Client, master: &str) -> Result<Value, SignalE
 
 async fn open(client: &Client) -> Result<MultiplexedConnection, SignalError> {
     let settings = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(DEADLINE))
-        .set_response_timeout(Some(DEADLINE));
+        .set_connection_timeout(Some(COMMAND_DEADLINE))
+        .set_response_timeout(Some(COMMAND_DEADLINE));
     let connection = client
         .get_multiplexed_async_connection_with_config(&settings)
         .await;

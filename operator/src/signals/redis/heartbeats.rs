@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use poolwright_core::constants::COMMAND_DEADLINE;
 use redis::aio::{PubSubSink, PubSubStream};
 use redis::{Client, Value};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{self, Sender};
 
-use super::connect::DEADLINE;
 use super::errors;
 use crate::signals::celery::heartbeat_from_envelope;
 use crate::signals::{Heartbeat, SignalError};
@@ -62,7 +62,9 @@ pub(super) async fn subscribe(
         Ok((sink, stream, counted))
     };
     let late = |_| errors::unreachable("Redis did not answer in time (subscribe to the workers' events)");
-    let (sink, stream, counted) = tokio::time::timeout(DEADLINE, connecting).await.map_err(late)??;
+    let (sink, stream, counted) = tokio::time::timeout(COMMAND_DEADLINE, connecting)
+        .await
+        .map_err(late)??;
     let (sender, receiver) = mpsc::channel(WAITING);
     tokio::spawn(async move {
         read(sink, stream, sender).await;
@@ -87,7 +89,7 @@ async fn read(mut sink: PubSubSink, mut stream: PubSubStream, sender: Sender<Hea
                 }
             }
             _ = pings.tick() => {
-                match tokio::time::timeout(DEADLINE, sink.ping::<Value>()).await {
+                match tokio::time::timeout(COMMAND_DEADLINE, sink.ping::<Value>()).await {
                     Ok(Ok(_)) => {}
                     // The server answered, if only to refuse.
                     Ok(Err(error)) if error.code().is_some() => {}
