@@ -210,6 +210,8 @@ fn a_pod_is_seen_as_it_is() {
         (seen.running_since, seen.draining, seen.marked),
         (Some(Moment(0)), false, None)
     );
+    let again = worker(&json!({"restartCount": 1}));
+    assert_eq!((seen.restarted, one(pod("p", again)).restarted), (false, true));
     let annotations = json!({DELETION_COST: VICTIM_COST});
     let going = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z", "annotations": annotations},
         "status": {"conditions": null}});
