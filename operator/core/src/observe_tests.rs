@@ -300,24 +300,33 @@ fn trouble_is_told_in_the_clusters_words() {
         ),
         (
             ended("Error", 3, backs_off.clone()),
-            Some((Reason::CrashLoop, "back-off 10s, last exit code 3; restarts: 3")),
+            Some((
+                Reason::CrashLoop,
+                "back-off 10s, last exit code 3 (Error); restarts: 3",
+            )),
         ),
         (
             ended("OOMKilled", 137, backs_off),
-            Some((Reason::OutOfMemory, "exit code 137")),
+            Some((
+                Reason::OutOfMemory,
+                "back-off 10s, last exit code 137 (OOMKilled); restarts: 3",
+            )),
         ),
         // Up again, for now.
         (
             ended("Error", 3, runs.clone()),
-            Some((Reason::CrashLoop, "ended with exit code 3; restarts: 3")),
+            Some((Reason::CrashLoop, "ended with exit code 3 (Error); restarts: 3")),
         ),
         (
             ended("OOMKilled", 137, runs),
-            Some((Reason::OutOfMemory, "killed for its memory")),
+            Some((
+                Reason::OutOfMemory,
+                "ended with exit code 137 (OOMKilled); restarts: 3",
+            )),
         ),
         (
             worker(&json!({"state": {"terminated": {"exitCode": 1}}})),
-            Some((Reason::CrashLoop, "exit code 1")),
+            Some((Reason::CrashLoop, "ended with exit code 1; restarts: 0")),
         ),
         (nowhere, Some((Reason::Unschedulable, "0/3 nodes"))),
     ];
