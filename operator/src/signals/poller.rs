@@ -21,7 +21,7 @@ use super::address::Address;
 pub use super::address::Resolve;
 use super::board::Board;
 use super::roster::{self, ASK_DEADLINE};
-use super::{Heartbeat, NodeAnswer, Polled, SignalError, SignalSource, Wanted};
+use super::{Connect, Heartbeat, NodeAnswer, Polled, SignalError, SignalSource, Wanted};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 
@@ -38,9 +38,6 @@ const SAY_AGAIN: Duration = Duration::from_secs(60);
 const INTERVAL_MAX: Duration = Duration::from_secs(2);
 /// Queues that are polled at the base interval; each further one adds a millisecond.
 const QUEUES_AT_BASE: usize = 200;
-
-/// Connects to the broker that a configuration describes.
-pub type Connect = fn(BrokerConfig) -> BoxFuture<'static, Result<Arc<dyn SignalSource>, SignalError>>;
 
 /// What a poller works with.
 #[derive(Clone)]
@@ -112,7 +109,7 @@ impl Connector {
     }
 
     async fn session(&self, config: BrokerConfig) -> Result<Session, SignalError> {
-        let source = within("connecting", (self.connect)(config.clone())).await?;
+        let source = within("connecting", (self.connect)(config.clone(), self.clock)).await?;
         let beats = within("subscribing to heartbeats", source.heartbeats()).await?;
         Ok(Session {
             source,
@@ -189,7 +186,7 @@ impl Poller {
 
     fn connector(&self) -> Connector {
         Connector {
-            connect: self.connect,
+            connect: Arc::clone(&self.connect),
             clock: self.clock,
             metrics: Arc::clone(&self.metrics),
         }
