@@ -1,12 +1,13 @@
 //! Poolwright's binary: reads the command line and starts what it names.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use poolwright::cli::{Cli, Command, RunArgs};
 use poolwright::controllers::run::{Options, run};
 use poolwright::kube::Clients;
-use poolwright::{cli, explain, lint, telemetry};
+use poolwright::{cli, explain, lint, signals, telemetry};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -58,6 +59,8 @@ fn operate(args: RunArgs) -> Result<ExitCode, Failure> {
             namespaces: args.namespaces,
             poll_interval: Duration::from_millis(args.poll_interval_milliseconds),
             status_writes_per_second: args.status_writes_per_second,
+            connect: Arc::new(signals::connect),
+            wall: jiff::Timestamp::now,
         };
         let mut terminate = signal(SignalKind::terminate())?;
         let stop = async move {

@@ -83,6 +83,13 @@ const BUSY: Metric = gauge(
     "slots",
     "Slots that execute a task.",
 );
+const START_UP: Metric = gauge(
+    "poolwright_worker_pool_start_up_seconds",
+    OBJECT,
+    "seconds",
+    "From a pod's creation to its worker's first heartbeat, the longest of the pods that take new work; absent where \
+     the operator watched none start.",
+);
 const DECISIONS: Metric = Metric {
     name: "poolwright_worker_pool_decisions_total",
     kind: Kind::Counter,
@@ -128,6 +135,7 @@ pub const TABLE: &[Metric] = &[
     READY_REPLICAS,
     SLOTS,
     BUSY,
+    START_UP,
     DECISIONS,
     READY,
     RESERVED,
@@ -137,7 +145,7 @@ pub const TABLE: &[Metric] = &[
 ];
 
 /// What is shown of a WorkerPool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct WorkerPoolNumbers {
     /// Workers that the last decision asks for; none is made while the spec is invalid.
     pub desired: Option<u64>,
@@ -147,6 +155,8 @@ pub struct WorkerPoolNumbers {
     pub slots: Option<u64>,
     /// Slots that execute a task, if that is known.
     pub busy: Option<u64>,
+    /// Longest start-up time of the pods that take new work, if one is known.
+    pub start_up_seconds: Option<f64>,
 }
 
 /// What is shown of a TaskQueue; a number that is not known is not shown.
@@ -168,6 +178,7 @@ pub struct Metrics {
     ready_replicas: GaugeVec,
     slots: GaugeVec,
     busy: GaugeVec,
+    start_up: GaugeVec,
     decisions: IntCounterVec,
     ready: GaugeVec,
     reserved: GaugeVec,
@@ -192,6 +203,7 @@ impl Metrics {
             ready_replicas: register_gauge(&registry, &READY_REPLICAS),
             slots: register_gauge(&registry, &SLOTS),
             busy: register_gauge(&registry, &BUSY),
+            start_up: register_gauge(&registry, &START_UP),
             decisions: register_counter(&registry, &DECISIONS),
             ready: register_gauge(&registry, &READY),
             reserved: register_gauge(&registry, &RESERVED),
@@ -206,12 +218,13 @@ impl Metrics {
     pub fn worker_pool(&self, namespace: &str, name: &str, numbers: WorkerPoolNumbers) {
         let labels = [namespace, name];
         for (series, value) in [
-            (&self.desired, numbers.desired),
-            (&self.ready_replicas, Some(numbers.ready)),
-            (&self.slots, numbers.slots),
-            (&self.busy, numbers.busy),
+            (&self.desired, numbers.desired.map(float)),
+            (&self.ready_replicas, Some(float(numbers.ready))),
+            (&self.slots, numbers.slots.map(float)),
+            (&self.busy, numbers.busy.map(float)),
+            (&self.start_up, numbers.start_up_seconds),
         ] {
-            show(series, &labels, value.map(float));
+            show(series, &labels, value);
         }
     }
 
@@ -239,7 +252,13 @@ impl Metrics {
 
     /// Removes every series of a WorkerPool.
     pub fn forget_worker_pool(&self, namespace: &str, name: &str) {
-        for series in [&self.desired, &self.ready_replicas, &self.slots, &self.busy] {
+        for series in [
+            &self.desired,
+            &self.ready_replicas,
+            &self.slots,
+            &self.busy,
+            &self.start_up,
+        ] {
             forget(series, &[namespace, name]);
         }
         for reason in Reason::ALL {
@@ -354,132 +373,4 @@ fn float(value: u64) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{fs, path::PathBuf};
-
-    use super::*;
-
-    const NUMBERS: WorkerPoolNumbers = WorkerPoolNumbers {
-        desired: Some(7),
-        ready: 6,
-        slots: Some(120),
-        busy: Some(24),
-    };
-
-    fn filled() -> Metrics {
-        let metrics = Metrics::new();
-        metrics.worker_pool("shop", "mail", NUMBERS);
-        metrics.decision("shop", "mail", "ScaledUp");
-        metrics.task_queue(
-            "shop",
-            "mail",
-            TaskQueueNumbers {
-                ready: Some(3),
-                reserved: Some(1),
-                sample_age_seconds: Some(0.25),
-            },
-        );
-        for succeeded in [true, false, true] {
-            metrics.broker_request(succeeded);
-        }
-        metrics.broker_connections(3);
-        metrics
-    }
-
-    #[test]
-    fn every_metric_of_the_table_is_served_as_documented() {
-        let text = filled().render();
-        for metric in TABLE {
-            assert!(
-                text.contains(&format!("# HELP {} {}", metric.name, metric.help)),
-                "{}",
-                metric.name
-            );
-            assert!(
-                text.contains(&format!("# TYPE {} {}", metric.name, metric.kind.as_str())),
-                "{}",
-                metric.name
-            );
-        }
-        assert_eq!(
-            text.matches("# TYPE").count(),
-            TABLE.len(),
-            "a metric is missing from the table"
-        );
-        assert!(
-            text.contains(r#"poolwright_worker_pool_desired_replicas{name="mail",namespace="shop"} 7"#),
-            "{text}"
-        );
-        assert!(text.contains(
-            r#"poolwright_worker_pool_decisions_total{name="mail",namespace="shop",reason="ScaledUp"} 1"#
-        ));
-        for (outcome, count) in [("success", 2), ("failure", 1)] {
-            let line = format!("poolwright_broker_requests_total{{outcome=\"{outcome}\"}} {count}");
-            assert!(text.contains(&line), "{text}");
-        }
-        assert!(text.contains("poolwright_broker_connections 3"));
-    }
-
-    #[test]
-    fn both_outcomes_of_a_request_count_from_zero() {
-        let text = Metrics::new().render();
-        for outcome in OUTCOMES {
-            let line = format!("poolwright_broker_requests_total{{outcome=\"{outcome}\"}} 0");
-            assert!(text.contains(&line), "{text}");
-        }
-    }
-
-    #[test]
-    fn the_series_of_an_object_go_with_it_and_no_others_do() {
-        let metrics = filled();
-        metrics.worker_pool("shop", "other", NUMBERS);
-        metrics.forget_worker_pool("shop", "mail");
-        metrics.forget_task_queue("shop", "mail");
-        metrics.forget_task_queue("shop", "never-seen");
-        let text = metrics.render();
-        assert!(!text.contains("mail"), "{text}");
-        assert!(text.contains("other"), "{text}");
-    }
-
-    #[test]
-    fn what_is_not_known_is_not_shown() {
-        let metrics = filled();
-        metrics.task_queue(
-            "shop",
-            "mail",
-            TaskQueueNumbers {
-                ready: Some(0),
-                ..TaskQueueNumbers::default()
-            },
-        );
-        let text = metrics.render();
-        assert!(
-            text.contains(r#"poolwright_task_queue_ready{name="mail",namespace="shop"} 0"#),
-            "{text}"
-        );
-        assert!(
-            !text.contains("poolwright_task_queue_reserved{") && !text.contains("sample_age_seconds{"),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn an_unknown_reason_makes_no_series() {
-        let metrics = Metrics::new();
-        metrics.decision("shop", "mail", "Whatever");
-        assert!(!metrics.render().contains("Whatever"));
-    }
-
-    #[test]
-    fn the_reference_page_is_what_the_table_says() {
-        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/metrics.md");
-        if std::env::var_os("UPDATE").is_some_and(|value| value == "1") {
-            fs::write(&path, reference()).unwrap();
-        }
-        let found = fs::read_to_string(&path).unwrap_or_default();
-        assert!(
-            found == reference(),
-            "docs/reference/metrics.md differs from the table: run `UPDATE=1 cargo test -p poolwright metrics`"
-        );
-    }
-}
+mod tests;

@@ -17,8 +17,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use jiff::Timestamp;
+use poolwright::clock::Clock;
 use poolwright::signals::redis::RedisSource;
-use poolwright::signals::{Polled, SignalError, SignalSource, Wanted};
+use poolwright::signals::{self, Polled, SignalError, SignalSource, Wanted};
 use poolwright_core::broker::{BrokerConfig, BrokerOptions};
 use poolwright_core::sample::{FaultKind, Ready, Unacked};
 use redis::aio::MultiplexedConnection;
@@ -85,7 +86,12 @@ async fn fetch(raw: &mut MultiplexedConnection, tag: &str, score: f64, message: 
 }
 
 async fn connect(server: &Server) -> RedisSource {
-    RedisSource::connect(server.config()).await.expect("connected")
+    reach(server.config()).await.expect("connected")
+}
+
+/// By the system's clock.
+async fn reach(config: BrokerConfig) -> Result<RedisSource, SignalError> {
+    RedisSource::connect(config, Arc::new(Timestamp::now)).await
 }
 
 #[tokio::test]
@@ -106,7 +112,7 @@ async fn a_queue_is_the_sum_of_its_lists_under_its_prefix_in_its_database() {
         ..BrokerOptions::default()
     };
     let config = BrokerConfig::parse(&server.url("", 3), &options).unwrap();
-    let source = RedisSource::connect(config).await.unwrap();
+    let source = reach(config).await.unwrap();
     let polled = source
         .poll(&Wanted {
             stray: true,
@@ -139,7 +145,7 @@ async fn a_queue_is_the_sum_of_its_lists_under_its_prefix_in_its_database() {
         ..options
     };
     let config = BrokerConfig::parse(&server.url("", 3), &options).unwrap();
-    let source = RedisSource::connect(config).await.unwrap();
+    let source = reach(config).await.unwrap();
     assert_eq!(
         ready(&source.poll(&wanted(&["q"])).await.unwrap(), "q")
             .unwrap()
@@ -185,6 +191,7 @@ async fn a_key_of_the_wrong_type_spoils_its_own_queue_only() {
 
 #[tokio::test]
 async fn fetched_messages_are_told_by_queue_by_second_and_by_eta() {
+    static NOW: AtomicI64 = AtomicI64::new(0);
     let server = Server::start();
     let mut raw = server.raw(0).await;
     let later = Some("2026-11-22T10:00:00.5+00:00");
@@ -231,14 +238,11 @@ async fn fetched_messages_are_told_by_queue_by_second_and_by_eta() {
         .await
         .unwrap();
 
-    let now = Arc::new(AtomicI64::new(
-        "2026-11-22T09:00:00Z".parse::<Timestamp>().unwrap().as_second(),
-    ));
-    let clock = Arc::clone(&now);
-    let clock = Arc::new(move || Timestamp::from_second(clock.load(Ordering::Relaxed)).expect("a time"));
-    let source = RedisSource::connect_with_clock(server.config(), clock)
-        .await
-        .unwrap();
+    let begin = "2026-11-22T09:00:00Z".parse::<Timestamp>().unwrap();
+    NOW.store(begin.as_second(), Ordering::Relaxed);
+    // As the operator connects, whose only clock this is.
+    let clock = Clock::new(|| Timestamp::from_second(NOW.load(Ordering::Relaxed)).expect("a time"));
+    let source = signals::connect(server.config(), clock).await.unwrap();
     let queues = wanted(&["q1", "café", "high"]);
     // The large ones do not fit into one poll's bytes together; meanwhile the total is already right.
     let first = source.poll(&queues).await.unwrap();
@@ -257,7 +261,7 @@ async fn fetched_messages_are_told_by_queue_by_second_and_by_eta() {
     assert_eq!(unacked(&polled, "high").unwrap().due, 1);
     assert_eq!(polled.queues.len(), 3);
 
-    now.fetch_add(3601, Ordering::Relaxed);
+    NOW.fetch_add(3601, Ordering::Relaxed);
     assert_eq!(
         unacked(&source.poll(&queues).await.unwrap(), "q1").unwrap().due,
         3

@@ -4,7 +4,7 @@ use crate::process::Daemon;
 use crate::{Batch, Celery, Result, Stage, TaskEvent, Wire, scale, wait_until};
 use poolwright_api::ConditionType;
 use serde_json::json;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longest wait for something that a busy machine may be slow to do.
 pub const LIMIT: Duration = Duration::from_secs(90);
@@ -23,8 +23,10 @@ pub async fn there_and_back(stage: &Stage, wire: &Wire, pool: &str) -> Result<us
     };
     // Before the operator looks: a publisher sends one by one, and each look is a decision.
     let ids = wire.publish(&Batch::sleep(pool, tasks, 2.0)).await?;
+    let begin = Instant::now();
     wire.pool(stage, pool, &[pool], json!({})).await?;
     stage.await_replicas(pool, workers, LIMIT).await?;
+    expect_start_up(stage, pool, begin).await?;
     stage
         .await_ended(tasks, LIMIT.max(Duration::from_secs(tasks as u64)))
         .await?;
@@ -51,6 +53,26 @@ pub async fn there_and_back(stage: &Stage, wire: &Wire, pool: &str) -> Result<us
         return Err(format!("{} events for one burst: {told:#?}", told.len()).into());
     }
     Ok(tasks)
+}
+
+/// The start-up time of workers that were asked for since `begin` is told: no shorter than Python needs to come up, no
+/// longer than there was time. A creation has whole seconds.
+async fn expect_start_up(stage: &Stage, pool: &str, begin: Instant) -> Result<()> {
+    let (name, label) = (
+        "poolwright_worker_pool_start_up_seconds",
+        format!("name=\"{pool}\""),
+    );
+    wait_until("a start-up time", LIMIT, || async {
+        Ok(stage.metric(name, &label).await?.is_some())
+    })
+    .await?;
+    let seconds = stage.metric(name, &label).await?.unwrap_or_default();
+    let most = begin.elapsed().as_secs_f64() + 1.0;
+    if !(0.3..most).contains(&seconds) {
+        return Err(format!("{pool}: a start-up of {seconds} s within {most} s").into());
+    }
+    println!("{pool}: a start-up of {seconds} s");
+    Ok(())
 }
 
 /// A task longer than every delay survives the scale-in of its neighbour, and its own.

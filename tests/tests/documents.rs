@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use poolwright_api::{ConditionType, Reason};
+use poolwright_tests::bench::reaction;
 use poolwright_tests::operator::built;
 
 fn root() -> PathBuf {
@@ -74,6 +75,22 @@ fn the_guards_of_the_invariants_exist() {
         }
     }
     assert!(guarded >= 30, "only {guarded} tests are named");
+}
+
+/// What the benchmark prints is what the page has rows for.
+#[test]
+fn the_page_of_figures_has_the_rows_of_the_push() {
+    let page = std::fs::read_to_string(root().join("docs/reference/performance.md")).unwrap();
+    for label in reaction::Push::ALL.iter().flat_map(|push| push.labels(20)) {
+        let rows = page
+            .lines()
+            .filter(|line| line.starts_with(&format!("| {label} | ")));
+        assert_eq!(
+            rows.count(),
+            1,
+            "docs/reference/performance.md has not one row {label:?}"
+        );
+    }
 }
 
 /// The names in the first column of the tables under a heading of the page of reasons.

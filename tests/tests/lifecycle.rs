@@ -4,6 +4,8 @@
 #[path = "lifecycle/explain.rs"]
 mod explain;
 mod ground;
+#[path = "lifecycle/namespaces.rs"]
+mod namespaces;
 #[path = "lifecycle/rivals.rs"]
 mod rivals;
 

@@ -2,12 +2,15 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use futures::StreamExt as _;
+use lapin::options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use lapin::{Connection, ConnectionProperties};
 use poolwright_api::ConditionType;
 use poolwright_tests::scenario::LIMIT;
 use poolwright_tests::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// Workers of a test.
@@ -100,23 +103,86 @@ async fn expect_fresh_in_time(stage: &Stage, began: jiff::Timestamp, back: jiff:
     .await
 }
 
-/// Listens to heartbeats as they are on Redis, beside the operator: when each worker was first heard.
-async fn listen(url: &str) -> Result<Arc<Mutex<BTreeMap<String, Instant>>>> {
-    let heard = Arc::new(Mutex::new(BTreeMap::new()));
-    let mut subscription = redis::Client::open(url)?.get_async_pubsub().await?;
-    subscription.psubscribe("/0.celeryev/worker.heartbeat").await?;
-    let into = Arc::clone(&heard);
-    tokio::spawn(async move {
-        while let Some(message) = subscription.on_message().next().await {
-            let envelope: Value = serde_json::from_slice(message.get_payload_bytes()).unwrap_or_default();
-            let node = envelope["headers"]["hostname"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned();
-            into.lock().unwrap().entry(node).or_insert_with(Instant::now);
+/// When each worker was first heard since the broker's return, by a listener of the test's own.
+#[derive(Clone, Default)]
+struct Heard(Arc<Mutex<BTreeMap<String, Instant>>>);
+
+impl Heard {
+    /// Listens to heartbeats as they are on Redis, beside the operator.
+    async fn on_redis(url: &str) -> Result<Self> {
+        let heard = Self::default();
+        let mut subscription = redis::Client::open(url)?.get_async_pubsub().await?;
+        subscription.psubscribe("/0.celeryev/worker.heartbeat").await?;
+        let into = heard.clone();
+        tokio::spawn(async move {
+            while let Some(message) = subscription.on_message().next().await {
+                let envelope: Value = serde_json::from_slice(message.get_payload_bytes()).unwrap_or_default();
+                into.note(&envelope["headers"]["hostname"]);
+            }
+        });
+        Ok(heard)
+    }
+
+    /// The same on RabbitMQ. Celery's exchange of events is durable, so it is there as soon as the broker is.
+    async fn on_rabbitmq(url: &str) -> Result<Self> {
+        let heard = Self::default();
+        let connection = Connection::connect(url, ConnectionProperties::default()).await?;
+        let channel = connection.create_channel().await?;
+        let exclusive = QueueDeclareOptions {
+            exclusive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let none = FieldTable::default;
+        let queue = channel.queue_declare("".into(), exclusive, none()).await?;
+        let name = queue.name().clone();
+        let (exchange, key) = ("celeryev".into(), "worker.#".into());
+        channel
+            .queue_bind(name.clone(), exchange, key, QueueBindOptions::default(), none())
+            .await?;
+        let options = BasicConsumeOptions {
+            no_ack: true,
+            ..BasicConsumeOptions::default()
+        };
+        let mut consumer = channel.basic_consume(name, "".into(), options, none()).await?;
+        let into = heard.clone();
+        tokio::spawn(async move {
+            // Either ends with its last handle.
+            let _open = (connection, channel);
+            while let Some(Ok(delivery)) = consumer.next().await {
+                let event: Value = serde_json::from_slice(&delivery.data).unwrap_or_default();
+                if event["type"] == "worker-heartbeat" {
+                    into.note(&event["hostname"]);
+                }
+            }
+        });
+        Ok(heard)
+    }
+
+    fn times(&self) -> MutexGuard<'_, BTreeMap<String, Instant>> {
+        self.0.lock().unwrap()
+    }
+
+    fn note(&self, node: &Value) {
+        let node = node.as_str().unwrap_or_default().to_owned();
+        self.times().entry(node).or_insert_with(Instant::now);
+    }
+
+    /// Fails if more workers were taken since then than had been heard again at that moment.
+    fn expect_before_falls(&self, stage: &Stage, since: Instant) -> Result<()> {
+        let heard = self.times().clone();
+        let falls = stage.falls("q", since);
+        if falls.is_empty() {
+            return Err("nothing was taken after the broker's return".into());
         }
-    });
-    Ok(heard)
+        for (at, _, to) in falls {
+            let gone = usize::try_from(WORKERS - to)?;
+            let by_then = heard.values().filter(|moment| **moment <= at).count();
+            if by_then < gone {
+                return Err(format!("{gone} workers were taken when {by_then} had been heard again").into());
+            }
+        }
+        Ok(())
+    }
 }
 
 #[tokio::test]
@@ -135,20 +201,10 @@ async fn redis_is_stopped_and_the_workers_come_back_after_it() -> Result<()> {
     assert_eq!(stage.replicas("q").await?, WORKERS);
     redis.start_again().await?;
     let (back, since) = (jiff::Timestamp::now(), Instant::now());
-    let heard = listen(&redis.admin_url(0)).await?;
+    let heard = Heard::on_redis(&redis.admin_url(0)).await?;
     expect_fresh_in_time(&stage, began, back).await?;
     stage.await_no_pods("q", LIMIT).await?;
-    let heard = heard.lock().unwrap().clone();
-    let mut first: Vec<Instant> = heard.values().copied().collect();
-    first.sort();
-    for (at, _, to) in stage.falls("q", since) {
-        let gone = usize::try_from(WORKERS - to)?;
-        let by_then = first.iter().filter(|moment| **moment <= at).count();
-        assert!(
-            by_then >= gone,
-            "{gone} workers were taken when {by_then} had been heard again"
-        );
-    }
+    heard.expect_before_falls(&stage, since)?;
     stage.expect_no_busy_victim()?;
     stage.expect_all_done_once(&ids)
 }
@@ -183,16 +239,20 @@ async fn rabbitmq_is_restarted() -> Result<()> {
     let rabbit = Arc::new(RabbitMq::start(RabbitMqConfig::default()).await?);
     let vhost = rabbit.vhost("o-rabbit", "").await?;
     let wire = Wire::vhost(&stage, &vhost).await?;
-    let ids = busy(&stage, &wire, length().as_secs_f64() + 5.0).await?;
+    // They end while the broker is away: idle, and nobody hears it.
+    let ids = busy(&stage, &wire, length().as_secs_f64()).await?;
     let stopped = Arc::clone(&rabbit);
     let began = jiff::Timestamp::now();
     tokio::task::spawn_blocking(move || stopped.stop()).await?;
     expect_held(&stage, began).await?;
-    rabbit.start_again().await?;
-    let back = jiff::Timestamp::now();
-    expect_fresh_in_time(&stage, began, back).await?;
     stage.await_ended(3, LIMIT).await?;
+    assert_eq!(stage.replicas("q").await?, WORKERS);
+    rabbit.start_again().await?;
+    let (back, since) = (jiff::Timestamp::now(), Instant::now());
+    let heard = Heard::on_rabbitmq(&vhost.url).await?;
+    expect_fresh_in_time(&stage, began, back).await?;
     stage.await_no_pods("q", LIMIT).await?;
+    heard.expect_before_falls(&stage, since)?;
     assert_eq!(stage.reversals("q"), 1, "{:?}", stage.timeline("q"));
     stage.expect_no_busy_victim()?;
     stage.expect_all_done_once(&ids)

@@ -122,7 +122,7 @@ fn on_the_node() -> Vec<Case> {
             spec: json!({"worker": {
                 "command": shell("exit 137"), "env": [{"name": "POOLWRIGHT_FAKE_OOM", "value": "1"}]}}),
             reason: "OutOfMemory",
-            words: &["restarts: "],
+            words: &["OOMKilled", "exit code 137", "restarts: "],
             cure: to_fake(),
         },
         Case {

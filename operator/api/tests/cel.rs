@@ -6,6 +6,9 @@
 // The lint knows test functions, not their helpers.
 #![allow(clippy::unwrap_used)]
 
+#[path = "cel/task_queue.rs"]
+mod task_queue;
+
 use kube::core::cel::Validator;
 use serde_json::{Value, json};
 
@@ -122,133 +125,6 @@ fn check(kind: &str, base: &Value, rows: &[Row]) {
     }
 }
 
-#[test]
-fn task_queue() {
-    let base = json!({
-        "apiVersion": "poolwright.dev/v1alpha1",
-        "kind": "TaskQueue",
-        "metadata": { "name": "mail" },
-        "spec": { "broker": { "url": "redis://redis:6379/0" } },
-    });
-    let broker = |broker: Value| json!({ "spec": { "broker": broker } });
-    let secret = json!({ "name": "broker", "key": "url" });
-    let mut rows = vec![
-        row(
-            "spec.queue must be at most 255 bytes",
-            json!({ "spec": { "queue": "é".repeat(127) } }),
-            json!({ "spec": { "queue": "é".repeat(128) } }),
-        ),
-        row(
-            "spec.broker must have exactly one of url and urlSecretRef",
-            broker(json!({ "url": null, "urlSecretRef": secret })),
-            broker(json!({ "urlSecretRef": secret })),
-        ),
-        row(
-            "spec.broker must have exactly one of url and urlSecretRef",
-            broker(json!({})),
-            broker(json!({ "url": null })),
-        ),
-        row(
-            "spec.broker.redis.sentinelMaster is required",
-            broker(
-                json!({ "url": "sentinel://a:26379;sentinel://b:26379", "redis": { "sentinelMaster": "main" } }),
-            ),
-            broker(json!({ "url": "sentinel://a:26379;sentinel://b:26379" })),
-        ),
-        row(
-            "spec.broker.redis.sentinelMaster is required",
-            broker(json!({ "url": null, "urlSecretRef": secret })),
-            broker(json!({ "url": "sentinel://a:26379", "redis": {} })),
-        ),
-        row(
-            "spec.broker.redis.sentinelMaster is allowed only",
-            broker(json!({ "url": null, "urlSecretRef": secret, "redis": { "sentinelMaster": "main" } })),
-            broker(json!({ "redis": { "sentinelMaster": "main" } })),
-        ),
-        row(
-            "spec.broker must have at most one of redis and rabbitmq",
-            broker(json!({ "url": null, "urlSecretRef": secret, "redis": {} })),
-            broker(json!({ "url": null, "urlSecretRef": secret, "redis": {}, "rabbitmq": {} })),
-        ),
-        row(
-            "spec.broker.redis is allowed only",
-            broker(json!({ "url": "rediss://redis:6379", "redis": {} })),
-            broker(json!({ "url": "amqp://rabbit", "redis": {} })),
-        ),
-        row(
-            "spec.broker.rabbitmq is allowed only",
-            broker(json!({ "url": "amqps://rabbit//", "rabbitmq": {} })),
-            broker(json!({ "rabbitmq": {} })),
-        ),
-        row(
-            "spec.broker.tls is allowed only",
-            broker(json!({ "url": "rediss://redis", "tls": {} })),
-            broker(json!({ "url": "amqp://rabbit", "tls": {} })),
-        ),
-        row(
-            "spec.broker.url must start with",
-            broker(json!({ "url": "amqps://rabbit.example:5671/vhost" })),
-            broker(json!({ "url": "sqs://eu-central-1" })),
-        ),
-        row(
-            "spec.broker.url must start with",
-            broker(json!({ "url": "redis://redis" })),
-            broker(json!({ "url": "redis://re dis" })),
-        ),
-        row(
-            "spec.broker.url must hold no user or password",
-            broker(json!({ "url": "amqp://rabbit/v%40host" })),
-            broker(json!({ "url": "amqp://user:secret@rabbit" })),
-        ),
-        row(
-            "spec.broker.url must hold no user or password",
-            broker(json!({ "url": "redis://redis/0?socket_timeout=5" })),
-            broker(json!({ "url": "redis://redis/0?Password=secret" })),
-        ),
-    ];
-    rows.extend(option_rows(&secret));
-    check("TaskQueue", &base, &rows);
-}
-
-/// Rules of the options that belong to one kind of broker.
-fn option_rows(secret: &Value) -> Vec<Row> {
-    let steps = |steps: Value| json!({ "spec": { "broker": { "redis": { "prioritySteps": steps } } } });
-    let rabbit =
-        |options: Value| json!({ "spec": { "broker": { "url": "amqp://rabbit", "rabbitmq": options } } });
-    vec![
-        row(
-            "spec.broker.rabbitmq.managementUrl must",
-            rabbit(json!({ "managementUrl": "https://rabbit:15671" })),
-            rabbit(json!({ "managementUrl": "https://guest:guest@rabbit:15671" })),
-        ),
-        row(
-            "spec.broker.rabbitmq must have at most one of",
-            rabbit(json!({ "managementUrlSecretRef": secret })),
-            rabbit(json!({ "managementUrlSecretRef": secret, "managementUrl": "http://rabbit:15672" })),
-        ),
-        row(
-            "spec.broker.rabbitmq.metricsUrl must",
-            rabbit(json!({ "metricsUrl": "http://rabbit:15692/metrics" })),
-            rabbit(json!({ "metricsUrl": "ftp://rabbit" })),
-        ),
-        row(
-            "spec.broker.redis.prioritySteps must start with 0",
-            steps(json!([0])),
-            steps(json!([1, 2])),
-        ),
-        row(
-            "spec.broker.redis.prioritySteps must not repeat",
-            steps(json!([0, 255])),
-            steps(json!([0, 3, 3])),
-        ),
-        row(
-            "spec.broker.redis.prioritySteps must be in rising",
-            steps(json!([0, 1, 9])),
-            steps(json!([0, 6, 3])),
-        ),
-    ]
-}
-
 fn worker_pool_base() -> Value {
     json!({
         "apiVersion": "poolwright.dev/v1alpha1",
@@ -268,6 +144,10 @@ fn worker_pool_base() -> Value {
 fn bounds_that_cross_are_said_with_both_values() {
     let spec = json!({
         "celery": { "softTimeLimitSeconds": 60, "timeLimitSeconds": 50, "autoscale": { "min": 3, "max": 2 } },
+        "worker": { "resources": {
+            "requests": { "cpu": 2, "memory": "1Gi", "ephemeral-storage": "2e3" },
+            "limits": { "cpu": "1999m", "memory": "1G", "ephemeral-storage": "1k" },
+        } },
         "scaling": { "minReplicas": 7, "maxReplicas": 5, "fallback": { "replicas": 6, "afterSeconds": 60 } },
     });
     let mut found = messages(
@@ -283,6 +163,9 @@ fn bounds_that_cross_are_said_with_both_values() {
             "spec.celery.softTimeLimitSeconds must be less than spec.celery.timeLimitSeconds (50), is 60",
             "spec.scaling.fallback.replicas must be at most spec.scaling.maxReplicas (5), is 6",
             "spec.scaling.minReplicas must be at most spec.scaling.maxReplicas (5), is 7",
+            "spec.worker.resources.requests.cpu is 2, which is more than the limit 1999m: lower it, or raise spec.worker.resources.limits.cpu",
+            "spec.worker.resources.requests.ephemeral-storage is 2e3, which is more than the limit 1k: lower it, or raise spec.worker.resources.limits.ephemeral-storage",
+            "spec.worker.resources.requests.memory is 1Gi, which is more than the limit 1G: lower it, or raise spec.worker.resources.limits.memory",
         ]
     );
 }
@@ -356,6 +239,7 @@ fn worker_pool() {
         ),
     ];
     rows.extend(celery_rows());
+    rows.extend(resource_rows());
     rows.extend(pod_rows());
     check("WorkerPool", &worker_pool_base(), &rows);
 }
@@ -460,6 +344,36 @@ fn extra_args_that_a_field_sets_are_refused_in_every_form() {
             "{flag} must be refused"
         );
     }
+}
+
+fn resource_rows() -> Vec<Row> {
+    let resources = |requests: Value, limits: Value| json!({ "spec": { "worker": { "resources": { "requests": requests, "limits": limits } } } });
+    vec![
+        row(
+            "spec.worker.resources.requests.cpu is ",
+            resources(json!({ "cpu": "1000m" }), json!({ "cpu": 1, "memory": "1Gi" })),
+            resources(json!({ "cpu": "1001m" }), json!({ "cpu": 1 })),
+        ),
+        row(
+            "spec.worker.resources.requests.memory is ",
+            resources(
+                json!({ "memory": "1024Mi", "cpu": 2 }),
+                json!({ "memory": "1Gi" }),
+            ),
+            resources(json!({ "memory": "1Gi" }), json!({ "memory": "1G" })),
+        ),
+        row(
+            "spec.worker.resources.requests.ephemeral-storage is ",
+            resources(
+                json!({ "ephemeral-storage": "1e3" }),
+                json!({ "ephemeral-storage": "1k" }),
+            ),
+            resources(
+                json!({ "ephemeral-storage": "2e3" }),
+                json!({ "ephemeral-storage": "1k" }),
+            ),
+        ),
+    ]
 }
 
 fn pod_rows() -> Vec<Row> {

@@ -2,6 +2,8 @@
 //!
 //! One value is made here and printed by status, events, logs and `explain` alike, so that they cannot differ.
 
+use std::time::Duration;
+
 use poolwright_api::Reason;
 
 use crate::demand::{Input, PodState};
@@ -53,6 +55,9 @@ pub struct Facts {
     pub queued: Option<u64>,
     /// Slots of running consuming pods.
     pub slots: u64,
+    /// The longest start-up time (pod created to its worker's first heartbeat) of the consuming pods, as far as it is
+    /// known.
+    pub start_up: Option<Duration>,
     /// Sources without fresh data, and why.
     pub missing: Vec<(String, Option<Fault>)>,
     /// Pods and what they do.

@@ -18,6 +18,10 @@ use crate::time::Moment;
 /// its revision.
 pub const CONSUMED_FOR: Duration = Duration::from_secs(30);
 
+/// A container that this process first saw running no later than this was watched as it started: its start has whole
+/// seconds, and a node reports it a moment later.
+const WATCHED_WITHIN: Duration = Duration::from_secs(5);
+
 /// What a pod's worker is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PodState {
@@ -51,10 +55,12 @@ pub struct Member<'a> {
     pub said: Option<&'a BTreeSet<String>>,
     /// What it is doing.
     pub state: PodState,
+    start_up: Option<Duration>,
 }
 
 impl<'a> Member<'a> {
-    fn new(pod: &'a PodInput, pool: &PoolInput, view: &'a BrokerView, now: Moment) -> Self {
+    fn new(pod: &'a PodInput, pool: &PoolInput, view: &'a BrokerView, snapshot: &Snapshot) -> Self {
+        let now = snapshot.now;
         let node = pod.node();
         let speaks = |worker: &&WorkerView| {
             pod.running_since.is_some_and(|since| worker.last_seen >= since) || pod.draining
@@ -64,11 +70,20 @@ impl<'a> Member<'a> {
         let said = said(pod, view, &node, now).filter(|_| worker.is_none());
         Self {
             pod,
+            start_up: worker.and_then(|worker| start_up(pod, worker, view, snapshot)),
             worker,
             said: said.filter(|said| pool.queues.iter().any(|queue| said.contains(queue))),
             node,
             state,
         }
+    }
+
+    /// Its start-up time: from the pod's creation to its worker's first heartbeat. `None` before that heartbeat, where
+    /// the container has run before, and where this process did not watch it start or could not hear it then: the
+    /// first heartbeat that it knows may not be the first.
+    #[must_use]
+    pub fn start_up(&self) -> Option<Duration> {
+        self.start_up
     }
 
     /// True for a pod that takes new work, a starting one included.
@@ -114,6 +129,23 @@ fn said<'a>(pod: &PodInput, view: &'a BrokerView, node: &str, now: Moment) -> Op
     let answer = view.unheard.get(node)?.queues.as_ref()?;
     let counts = answer.at >= pod.running_since? && now.since(answer.at) <= ANSWER_AGE;
     counts.then_some(&answer.value)
+}
+
+/// Wall clocks of two machines are compared, so it is as good as they agree; a creation later than the heartbeat is
+/// none.
+fn start_up(pod: &PodInput, worker: &WorkerView, view: &BrokerView, snapshot: &Snapshot) -> Option<Duration> {
+    let (started, since) = (pod.started?, pod.running_since?);
+    let stands = view.heartbeats.last.as_ref()?.value;
+    let before = |wall: Timestamp, at: Moment| {
+        let age = Duration::try_from(snapshot.wall.duration_since(wall)).unwrap_or_default();
+        age.checked_sub(snapshot.now.since(at))
+    };
+    let watched = before(started, since).is_none_or(|late| late <= WATCHED_WITHIN);
+    let audible = stands <= since || worker.first_seen < stands;
+    if pod.restarted || !watched || !audible {
+        return None;
+    }
+    before(pod.created, worker.first_seen)
 }
 
 fn state(pod: &PodInput, worker: Option<&WorkerView>, view: &BrokerView, now: Moment) -> PodState {
@@ -184,7 +216,7 @@ impl<'a> Fleet<'a> {
     /// Joins a WorkerPool's pods with the workers of its broker.
     #[must_use]
     pub fn new(pool: &'a PoolInput, view: &'a BrokerView, snapshot: &Snapshot) -> Self {
-        let member = |pod| Member::new(pod, pool, view, snapshot.now);
+        let member = |pod| Member::new(pod, pool, view, snapshot);
         let mut members: Vec<Member> = pool.pods.iter().map(member).collect();
         members.sort_by(|left, right| left.pod.name.cmp(&right.pod.name));
         let stuck = is_stuck(pool, &members, view, snapshot.wall);
@@ -202,10 +234,144 @@ impl<'a> Fleet<'a> {
             .filter(move |member| member.worker.is_none() && member.has_run(CONSUMED_FOR, now))
     }
 
+    /// The longest start-up time of the pods that take new work, as far as it is known.
+    #[must_use]
+    pub fn start_up(&self) -> Option<Duration> {
+        self.consuming().filter_map(Member::start_up).max()
+    }
+
     /// How many pods are in such a state.
     #[must_use]
     pub fn count(&self, which: impl Fn(PodState) -> bool) -> u32 {
         let count = self.members.iter().filter(|member| which(member.state)).count();
         u32::try_from(count).unwrap_or(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::objects::Objects;
+    use crate::sample::Signal;
+    use crate::testing::{observed, wp};
+    use serde_json::json;
+
+    /// A snapshot 100 s after the process started, 1,000 s after the epoch.
+    fn snapshot() -> Snapshot {
+        Snapshot {
+            now: Moment(100_000),
+            wall: Timestamp::from_second(1000).expect("a time"),
+            ..Snapshot::default()
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("a time")
+    }
+
+    /// Created 50 s ago, running for 45 s and seen so a second later.
+    fn pod() -> PodInput {
+        PodInput {
+            name: "p".into(),
+            created: at(950),
+            started: Some(at(955)),
+            running_since: Some(Moment(56_000)),
+            ..PodInput::default()
+        }
+    }
+
+    /// Heard first 42 s ago; the subscription stands since `stands`.
+    fn view(stands: u64) -> BrokerView {
+        let worker = WorkerView {
+            pid: 1,
+            active: 0,
+            processed: 0,
+            interval: Duration::from_secs(2),
+            first_seen: Moment(58_000),
+            last_seen: Moment(99_000),
+            last_progress: Moment(58_000),
+            offline: false,
+            answer: None,
+            asked: None,
+            unreadable: None,
+        };
+        let mut heartbeats = Signal::default();
+        heartbeats.succeed(Moment(stands), Moment(100_000));
+        BrokerView {
+            workers: [("celery@p".into(), worker)].into(),
+            heartbeats,
+            ..BrokerView::default()
+        }
+    }
+
+    fn of(pod: &PodInput, view: &BrokerView) -> Option<Duration> {
+        let pool = observed(
+            &wp(json!({"celery": {"concurrency": 2}})),
+            &Objects::default(),
+            None,
+        );
+        Member::new(pod, &pool, view, &snapshot()).start_up()
+    }
+
+    #[test]
+    fn the_start_up_time_ends_with_the_first_heartbeat() {
+        let eight = Some(Duration::from_secs(8));
+        assert_eq!(of(&pod(), &view(1_000)), eight);
+        // A break of the subscription after that heartbeat changes nothing.
+        assert_eq!(of(&pod(), &view(90_000)), eight);
+        let unheard = BrokerView {
+            workers: [].into(),
+            ..view(1_000)
+        };
+        assert_eq!(of(&pod(), &unheard), None);
+    }
+
+    #[test]
+    fn a_start_that_was_not_watched_has_no_time() {
+        let late = PodInput {
+            started: Some(at(949)),
+            ..pod()
+        };
+        assert_eq!(of(&late, &view(1_000)), None, "the process came 7 s after it");
+        let again = PodInput {
+            restarted: true,
+            ..pod()
+        };
+        assert_eq!(of(&again, &view(1_000)), None, "an earlier run was heard");
+        assert_eq!(of(&pod(), &view(57_000)), None, "it may have spoken unheard");
+        let ahead = PodInput {
+            created: at(959),
+            ..pod()
+        };
+        assert_eq!(of(&ahead, &view(1_000)), None, "the clocks differ");
+    }
+
+    #[test]
+    fn the_longest_start_up_counts_and_draining_pods_do_not() {
+        let view = view(1_000);
+        let worker = &view.workers["celery@p"];
+        let workers = ["p", "q", "r"].map(|name| (format!("celery@{name}"), worker.clone()));
+        let view = BrokerView {
+            workers: workers.into(),
+            ..view.clone()
+        };
+        let named = |name: &str, created: i64, draining: bool| PodInput {
+            name: name.into(),
+            created: at(created),
+            draining,
+            ..pod()
+        };
+        let mut pool = observed(
+            &wp(json!({"celery": {"concurrency": 2}})),
+            &Objects::default(),
+            None,
+        );
+        pool.pods = vec![
+            named("p", 950, false),
+            named("q", 948, false),
+            named("r", 940, true),
+        ];
+        let fleet = Fleet::new(&pool, &view, &snapshot());
+        assert_eq!(fleet.start_up(), Some(Duration::from_secs(10)));
     }
 }

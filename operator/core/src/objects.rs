@@ -112,6 +112,8 @@ pub struct PodView {
     pub ended: bool,
     /// When the present run of the worker container started, by the node's clock. `None` while it does not run.
     pub started: Option<Timestamp>,
+    /// The worker container has run before in this pod.
+    pub restarted: bool,
     /// All containers ready.
     pub ready: bool,
     /// It has a deletion timestamp.
@@ -261,6 +263,7 @@ impl From<Pod> for PodView {
                 let at = running.started_at.as_ref();
                 at.map_or(Timestamp::UNIX_EPOCH, |at| at.0)
             }),
+            restarted: worker.is_some_and(|worker| worker.restart_count > 0),
             ready: conditions
                 .iter()
                 .any(|one| one.type_ == "Ready" && one.status == "True"),

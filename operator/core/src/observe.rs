@@ -136,6 +136,7 @@ fn pod_input(pod: &PodView, runs: &mut Runs, now: Moment) -> Option<PodInput> {
         created: pod.created,
         started: pod.started,
         running_since,
+        restarted: pod.restarted,
         ready: pod.ready,
         draining: pod.draining,
         marked: run.marked,

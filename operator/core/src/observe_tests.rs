@@ -210,6 +210,8 @@ fn a_pod_is_seen_as_it_is() {
         (seen.running_since, seen.draining, seen.marked),
         (Some(Moment(0)), false, None)
     );
+    let again = worker(&json!({"restartCount": 1}));
+    assert_eq!((seen.restarted, one(pod("p", again)).restarted), (false, true));
     let annotations = json!({DELETION_COST: VICTIM_COST});
     let going = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z", "annotations": annotations},
         "status": {"conditions": null}});
@@ -298,24 +300,33 @@ fn trouble_is_told_in_the_clusters_words() {
         ),
         (
             ended("Error", 3, backs_off.clone()),
-            Some((Reason::CrashLoop, "back-off 10s, last exit code 3; restarts: 3")),
+            Some((
+                Reason::CrashLoop,
+                "back-off 10s, last exit code 3 (Error); restarts: 3",
+            )),
         ),
         (
             ended("OOMKilled", 137, backs_off),
-            Some((Reason::OutOfMemory, "exit code 137")),
+            Some((
+                Reason::OutOfMemory,
+                "back-off 10s, last exit code 137 (OOMKilled); restarts: 3",
+            )),
         ),
         // Up again, for now.
         (
             ended("Error", 3, runs.clone()),
-            Some((Reason::CrashLoop, "ended with exit code 3; restarts: 3")),
+            Some((Reason::CrashLoop, "ended with exit code 3 (Error); restarts: 3")),
         ),
         (
             ended("OOMKilled", 137, runs),
-            Some((Reason::OutOfMemory, "killed for its memory")),
+            Some((
+                Reason::OutOfMemory,
+                "ended with exit code 137 (OOMKilled); restarts: 3",
+            )),
         ),
         (
             worker(&json!({"state": {"terminated": {"exitCode": 1}}})),
-            Some((Reason::CrashLoop, "exit code 1")),
+            Some((Reason::CrashLoop, "ended with exit code 1; restarts: 0")),
         ),
         (nowhere, Some((Reason::Unschedulable, "0/3 nodes"))),
     ];

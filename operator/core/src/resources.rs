@@ -53,6 +53,8 @@ fn containers(list: &str, containers: &[Container]) -> Result<(), Invalid> {
     Ok(())
 }
 
+/// Amounts of the worker's cpu, memory and ephemeral storage are compared at admission already; for all other members,
+/// and for the lists of containers, such a rule would exceed the API server's budget.
 fn requirements(field: &str, resources: Option<&ResourceRequirements>) -> Result<(), Invalid> {
     let Some(resources) = resources else { return Ok(()) };
     let limits = amounts(&format!("{field}.limits"), resources.limits.as_ref())?;

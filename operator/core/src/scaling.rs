@@ -455,6 +455,7 @@ fn facts(fleet: &Fleet, view: &BrokerView, demand: &Demand) -> Facts {
         busy: demand.known_busy(),
         queued: demand.known_queued(),
         slots: running * u64::from(fleet.pool.slots),
+        start_up: fleet.start_up(),
         missing: demand.missing.clone(),
         unseen: unseen.map(|member| member.pod.name.clone()).collect(),
         elsewhere: is_elsewhere(demand),

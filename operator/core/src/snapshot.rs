@@ -132,6 +132,8 @@ pub struct PodInput {
     pub started: Option<Timestamp>,
     /// When this operator first saw the present run of the container.
     pub running_since: Option<Moment>,
+    /// The worker container has run before in this pod.
+    pub restarted: bool,
     /// All containers ready.
     pub ready: bool,
     /// It has a deletion timestamp.

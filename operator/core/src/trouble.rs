@@ -2,7 +2,7 @@
 //!
 //! Only reads a pod's status; whether it still matters is for whoever hears it.
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
 use poolwright_api::{Reason, WORKER_CONTAINER};
 
 use crate::snapshot::{Trouble, WORDS_MAX};
@@ -44,17 +44,17 @@ fn container_trouble(container: &ContainerStatus) -> Option<Trouble> {
     let oom = ended.is_some_and(|ended| ended.reason.as_deref() == Some("OOMKilled"));
     let (name, restarts) = (&container.name, container.restart_count);
     let Some(waiting) = state.and_then(|state| state.waiting.as_ref()) else {
-        let code = ended?.exit_code;
-        return Some(if oom {
-            Trouble {
-                reason: Reason::OutOfMemory,
-                message: format!("container {name} was killed for its memory; restarts: {restarts}"),
-            }
-        } else {
-            Trouble {
-                reason: Reason::CrashLoop,
-                message: format!("container {name} ended with exit code {code}; restarts: {restarts}"),
-            }
+        let message = format!(
+            "container {name} ended with {}; restarts: {restarts}",
+            end(ended?)
+        );
+        return Some(Trouble {
+            reason: if oom {
+                Reason::OutOfMemory
+            } else {
+                Reason::CrashLoop
+            },
+            message: bounded(&message, WORDS_MAX),
         });
     };
     let said = waiting.reason.as_deref().unwrap_or_default();
@@ -67,15 +67,22 @@ fn container_trouble(container: &ContainerStatus) -> Option<Trouble> {
         "CreateContainerConfigError" => unconfigured(waiting.message.as_deref().unwrap_or_default()),
         _ => return None,
     };
-    let code = ended.map_or(String::new(), |ended| {
-        format!(", last exit code {}", ended.exit_code)
-    });
+    let last = ended.map_or(String::new(), |ended| format!(", last {}", end(ended)));
     let words = waiting.message.clone().unwrap_or_default();
     let message = bounded(
-        &format!("container {name}: {said}: {words}{code}; restarts: {restarts}"),
+        &format!("container {name}: {said}: {words}{last}; restarts: {restarts}"),
         WORDS_MAX,
     );
     Some(Trouble { reason, message })
+}
+
+/// How a container ended, with the node's word for it, such as `OOMKilled`.
+fn end(ended: &ContainerStateTerminated) -> String {
+    let code = ended.exit_code;
+    match ended.reason.as_deref() {
+        Some(reason) if !reason.is_empty() => format!("exit code {code} ({reason})"),
+        _ => format!("exit code {code}"),
+    }
 }
 
 /// What a container lacks before it can be made, as the kubelet says it: `secret "x" not found`, or `couldn't find key k

@@ -4,11 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use kube::{Client, ResourceExt};
 use poolwright_api::v1alpha1::Broker;
-use poolwright_core::broker::{BrokerConfig, BrokerKind};
 use poolwright_core::broker_key::BrokerKey;
 use tokio::sync::{Notify, watch};
 
@@ -18,9 +15,7 @@ use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::signals::board::Board;
 use crate::signals::poller::Poller;
-use crate::signals::rabbitmq::RabbitSource;
-use crate::signals::redis::RedisSource;
-use crate::signals::{SignalError, SignalSource, Wanted};
+use crate::signals::{Connect, Wanted};
 
 /// TaskQueues that change together are looked at together.
 const COALESCE: Duration = Duration::from_millis(20);
@@ -39,6 +34,8 @@ pub struct Supervisor {
     pub base_interval: Duration,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// What connects.
+    pub connect: Connect,
     /// Clocks.
     pub clock: Clock,
 }
@@ -109,7 +106,7 @@ impl Supervisor {
             id: id.to_owned(),
             board: Arc::clone(&self.board),
             resolver: Arc::new(resolver),
-            connect,
+            connect: Arc::clone(&self.connect),
             wanted,
             base_interval: self.base_interval,
             clock: self.clock,
@@ -120,13 +117,58 @@ impl Supervisor {
     }
 }
 
-fn connect(config: BrokerConfig) -> BoxFuture<'static, Result<Arc<dyn SignalSource>, SignalError>> {
-    async move {
-        let source: Arc<dyn SignalSource> = match config.kind {
-            BrokerKind::Redis => Arc::new(RedisSource::connect(config).await?),
-            BrokerKind::RabbitMq => Arc::new(RabbitSource::connect(config).await?),
-        };
-        Ok(source)
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use futures::FutureExt as _;
+    use kube::Config;
+    use poolwright_core::sample::FaultKind;
+
+    use super::*;
+    use crate::signals::SignalError;
+
+    fn wall() -> jiff::Timestamp {
+        jiff::Timestamp::from_second(4_102_444_800).unwrap()
     }
-    .boxed()
+
+    /// Nothing listens there; the address of the broker is in no Secret, so nobody is asked.
+    fn no_cluster() -> Client {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Client::try_from(Config::new("http://127.0.0.1:9".parse().unwrap())).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn brokers_are_reached_by_what_was_handed_in_and_by_its_clock() {
+        let world = Arc::new(World::default());
+        let queue = serde_json::json!({
+            "apiVersion": "poolwright.dev/v1alpha1", "kind": "TaskQueue",
+            "metadata": {"namespace": "shop", "name": "mail", "uid": "u"},
+            "spec": {"broker": {"url": "redis://broker.test:6379/7"}},
+        });
+        world.queues.put(serde_json::from_value(queue).unwrap());
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let into = Arc::clone(&seen);
+        let supervisor = Supervisor {
+            client: no_cluster(),
+            world,
+            board: Arc::new(Board::default()),
+            changed: Arc::new(Notify::new()),
+            base_interval: Duration::from_millis(200),
+            metrics: Arc::new(Metrics::new()),
+            connect: Arc::new(move |config, clock| {
+                into.lock().unwrap().push((config.address(), clock.wall()));
+                async { Err(SignalError::new(FaultKind::Unreachable, "there is none")) }.boxed()
+            }),
+            clock: Clock::new(wall),
+        };
+        let running = tokio::spawn(supervisor.run());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        running.abort();
+        let seen = seen.lock().unwrap();
+        assert_eq!(
+            seen.first(),
+            Some(&("redis://broker.test:6379/7".to_owned(), wall()))
+        );
+    }
 }

@@ -30,6 +30,7 @@ use crate::kube::events::Events;
 use crate::kube::index::{Group, Index, follow};
 use crate::kube::status::Budget;
 use crate::metrics::Metrics;
+use crate::signals::Connect;
 use crate::signals::board::Board;
 use crate::telemetry::LogHandle;
 
@@ -46,6 +47,10 @@ pub struct Options {
     pub poll_interval: Duration,
     /// Budget of status writes a second.
     pub status_writes_per_second: u32,
+    /// What connects to brokers.
+    pub connect: Connect,
+    /// The time of day. With tokio's clock it is all the time there is, so that a simulation can tell its own.
+    pub wall: fn() -> Timestamp,
 }
 
 /// Runs the operator until `stop` resolves.
@@ -59,7 +64,7 @@ pub async fn run(
     logs: LogHandle,
     stop: impl Future<Output = ()>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let clock = Clock::new(Timestamp::now);
+    let clock = Clock::new(options.wall);
     let metrics = Arc::new(Metrics::new());
     let (ready, is_ready) = watch::channel(false);
     let (pulse, is_beating) = watch::channel(None);
@@ -144,6 +149,7 @@ fn start(
         changed,
         base_interval: options.poll_interval,
         metrics: Arc::clone(&metrics),
+        connect: Arc::clone(&options.connect),
         clock,
     };
     let queues = task_queue::Controller {

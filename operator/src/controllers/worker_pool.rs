@@ -402,6 +402,7 @@ fn count(context: &Context, decided: &Decided, group: &Group) {
         ready: living.filter(|pod| pod.ready).count() as u64,
         slots: decision.map(|decision| decision.facts.slots),
         busy: decision.and_then(|decision| decision.facts.busy),
+        start_up_seconds: decision.and_then(|decision| Some(decision.facts.start_up?.as_secs_f64())),
     };
     context.metrics.worker_pool(&group.0, &group.1, numbers);
 }

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::PathBuf;
 
+use poolwright_core::broker::{BrokerConfig, BrokerOptions};
+
 use super::*;
 
 fn testdata(file: &str) -> PathBuf {
@@ -289,4 +291,44 @@ fn a_folder_stands_for_its_manifests_and_an_empty_file_is_an_error() {
         assert_eq!(outcome, Ok(false));
         assert!(text.contains("c.yaml:1:1: error: holds no object\n"), "{text}");
     }
+}
+
+/// Admission may not know better than what connects.
+#[test]
+fn an_address_that_can_be_used_is_not_refused() {
+    let schemes = ["redis", "rediss", "amqp", "amqps"];
+    let hosts = ["host", "host:1", "[::1]", ":1", ""];
+    let pieces = ["/", "/", "0", "7", "n", ".", "%2e", "?", ":", "=", ";"];
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut urls = Vec::new();
+    for number in 0..600 {
+        let (scheme, host) = (schemes[number % 4], hosts[number / 4 % 5]);
+        let path: String = (0..random.usize(0..6))
+            .map(|_| pieces[random.usize(0..pieces.len())])
+            .collect();
+        urls.push(format!("{scheme}://{host}{path}"));
+    }
+    // The definition wants nine characters.
+    urls.retain(|url| url.len() >= 9);
+    let file = |(number, url): (usize, &String)| {
+        let text = QUEUE.replace("redis://redis:6379/0", &format!("\"{url}\""));
+        (
+            url.clone(),
+            text.replace("name: mail", &format!("name: mail-{number}")),
+        )
+    };
+    let report = lint(&urls.iter().enumerate().map(file).collect::<Vec<_>>());
+    let mut usable = 0;
+    for url in &urls {
+        let refused = report.findings.iter().find(|one| one.file == *url);
+        if BrokerConfig::parse(url, &BrokerOptions::default()).is_ok() {
+            assert!(refused.is_none(), "{refused:?}");
+            usable += 1;
+        }
+    }
+    assert!(
+        usable > 200 && urls.len() - usable > 200,
+        "{usable} of {}",
+        urls.len()
+    );
 }

@@ -14,11 +14,18 @@ pub mod roster;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use poolwright_core::broker::{BrokerConfig, BrokerKind};
 use poolwright_core::sample::{Answer, FaultKind, Ready, Unacked};
+
+use self::rabbitmq::RabbitSource;
+use self::redis::RedisSource;
+use crate::clock::Clock;
 
 /// Most messages of a queue that are believed; more is a missing reading, not a demand.
 const MAX_COUNT: u64 = 1_000_000_000;
@@ -110,4 +117,30 @@ pub trait SignalSource: Send + Sync {
 
     /// Open connections to the broker now.
     fn connections(&self) -> u64;
+}
+
+/// What connects to the broker that a configuration describes, and by which clock. It is handed in from outside, so
+/// that the whole operator can run without a broker.
+pub type Connect = Arc<
+    dyn Fn(BrokerConfig, Clock) -> BoxFuture<'static, Result<Arc<dyn SignalSource>, SignalError>>
+        + Send
+        + Sync,
+>;
+
+/// Connects to a real broker.
+#[must_use]
+pub fn connect(
+    config: BrokerConfig,
+    clock: Clock,
+) -> BoxFuture<'static, Result<Arc<dyn SignalSource>, SignalError>> {
+    async move {
+        let source: Arc<dyn SignalSource> = match config.kind {
+            BrokerKind::Redis => {
+                Arc::new(RedisSource::connect(config, Arc::new(move || clock.wall())).await?)
+            }
+            BrokerKind::RabbitMq => Arc::new(RabbitSource::connect(config).await?),
+        };
+        Ok(source)
+    }
+    .boxed()
 }

@@ -22,7 +22,7 @@ use super::address::Address;
 pub use super::address::Resolve;
 use super::board::Board;
 use super::roster;
-use super::{Heartbeat, NodeAnswer, Polled, SignalError, SignalSource, Wanted};
+use super::{Connect, Heartbeat, NodeAnswer, Polled, SignalError, SignalSource, Wanted};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 
@@ -30,9 +30,6 @@ use crate::metrics::Metrics;
 const PANICKED_AGAIN: Duration = Duration::from_secs(5);
 /// A failure that lasts is logged again after this.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
-
-/// Connects to the broker that a configuration describes.
-pub type Connect = fn(BrokerConfig) -> BoxFuture<'static, Result<Arc<dyn SignalSource>, SignalError>>;
 
 /// What a poller works with.
 #[derive(Clone)]
@@ -104,7 +101,7 @@ impl Connector {
     }
 
     async fn session(&self, config: BrokerConfig) -> Result<Session, SignalError> {
-        let source = within("connecting", (self.connect)(config.clone())).await?;
+        let source = within("connecting", (self.connect)(config.clone(), self.clock)).await?;
         let beats = within("subscribing to heartbeats", source.heartbeats()).await?;
         Ok(Session {
             source,
@@ -181,7 +178,7 @@ impl Poller {
 
     fn connector(&self) -> Connector {
         Connector {
-            connect: self.connect,
+            connect: Arc::clone(&self.connect),
             clock: self.clock,
             metrics: Arc::clone(&self.metrics),
         }

@@ -56,19 +56,11 @@ pub struct RedisSource {
 }
 
 impl RedisSource {
-    /// Connects by the system's clock.
+    /// Connects; `clock` tells the time of day.
     ///
     /// # Errors
     /// Why the broker cannot be reached or used, without a byte of its credentials.
-    pub async fn connect(config: BrokerConfig) -> Result<Self, SignalError> {
-        Self::connect_with_clock(config, Arc::new(Timestamp::now)).await
-    }
-
-    /// Connects with a clock of the caller's.
-    ///
-    /// # Errors
-    /// As [`RedisSource::connect`].
-    pub async fn connect_with_clock(config: BrokerConfig, clock: WallClock) -> Result<Self, SignalError> {
+    pub async fn connect(config: BrokerConfig, clock: WallClock) -> Result<Self, SignalError> {
         if config.kind != BrokerKind::Redis {
             return Err(SignalError::new(
                 FaultKind::InvalidAddress,

@@ -148,7 +148,7 @@ impl Resolve for Fixed {
     }
 }
 
-fn connect(_: BrokerConfig) -> BoxFuture<'static, Result<Arc<dyn SignalSource>, SignalError>> {
+fn connect(_: BrokerConfig, _: Clock) -> BoxFuture<'static, Result<Arc<dyn SignalSource>, SignalError>> {
     async {
         let mood = with(|stage| {
             stage.connects += 1;
@@ -184,7 +184,7 @@ impl Run {
             id: "b".into(),
             board: Arc::clone(&board),
             resolver: Arc::new(Fixed),
-            connect,
+            connect: Arc::new(connect),
             wanted,
             base_interval: Duration::from_millis(200),
             clock,

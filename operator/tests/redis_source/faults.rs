@@ -3,17 +3,16 @@
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
-use poolwright::signals::redis::RedisSource;
 use poolwright::signals::{SignalError, SignalSource};
 use poolwright_core::broker::{BrokerConfig, BrokerOptions, Secret, Tls};
 use poolwright_core::sample::FaultKind;
 
 use crate::server::{Certificates, Server};
-use crate::{connect, fetch, message, push, ready, unacked, wanted};
+use crate::{connect, fetch, message, push, reach, ready, unacked, wanted};
 
 async fn refusal(url: &str, options: &BrokerOptions) -> SignalError {
     let config = BrokerConfig::parse(url, options).unwrap();
-    match RedisSource::connect(config).await {
+    match reach(config).await {
         Ok(_) => panic!("connected"),
         Err(error) => error,
     }
@@ -35,7 +34,7 @@ async fn wrong_and_missing_passwords_are_refusals_that_show_nothing() {
     }
     for user in [":hunter2@", "alice:wonder@"] {
         let config = BrokerConfig::parse(&server.url(user, 0), &options).unwrap();
-        assert!(RedisSource::connect(config).await.is_ok(), "{user}");
+        assert!(reach(config).await.is_ok(), "{user}");
     }
 }
 
@@ -61,7 +60,7 @@ async fn a_user_without_scripts_still_counts_and_a_forbidden_queue_is_its_own_re
         ..BrokerOptions::default()
     };
     let config = BrokerConfig::parse(&server.url("bob:builder@", 0), &options).unwrap();
-    let source = RedisSource::connect(config).await.unwrap();
+    let source = reach(config).await.unwrap();
     let polled = source.poll(&wanted(&["q", "other"])).await.unwrap();
     assert_eq!(ready(&polled, "q").unwrap().count, 1);
     assert_eq!(ready(&polled, "other").unwrap_err().kind, FaultKind::Refused);
@@ -164,7 +163,7 @@ async fn tls_trusts_its_authority_and_shows_its_certificate() {
             tls: Some(tls),
             ..BrokerOptions::default()
         };
-        let source = RedisSource::connect(BrokerConfig::parse(&url, &options).unwrap()).await?;
+        let source = reach(BrokerConfig::parse(&url, &options).unwrap()).await?;
         source.poll(&wanted(&["q"])).await?;
         source.heartbeats().await.map(drop)
     };
@@ -214,7 +213,7 @@ async fn sentinels_are_asked_for_the_master_at_each_connection() {
         ..BrokerOptions::default()
     };
     let config = BrokerConfig::parse(&url, &named("mymaster")).unwrap();
-    let source = RedisSource::connect(config.clone()).await.unwrap();
+    let source = reach(config.clone()).await.unwrap();
     assert_eq!(
         ready(&source.poll(&wanted(&["q"])).await.unwrap(), "q")
             .unwrap()
@@ -250,7 +249,7 @@ async fn sentinels_are_asked_for_the_master_at_each_connection() {
         FaultKind::Unreachable
     );
     let found = loop {
-        match RedisSource::connect(config.clone()).await {
+        match reach(config.clone()).await {
             Ok(source) => break source,
             Err(error) => assert_eq!(error.kind, FaultKind::Unreachable),
         }
@@ -280,6 +279,6 @@ async fn a_sentinel_that_asks_for_a_password_gets_the_addresss() {
     };
     let url = |user: &str| format!("sentinel://{user}127.0.0.1:{}/0", sentinel.port);
     let config = BrokerConfig::parse(&url(":hunter2@"), &options).unwrap();
-    assert!(RedisSource::connect(config).await.is_ok());
+    assert!(reach(config).await.is_ok());
     assert_eq!(refusal(&url(""), &options).await.kind, FaultKind::Refused);
 }

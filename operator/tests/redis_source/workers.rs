@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use futures::StreamExt as _;
-use poolwright::signals::redis::RedisSource;
 use poolwright::signals::{SignalSource, Wanted};
 use poolwright_core::broker::{BrokerConfig, BrokerOptions};
 use redis::aio::MultiplexedConnection;
 use serde_json::{Value, json};
 
+use crate::reach;
 use crate::server::Server;
 
 fn envelope(content_type: &str, ticket: &str, body: &[u8]) -> String {
@@ -53,7 +53,7 @@ fn renamed(server: &Server, user: &str) -> BrokerConfig {
 async fn heartbeats_of_this_app_arrive_and_everything_else_is_dropped() {
     let server = Server::start();
     let mut raw = server.raw(0).await;
-    let source = RedisSource::connect(renamed(&server, "")).await.unwrap();
+    let source = reach(renamed(&server, "")).await.unwrap();
     let mut beats = source.heartbeats().await.unwrap();
     assert_eq!(source.connections(), 2);
     for n in 0..200 {
@@ -210,7 +210,7 @@ async fn leaves_nothing(server: &Server) {
 async fn workers_answer_within_bounds_and_nothing_is_left_behind() {
     let server = Server::start();
     let workers = play(&server).await;
-    let source = RedisSource::connect(renamed(&server, "")).await.unwrap();
+    let source = reach(renamed(&server, "")).await.unwrap();
     let nodes = ["good@1", "pickle@1", "large@1"].map(str::to_owned);
     let start = Instant::now();
     let answers = source.ask(&nodes, Duration::from_secs(5)).await.unwrap();
@@ -280,9 +280,7 @@ async fn workers_answer_within_bounds_and_nothing_is_left_behind() {
 async fn without_scripts_too_large_an_answer_spoils_no_other() {
     let server = Server::with(&["--user", "bob on >builder ~* &* +@all -eval"]);
     let _workers = play(&server).await;
-    let source = RedisSource::connect(renamed(&server, "bob:builder@"))
-        .await
-        .unwrap();
+    let source = reach(renamed(&server, "bob:builder@")).await.unwrap();
     let nodes = ["huge@1", "good@1", "pickle@1"].map(str::to_owned);
     let answers = source.ask(&nodes, Duration::from_secs(8)).await.unwrap();
     let of = |node: &str| answers.iter().find(|(n, _)| n == node).unwrap().1.clone();
@@ -333,9 +331,7 @@ async fn the_permissions_that_the_reference_names_suffice() {
         .arg("orders\u{6}\u{16}\u{6}\u{16}orders");
     let () = fetch.query_async(&mut raw).await.unwrap();
 
-    let source = RedisSource::connect(renamed(&server, "poolwright:PASSWORD@"))
-        .await
-        .unwrap();
+    let source = reach(renamed(&server, "poolwright:PASSWORD@")).await.unwrap();
     let wanted = Wanted {
         queues: vec!["orders".to_owned()],
         stray: true,

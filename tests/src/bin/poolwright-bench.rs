@@ -9,7 +9,7 @@ use poolwright_tests::bench::{crowd, reaction};
 /// Runs the benchmarks on a control plane of their own.
 #[derive(Parser, Debug)]
 struct Arguments {
-    /// Runs of the reaction benchmark.
+    /// Runs of the reaction benchmark, for each way to push.
     #[arg(long, default_value_t = 20)]
     runs: usize,
     /// Sizes of fleet.
@@ -25,7 +25,9 @@ async fn main() -> Result<()> {
     if arguments.runs > 0 {
         let mut rig = Rig::start().await?;
         rig.operate().await?;
-        reaction::run(&rig, arguments.runs).await?.print();
+        for push in reaction::Push::ALL {
+            reaction::run(&rig, push, arguments.runs).await?.print();
+        }
         rig.end().await?;
     }
     for pools in arguments.pools {

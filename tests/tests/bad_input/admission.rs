@@ -101,6 +101,19 @@ fn numbers() -> Vec<Case> {
             &["spec.worker.resources.requests.cpu", "should match"],
         ),
         change(
+            "a request above its limit",
+            json!({"worker": {"resources": {"requests": {"memory": "2Gi"}, "limits": {"memory": "1500Mi"}}}}),
+            &[
+                "spec.worker.resources.requests.memory is 2Gi, which is more than the limit 1500Mi",
+                "lower it, or raise spec.worker.resources.limits.memory",
+            ],
+        ),
+        change(
+            "a request above its limit, as a number",
+            json!({"worker": {"resources": {"requests": {"cpu": 2}, "limits": {"cpu": "1999m"}}}}),
+            &["spec.worker.resources.requests.cpu is 2, which is more than the limit 1999m"],
+        ),
+        change(
             "max of 0",
             json!({"scaling": {"maxReplicas": 0}}),
             &["spec.scaling.maxReplicas", "should be greater than or equal to 1"],
@@ -211,6 +224,24 @@ fn addresses() -> Vec<Case> {
             &["spec.broker.redis.sentinelMaster is allowed only with a sentinel:// url"],
         ),
     ];
+    for (url, words) in [
+        ("redis:///0", &["spec.broker.url names no host"][..]),
+        ("rediss://:6379/0", &["spec.broker.url names no host"]),
+        ("amqp:///vhost", &["spec.broker.url names no host"]),
+        (
+            "redis://redis/nine",
+            &[
+                "spec.broker.url names no database: the path of a Redis address must be a database number, such as /0",
+            ],
+        ),
+        ("rediss://redis:6379/0x", &["must be a database number"]),
+    ] {
+        all.push(case(
+            "an address that is none",
+            Act::Broker(json!({"url": url})),
+            words,
+        ));
+    }
     for url in [
         format!("redis://:{CANARY}@redis:6379/0"),
         format!("redis://redis:6379/0?password={CANARY}"),

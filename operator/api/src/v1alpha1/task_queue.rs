@@ -100,7 +100,13 @@ pub struct Broker {
         validation = Rule::new("self.matches('^(redis|rediss|sentinel|amqp|amqps)://[!-~]+$')")
             .message("spec.broker.url must start with redis://, rediss://, sentinel://, amqp:// or amqps:// and hold no spaces"),
         validation = Rule::new("!self.contains('@') && !self.matches('(?i)[?&;](user|username|password)=')")
-            .message("spec.broker.url must hold no user or password (nor an unescaped @): put the url in a Secret and use urlSecretRef")
+            .message("spec.broker.url must hold no user or password (nor an unescaped @): put the url in a Secret and use urlSecretRef"),
+        // What follows an @ may be a piece of a password: the rule before this one speaks, and these are silent.
+        validation = Rule::new("self.contains('@') || !self.matches('(^|;)[A-Za-z]+://([/:?#;]|$)')")
+            .message("spec.broker.url names no host: write it after ://, such as redis://redis:6379/0"),
+        // A path with a segment . or .. is another one once it is resolved.
+        validation = Rule::new("self.contains('@') || !self.matches('(^|;)(redis|rediss|sentinel)://[^/?#;]+/+([0-9]*[^0-9/?#;]|[0-9]+/)') || self.matches('/([.]|%2[eE])([.]|%2[eE])?(/|[?;]|$)')")
+            .message("spec.broker.url names no database: the path of a Redis address must be a database number, such as /0")
     )]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,

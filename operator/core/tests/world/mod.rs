@@ -84,6 +84,7 @@ pub fn pod(name: &str, revision: &str, since: Moment) -> PodInput {
         created: wall(since),
         started: Some(wall(since)),
         running_since: Some(since),
+        restarted: false,
         ready: true,
         draining: false,
         marked: None,

@@ -44,7 +44,17 @@ pub struct Worker {
 
     /// `resources` that the worker container requests and is limited to. Default: none. The CPU limit is also the
     /// default of `celery.concurrency` for class Cpu and without a class.
+    // By name, because a rule over every member exceeds the API server's budget. Of any other resource Kubernetes wants
+    // request and limit to be the same.
     #[schemars(schema_with = "schema::embedded::<ResourceRequirements>")]
+    #[x_kube(
+        validation = Rule::new("!has(self.requests) || !has(self.limits) || !('cpu' in self.requests) || !('cpu' in self.limits) || quantity(string(self.requests['cpu'])).compareTo(quantity(string(self.limits['cpu']))) <= 0")
+            .message(Message::Expression("'spec.worker.resources.requests.cpu is ' + string(self.requests['cpu']) + ', which is more than the limit ' + string(self.limits['cpu']) + ': lower it, or raise spec.worker.resources.limits.cpu'".into())),
+        validation = Rule::new("!has(self.requests) || !has(self.limits) || !('memory' in self.requests) || !('memory' in self.limits) || quantity(string(self.requests['memory'])).compareTo(quantity(string(self.limits['memory']))) <= 0")
+            .message(Message::Expression("'spec.worker.resources.requests.memory is ' + string(self.requests['memory']) + ', which is more than the limit ' + string(self.limits['memory']) + ': lower it, or raise spec.worker.resources.limits.memory'".into())),
+        validation = Rule::new("!has(self.requests) || !has(self.limits) || !('ephemeral-storage' in self.requests) || !('ephemeral-storage' in self.limits) || quantity(string(self.requests['ephemeral-storage'])).compareTo(quantity(string(self.limits['ephemeral-storage']))) <= 0")
+            .message(Message::Expression("'spec.worker.resources.requests.ephemeral-storage is ' + string(self.requests['ephemeral-storage']) + ', which is more than the limit ' + string(self.limits['ephemeral-storage']) + ': lower it, or raise spec.worker.resources.limits.ephemeral-storage'".into()))
+    )]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
 

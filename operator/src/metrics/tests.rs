@@ -1,0 +1,132 @@
+//! The table against what is served, and the reference page against the table.
+
+use std::{fs, path::PathBuf};
+
+use super::*;
+
+const NUMBERS: WorkerPoolNumbers = WorkerPoolNumbers {
+    desired: Some(7),
+    ready: 6,
+    slots: Some(120),
+    busy: Some(24),
+    start_up_seconds: Some(3.5),
+};
+
+fn filled() -> Metrics {
+    let metrics = Metrics::new();
+    metrics.worker_pool("shop", "mail", NUMBERS);
+    metrics.decision("shop", "mail", "ScaledUp");
+    metrics.task_queue(
+        "shop",
+        "mail",
+        TaskQueueNumbers {
+            ready: Some(3),
+            reserved: Some(1),
+            sample_age_seconds: Some(0.25),
+        },
+    );
+    for succeeded in [true, false, true] {
+        metrics.broker_request(succeeded);
+    }
+    metrics.broker_connections(3);
+    metrics
+}
+
+#[test]
+fn every_metric_of_the_table_is_served_as_documented() {
+    let text = filled().render();
+    for metric in TABLE {
+        assert!(
+            text.contains(&format!("# HELP {} {}", metric.name, metric.help)),
+            "{}",
+            metric.name
+        );
+        assert!(
+            text.contains(&format!("# TYPE {} {}", metric.name, metric.kind.as_str())),
+            "{}",
+            metric.name
+        );
+    }
+    assert_eq!(
+        text.matches("# TYPE").count(),
+        TABLE.len(),
+        "a metric is missing from the table"
+    );
+    assert!(
+        text.contains(r#"poolwright_worker_pool_desired_replicas{name="mail",namespace="shop"} 7"#),
+        "{text}"
+    );
+    assert!(text.contains(
+        r#"poolwright_worker_pool_decisions_total{name="mail",namespace="shop",reason="ScaledUp"} 1"#
+    ));
+    for (outcome, count) in [("success", 2), ("failure", 1)] {
+        let line = format!("poolwright_broker_requests_total{{outcome=\"{outcome}\"}} {count}");
+        assert!(text.contains(&line), "{text}");
+    }
+    let start_up = r#"poolwright_worker_pool_start_up_seconds{name="mail",namespace="shop"} 3.5"#;
+    assert!(text.contains(start_up), "{text}");
+    assert!(text.contains("poolwright_broker_connections 3"));
+}
+
+#[test]
+fn both_outcomes_of_a_request_count_from_zero() {
+    let text = Metrics::new().render();
+    for outcome in OUTCOMES {
+        let line = format!("poolwright_broker_requests_total{{outcome=\"{outcome}\"}} 0");
+        assert!(text.contains(&line), "{text}");
+    }
+}
+
+#[test]
+fn the_series_of_an_object_go_with_it_and_no_others_do() {
+    let metrics = filled();
+    metrics.worker_pool("shop", "other", NUMBERS);
+    metrics.forget_worker_pool("shop", "mail");
+    metrics.forget_task_queue("shop", "mail");
+    metrics.forget_task_queue("shop", "never-seen");
+    let text = metrics.render();
+    assert!(!text.contains("mail"), "{text}");
+    assert!(text.contains("other"), "{text}");
+}
+
+#[test]
+fn what_is_not_known_is_not_shown() {
+    let metrics = filled();
+    metrics.task_queue(
+        "shop",
+        "mail",
+        TaskQueueNumbers {
+            ready: Some(0),
+            ..TaskQueueNumbers::default()
+        },
+    );
+    let text = metrics.render();
+    assert!(
+        text.contains(r#"poolwright_task_queue_ready{name="mail",namespace="shop"} 0"#),
+        "{text}"
+    );
+    assert!(
+        !text.contains("poolwright_task_queue_reserved{") && !text.contains("sample_age_seconds{"),
+        "{text}"
+    );
+}
+
+#[test]
+fn an_unknown_reason_makes_no_series() {
+    let metrics = Metrics::new();
+    metrics.decision("shop", "mail", "Whatever");
+    assert!(!metrics.render().contains("Whatever"));
+}
+
+#[test]
+fn the_reference_page_is_what_the_table_says() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/metrics.md");
+    if std::env::var_os("UPDATE").is_some_and(|value| value == "1") {
+        fs::write(&path, reference()).unwrap();
+    }
+    let found = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        found == reference(),
+        "docs/reference/metrics.md differs from the table: run `UPDATE=1 cargo test -p poolwright metrics`"
+    );
+}
