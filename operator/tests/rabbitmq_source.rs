@@ -1,5 +1,9 @@
 //! `RabbitSource` against a real RabbitMQ.
 
+#[path = "celery/mod.rs"]
+mod celery;
+#[path = "rabbitmq_source/parking.rs"]
+mod parking;
 #[path = "rabbitmq_source/server.rs"]
 mod server;
 #[path = "rabbitmq_source/workers.rs"]

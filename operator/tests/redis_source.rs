@@ -6,8 +6,12 @@
     reason = "a test fails by panicking, its helpers too"
 )]
 
+#[path = "celery/mod.rs"]
+mod celery;
 #[path = "redis_source/faults.rs"]
 mod faults;
+#[path = "redis_source/parking.rs"]
+mod parking;
 #[path = "redis_source/server.rs"]
 mod server;
 #[path = "redis_source/workers.rs"]

@@ -147,7 +147,8 @@ pub struct QueueView {
 /// One worker process as its heartbeats and answers show it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WorkerView {
-    /// Process id of the worker's main process; a change means that the container restarted.
+    /// Process id of the worker's main process. In Kubernetes it is mostly 1, also after the container has restarted:
+    /// `first_seen` tells one process from the next.
     pub pid: i64,
     /// Tasks executing now: busy slots.
     pub active: u64,
@@ -155,20 +156,24 @@ pub struct WorkerView {
     pub processed: u64,
     /// Time between two of its heartbeats.
     pub interval: Duration,
-    /// First heartbeat of this pid that this operator process saw.
+    /// First heartbeat of this process that we saw. A process is a new one when the pid changes, `processed` falls, or it
+    /// says that it came online (which a process that lost its connection to the broker does too).
     pub first_seen: Moment,
     /// Latest heartbeat.
     pub last_seen: Moment,
-    /// The latest moment at which it was busy, or `processed` or the pid changed. From `first_seen` on.
+    /// The latest moment at which it was busy, or `processed` or the process changed. From `first_seen` on.
     pub last_progress: Moment,
     /// True after its `worker-offline`: it is shutting down.
     pub offline: bool,
-    /// Its latest answer to our questions.
+    /// The latest answer of this process to our questions.
     pub answer: Option<Sample<Answer>>,
     /// When it was last asked, answered or not.
     pub asked: Option<Moment>,
-    /// Set while its latest answer is missing or could not be read (remote control off, pickle, too large).
+    /// Set while its answers are missing or cannot be read (remote control off, pickle, too large). Of a process that has
+    /// answered before, one such answer is not enough.
     pub unreadable: Option<String>,
+    /// Since when that has been so without a break: the first such answer of the run. Set while `unreadable` is.
+    pub unreadable_since: Option<Moment>,
 }
 
 /// A worker that was asked although no heartbeat of it arrives, because a WorkerPool's pod should be one.
@@ -192,10 +197,12 @@ pub struct Answer {
     pub scheduled: BTreeMap<String, u64>,
     /// The queues it consumes.
     pub queues: BTreeSet<String>,
-    /// `processed` of the last heartbeat before the answer.
+    /// `processed` of the last heartbeat before the question.
     pub processed: u64,
     /// Process id at the time of the answer.
     pub pid: i64,
+    /// When the question was put: what it tells of was so at some moment after that.
+    pub asked_at: Moment,
 }
 
 /// Executing tasks of one queue on one worker.

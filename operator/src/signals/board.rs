@@ -9,11 +9,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use poolwright_core::sample::BrokerView;
 use tokio::sync::{Notify, mpsc};
 
+use super::celery::Command;
+
+/// What a poller is to do with workers of its broker.
+#[derive(Debug)]
+pub enum Errand {
+    /// Ask these.
+    Ask(Vec<String>),
+    /// Tell these.
+    Tell(Command, Vec<String>),
+}
+
 /// The newest readings of all brokers.
 #[derive(Default)]
 pub struct Board {
     views: Mutex<BTreeMap<String, Arc<BrokerView>>>,
-    asks: Mutex<BTreeMap<String, mpsc::Sender<Vec<String>>>>,
+    lines: Mutex<BTreeMap<String, mpsc::Sender<Errand>>>,
     connections: Mutex<BTreeMap<String, u64>>,
     /// Woken when a view or anything else that a decision sees has changed.
     pub changed: Notify,
@@ -35,12 +46,12 @@ impl Board {
         self.views.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Registers the broker's line for questions to its workers.
-    pub fn register(&self, broker: &str, asks: mpsc::Sender<Vec<String>>) {
-        self.asks
+    /// Registers the broker's line for questions and commands to its workers.
+    pub fn register(&self, broker: &str, line: mpsc::Sender<Errand>) {
+        self.lines
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(broker.to_owned(), asks);
+            .insert(broker.to_owned(), line);
     }
 
     /// Notes the open connections of one broker; returns those of all.
@@ -56,13 +67,13 @@ impl Board {
 
     /// Forgets a broker that no TaskQueue names any more, unless another poller than that of `line` reads it by now: a
     /// TaskQueue that is created anew has one before the old one has come to its end. False if so.
-    pub fn forget(&self, broker: &str, line: &mpsc::Sender<Vec<String>>) -> bool {
-        let mut asks = self.asks.lock().unwrap_or_else(PoisonError::into_inner);
-        if asks.get(broker).is_some_and(|own| !own.same_channel(line)) {
+    pub fn forget(&self, broker: &str, line: &mpsc::Sender<Errand>) -> bool {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.get(broker).is_some_and(|own| !own.same_channel(line)) {
             return false;
         }
-        asks.remove(broker);
-        drop(asks);
+        lines.remove(broker);
+        drop(lines);
         self.views
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -73,14 +84,24 @@ impl Board {
 
     /// Asks these workers soon. A full line drops the request: the next cycle repeats it.
     pub fn ask(&self, broker: &str, nodes: Vec<String>) {
+        self.send(broker, Errand::Ask(nodes));
+    }
+
+    /// Tells these workers to change what they consume, soon. A full line drops it: the next cycle repeats it, for as
+    /// long as their answers do not show it done. What is not repeated for 5 s and was not sent is dropped too.
+    pub fn command(&self, broker: &str, command: Command, nodes: Vec<String>) {
+        self.send(broker, Errand::Tell(command, nodes));
+    }
+
+    fn send(&self, broker: &str, errand: Errand) {
         let line = self
-            .asks
+            .lines
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .get(broker)
             .cloned();
         if let Some(line) = line {
-            let _ = line.try_send(nodes);
+            let _ = line.try_send(errand);
         }
     }
 }

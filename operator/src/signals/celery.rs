@@ -5,15 +5,17 @@
 //! an error never holds a byte of the message. Everything is bounded in bytes, because workers that share a
 //! broker with ours may send anything.
 
+mod bindings;
 mod events;
 mod pidbox;
 mod replies;
 
+pub use bindings::Bindings;
+pub(crate) use bindings::topic_matches;
 pub use events::{heartbeat_from_body, heartbeat_from_envelope};
 pub(crate) use pidbox::reply_exchange;
-pub use pidbox::{Method, Request, envelope};
-pub(crate) use replies::topic_matches;
-pub use replies::{Collector, node_of_envelope_start};
+pub use pidbox::{COMMANDED_MAX, Command, Method, Request, envelope};
+pub use replies::{Collector, Told, node_of_envelope_start};
 
 use serde::Deserialize;
 

@@ -6,7 +6,9 @@
 mod address;
 pub mod board;
 pub mod celery;
+mod commands;
 pub mod poller;
+mod questions;
 pub mod rabbitmq;
 pub mod redis;
 pub mod roster;
@@ -17,11 +19,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use celery::{Command, Told};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use poolwright_core::broker::{BrokerConfig, BrokerKind};
-use poolwright_core::sample::{Answer, FaultKind, Ready, Unacked};
+use poolwright_core::sample::{FaultKind, Ready, Unacked};
 
 use self::rabbitmq::RabbitSource;
 use self::redis::RedisSource;
@@ -47,6 +50,12 @@ impl SignalError {
             kind,
             message: message.into(),
         }
+    }
+
+    /// A command that would go to everybody, or to more than one message may name.
+    fn nobody_named() -> Self {
+        let message = format!("a command names 1 to {} workers", celery::COMMANDED_MAX);
+        Self::new(FaultKind::Implausible, message)
     }
 }
 
@@ -90,15 +99,19 @@ pub struct Heartbeat {
     pub processed: u64,
     /// Time to the next heartbeat.
     pub interval: Duration,
+    /// True for `worker-online`: a process that has begun, or one that has lost its connection and is back.
+    pub online: bool,
     /// True for `worker-offline`.
     pub offline: bool,
 }
 
-/// One worker's answer and its age when the inquiry ended, or why it cannot be used. An inquiry lasts as long as its
-/// slowest worker.
-pub type NodeAnswer = (String, Result<(Answer, Duration), String>);
+/// What one worker told, or why it cannot be used.
+pub type NodeAnswer = (String, Result<Told, String>);
 
-/// One broker's readings. `pid` and `processed` of an [`Answer`] are filled in by the poller.
+/// Inquiries to the workers of one broker that may be under way at a time: each may read some megabytes.
+const INQUIRIES_MAX: usize = 4;
+
+/// One broker's readings.
 pub trait SignalSource: Send + Sync {
     /// Reads every wanted queue at bounded cost. `Err` means that nothing could be read at all.
     fn poll<'a>(&'a self, wanted: &'a Wanted) -> BoxFuture<'a, Result<Polled, SignalError>>;
@@ -114,6 +127,14 @@ pub trait SignalSource: Send + Sync {
         nodes: &'a [String],
         deadline: Duration,
     ) -> BoxFuture<'a, Result<Vec<NodeAnswer>, SignalError>>;
+
+    /// Tells these workers to change what they consume, in one message for all of them (at most
+    /// [`celery::COMMANDED_MAX`]). Nothing comes back: whether a worker did it is seen when it is asked.
+    fn command<'a>(
+        &'a self,
+        command: &'a Command,
+        nodes: &'a [String],
+    ) -> BoxFuture<'a, Result<(), SignalError>>;
 
     /// Open connections to the broker now.
     fn connections(&self) -> u64;

@@ -20,14 +20,18 @@ use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
 use super::address::Address;
 pub use super::address::Resolve;
-use super::board::Board;
-use super::roster;
-use super::{Connect, Heartbeat, NodeAnswer, Polled, SignalError, SignalSource, Wanted};
+use super::board::{Board, Errand};
+use super::commands::Commands;
+use super::questions::Inquiries;
+use super::roster::{self, Roster};
+use super::{Connect, Heartbeat, Polled, SignalError, SignalSource, Wanted};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 
 /// A poller that panicked starts anew after this.
 const PANICKED_AGAIN: Duration = Duration::from_secs(5);
+/// Questions and commands that may wait in a poller's line. It is emptied at once but while a poll is under way.
+const LINE: usize = 256;
 /// A failure that lasts is logged again after this.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
@@ -59,7 +63,7 @@ pub fn poll_interval(base: Duration, queues: usize) -> Duration {
     (base + Duration::from_millis(more)).min(POLL_INTERVAL_MAX.max(base))
 }
 
-type Asking = BoxFuture<'static, (Vec<String>, Result<Vec<NodeAnswer>, SignalError>)>;
+type Telling = BoxFuture<'static, Result<(), SignalError>>;
 type Renewing = BoxFuture<'static, Renewal>;
 
 struct Session {
@@ -67,8 +71,9 @@ struct Session {
     config: BrokerConfig,
     beats: BoxStream<'static, Heartbeat>,
     since: Moment,
-    /// Beside the polls, because a gap in these is a gap in what decisions go by.
-    asking: Option<Asking>,
+    /// These three beside the polls, because a gap in these is a gap in what decisions go by.
+    asking: Inquiries,
+    telling: Option<Telling>,
     renewing: Option<Renewing>,
 }
 
@@ -108,7 +113,8 @@ impl Connector {
             config,
             beats,
             since: self.clock.now(),
-            asking: None,
+            asking: Inquiries::default(),
+            telling: None,
             renewing: None,
         })
     }
@@ -127,7 +133,8 @@ impl Poller {
     /// Runs until the sender of `wanted` is gone.
     pub async fn run(mut self) {
         let mut view = BrokerView::default();
-        let (line, mut asks) = mpsc::channel(16);
+        let mut roster = Roster::default();
+        let (line, mut errands) = mpsc::channel(LINE);
         self.board.register(&self.id, line.clone());
         let mut address = Address::new(Arc::clone(&self.resolver));
         let mut wait = RECONNECT.0;
@@ -137,7 +144,13 @@ impl Poller {
                 Ok(mut session) => {
                     let began = self.clock.now();
                     let error = self
-                        .serve(&mut session, &mut address, &mut view, &mut asks, &mut said)
+                        .serve(
+                            &mut session,
+                            &mut address,
+                            (&mut view, &mut roster),
+                            &mut errands,
+                            &mut said,
+                        )
                         .await;
                     if self.clock.now().since(began) > RECONNECT.1 {
                         wait = RECONNECT.0;
@@ -189,17 +202,19 @@ impl Poller {
         &mut self,
         session: &mut Session,
         address: &mut Address,
-        view: &mut BrokerView,
-        asks: &mut mpsc::Receiver<Vec<String>>,
+        (view, roster): (&mut BrokerView, &mut Roster),
+        errands: &mut mpsc::Receiver<Errand>,
         said: &mut Option<Said>,
     ) -> Option<SignalError> {
         adopt(view, &session.config);
-        roster::ask_again(view);
+        roster.ask_again(view);
+        let mut commands = Commands::default();
+        // What was wanted before is not known to be wanted still.
+        while errands.try_recv().is_ok() {}
         let mut wanted = self.wanted.borrow_and_update().clone();
         view.poll_interval = poll_interval(self.base_interval, wanted.queues.len());
         let mut ticks = interval(view.poll_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut requested = BTreeSet::new();
         loop {
             tokio::select! {
                 biased;
@@ -213,16 +228,27 @@ impl Poller {
                     ticks = interval(view.poll_interval);
                     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 }
-                Some(nodes) = asks.recv() => requested.extend(nodes),
-                Some((nodes, answers)) = OptionFuture::from(session.asking.as_mut()) => {
-                    session.asking = None;
+                Some(errand) = errands.recv() => match errand {
+                    Errand::Ask(nodes) => self.ask(session, view, roster, &nodes.into_iter().collect()),
+                    Errand::Tell(command, nodes) => commands.take(&command, nodes, self.clock.now()),
+                },
+                Some((question, answers)) = session.asking.ended() => {
                     self.metrics.broker_request(answers.is_ok());
+                    let now = self.clock.now();
                     match answers {
-                        Ok(answers) => roster::take_answers(view, &nodes, answers, self.clock.now()),
+                        Ok(answers) => roster.take_answers(view, &question, answers, now),
                         // The polls go on without answers. If it is the connection that died, they tell.
-                        Err(error) => roster::take_failure(view, &nodes, &error.message),
+                        Err(error) => roster.take_failure(view, &question, &error.message, now),
                     }
                     self.publish(view);
+                }
+                Some(told) = OptionFuture::from(session.telling.as_mut()) => {
+                    session.telling = None;
+                    self.metrics.broker_request(told.is_ok());
+                    if let Err(error) = told {
+                        // Workers that cannot be told cannot be asked either, which a condition says.
+                        tracing::debug!(broker = %self.id, "a command was not sent: {}", error.message);
+                    }
                 }
                 Some(renewal) = OptionFuture::from(session.renewing.as_mut()) => {
                     session.renewing = None;
@@ -232,20 +258,23 @@ impl Poller {
                     }
                 }
                 beat = session.beats.next() => match beat {
-                    Some(beat) => roster::take_beat(view, beat, self.clock.now()),
+                    Some(beat) => roster.take_beat(view, &beat, self.clock.now()),
                     None => return Some(SignalError::new(FaultKind::Unreachable, "the heartbeat subscription ended")),
                 },
                 _ = ticks.tick() => {
-                    if let Err(error) = self.tick(&session.source, session.since, view, &wanted).await {
+                    if let Err(error) = self.tick(session, view, &wanted).await {
                         return Some(error);
                     }
+                    roster.forget_gone(view, self.clock.now());
+                    self.publish(view);
                     if let Some(said) = said.as_mut().filter(|said| !said.over) {
                         tracing::info!(broker = %self.id, address = %view.address, "the queues can be read again");
                         said.over = true;
                     }
-                    if session.asking.is_none() {
-                        session.asking = self.next_question(session, view, &mut requested);
+                    if session.telling.is_none() {
+                        session.telling = self.tell(session, &mut commands);
                     }
+                    self.ask(session, view, roster, &BTreeSet::new());
                 }
                 () = sleep_until(address.again()), if session.renewing.is_none() => {
                     session.renewing = Some(self.renew(address, &session.config));
@@ -256,20 +285,17 @@ impl Poller {
 
     async fn tick(
         &self,
-        source: &Arc<dyn SignalSource>,
-        since: Moment,
+        session: &mut Session,
         view: &mut BrokerView,
         wanted: &Wanted,
     ) -> Result<(), SignalError> {
-        let polled = within("reading the queues", source.poll(wanted)).await;
+        let polled = within("reading the queues", session.source.poll(wanted)).await;
         self.metrics.broker_request(polled.is_ok());
-        let open = self.board.connections(&self.id, source.connections());
+        let open = self.board.connections(&self.id, session.source.connections());
         self.metrics.broker_connections(open);
         let now = self.clock.now();
         self.take_counts(view, polled?, now);
-        view.heartbeats.succeed(since, now);
-        roster::forget_gone(view, now);
-        self.publish(view);
+        view.heartbeats.succeed(session.since, now);
         Ok(())
     }
 
@@ -294,24 +320,26 @@ impl Poller {
         }
     }
 
-    fn next_question(
+    /// Puts all questions that may be put now.
+    fn ask(
         &self,
-        session: &Session,
+        session: &mut Session,
         view: &mut BrokerView,
-        requested: &mut BTreeSet<String>,
-    ) -> Option<Asking> {
-        let nodes = roster::to_ask(view, requested, self.clock.now());
-        if nodes.is_empty() {
-            return None;
+        roster: &Roster,
+        requested: &BTreeSet<String>,
+    ) {
+        let now = self.clock.now();
+        while let Some(question) = roster.question(view, requested, now, session.asking.free()) {
+            session.asking.begin(&session.source, question);
         }
+    }
+
+    /// Sends one command, if one waits.
+    fn tell(&self, session: &Session, commands: &mut Commands) -> Option<Telling> {
+        let (command, nodes) = commands.next(self.clock.now())?;
         let source = Arc::clone(&session.source);
-        Some(Box::pin(async move {
-            let answers = match timeout(COMMAND_DEADLINE * 2, source.ask(&nodes, COMMAND_DEADLINE)).await {
-                Ok(answers) => answers,
-                Err(_) => Err(late("asking the workers")),
-            };
-            (nodes, answers)
-        }))
+        let told = async move { within("telling the workers", source.command(&command, &nodes)).await };
+        Some(told.boxed())
     }
 
     /// Reads the Secrets again, and connects if they have changed; the old session serves until then.
@@ -377,7 +405,7 @@ fn adopt(view: &mut BrokerView, config: &BrokerConfig) {
     view.unheard.clear();
 }
 
-fn late(doing: &str) -> SignalError {
+pub(super) fn late(doing: &str) -> SignalError {
     let message = format!("{doing} took longer than {} s", COMMAND_DEADLINE.as_secs());
     SignalError::new(FaultKind::Unreachable, message)
 }

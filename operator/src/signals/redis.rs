@@ -7,7 +7,7 @@
 //! error and not silence.
 //!
 //! The user needs: `SELECT LLEN HLEN HSTRLEN HGET ZCARD ZRANGE SRANDMEMBER LINDEX EVAL` and `SUBSCRIBE PING` on the
-//! event channels; for questions also `SADD SREM DEL EXPIRE RPOP PUBLISH`. Without `EVAL`, entries of up to 64 KiB are
+//! event channels; for questions and commands also `SADD SREM DEL EXPIRE RPOP PUBLISH`. Without `EVAL`, entries of up to 64 KiB are
 //! fetched whole, and the ETA of waiting messages is not known.
 
 mod ask;
@@ -33,13 +33,14 @@ use poolwright_core::broker::{BrokerConfig, BrokerKind};
 use poolwright_core::sample::FaultKind;
 use redis::aio::MultiplexedConnection;
 use redis::{Client, Cmd, Pipeline, Value};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
-use super::{Heartbeat, NodeAnswer, Polled, SignalError, SignalSource, Wanted};
+use super::celery::Command;
+use super::{Heartbeat, INQUIRIES_MAX, NodeAnswer, Polled, SignalError, SignalSource, Wanted};
 use heartbeats::Counted;
 use keys::Names;
 
-/// The wall clock, for ETAs that producers wrote and expiry times that workers compare.
+/// The wall clock, for ETAs that producers wrote.
 pub type WallClock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// A connected Redis broker.
@@ -49,8 +50,8 @@ pub struct RedisSource {
     connection: MultiplexedConnection,
     clock: WallClock,
     memory: Mutex<poll::Memory>,
-    /// One inquiry at a time, so that the bytes of replies are bounded.
-    asking: Mutex<()>,
+    /// So many inquiries at a time that the bytes of replies are bounded.
+    asking: Semaphore,
     connections: Arc<AtomicU64>,
     _counted: Counted,
 }
@@ -75,7 +76,7 @@ impl RedisSource {
             connection,
             clock,
             memory: Mutex::default(),
-            asking: Mutex::default(),
+            asking: Semaphore::new(INQUIRIES_MAX),
             _counted: Counted::new(&connections),
             connections,
         };
@@ -110,10 +111,18 @@ impl SignalSource for RedisSource {
         deadline: Duration,
     ) -> BoxFuture<'a, Result<Vec<NodeAnswer>, SignalError>> {
         async move {
-            let _one = self.asking.lock().await;
-            ask::ask(&self.connection, &self.names, nodes, deadline, (self.clock)()).await
+            let _one = self.asking.acquire().await;
+            ask::ask(&self.connection, &self.names, nodes, deadline).await
         }
         .boxed()
+    }
+
+    fn command<'a>(
+        &'a self,
+        command: &'a Command,
+        nodes: &'a [String],
+    ) -> BoxFuture<'a, Result<(), SignalError>> {
+        ask::command(&self.connection, &self.names, command, nodes).boxed()
     }
 
     fn connections(&self) -> u64 {

@@ -3,9 +3,14 @@
 //! Keeps the list bounded and the questions few. A worker is asked when it is first heard and when it first
 //! turns busy, then at most every 30 s, and when a scale-in wants to know. One that cannot be read is asked every
 //! 30 s, busy or not: nobody else would find out that it can be read again. One that is not heard is asked only on
-//! request, every 30 s too, and never together with others: if it is not there, their answers would wait for it.
+//! request, every 30 s too. Whoever is slow, silent or not heard is never asked together with those that answer at
+//! once: they would wait for it.
+//!
+//! One question that a worker leaves unanswered says little of it: it is asked once more before it counts as
+//! unreadable, unless it has never answered. What was said of a process is not believed of the next, nor what came
+//! in answer to a question from before it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use poolwright_core::constants::COMMAND_DEADLINE;
@@ -14,16 +19,19 @@ use poolwright_core::sample::{BrokerView, Sample, UnheardView, WorkerView};
 use poolwright_core::text::bounded;
 use poolwright_core::time::Moment;
 
+use super::celery::{Bindings, Told};
+use super::questions::{Free, Question, TOGETHER};
 use super::{Heartbeat, NodeAnswer};
 
 /// Time between two questions to a worker without a special reason.
 const ASK_INTERVAL: Duration = Duration::from_secs(30);
 /// Time between two questions to a worker that a scale-in asks about.
-const ASK_AGAIN: Duration = Duration::from_secs(2);
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// Time between two questions to a worker that left one unanswered, whoever asks about it.
+const ASK_FAILED: Duration = Duration::from_secs(3);
 /// Time between two questions to a worker that gave no answer it should have given.
 const ASK_SILENT: Duration = Duration::from_secs(5);
-/// Time between two questions to workers that are not heard, so that they keep the others' waiting for a fifth of the
-/// time at most.
+/// Time between two questions to workers that are not heard: others that are asked apart wait for their end.
 const ASK_UNHEARD: Duration = Duration::from_secs(10);
 /// A worker that was first heard so short a time ago may not listen yet: celery beats before it takes questions.
 const SETTLED: Duration = Duration::from_secs(10);
@@ -31,16 +39,270 @@ const SETTLED: Duration = Duration::from_secs(10);
 const ASKED_MAX: usize = 200;
 /// Workers that are remembered: far above any fleet on one broker, and a bound on what strangers can fill.
 const WORKERS_MAX: usize = 20_000;
+/// Bindings that are kept in all. Further workers' are not: what these hold while they are parked may then be counted
+/// under its routing key.
+const BINDINGS_MAX: usize = 20_000;
 /// A silent worker is forgotten after this.
 const FORGET_AFTER: Duration = Duration::from_secs(600);
 
-/// Takes in one sign of life.
-pub fn take_beat(view: &mut BrokerView, beat: Heartbeat, now: Moment) {
-    if !view.workers.contains_key(&beat.node) && view.workers.len() >= WORKERS_MAX {
-        return;
+/// What is kept of workers' processes beside what decisions see; of most there is nothing.
+#[derive(Debug, Default)]
+pub struct Roster {
+    notes: BTreeMap<String, Note>,
+    /// Bindings in all notes, or more.
+    bindings: usize,
+}
+
+#[derive(Debug, Default)]
+struct Note {
+    /// When the first of the questions in a row failed that have had no good answer.
+    failed: Option<Moment>,
+    /// It did not answer as fast as the others: it is asked apart.
+    slow: bool,
+    /// Of the queues that it consumes or has consumed, where they matter. A parked worker tells of none any more, and
+    /// still holds their messages.
+    bindings: Bindings,
+}
+
+impl Note {
+    fn fail(&mut self, worker: &mut WorkerView, why: &str, now: Moment) {
+        let again = self.failed.is_some();
+        let since = *self.failed.get_or_insert(now);
+        if again || worker.answer.is_none() {
+            worker.unreadable = Some(bounded(why, 128));
+            worker.unreadable_since = Some(since);
+        }
     }
-    view.unheard.remove(&beat.node);
-    let worker = view.workers.entry(beat.node).or_insert_with(|| WorkerView {
+}
+
+impl Roster {
+    /// Takes in one sign of life.
+    pub fn take_beat(&mut self, view: &mut BrokerView, beat: &Heartbeat, now: Moment) {
+        if !view.workers.contains_key(&beat.node) && view.workers.len() >= WORKERS_MAX {
+            return;
+        }
+        view.unheard.remove(&beat.node);
+        let begin = || begin(beat, now);
+        let worker = view.workers.entry(beat.node.clone()).or_insert_with(begin);
+        if beat.offline {
+            worker.offline = true;
+            worker.last_seen = now;
+            return;
+        }
+        // In Kubernetes the pid is mostly 1, before and after the container has restarted.
+        if worker.pid != beat.pid || beat.processed < worker.processed || beat.online {
+            *worker = begin();
+            self.notes.remove(&beat.node);
+        }
+        if worker.processed != beat.processed || beat.active > 0 || worker.active > 0 {
+            worker.last_progress = now;
+        }
+        // Asked anew when it turns busy: the first answer tells when its tasks acknowledge.
+        if worker.active == 0 && beat.active > 0 && !runs(worker) && !self.failed(&beat.node) {
+            worker.asked = None;
+        }
+        worker.active = beat.active;
+        worker.processed = beat.processed;
+        worker.interval = beat.interval;
+        worker.last_seen = now;
+        worker.offline = false;
+    }
+
+    /// Takes in the answers to one question, and who gave none.
+    pub fn take_answers(
+        &mut self,
+        view: &mut BrokerView,
+        question: &Question,
+        answers: Vec<NodeAnswer>,
+        now: Moment,
+    ) {
+        let mut silent: BTreeSet<&String> = question.nodes.iter().collect();
+        for (node, answer) in answers {
+            silent.remove(&node);
+            if let Some(unheard) = view.unheard.get_mut(&node) {
+                unheard.queues = answer.ok().map(|told| Sample {
+                    value: told.bindings.queues(),
+                    at: question.put,
+                });
+            } else if let Some(worker) = concerned(view, &node, question) {
+                match answer {
+                    Ok(told) => self.take_answer(worker, &node, question, &told, now),
+                    Err(why) => self.note(&node).fail(worker, &why, now),
+                }
+            }
+        }
+        for node in silent {
+            if let Some(worker) = concerned(view, node, question).filter(|worker| is_heard(worker, now)) {
+                self.take_silence(worker, node, question, now);
+            }
+        }
+    }
+
+    fn take_answer(
+        &mut self,
+        worker: &mut WorkerView,
+        node: &str,
+        question: &Question,
+        told: &Told,
+        now: Moment,
+    ) {
+        let mut kept = self.notes.remove(node).unwrap_or_default();
+        let at = now.before(told.age);
+        let mut value = told.answer(&kept.bindings);
+        value.pid = worker.pid;
+        value.processed = question.processed.get(node).copied().unwrap_or_default();
+        value.asked_at = question.put;
+        worker.answer = Some(Sample { value, at });
+        (worker.unreadable, worker.unreadable_since) = (None, None);
+        kept.failed = None;
+        kept.slow = at.since(question.put) > TOGETHER;
+        if told.bindings.matter() && self.bindings + told.bindings.len() <= BINDINGS_MAX {
+            let before = kept.bindings.len();
+            kept.bindings = told.bindings.clone().with(&kept.bindings);
+            self.bindings += kept.bindings.len().saturating_sub(before);
+        }
+        if kept.slow || !kept.bindings.is_empty() {
+            self.notes.insert(node.to_owned(), kept);
+        }
+    }
+
+    fn take_silence(&mut self, worker: &mut WorkerView, node: &str, question: &Question, now: Moment) {
+        let kept = self.note(node);
+        kept.slow = true;
+        if worker.answer.is_some() && !question.apart {
+            // The others were not to wait any longer. Asked apart, it gets all the time that there is.
+            worker.asked = worker.asked.filter(|asked| *asked != question.put);
+        } else if worker.answer.is_some() || now.since(worker.first_seen) >= SETTLED {
+            let seconds = COMMAND_DEADLINE.as_secs();
+            kept.fail(
+                worker,
+                &format!("no answer to remote control within {seconds} s"),
+                now,
+            );
+        }
+    }
+
+    /// Takes in that a question could not be put: for now, remote control of those that were asked cannot be used.
+    pub fn take_failure(&mut self, view: &mut BrokerView, question: &Question, why: &str, now: Moment) {
+        for node in &question.nodes {
+            if let Some(worker) = concerned(view, node, question) {
+                self.note(node).fail(worker, why, now);
+            }
+        }
+    }
+
+    /// Has those that gave no answer asked at once: on a new connection they may.
+    pub fn ask_again(&self, view: &mut BrokerView) {
+        let doubtful = |(node, worker): &(&String, &mut WorkerView)| {
+            worker.unreadable.is_some() || self.failed(node.as_str())
+        };
+        for (_, worker) in view.workers.iter_mut().filter(doubtful) {
+            worker.asked = None;
+        }
+    }
+
+    /// The next question that may be put now, to requested workers that were not asked just now and to those whose
+    /// turn it is; `None` once there is nobody left. What cannot be put now is requested again by the next cycle.
+    pub fn question(
+        &self,
+        view: &mut BrokerView,
+        requested: &BTreeSet<String>,
+        now: Moment,
+        free: Free,
+    ) -> Option<Question> {
+        let due = |view: &BrokerView, slow| self.due(view, requested, now, slow);
+        let (mut nodes, mut apart) = (Vec::new(), false);
+        if free.together {
+            nodes = due(view, false);
+        }
+        if nodes.is_empty() && free.apart {
+            (nodes, apart) = (unheard(view, requested, now), true);
+            if nodes.is_empty() {
+                nodes = due(view, true);
+            }
+        }
+        let mut processed = BTreeMap::new();
+        for node in &nodes {
+            if let Some(worker) = view.workers.get_mut(node).filter(|worker| is_heard(worker, now)) {
+                worker.asked = Some(now);
+                processed.insert(node.clone(), worker.processed);
+            }
+        }
+        let put = now;
+        (!nodes.is_empty()).then_some(Question {
+            nodes,
+            put,
+            apart,
+            processed,
+        })
+    }
+
+    /// Those whose turn it is and that are slow, or are not; first those that have waited longest.
+    fn due(&self, view: &BrokerView, requested: &BTreeSet<String>, now: Moment, slow: bool) -> Vec<String> {
+        let mut due: Vec<(Option<Moment>, &String)> = view
+            .workers
+            .iter()
+            .filter(|(node, _)| self.slow(node) == slow)
+            .filter(|(node, worker)| self.is_due(node, worker, requested.contains(*node), now))
+            .map(|(node, worker)| (worker.asked, node))
+            .collect();
+        due.sort_unstable();
+        due.truncate(ASKED_MAX);
+        due.into_iter().map(|(_, node)| node.clone()).collect()
+    }
+
+    fn is_due(&self, node: &str, worker: &WorkerView, wanted: bool, now: Moment) -> bool {
+        if !is_heard(worker, now) {
+            return false;
+        }
+        let failed = self.failed(node);
+        let doubtful = failed || (worker.answer.is_none() && self.slow(node));
+        let unanswered = worker.answer.is_none() && now.since(worker.first_seen) < SETTLED * 3;
+        let wait = if wanted && !doubtful {
+            ASK_AGAIN
+        } else if wanted || (failed && worker.unreadable.is_none()) {
+            ASK_FAILED
+        } else if unanswered {
+            ASK_SILENT
+        } else {
+            ASK_INTERVAL
+        };
+        let holds = worker
+            .answer
+            .as_ref()
+            .is_some_and(|answer| !answer.value.reserved.is_empty() || !answer.value.scheduled.is_empty());
+        let reason = wanted || unanswered || failed || worker.active > 0 || holds;
+        worker
+            .asked
+            .is_none_or(|asked| reason && now.since(asked) >= wait)
+    }
+
+    fn note(&mut self, node: &str) -> &mut Note {
+        self.notes.entry(node.to_owned()).or_default()
+    }
+
+    fn failed(&self, node: &str) -> bool {
+        self.notes.get(node).is_some_and(|note| note.failed.is_some())
+    }
+
+    fn slow(&self, node: &str) -> bool {
+        self.notes.get(node).is_some_and(|note| note.slow)
+    }
+
+    /// Forgets workers that have long been silent, and those that are not heard and were not asked for again.
+    pub fn forget_gone(&mut self, view: &mut BrokerView, now: Moment) {
+        view.unheard
+            .retain(|_, unheard| now.since(unheard.asked) <= ANSWER_AGE);
+        view.workers
+            .retain(|_, worker| now.since(worker.last_seen) < FORGET_AFTER);
+        self.notes.retain(|node, _| view.workers.contains_key(node));
+        self.bindings = self.notes.values().map(|note| note.bindings.len()).sum();
+    }
+}
+
+/// A process that is heard for the first time.
+fn begin(beat: &Heartbeat, now: Moment) -> WorkerView {
+    WorkerView {
         pid: beat.pid,
         active: 0,
         processed: beat.processed,
@@ -52,135 +314,27 @@ pub fn take_beat(view: &mut BrokerView, beat: Heartbeat, now: Moment) {
         answer: None,
         asked: None,
         unreadable: None,
-    });
-    if beat.offline {
-        worker.offline = true;
-        worker.last_seen = now;
-        return;
-    }
-    if worker.pid != beat.pid {
-        worker.first_seen = now;
-        worker.answer = None;
-        worker.asked = None;
-        worker.unreadable = None;
-    }
-    if worker.pid != beat.pid || worker.processed != beat.processed || beat.active > 0 || worker.active > 0 {
-        worker.last_progress = now;
-    }
-    // Asked anew when it turns busy: the first answer tells when its tasks acknowledge.
-    if worker.active == 0
-        && beat.active > 0
-        && worker
-            .answer
-            .as_ref()
-            .is_none_or(|answer| answer.value.running.is_empty())
-    {
-        worker.asked = None;
-    }
-    worker.pid = beat.pid;
-    worker.active = beat.active;
-    worker.processed = beat.processed;
-    worker.interval = beat.interval;
-    worker.last_seen = now;
-    worker.offline = false;
-}
-
-/// Takes in the answers to one question; who did not answer cannot be read.
-pub fn take_answers(view: &mut BrokerView, asked: &[String], answers: Vec<NodeAnswer>, now: Moment) {
-    let mut silent: BTreeSet<&String> = asked.iter().collect();
-    for (node, answer) in answers {
-        silent.remove(&node);
-        if let Some(unheard) = view.unheard.get_mut(&node) {
-            let at = unheard.asked;
-            unheard.queues = answer.ok().map(|(answer, _)| Sample {
-                value: answer.queues,
-                at,
-            });
-            continue;
-        }
-        let Some(worker) = view.workers.get_mut(&node) else {
-            continue;
-        };
-        match answer {
-            Ok((mut answer, age)) => {
-                answer.pid = worker.pid;
-                answer.processed = worker.processed;
-                worker.answer = Some(Sample {
-                    value: answer,
-                    at: now.before(age),
-                });
-                worker.unreadable = None;
-            }
-            Err(why) => worker.unreadable = Some(bounded(&why, 128)),
-        }
-    }
-    for node in silent {
-        let settled =
-            |worker: &&mut WorkerView| is_heard(worker, now) && now.since(worker.first_seen) >= SETTLED;
-        if let Some(worker) = view.workers.get_mut(node).filter(settled) {
-            worker.unreadable = Some(format!(
-                "no answer to remote control within {} s",
-                COMMAND_DEADLINE.as_secs()
-            ));
-        }
+        unreadable_since: None,
     }
 }
 
-/// Takes in that a question could not be put: for now, remote control of those that were asked cannot be used.
-pub fn take_failure(view: &mut BrokerView, asked: &[String], why: &str) {
-    for node in asked {
-        if let Some(worker) = view.workers.get_mut(node) {
-            worker.unreadable = Some(bounded(why, 128));
-        }
-    }
+fn runs(worker: &WorkerView) -> bool {
+    worker
+        .answer
+        .as_ref()
+        .is_some_and(|answer| !answer.value.running.is_empty())
 }
 
-/// Has those that cannot be read asked at once: on a new connection they may answer.
-pub fn ask_again(view: &mut BrokerView) {
-    for worker in view.workers.values_mut().filter(|w| w.unreadable.is_some()) {
-        worker.asked = None;
-    }
-}
-
-/// Whom to ask now: the requested ones that were not asked just now, and those whose turn it is.
-pub fn to_ask(view: &mut BrokerView, requested: &mut BTreeSet<String>, now: Moment) -> Vec<String> {
-    let mut nodes = unheard(view, requested, now);
-    if !nodes.is_empty() {
-        return nodes;
-    }
-    for (node, worker) in &mut view.workers {
-        if nodes.len() >= ASKED_MAX {
-            break;
-        }
-        let wanted = requested.remove(node);
-        if !is_heard(worker, now) {
-            continue;
-        }
-        let unanswered = worker.answer.is_none() && now.since(worker.first_seen) < SETTLED * 3;
-        let wait = match (wanted, unanswered) {
-            (true, _) => ASK_AGAIN,
-            (_, true) => ASK_SILENT,
-            _ => ASK_INTERVAL,
-        };
-        let due = worker.asked.is_none_or(|asked| now.since(asked) >= wait);
-        let holds = worker
-            .answer
-            .as_ref()
-            .is_some_and(|answer| !answer.value.reserved.is_empty() || !answer.value.scheduled.is_empty());
-        let in_doubt = unanswered || worker.unreadable.is_some();
-        if due && (wanted || in_doubt || worker.asked.is_none() || worker.active > 0 || holds) {
-            worker.asked = Some(now);
-            nodes.push(node.clone());
-        }
-    }
-    if nodes.len() < ASKED_MAX {
-        requested.clear();
-    }
-    nodes
+/// The worker that a question tells of, unless its process is a newer one, or has answered a newer question.
+fn concerned<'a>(view: &'a mut BrokerView, node: &str, question: &Question) -> Option<&'a mut WorkerView> {
+    view.workers.get_mut(node).filter(|worker| {
+        let answered = worker.answer.as_ref().map(|answer| answer.value.asked_at);
+        worker.first_seen <= question.put && answered.is_none_or(|asked| asked <= question.put)
+    })
 }
 
 /// Whom to ask of the requested ones that are not heard: those that have waited longest.
-fn unheard(view: &mut BrokerView, requested: &mut BTreeSet<String>, now: Moment) -> Vec<String> {
+fn unheard(view: &mut BrokerView, requested: &BTreeSet<String>, now: Moment) -> Vec<String> {
     let latest = view.unheard.values().map(|unheard| unheard.asked).max();
     if latest.is_some_and(|asked| now.since(asked) < ASK_UNHEARD) {
         return Vec::new();
@@ -195,7 +349,6 @@ fn unheard(view: &mut BrokerView, requested: &mut BTreeSet<String>, now: Moment)
     due.sort_unstable();
     due.truncate(ASKED_MAX);
     for (_, node) in &due {
-        requested.remove(node);
         let new = || UnheardView {
             asked: now,
             queues: None,
@@ -215,12 +368,4 @@ pub fn consumed(view: &BrokerView, queue: &str) -> bool {
             .filter_map(|unheard| Some(&unheard.queues.as_ref()?.value)),
     );
     queues.any(|queues| queues.contains(queue))
-}
-
-/// Forgets workers that have long been silent, and those that are not heard and were not asked for again.
-pub fn forget_gone(view: &mut BrokerView, now: Moment) {
-    view.unheard
-        .retain(|_, unheard| now.since(unheard.asked) <= ANSWER_AGE);
-    view.workers
-        .retain(|_, worker| now.since(worker.last_seen) < FORGET_AFTER);
 }

@@ -1,6 +1,9 @@
 //! The poller against a source and Secrets that fail on command, in paused time.
 
+mod commands;
+mod questions;
 mod roster;
+mod unheard;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -11,12 +14,13 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use poolwright_core::broker::{BrokerConfig, BrokerOptions};
-use poolwright_core::sample::{Answer, BrokerView, FaultKind, Ready};
+use poolwright_core::sample::{BrokerView, FaultKind, Ready};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::board::Board;
+use super::celery::{Command, Told};
 use super::poller::{Poller, Resolve, poll_interval};
 use super::{Heartbeat, NodeAnswer, Polled, PolledQueue, SignalError, SignalSource, Wanted};
 use crate::clock::Clock;
@@ -53,6 +57,11 @@ struct Stage {
     connects: u64,
     polls: u64,
     asks: u64,
+    told: Vec<(Command, Vec<String>)>,
+    /// A worker that beats and does not answer.
+    hung: Option<&'static str>,
+    /// Questions, with the time on the paused clock.
+    asked: Vec<(Instant, Vec<String>)>,
 }
 
 // Each test runs on a thread of its own, with all that it spawns.
@@ -98,9 +107,14 @@ impl SignalSource for Fake {
     }
 
     fn heartbeats(&self) -> BoxFuture<'_, Result<BoxStream<'static, Heartbeat>, SignalError>> {
-        let beats = futures::stream::unfold((), |()| async {
-            sleep(Duration::from_secs(2)).await;
-            Some((roster::beat("celery@a", 0, 0), ()))
+        let beats = futures::stream::unfold("celery@a", |node| async move {
+            sleep(Duration::from_secs(1)).await;
+            let next = if node == "celery@a" {
+                "celery@b"
+            } else {
+                "celery@a"
+            };
+            Some((roster::beat(node, 0, 0), next))
         });
         async { Ok(beats.boxed()) }.boxed()
     }
@@ -108,15 +122,37 @@ impl SignalSource for Fake {
     fn ask<'a>(
         &'a self,
         nodes: &'a [String],
-        _: Duration,
+        deadline: Duration,
     ) -> BoxFuture<'a, Result<Vec<NodeAnswer>, SignalError>> {
         async move {
             with(|stage| stage.asks += 1);
+            with(|stage| stage.asked.push((Instant::now(), nodes.to_vec())));
+            let hung = with(|stage| stage.hung);
+            let silent = |node: &String| hung == Some(node);
+            if nodes.iter().any(silent) {
+                sleep(deadline).await;
+            }
             if with(|stage| stage.no_answers) {
                 return Err(SignalError::new(FaultKind::Refused, "no permission to ask"));
             }
-            let answer = |node: &String| (node.clone(), Ok((Answer::default(), Duration::ZERO)));
-            Ok(nodes.iter().map(answer).collect())
+            let answer = |node: &String| (node.clone(), Ok(Told::default()));
+            let heard = nodes.iter().filter(|node| !silent(node));
+            Ok(heard.map(answer).collect())
+        }
+        .boxed()
+    }
+
+    fn command<'a>(
+        &'a self,
+        command: &'a Command,
+        nodes: &'a [String],
+    ) -> BoxFuture<'a, Result<(), SignalError>> {
+        async move {
+            with(|stage| stage.told.push((command.clone(), nodes.to_vec())));
+            if with(|stage| stage.no_answers) {
+                return Err(SignalError::new(FaultKind::Refused, "no permission to tell"));
+            }
+            Ok(())
         }
         .boxed()
     }
@@ -356,7 +392,7 @@ async fn answers_of_workers_that_are_not_heard_end_with_the_connection() {
 async fn each_request_is_counted_once() {
     let run = Run::start();
     sleep(Duration::from_millis(10_050)).await;
-    let made = || with(|stage| stage.connects + stage.polls + stage.asks);
+    let made = || with(|stage| stage.connects + stage.polls + stage.asks + stage.told.len() as u64);
     assert!(with(|stage| stage.asks) > 0);
     assert_eq!((run.counted("success"), run.counted("failure")), (made(), 0));
 

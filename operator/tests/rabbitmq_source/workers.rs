@@ -7,6 +7,7 @@ use futures::stream::BoxStream;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, ExchangeKind};
+use poolwright::signals::celery::{Bindings, Told};
 use poolwright::signals::{Heartbeat, SignalSource, Wanted};
 use poolwright_core::broker::BrokerConfig;
 use poolwright_core::sample::FaultKind;
@@ -158,13 +159,14 @@ async fn workers_answer_before_the_deadline_or_are_missing() {
     let [(node, Ok(answer))] = answers.as_slice() else {
         panic!("{answers:?}")
     };
-    assert_eq!((node.as_str(), answer.0.running["q"].acknowledged), ("w1@pod", 1));
-    assert!(answer.0.queues.contains("q") && !format!("{answers:?}").contains("sesame"));
+    let answer = answer.answer(&Bindings::default());
+    assert_eq!((node.as_str(), answer.running["q"].acknowledged), ("w1@pod", 1));
+    assert!(answer.queues.contains("q") && !format!("{answers:?}").contains("sesame"));
     let two = ["w1@pod".to_owned(), "gone@pod".to_owned()];
     let begun = Instant::now();
     let answers = source.ask(&two, Duration::from_millis(700)).await.expect("asked");
     assert!(begun.elapsed() < Duration::from_secs(2));
-    let [(_, Ok((_, age)))] = answers.as_slice() else {
+    let [(_, Ok(Told { age, .. }))] = answers.as_slice() else {
         panic!("{answers:?}")
     };
     assert!(

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use futures::StreamExt as _;
+use poolwright::signals::celery::Bindings;
 use poolwright::signals::{SignalSource, Wanted};
 use poolwright_core::broker::{BrokerConfig, BrokerOptions};
 use redis::aio::MultiplexedConnection;
@@ -172,7 +173,7 @@ async fn play(server: &Server) -> tokio::task::JoinHandle<()> {
         let mut questions = pubsub.into_on_message();
         while let Some(message) = questions.next().await {
             let envelope: Value = serde_json::from_slice(message.get_payload_bytes()).unwrap();
-            assert!(envelope["headers"]["expires"].as_i64().unwrap() > 0);
+            assert_eq!(envelope["headers"]["expires"], 0);
             let body = base64::engine::general_purpose::STANDARD
                 .decode(envelope["body"].as_str().unwrap())
                 .unwrap();
@@ -220,8 +221,8 @@ async fn workers_answer_within_bounds_and_nothing_is_left_behind() {
     );
     assert!(!format!("{answers:?}").contains("SECRET-ARG"));
     let of = |node: &str| answers.iter().find(|(n, _)| n == node).unwrap().1.clone();
-    let good = of("good@1").unwrap();
-    assert_eq!((good.0.running["q"].unacknowledged, good.0.queues.len()), (1, 1));
+    let good = of("good@1").unwrap().answer(&Bindings::default());
+    assert_eq!((good.running["q"].unacknowledged, good.queues.len()), (1, 1));
     assert!(of("pickle@1").unwrap_err().contains("not JSON"));
     assert!(of("large@1").unwrap_err().contains("larger than 1 MiB"));
     assert_eq!(answers.len(), 3);
@@ -239,6 +240,17 @@ async fn workers_answer_within_bounds_and_nothing_is_left_behind() {
         answers.iter().map(|(node, _)| node.as_str()).collect::<Vec<_>>(),
         ["good@1"]
     );
+    leaves_nothing(&server).await;
+
+    // Nobody waits for the end of an inquiry to somebody else.
+    let (silent, good) = (["silent@1".to_owned()], ["good@1".to_owned()]);
+    let start = Instant::now();
+    let (_, took) = futures::join!(source.ask(&silent, Duration::from_secs(2)), async {
+        let answers = source.ask(&good, Duration::from_secs(2)).await.unwrap();
+        assert_eq!(answers.len(), 1);
+        start.elapsed()
+    });
+    assert!(took < Duration::from_millis(1500), "{took:?}");
     leaves_nothing(&server).await;
 
     // Given up half-way.
@@ -284,7 +296,10 @@ async fn without_scripts_too_large_an_answer_spoils_no_other() {
     let nodes = ["huge@1", "good@1", "pickle@1"].map(str::to_owned);
     let answers = source.ask(&nodes, Duration::from_secs(8)).await.unwrap();
     let of = |node: &str| answers.iter().find(|(n, _)| n == node).unwrap().1.clone();
-    assert_eq!(of("good@1").unwrap().0.running["q"].unacknowledged, 1);
+    assert_eq!(
+        of("good@1").unwrap().answer(&Bindings::default()).running["q"].unacknowledged,
+        1
+    );
     assert!(of("pickle@1").unwrap_err().contains("not JSON"));
     assert!(of("huge@1").unwrap_err().contains("without EVAL"));
     assert_eq!(answers.len(), 3);

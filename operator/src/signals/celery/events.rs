@@ -46,9 +46,10 @@ pub fn heartbeat_from_body(body: &[u8]) -> Option<Heartbeat> {
         return None;
     }
     let event: Event = serde_json::from_slice(body).ok()?;
-    let offline = match event.kind.as_str() {
-        "worker-heartbeat" | "worker-online" => false,
-        "worker-offline" => true,
+    let (online, offline) = match event.kind.as_str() {
+        "worker-heartbeat" => (false, false),
+        "worker-online" => (true, false),
+        "worker-offline" => (false, true),
         _ => return None,
     };
     let plausible = is_name(&event.hostname)
@@ -62,6 +63,7 @@ pub fn heartbeat_from_body(body: &[u8]) -> Option<Heartbeat> {
         active: event.active,
         processed: event.processed,
         interval: Duration::from_secs_f64(event.freq),
+        online,
         offline,
     })
 }

@@ -1,7 +1,11 @@
-//! Remote-control requests: the four read-only questions.
+//! Remote-control requests: the four read-only questions, and the two commands that change a worker.
 //!
-//! Decides how a question is written. The methods are a closed enum: nothing here can make a worker change
-//! anything.
+//! Decides how they are written. Both kinds are closed enums and apart from one another: no question can make a
+//! worker change anything, and no more can be changed than which queues it consumes. A command always names its
+//! workers, because one that names nobody is heeded by every worker of the broker, also by those that are not ours.
+//!
+//! Nothing here ends a request: kombu looks at the header `expires` of replies only, so a worker that was stopped or
+//! busy heeds whatever waits for it, however old. What a worker does is seen by asking it, not by what it was sent.
 
 use base64::Engine as _;
 use serde::Serialize;
@@ -96,6 +100,92 @@ impl Request<'_> {
     }
 }
 
+/// Most workers that one command may name.
+pub const COMMANDED_MAX: usize = 200;
+
+/// Changes which queues workers consume. What they hold already they finish.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Command {
+    /// Stop consuming a queue.
+    CancelConsumer {
+        /// Its name on the broker.
+        queue: String,
+    },
+    /// Consume a queue again, as the worker itself declares it; one that it does not know it declares with defaults.
+    AddConsumer {
+        /// Its name on the broker.
+        queue: String,
+    },
+}
+
+#[derive(Serialize)]
+struct CommandBody<'a> {
+    method: &'static str,
+    arguments: CommandArguments<'a>,
+    destination: &'a [String],
+    pattern: Option<()>,
+    matcher: Option<()>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum CommandArguments<'a> {
+    Cancel {
+        queue: &'a str,
+    },
+    Add {
+        queue: &'a str,
+        exchange: Option<()>,
+        exchange_type: &'static str,
+        routing_key: Option<()>,
+    },
+}
+
+impl Command {
+    /// The queue that it is about.
+    #[must_use]
+    pub fn queue(&self) -> &str {
+        match self {
+            Self::CancelConsumer { queue } | Self::AddConsumer { queue } => queue,
+        }
+    }
+
+    /// Celery's name of the method.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::CancelConsumer { .. } => "cancel_consumer",
+            Self::AddConsumer { .. } => "add_consumer",
+        }
+    }
+
+    /// The JSON body. Without `reply_to` a worker answers nothing. `None` unless 1 to [`COMMANDED_MAX`] workers are
+    /// named.
+    #[must_use]
+    pub fn body(&self, nodes: &[String]) -> Option<Vec<u8>> {
+        if nodes.is_empty() || nodes.len() > COMMANDED_MAX {
+            return None;
+        }
+        let arguments = match self {
+            Self::CancelConsumer { queue } => CommandArguments::Cancel { queue },
+            Self::AddConsumer { queue } => CommandArguments::Add {
+                queue,
+                exchange: None,
+                exchange_type: "direct",
+                routing_key: None,
+            },
+        };
+        serde_json::to_vec(&CommandBody {
+            method: self.name(),
+            arguments,
+            destination: nodes,
+            pattern: None,
+            matcher: None,
+        })
+        .ok()
+    }
+}
+
 /// The exchange through which replies come back.
 pub(crate) fn reply_exchange(control_exchange: &str) -> String {
     format!("reply.{control_exchange}.pidbox")
@@ -115,7 +205,7 @@ struct EnvelopeOut<'a> {
 #[derive(Serialize)]
 struct HeadersOut {
     clock: u64,
-    expires: i64,
+    expires: u8,
 }
 
 #[derive(Serialize)]
@@ -133,15 +223,15 @@ struct DeliveryInfoOut<'a> {
     routing_key: &'a str,
 }
 
-/// Wraps a body for kombu's Redis transport. `expires` is in Unix seconds; a worker that reads it later than that
-/// by its own clock drops it.
+/// Wraps a body for kombu's Redis transport. `expires` is 0, as Celery writes it where there is no limit: workers
+/// do not look at it.
 #[must_use]
-pub fn envelope(body: &[u8], exchange: &str, delivery_tag: &str, expires: i64) -> Vec<u8> {
+pub fn envelope(body: &[u8], exchange: &str, delivery_tag: &str) -> Vec<u8> {
     let envelope = EnvelopeOut {
         body: base64::engine::general_purpose::STANDARD.encode(body),
         content_encoding: "utf-8",
         content_type: "application/json",
-        headers: HeadersOut { clock: 1, expires },
+        headers: HeadersOut { clock: 1, expires: 0 },
         properties: PropertiesOut {
             delivery_mode: 1,
             delivery_info: DeliveryInfoOut {

@@ -1,10 +1,10 @@
-//! Answers of workers, reduced to counts by queue.
+//! Answers of workers, reduced to counts.
 //!
 //! Decides which replies belong to an inquiry, what they count and when it is complete. Task arguments are
 //! skipped by the parser and never stored. A reply that cannot be read makes its worker's answer unreadable, in
 //! fixed words; it never fails the inquiry.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -14,11 +14,10 @@ use serde::Deserialize;
 use serde::de::{MapAccess, Visitor};
 use tokio::time::Instant;
 
+use super::bindings::{Bindings, Bound, MAX_QUEUES, Route};
 use super::{Envelope, MAX_INQUIRY_BYTES, MAX_REPLY_BYTES, Method, is_json, is_name};
 use crate::signals::NodeAnswer;
 
-/// Most queues that one worker may consume.
-const MAX_QUEUES: usize = 1024;
 /// Most distinct routes of tasks that one reply may name.
 const MAX_ROUTES: usize = 4096;
 
@@ -27,13 +26,6 @@ const SHAPE: &str = "unreadable: the answer does not have the expected shape";
 const TOO_LARGE: &str = "unreadable: the answer is larger than 1 MiB";
 const TOTAL: &str = "unreadable: the answers are larger than 4 MiB in all";
 const MANY: &str = "unreadable: the answer names too many queues";
-
-/// Where a message was published.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Route {
-    exchange: String,
-    routing_key: String,
-}
 
 /// A task in an answer: its route and whether it is acknowledged. Arguments have no field and are skipped.
 #[derive(Deserialize)]
@@ -102,18 +94,66 @@ struct Parts {
     active: Option<BTreeMap<Route, Running>>,
     reserved: Option<BTreeMap<Route, u64>>,
     scheduled: Option<BTreeMap<Route, u64>>,
-    queues: Option<Vec<Bound>>,
+    queues: Option<Bindings>,
     unreadable: Option<&'static str>,
     /// When its first reply came: nothing in its answer is older.
     first: Option<Instant>,
 }
 
-/// A queue that a worker consumes, and how it is bound.
-#[derive(Debug)]
-struct Bound {
-    name: String,
-    route: Route,
-    topic: bool,
+/// What one worker has told, by route. Which queue a message came from is known by bindings, and those of the queues
+/// that it consumes no longer are not in the answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    running: BTreeMap<Route, Running>,
+    reserved: BTreeMap<Route, u64>,
+    scheduled: BTreeMap<Route, u64>,
+    /// The queues that it consumes, and how they are bound.
+    pub bindings: Bindings,
+    /// How long ago it came when the inquiry ended, which lasts as long as its slowest worker.
+    pub age: Duration,
+}
+
+impl Told {
+    /// What it tells by queue. `known` are bindings that the same process has told of before: its own come first.
+    #[must_use]
+    pub fn answer(&self, known: &Bindings) -> Answer {
+        let mut answer = Answer {
+            queues: self.bindings.queues(),
+            ..Answer::default()
+        };
+        let bindings = self.bindings.clone().with(known);
+        for (route, found) in &self.running {
+            let sum = answer.running.entry(bindings.queue_of(route)).or_default();
+            sum.acknowledged += found.acknowledged;
+            sum.unacknowledged += found.unacknowledged;
+        }
+        for (route, count) in &self.reserved {
+            *answer.reserved.entry(bindings.queue_of(route)).or_default() += count;
+        }
+        for (route, count) in &self.scheduled {
+            *answer.scheduled.entry(bindings.queue_of(route)).or_default() += count;
+        }
+        answer
+    }
+
+    /// An answer of an idle worker that consumes these queues.
+    #[cfg(test)]
+    pub(crate) fn consuming(queues: &[&str]) -> Self {
+        let queues = queues.iter().map(|queue| Bound::plain(queue));
+        Self {
+            bindings: queues.collect(),
+            ..Self::default()
+        }
+    }
+
+    /// An answer of an idle worker that consumes nothing, so long ago.
+    #[cfg(test)]
+    pub(crate) fn of_age(age: Duration) -> Self {
+        Self {
+            age,
+            ..Self::default()
+        }
+    }
 }
 
 /// Gathers the replies of one inquiry: the four methods, each under its own ticket, from the nodes that were asked.
@@ -194,15 +234,12 @@ impl Collector {
     #[must_use]
     pub fn finish(self) -> Vec<NodeAnswer> {
         let spent = self.bytes >= MAX_INQUIRY_BYTES;
-        let answer = |parts: Parts| {
-            let age = parts.first.map_or(Duration::ZERO, |first| first.elapsed());
-            match parts.unreadable {
-                Some(why) => Some(Err(why.to_owned())),
-                None => parts
-                    .reduce()
-                    .map(|answer| Ok((answer, age)))
-                    .or_else(|| spent.then(|| Err(TOTAL.to_owned()))),
-            }
+        let answer = |parts: Parts| match parts.unreadable {
+            Some(why) => Some(Err(why.to_owned())),
+            None => parts
+                .told()
+                .map(Ok)
+                .or_else(|| spent.then(|| Err(TOTAL.to_owned()))),
         };
         self.nodes
             .into_iter()
@@ -263,22 +300,14 @@ impl Parts {
         self.unreadable.is_some() || (answered && self.queues.is_some())
     }
 
-    fn reduce(self) -> Option<Answer> {
-        let bindings = self.queues?;
-        let mut answer = Answer::default();
-        for (route, found) in self.active? {
-            let sum = answer.running.entry(queue_of(&route, &bindings)).or_default();
-            sum.acknowledged += found.acknowledged;
-            sum.unacknowledged += found.unacknowledged;
-        }
-        for (route, count) in self.reserved? {
-            *answer.reserved.entry(queue_of(&route, &bindings)).or_default() += count;
-        }
-        for (route, count) in self.scheduled? {
-            *answer.scheduled.entry(queue_of(&route, &bindings)).or_default() += count;
-        }
-        answer.queues = bindings.into_iter().map(|b| b.name).collect::<BTreeSet<_>>();
-        Some(answer)
+    fn told(self) -> Option<Told> {
+        Some(Told {
+            running: self.active?,
+            reserved: self.reserved?,
+            scheduled: self.scheduled?,
+            bindings: self.queues?,
+            age: self.first.map_or(Duration::ZERO, |first| first.elapsed()),
+        })
     }
 }
 
@@ -327,7 +356,7 @@ fn counted(tasks: Vec<Task>) -> Result<BTreeMap<Route, u64>, &'static str> {
     }
 }
 
-fn bound(queues: Vec<Consumed>) -> Result<Vec<Bound>, &'static str> {
+fn bound(queues: Vec<Consumed>) -> Result<Bindings, &'static str> {
     if queues.len() > MAX_QUEUES {
         return Err(MANY);
     }
@@ -353,48 +382,6 @@ fn bound(queues: Vec<Consumed>) -> Result<Vec<Bound>, &'static str> {
         }
     };
     queues.into_iter().map(bound).collect()
-}
-
-/// The queue that a message of this route came from, as far as the worker's own bindings tell.
-fn queue_of(route: &Route, bindings: &[Bound]) -> String {
-    let named = |b: &&Bound| b.name == route.routing_key;
-    let exact = |b: &&Bound| b.route == *route;
-    let topic = |b: &&Bound| {
-        b.topic
-            && b.route.exchange == route.exchange
-            && topic_matches(&b.route.routing_key, &route.routing_key)
-    };
-    let found = if route.exchange.is_empty() {
-        None
-    } else {
-        let matched = bindings
-            .iter()
-            .find(exact)
-            .or_else(|| bindings.iter().find(named));
-        matched.or_else(|| bindings.iter().find(topic))
-    };
-    found.map_or_else(|| route.routing_key.clone(), |b| b.name.clone())
-}
-
-/// AMQP's topic rule: words divided by dots, `*` is one word, `#` any number.
-pub(crate) fn topic_matches(pattern: &str, key: &str) -> bool {
-    let key: Vec<&str> = key.split('.').collect();
-    // `reach[i]`: the pattern so far can have consumed the first `i` words.
-    let mut reach = vec![false; key.len() + 1];
-    if let Some(first) = reach.first_mut() {
-        *first = true;
-    }
-    for word in pattern.split('.') {
-        let mut next = vec![false; key.len() + 1];
-        for at in 0..=key.len() {
-            let before = at.checked_sub(1);
-            let stepped = before.is_some_and(|b| reach[b] && (word == "*" || word == key[b]));
-            let spread = word == "#" && (reach[at] || before.is_some_and(|b| next[b]));
-            next[at] = if word == "#" { spread } else { stepped };
-        }
-        reach = next;
-    }
-    reach.last().copied().unwrap_or(false)
 }
 
 /// The node that sent a reply, from the first bytes of a message as Redis carries it.

@@ -7,9 +7,10 @@ use poolwright_core::sample::Running;
 use proptest::prelude::*;
 
 use super::{
-    Collector, MAX_REPLY_BYTES, Method, Request, envelope, heartbeat_from_body, heartbeat_from_envelope,
-    node_of_envelope_start, topic_matches,
+    Bindings, COMMANDED_MAX, Collector, Command, MAX_REPLY_BYTES, Method, Request, envelope,
+    heartbeat_from_body, heartbeat_from_envelope, node_of_envelope_start, topic_matches,
 };
+use crate::signals::Heartbeat;
 
 /// A heartbeat, byte for byte as it was on the wire.
 const HEARTBEAT: &str = r#"{"hostname":"w1@vm","utcoffset":0.0,"pid":13724,"clock":6,"freq":2.0,"active":2,"processed":2,"loadavg":[0.88,0.41,0.16],"sw_ident":"py-celery","sw_ver":"5.7.0","sw_sys":"Linux","timestamp":1795337642.959312,"type":"worker-heartbeat"}"#;
@@ -71,8 +72,10 @@ fn a_heartbeat_reads_the_same_over_both_transports() {
 #[test]
 fn online_and_offline_are_signs_of_life_and_other_events_are_not() {
     let of = |kind: &str| heartbeat_from_body(HEARTBEAT.replace("worker-heartbeat", kind).as_bytes());
-    assert!(!of("worker-online").unwrap().offline);
-    assert!(of("worker-offline").unwrap().offline);
+    let kind = |beat: Heartbeat| (beat.online, beat.offline);
+    assert_eq!(of("worker-online").map(kind), Some((true, false)));
+    assert_eq!(of("worker-heartbeat").map(kind), Some((false, false)));
+    assert_eq!(of("worker-offline").map(kind), Some((false, true)));
     assert_eq!(of("task-received"), None);
     assert_eq!(
         heartbeat_from_body(format!("[{HEARTBEAT}]").as_bytes()),
@@ -131,9 +134,35 @@ fn a_request_is_written_as_celery_writes_it() {
         other.starts_with(r#"{"method":"active_queues","arguments":{},"#),
         "{other}"
     );
-    let wrapped = String::from_utf8(envelope(body.as_bytes(), "celery.pidbox", "tag", 17)).unwrap();
-    assert!(wrapped.contains(&base64(&body)) && wrapped.contains(r#""headers":{"clock":1,"expires":17}"#));
+    let wrapped = String::from_utf8(envelope(body.as_bytes(), "celery.pidbox", "tag")).unwrap();
+    assert!(wrapped.contains(&base64(&body)) && wrapped.contains(r#""headers":{"clock":1,"expires":0}"#));
     assert!(wrapped.contains(r#""body_encoding":"base64""#));
+}
+
+/// What `app.control.cancel_consumer` and `.add_consumer` of Celery 5.7 put on the wire.
+const CANCEL: &str = r#"{"method": "cancel_consumer", "arguments": {"queue": "q1"}, "destination": ["celery@a", "celery@b"], "pattern": null, "matcher": null}"#;
+const ADD: &str = r#"{"method": "add_consumer", "arguments": {"queue": "q1", "exchange": null, "exchange_type": "direct", "routing_key": null}, "destination": ["celery@a", "celery@b"], "pattern": null, "matcher": null}"#;
+
+#[test]
+fn a_command_is_written_as_celery_writes_it_but_for_white_space() {
+    let nodes = ["celery@a", "celery@b"].map(str::to_owned);
+    let queue = || "q1".to_owned();
+    for (command, theirs) in [
+        (Command::CancelConsumer { queue: queue() }, CANCEL),
+        (Command::AddConsumer { queue: queue() }, ADD),
+    ] {
+        let ours = String::from_utf8(command.body(&nodes).unwrap()).unwrap();
+        assert_eq!(ours, theirs.replace(' ', ""));
+    }
+}
+
+#[test]
+fn a_command_names_its_workers_and_not_too_many() {
+    let command = Command::CancelConsumer { queue: "q".into() };
+    let nodes = |count| (0..count).map(|n| format!("celery@{n}")).collect::<Vec<_>>();
+    assert!(command.body(&nodes(COMMANDED_MAX)).is_some());
+    assert_eq!(command.body(&nodes(COMMANDED_MAX + 1)), None);
+    assert_eq!(command.body(&[]), None, "every worker would heed it");
 }
 
 #[test]
@@ -150,7 +179,7 @@ fn answers_are_reduced_to_counts_by_queue_without_arguments() {
     let answers = collector.finish();
     assert!(!format!("{answers:?}").contains("SECRET-ARG"));
     let (node, answer) = answers.into_iter().next().unwrap();
-    let (answer, _) = answer.unwrap();
+    let answer = answer.unwrap().answer(&Bindings::default());
     assert_eq!(node, "w1@vm");
     assert_eq!(
         answer.running["q1"],

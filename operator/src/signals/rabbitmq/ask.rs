@@ -1,14 +1,17 @@
-//! Asking workers what they hold.
+//! Asking workers what they hold, and telling them what to consume.
 //!
 //! Sends Celery's own requests to its control exchange and gathers the answers until all have come or the time
-//! is over. Only the four read-only requests are sent, and only the named nodes answer. The number and the bytes
-//! of answers are bounded; what an answer means is decided where Celery's wire format is known. A request
-//! expires at the broker with the deadline, not by a worker's clock, which may be wrong.
+//! is over. Only the named nodes answer, or heed a command. The number and the bytes of answers are bounded; what an
+//! answer means is decided where Celery's wire format is known. A request expires at the broker with the deadline;
+//! one that has gone out to a worker that is stopped waits there for as long as it is.
+
+use std::time::Duration;
 
 use lapin::message::Delivery;
-use lapin::options::BasicPublishOptions;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Connection, ExchangeKind};
+use poolwright_core::constants::COMMAND_DEADLINE;
 use tokio::time::Instant;
 
 use super::errors;
@@ -19,26 +22,65 @@ use crate::signals::{NodeAnswer, SignalError};
 /// Replies read for each one that is expected, before the rest is left: others may answer under our key.
 const REPLIES_PER_EXPECTED: usize = 2;
 
-/// Asks `nodes` all four questions and waits until `end` at most.
+/// Asks `nodes` all four questions, and once that is done waits for `deadline` at most.
 pub(super) async fn ask(
     connection: &Connection,
     control_exchange: &str,
     nodes: &[String],
-    end: Instant,
+    deadline: Duration,
 ) -> Result<Vec<NodeAnswer>, SignalError> {
-    let asked = tokio::time::timeout_at(end, prepare(connection, control_exchange, nodes, end)).await;
+    let asking = prepare(connection, control_exchange, nodes, deadline);
+    let asked = tokio::time::timeout(COMMAND_DEADLINE, asking).await;
     let inquiry = match asked {
         Ok(inquiry) => inquiry?,
-        Err(_) if connection.status().blocked() => {
-            return Err(errors::unreachable(
-                "RabbitMQ is short of memory or disk and takes no messages",
-            ));
-        }
-        Err(_) => return Err(errors::unreachable("RabbitMQ did not answer in time")),
+        Err(_) => return Err(in_time(connection)),
     };
     match inquiry {
-        Some(inquiry) => inquiry.gather(nodes.len(), end).await,
+        Some(inquiry) => inquiry.gather(nodes.len(), Instant::now() + deadline).await,
         None => Ok(Vec::new()),
+    }
+}
+
+/// Sends one command to whom its body names, and waits until the broker has taken it. That no worker has declared the
+/// control exchange is no failure: it is seen when they are asked.
+pub(super) async fn tell(
+    connection: &Connection,
+    control_exchange: &str,
+    body: &[u8],
+) -> Result<(), SignalError> {
+    let publishing = async {
+        let channel = workers::channel(connection).await?;
+        let (exchange, properties) = (
+            format!("{control_exchange}.pidbox"),
+            properties(COMMAND_DEADLINE)?,
+        );
+        let exchange = workers::short(&exchange)?;
+        // Confirmed, because the broker refuses a publication only after it was sent, by closing the channel.
+        let published = async {
+            channel.confirm_select(ConfirmSelectOptions::default()).await?;
+            let (key, options) = (ShortString::default(), BasicPublishOptions::default());
+            channel
+                .basic_publish(exchange, key, options, body, properties)
+                .await?
+                .await
+        };
+        match published.await {
+            Err(error) if errors::code(&error) == Some(errors::NOT_FOUND) => Ok(()),
+            other => other.map(|_| ()).map_err(|error| workers::failed(&error)),
+        }
+    };
+    match tokio::time::timeout(COMMAND_DEADLINE, publishing).await {
+        Ok(published) => published,
+        Err(_) => Err(in_time(connection)),
+    }
+}
+
+/// Why nothing has come back in time.
+fn in_time(connection: &Connection) -> SignalError {
+    if connection.status().blocked() {
+        errors::unreachable("RabbitMQ is short of memory or disk and takes no messages")
+    } else {
+        errors::unreachable("RabbitMQ did not answer in time")
     }
 }
 
@@ -55,7 +97,7 @@ async fn prepare(
     connection: &Connection,
     control_exchange: &str,
     nodes: &[String],
-    end: Instant,
+    deadline: Duration,
 ) -> Result<Option<Inquiry>, SignalError> {
     let pidbox = format!("{control_exchange}.pidbox");
     let pidbox = Exchange {
@@ -87,7 +129,7 @@ async fn prepare(
     let (channel, consumer) = own.consume(connection).await?;
     let tickets: [String; 4] = std::array::from_fn(|_| unique());
     let collector = Collector::new(nodes, &tickets);
-    let properties = properties(end)?;
+    let properties = properties(deadline)?;
     for (method, ticket) in Method::ALL.into_iter().zip(&tickets) {
         let body = Request {
             method,
@@ -117,8 +159,9 @@ async fn prepare(
     }))
 }
 
-fn properties(end: Instant) -> Result<BasicProperties, SignalError> {
-    let left = end.saturating_duration_since(Instant::now()).as_millis().max(1);
+/// Of a request that the broker drops unless it goes out to the worker in this time.
+fn properties(deadline: Duration) -> Result<BasicProperties, SignalError> {
+    let left = deadline.as_millis().max(1);
     let mut headers = FieldTable::default();
     headers.insert(workers::short("clock")?, AMQPValue::LongLongInt(1));
     headers.insert(workers::short("expires")?, AMQPValue::LongLongInt(0));

@@ -1,6 +1,6 @@
 //! Readings of RabbitMQ.
 //!
-//! Two AMQP connections: one for counts and heartbeats, and one that exists once something was asked. The broker
+//! Two AMQP connections: one for counts and heartbeats, and one that exists once something was asked or told. The broker
 //! stops reading from connections that publish while it is short of memory or disk, which is when the counts
 //! matter most, so the one that counts never publishes. A connection that is closed stays closed: the poller
 //! makes a new source. Declares no queue that is not its own, publishes to no exchange but Celery's control
@@ -28,6 +28,7 @@ use tokio::time::Instant;
 
 use self::counts::{Count, Counter};
 use self::totals::{Totals, TotalsReader};
+use super::celery::Command;
 use super::{Heartbeat, NodeAnswer, Polled, PolledQueue, SignalError, SignalSource, Wanted};
 
 /// The queue that Celery uses when nobody names one.
@@ -41,6 +42,8 @@ pub struct RabbitSource {
     tls: Option<Arc<rustls::ClientConfig>>,
     reading: Arc<Connection>,
     asking: Mutex<Option<Arc<Connection>>>,
+    /// Held while that connection is opened, so that there is only one.
+    opening: tokio::sync::Mutex<()>,
     counter: Counter,
     totals: Option<TotalsReader>,
     stray_missing_since: Mutex<Option<Instant>>,
@@ -81,6 +84,7 @@ impl RabbitSource {
             tls,
             reading,
             asking: Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
             totals,
             stray_missing_since: Mutex::default(),
         })
@@ -146,6 +150,7 @@ impl RabbitSource {
 
     /// The connection that publishes, opened when it is first needed or was lost.
     async fn asking(&self) -> Result<Arc<Connection>, SignalError> {
+        let _one = self.opening.lock().await;
         let open = self.asking.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(connection) = open.filter(|connection| connection.status().connected()) {
             return Ok(connection);
@@ -193,9 +198,21 @@ impl SignalSource for RabbitSource {
             if nodes.is_empty() {
                 return Ok(Vec::new());
             }
-            let end = Instant::now() + deadline;
             let connection = self.asking().await?;
-            ask::ask(&connection, &self.config.control_exchange, nodes, end).await
+            ask::ask(&connection, &self.config.control_exchange, nodes, deadline).await
+        }
+        .boxed()
+    }
+
+    fn command<'a>(
+        &'a self,
+        command: &'a Command,
+        nodes: &'a [String],
+    ) -> BoxFuture<'a, Result<(), SignalError>> {
+        async move {
+            let body = command.body(nodes).ok_or_else(SignalError::nobody_named)?;
+            let connection = self.asking().await?;
+            ask::tell(&connection, &self.config.control_exchange, &body).await
         }
         .boxed()
     }

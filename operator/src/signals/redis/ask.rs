@@ -1,4 +1,4 @@
-//! Remote control over Redis: the four questions to named workers, and their replies.
+//! Remote control over Redis: the four questions to named workers and their replies, and commands, which have none.
 //!
 //! Decides how replies are fetched: popped from a list of our own in short sleeps on the shared connection (a
 //! blocking pop would need a connection to itself), through a script that leaves replies that are too large on the
@@ -11,7 +11,6 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use poolwright_core::sample::FaultKind;
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
@@ -20,7 +19,7 @@ use tokio::time::Instant;
 use super::keys::Names;
 use super::{errors, scripts, values};
 use crate::signals::celery::{
-    Collector, MAX_REPLY_BYTES, Method, Request, envelope, node_of_envelope_start, unique,
+    Collector, Command, MAX_REPLY_BYTES, Method, Request, envelope, node_of_envelope_start, unique,
 };
 use crate::signals::{NodeAnswer, SignalError};
 
@@ -30,8 +29,6 @@ const SLEEP: Duration = Duration::from_millis(20);
 const AGAIN: Duration = Duration::from_secs(1);
 /// A worker that is asked alone gets this long, so that a silent one leaves time for the others.
 const ALONE: Duration = Duration::from_millis(500);
-/// A worker that reads a question later than this ignores it. Generous, because it goes by the worker's clock.
-const EXPIRES_SECONDS: i64 = 60;
 
 const TOO_HEAVY: &str = "unreadable: the answer is too large to be read without EVAL";
 
@@ -41,10 +38,9 @@ pub(super) async fn ask(
     names: &Names,
     nodes: &[String],
     deadline: Duration,
-    now: Timestamp,
 ) -> Result<Vec<NodeAnswer>, SignalError> {
     let until = Instant::now() + deadline;
-    let together = inquire(connection, names, nodes, until, now).await?;
+    let together = inquire(connection, names, nodes, until).await?;
     let mut answers = together.answers;
     if !together.too_heavy {
         return Ok(answers);
@@ -56,7 +52,7 @@ pub(super) async fn ask(
             break;
         }
         let alone = std::slice::from_ref(node);
-        let found = inquire(connection, names, alone, until.min(start + ALONE), now).await?;
+        let found = inquire(connection, names, alone, until.min(start + ALONE)).await?;
         if found.too_heavy {
             answers.push((node.clone(), Err(TOO_HEAVY.to_owned())));
         } else {
@@ -64,6 +60,23 @@ pub(super) async fn ask(
         }
     }
     Ok(answers)
+}
+
+/// Sends one command to `nodes` in one message. That nobody listens is no failure: it is seen when they are asked.
+pub(super) async fn command(
+    connection: &MultiplexedConnection,
+    names: &Names,
+    command: &Command,
+    nodes: &[String],
+) -> Result<(), SignalError> {
+    let body = command.body(nodes).ok_or_else(SignalError::nobody_named)?;
+    let message = envelope(&body, &names.control_fanout(), &unique());
+    let mut publish = redis::cmd("PUBLISH");
+    publish.arg(names.control_channel()).arg(message);
+    match super::one(connection, &publish, "publish a command to workers").await? {
+        Value::ServerError(error) => Err(errors::of_answer(&error, "publish a command to workers")),
+        _ => Ok(()),
+    }
 }
 
 /// What one inquiry gathered.
@@ -78,13 +91,12 @@ async fn inquire(
     names: &Names,
     nodes: &[String],
     until: Instant,
-    now: Timestamp,
 ) -> Result<Gathered, SignalError> {
     let oid = &unique();
     let tickets = std::array::from_fn(|_| unique());
     let mut collector = Collector::new(nodes, &tickets);
     let cleaner = Cleaner::new(connection, names, oid);
-    let listeners = send(connection, names, oid, nodes, &tickets, now).await;
+    let listeners = send(connection, names, oid, nodes, &tickets).await;
     let too_heavy = match listeners {
         Ok(1..) => !gather(connection, &names.reply_list(oid), &mut collector, until).await?,
         _ => false,
@@ -101,7 +113,6 @@ async fn send(
     oid: &str,
     nodes: &[String],
     tickets: &[String; 4],
-    now: Timestamp,
 ) -> Result<u64, SignalError> {
     let control_exchange = names.control_exchange();
     let mut pipeline = Pipeline::new();
@@ -119,8 +130,7 @@ async fn send(
             oid,
         }
         .body();
-        let expires = now.as_second().saturating_add(EXPIRES_SECONDS);
-        let message = envelope(&body, &names.control_fanout(), ticket, expires);
+        let message = envelope(&body, &names.control_fanout(), ticket);
         pipeline.cmd("PUBLISH").arg(names.control_channel()).arg(message);
     }
     let answers = run(connection, &pipeline, "ask workers").await?;

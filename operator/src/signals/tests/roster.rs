@@ -1,15 +1,77 @@
 //! Whom the poller asks, and what heartbeats and answers make of a worker.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use poolwright_core::sample::{Answer, BrokerView};
+use poolwright_core::sample::{BrokerView, WorkerView};
 use poolwright_core::time::Moment;
 
-use crate::signals::roster::{
-    ask_again, consumed, forget_gone, take_answers, take_beat, take_failure, to_ask,
-};
+use crate::signals::celery::{Collector, Told};
+use crate::signals::questions::{Free, Question};
+use crate::signals::roster::Roster;
 use crate::signals::{Heartbeat, NodeAnswer};
+
+/// Nothing is under way.
+const FREE: Free = Free {
+    together: true,
+    apart: true,
+};
+
+/// A roster and what it makes of a broker.
+#[derive(Default)]
+pub(super) struct Seen {
+    pub(super) roster: Roster,
+    pub(super) view: BrokerView,
+}
+
+impl Seen {
+    pub(super) fn beat(&mut self, beat: &Heartbeat, second: u64) {
+        self.roster.take_beat(&mut self.view, beat, at(second));
+    }
+
+    /// The questions that are put now.
+    pub(super) fn questions(&mut self, requested: &[&str], now: Moment) -> Vec<Question> {
+        let (requested, mut free, mut all) = (names(requested), FREE, Vec::new());
+        while let Some(question) = self.roster.question(&mut self.view, &requested, now, free) {
+            free.apart &= !question.apart;
+            all.push(question);
+        }
+        all
+    }
+
+    pub(super) fn answers(&mut self, question: &Question, answers: Vec<NodeAnswer>, second: u64) {
+        self.roster
+            .take_answers(&mut self.view, question, answers, at(second));
+    }
+
+    pub(super) fn worker(&self, node: &str) -> &WorkerView {
+        &self.view.workers[node]
+    }
+}
+
+fn to(node: &str, put: Moment, apart: bool) -> Question {
+    Question {
+        nodes: vec![node.to_owned()],
+        put,
+        apart,
+        ..Question::default()
+    }
+}
+
+/// What is made of a worker's replies to the four methods.
+fn parsed(node: &str, replies: [&str; 4]) -> NodeAnswer {
+    let tickets = ["1", "2", "3", "4"].map(str::to_owned);
+    let mut collector = Collector::new(&[node.to_owned()], &tickets);
+    for (ticket, reply) in tickets.iter().zip(replies) {
+        let body = format!(r#"{{"{node}":{reply}}}"#);
+        collector.take_body(ticket, "application/json", "utf-8", body.as_bytes());
+    }
+    collector.finish().remove(0)
+}
+
+pub(super) fn good(node: &str) -> NodeAnswer {
+    (node.to_owned(), Ok(Told::default()))
+}
 
 pub(super) fn beat(node: &str, active: u64, processed: u64) -> Heartbeat {
     Heartbeat {
@@ -18,31 +80,30 @@ pub(super) fn beat(node: &str, active: u64, processed: u64) -> Heartbeat {
         active,
         processed,
         interval: Duration::from_secs(2),
+        online: false,
         offline: false,
     }
 }
 
-fn at(seconds: u64) -> Moment {
+pub(super) fn at(seconds: u64) -> Moment {
     Moment(seconds * 1000)
 }
 
 /// A worker that beats every two seconds and answers whatever it is asked; returns when it was asked.
 fn asked_at(until: u64, active: impl Fn(u64) -> u64, answers: bool) -> Vec<u64> {
-    let (mut view, mut requested, mut asked) = (BrokerView::default(), BTreeSet::new(), Vec::new());
+    let (mut seen, mut asked) = (Seen::default(), Vec::new());
     for second in 0..until {
         if second % 2 == 0 {
-            take_beat(&mut view, beat("celery@a", active(second), second), at(second));
+            seen.beat(&beat("celery@a", active(second), second), second);
         }
-        let nodes = to_ask(&mut view, &mut requested, at(second));
-        if !nodes.is_empty() {
+        for question in seen.questions(&[], at(second)) {
             asked.push(second);
-            let answer = (nodes[0].clone(), Ok((Answer::default(), Duration::ZERO)));
-            take_answers(
-                &mut view,
-                &nodes,
-                if answers { vec![answer] } else { Vec::new() },
-                at(second),
-            );
+            let answer = if answers {
+                vec![good("celery@a")]
+            } else {
+                Vec::new()
+            };
+            seen.answers(&question, answer, second);
         }
     }
     asked
@@ -59,235 +120,336 @@ fn an_idle_worker_is_asked_once_and_a_busy_one_every_half_minute() {
 /// A question of a moment ago told nothing of the tasks that have begun since.
 #[test]
 fn a_worker_that_turns_busy_just_after_a_question_is_asked_anew() {
-    let (mut view, mut requested) = (BrokerView::default(), BTreeSet::new());
-    take_beat(&mut view, beat("celery@a", 0, 0), at(0));
-    let nodes = to_ask(&mut view, &mut requested, at(1));
-    let answer = (nodes[0].clone(), Ok((Answer::default(), Duration::ZERO)));
-    take_answers(&mut view, &nodes, vec![answer], at(1));
-    take_beat(&mut view, beat("celery@a", 1, 1), at(2));
-    assert_eq!(to_ask(&mut view, &mut requested, at(2)), ["celery@a"]);
+    let mut seen = Seen::default();
+    seen.beat(&beat("celery@a", 0, 0), 0);
+    let question = seen.questions(&[], at(1)).remove(0);
+    seen.answers(&question, vec![good("celery@a")], 1);
+    seen.beat(&beat("celery@a", 1, 1), 2);
+    assert_eq!(seen.questions(&[], at(2))[0].nodes, ["celery@a"]);
 }
 
 #[test]
-fn a_worker_that_does_not_answer_is_asked_again_and_then_unreadable() {
+fn a_worker_that_has_never_answered_is_asked_again_and_then_unreadable() {
     let asked = asked_at(29, |_| 0, false);
     assert_eq!(asked, [0, 5, 10, 15, 20, 25]);
-    let (mut view, mut requested) = (BrokerView::default(), BTreeSet::new());
+    let mut seen = Seen::default();
     for second in (0..=20).step_by(2) {
-        take_beat(&mut view, beat("celery@a", 0, 0), at(second));
-        let nodes = to_ask(&mut view, &mut requested, at(second));
-        take_answers(&mut view, &nodes, Vec::new(), at(second));
-        let unreadable = view.workers["celery@a"].unreadable.is_some();
+        seen.beat(&beat("celery@a", 0, 0), second);
+        for question in seen.questions(&[], at(second)) {
+            assert_eq!(question.apart, second > 0, "nobody waits for it a second time");
+            seen.answers(&question, Vec::new(), second);
+        }
+        let unreadable = seen.worker("celery@a").unreadable.is_some();
         assert_eq!(unreadable, second >= 12, "asked at 0, 6 and 12; at {second} s");
     }
+    assert_eq!(seen.worker("celery@a").unreadable_since, Some(at(12)));
+}
+
+/// A worker that is busy with its broker, or slow for a moment, can be read all the same.
+#[test]
+fn a_worker_that_has_answered_is_unreadable_from_the_second_failure_on() {
+    let mut seen = Seen::default();
+    let mut asked = Vec::new();
+    let mut run = |seen: &mut Seen, seconds: std::ops::Range<u64>, answer: Option<NodeAnswer>| {
+        for second in seconds {
+            seen.beat(&beat("celery@a", 0, 0), second);
+            for question in seen.questions(&["celery@a"], at(second)) {
+                asked.push((second, question.apart));
+                seen.answers(&question, answer.clone().into_iter().collect(), second);
+            }
+        }
+        std::mem::take(&mut asked)
+    };
+    let since = |seen: &Seen| {
+        let worker = seen.worker("celery@a");
+        assert_eq!(worker.unreadable.is_some(), worker.unreadable_since.is_some());
+        worker.unreadable_since
+    };
+    run(&mut seen, 0..1, Some(good("celery@a")));
+    // Silent with the others, it is asked alone at once, and then every three seconds, whoever asks about it.
+    assert_eq!(
+        run(&mut seen, 1..7, None),
+        [(1, false), (2, true), (5, true)].as_slice()
+    );
+    assert_eq!(since(&seen), Some(at(2)), "since the first of the run");
+    run(&mut seen, 8..9, Some(good("celery@a")));
+    assert_eq!(since(&seen), None);
+
+    let pickle = || Some(("celery@a".to_owned(), Err("pickle ".repeat(99))));
+    assert_eq!(run(&mut seen, 9..10, pickle()).len(), 1);
+    assert_eq!(since(&seen), None, "once is not enough");
+    assert!(run(&mut seen, 10..12, pickle()).is_empty());
+    run(&mut seen, 12..13, pickle());
+    assert_eq!(since(&seen), Some(at(9)));
+    assert!(
+        seen.worker("celery@a")
+            .unreadable
+            .as_ref()
+            .is_some_and(|why| why.len() <= 128)
+    );
+    run(&mut seen, 15..16, Some(good("celery@a")));
+    // A question that could not be put is one that failed.
+    for (second, unreadable) in [(20, false), (24, true)] {
+        seen.roster.take_failure(
+            &mut seen.view,
+            &to("celery@a", at(second), false),
+            "no",
+            at(second),
+        );
+        assert_eq!(since(&seen).is_some(), unreadable);
+    }
+    assert_eq!(since(&seen), Some(at(20)));
 }
 
 #[test]
-fn a_scale_in_may_ask_anybody_but_not_all_the_time() {
-    let mut view = BrokerView::default();
-    take_beat(&mut view, beat("celery@a", 0, 0), at(0));
-    let mut asked = Vec::new();
-    for second in 0..9 {
-        take_beat(&mut view, beat("celery@a", 0, 0), at(second));
-        let mut requested = BTreeSet::from(["celery@a".to_owned()]);
-        for node in to_ask(&mut view, &mut requested, at(second)) {
-            asked.push(second);
-            take_answers(
-                &mut view,
-                std::slice::from_ref(&node),
-                vec![(node.clone(), Ok((Answer::default(), Duration::ZERO)))],
-                at(second),
-            );
-        }
-        assert!(requested.is_empty(), "requests do not pile up");
+fn a_worker_that_hangs_or_is_slow_is_asked_apart_from_the_others() {
+    let mut seen = Seen::default();
+    let both = ["celery@a", "celery@b"];
+    for node in both {
+        seen.beat(&beat(node, 0, 0), 0);
     }
-    assert_eq!(asked, [0, 2, 4, 6, 8]);
+    let question = seen.questions(&[], at(0)).remove(0);
+    assert!(question.nodes == both && !question.apart);
+    assert_eq!(
+        question.deadline(),
+        Duration::from_millis(500),
+        "the longest that one waits for another"
+    );
+    seen.answers(&question, both.map(good).into(), 0);
+    let question = seen.questions(&both, at(1)).remove(0);
+    seen.answers(&question, vec![good("celery@a")], 1);
+    let questions = seen.questions(&both, at(2));
+    let whom = |questions: &[Question]| -> Vec<(String, bool, u64)> {
+        let of = |q: &Question| (q.nodes.join(" "), q.apart, q.deadline().as_secs());
+        questions.iter().map(of).collect()
+    };
+    assert_eq!(
+        whom(&questions),
+        [
+            ("celery@a".to_owned(), false, 0),
+            ("celery@b".to_owned(), true, 2)
+        ]
+    );
+    // It answers after a second and a half: good, but not fast.
+    let slow = Told::of_age(Duration::from_millis(500));
+    seen.answers(&questions[1], vec![("celery@b".to_owned(), Ok(slow))], 4);
+    assert!(seen.questions(&["celery@b"], at(5))[0].apart);
+    seen.answers(&to("celery@b", at(5), true), vec![good("celery@b")], 5);
+    assert!(!seen.questions(&["celery@b"], at(6))[0].apart);
+    // While an inquiry apart is under way there is no second one.
+    let busy = Free { apart: false, ..FREE };
+    seen.answers(&to("celery@b", at(6), false), Vec::new(), 6);
+    let requested = names(&["celery@b", "celery@mute"]);
+    assert_eq!(
+        seen.roster.question(&mut seen.view, &requested, at(7), busy),
+        None
+    );
+    assert!(
+        seen.roster
+            .question(&mut seen.view, &requested, at(7), FREE)
+            .is_some()
+    );
 }
 
+/// The end of an inquiry is seen a little late, so the next may have begun with the same worker.
+#[test]
+fn a_worker_that_is_silent_in_two_inquiries_at_once_is_asked_apart_once() {
+    let mut seen = Seen::default();
+    seen.beat(&beat("celery@a", 0, 0), 0);
+    let question = seen.questions(&[], at(0)).remove(0);
+    seen.answers(&question, vec![good("celery@a")], 0);
+    let ask = |seen: &mut Seen, now| seen.questions(&["celery@a"], Moment(now)).pop();
+    let silent = |seen: &mut Seen, question: &Question, now| {
+        seen.roster
+            .take_answers(&mut seen.view, question, Vec::new(), Moment(now));
+    };
+    let (first, second) = (ask(&mut seen, 1000).unwrap(), ask(&mut seen, 1500).unwrap());
+    assert!(!first.apart && !second.apart);
+    silent(&mut seen, &first, 1510);
+    assert_eq!(ask(&mut seen, 1510), None, "the second may be answered yet");
+    silent(&mut seen, &second, 2005);
+    assert!(ask(&mut seen, 2005).unwrap().apart);
+}
+
+#[test]
+fn a_scale_in_may_ask_anybody_twice_a_second() {
+    let mut seen = Seen::default();
+    seen.beat(&beat("celery@a", 0, 0), 0);
+    let mut asked = Vec::new();
+    for tick in 0..9 {
+        let now = Moment(tick * 250);
+        for question in seen.questions(&["celery@a"], now) {
+            asked.push(now.0);
+            seen.answers(&question, vec![good("celery@a")], 0);
+        }
+    }
+    assert_eq!(asked, [0, 500, 1000, 1500, 2000]);
+}
+
+#[test]
+fn those_that_have_waited_longest_are_asked_first() {
+    let mut seen = Seen::default();
+    let all: Vec<String> = (0..250).map(|number| format!("celery@{number:03}")).collect();
+    for node in &all {
+        seen.beat(&beat(node, 0, 0), 0);
+    }
+    let only = Free { apart: false, ..FREE };
+    let mut next = |now: u64| {
+        let question = seen
+            .roster
+            .question(&mut seen.view, &all.iter().cloned().collect(), at(now), only);
+        question.map_or(Vec::new(), |question| question.nodes)
+    };
+    assert_eq!(next(0), all[..200]);
+    assert_eq!(next(1), [&all[200..], &all[..150]].concat());
+}
+
+/// In Kubernetes the process is number 1 before and after the container has restarted.
 #[test]
 fn a_restarted_worker_starts_over() {
-    let mut view = BrokerView::default();
-    take_beat(&mut view, beat("celery@a", 1, 9), at(0));
-    take_answers(
-        &mut view,
-        &["celery@a".into()],
-        vec![("celery@a".into(), Ok((Answer::default(), Duration::ZERO)))],
-        at(1),
-    );
-    assert_eq!(
-        view.workers["celery@a"].answer.as_ref().unwrap().value.processed,
-        9
-    );
-    take_beat(
-        &mut view,
-        Heartbeat {
-            pid: 2,
-            ..beat("celery@a", 0, 0)
-        },
-        at(5),
-    );
-    let worker = &view.workers["celery@a"];
-    assert_eq!(
-        (worker.first_seen, worker.last_progress, worker.answer.is_none()),
-        (at(5), at(5), true)
-    );
-    take_beat(
-        &mut view,
-        Heartbeat {
-            offline: true,
-            pid: 2,
-            ..beat("celery@a", 0, 0)
-        },
-        at(6),
-    );
-    assert!(view.workers["celery@a"].offline);
-    let gone: BTreeMap<_, _> = {
-        forget_gone(&mut view, at(700));
-        view.workers
+    let online = Heartbeat {
+        online: true,
+        ..beat("celery@a", 0, 9)
     };
-    assert!(gone.is_empty());
+    let other = Heartbeat {
+        pid: 2,
+        ..beat("celery@a", 0, 9)
+    };
+    for restarted in [online, other, beat("celery@a", 0, 8)] {
+        let mut seen = Seen::default();
+        seen.beat(&beat("celery@a", 1, 9), 0);
+        let question = seen.questions(&[], at(0)).remove(0);
+        seen.answers(&question, vec![good("celery@a")], 1);
+        seen.answers(&to("celery@a", at(2), true), Vec::new(), 2);
+        seen.answers(&to("celery@a", at(3), true), Vec::new(), 3);
+        assert_eq!(
+            seen.worker("celery@a").answer.as_ref().unwrap().value.processed,
+            9
+        );
+        assert!(seen.worker("celery@a").unreadable.is_some());
+        let late = to("celery@a", at(4), false);
+        seen.beat(&restarted, 5);
+        let worker = seen.worker("celery@a");
+        assert_eq!((worker.first_seen, worker.last_progress), (at(5), at(5)));
+        assert!(worker.answer.is_none() && worker.asked.is_none());
+        assert_eq!((&worker.unreadable, worker.unreadable_since), (&None, None));
+        // What the old process was asked says nothing of the new one.
+        seen.answers(&late, vec![good("celery@a")], 6);
+        seen.answers(&late, Vec::new(), 6);
+        assert!(seen.worker("celery@a").answer.is_none());
+        assert_eq!(seen.questions(&[], at(6))[0].nodes, ["celery@a"]);
+        // Another heartbeat of the same process changes nothing.
+        seen.beat(&beat("celery@a", 0, 9), 7);
+    }
+    let mut seen = Seen::default();
+    seen.beat(&beat("celery@a", 0, 9), 0);
+    seen.beat(&beat("celery@a", 0, 9), 2);
+    assert_eq!(seen.worker("celery@a").first_seen, at(0));
+    let offline = Heartbeat {
+        offline: true,
+        ..beat("celery@a", 0, 0)
+    };
+    seen.beat(&offline, 6);
+    assert!(seen.worker("celery@a").offline);
+    seen.roster.forget_gone(&mut seen.view, at(700));
+    assert!(seen.view.workers.is_empty());
 }
 
 #[test]
 fn a_worker_that_cannot_be_read_is_asked_every_half_minute_and_at_once_on_a_new_connection() {
-    let (mut view, mut asked) = (BrokerView::default(), Vec::new());
+    let (mut seen, mut asked) = (Seen::default(), Vec::new());
     for second in (0..=80).step_by(2) {
-        take_beat(&mut view, beat("celery@a", 0, 0), at(second));
-        take_beat(&mut view, beat("celery@b", 0, 0), at(second));
+        seen.beat(&beat("celery@a", 0, 0), second);
+        seen.beat(&beat("celery@b", 0, 0), second);
         if second == 70 {
-            ask_again(&mut view);
+            seen.roster.ask_again(&mut seen.view);
         }
-        let nodes = to_ask(&mut view, &mut BTreeSet::new(), at(second));
-        let (failing, well): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|node| node == "celery@a");
-        let answers = well
-            .iter()
-            .map(|node| (node.clone(), Ok((Answer::default(), Duration::ZERO))));
-        take_answers(&mut view, &well, answers.collect(), at(second));
-        if !failing.is_empty() {
-            asked.push(second);
-            take_failure(&mut view, &failing, &"no permission ".repeat(99));
-            assert!(
-                view.workers["celery@a"]
-                    .unreadable
-                    .as_ref()
-                    .is_some_and(|why| why.len() <= 128)
-            );
+        for question in seen.questions(&[], at(second)) {
+            let (failing, well): (Vec<_>, Vec<_>) =
+                question.nodes.iter().partition(|node| *node == "celery@a");
+            let answers = well.iter().map(|node| good(node)).collect();
+            let of = |nodes: Vec<&String>| Question {
+                nodes: nodes.into_iter().cloned().collect(),
+                ..question.clone()
+            };
+            seen.answers(&of(well), answers, second);
+            if !failing.is_empty() {
+                asked.push(second);
+                let why = "no permission ".repeat(99);
+                seen.roster
+                    .take_failure(&mut seen.view, &of(failing), &why, at(second));
+                let unreadable = &seen.worker("celery@a").unreadable;
+                assert!(unreadable.as_ref().is_some_and(|why| why.len() <= 128));
+            }
         }
-        assert!(view.workers["celery@b"].unreadable.is_none());
+        assert!(seen.worker("celery@b").unreadable.is_none());
     }
     // Every six seconds while it is new.
     assert_eq!(asked, [0, 6, 12, 18, 24, 54, 70]);
-    let answer = ("celery@a".to_owned(), Ok((Answer::default(), Duration::ZERO)));
-    take_answers(&mut view, &["celery@a".into()], vec![answer], at(81));
-    assert!(view.workers["celery@a"].unreadable.is_none());
+    seen.answers(&to("celery@a", at(81), false), vec![good("celery@a")], 81);
+    assert!(seen.worker("celery@a").unreadable.is_none());
 }
 
-fn names(nodes: &[&str]) -> BTreeSet<String> {
+pub(super) fn names(nodes: &[&str]) -> BTreeSet<String> {
     nodes.iter().map(|node| (*node).to_owned()).collect()
 }
 
 /// An answer of a worker that consumes the queue `q`.
-fn on_q(node: &str) -> NodeAnswer {
-    let queues = names(&["q"]);
-    let answer = Answer {
-        queues,
-        ..Answer::default()
-    };
-    (node.to_owned(), Ok((answer, Duration::ZERO)))
+pub(super) fn on_q(node: &str) -> NodeAnswer {
+    (node.to_owned(), Ok(Told::consuming(&["q"])))
 }
 
 /// An inquiry lasts as long as its slowest worker: what another said is as old as it is.
 #[test]
-fn an_answer_is_dated_by_when_it_came() {
-    let mut view = BrokerView::default();
-    take_beat(&mut view, beat("celery@a", 0, 0), at(0));
-    let node = ["celery@a".to_owned()];
-    let answer = Ok((Answer::default(), Duration::from_secs(2)));
-    take_answers(&mut view, &node, vec![(node[0].clone(), answer)], at(10));
-    assert_eq!(view.workers["celery@a"].answer.as_ref().unwrap().at, at(8));
+fn an_answer_is_dated_by_when_it_came_and_by_when_it_was_asked_for() {
+    let mut seen = Seen::default();
+    seen.beat(&beat("celery@a", 0, 3), 0);
+    let question = seen.questions(&[], at(7)).remove(0);
+    seen.beat(&beat("celery@a", 0, 4), 9);
+    let age = Duration::from_secs(2);
+    let told = Told::of_age(age);
+    seen.answers(&question, vec![("celery@a".to_owned(), Ok(told))], 10);
+    let answer = seen.worker("celery@a").answer.clone().unwrap();
+    assert_eq!((answer.at, answer.value.asked_at), (at(8), at(7)));
+    assert_eq!(
+        answer.value.processed, 3,
+        "the heartbeat came after the answer, or may have"
+    );
+    // What was asked earlier and comes later is no news.
+    seen.answers(&to("celery@a", at(6), false), vec![on_q("celery@a")], 11);
+    assert_eq!(seen.worker("celery@a").answer, Some(answer));
 }
 
+/// A parked worker tells of no queue, and what it holds came from one all the same.
 #[test]
-fn a_worker_that_is_not_heard_is_asked_on_request_every_half_minute() {
-    let (mut view, mut asked) = (BrokerView::default(), Vec::new());
-    for second in 0..100 {
-        take_beat(&mut view, beat("celery@heard", 0, 0), at(second));
-        let mut requested = names(&["celery@a", "celery@heard"]);
-        for _ in 0..2 {
-            let nodes = to_ask(&mut view, &mut requested, at(second));
-            if nodes.iter().any(|node| node == "celery@a") {
-                asked.push(second);
-                assert_eq!(nodes, ["celery@a"], "nobody waits for it");
-                take_answers(&mut view, &nodes, Vec::new(), at(second + 2));
-            }
-        }
-        assert!(requested.is_empty(), "requests do not pile up");
-        forget_gone(&mut view, at(second));
-    }
-    assert_eq!(asked, [0, 30, 60, 90]);
-    assert!(view.unheard["celery@a"].queues.is_none() && view.workers.len() == 1);
-    // Nobody asks for it any more.
-    forget_gone(&mut view, at(180));
-    assert_eq!(view.unheard.len(), 1);
-    forget_gone(&mut view, at(181));
-    assert!(view.unheard.is_empty());
-    assert!(to_ask(&mut view, &mut BTreeSet::new(), at(200)).is_empty());
-}
-
-#[test]
-fn workers_that_are_not_heard_leave_time_for_the_others() {
-    let mut view = BrokerView::default();
-    let mut all: BTreeSet<String> = (0..500).map(|number| format!("celery@{number:03}")).collect();
-    let mut asked = BTreeSet::new();
-    for (second, count) in [(0, 200), (5, 0), (10, 200), (20, 100), (30, 200)] {
-        let nodes = to_ask(&mut view, &mut all.clone(), at(second));
-        assert_eq!(nodes.len(), count, "at {second} s");
-        asked.extend(nodes);
-    }
-    assert_eq!(asked.len(), 500, "those that have waited longest come first");
-    // A new one comes before those that have been asked.
-    all.insert("celery@new".into());
-    assert!(to_ask(&mut view, &mut all, at(40)).contains(&"celery@new".to_owned()));
-}
-
-#[test]
-fn what_a_worker_that_is_not_heard_says_is_dated_by_the_question_and_ends_with_its_first_heartbeat() {
-    let mut view = BrokerView::default();
-    let node = ["celery@a".to_owned()];
-    let ask = |view: &mut BrokerView, second| {
-        assert_eq!(to_ask(view, &mut names(&["celery@a"]), at(second)), node);
+fn what_a_parked_worker_holds_counts_for_the_queue_that_it_consumed() {
+    let mut seen = Seen::default();
+    seen.beat(&beat("celery@a", 0, 0), 0);
+    let mut tell = |second: u64, queues: &str, restarted: bool| {
+        let online = Heartbeat {
+            online: restarted,
+            ..beat("celery@a", 0, 0)
+        };
+        seen.beat(&online, second);
+        let held = r#"[{"delivery_info":{"exchange":"tasks","routing_key":"task.high.eu"}}]"#;
+        let told = parsed("celery@a", ["[]", held, "[]", queues]);
+        seen.answers(&to("celery@a", at(second), false), vec![told], second);
+        seen.roster.forget_gone(&mut seen.view, at(second));
+        let answer = seen.worker("celery@a").answer.clone().unwrap().value;
+        (answer.queues, answer.reserved.into_keys().collect::<Vec<_>>())
     };
-    ask(&mut view, 0);
-    take_answers(
-        &mut view,
-        &node,
-        vec![on_q("celery@a"), on_q("celery@stranger")],
-        at(2),
+    let high = r#"{"name":"high","exchange":{"name":"tasks","type":"topic"},"routing_key":"task.high.#"}"#;
+    let low = r#"{"name":"low","exchange":{"name":"tasks","type":"topic"},"routing_key":"task.low.#"}"#;
+    assert_eq!(
+        tell(0, &format!("[{high},{low}]"), false),
+        (names(&["high", "low"]), vec!["high".to_owned()])
     );
-    assert_eq!(view.unheard.len(), 1, "whoever was not asked says nothing");
-    let said = view.unheard["celery@a"].queues.clone().unwrap();
-    assert_eq!((said.at, said.value), (at(0), names(&["q"])));
-    assert!(consumed(&view, "q") && !consumed(&view, "celery"));
-    // No answer leaves the one before, which grows old; one that cannot be read tells that it is not known.
-    ask(&mut view, 30);
-    take_answers(&mut view, &node, Vec::new(), at(32));
-    take_failure(&mut view, &node, "no permission");
-    assert_eq!(view.unheard["celery@a"].queues.as_ref().unwrap().at, at(0));
-    ask(&mut view, 60);
-    take_answers(
-        &mut view,
-        &node,
-        vec![("celery@a".into(), Err("pickle".into()))],
-        at(62),
+    // One queue is left first, then the other.
+    assert_eq!(
+        tell(1, &format!("[{low}]"), false),
+        (names(&["low"]), vec!["high".to_owned()])
     );
-    assert!(view.unheard["celery@a"].queues.is_none() && !consumed(&view, "q"));
-    ask(&mut view, 90);
-    take_beat(&mut view, beat("celery@a", 0, 0), at(91));
-    take_answers(&mut view, &node, vec![on_q("celery@a")], at(92));
-    assert!(view.unheard.is_empty() && view.workers["celery@a"].answer.is_some());
-    // Silent again: what is asked then is no word of the process that was heard.
-    ask(&mut view, 200);
-    take_answers(&mut view, &node, vec![on_q("celery@a")], at(201));
-    assert_eq!(view.workers["celery@a"].answer.as_ref().unwrap().at, at(92));
-    assert_eq!(view.unheard["celery@a"].queues.as_ref().unwrap().at, at(200));
+    assert_eq!(tell(2, "[]", false), (names(&[]), vec!["high".to_owned()]));
+    // The next process may have other queues.
+    assert_eq!(tell(3, "[]", true), (names(&[]), vec!["task.high.eu".to_owned()]));
 }
