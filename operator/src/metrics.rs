@@ -71,6 +71,18 @@ const READY_REPLICAS: Metric = gauge(
     "pods",
     "Worker pods that are ready.",
 );
+const PARKED_REPLICAS: Metric = gauge(
+    "poolwright_worker_pool_parked_replicas",
+    OBJECT,
+    "pods",
+    "Worker pods that take no new work and finish what they hold.",
+);
+const DRAINING_REPLICAS: Metric = gauge(
+    "poolwright_worker_pool_draining_replicas",
+    OBJECT,
+    "pods",
+    "Worker pods that are being deleted.",
+);
 const SLOTS: Metric = gauge(
     "poolwright_worker_pool_slots",
     OBJECT,
@@ -133,6 +145,8 @@ const CONNECTIONS: Metric = gauge(
 pub const TABLE: &[Metric] = &[
     DESIRED,
     READY_REPLICAS,
+    PARKED_REPLICAS,
+    DRAINING_REPLICAS,
     SLOTS,
     BUSY,
     START_UP,
@@ -151,6 +165,10 @@ pub struct WorkerPoolNumbers {
     pub desired: Option<u64>,
     /// Worker pods that are ready.
     pub ready: u64,
+    /// Worker pods that are parked.
+    pub parked: u64,
+    /// Worker pods that are being deleted.
+    pub draining: u64,
     /// Tasks that the workers can execute at a time, if the spec says so.
     pub slots: Option<u64>,
     /// Slots that execute a task, if that is known.
@@ -176,6 +194,8 @@ pub struct Metrics {
     registry: Registry,
     desired: GaugeVec,
     ready_replicas: GaugeVec,
+    parked_replicas: GaugeVec,
+    draining_replicas: GaugeVec,
     slots: GaugeVec,
     busy: GaugeVec,
     start_up: GaugeVec,
@@ -201,6 +221,8 @@ impl Metrics {
         Self {
             desired: register_gauge(&registry, &DESIRED),
             ready_replicas: register_gauge(&registry, &READY_REPLICAS),
+            parked_replicas: register_gauge(&registry, &PARKED_REPLICAS),
+            draining_replicas: register_gauge(&registry, &DRAINING_REPLICAS),
             slots: register_gauge(&registry, &SLOTS),
             busy: register_gauge(&registry, &BUSY),
             start_up: register_gauge(&registry, &START_UP),
@@ -220,6 +242,8 @@ impl Metrics {
         for (series, value) in [
             (&self.desired, numbers.desired.map(float)),
             (&self.ready_replicas, Some(float(numbers.ready))),
+            (&self.parked_replicas, Some(float(numbers.parked))),
+            (&self.draining_replicas, Some(float(numbers.draining))),
             (&self.slots, numbers.slots.map(float)),
             (&self.busy, numbers.busy.map(float)),
             (&self.start_up, numbers.start_up_seconds),
@@ -255,6 +279,8 @@ impl Metrics {
         for series in [
             &self.desired,
             &self.ready_replicas,
+            &self.parked_replicas,
+            &self.draining_replicas,
             &self.slots,
             &self.busy,
             &self.start_up,

@@ -117,6 +117,8 @@ names! {
         ManualHold,
         /// Scaling is paused.
         Paused,
+        /// The decision is told and not carried out.
+        Recommended,
         /// Somebody else writes what Poolwright owns, or two objects contradict each other.
         Conflict,
         /// No worker of the newest revision has been heard of.

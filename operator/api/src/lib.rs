@@ -57,6 +57,12 @@ pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
 /// Annotation on a WorkerPool: any new value makes a new revision, which restarts the workers as a rollout.
 pub const ANNOTATION_RESTARTED_AT: &str = "poolwright.dev/restarted-at";
+/// Annotation on a WorkerPool: the number of its workers stays as it is, whatever the demand.
+pub const ANNOTATION_PAUSED: &str = "poolwright.dev/paused";
+/// Annotation on a WorkerPool: no worker goes, whatever the demand.
+pub const ANNOTATION_PAUSED_SCALE_IN: &str = "poolwright.dev/paused-scale-in";
+/// Annotation on a WorkerPool: no worker is added, whatever the demand.
+pub const ANNOTATION_PAUSED_SCALE_OUT: &str = "poolwright.dev/paused-scale-out";
 /// Annotation on a revision's Deployment: time (RFC 3339) of the first heartbeat from one of its workers.
 pub const ANNOTATION_PROVEN_AT: &str = "poolwright.dev/proven-at";
 /// Annotation on a revision's Deployment: time (RFC 3339) at which it was given up because it never proved itself.

@@ -56,6 +56,13 @@ pub fn arguments(pool: &ValidPool) -> Vec<String> {
     arguments
 }
 
+/// The queues on a worker's command line, as [`arguments`] writes it; `None` for one that is written otherwise.
+#[must_use]
+pub fn queues<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Option<Vec<String>> {
+    let list = arguments.into_iter().skip_while(|one| *one != "-Q").nth(1)?;
+    Some(list.replace("$$", "$").split(',').map(str::to_owned).collect())
+}
+
 /// `text` so that Kubernetes leaves it as it is when it fills in variables.
 fn literal(text: &str) -> String {
     text.replace('$', "$$")
@@ -145,6 +152,10 @@ mod tests {
     fn a_dollar_in_a_name_survives_kubernetes() {
         let mut valid = pool(&wp(json!({"class": "Cpu"})));
         valid.queues[0].queue = "a$(POD_NAME)$$".to_owned();
-        assert_eq!(arguments(&valid)[6], "a$$(POD_NAME)$$$$,mail");
+        let arguments = arguments(&valid);
+        assert_eq!(arguments[6], "a$$(POD_NAME)$$$$,mail");
+        let read = super::queues(arguments.iter().map(String::as_str));
+        assert_eq!(read.unwrap(), ["a$(POD_NAME)$$", "mail"]);
+        assert_eq!(super::queues(["worker"]), None);
     }
 }

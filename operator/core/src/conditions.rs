@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use poolwright_api::conditions::{condition, find, set};
 use poolwright_api::{ConditionType, Reason};
@@ -221,6 +222,9 @@ fn scaling_active(seen: &Seen) -> Said {
     let Some(decision) = seen.decision else {
         return unknown("no decision yet");
     };
+    if let Some(said) = seen.input.and_then(|input| overridden(seen, input, decision)) {
+        return said;
+    }
     let follows = !matches!(
         decision.reason,
         Reason::HeldStale
@@ -248,10 +252,51 @@ fn scaling_active(seen: &Seen) -> Said {
     )
 }
 
+/// Somebody has asked that the number does not follow the demand.
+fn overridden(seen: &Seen, input: &PoolInput, decision: &Decision) -> Option<Said> {
+    if input.hold.is_some() || input.conflict.is_some() {
+        return None;
+    }
+    let since = |reason| since(seen, ConditionType::ScalingActive, reason);
+    if input.pause.scale_in && input.pause.scale_out {
+        let message = format!(
+            "paused by annotation since {:.0}: {}",
+            since(Reason::Paused),
+            decision.text
+        );
+        return Some((Some(false), Reason::Paused, message));
+    }
+    input.recommend.then(|| {
+        let message = format!(
+            "spec.scaling.mode is Recommend since {:.0}: {}",
+            since(Reason::Recommended),
+            decision.text
+        );
+        (Some(false), Reason::Recommended, message)
+    })
+}
+
+/// Since when a condition has had this reason, by its own words; a transition time moves with the status alone.
+fn since(seen: &Seen, type_: ConditionType, reason: Reason) -> Timestamp {
+    let old = find(&seen.facts.old.conditions, type_).filter(|old| old.reason == reason.as_str());
+    let told = old.and_then(|old| {
+        let (_, rest) = old.message.split_once("since ")?;
+        rest.get(..20)?.parse().ok()
+    });
+    told.unwrap_or(seen.facts.wall)
+}
+
 fn scaling_limited(seen: &Seen) -> Said {
     let Some(decision) = seen.decision else {
         return (Some(false), Reason::AsDesired, String::new());
     };
+    let pause = seen.input.map(|input| input.pause).unwrap_or_default();
+    if pause.scale_in != pause.scale_out {
+        let what = if pause.scale_in { "scale-in" } else { "scale-out" };
+        let at = since(seen, ConditionType::ScalingLimited, Reason::Paused);
+        let message = format!("{what} is paused by annotation since {at:.0}");
+        return (Some(true), Reason::Paused, message);
+    }
     match decision
         .limits
         .iter()

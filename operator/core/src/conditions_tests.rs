@@ -378,6 +378,48 @@ fn a_hold_says_who_since_when_and_how_to_end_it() {
 }
 
 #[test]
+fn what_somebody_asked_for_is_said_with_since_when() {
+    let scaling = |case: &Case, type_| {
+        let conditions = said(case);
+        let (status, reason, message) = one(&conditions, type_);
+        (status.to_owned(), reason.to_owned(), message.to_owned())
+    };
+    let mut case = good();
+    case.input.pause.scale_in = true;
+    let limited = ConditionType::ScalingLimited;
+    let (status, reason, message) = scaling(&case, limited);
+    assert_eq!((status.as_str(), reason.as_str()), ("True", "Paused"));
+    let words = "scale-in is paused by annotation since 2027-01-15T08:00:00Z";
+    assert_eq!(message, words);
+    assert_eq!(scaling(&case, ConditionType::ScalingActive).0, "True");
+    // It began when it was first said; another reason before it had another beginning.
+    let earlier = words.replace("08:00:00", "07:00:00");
+    let old = |reason: Reason, message: &str| {
+        let mut old = condition(limited, Some(true), reason, message, None);
+        old.last_transition_time = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(wall());
+        vec![old]
+    };
+    case.old.conditions = old(Reason::Paused, &earlier);
+    assert_eq!(scaling(&case, limited).2, earlier);
+    case.old.conditions = old(Reason::AtMaximum, "since 2026-01-15T08:00:00Z");
+    assert_eq!(scaling(&case, limited).2, words);
+
+    case.input.pause.scale_out = true;
+    let active = ConditionType::ScalingActive;
+    let (status, reason, message) = scaling(&case, active);
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "Paused"));
+    assert!(
+        message.starts_with("paused by annotation since 2027-01-15T08:00:00Z: "),
+        "{message}"
+    );
+    case.input.pause = crate::snapshot::Pause::default();
+    case.input.recommend = true;
+    let (status, reason, message) = scaling(&case, active);
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "Recommended"));
+    assert!(message.contains("Recommend since 2027"), "{message}");
+}
+
+#[test]
 fn advice_is_joined_and_says_what_is_known() {
     check(
         ConditionType::ConfigurationAdvised,

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::consumers::{Call, Calls, wants};
 use crate::decision::Decision;
 use crate::demand::demand;
 use crate::fleet::Fleet;
@@ -14,10 +15,12 @@ use crate::sample::BrokerView;
 use crate::scaling::decide;
 use crate::snapshot::{PoolInput, PoolKey, Snapshot};
 
-/// What is remembered from cycle to cycle: one entry for each WorkerPool that exists.
+/// What is remembered from cycle to cycle: one entry for each WorkerPool and each broker that exist.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     pools: BTreeMap<PoolKey, PoolMemory>,
+    /// By broker id.
+    calls: BTreeMap<String, Calls>,
 }
 
 /// The outcome of one cycle.
@@ -27,12 +30,15 @@ pub struct Cycle {
     pub decisions: BTreeMap<PoolKey, Decision>,
     /// By broker id and queue name: what TaskQueue status shows.
     pub queues: BTreeMap<String, BTreeMap<String, QueueLedger>>,
+    /// By broker id, what its workers must be told now.
+    pub calls: BTreeMap<String, Call>,
 }
 
 /// Runs one cycle.
 pub fn cycle(snapshot: &Snapshot, memory: &mut Memory) -> Cycle {
     let existing: BTreeSet<&PoolKey> = snapshot.pools.iter().map(|pool| &pool.key).collect();
     memory.pools.retain(|key, _| existing.contains(key));
+    memory.calls.retain(|id, _| snapshot.brokers.contains_key(id));
     let no_view = BrokerView::default();
     let mut pools: BTreeMap<&str, Vec<&PoolInput>> = snapshot
         .brokers
@@ -52,6 +58,7 @@ pub fn cycle(snapshot: &Snapshot, memory: &mut Memory) -> Cycle {
             .map(|pool| Fleet::new(pool, view, snapshot))
             .collect();
         let books = ledger(snapshot, view, &fleets);
+        let mut untrue = Vec::new();
         for fleet in &fleets {
             let key = &fleet.pool.key;
             let memory = memory.pools.entry(key.clone()).or_default();
@@ -59,10 +66,19 @@ pub fn cycle(snapshot: &Snapshot, memory: &mut Memory) -> Cycle {
             let demand = demand(fleet, view, &books, memory, snapshot.now);
             let mut decision = decide(snapshot, fleet, view, demand, memory);
             decision.facts.foreign = foreign(fleet.pool, &books);
+            let wants = wants(fleet, view, snapshot.now);
+            // Whether it has been heeded, only an answer tells.
+            decision.ask.extend(wants.iter().map(|(_, _, node)| node.clone()));
+            decision.ask.sort_unstable();
+            decision.ask.dedup();
+            untrue.extend(wants);
             result.decisions.insert(key.clone(), decision);
         }
         if known.is_some() {
             result.queues.insert(id.to_owned(), books);
+            let calls = memory.calls.entry(id.to_owned()).or_default();
+            let call = calls.next(untrue, snapshot.now);
+            result.calls.extend(call.map(|call| (id.to_owned(), call)));
         }
     }
     result

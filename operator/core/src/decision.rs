@@ -7,6 +7,7 @@ use std::time::Duration;
 use poolwright_api::Reason;
 
 use crate::demand::{Input, PodState};
+use crate::parking::Parking;
 use crate::rollout::Allocation;
 use crate::sample::Fault;
 
@@ -24,9 +25,9 @@ pub struct Limit {
 /// What a WorkerPool's replicas should be, and why.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
-    /// Replicas when it was made.
+    /// Pods that took work when it was made, or were to.
     pub from: u32,
-    /// Consuming pods wanted.
+    /// Pods that should take work.
     pub to: u32,
     /// The class of the reason.
     pub reason: Reason,
@@ -38,8 +39,8 @@ pub struct Decision {
     pub inputs: Vec<Input>,
     /// How `to` is spread over the revisions.
     pub allocation: Allocation,
-    /// Pods that should go first, in order; named only when `to` is below `from`.
-    pub victims: Vec<String>,
+    /// Who is parked, who goes, and the replicas that this needs.
+    pub parking: Parking,
     /// Workers to ask: before pods may go, and whether they consume although they are not heard.
     pub ask: Vec<String>,
     /// Facts for status and conditions.
@@ -62,6 +63,8 @@ pub struct Facts {
     pub missing: Vec<(String, Option<Fault>)>,
     /// Pods and what they do.
     pub pods: Vec<(String, PodState)>,
+    /// Pods that are parked.
+    pub parked: u32,
     /// Pods that run and were never heard although heartbeats stand.
     pub unseen: Vec<String>,
     /// No worker at all is heard or seen to consume, and some are unseen: they are on another broker.

@@ -76,6 +76,10 @@ pub struct Demand {
     pub reserved: u64,
     /// Executing on consuming pods.
     pub busy: u64,
+    /// Executing on parked pods.
+    pub parked_busy: u64,
+    /// What parked pods hold, running tasks included.
+    pub parked_holds: u64,
     /// Waiting messages that are taken for not yet due.
     pub doubtful: u64,
     /// Held by no living worker, and ours to rescue.
@@ -115,11 +119,11 @@ impl Demand {
         u32::try_from(self.pods.iter().filter(|(_, state)| which(*state)).count()).unwrap_or(u32::MAX)
     }
 
-    /// Slots that execute a task, if heartbeats are fresh.
+    /// Slots that execute a task, those of parked pods included, if heartbeats are fresh.
     #[must_use]
     pub fn known_busy(&self) -> Option<u64> {
         let stale = self.missing.iter().any(|(source, _)| source == HEARTBEATS);
-        (!stale).then_some(self.busy)
+        (!stale).then(|| self.busy.saturating_add(self.parked_busy))
     }
 
     /// Ready and reserved, if every queue's counts are fresh.
@@ -135,6 +139,7 @@ impl Demand {
         self.hold == 0
             && self.orphaned == 0
             && self.held_later == 0
+            && self.parked_holds == 0
             && self.count(|state| state == PodState::Draining) == 0
     }
 }
@@ -310,6 +315,9 @@ fn check_heartbeats(demand: &mut Demand, fleet: &Fleet, view: &BrokerView, now: 
     demand.seen_at = heard()
         .map(|worker| worker.last_seen)
         .fold(demand.read_at, Moment::min);
+    let parked = || fleet.members.iter().filter(|member| member.is_parked());
+    demand.parked_busy = sum(parked().filter_map(Member::heard).map(|worker| worker.active));
+    demand.parked_holds = sum(parked().map(held_by_parked));
     let workers = fleet.consuming().filter_map(|member| member.worker);
     if let Some(seen) = workers.map(|worker| worker.last_seen).max() {
         demand.inputs.push(Input {
@@ -322,28 +330,49 @@ fn check_heartbeats(demand: &mut Demand, fleet: &Fleet, view: &BrokerView, now: 
     }
 }
 
+/// What a parked pod holds, as far as is known: a process that is not heard may hold something.
+fn held_by_parked(member: &Member) -> u64 {
+    match member.heard() {
+        Some(worker) => worker.active.max(member.said_held().unwrap_or(0)),
+        None => u64::from(member.pod.running_since.is_some()),
+    }
+}
+
+/// What a parked pod may hold unacknowledged: for growth as much as it can until it has said what it does hold, for
+/// scale-in no more than it still holds for certain.
+fn held_apart(member: &Member, pool: &PoolInput, now: Moment) -> (u64, u64) {
+    let since = |at: Moment| member.pod.parked.is_some_and(|parked| at >= parked);
+    let asked = member.answer().is_some_and(|answer| since(answer.at));
+    let said = member.said_held().filter(|_| asked);
+    (
+        said.unwrap_or_else(|| capacity(member, pool)),
+        still_held(member, pool, now),
+    )
+}
+
 /// Fetched messages on consuming pods, in thousandths, for growth and for scale-in: all that our pods can hold,
-/// less what the draining ones may hold (a draining worker is silent and counts as full), but no less than the
-/// consuming ones say. Where the broker cannot tell what is due, growth counts no more than they say.
+/// less what the draining ones may hold (a draining worker is silent and counts as full) and the parked ones do, but no
+/// less than the consuming ones say. Where the broker cannot tell what is due, growth counts no more than they say.
 fn held_by_consuming(fleet: &Fleet, held: u64, able: u64, dated: bool, now: Moment) -> (u64, u64) {
-    let draining = fleet_capacity(fleet, |member| !member.consumes());
+    let draining = fleet_capacity(fleet, |member| member.pod.draining);
+    let parked = fleet.members.iter().filter(|member| member.is_parked());
+    let (most, least) = parked.fold((draining, draining), |(most, least), member| {
+        let (may, does) = held_apart(member, fleet.pool, now);
+        (most.saturating_add(may), least.saturating_add(does))
+    });
     let heard = || fleet.consuming().filter(|member| member.heard().is_some());
-    let said = sum(heard().filter_map(|member| {
-        let answer = &member.answer()?.value;
-        let running = answer.running.values().map(|running| running.unacknowledged);
-        Some(sum(running.chain(answer.reserved.values().copied())))
-    }));
-    let said = said.saturating_mul(MILLI);
+    let said = sum(heard().filter_map(Member::said_held)).saturating_mul(MILLI);
     let held = held.min(able.saturating_mul(MILLI));
     let still = || sum(heard().map(|member| still_held(member, fleet.pool, now))).saturating_mul(MILLI);
-    let certain = if draining == 0 { 0 } else { held.min(still()) };
-    let held = held.saturating_sub(draining.saturating_mul(MILLI)).max(certain);
+    let certain = if most == 0 { 0 } else { held.min(still()) };
+    let at_most = held.saturating_sub(least.saturating_mul(MILLI)).max(certain);
+    let held = held.saturating_sub(most.saturating_mul(MILLI)).max(certain);
     if dated {
-        return (held, held);
+        return (held, at_most);
     }
     let mute = heard().filter(|member| member.worker.is_some_and(|worker| worker.unreadable.is_some()));
     let mute = sum(mute.map(|member| capacity(member, fleet.pool))).saturating_mul(MILLI);
-    (held.min(said.saturating_add(mute)), held)
+    (held.min(said.saturating_add(mute)), at_most)
 }
 
 /// The least that a worker still holds unacknowledged of what it last said, by what it has started and runs since.
@@ -398,8 +427,10 @@ fn add_up(
     // For scale-in: a task that may be in both is counted twice, a task that is in one is never missed.
     let by_early = part(busy, early.1);
     let by_late = at_most.max(part(busy, MILLI - early.1));
-    let unheard = fleet.count(|state| matches!(state, PodState::Silent | PodState::Unseen));
-    let unheard = u64::from(unheard) * u64::from(fleet.pool.slots);
+    let unheard = fleet
+        .consuming()
+        .filter(|member| matches!(member.state, PodState::Silent | PodState::Unseen));
+    let unheard = unheard.count() as u64 * u64::from(fleet.pool.slots);
     let ready = demand.ready.saturating_mul(MILLI);
     demand.hold = sum([whole(sum([ready, by_early, by_late])), unheard]);
 }

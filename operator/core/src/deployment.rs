@@ -23,6 +23,7 @@ use poolwright_api::{
 
 use crate::broker_key::BrokerAddress;
 use crate::command::arguments;
+use crate::objects::DELETION_COST;
 use crate::revision::revision;
 use crate::validate::ValidPool;
 
@@ -133,7 +134,8 @@ fn annotations(wp: &WorkerPool, pod: &Pod) -> BTreeMap<String, String> {
         pod.annotations
             .clone()
             .into_iter()
-            .filter(|(key, _)| !key.starts_with(PREFIX)),
+            // A cost of the user's would have Kubernetes end workers in another order than the one that we rely on.
+            .filter(|(key, _)| !key.starts_with(PREFIX) && key != DELETION_COST),
     );
     let restarted = wp
         .metadata

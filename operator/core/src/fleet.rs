@@ -9,9 +9,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::constants::UNSEEN_AFTER;
-use crate::ledger::{ANSWER_AGE, heartbeats_since, is_heard};
+use crate::ledger::{ANSWER_AGE, heartbeats_since, is_heard, sum};
 use crate::sample::{Answer, BrokerView, Sample, WorkerView};
-use crate::snapshot::{PodInput, PoolInput, Snapshot};
+use crate::snapshot::{PodInput, PoolInput, RevisionInput, Snapshot};
 use crate::time::Moment;
 
 /// A pod that has run for so long without a heartbeat is asked whether it consumes; one that does, and is ready, proves
@@ -89,7 +89,13 @@ impl<'a> Member<'a> {
     /// True for a pod that takes new work, a starting one included.
     #[must_use]
     pub fn consumes(&self) -> bool {
-        !self.pod.draining
+        !self.pod.draining && self.pod.mark.is_none()
+    }
+
+    /// True for one that is to take no new work and is not being deleted.
+    #[must_use]
+    pub fn is_parked(&self) -> bool {
+        !self.pod.draining && self.pod.mark.is_some()
     }
 
     /// True if it is not heard and has said itself that it consumes a queue of the WorkerPool.
@@ -106,21 +112,31 @@ impl<'a> Member<'a> {
             .is_some_and(|since| now.since(since) >= long)
     }
 
-    /// Its worker, while it is heard and takes new work.
+    /// Its worker, while it is heard.
     #[must_use]
     pub fn heard(&self) -> Option<&'a WorkerView> {
         self.worker
             .filter(|_| matches!(self.state, PodState::Busy(_) | PodState::Idle(_)))
     }
 
-    /// The latest answer of the process that runs now.
+    /// The latest answer of the process that runs now. Its pid alone would not tell: in a container it is 1 again and
+    /// again.
     #[must_use]
     pub fn answer(&self) -> Option<&'a Sample<Answer>> {
         let worker = self.worker?;
+        let anew = |at: Moment| self.pod.running_since.is_some_and(|since| at < since);
         worker
             .answer
             .as_ref()
-            .filter(|answer| answer.value.pid == worker.pid)
+            .filter(|answer| answer.value.pid == worker.pid && !anew(answer.at))
+    }
+
+    /// Tasks that its worker said it holds, running ones that have not acknowledged included.
+    #[must_use]
+    pub fn said_held(&self) -> Option<u64> {
+        let answer = &self.answer()?.value;
+        let running = answer.running.values().map(|running| running.unacknowledged);
+        Some(sum(running.chain(answer.reserved.values().copied())))
     }
 }
 
@@ -201,6 +217,26 @@ fn is_stuck(pool: &PoolInput, members: &[Member], view: &BrokerView, wall: Times
     consuming().any(fails) && !consuming().any(works)
 }
 
+/// A revision with the number of pods that take new work, or are still to come. Between a write and the act of
+/// Kubernetes there are other pods than replicas: those that are about to go are the parked ones, as far as these reach.
+fn serving(revision: &RevisionInput, members: &[Member]) -> RevisionInput {
+    let own = members
+        .iter()
+        .filter(|member| member.pod.revision == revision.name);
+    let (mut staying, mut parked) = (0u32, 0u32);
+    for member in own.filter(|member| !member.pod.draining) {
+        staying += 1;
+        parked += u32::from(member.is_parked());
+    }
+    RevisionInput {
+        replicas: revision
+            .replicas
+            .max(staying)
+            .saturating_sub(parked.max(staying.saturating_sub(revision.replicas))),
+        ..revision.clone()
+    }
+}
+
 /// One WorkerPool and its pods, in name order.
 #[derive(Clone, Debug)]
 pub struct Fleet<'a> {
@@ -208,6 +244,9 @@ pub struct Fleet<'a> {
     pub pool: &'a PoolInput,
     /// Its pods.
     pub members: Vec<Member<'a>>,
+    /// Its Deployments, with the number of pods that take new work, or will, in place of the replicas: a parked pod
+    /// counts as gone.
+    pub revisions: Vec<RevisionInput>,
     /// It cannot work: it has had pods for [`UNSEEN_AFTER`], none can start or be heard, or none can be made.
     pub stuck: bool,
 }
@@ -220,7 +259,13 @@ impl<'a> Fleet<'a> {
         let mut members: Vec<Member> = pool.pods.iter().map(member).collect();
         members.sort_by(|left, right| left.pod.name.cmp(&right.pod.name));
         let stuck = is_stuck(pool, &members, view, snapshot.wall);
-        Self { pool, members, stuck }
+        let revisions = pool.revisions.iter().map(|one| serving(one, &members)).collect();
+        Self {
+            pool,
+            members,
+            revisions,
+            stuck,
+        }
     }
 
     /// Pods that take new work.
@@ -232,6 +277,13 @@ impl<'a> Fleet<'a> {
     pub fn unheard(&self, now: Moment) -> impl Iterator<Item = &Member<'a>> {
         self.consuming()
             .filter(move |member| member.worker.is_none() && member.has_run(CONSUMED_FOR, now))
+    }
+
+    /// Pods that take new work, or will, over all revisions.
+    #[must_use]
+    pub fn serving(&self) -> u32 {
+        let serving = self.revisions.iter().map(|revision| revision.replicas);
+        serving.fold(0, u32::saturating_add)
     }
 
     /// The longest start-up time of the pods that take new work, as far as it is known.
@@ -294,6 +346,7 @@ mod tests {
             answer: None,
             asked: None,
             unreadable: None,
+            unreadable_since: None,
         };
         let mut heartbeats = Signal::default();
         heartbeats.succeed(Moment(stands), Moment(100_000));

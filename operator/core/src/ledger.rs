@@ -175,7 +175,9 @@ impl Page<'_> {
         let members = || self.claimants.iter().flat_map(|fleet| &fleet.members);
         let running = members().filter(|member| member.pod.running_since.is_some());
         let (ours, consuming) = running.fold((known.len() as u64, 0), |(all, consuming), member| {
-            (all + 1, consuming + u64::from(member.consumes()))
+            // A parked one that has said so consumes nothing, and must not hide a foreign one.
+            let mute = member.is_parked() && member.answer().is_some_and(|one| one.value.queues.is_empty());
+            (all + u64::from(!mute), consuming + u64::from(member.consumes()))
         });
         let counted = ready.and_then(|ready| ready.consumers);
         let named = foreign.len() as u64;
@@ -281,13 +283,15 @@ impl Page<'_> {
     /// The WorkerPool that starts a pod for orphaned messages: one that has pods, else the first by name. One, so
     /// that leftovers never start more than one pod.
     fn rescuer(&self) -> Option<PoolKey> {
-        let able = self.claimants.iter().map(|fleet| fleet.pool).filter(|pool| {
+        let able = self.claimants.iter().filter(|fleet| {
+            let pool = fleet.pool;
             !pool.terminating
                 && pool.conflict.is_none()
                 && pool.hold.as_ref().is_none_or(|hold| hold.replicas > 0)
         });
-        able.min_by_key(|pool| (pool.replicas() == 0, &pool.key))
-            .map(|pool| pool.key.clone())
+        // Parked workers do not sweep: it takes one that consumes.
+        able.min_by_key(|fleet| (fleet.serving() == 0, &fleet.pool.key))
+            .map(|fleet| fleet.pool.key.clone())
     }
 
     /// Splits due unacked messages into those that our pods can hold and those that nobody holds.
@@ -356,7 +360,7 @@ pub fn weight(fleet: &Fleet) -> u64 {
     }
     let pods = match &pool.hold {
         Some(hold) => hold.replicas,
-        None if pool.terminating || pool.conflict.is_some() => pool.replicas(),
+        None if pool.terminating || pool.conflict.is_some() => fleet.serving(),
         None => pool.max.max(1),
     };
     u64::from(pods) * u64::from(pool.slots)

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::demand::Demand;
+use crate::evidence::{Evidence, Proof};
 use crate::fleet::{Fleet, Member, PodState};
 use crate::ledger::{fleet_capacity, max_age, sum};
 use crate::sample::{BrokerView, WorkerView};
@@ -68,6 +69,8 @@ struct Track {
     lasting: u64,
     /// Messages with an ETA that it said it held.
     later: u64,
+    /// That it is empty, while it is parked.
+    evidence: Evidence,
 }
 
 impl Track {
@@ -143,6 +146,7 @@ impl PoolMemory {
             if let Some(worker) = member.heard() {
                 started = started.saturating_add(track.beat(worker));
             }
+            track.evidence.observe(member);
             if let Some(answer) = member.answer().filter(|_| !view.zero_is_suspect) {
                 track.later = sum(answer.value.scheduled.values().copied());
             }
@@ -157,7 +161,7 @@ impl PoolMemory {
         }
         self.progressed = started > 0;
         self.started = self.started.saturating_add(started);
-        let draining = fleet.members.iter().filter(|member| !member.consumes());
+        let draining = fleet.members.iter().filter(|member| member.pod.draining);
         let leaving = draining.filter_map(|member| self.tracks.get(&member.pod.name));
         let leaving = sum(leaving.map(|track| track.later));
         if self.adrift.0 == 0 && leaving == 0 {
@@ -165,6 +169,13 @@ impl PoolMemory {
         }
         self.leaving = leaving;
         self.look_for_growth(fleet, now);
+    }
+
+    /// What a parked pod has been proven to hold.
+    #[must_use]
+    pub fn proof(&self, member: &Member, now: Moment) -> Proof {
+        let track = self.tracks.get(&member.pod.name);
+        track.map_or(Proof::None, |track| track.evidence.proof(member, now))
     }
 
     /// Tasks that have been running for more than one heartbeat.
@@ -247,9 +258,10 @@ impl PoolMemory {
         if !view.zero_is_suspect || !demand.complete {
             return;
         }
-        let draining = fleet_capacity(fleet, |member| !member.consumes());
+        let draining = fleet_capacity(fleet, |member| member.pod.draining);
+        let busy = demand.busy.saturating_add(demand.parked_busy);
         if demand.visible > 0 {
-            self.before_zero = Some((demand.visible, demand.busy.saturating_add(draining), self.started));
+            self.before_zero = Some((demand.visible, busy.saturating_add(draining), self.started));
             self.zero_since = None;
             self.suspect_until = None;
             return;
@@ -261,7 +273,7 @@ impl PoolMemory {
         // What ran at that time was counted as started before it vanished; a few run unseen between heartbeats.
         let explained = sum([
             self.started - started,
-            ran.max(demand.busy),
+            ran.max(busy),
             // Silent, and done with what they held before they go.
             draining,
             u64::from(fleet.pool.slots),

@@ -13,12 +13,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use poolwright_api::v1alpha1::WorkerPool;
 use poolwright_api::{ANNOTATION_FAILED_AT, ANNOTATION_PROVEN_AT, LABEL_REVISION, WORKER_CONTAINER};
 
-use crate::snapshot::Trouble;
+use crate::snapshot::{COST_RETURNED, Mark, Rank, Trouble};
 use crate::trouble::pod_trouble;
 
-/// The deletion cost of a pod that should go first.
-pub const VICTIM_COST: &str = "-1000";
-/// The annotation that a `ReplicaSet` reads it from.
+/// The annotation that a `ReplicaSet` reads a pod's deletion cost from.
 pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// The label by which a Deployment tells its `ReplicaSet`s apart.
 pub(crate) const POD_TEMPLATE_HASH: &str = "pod-template-hash";
@@ -35,6 +33,14 @@ pub struct Objects {
 }
 
 impl Objects {
+    /// How many pods are parked, and how many are being deleted.
+    #[must_use]
+    pub fn leaving(&self) -> (usize, usize) {
+        let all = || self.pods.iter().filter(|pod| !pod.ended);
+        let parked = all().filter(|pod| !pod.draining && pod.mark.is_some());
+        (parked.count(), all().filter(|pod| pod.draining).count())
+    }
+
     /// Pods that are neither on their way out nor ended.
     pub fn living(&self) -> impl Iterator<Item = &PodView> {
         let pods = self.pods.iter().map(AsRef::as_ref);
@@ -55,6 +61,8 @@ pub struct DeploymentView {
     pub revision: String,
     /// `metadata.generation`.
     pub generation: Option<i64>,
+    /// `status.observedGeneration`.
+    pub observed: Option<i64>,
     /// `metadata.resourceVersion`.
     pub resource_version: String,
     /// When it was created.
@@ -90,6 +98,8 @@ pub struct SetView {
     pub created: Timestamp,
     /// `spec.replicas`.
     pub replicas: u32,
+    /// Its controller has acted on its present spec.
+    pub settled: bool,
     /// Why it cannot create its pods, in the server's words.
     pub refused: Option<Trouble>,
     /// The template that it was made with, as JSON, without the label that its Deployment added.
@@ -116,10 +126,14 @@ pub struct PodView {
     pub restarted: bool,
     /// All containers ready.
     pub ready: bool,
+    /// How soon its `ReplicaSet` would end it, before it looks at costs.
+    pub rank: Rank,
     /// It has a deletion timestamp.
     pub draining: bool,
-    /// Its deletion cost is a victim's.
-    pub marked: bool,
+    /// What its deletion cost says, if it is one of ours.
+    pub mark: Option<Mark>,
+    /// By its deletion cost, it was parked and brought back.
+    pub returned: bool,
     /// It has a controller, which counts it. One without was taken out of its `ReplicaSet` by hand.
     pub controlled: bool,
     /// What keeps it from running.
@@ -195,12 +209,14 @@ fn revision_of(deployment: &Deployment) -> String {
 impl From<Deployment> for DeploymentView {
     fn from(deployment: Deployment) -> Self {
         let revision = revision_of(&deployment);
+        let observed = deployment.status.and_then(|status| status.observed_generation);
         let (metadata, spec) = (deployment.metadata, deployment.spec);
         let spec = spec.as_ref();
         Self {
             owner: controller(&metadata),
             revision,
             generation: metadata.generation,
+            observed,
             created: created(&metadata),
             deleting: metadata.deletion_timestamp.is_some(),
             proven: annotation(&metadata, ANNOTATION_PROVEN_AT).and_then(|at| at.parse().ok()),
@@ -219,11 +235,9 @@ impl From<Deployment> for DeploymentView {
 
 impl From<ReplicaSet> for SetView {
     fn from(set: ReplicaSet) -> Self {
-        let metadata = set.metadata;
-        let conditions = set
-            .status
-            .and_then(|status| status.conditions)
-            .unwrap_or_default();
+        let (metadata, status) = (set.metadata, set.status.unwrap_or_default());
+        let settled = status.observed_generation >= metadata.generation;
+        let conditions = status.conditions.unwrap_or_default();
         let failure = conditions
             .iter()
             .find(|one| one.type_ == "ReplicaFailure" && one.status == "True");
@@ -238,6 +252,7 @@ impl From<ReplicaSet> for SetView {
             revision: revision_label(&metadata),
             created: created(&metadata),
             replicas: replicas(spec.replicas),
+            settled,
             refused: failure.map(|one| Trouble::refusal(one.message.as_deref().unwrap_or_default())),
             template: text(template.as_ref()),
             name: metadata.name.unwrap_or_default(),
@@ -255,6 +270,10 @@ impl From<Pod> for PodView {
             .and_then(|worker| worker.state.as_ref())
             .and_then(|state| state.running.as_ref());
         let conditions = status.conditions.as_deref().unwrap_or_default();
+        let ready = conditions
+            .iter()
+            .any(|one| one.type_ == "Ready" && one.status == "True");
+        let assigned = pod.spec.is_some_and(|spec| spec.node_name.is_some());
         Self {
             revision: revision_label(&metadata),
             created: created(&metadata),
@@ -264,12 +283,17 @@ impl From<Pod> for PodView {
                 at.map_or(Timestamp::UNIX_EPOCH, |at| at.0)
             }),
             restarted: worker.is_some_and(|worker| worker.restart_count > 0),
-            ready: conditions
-                .iter()
-                .any(|one| one.type_ == "Ready" && one.status == "True"),
+            ready,
+            rank: match status.phase.as_deref() {
+                _ if !assigned => Rank::Unassigned,
+                Some("Pending") => Rank::Pending,
+                _ if ready => Rank::Ready,
+                _ => Rank::Unready,
+            },
             draining: metadata.deletion_timestamp.is_some(),
             controlled: controller(&metadata).is_some(),
-            marked: annotation(&metadata, DELETION_COST) == Some(VICTIM_COST),
+            mark: annotation(&metadata, DELETION_COST).and_then(Mark::of),
+            returned: annotation(&metadata, DELETION_COST) == Some(COST_RETURNED),
             trouble,
             name: metadata.name.unwrap_or_default(),
             uid: metadata.uid.unwrap_or_default(),

@@ -8,10 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use poolwright_api::v1alpha1::WorkerPool;
+use poolwright_api::v1alpha1::{ScalingMode, WorkerPool};
+use poolwright_api::{
+    ANNOTATION_PAUSED, ANNOTATION_PAUSED_SCALE_IN, ANNOTATION_PAUSED_SCALE_OUT, WORKER_CONTAINER,
+};
 
+use crate::command::queues;
 use crate::objects::{DeploymentView, Objects, PodView, SetView, owned, sets_of};
-use crate::snapshot::{Fallback, Hold, PodInput, PoolInput, PoolKey, RevisionInput};
+use crate::snapshot::{Fallback, Hold, Mark, Pause, PodInput, PoolInput, PoolKey, Rank, RevisionInput};
 use crate::time::Moment;
 use crate::validate::ValidPool;
 
@@ -23,10 +27,14 @@ pub type Runs = BTreeMap<String, Run>;
 pub struct Run {
     /// Start of its present container, and when it was first seen.
     container: Option<(Timestamp, Moment)>,
-    /// When its mark was first seen.
-    marked: Option<Moment>,
+    /// Its mark, and since when it has been seen.
+    mark: Option<(Mark, Moment)>,
+    /// Since when it has had one.
+    parked: Option<Moment>,
     /// When its mark was seen to be taken off.
     unmarked: Option<Moment>,
+    /// Since when it has been ready.
+    ready: Option<Moment>,
 }
 
 /// Names a WorkerPool for its life.
@@ -73,14 +81,31 @@ pub fn pool_input(
             replicas: count(replicas),
             by: writer_of_replicas(wp),
         }),
+        pause: pause(wp),
+        recommend: wp.spec.scaling.mode == ScalingMode::Recommend,
         ack_mode: pool.ack_mode,
         revision: revision.to_owned(),
         revisions: owned(wp, objects)
-            .map(|deployment| revision_input(deployment, &objects.sets))
+            .map(|deployment| revision_input(deployment, &objects.sets, revision))
             .collect(),
         pods,
         conflict,
         terminating: wp.metadata.deletion_timestamp.is_some(),
+    }
+}
+
+/// By annotation. Any value but `false` pauses: who writes `yes` wants no less.
+fn pause(wp: &WorkerPool) -> Pause {
+    let annotations = wp.metadata.annotations.as_ref();
+    let set = |key: &str| {
+        annotations
+            .and_then(|all| all.get(key))
+            .is_some_and(|value| value != "false")
+    };
+    let all = set(ANNOTATION_PAUSED);
+    Pause {
+        scale_in: all || set(ANNOTATION_PAUSED_SCALE_IN),
+        scale_out: all || set(ANNOTATION_PAUSED_SCALE_OUT),
     }
 }
 
@@ -103,8 +128,14 @@ fn writer_of_replicas(wp: &WorkerPool) -> Option<(String, Option<Timestamp>)> {
     ))
 }
 
-fn revision_input(deployment: &DeploymentView, sets: &[Arc<SetView>]) -> RevisionInput {
+fn revision_input(deployment: &DeploymentView, sets: &[Arc<SetView>], newest: &str) -> RevisionInput {
+    let is_old = deployment.revision != newest;
+    let own = || sets_of(deployment, sets);
+    let asked = own().fold(0u32, |sum, set| sum.saturating_add(set.replicas));
+    let settled = deployment.observed >= deployment.generation && own().all(|set| set.settled);
     RevisionInput {
+        behind: !settled || asked != deployment.replicas,
+        queues: is_old.then(|| queues_of_template(&deployment.template)).flatten(),
         name: deployment.revision.clone(),
         replicas: deployment.replicas,
         created: deployment.created,
@@ -112,6 +143,19 @@ fn revision_input(deployment: &DeploymentView, sets: &[Arc<SetView>]) -> Revisio
         failed: deployment.failed,
         refused: sets_of(deployment, sets).find_map(|set| set.refused.clone()),
     }
+}
+
+/// The queues that workers made from this template (JSON) were started with.
+fn queues_of_template(template: &str) -> Option<Vec<String>> {
+    let template: serde_json::Value = serde_json::from_str(template).ok()?;
+    let containers = template.pointer("/spec/containers")?.as_array()?;
+    let worker = containers.iter().find(|one| one["name"] == WORKER_CONTAINER)?;
+    queues(
+        worker["args"]
+            .as_array()?
+            .iter()
+            .filter_map(serde_json::Value::as_str),
+    )
 }
 
 /// A pod with what this process remembers of it, unless it has ended for good or is no longer its `ReplicaSet`'s.
@@ -125,11 +169,16 @@ fn pod_input(pod: &PodView, runs: &mut Runs, now: Moment) -> Option<PodInput> {
         let known = run.container.filter(|(known, _)| *known == started);
         run.container.insert(known.unwrap_or((started, now))).1
     });
-    if pod.marked {
-        run.marked.get_or_insert(now);
-    } else if run.marked.take().is_some() {
+    run.mark = pod.mark.map(|mark| {
+        let known = run.mark.filter(|(known, _)| *known == mark);
+        known.unwrap_or((mark, now))
+    });
+    if pod.mark.is_some() {
+        run.parked.get_or_insert(now);
+    } else if run.parked.take().is_some() {
         run.unmarked = Some(now);
     }
+    run.ready = (pod.rank == Rank::Ready).then(|| run.ready.unwrap_or(now));
     Some(PodInput {
         name: pod.name.clone(),
         revision: pod.revision.clone(),
@@ -138,9 +187,14 @@ fn pod_input(pod: &PodView, runs: &mut Runs, now: Moment) -> Option<PodInput> {
         running_since,
         restarted: pod.restarted,
         ready: pod.ready,
+        rank: pod.rank,
+        ready_since: run.ready,
         draining: pod.draining,
-        marked: run.marked,
+        mark: pod.mark,
+        marked: run.mark.map(|(_, since)| since),
+        parked: run.parked,
         unmarked: run.unmarked,
+        returned: pod.returned,
         trouble: pod.trouble.clone(),
     })
 }

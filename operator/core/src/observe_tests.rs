@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::objects::{DELETION_COST, VICTIM_COST};
+use crate::objects::DELETION_COST;
 use crate::snapshot::WORDS_MAX;
 use crate::testing;
 
@@ -167,12 +167,8 @@ fn a_pod_that_has_ended_for_good_is_none() {
 #[test]
 fn a_mark_that_is_taken_off_is_remembered() {
     let (wp, mut runs) = (wp(json!({})), Runs::new());
-    let mut look = |marked: bool, second: u64| {
-        let annotations = if marked {
-            json!({DELETION_COST: VICTIM_COST})
-        } else {
-            json!({})
-        };
+    let mut look = |cost: Option<&str>, second: u64| {
+        let annotations = cost.map_or_else(|| json!({}), |cost| json!({DELETION_COST: cost}));
         let objects = Objects {
             pods: vec![pod("p", json!({"metadata": {"annotations": annotations}}))],
             ..Objects::default()
@@ -187,15 +183,17 @@ fn a_mark_that_is_taken_off_is_remembered() {
             &mut runs,
             Moment(second * 1000),
         );
-        (seen.pods[0].marked, seen.pods[0].unmarked)
+        let pod = &seen.pods[0];
+        (pod.marked, pod.parked, pod.unmarked)
     };
     let at = |second: u64| Some(Moment(second * 1000));
-    assert_eq!(look(false, 1), (None, None), "it never had one");
-    assert_eq!(look(true, 2), (at(2), None));
-    assert_eq!(look(true, 3), (at(2), None));
-    assert_eq!(look(false, 4), (None, at(4)));
-    assert_eq!(look(false, 5), (None, at(4)));
-    assert_eq!(look(true, 6), (at(6), at(4)));
+    assert_eq!(look(None, 1), (None, None, None), "it never had one");
+    assert_eq!(look(Some("-2000"), 2), (at(2), at(2), None));
+    assert_eq!(look(Some("-2000"), 3), (at(2), at(2), None));
+    assert_eq!(look(Some("-1000"), 4), (at(4), at(2), None), "another mark");
+    assert_eq!(look(None, 5), (None, None, at(5)));
+    assert_eq!(look(Some("-1"), 6), (None, None, at(5)), "somebody else's");
+    assert_eq!(look(Some("-1000"), 7), (at(7), at(7), at(5)));
 }
 
 #[test]
@@ -212,7 +210,7 @@ fn a_pod_is_seen_as_it_is() {
     );
     let again = worker(&json!({"restartCount": 1}));
     assert_eq!((seen.restarted, one(pod("p", again)).restarted), (false, true));
-    let annotations = json!({DELETION_COST: VICTIM_COST});
+    let annotations = json!({DELETION_COST: "-2000"});
     let going = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z", "annotations": annotations},
         "status": {"conditions": null}});
     let seen = one(pod("p", going));

@@ -3,7 +3,7 @@
 //! Compares what is wanted with what exists and lists the difference in an order that is safe to stop after any
 //! step: planning again from whatever was reached ends in the same place, and planning what is reached is empty.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -15,12 +15,9 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use poolwright_api::v1alpha1::WorkerPool;
 use poolwright_api::{ANNOTATION_FAILED_AT, ANNOTATION_PROVEN_AT, LABEL_REVISION};
 
-use crate::clearance::{mark_left, may_look_marked, under_way, unmark_left};
 use crate::decision::Decision;
-use crate::objects::{
-    DELETION_COST, DeploymentView, Objects, SetView, VICTIM_COST, owned, revision_label, sets_of,
-};
-use crate::snapshot::{PodInput, PoolInput};
+use crate::objects::{DELETION_COST, DeploymentView, Objects, SetView, owned, revision_label, sets_of};
+use crate::snapshot::{COST_RETURNED, Mark, PoolInput};
 use crate::time::Moment;
 
 /// A paused Deployment is never judged by its progress; this keeps it so should somebody unpause it: ten years.
@@ -42,14 +39,14 @@ pub enum Step {
         /// Its value.
         value: String,
     },
-    /// Set or clear a pod's deletion cost.
+    /// Set a pod's deletion cost.
     Mark {
         /// The pod.
         pod: String,
         /// The annotation.
         key: &'static str,
-        /// Its value; `None` removes it.
-        cost: Option<&'static str>,
+        /// Its value.
+        cost: &'static str,
     },
     /// Write replicas through `/scale`, under the resourceVersion that was seen.
     Scale {
@@ -82,10 +79,7 @@ impl fmt::Display for Step {
             Self::Annotate { deployment, key, .. } => {
                 write!(f, "annotate Deployment {deployment} with {key}")
             }
-            Self::Mark { pod, cost, .. } => {
-                let what = if cost.is_some() { "mark" } else { "unmark" };
-                write!(f, "{what} pod {pod}")
-            }
+            Self::Mark { pod, cost, .. } => write!(f, "give pod {pod} the cost {cost}"),
             Self::Scale {
                 deployment, from, to, ..
             } => write!(f, "scale Deployment {deployment} from {from} to {to}"),
@@ -109,6 +103,30 @@ pub struct Settle {
     pub labels: Option<BTreeMap<String, String>>,
     /// `spec.template`, if it is not what its pods are made of.
     pub template: Option<PodTemplateSpec>,
+}
+
+/// Marks that were written a moment ago. The watch may not show them yet, while it shows those written with them.
+#[derive(Debug, Default)]
+pub struct Written {
+    marks: BTreeMap<String, (&'static str, Moment)>,
+}
+
+impl Written {
+    /// Leaves out the marks that were written less than `effect` ago.
+    pub fn leave_out(&mut self, steps: &mut Vec<Step>, effect: Duration, now: Moment) {
+        self.marks.retain(|_, (_, at)| now.since(*at) < effect);
+        steps.retain(|step| match step {
+            Step::Mark { pod, cost, .. } => self.marks.get(pod).is_none_or(|(last, _)| last != cost),
+            _ => true,
+        });
+    }
+
+    /// A step was carried out.
+    pub fn note(&mut self, step: &Step, now: Moment) {
+        if let Step::Mark { pod, cost, .. } = step {
+            self.marks.insert(pod.clone(), (*cost, now));
+        }
+    }
 }
 
 /// What tells one state of a Deployment's settled fields from another: its generation, which counts changes of the spec,
@@ -144,7 +162,7 @@ pub fn plan(
     objects: &Objects,
     decision: &Decision,
     settled: impl Fn(&str) -> Option<Stamp>,
-    (now, wall): (Moment, Timestamp),
+    wall: Timestamp,
 ) -> Vec<Step> {
     if input.terminating {
         return Vec::new();
@@ -172,9 +190,9 @@ pub fn plan(
             steps.extend(settle(deployment, rendered, objects));
         }
     }
+    steps.extend(marks(decision));
     if input.conflict.is_none() {
-        steps.extend(marks(input, decision));
-        steps.extend(scales(&deployments, input, decision, now));
+        steps.extend(scales(&deployments, decision));
     }
     let gone = |one: &DeploymentView| allocation.remove.contains(&one.revision) && !one.deleting;
     for deployment in deployments.iter().filter(|one| gone(one)) {
@@ -240,89 +258,22 @@ fn settle(deployment: &DeploymentView, rendered: &Deployment, objects: &Objects)
     })))
 }
 
-fn marks(input: &PoolInput, decision: &Decision) -> Vec<Step> {
-    let shrinking = input.revisions.iter().filter(|one| {
-        let target = decision.allocation.target(&one.name);
-        target.is_some_and(|target| target < one.replicas)
-    });
-    let going: BTreeSet<&str> = victims(input, decision)
-        .map(|pod| pod.revision.as_str())
-        .chain(shrinking.map(|one| one.name.as_str()))
-        .collect();
-    let mut steps = Vec::new();
-    for pod in input.consuming() {
-        let victim = decision.victims.contains(&pod.name);
-        if victim && pod.marked.is_none() {
-            steps.push(Step::Mark {
-                pod: pod.name.clone(),
-                key: DELETION_COST,
-                cost: Some(VICTIM_COST),
-            });
-        } else if !victim && pod.marked.is_some() && going.contains(pod.revision.as_str()) {
-            steps.push(Step::Mark {
-                pod: pod.name.clone(),
-                key: DELETION_COST,
-                cost: None,
-            });
-        }
-    }
-    steps
+fn marks(decision: &Decision) -> impl Iterator<Item = Step> {
+    let marks = decision.parking.marks.iter();
+    marks.map(|(pod, mark)| Step::Mark {
+        pod: pod.clone(),
+        key: DELETION_COST,
+        cost: mark.map_or(COST_RETURNED, Mark::cost),
+    })
 }
 
-fn victims<'a>(input: &'a PoolInput, decision: &'a Decision) -> impl Iterator<Item = &'a PodInput> {
-    input
-        .consuming()
-        .filter(|pod| decision.victims.contains(&pod.name))
-}
-
-fn count(pods: usize) -> u32 {
-    u32::try_from(pods).unwrap_or(u32::MAX)
-}
-
-/// How long a victim's mark must still be left alone; `None` while it has none. A pod without a running container goes
-/// first whatever its mark.
-fn mark_wait(pod: &PodInput, now: Moment) -> Option<Duration> {
-    match pod.running_since {
-        Some(_) => mark_left(pod, now),
-        None => pod.marked.map(|_| Duration::ZERO),
-    }
-}
-
-/// How long the plan still waits for marks that were seen just now, if it does.
-#[must_use]
-pub fn waits(input: &PoolInput, decision: &Decision, now: Moment) -> Option<Duration> {
-    let marked = victims(input, decision).filter_map(|pod| mark_wait(pod, now));
-    let waits = marked.chain(input.consuming().map(|pod| unmark_left(pod, now)));
-    waits.filter(|wait| !wait.is_zero()).max()
-}
-
-/// Growth first: a task that waits matters more than a pod that idles. Fewer only when enough victims, and no
-/// other pods, have been seen to be marked for a while: a `ReplicaSet` that learns of the number before the mark takes
-/// another pod.
-fn scales(
-    deployments: &[&Arc<DeploymentView>],
-    input: &PoolInput,
-    decision: &Decision,
-    now: Moment,
-) -> Vec<Step> {
-    let may_fall = |revision: &str, by: u32| {
-        let mut own = input.consuming().filter(|pod| pod.revision == revision);
-        let astray = own.any(|pod| may_look_marked(pod, now) && !decision.victims.contains(&pod.name));
-        let settled = victims(input, decision)
-            .filter(|pod| pod.revision == revision && mark_wait(pod, now) == Some(Duration::ZERO));
-        let pods = input.consuming().filter(|pod| pod.revision == revision).count();
-        let (settled, pods) = (count(settled.count()), count(pods));
-        let known = input.revisions.iter().find(|one| one.name == revision);
-        let (coming, going) = known.map_or((0, 0), |known| under_way(known, pods));
-        !astray && settled + coming >= by + going
-    };
+/// Growth first: a task that waits matters more than a pod that idles.
+fn scales(deployments: &[&Arc<DeploymentView>], decision: &Decision) -> Vec<Step> {
     let mut steps = Vec::new();
     for deployment in deployments.iter().filter(|one| !one.deleting) {
         let from = deployment.replicas;
-        let Some(to) = decision.allocation.target(&deployment.revision) else {
-            continue;
-        };
-        if from < to || from > to && may_fall(&deployment.revision, from - to) {
+        let wanted = decision.parking.replicas(&deployment.revision);
+        if let Some(to) = wanted.filter(|to| *to != from) {
             steps.push(Step::Scale {
                 deployment: deployment.name.clone(),
                 from,

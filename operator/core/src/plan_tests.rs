@@ -70,75 +70,35 @@ fn growth_comes_before_scale_in_and_removal_last() {
 }
 
 #[test]
-fn no_number_falls_before_its_victims_are_seen_to_be_marked() {
+fn marks_are_written_and_taken_off_one_by_one() {
     let mut cluster = reached(&want(1, 3));
     let fewer = want(1, 1);
     let steps = cluster.plan(&fewer);
-    assert!(
-        matches!(
-            steps[..],
-            [Step::Mark { cost: Some(_), .. }, Step::Mark { cost: Some(_), .. }]
-        ),
-        "{steps:?}"
-    );
+    let marks = |step: &Step| matches!(step, Step::Mark { cost: "-2000", .. });
+    assert!(steps.len() == 2 && steps.iter().all(marks), "{steps:?}");
     cluster.run(&steps[0]);
-    assert!(
-        !cluster
-            .plan(&fewer)
-            .iter()
-            .any(|step| matches!(step, Step::Scale { .. }))
-    );
+    assert_eq!(cluster.plan(&fewer), steps[1..]);
     cluster.run(&steps[1]);
-    assert!(cluster.plan_at(&fewer, 1999).is_empty(), "seen too short a time");
     assert!(matches!(
         cluster.plan(&fewer)[..],
         [Step::Scale { from: 3, to: 1, .. }]
     ));
-    // Wanted after all: the marks may stay until something goes, and do no harm.
-    assert!(cluster.plan(&want(1, 3)).is_empty());
-}
-
-/// A mark that stayed from a scale-in that did not come about must not keep replicas without pods from going.
-#[test]
-fn a_mark_that_was_left_behind_is_taken_off_before_the_number_falls() {
-    let mut cluster = reached(&want(1, 3));
-    let left: Vec<Step> = cluster
-        .plan(&want(1, 2))
-        .into_iter()
-        .filter(|step| matches!(step, Step::Mark { .. }))
-        .collect();
-    cluster.run(&left[0]);
-    let kept = left.iter().find_map(|step| match step {
-        Step::Mark { pod, .. } => Some(pod.clone()),
-        _ => None,
-    });
-    // One of the others is gone and was not replaced: nobody has to go for the number to fall.
-    let other = |pod: &&k8s_openapi::api::core::v1::Pod| pod.metadata.name != kept;
-    let gone = cluster.pods.iter().find(other).cloned().unwrap();
-    cluster.pods.retain(|pod| pod.metadata.name != gone.metadata.name);
-    let fewer = want(1, 2);
-    let (input, mut decision) = (cluster.input(&fewer), cluster.decide(&fewer));
-    decision.victims.clear();
-    let steps = |cluster: &Cluster, input: &PoolInput| {
-        let now = (Moment(2000), wall());
-        plan(
-            &fewer.wp,
-            &fewer.rendered,
-            input,
-            &cluster.objects(),
-            &decision,
-            |_| None,
-            now,
-        )
+    let mut decision = cluster.decide(&want(1, 3));
+    let Step::Mark { pod, .. } = &steps[0] else {
+        panic!("{steps:?}")
     };
-    let first = steps(&cluster, &input);
-    assert!(matches!(first[..], [Step::Mark { cost: None, .. }]), "{first:?}");
-    cluster.run(&first[0]);
-    let second = steps(&cluster, &cluster.input(&fewer));
-    assert!(
-        matches!(second[..], [Step::Scale { from: 3, to: 2, .. }]),
-        "{second:?}"
+    decision.parking.marks = vec![(pod.clone(), None)];
+    let (input, objects) = (cluster.input(&fewer), cluster.objects());
+    let back = plan(
+        &fewer.wp,
+        &fewer.rendered,
+        &input,
+        &objects,
+        &decision,
+        |_| None,
+        wall(),
     );
+    assert!(matches!(&back[..], [Step::Mark { pod: one, cost: "0", .. }] if one == pod));
 }
 
 #[test]
@@ -263,7 +223,7 @@ fn a_field_that_does_not_stay_is_fought_once() {
             &cluster.objects(),
             &decision,
             |_| settled.map(|generation| Stamp::new(Some(generation), labels)),
-            (Moment(2000), wall()),
+            wall(),
         )
     };
     assert!(with(Some(7), &labels).is_empty());
@@ -319,4 +279,30 @@ fn a_namesakes_deployment_is_left_alone() {
     successor.wp.metadata.uid = Some("u-2".to_owned());
     let steps = cluster.plan(&successor);
     assert!(matches!(steps[..], [Step::Create(_)]), "{steps:?}");
+}
+
+/// The watch shows some marks of a plan before others.
+#[test]
+fn a_mark_is_written_once_however_late_it_is_seen() {
+    let mark = |pod: &str, cost: &'static str| Step::Mark {
+        pod: pod.to_owned(),
+        key: DELETION_COST,
+        cost,
+    };
+    let mut written = Written::default();
+    let mut due = |steps: &[Step], second: u64| {
+        let (mut steps, now) = (steps.to_vec(), Moment(second * 1000));
+        written.leave_out(&mut steps, Duration::from_secs(5), now);
+        for step in &steps {
+            written.note(step, now);
+        }
+        steps.len()
+    };
+    let (a, b) = (mark("a", "-2000"), mark("b", "-2000"));
+    assert_eq!(due(&[a, b.clone()], 0), 2);
+    assert_eq!(due(std::slice::from_ref(&b), 1), 0, "it is under way");
+    assert_eq!(due(&[mark("b", "-1000")], 2), 1, "another one");
+    assert_eq!(due(&[mark("b", "0")], 3), 1, "taken off");
+    assert_eq!(due(std::slice::from_ref(&b), 4), 1, "and set again");
+    assert_eq!(due(std::slice::from_ref(&b), 9), 1, "it had no effect");
 }

@@ -24,7 +24,7 @@ pub const REVISIONS_MAX: usize = 5;
 /// What should become of the revisions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Allocation {
-    /// Replicas by revision, in name order; revisions that exist and are not named keep what they have.
+    /// Pods that take work by revision, in name order; revisions that exist and are not named keep what they have.
     pub targets: Vec<(String, u32)>,
     /// The Deployment of the newest revision is missing and should be created.
     pub create: bool,
@@ -68,9 +68,9 @@ pub struct Cast<'a> {
 impl<'a> Cast<'a> {
     /// Gives each revision its part.
     #[must_use]
-    pub fn new(fleet: &Fleet<'a>, demand: &Demand, snapshot: &Snapshot) -> Self {
+    pub fn new(fleet: &'a Fleet<'a>, demand: &Demand, snapshot: &Snapshot) -> Self {
         let pool = fleet.pool;
-        let mut prove: Vec<String> = pool
+        let mut prove: Vec<String> = fleet
             .revisions
             .iter()
             .filter(|revision| {
@@ -81,7 +81,7 @@ impl<'a> Cast<'a> {
         prove.sort();
         let is_proven =
             |revision: &RevisionInput| revision.proven.is_some() || prove.contains(&revision.name);
-        let mut others: Vec<&RevisionInput> = pool
+        let mut others: Vec<&RevisionInput> = fleet
             .revisions
             .iter()
             .filter(|revision| revision.name != pool.revision)
@@ -93,7 +93,7 @@ impl<'a> Cast<'a> {
                 one.name.clone(),
             ))
         });
-        let newest = pool
+        let newest = fleet
             .revisions
             .iter()
             .find(|revision| revision.name == pool.revision);
@@ -112,7 +112,7 @@ impl<'a> Cast<'a> {
         }
     }
 
-    /// Pods that the decision counts: all replicas but the one that only proves a new revision.
+    /// Pods that the decision counts: all that take work, or will, but the one that only proves a new revision.
     #[must_use]
     pub fn serving(&self) -> u32 {
         self.leader

@@ -1,8 +1,8 @@
 //! How many pods a WorkerPool should have.
 //!
-//! Decides `to` and writes down why. Growth needs one fresh reading; scale-in needs all of them, without a gap,
-//! for the whole window, and only takes pods that are seen to be empty. Missing is not zero. This module knows
-//! no broker, no Kubernetes and no clock.
+//! Decides `to`, the pods that should take work, and writes down why. Growth needs one fresh reading; scale-in needs all of
+//! them, without a gap, for the whole window. Missing is not zero. Which pods take no more work, and when they go, is
+//! decided in `parking`. This module knows no broker, no Kubernetes and no clock.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -10,20 +10,19 @@ use std::time::Duration;
 
 use poolwright_api::Reason;
 
-use crate::clearance::{CLEARANCE_AGE, Standing, free, may_go, standings, victims};
 use crate::constants::ZEROS;
 use crate::decision::{Decision, Facts, Limit};
 use crate::demand::{Demand, PodState};
+use crate::evidence::CLEARANCE_AGE;
 use crate::fleet::{Fleet, Member};
 use crate::memory::PoolMemory;
+use crate::parking::{Yard, park};
 use crate::rollout::{Cast, Ground, allocate};
 use crate::sample::BrokerView;
 use crate::snapshot::{PoolInput, Snapshot};
 use crate::text::{bounded, counted};
 use crate::time::Moment;
 
-/// An idle worker that may go is asked anew when its answer is so old.
-const REFRESH: Duration = Duration::from_secs(1);
 /// What a busy worker said at most so long ago stands when pods should go: as often as busy workers are asked anyway.
 const BUSY_ANSWER_AGE: Duration = Duration::from_secs(30);
 
@@ -53,8 +52,7 @@ impl Draft {
 struct Scene<'a> {
     pool: &'a PoolInput,
     demand: &'a Demand,
-    cast: &'a Cast<'a>,
-    standings: &'a [(&'a Member<'a>, Standing)],
+    fleet: &'a Fleet<'a>,
     now: Moment,
     from: u32,
 }
@@ -72,7 +70,6 @@ pub fn decide(
     let wanted = need(demand.counted.tasks(), pool.slots).max(u32::from(demand.orphaned > 0));
     memory.observe(fleet, view, &demand, (wanted, need(demand.hold, pool.slots)), now);
     let cast = Cast::new(fleet, &demand, snapshot);
-    let standings = standings(fleet, now);
     let from = match memory.decided {
         // Both revisions' pods together are no measure of what is wanted.
         Some(decided) if cast.rolls() => decided.min(cast.serving()),
@@ -81,8 +78,7 @@ pub fn decide(
     let scene = Scene {
         pool,
         demand: &demand,
-        cast: &cast,
-        standings: &standings,
+        fleet,
         now,
         from,
     };
@@ -101,10 +97,18 @@ pub fn decide(
         demand: &demand,
         snapshot,
     };
-    let goal = allocate(&ground, &cast, draft.to);
-    let victims = victims(pool, &standings, &goal);
-    scene.await_marks(&victims, &mut draft);
     let allocation = allocate(&ground, &cast, draft.to);
+    let may_empty = scene.may_empty(memory);
+    let yard = Yard {
+        fleet,
+        view,
+        demand: &demand,
+        memory,
+        may_empty,
+        now,
+    };
+    let parking = park(&yard, &allocation);
+    ask.extend(parking.ask.iter().cloned());
     memory.decided = Some(draft.to);
     if draft.to > from && wanted > from {
         memory.grew(now);
@@ -119,7 +123,7 @@ pub fn decide(
         limits: draft.limits,
         inputs: demand.inputs,
         allocation,
-        victims,
+        parking,
         ask: ask.into_iter().collect(),
         facts,
     }
@@ -150,6 +154,7 @@ impl Scene<'_> {
                 self.shrink(memory, draft, ask);
             }
             self.fall_back(memory, draft);
+            self.brake(draft);
             if draft.reason == Reason::AsDesired && draft.to != from {
                 draft.reason = if draft.to > from {
                     Reason::ScaledUp
@@ -232,102 +237,43 @@ impl Scene<'_> {
             );
             draft.limit("scaleDownDelaySeconds", floor, clause);
         }
-        self.keep_busy(draft, ask);
+        self.ask_busy(draft, ask);
         if unheard > 0 && draft.to == from && from <= unheard {
             draft.reason = Reason::HeldUnseen;
         }
     }
 
-    /// Decides for no fewer pods than the marks of the others allow, so that what is announced is done at once. A
-    /// hold is an order, and a rollout has its own pace: there the plan waits.
-    fn await_marks(&self, victims: &[String], draft: &mut Draft) {
-        let Some(leader) = self.cast.leader else { return };
-        if draft.to >= self.from || self.pool.hold.is_some() || self.cast.rolls() {
-            return;
-        }
-        let least = self
-            .from
-            .saturating_sub(may_go(leader, self.standings, victims, self.now));
-        if least <= draft.to {
-            return;
-        }
-        let (one, many) = (
-            "worker is marked before it goes",
-            "workers are marked before they go",
-        );
-        draft.limit("workersMarked", least, counted(least - draft.to, one, many));
-        if draft.to == self.from && draft.reason == Reason::ScaledDown {
-            draft.reason = Reason::AsDesired;
-        }
+    /// The last pod goes only on data that this process has seen, however it came to be parked.
+    fn may_empty(&self, memory: &mut PoolMemory) -> bool {
+        let settled = memory.window.settled(self.now, self.pool.scale_down_delay);
+        self.pool.hold.is_some() || settled.is_some() && memory.window.zeros() >= ZEROS
     }
 
     fn unheard(&self) -> u32 {
-        self.demand
-            .count(|state| matches!(state, PodState::Silent | PodState::Unseen))
+        let mute = |member: &&Member| matches!(member.state, PodState::Silent | PodState::Unseen);
+        pods(self.fleet.consuming().filter(mute))
     }
 
-    /// A busy pod is no victim, nor one of which that is not known, and no pod goes before the busy workers have said
-    /// what they fetched: an idle one may be needed for it. In a rollout the old revision shrinks by its own rule: only
-    /// the leader's pods are kept here.
-    fn keep_busy(&self, draft: &mut Draft, ask: &mut BTreeSet<String>) {
-        if draft.to >= self.from {
-            return;
-        }
-        let mut least = 0u32;
-        let old = self.cast.others.iter().copied().filter(|_| !self.cast.rolls());
-        for revision in self.cast.leader.into_iter().chain(old) {
-            least = least.saturating_add(revision.replicas - free(revision, self.standings));
-        }
-        let mut least = least.min(self.from);
-        // Those that may go are asked again and again, so that no answer is too old when all else is ready.
-        let old = |member: &&Member| {
-            member
-                .answer()
-                .is_some_and(|answer| self.now.since(answer.at) >= REFRESH)
-        };
-        let idle = self.standings.iter().map(|(member, _)| *member);
-        let idle = idle.filter(|member| matches!(member.state, PodState::Idle(_)));
-        ask.extend(idle.filter(old).map(|member| member.node.clone()));
-        let mut asked: Vec<&str> = Vec::new();
-        if least > draft.to {
-            let idle = self
-                .standings
-                .iter()
-                .filter(|(_, standing)| *standing == Standing::Ask);
-            asked.extend(idle.map(|(member, _)| member.node.as_str()));
-        }
+    /// No pod is parked before the busy workers have said what they fetched: an idle one may be needed for it.
+    fn ask_busy(&self, draft: &mut Draft, ask: &mut BTreeSet<String>) {
         let untold: Vec<&str> = self.untold().collect();
-        if !untold.is_empty() {
-            least = self.from;
-            asked.extend(untold);
-        }
-        if least <= draft.to {
+        if draft.to >= self.from || untold.is_empty() {
             return;
         }
-        ask.extend(asked.iter().map(|node| (*node).to_owned()));
-        let unheard = self.unheard();
-        let (name, clause) = if unheard >= least {
-            ("workersUnseen", unheard_clause(unheard))
-        } else if asked.is_empty() {
-            let held = counted(least, "pod is", "pods are");
-            ("workersBusy", format!("{held} not empty"))
-        } else {
-            let asked = counted(
-                u32::try_from(asked.len()).unwrap_or(u32::MAX),
-                "worker is",
-                "workers are",
-            );
-            ("workersAsked", format!("{asked} asked before pods go"))
-        };
-        draft.limit(name, least, clause);
+        let (count, one, many) = (untold.len() as u64, "worker is", "workers are");
+        let clause = format!("{} asked before others are parked", counted(count, one, many));
+        ask.extend(untold.iter().map(|node| (*node).to_owned()));
+        draft.limit("workersAsked", self.from, clause);
     }
 
     /// Busy workers that have not said what they hold within the window: what they fetched in it was waiting in it, and
     /// is in the window's largest need.
     fn untold(&self) -> impl Iterator<Item = &str> {
         let age = self.pool.scale_down_delay.clamp(CLEARANCE_AGE, BUSY_ANSWER_AGE);
-        let members = self.standings.iter().map(|(member, _)| *member);
-        let busy = members.filter(|member| matches!(member.state, PodState::Busy(_)));
+        let busy = self
+            .fleet
+            .consuming()
+            .filter(|member| matches!(member.state, PodState::Busy(_)));
         let readable = busy.filter(|member| member.heard().is_some_and(|worker| worker.unreadable.is_none()));
         readable
             .filter(move |member| {
@@ -336,6 +282,26 @@ impl Scene<'_> {
                     .is_none_or(|answer| self.now.since(answer.at) > age)
             })
             .map(|member| member.node.as_str())
+    }
+
+    /// What somebody has asked not to be done. Where no pod may go, those that are parked take work again.
+    fn brake(&self, draft: &mut Draft) {
+        let (pause, from) = (self.pool.pause, self.from);
+        if self.pool.recommend && draft.to != from {
+            draft.reason = Reason::Recommended;
+            let clause = format!("{} recommended: spec.scaling.mode is Recommend", draft.to);
+            draft.limit("mode", from, clause);
+        }
+        let whole = from.saturating_add(pods(self.fleet.members.iter().filter(|one| one.is_parked())));
+        let most = if pause.scale_in { whole } else { from };
+        if pause.scale_in && draft.to < whole {
+            draft.reason = Reason::Paused;
+            draft.limit("pausedScaleIn", whole, "scale-in is paused".to_owned());
+        }
+        if pause.scale_out && draft.to > most {
+            draft.reason = Reason::Paused;
+            draft.limit("pausedScaleOut", most, "scale-out is paused".to_owned());
+        }
     }
 
     fn fall_back(&self, memory: &PoolMemory, draft: &mut Draft) {
@@ -438,6 +404,10 @@ fn is_elsewhere(demand: &Demand) -> bool {
     heard == 0 && unseen > 0 && !demand.all_consume && demand.seen_consuming == 0
 }
 
+fn pods<'a>(members: impl Iterator<Item = &'a Member<'a>>) -> u32 {
+    u32::try_from(members.count()).unwrap_or(u32::MAX)
+}
+
 fn facts(fleet: &Fleet, view: &BrokerView, demand: &Demand) -> Facts {
     let running = fleet
         .consuming()
@@ -447,8 +417,8 @@ fn facts(fleet: &Fleet, view: &BrokerView, demand: &Demand) -> Facts {
         .members
         .iter()
         .filter(|member| member.state == PodState::Unseen);
-    let unreadable: Vec<&String> = fleet
-        .consuming()
+    let staying = fleet.members.iter().filter(|member| !member.pod.draining);
+    let unreadable: Vec<&String> = staying
         .filter_map(|member| member.heard()?.unreadable.as_ref())
         .collect();
     Facts {
@@ -461,6 +431,7 @@ fn facts(fleet: &Fleet, view: &BrokerView, demand: &Demand) -> Facts {
         elsewhere: is_elsewhere(demand),
         pods: demand.pods.clone(),
         foreign: (Vec::new(), 0),
+        parked: pods(fleet.members.iter().filter(|member| member.is_parked())),
         orphaned: demand.orphaned,
         is_rabbitmq: !view.zero_is_suspect && !view.address.is_empty(),
         unreadable: unreadable

@@ -69,6 +69,10 @@ pub struct PoolInput {
     pub fallback: Option<Fallback>,
     /// A manual hold.
     pub hold: Option<Hold>,
+    /// What an annotation keeps from being done.
+    pub pause: Pause,
+    /// What the demand asks for is told and not done.
+    pub recommend: bool,
     /// When tasks of this pool acknowledge.
     pub ack_mode: AckMode,
     /// Revision of the current spec.
@@ -93,6 +97,15 @@ pub struct Fallback {
     pub after: Duration,
 }
 
+/// What may not be done although the demand asks for it: an annotation says so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pause {
+    /// No pod goes.
+    pub scale_in: bool,
+    /// No pod is added.
+    pub scale_out: bool,
+}
+
 /// `spec.replicas`: a manual hold and who wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hold {
@@ -115,11 +128,16 @@ pub struct RevisionInput {
     pub proven: Option<Timestamp>,
     /// It was given up, by its annotation.
     pub failed: bool,
+    /// Its controllers have not acted on the number yet, or on an earlier one: pods may still go, or come.
+    pub behind: bool,
+    /// The queues that its workers were started with, where they are not those of the present spec.
+    pub queues: Option<Vec<String>>,
     /// Refusals by the cluster (quota, admission), in the server's words.
     pub refused: Option<Trouble>,
 }
 
 /// One pod.
+#[allow(clippy::struct_excessive_bools)] // They are the pod's own, and none follows from another.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodInput {
     /// Its name; the worker's node name is `celery@` and this.
@@ -136,14 +154,72 @@ pub struct PodInput {
     pub restarted: bool,
     /// All containers ready.
     pub ready: bool,
+    /// How soon its `ReplicaSet` would end it, before it looks at costs.
+    pub rank: Rank,
+    /// Since when it has been seen to be ready without a break.
+    pub ready_since: Option<Moment>,
     /// It has a deletion timestamp.
     pub draining: bool,
-    /// Since when its deletion cost is seen to be a victim's, if it is.
+    /// It is parked, by its deletion cost.
+    pub mark: Option<Mark>,
+    /// Since when that very mark has been seen.
     pub marked: Option<Moment>,
-    /// When that mark was seen to be taken off.
+    /// Since when it has been seen to be parked, whichever its mark was meanwhile.
+    pub parked: Option<Moment>,
+    /// When its mark was seen to be taken off.
     pub unmarked: Option<Moment>,
+    /// It was parked and was brought back, by its deletion cost.
+    pub returned: bool,
     /// What keeps it from running.
     pub trouble: Option<Trouble>,
+}
+
+/// The order in which a `ReplicaSet` that must shrink ends its pods; within one rank, those of the least deletion cost
+/// first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rank {
+    /// It has no node.
+    #[default]
+    Unassigned,
+    /// Its containers have not started.
+    Pending,
+    /// It runs, or did, and is not ready.
+    Unready,
+    /// It is ready.
+    Ready,
+}
+
+/// What a parked pod's deletion cost says of it. The mark outlives the operator: it is the only record that a pod should
+/// take no more work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mark {
+    /// It held nothing when it was parked: these go first.
+    Empty,
+    /// It held tasks when it was parked.
+    Held,
+}
+
+/// The deletion cost of a pod that was parked and brought back: to Kubernetes the same as none, to us a reason to see that
+/// its worker consumes again, whatever happened to the operator meanwhile.
+pub const COST_RETURNED: &str = "0";
+
+impl Mark {
+    /// The deletion cost that stands for it. A pod without a mark costs 0.
+    #[must_use]
+    pub const fn cost(self) -> &'static str {
+        match self {
+            Self::Empty => "-2000",
+            Self::Held => "-1000",
+        }
+    }
+
+    /// The mark that a deletion cost stands for; any other cost is none of ours.
+    #[must_use]
+    pub fn of(cost: &str) -> Option<Self> {
+        [Self::Empty, Self::Held]
+            .into_iter()
+            .find(|mark| mark.cost() == cost)
+    }
 }
 
 /// Something the cluster refused, in its own words.
@@ -180,12 +256,17 @@ impl PodInput {
 }
 
 impl PoolInput {
-    /// Pods that take new work, starting ones included.
+    /// Pods that take new work, starting ones included: neither parked nor draining.
     pub fn consuming(&self) -> impl Iterator<Item = &PodInput> {
+        self.staying().filter(|pod| pod.mark.is_none())
+    }
+
+    /// Pods that are not being deleted, parked ones included.
+    pub fn staying(&self) -> impl Iterator<Item = &PodInput> {
         self.pods.iter().filter(|pod| !pod.draining)
     }
 
-    /// Replicas asked for now, over all revisions.
+    /// Replicas asked for now, over all revisions, those of parked pods included.
     #[must_use]
     pub fn replicas(&self) -> u32 {
         let replicas = self.revisions.iter().map(|revision| revision.replicas);

@@ -65,6 +65,8 @@ pub fn status(facts: &Facts) -> api::WorkerPoolStatus {
     // Pods are there whatever the spec is worth.
     new.replicas = Some(number(facts.objects.living().count()));
     new.ready_replicas = Some(number(facts.objects.living().filter(|pod| pod.ready).count()));
+    let (parked, draining) = facts.objects.leaving();
+    (new.parked_replicas, new.draining_replicas) = (Some(number(parked)), Some(number(draining)));
     if let Some(decision) = decision {
         new.desired_replicas = Some(number(decision.to));
         new.slots = Some(number(decision.facts.slots));
@@ -115,9 +117,12 @@ fn is_news(stored: Option<&api::Decision>, decision: &Decision) -> bool {
     if stored.to != number(decision.to) {
         return true;
     }
+    // A recommendation is all that such a decision is for.
+    let cut =
+        |old: &api::DecisionLimit, limit: &Limit| limit.name != "mode" || old.from == number(limit.from);
     let known = |limit: &Limit| {
         let mut all = stored.limits.iter();
-        all.any(|old| old.name == limit.name && old.to == number(limit.to))
+        all.any(|old| old.name == limit.name && old.to == number(limit.to) && cut(old, limit))
     };
     if !decision.limits.iter().take(LIMITS_MAX).all(known) {
         return true;

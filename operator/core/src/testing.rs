@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::decision::{Decision, Facts};
 use crate::objects::Objects;
 use crate::observe::{Runs, pool_input};
+use crate::parking::Parking;
 use crate::revision::revision;
 use crate::rollout::Allocation;
 use crate::snapshot::PoolInput;
@@ -106,7 +107,7 @@ pub fn decision(from: u32, to: u32, reason: Reason) -> Decision {
         limits: Vec::new(),
         inputs: Vec::new(),
         allocation: Allocation::default(),
-        victims: Vec::new(),
+        parking: Parking::default(),
         ask: Vec::new(),
         facts: Facts::default(),
     }

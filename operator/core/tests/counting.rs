@@ -290,7 +290,7 @@ fn foreign_workers_share_the_backlog_and_are_named() {
         (decision.facts.foreign.0.len(), decision.facts.foreign.1),
         (20, 20)
     );
-    assert!(decision.ask.is_empty() && decision.victims.is_empty());
+    assert!(decision.ask.is_empty() && decision.parking.victims.is_empty());
 }
 
 #[test]

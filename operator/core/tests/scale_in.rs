@@ -5,11 +5,17 @@ mod world;
 use std::time::Duration;
 
 use poolwright_api::Reason;
-use poolwright_core::clearance::CLEARANCE_AGE;
+use poolwright_core::decision::Decision;
+use poolwright_core::evidence::CLEARANCE_AGE;
 use poolwright_core::sample::FaultKind;
 use poolwright_core::snapshot::{Fallback, Hold};
 use poolwright_core::time::Moment;
 use world::{World, pool, running, seconds, wall};
+
+/// Replicas that stay, parked ones included.
+fn left(decision: &Decision) -> u32 {
+    decision.parking.replicas("r1").expect("a revision r1")
+}
 
 /// Three idle pods and an empty queue, seen for 65 s but for what `change` did each time.
 fn idle(change: impl Fn(&mut World)) -> World {
@@ -27,15 +33,20 @@ fn idle(change: impl Fn(&mut World)) -> World {
 
 #[test]
 fn all_goes_when_all_is_known() {
-    let world = idle(|_| ());
-    let decision = world.decision("p");
-    assert_eq!(
-        (decision.to, decision.reason),
-        (0, Reason::ScaledDown),
-        "{}",
-        decision.text
-    );
-    assert_eq!(decision.victims, ["a", "b", "c"]);
+    let mut world = World::new([pool("p")]);
+    for name in ["a", "b", "c"] {
+        world.add(name, 0);
+    }
+    let mut decision = world.decide();
+    while decision.to > 0 && world.now < Moment(700_000) {
+        world.step();
+        decision = world.decide();
+    }
+    assert_eq!((decision.to, decision.reason), (0, Reason::ScaledDown));
+    assert_eq!(decision.parking.victims, ["a", "b", "c"]);
+    assert_eq!(left(&decision), 3, "parked, and nothing is proven yet");
+    let decision = world.settle(3);
+    assert_eq!((decision.to, left(&decision)), (0, 0), "{}", decision.text);
 }
 
 #[test]
@@ -69,7 +80,7 @@ fn each_missing_source_holds() {
             "{}",
             decision.text
         );
-        assert!(!decision.facts.missing.is_empty() && decision.victims.is_empty());
+        assert!(!decision.facts.missing.is_empty() && decision.parking.victims.is_empty());
     }
 }
 
@@ -135,27 +146,20 @@ fn a_count_that_moves_is_work() {
 }
 
 #[test]
-fn a_busy_pod_is_no_victim() {
-    let world = idle(|world| {
+fn a_busy_pod_is_parked_last_and_goes_when_it_is_done() {
+    let mut world = idle(|world| {
         world.worker("a").active = 1;
         world.worker("b").active = 3;
     });
-    let decision = world.decision("p");
-    assert_eq!(
-        (decision.to, &decision.victims[..]),
-        (2, &["c".to_owned()][..]),
-        "{}",
-        decision.text
-    );
-    assert!(
-        decision.text.contains("2 pods are not empty"),
-        "{}",
-        decision.text
-    );
+    let decision = world.decision("p").clone();
+    assert_eq!((decision.to, left(&decision)), (1, 2), "{}", decision.text);
+    assert_eq!(decision.parking.victims, ["c", "a"]);
+    world.worker("a").active = 0;
+    assert_eq!(left(&world.settle(3)), 1);
 }
 
 #[test]
-fn a_pod_that_says_it_holds_tasks_is_no_victim_though_it_idles() {
+fn a_pod_that_says_it_holds_tasks_stays_though_it_idles() {
     let world = idle(|world| {
         let now = world.now;
         world.answered("a", |answer| {
@@ -165,12 +169,8 @@ fn a_pod_that_says_it_holds_tasks_is_no_victim_though_it_idles() {
         world.answered("b", |answer| running(answer, 0, 1));
     });
     let decision = world.decision("p");
-    assert_eq!(
-        (decision.to, &decision.victims[..]),
-        (2, &["c".to_owned()][..]),
-        "{}",
-        decision.text
-    );
+    assert_eq!((decision.to, left(decision)), (0, 2), "{}", decision.text);
+    assert_eq!(decision.parking.victims[0], "c");
 }
 
 #[test]
@@ -179,22 +179,27 @@ fn pods_go_only_after_they_have_answered() {
     for name in ["a", "b", "c"] {
         world.add(name, 0);
     }
-    for _ in 0..65 * 5 {
+    let mut decision = world.decide();
+    for _ in 0..85 * 5 {
         world.now = world.now.after(Duration::from_millis(200));
         world.renew();
-        world.decide();
+        decision = world.decide();
     }
-    let decision = world.decide();
-    assert_eq!((decision.to, decision.ask.len()), (3, 3), "{}", decision.text);
-    assert!(decision.text.contains("3 workers are asked"), "{}", decision.text);
-    world.answered("b", |_| ());
-    let decision = world.decide();
-    assert_eq!((decision.to, &decision.victims[..]), (2, &["b".to_owned()][..]));
+    assert_eq!((decision.to, left(&decision)), (0, 3), "{}", decision.text);
+    assert_eq!(decision.ask, ["celery@a", "celery@b", "celery@c"]);
+    // What it said before it was told to stop is no proof, nor is one answer.
+    for _ in 0..5 {
+        world.now = world.now.after(Duration::from_millis(200));
+        world.renew();
+        world.answered("b", |_| ());
+        decision = world.decide();
+    }
+    assert_eq!(left(&world.decide()), 2, "{:?}", decision.parking);
     for second in 1..=CLEARANCE_AGE.as_secs() + 1 {
         world.now = world.now.after(seconds(1));
         world.renew();
         assert_eq!(
-            world.decide().to == 2,
+            left(&world.decide()) == 2,
             second <= CLEARANCE_AGE.as_secs(),
             "an old answer is none"
         );
@@ -203,10 +208,11 @@ fn pods_go_only_after_they_have_answered() {
 
 /// Where only workers tell what they have fetched, an idle pod may be wanted for what a busy one has just fetched.
 #[test]
-fn pods_go_only_after_the_busy_ones_have_said_what_they_hold() {
+fn pods_are_parked_only_after_the_busy_ones_have_said_what_they_hold() {
     let stand = |reserved: u64| {
         let mut world = World::new([pool("p")]).rabbitmq(false);
         world.pool().slots = 1;
+        world.marks_at_once = false;
         world.add("a", 1);
         world.add("b", 0);
         world.settle(65);
@@ -233,87 +239,6 @@ fn pods_go_only_after_the_busy_ones_have_said_what_they_hold() {
     assert_eq!((stand(0), stand(1)), (1, 2));
 }
 
-/// What is announced is done at once: a pod's mark is waited for before the number falls.
-#[test]
-fn pods_go_when_their_marks_have_been_seen_for_a_while() {
-    let mut world = World::new([pool("p")]);
-    world.marks_at_once = false;
-    for name in ["a", "b"] {
-        world.add(name, 0);
-    }
-    let decision = world.settle(65);
-    assert_eq!((decision.to, decision.reason), (2, Reason::AsDesired));
-    assert_eq!(decision.victims, ["a", "b"]);
-    assert!(
-        decision.text.contains("2 workers are marked"),
-        "{}",
-        decision.text
-    );
-    let seen = world.now;
-    world.pool().pods[0].marked = Some(seen);
-    assert_eq!(world.settle(1).to, 2);
-    let decision = world.settle(2);
-    assert_eq!(
-        (decision.to, decision.reason),
-        (1, Reason::ScaledDown),
-        "{}",
-        decision.text
-    );
-    // The marked one takes a task: whichever Kubernetes would take, none may go until its mark is off.
-    world.pool().pods[1].marked = Some(seen);
-    world.worker("a").active = 1;
-    let decision = world.settle(3);
-    assert_eq!(
-        (decision.to, &decision.victims[..]),
-        (2, &["b".to_owned()][..]),
-        "{}",
-        decision.text
-    );
-    world.pool().pods[0].marked = None;
-    // The ReplicaSet controller may still see the mark.
-    world.pool().pods[0].unmarked = Some(world.now);
-    assert_eq!(world.settle(1).to, 2, "{}", world.decision("p").text);
-    assert_eq!(world.settle(1).to, 1, "{}", world.decision("p").text);
-}
-
-#[test]
-fn a_marked_pod_stays_the_victim() {
-    let mut world = idle(|world| {
-        let now = world.now;
-        world.queue("q").ready.last.as_mut().unwrap().value.count = 15;
-        world.worker("b").last_progress = now;
-    });
-    world.answered("b", |_| ());
-    for (pod, marked) in world
-        .pool()
-        .pods
-        .iter_mut()
-        .zip([None, Some(Moment::default()), None])
-    {
-        pod.marked = marked;
-    }
-    let decision = world.decide();
-    assert_eq!(decision.victims, ["b"], "{}", decision.text);
-}
-
-/// Kubernetes takes pods that are not ready first, whatever their marks: with a busy one among them, none can go.
-#[test]
-fn a_busy_pod_that_is_not_ready_protects_the_ready_ones() {
-    let world = idle(|world| {
-        world.worker("c").active = 1;
-        world.pool().pods[2].ready = false;
-    });
-    assert_eq!(world.decision("p").to, 3, "{}", world.decision("p").text);
-    let world = idle(|world| {
-        world.worker("a").active = 1;
-        world.pool().pods[2].ready = false;
-    });
-    assert_eq!(
-        (world.decision("p").to, &world.decision("p").victims[..]),
-        (1, &["c".to_owned(), "b".to_owned()][..])
-    );
-}
-
 #[test]
 fn silent_and_unseen_workers_count_as_full() {
     let world = idle(|world| {
@@ -326,14 +251,14 @@ fn silent_and_unseen_workers_count_as_full() {
     });
     let decision = world.decision("p");
     assert_eq!(
-        (decision.to, &decision.victims[..]),
+        (decision.to, &decision.parking.victims[..]),
         (2, &["c".to_owned()][..]),
         "{}",
         decision.text
     );
     assert_eq!(
         (decision.facts.unseen.as_slice(), decision.reason),
-        (&["b".to_owned()][..], Reason::ScaledDown)
+        (&["b".to_owned()][..], Reason::HeldUnseen)
     );
     let mut world = world;
     world.pool().pods.retain(|pod| pod.name != "c");
@@ -352,19 +277,24 @@ fn silent_and_unseen_workers_count_as_full() {
 
 #[test]
 fn a_worker_that_cannot_be_asked_goes_after_a_whole_idle_window() {
-    let world = idle(|world| {
+    let unreadable = |world: &mut World, since: Moment| {
         for name in ["a", "b", "c"] {
-            world.worker(name).unreadable = Some("pickle".to_owned());
+            let worker = world.worker(name);
+            worker.unreadable = Some("pickle".to_owned());
+            worker.unreadable_since = Some(since);
+            worker.answer = None;
         }
         let now = world.now;
         world.worker("a").last_progress = now;
-    });
+    };
+    let world = idle(|world| unreadable(world, Moment(600_000)));
     let decision = world.decision("p");
-    assert_eq!(
-        (decision.to, &decision.victims[..]),
-        (1, &["b".to_owned(), "c".to_owned()][..])
-    );
+    assert_eq!((decision.to, left(decision)), (0, 1), "{}", decision.text);
+    assert_eq!(decision.parking.victims[..2], ["b", "c"]);
     assert_eq!(decision.facts.unreadable, Some((3, "pickle".to_owned())));
+    // One answer that is missed is not enough, however long it idled before.
+    let world = idle(|world| unreadable(world, world.now.before(seconds(59))));
+    assert_eq!(left(world.decision("p")), 3);
 }
 
 #[test]
@@ -425,7 +355,7 @@ fn a_manual_hold_passes_the_bounds_and_prefers_empty_pods() {
     world.pool().hold = hold(1);
     let decision = world.decide();
     assert_eq!(
-        (decision.to, &decision.victims[..]),
+        (decision.to, &decision.parking.victims[..]),
         (1, &["b".to_owned(), "c".to_owned()][..])
     );
 }

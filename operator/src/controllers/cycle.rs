@@ -20,6 +20,7 @@ use super::world::{PoolState, World};
 use crate::clock::Clock;
 use crate::kube::index::Group;
 use crate::signals::board::Board;
+use crate::signals::celery::Command;
 
 /// With nothing new, decisions are made this often: windows end and data grows old by themselves.
 const IDLE_TICK: Duration = Duration::from_secs(1);
@@ -144,6 +145,15 @@ impl Driver {
         for (broker, nodes) in asks.into_iter().filter(|(_, nodes)| !nodes.is_empty()) {
             self.board.ask(broker, nodes);
         }
+        for (broker, call) in result.calls {
+            let queue = call.queue;
+            let command = if call.consume {
+                Command::AddConsumer { queue }
+            } else {
+                Command::CancelConsumer { queue }
+            };
+            self.board.command(&broker, command, call.nodes);
+        }
         let mut pools = self.latest.pools.lock().unwrap_or_else(PoisonError::into_inner);
         let woken: Vec<Group> = decided
             .iter()
@@ -200,7 +210,8 @@ fn concerns(group: &Group, new: &Decided, old: Option<&Decided>, changed: &BTree
                 || new.reason != old.reason
                 || new.limits != old.limits
                 || new.allocation != old.allocation
-                || new.victims != old.victims
+                || new.parking.marks != old.parking.marks
+                || new.parking.replicas != old.parking.replicas
                 || new.facts.missing != old.facts.missing
                 || (new.facts.busy, new.facts.queued, new.facts.slots)
                     != (old.facts.busy, old.facts.queued, old.facts.slots)

@@ -17,7 +17,7 @@ use poolwright_api::v1alpha1::{WorkerPool, WorkerPoolStatus};
 use poolwright_api::{ConditionType, Reason};
 use poolwright_core::decision::Decision;
 use poolwright_core::deployment::render;
-use poolwright_core::plan::{Stamp, Step, plan, waits};
+use poolwright_core::plan::{Stamp, Step, Written, plan};
 use poolwright_core::snapshot::Trouble;
 use poolwright_core::status::{self, Facts, only_numbers};
 use poolwright_core::time::Moment;
@@ -75,6 +75,8 @@ struct Past {
     settled: BTreeMap<String, Stamp>,
     /// The last plan, and when it was carried out.
     plan: Option<(Vec<Step>, Moment)>,
+    /// Marks that were written a moment ago.
+    written: Written,
     /// Decisions that were carried out and are not told yet: a newer one must not hide them.
     acted: VecDeque<Decided>,
     /// The server's refusal of our last write.
@@ -273,19 +275,22 @@ async fn carry_out(
         .retain(|uid, _| deployments.iter().any(|one| one.uid == *uid));
     let now = context.clock.now();
     let settled = |uid: &str| past.settled.get(uid).copied();
-    let steps = plan(
+    let mut steps = plan(
         &state.wp,
         &render(&spec.pool, &state.wp),
         input,
         &state.objects,
         decision,
         settled,
-        (now, context.clock.wall()),
+        context.clock.wall(),
     );
-    let marks = waits(input, decision, now);
     if steps.is_empty() {
         (past.refused, past.plan) = (None, None);
-        return Ok(marks);
+        return Ok(None);
+    }
+    past.written.leave_out(&mut steps, EFFECT, now);
+    if steps.is_empty() {
+        return Ok(Some(EFFECT));
     }
     let again = if past.refused.is_some() {
         REFUSED_AGAIN
@@ -295,12 +300,16 @@ async fn carry_out(
     if let Some((_, at)) = past.plan.as_ref().filter(|(last, _)| same(last, &steps)) {
         let left = again.saturating_sub(now.since(*at));
         if !left.is_zero() {
-            return Ok(Some(marks.unwrap_or(left).min(left)));
+            return Ok(Some(left));
         }
     }
     let executor = Executor::new(&context.client, &group.0);
     for step in &steps {
-        match executor.run(step).await {
+        let outcome = executor.run(step).await;
+        if outcome.is_ok() {
+            past.written.note(step, now);
+        }
+        match outcome {
             Ok(Some(deployment)) => {
                 let meta = deployment.metadata;
                 if let (Step::Settle(_), Some(uid)) = (step, meta.uid) {
@@ -312,7 +321,8 @@ async fn carry_out(
                 log(decision, step, group);
                 let last = past.acted.back().and_then(|last| last.decision.as_ref());
                 let noted = last.is_some_and(|last| Arc::ptr_eq(last, decision));
-                if matches!(step, Step::Scale { .. }) && !noted {
+                let scales = matches!(step, Step::Scale { .. } | Step::Mark { .. });
+                if scales && decision.to != decision.from && !noted {
                     past.acted.truncate(UNTOLD_MAX - 1);
                     past.acted.push_back(decided.clone());
                 }
@@ -332,7 +342,7 @@ async fn carry_out(
     }
     past.refused = None;
     past.plan = Some((steps, now));
-    Ok(Some(marks.unwrap_or(EFFECT).min(EFFECT)))
+    Ok(Some(EFFECT))
 }
 
 async fn report(
@@ -397,9 +407,12 @@ fn count(context: &Context, decided: &Decided, group: &Group) {
     // Without a valid spec nothing is decided; what runs is there as before.
     let decision = decided.decision.as_ref();
     let living = decided.state.objects.living();
+    let (parked, draining) = decided.state.objects.leaving();
     let numbers = WorkerPoolNumbers {
         desired: decision.map(|decision| u64::from(decision.to)),
         ready: living.filter(|pod| pod.ready).count() as u64,
+        parked: parked as u64,
+        draining: draining as u64,
         slots: decision.map(|decision| decision.facts.slots),
         busy: decision.and_then(|decision| decision.facts.busy),
         start_up_seconds: decision.and_then(|decision| Some(decision.facts.start_up?.as_secs_f64())),
@@ -426,7 +439,7 @@ async fn tell(
         if !quiet {
             let warning = !matches!(
                 decision.reason.as_str(),
-                "ScaledUp" | "ScaledDown" | "AsDesired" | "ManualHold"
+                "ScaledUp" | "ScaledDown" | "AsDesired" | "ManualHold" | "Paused" | "Recommended"
             );
             context
                 .events

@@ -124,10 +124,18 @@ fn headline(text: &mut String, decision: &Decision, now: Timestamp) {
 
 fn numbers(text: &mut String, wp: &WorkerPool, status: &WorkerPoolStatus) {
     let number = |value: Option<i32>| value.map_or_else(|| "?".to_owned(), |value| value.to_string());
+    let leaving = [
+        (status.parked_replicas, "parked"),
+        (status.draining_replicas, "draining"),
+    ];
+    let leaving: String = leaving
+        .into_iter()
+        .filter_map(|(count, what)| Some(format!(", {} {what}", count.filter(|count| *count > 0)?)))
+        .collect();
     line(
         text,
         &format!(
-            "Now: {}, {} ready; {} of {} slots busy; {} queued; bounds {} to {}",
+            "Now: {}, {} ready{leaving}; {} of {} slots busy; {} queued; bounds {} to {}",
             status.replicas.map_or_else(
                 || "? workers".to_owned(),
                 |value| counted(value, "worker", "workers"),

@@ -55,7 +55,6 @@ fn step(reason: Reason, namespace: &str, name: &str) -> Option<String> {
         | Reason::ScaledDown
         | Reason::HeldSuspect
         | Reason::AtMinimum
-        | Reason::Paused
         | Reason::WaitingForSlots => return None,
         Reason::InvalidSpec => {
             "Correct the field that the condition names; `poolwright lint -f FILE` checks the rest"
@@ -78,6 +77,13 @@ fn step(reason: Reason, namespace: &str, name: &str) -> Option<String> {
                 "End the hold: kubectl patch wp {name} -n {namespace} --type=merge -p '{{\"spec\":{{\"replicas\":null}}}}'"
             ));
         }
+        Reason::Paused => {
+            return Some(format!(
+                "End the pause: kubectl annotate wp {name} -n {namespace} poolwright.dev/paused- \
+                 poolwright.dev/paused-scale-in- poolwright.dev/paused-scale-out-"
+            ));
+        }
+        Reason::Recommended => "Set spec.scaling.mode to Auto to have decisions carried out",
         Reason::Conflict => "Remove the other writer that the condition names",
         Reason::RevisionUnproven | Reason::CrashLoop => {
             return Some(format!(

@@ -7,6 +7,8 @@ use super::*;
 const NUMBERS: WorkerPoolNumbers = WorkerPoolNumbers {
     desired: Some(7),
     ready: 6,
+    parked: 2,
+    draining: 1,
     slots: Some(120),
     busy: Some(24),
     start_up_seconds: Some(3.5),

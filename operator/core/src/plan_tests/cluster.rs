@@ -15,9 +15,8 @@ use crate::decision::Decision;
 use crate::deployment::render;
 use crate::objects::{DELETION_COST, DeploymentView, Objects, POD_TEMPLATE_HASH, PodView, SetView};
 use crate::plan::{Step, plan};
-use crate::snapshot::PoolInput;
+use crate::snapshot::{Mark, PoolInput};
 use crate::testing;
-use crate::time::Moment;
 
 /// What is wanted in the end.
 pub(super) struct Want {
@@ -121,24 +120,27 @@ impl Cluster {
         allocation.remove = kept(&want.remove, &|name| {
             empty(name) && of(name).is_some_and(|one| one.replicas == 0)
         });
-        for (name, target) in &want.targets {
+        for (name, target) in want.targets.iter().filter(|_| !want.conflict) {
             let replicas = of(name).map_or(0, |one| one.replicas);
-            let mut pods: Vec<_> = input.consuming().filter(|pod| pod.revision == *name).collect();
-            pods.sort_by_key(|pod| (pod.marked.is_none(), pod.name.clone()));
-            let go = replicas.saturating_sub(*target) as usize;
-            decision
-                .victims
-                .extend(pods.into_iter().take(go).map(|pod| pod.name.clone()));
+            let mut pods: Vec<_> = input.staying().filter(|pod| pod.revision == *name).collect();
+            pods.sort_by_key(|pod| (pod.mark.is_none(), pod.name.clone()));
+            pods.truncate(replicas.saturating_sub(*target) as usize);
+            let unmarked = pods.iter().filter(|pod| pod.mark.is_none());
+            let marks: Vec<_> = unmarked
+                .map(|pod| (pod.name.clone(), Some(Mark::Empty)))
+                .collect();
+            let left = if marks.is_empty() {
+                *target
+            } else {
+                replicas.max(*target)
+            };
+            decision.parking.marks.extend(marks);
+            decision.parking.replicas.push((name.clone(), left));
         }
         decision
     }
 
     pub(super) fn plan(&self, want: &Want) -> Vec<Step> {
-        self.plan_at(want, 2000)
-    }
-
-    /// A plan so many milliseconds after everything was first seen.
-    pub(super) fn plan_at(&self, want: &Want, milliseconds: u64) -> Vec<Step> {
         let (input, decision) = (self.input(want), self.decide(want));
         plan(
             &want.wp,
@@ -147,7 +149,7 @@ impl Cluster {
             &self.objects(),
             &decision,
             |_| None,
-            (Moment(milliseconds), wall()),
+            wall(),
         )
     }
 
@@ -189,10 +191,7 @@ impl Cluster {
                 let mut pods = self.pods.iter_mut();
                 let pod = pods.find(|one| one.metadata.name.as_ref() == Some(pod)).unwrap();
                 let annotations = pod.metadata.annotations.get_or_insert_default();
-                match cost {
-                    Some(cost) => annotations.insert((*key).to_owned(), (*cost).to_owned()),
-                    None => annotations.remove(*key),
-                };
+                annotations.insert((*key).to_owned(), (*cost).to_owned());
             }
             Step::Scale {
                 deployment, from, to, ..

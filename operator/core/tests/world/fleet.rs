@@ -35,6 +35,8 @@ struct Process {
     later: Vec<(Task, i64)>,
     processed: u64,
     mute: bool,
+    /// Was told to stop consuming.
+    parked: bool,
     beat_at: u64,
     gone_at: Option<u64>,
 }
@@ -52,19 +54,17 @@ pub struct Sim {
     pub broken: BTreeSet<String>,
     /// Pods that fit into the cluster.
     pub nodes: usize,
-    /// Victims must have been marked for so long before replicas fall.
-    pub mark_for: u64,
     /// The controllers act on a number so long after it was written (milliseconds).
     pub lag: u64,
     pub broker_up: bool,
     pub finished: u64,
     /// Every number of consuming pods that was asked for, in order.
     pub replicas: Vec<u32>,
-    /// Pods drained while busy although another of their revision was empty.
+    /// Pods drained while they held a task.
     pub wronged: u32,
+    /// Most pods that took work at a time.
     pub most: u32,
     processes: BTreeMap<String, Process>,
-    marked: BTreeMap<String, u64>,
     follow_at: BTreeMap<String, u64>,
     next: u64,
     asked: Vec<String>,
@@ -83,7 +83,6 @@ impl Sim {
             start_up: 1500,
             broken: BTreeSet::new(),
             nodes: usize::MAX,
-            mark_for: 0,
             lag: 0,
             broker_up: true,
             finished: 0,
@@ -91,7 +90,6 @@ impl Sim {
             wronged: 0,
             most: 0,
             processes: BTreeMap::new(),
-            marked: BTreeMap::new(),
             follow_at: BTreeMap::new(),
             next: 0,
             asked: Vec::new(),
@@ -123,6 +121,10 @@ impl Sim {
         self.world.pool().replicas()
     }
 
+    pub fn consuming(&mut self) -> u32 {
+        u32::try_from(self.world.pool().consuming().count()).unwrap()
+    }
+
     pub fn busy(&self) -> usize {
         self.processes.values().map(|process| process.running.len()).sum()
     }
@@ -139,6 +141,7 @@ impl Sim {
                 self.poll();
                 let decision = self.world.decide();
                 self.asked.clone_from(&decision.ask);
+                self.obey();
                 self.execute(&decision);
             }
         }
@@ -229,7 +232,7 @@ impl Sim {
             let unacked = |process: &Process| process.reserved.len() + process.running.len();
             // The prefetch rises with each message that is not due, but not all at once.
             let mut risen = 0;
-            while unacked(process) < slots * prefetch && risen < 10 {
+            while !process.parked && unacked(process) < slots * prefetch && risen < 10 {
                 let Some(task) = self.queue.pop_front() else { break };
                 if task.due > now {
                     process.later.push((task, second));
@@ -282,6 +285,7 @@ impl Sim {
                 answer: None,
                 asked: None,
                 unreadable: None,
+                unreadable_since: None,
             };
             let broker = self.world.brokers.get_mut("b").unwrap();
             let view = broker
@@ -395,12 +399,26 @@ impl Sim {
                     .collect(),
                 reserved: one(process.reserved.len()),
                 scheduled: one(process.later.len()),
-                queues: ["q".to_owned()].into(),
+                queues: (!process.parked).then(|| "q".to_owned()).into_iter().collect(),
                 processed: view.processed,
                 pid: view.pid,
+                asked_at: at,
             };
             view.asked = Some(at);
             view.answer = Some(Sample { value, at });
+        }
+    }
+
+    /// Workers do as they are told.
+    fn obey(&mut self) {
+        let calls: Vec<_> = self.world.last.calls.values().cloned().collect();
+        for call in calls {
+            for node in &call.nodes {
+                let name = node.trim_start_matches("celery@");
+                if let Some(process) = self.processes.get_mut(name) {
+                    process.parked = !call.consume;
+                }
+            }
         }
     }
 

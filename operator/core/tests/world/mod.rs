@@ -9,7 +9,7 @@
 
 pub mod fleet;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use poolwright_core::sample::{
     Answer, BrokerView, FaultKind, Fetched, QueueView, Ready, Running, Sample, Unacked, UnheardView,
     WorkerView,
 };
-use poolwright_core::snapshot::{PodInput, PoolInput, PoolKey, RevisionInput, Snapshot};
+use poolwright_core::snapshot::{Mark, Pause, PodInput, PoolInput, PoolKey, Rank, RevisionInput, Snapshot};
 use poolwright_core::time::Moment;
 
 /// Wall clock at moment zero.
@@ -56,6 +56,8 @@ pub fn pool(name: &str) -> PoolInput {
         scale_down_delay: seconds(60),
         fallback: None,
         hold: None,
+        pause: Pause::default(),
+        recommend: false,
         ack_mode: AckMode::Auto,
         revision: "r1".to_owned(),
         revisions: vec![revision("r1", 0, true)],
@@ -72,6 +74,8 @@ pub fn revision(name: &str, replicas: u32, proven: bool) -> RevisionInput {
         created: wall(Moment(0)),
         proven: proven.then(|| wall(Moment(0))),
         failed: false,
+        behind: false,
+        queues: None,
         refused: None,
     }
 }
@@ -86,11 +90,25 @@ pub fn pod(name: &str, revision: &str, since: Moment) -> PodInput {
         running_since: Some(since),
         restarted: false,
         ready: true,
+        rank: Rank::Ready,
+        ready_since: None,
         draining: false,
+        mark: None,
         marked: None,
+        parked: None,
+        returned: false,
         unmarked: None,
         trouble: None,
     }
+}
+
+/// Gives a pod a mark, or takes it off, seen since then.
+pub fn set_mark(pod: &mut PodInput, mark: Option<Mark>, since: Moment) {
+    pod.unmarked = pod.mark.filter(|_| mark.is_none()).map(|_| since);
+    pod.returned |= pod.unmarked.is_some();
+    pod.mark = mark;
+    pod.marked = mark.map(|_| since);
+    pod.parked = mark.map(|_| pod.parked.unwrap_or(since));
 }
 
 pub fn worker(active: u64, processed: u64, first_seen: Moment, now: Moment) -> WorkerView {
@@ -106,6 +124,7 @@ pub fn worker(active: u64, processed: u64, first_seen: Moment, now: Moment) -> W
         answer: None,
         asked: None,
         unreadable: None,
+        unreadable_since: None,
     }
 }
 
@@ -127,6 +146,8 @@ pub struct World {
     pub last: Cycle,
     /// Marks are seen as soon as they are decided, and as if for long.
     pub marks_at_once: bool,
+    /// Node names of workers that were told to stop consuming.
+    pub told: BTreeSet<String>,
 }
 
 impl World {
@@ -150,6 +171,7 @@ impl World {
             memory: Memory::default(),
             last: Cycle::default(),
             marks_at_once: true,
+            told: BTreeSet::new(),
         };
         world.set("q", 0, 0);
         world.beat();
@@ -243,10 +265,15 @@ impl World {
 
     pub fn answered(&mut self, name: &str, change: impl FnOnce(&mut Answer)) {
         let now = self.now;
+        let told = self.told.contains(&format!("celery@{name}"));
         let worker = self.worker(name);
         let mut value = answer();
+        if told {
+            value.queues.clear();
+        }
         value.pid = worker.pid;
         value.processed = worker.processed;
+        value.asked_at = now;
         change(&mut value);
         worker.asked = Some(now);
         worker.answer = Some(Sample { value, at: now });
@@ -317,30 +344,34 @@ impl World {
     }
 
     pub fn decide(&mut self) -> Decision {
-        let before = self.memory.clone();
         self.last = cycle(&self.snapshot(), &mut self.memory);
-        if self.marks_at_once && self.mark() {
-            self.memory = before;
-            self.last = cycle(&self.snapshot(), &mut self.memory);
+        if self.marks_at_once {
+            self.mark(self.now.before(seconds(60)));
+        }
+        for call in self.last.calls.values() {
+            for node in &call.nodes {
+                if call.consume {
+                    self.told.remove(node);
+                } else {
+                    self.told.insert(node.clone());
+                }
+            }
         }
         self.last.decisions.values().next().unwrap().clone()
     }
 
-    /// Marks the victims and no others; true if that changed something.
-    fn mark(&mut self) -> bool {
-        let long_ago = self.now.before(seconds(60));
-        let mut changed = false;
+    /// Writes the marks, seen since then.
+    pub fn mark(&mut self, since: Moment) {
         for pool in self.pools.values_mut() {
             let Some(decision) = self.last.decisions.get(&pool.key) else {
                 continue;
             };
-            for pod in &mut pool.pods {
-                let is_victim = decision.victims.contains(&pod.name);
-                changed |= pod.marked.is_some() != is_victim;
-                pod.marked = is_victim.then_some(pod.marked.unwrap_or(long_ago));
+            for (name, mark) in &decision.parking.marks {
+                if let Some(pod) = pool.pods.iter_mut().find(|pod| pod.name == *name) {
+                    set_mark(pod, *mark, since);
+                }
             }
         }
-        changed
     }
 
     pub fn decision(&self, name: &str) -> &Decision {

@@ -26,7 +26,8 @@ pub struct Scaling {
     #[serde(default = "max_replicas")]
     pub max_replicas: i32,
 
-    /// `mode` of scaling. Default and only value: Auto, decisions are carried out.
+    /// `mode` of scaling. Default: Auto, decisions are carried out. With Recommend they are only told, and the number of
+    /// workers stays as it is but for `replicas`.
     #[serde(default)]
     pub mode: ScalingMode,
 
@@ -78,6 +79,8 @@ pub enum ScalingMode {
     /// It is carried out.
     #[default]
     Auto,
+    /// It is told, and not carried out.
+    Recommend,
 }
 
 /// How demand becomes a number of workers.

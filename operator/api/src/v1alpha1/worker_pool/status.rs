@@ -23,7 +23,7 @@ pub struct WorkerPoolStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_names: Option<String>,
 
-    /// `replicas` is the number of worker pods, draining ones not counted.
+    /// `replicas` is the number of worker pods, parked ones included, draining ones not.
     #[schemars(range(min = 0))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<i32>,
@@ -33,7 +33,18 @@ pub struct WorkerPoolStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_replicas: Option<i32>,
 
-    /// `desiredReplicas` is the number of workers that the last decision asks for.
+    /// `parkedReplicas` is the number of worker pods that take no new work and finish what they hold. They take work
+    /// again if the demand returns, and go once they are empty.
+    #[schemars(range(min = 0))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked_replicas: Option<i32>,
+
+    /// `drainingReplicas` is the number of worker pods that are being deleted and finish what they run.
+    #[schemars(range(min = 0))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draining_replicas: Option<i32>,
+
+    /// `desiredReplicas` is the number of workers that the last decision asks for: pods that take new work.
     #[schemars(range(min = 0))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub desired_replicas: Option<i32>,

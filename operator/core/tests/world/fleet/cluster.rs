@@ -1,12 +1,9 @@
 //! The cluster's side of the simulation: what controllers and nodes do with a decision.
 
-use std::collections::BTreeMap;
-
 use poolwright_core::decision::Decision;
-use poolwright_core::snapshot::PodInput;
-use poolwright_core::time::Moment;
+use poolwright_core::snapshot::{PodInput, Rank};
 
-use super::super::{revision, wall};
+use super::super::{revision, set_mark, wall};
 use super::{Process, Sim, Task};
 
 impl Sim {
@@ -23,16 +20,12 @@ impl Sim {
             }
             one.failed |= allocation.fail.contains(&one.name);
         }
-        let now = self.world.now.0;
-        self.marked.retain(|name, _| decision.victims.contains(name));
-        for victim in &decision.victims {
-            self.marked.entry(victim.clone()).or_insert(now);
+        let now = self.world.now;
+        for (name, mark) in &decision.parking.marks {
+            let mut pods = self.world.pool().pods.iter_mut();
+            set_mark(pods.find(|pod| pod.name == *name).unwrap(), *mark, now);
         }
-        let marked = self.marked.clone();
-        for pod in &mut self.world.pool().pods {
-            pod.marked = marked.get(&pod.name).map(|since| Moment(*since));
-        }
-        for (name, target) in &allocation.targets {
+        for (name, target) in &decision.parking.replicas {
             self.scale(name, *target);
         }
         self.world
@@ -41,7 +34,7 @@ impl Sim {
             .retain(|one| !allocation.remove.contains(&one.name));
         let total = self.total();
         let consuming = u32::try_from(self.world.pool().consuming().count()).unwrap();
-        self.most = self.most.max(total).max(consuming);
+        self.most = self.most.max(consuming);
         if self.replicas.last() != Some(&total) {
             self.replicas.push(total);
         }
@@ -50,23 +43,10 @@ impl Sim {
     /// Writes the number; the controllers follow after their lag.
     pub(super) fn scale(&mut self, name: &str, target: u32) {
         let now = self.world.now.0;
-        let long = |pod: &PodInput, marked: &BTreeMap<String, u64>, wait: u64| {
-            pod.running_since.is_none() || marked.get(&pod.name).is_some_and(|since| now - since >= wait)
-        };
-        let (wait, marked) = (self.mark_for, self.marked.clone());
         let pool = self.world.pool();
         let Some(one) = pool.revisions.iter_mut().find(|one| one.name == name) else {
             return;
         };
-        let mut target = target;
-        if wait > 0 && target < one.replicas {
-            let own = pool
-                .pods
-                .iter()
-                .filter(|pod| pod.revision == name && !pod.draining);
-            let may = own.filter(|pod| long(pod, &marked, wait)).count();
-            target = target.max(one.replicas.saturating_sub(u32::try_from(may).unwrap()));
-        }
         if one.replicas != target {
             self.follow_at.insert(name.to_owned(), now + self.lag);
         }
@@ -88,8 +68,12 @@ impl Sim {
     /// As the controllers do it: pods that do not run first, then those that are not ready, then the marked.
     fn reconcile(&mut self, name: &str, target: u32) {
         let stamp = wall(self.world.now);
-        let marked = self.marked.clone();
-        let pool = self.world.pool();
+        let processes = &self.processes;
+        let empty = |pod: &PodInput| {
+            let process = processes.get(&pod.name);
+            process.is_none_or(|process| process.running.is_empty() && process.reserved.is_empty())
+        };
+        let pool = self.world.pools.values_mut().next().unwrap();
         let mut own: Vec<&mut PodInput> = pool
             .pods
             .iter_mut()
@@ -97,23 +81,17 @@ impl Sim {
             .collect();
         own.sort_by_key(|pod| {
             (
-                pod.running_since.is_some(),
-                pod.ready,
-                !marked.contains_key(&pod.name),
+                pod.rank,
+                pod.mark.map_or(2, |mark| mark as u8),
+                // Whatever the ties, the worst of them: the busy ones first.
+                empty(pod),
                 pod.name.clone(),
             )
         });
         let go = own.len().saturating_sub(target as usize);
-        let empty = |pod: &PodInput| {
-            let process = self.processes.get(&pod.name);
-            process.is_none_or(|process| process.running.is_empty() && process.reserved.is_empty())
-        };
-        let idle = own.iter().skip(go).filter(|pod| empty(pod)).count();
         let mut leaving = Vec::new();
         for pod in own.into_iter().take(go) {
-            if !empty(pod) && idle > 0 {
-                self.wronged += 1;
-            }
+            self.wronged += u32::from(!empty(pod));
             pod.draining = true;
             leaving.push(pod.node());
         }
@@ -125,7 +103,7 @@ impl Sim {
         let have = self
             .world
             .pool()
-            .consuming()
+            .staying()
             .filter(|pod| pod.revision == name)
             .count();
         for _ in have..target as usize {
@@ -197,6 +175,7 @@ impl Sim {
                 pod.running_since = Some(at);
                 pod.started = Some(stamp);
                 pod.ready = true;
+                pod.rank = Rank::Ready;
                 let process = Process {
                     pid: 7,
                     up_at: now + start_up,

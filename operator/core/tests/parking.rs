@@ -1,0 +1,336 @@
+//! Who is parked, who comes back, who goes and when, and what workers are told.
+
+mod world;
+
+use std::time::Duration;
+
+use poolwright_api::Reason;
+use poolwright_core::decision::Decision;
+use poolwright_core::snapshot::{Hold, Mark, Rank};
+use world::{World, key, pool, revision, seconds, set_mark};
+
+/// Replicas that stay, parked ones included.
+fn left(decision: &Decision) -> u32 {
+    decision.parking.replicas("r1").expect("a revision r1")
+}
+
+/// Three idle pods and an empty queue, seen for 65 s but for what `change` did each time.
+fn idle(change: impl Fn(&mut World)) -> World {
+    let mut world = World::new([pool("p")]);
+    for name in ["a", "b", "c"] {
+        world.add(name, 0);
+    }
+    for _ in 0..65 * 5 {
+        world.step();
+        change(&mut world);
+        world.decide();
+    }
+    world
+}
+
+/// Each step of the proof is needed, in its order, of one process.
+#[test]
+fn what_a_parked_worker_says_or_does_starts_the_proof_anew() {
+    type Change = fn(&mut World);
+    let works: Change = |world| {
+        let worker = world.worker("a");
+        worker.processed += 1;
+        worker.active = 1;
+    };
+    let consumes: Change = |world| {
+        world.answered("a", |answer| {
+            answer.queues.insert("q".to_owned());
+        });
+    };
+    let restarts: Change = |world| {
+        let now = world.now;
+        world.pool().pods[0].running_since = Some(now);
+        world.worker("a").first_seen = now;
+        world.worker("a").answer = None;
+    };
+    let nothing: Change = |_| ();
+    for (change, goes) in [
+        (nothing, true),
+        (works, false),
+        (consumes, false),
+        (restarts, false),
+    ] {
+        let mut world = World::new([pool("p")]);
+        world.add("a", 0);
+        let mut decision = world.settle(62);
+        for _ in 0..20 {
+            if left(&decision) == 0 {
+                break;
+            }
+            world.step();
+            decision = world.decide();
+        }
+        assert_eq!(left(&decision), 0, "{}", decision.text);
+        world.now = world.now.after(Duration::from_millis(200));
+        world.renew();
+        change(&mut world);
+        assert_eq!(left(&world.decide()) == 0, goes);
+    }
+}
+
+/// The ReplicaSet controller's view may be behind ours: a mark is waited for before the number falls.
+#[test]
+fn pods_go_when_their_marks_have_been_seen_for_a_while() {
+    let mut world = World::new([pool("p")]);
+    world.marks_at_once = false;
+    for name in ["a", "b"] {
+        world.add(name, 0);
+    }
+    let decision = world.settle(65);
+    assert_eq!((decision.to, left(&decision)), (0, 2));
+    let empty = |name: &str| (name.to_owned(), Some(Mark::Empty));
+    assert_eq!(decision.parking.marks, [empty("a"), empty("b")]);
+    world.mark(world.now);
+    assert_eq!(
+        left(&world.settle(1)),
+        2,
+        "the proof is whole, and the marks are young"
+    );
+    assert_eq!(left(&world.settle(2)), 0);
+    // One takes a task all the same: whichever Kubernetes would take, none may go.
+    world.worker("a").active = 1;
+    world.worker("a").processed += 1;
+    let decision = world.settle(3);
+    assert_eq!((decision.to, left(&decision)), (0, 2), "{}", decision.text);
+    // It keeps the other back no longer than it takes to tell them apart, once for all.
+    let decision = world.settle(12);
+    assert_eq!(decision.parking.marks, [("a".to_owned(), Some(Mark::Held))]);
+    world.mark(world.now);
+    assert_eq!(
+        left(&world.settle(1)),
+        2,
+        "the controller may still see the first mark"
+    );
+    assert_eq!(left(&world.settle(2)), 1);
+    assert!(world.decide().parking.marks.is_empty());
+}
+
+#[test]
+fn of_pods_that_have_not_started_any_may_go() {
+    let mut world = World::new([pool("p")]);
+    world.pool().scale_down_delay = seconds(2);
+    for name in ["a", "b", "c"] {
+        world.add(name, 0);
+    }
+    for pod in &mut world.pool().pods[1..] {
+        (pod.running_since, pod.ready, pod.rank) = (None, false, Rank::Pending);
+    }
+    world.set("q", 15, 0);
+    let decision = world.settle(5);
+    assert_eq!((decision.to, left(&decision)), (2, 2), "{}", decision.text);
+    assert!(decision.parking.marks.is_empty(), "they go before any that runs");
+}
+
+/// Which pods are parked does not change with every heartbeat, and those that come back are those with room.
+#[test]
+fn demand_that_returns_brings_parked_pods_back_before_any_is_made() {
+    let mut world = idle(|world| world.worker("a").active = 4);
+    let decision = world.decide();
+    assert_eq!((decision.to, decision.facts.parked), (1, 2));
+    world.pool().pods.retain(|pod| pod.name != "b");
+    world.pool().revisions[0].replicas = 2;
+    world.set("q", 25, 0);
+    let decision = world.decide();
+    assert_eq!((decision.from, decision.to, left(&decision)), (1, 3, 3));
+    assert_eq!(decision.parking.marks, [("c".to_owned(), None)]);
+    assert_eq!(world.told, ["celery@b".to_owned(), "celery@c".to_owned()].into());
+    world.step();
+    world.decide();
+    assert!(!world.told.contains("celery@c"), "told to consume again");
+    // While Kubernetes may be about to end it, it is not brought back.
+    let mut world = idle(|_| ());
+    world.pool().revisions[0].replicas = 2;
+    world.set("q", 25, 0);
+    let decision = world.decide();
+    assert!(decision.parking.marks.is_empty());
+    assert_eq!((decision.to, left(&decision)), (3, 5));
+    world.pool().revisions[0].replicas = 3;
+    world.pool().revisions[0].behind = true;
+    assert!(world.decide().parking.marks.is_empty());
+    world.pool().revisions[0].behind = false;
+    assert_eq!(world.decide().parking.marks.len(), 3);
+}
+
+/// A pod that was parked by a process before this one goes no earlier than this one would have decided so.
+#[test]
+fn the_last_pod_goes_only_on_what_this_process_has_seen() {
+    let mut world = World::new([pool("p")]);
+    world.add("a", 0);
+    let now = world.now;
+    set_mark(&mut world.pool().pods[0], Some(Mark::Empty), now);
+    let decision = world.settle(55);
+    assert_eq!(
+        (decision.from, decision.to, left(&decision)),
+        (0, 0, 1),
+        "{}",
+        decision.text
+    );
+    assert!(world.told.contains("celery@a"), "it is told to stop all the same");
+    assert_eq!(left(&world.settle(10)), 0);
+}
+
+/// A hung worker keeps none of its siblings, and is no victim.
+#[test]
+fn a_parked_worker_that_falls_silent_is_given_back() {
+    let mut world = idle(|_| ());
+    let quiet = world.now;
+    let mut decision = world.decide();
+    for _ in 0..32 * 5 {
+        world.step();
+        world.worker("b").last_seen = quiet;
+        decision = world.decide();
+    }
+    assert_eq!(decision.parking.victims, ["a", "c"], "{}", decision.text);
+    assert_eq!((decision.to, left(&decision)), (1, 1));
+}
+
+#[test]
+fn a_parked_pod_stays_parked() {
+    let mut world = idle(|world| {
+        let now = world.now;
+        world.queue("q").ready.last.as_mut().unwrap().value.count = 15;
+        world.worker("b").last_progress = now;
+    });
+    let now = world.now;
+    for (pod, mark) in world.pool().pods.iter_mut().zip([None, Some(Mark::Held), None]) {
+        set_mark(pod, mark, now);
+    }
+    let decision = world.decide();
+    assert_eq!(decision.parking.victims, ["b"], "{}", decision.text);
+    assert!(decision.parking.marks.is_empty());
+}
+
+/// Kubernetes takes pods that are not ready first, whatever their marks: with a busy one among them, none can go.
+#[test]
+fn a_busy_pod_that_is_not_ready_protects_the_ready_ones() {
+    let unready = |world: &mut World| {
+        let pod = &mut world.pool().pods[2];
+        (pod.ready, pod.rank) = (false, Rank::Unready);
+    };
+    let world = idle(|world| {
+        world.worker("c").active = 1;
+        unready(world);
+    });
+    let decision = world.decision("p");
+    assert_eq!((decision.to, left(decision)), (1, 3), "{}", decision.text);
+    // Ready again, it is taken to be so only after a while: the controller may see it as before.
+    let mut world = world;
+    let ready = world.now;
+    for step in 1..=15 {
+        world.step();
+        world.worker("c").active = 1;
+        let pod = &mut world.pool().pods[2];
+        (pod.ready, pod.rank, pod.ready_since) = (true, Rank::Ready, Some(ready));
+        let decision = world.decide();
+        let wanted = if step < 10 { 3 } else { 1 };
+        assert_eq!(left(&decision), wanted, "{step}: {}", decision.text);
+    }
+    let world = idle(|world| {
+        world.worker("a").active = 1;
+        unready(world);
+    });
+    let decision = world.decision("p");
+    assert_eq!((decision.to, left(decision)), (1, 1), "{}", decision.text);
+}
+
+/// Nobody of ours waits for an order that nobody gives any more.
+#[test]
+fn in_a_conflict_parked_pods_take_work_again() {
+    let mut world = idle(|_| ());
+    world.pool().conflict = Some("an HPA scales it".to_owned());
+    let decision = world.decide();
+    assert_eq!(decision.parking.marks.len(), 3);
+    assert!(decision.parking.replicas.is_empty() && decision.reason == Reason::Conflict);
+    world.decide();
+    assert!(world.told.is_empty(), "{:?}", world.told);
+}
+
+/// One message a broker and look, to all whom it concerns; again and later each time, until an answer shows it done.
+#[test]
+fn workers_are_told_until_they_say_that_they_have_done_it() {
+    let mut world = World::new([pool("p"), pool("s")]);
+    for name in ["a", "b"] {
+        world.add(name, 0);
+    }
+    world.set("q", 1, 0);
+    for name in ["a", "b"] {
+        world.answered(name, |answer| {
+            answer.queues.insert("r".to_owned());
+        });
+    }
+    let now = world.now;
+    for pod in &mut world.pool().pods {
+        set_mark(pod, Some(Mark::Empty), now);
+    }
+    // Ten seconds of looks in which they do not listen.
+    let mut told = Vec::new();
+    for look in 0..50u64 {
+        world.marks_at_once = false;
+        world.decide();
+        for call in world.last.calls.values() {
+            assert!(!call.consume && call.nodes == ["celery@a", "celery@b"]);
+            told.push((look, call.queue.clone()));
+        }
+        world.told.clear();
+        world.now = world.now.after(Duration::from_millis(200));
+        world.renew();
+    }
+    let of = |queue: &str| -> Vec<u64> {
+        let own = told.iter().filter(|(_, name)| name == queue);
+        own.map(|(look, _)| *look).collect()
+    };
+    assert_eq!(of("q"), [0, 15, 45], "at once, after 3 s, after 6 s more");
+    assert_eq!(
+        of("r"),
+        [1, 16, 46],
+        "every queue that they name, one after the other"
+    );
+    // Done: nothing more is said.
+    for name in ["a", "b"] {
+        world.answered(name, |answer| answer.queues.clear());
+    }
+    world.decide();
+    assert!(world.last.calls.is_empty());
+    // Neither are those that are being deleted told anything, nor foreign ones.
+    world.pool().terminating = true;
+    for name in ["a", "b"] {
+        world.answered(name, |_| ());
+    }
+    world.decide();
+    assert!(world.last.calls.is_empty());
+    assert!(world.last.decisions.contains_key(&key("s")));
+}
+
+/// A pod of an older revision is given back what it was started with, not what the spec says now.
+#[test]
+fn a_pod_that_comes_back_consumes_what_its_revision_did() {
+    let mut world = World::new([pool("p")]);
+    world.add("a", 0);
+    world.pool().queues = vec!["new".to_owned()];
+    world.pool().revision = "r2".to_owned();
+    world.pool().revisions[0].queues = Some(vec!["q".to_owned()]);
+    world.pool().revisions.push(revision("r2", 0, true));
+    world.answered("a", |answer| answer.queues.clear());
+    world.decide();
+    assert!(
+        world.last.calls.is_empty(),
+        "what it leaves out is its own affair"
+    );
+    world.pool().pods[0].returned = true;
+    world.pool().hold = Some(Hold {
+        replicas: 1,
+        by: None,
+    });
+    world.step();
+    world.now = world.now.after(seconds(10));
+    world.renew();
+    world.decide();
+    let call = world.last.calls.values().next().expect("a call");
+    assert_eq!((call.consume, call.queue.as_str()), (true, "q"));
+    assert_eq!(call.nodes, ["celery@a"]);
+}
