@@ -70,13 +70,13 @@ impl Celery {
 /// Tasks to publish. Their ids are the prefix, a hyphen and a number from 0.
 #[derive(Clone, Debug, Serialize)]
 pub struct Batch {
-    /// `tapp.sleep`, `tapp.spin`, `tapp.add` or `tapp.fail`.
+    /// `tapp.sleep`, `tapp.limited`, `tapp.spin`, `tapp.add` or `tapp.fail`.
     pub task: String,
     /// The queue's name.
     pub queue: String,
     /// How many.
     pub count: usize,
-    /// What each takes, with `tapp.sleep` and `tapp.spin`.
+    /// What each takes, with those but the last two.
     pub seconds: f64,
     /// The message's priority.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,7 +1,8 @@
-//! How replicas moved: every change of a Deployment's `spec.replicas`, as a watch told it.
+//! How replicas moved: every change of a Deployment's `spec.replicas`, and of how many pods take work, as watches told it.
 
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 use std::collections::BTreeMap;
@@ -26,21 +27,41 @@ pub struct Step {
 #[derive(Debug)]
 pub struct History {
     steps: Arc<Mutex<Vec<Step>>>,
-    watch: JoinHandle<()>,
+    consuming: Arc<Mutex<Vec<Consuming>>>,
+    watches: [JoinHandle<()>; 2],
 }
+
+/// When, the WorkerPool, and how many of its pods were neither parked nor being deleted.
+type Consuming = (Instant, String, i32);
 
 impl Drop for History {
     fn drop(&mut self) {
-        self.watch.abort();
+        for watch in &self.watches {
+            watch.abort();
+        }
     }
 }
 
 impl History {
-    /// Follows the Deployments of all WorkerPools.
-    pub fn follow(deployments: Api<Deployment>) -> Self {
-        let steps = Arc::default();
-        let watch = tokio::spawn(follow(deployments, Arc::clone(&steps)));
-        Self { steps, watch }
+    /// Follows the Deployments and the pods of all WorkerPools.
+    pub fn follow(deployments: Api<Deployment>, pods: Api<Pod>) -> Self {
+        let (steps, consuming) = (Arc::default(), Arc::default());
+        let watches = [
+            tokio::spawn(follow(deployments, Arc::clone(&steps))),
+            tokio::spawn(count(pods, Arc::clone(&consuming))),
+        ];
+        Self {
+            steps,
+            consuming,
+            watches,
+        }
+    }
+
+    /// Most pods of a WorkerPool that took work at a time, since then.
+    pub fn most_consuming(&self, pool: &str, since: Instant) -> i32 {
+        let all = self.consuming.lock().expect("no reader panics");
+        let own = all.iter().filter(|(at, name, _)| name == pool && *at > since);
+        own.map(|(_, _, count)| *count).max().unwrap_or(0)
     }
 
     /// Every change so far.
@@ -86,6 +107,34 @@ impl History {
             }
         }
         turns
+    }
+}
+
+async fn count(pods: Api<Pod>, consuming: Arc<Mutex<Vec<Consuming>>>) {
+    let config = watcher::Config::default().labels(poolwright_api::LABEL_WORKER_POOL);
+    let mut seen: BTreeMap<String, String> = BTreeMap::new();
+    let mut events = watcher(pods, config).default_backoff().boxed();
+    while let Some(event) = events.next().await {
+        let (pod, gone) = match event {
+            Ok(watcher::Event::Apply(one) | watcher::Event::InitApply(one)) => (one, false),
+            Ok(watcher::Event::Delete(one)) => (one, true),
+            _ => continue,
+        };
+        let pool = pod.labels().get(poolwright_api::LABEL_WORKER_POOL);
+        let pool = pool.cloned().unwrap_or_default();
+        let cost = pod
+            .annotations()
+            .get("controller.kubernetes.io/pod-deletion-cost");
+        let parked = cost.is_some_and(|cost| cost.starts_with('-'));
+        if gone || parked || pod.metadata.deletion_timestamp.is_some() {
+            seen.remove(&pod.name_any());
+        } else {
+            seen.insert(pod.name_any(), pool.clone());
+        }
+        let count = seen.values().filter(|name| **name == pool).count();
+        let count = i32::try_from(count).unwrap_or(i32::MAX);
+        let mut all = consuming.lock().expect("no reader panics");
+        all.push((Instant::now(), pool, count));
     }
 }
 

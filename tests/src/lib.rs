@@ -25,6 +25,7 @@ pub mod evidence;
 pub mod history;
 pub mod kubectl;
 pub mod look;
+pub mod moves;
 pub mod namespace;
 pub mod node;
 pub mod operator;
@@ -47,6 +48,7 @@ pub use celery::{Batch, CELERY_IMAGE, Celery, Publisher, TaskEvent, read_task_ev
 pub use evidence::Footprint;
 pub use history::{History, Step};
 pub use kubectl::Kubectl;
+pub use moves::{Act, Moves, is_parked};
 pub use namespace::{TestNamespace, apply_crds};
 pub use node::{Image, Node, NodeConfig, NodeHandle, RESERVED, Record, read_records};
 pub use operator::Operator;

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
@@ -62,7 +62,7 @@ impl Stage {
         let namespace = TestNamespace::create(plane.client().await?, prefix).await?;
         let dir = tempfile::tempdir()?;
         let operator = Operator::start(&plane.kubeconfig(), &namespace.name, dir.path(), args).await?;
-        let history = History::follow(namespace.api());
+        let history = History::follow(namespace.api(), namespace.api());
         Ok(Self {
             plane,
             namespace,
@@ -222,6 +222,11 @@ impl Stage {
     /// Every change of `spec.replicas` that the watch has told since the stage was set.
     pub fn history(&self) -> Vec<Step> {
         self.history.steps()
+    }
+
+    /// Most pods of a WorkerPool that took work at a time since then: neither parked nor being deleted.
+    pub fn most_consuming(&self, pool: &str, since: Instant) -> i32 {
+        self.history.most_consuming(pool, since)
     }
 
     /// Largest Σ of replicas over all Deployments of a WorkerPool, by the watch.

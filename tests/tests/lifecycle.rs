@@ -6,6 +6,8 @@ mod explain;
 mod ground;
 #[path = "lifecycle/namespaces.rs"]
 mod namespaces;
+#[path = "lifecycle/overrides.rs"]
+mod overrides;
 #[path = "lifecycle/rivals.rs"]
 mod rivals;
 

@@ -102,6 +102,14 @@ def sleep(seconds, id):
     log(id, "end")
 
 
+@app.task(name="tapp.limited", rate_limit="2/m")
+def limited(seconds, id):
+    """As sleep, but a worker starts one only every half minute, and shows those that wait for it nowhere."""
+    log(id, "start")
+    time.sleep(seconds)
+    log(id, "end")
+
+
 @app.task(name="tapp.spin")
 def spin(seconds, id):
     """Takes a slot and a processor; it never yields, as a blocking task under gevent."""

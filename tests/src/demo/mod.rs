@@ -63,7 +63,10 @@ pub async fn run(options: &Options) -> Result<bool> {
 }
 
 async fn play(place: &Place, options: &Options, began: Instant) -> Result<bool> {
-    let (history, decisions) = (History::follow(place.api()), Decisions::follow(place.api()));
+    let (history, decisions) = (
+        History::follow(place.api(), place.api()),
+        Decisions::follow(place.api()),
+    );
     place.apply_fleet().await?;
     await_ready(place).await?;
     println!(

@@ -256,10 +256,10 @@ impl Ground {
         Ok(())
     }
 
-    /// The least and the greatest Σ of replicas since `since`, by the watch.
+    /// The least Σ of replicas and the most pods that took work since `since`, by the watches.
     pub fn range(&self, pool: &str, since: Instant) -> (i32, i32) {
         let mut now: BTreeMap<String, i32> = BTreeMap::new();
-        let (mut least, mut most) = (i32::MAX, 0);
+        let mut least = i32::MAX;
         let steps = self.stage.history();
         let mine = format!("{pool}-");
         for (index, step) in steps
@@ -271,9 +271,9 @@ impl Ground {
             let sum = now.values().sum();
             let last_before = steps.get(index + 1).is_none_or(|next| next.at > since);
             if step.at > since || last_before {
-                (least, most) = (least.min(sum), most.max(sum));
+                least = least.min(sum);
             }
         }
-        (least, most)
+        (least, self.stage.most_consuming(pool, since))
     }
 }

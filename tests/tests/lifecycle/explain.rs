@@ -7,7 +7,7 @@ use serde_json::json;
 use std::process::Output;
 
 /// Runs the command with the test's kubeconfig and nothing else of ours in its environment.
-async fn explain(ground: &Ground, name: &str) -> Result<Output> {
+pub async fn explain(ground: &Ground, name: &str) -> Result<Output> {
     let namespace = &ground.stage.namespace.name;
     let output = tokio::process::Command::new(built("debug"))
         .args(["explain", name, "--namespace", namespace])

@@ -1,0 +1,104 @@
+//! Load that comes and goes without end, on both brokers.
+
+use poolwright_tests::scenario::LIMIT;
+use poolwright_tests::*;
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+/// A WorkerPool of the churn: when its tasks acknowledge, how many messages a slot fetches, and how it executes.
+struct Kind {
+    name: &'static str,
+    late: bool,
+    prefetch: u32,
+    execution: &'static str,
+}
+
+const fn kind(name: &'static str, late: bool, prefetch: u32, execution: &'static str) -> Kind {
+    Kind {
+        name,
+        late,
+        prefetch,
+        execution,
+    }
+}
+
+/// Two a broker, so that each way to acknowledge, to fetch and to execute meets each broker.
+const ON_REDIS: [Kind; 2] = [
+    kind("redis-early", false, 4, "Prefork"),
+    kind("redis-late", true, 1, "Gevent"),
+];
+const ON_RABBITMQ: [Kind; 2] = [
+    kind("rabbit-early", false, 1, "Gevent"),
+    kind("rabbit-late", true, 4, "Prefork"),
+];
+
+/// Publishes bursts with pauses in which some workers become idle, and no burst waits until all are gone.
+async fn waves(queue: &str, mut publisher: Publisher, tasks: usize, length: Duration) -> Result<Vec<String>> {
+    let (since, longest) = (Instant::now(), scale::pick(20.0_f64, 60.0));
+    let all = u32::try_from(tasks)?;
+    let mut ids = Vec::new();
+    while ids.len() < tasks {
+        // So many should have come by now.
+        let due = (1..=all)
+            .filter(|number| length * *number / all <= since.elapsed())
+            .count();
+        let burst = due.saturating_sub(ids.len()) + fastrand::usize(1..=4);
+        for _ in 0..burst {
+            // Most are short, and a few take as long as any may.
+            let seconds = 0.1 * (longest / 0.1).powf(fastrand::f64().powi(2));
+            ids.extend(publisher.publish(&Batch::sleep(queue, 1, seconds)).await?);
+        }
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(3_000..18_000))).await;
+    }
+    Ok(ids)
+}
+
+#[tokio::test]
+async fn churn_takes_no_busy_worker_and_loses_nothing() -> Result<()> {
+    let (tasks, length) = scale::pick((220, 90), (2200, 600));
+    let length = Duration::from_secs(length);
+    let stage = Stage::new("p-churn").await?;
+    let moves = Moves::follow(stage.namespace.api());
+    let redis = Redis::start(RedisConfig::default()).await?;
+    let vhost = RabbitMq::shared().await?.vhost("p-churn", "monitoring").await?;
+    let on_redis = Wire::redis(&redis, 0);
+    let mut on_rabbitmq = Wire::vhost(&stage, &vhost).await?;
+    on_rabbitmq.spec["rabbitmq"] = json!({"managementUrl": vhost.management_url});
+    let mut publishers = Vec::new();
+    let kinds = ON_REDIS.iter().map(|kind| (kind, &on_redis));
+    for (kind, wire) in kinds.chain(ON_RABBITMQ.iter().map(|kind| (kind, &on_rabbitmq))) {
+        let wire = wire.late(kind.late);
+        let shape = json!({
+            "celery": {"concurrency": 2, "prefetchMultiplier": kind.prefetch, "executionPool": kind.execution},
+            "scaling": {"maxReplicas": 4, "scaleDownDelaySeconds": 3},
+        });
+        wire.pool(&stage, kind.name, &[kind.name], shape).await?;
+        publishers.push((kind.name, wire.publisher().await?));
+    }
+    let all = publishers
+        .into_iter()
+        .map(|(queue, publisher)| waves(queue, publisher, tasks / 4, length));
+    let ids = futures::future::try_join_all(all).await?.concat();
+    stage.await_ended(ids.len(), LIMIT * 2).await?;
+    for kind in ON_REDIS.iter().chain(&ON_RABBITMQ) {
+        stage.await_no_pods(kind.name, LIMIT).await?;
+    }
+    let (parked, back) = (
+        moves.count(|act| act == Act::Parked),
+        moves.count(|act| act == Act::Back),
+    );
+    let went = moves.count(|act| matches!(act, Act::Went { .. }));
+    let created = moves.count(|act| act == Act::Created);
+    println!(
+        "churn: {} tasks; pods: {created} created, {parked} parked, {back} came back, {went} went",
+        ids.len()
+    );
+    assert!(ids.len() >= scale::pick(200, 2000));
+    assert!(
+        parked > 4 && back > 0 && went > 4,
+        "too little happened to show anything"
+    );
+    moves.expect_all_parked_first()?;
+    stage.expect_no_busy_victim()?;
+    stage.expect_all_done_once(&ids)
+}

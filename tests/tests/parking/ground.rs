@@ -1,0 +1,155 @@
+//! What the tests of parking share: a WorkerPool `q` of small workers, one of which is parked, and a look at who is told
+//! what.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use futures::StreamExt as _;
+use kube::ResourceExt;
+use poolwright_tests::scenario::LIMIT;
+use poolwright_tests::*;
+use serde_json::{Value, json};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+
+/// A stage whose pods are watched, and the broker of its one WorkerPool `q`.
+pub struct Yard {
+    pub moves: Moves,
+    pub stage: Stage,
+    pub wire: Wire,
+}
+
+impl Yard {
+    pub fn new(stage: Stage, wire: Wire) -> Self {
+        Self {
+            moves: Moves::follow(stage.namespace.api()),
+            stage,
+            wire,
+        }
+    }
+
+    /// Two workers of one slot that both consume. `celery` is laid over their settings.
+    pub async fn two(&self, celery: Value) -> Result<()> {
+        let mut shape = json!({
+            "celery": {"concurrency": 1},
+            "scaling": {"minReplicas": 2, "maxReplicas": 2, "scaleDownDelaySeconds": 3},
+        });
+        stage::merge(&mut shape["celery"], celery);
+        self.wire.pool(&self.stage, "q", &["q"], shape).await?;
+        self.await_consumers(2).await
+    }
+
+    /// Two workers with a task each of so many seconds, one of them parked and no longer consuming: its pod, and the
+    /// tasks.
+    pub async fn park_one_of_two_busy(&self, seconds: f64) -> Result<(Vec<String>, String)> {
+        self.two(json!({})).await?;
+        let ids = self.wire.publish(&Batch::sleep("q", 2, seconds)).await?;
+        self.stage.await_running(2, LIMIT).await?;
+        let busy = |status: &poolwright_api::v1alpha1::WorkerPoolStatus| status.busy_slots == Some(2);
+        self.stage
+            .await_status("q", "two busy slots", LIMIT, busy)
+            .await?;
+        self.at_most(1).await?;
+        let parked = self.await_parked().await?;
+        self.await_deaf(&parked).await?;
+        assert!(!self.has_ended(&parked)?, "the long tasks ended too early");
+        Ok((ids, parked))
+    }
+
+    /// Lowers `minReplicas` to 0 and sets `maxReplicas`.
+    pub async fn at_most(&self, count: i32) -> Result<()> {
+        let patch = json!({"spec": {"scaling": {"minReplicas": 0, "maxReplicas": count}}});
+        self.stage.patch_pool("q", patch).await
+    }
+
+    /// Sets `minReplicas`.
+    pub async fn at_least(&self, count: i32) -> Result<()> {
+        let patch = json!({"spec": {"scaling": {"minReplicas": count}}});
+        self.stage.patch_pool("q", patch).await
+    }
+
+    /// Waits until so many workers say that they consume.
+    pub async fn await_consumers(&self, count: i32) -> Result<()> {
+        let all = |queue: &poolwright_api::v1alpha1::TaskQueue| {
+            queue.status.as_ref().and_then(|status| status.consumers) == Some(count)
+        };
+        let what = format!("{count} consumers");
+        self.stage.await_tq("q", &what, LIMIT, all).await.map(drop)
+    }
+
+    /// Waits for a pod with a mark, and returns its name.
+    pub async fn await_parked(&self) -> Result<String> {
+        poll("a parked pod", LIMIT, || async {
+            let pods = self.stage.pods("q").await?;
+            Ok(pods.iter().find(|pod| is_parked(pod)).map(ResourceExt::name_any))
+        })
+        .await
+    }
+
+    /// Waits until only the other worker consumes, and a moment longer, for what was on its way.
+    pub async fn await_deaf(&self, pod: &str) -> Result<()> {
+        self.await_consumers(1).await?;
+        println!("{pod} is parked");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Ok(())
+    }
+
+    /// True if a task has ended on this pod.
+    pub fn has_ended(&self, pod: &str) -> Result<bool> {
+        let mut events = self.stage.events()?.into_iter();
+        Ok(events.any(|event| event.pod == pod && event.event == "end"))
+    }
+
+    /// What must hold at the end of each test.
+    pub fn expect_well(&self, ids: &[String]) -> Result<()> {
+        self.moves.expect_all_parked_first()?;
+        self.stage.expect_no_busy_victim()?;
+        self.stage.expect_all_done_once(ids)
+    }
+}
+
+/// Commands of remote control on a Redis, as a listener hears them.
+pub struct Told {
+    calls: Arc<Mutex<Vec<Value>>>,
+    listener: JoinHandle<()>,
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.listener.abort();
+    }
+}
+
+impl Told {
+    pub async fn listen(redis: &Redis) -> Result<Self> {
+        let mut channel = redis::Client::open(redis.url(0))?.get_async_pubsub().await?;
+        channel.subscribe("/0.celery.pidbox").await?;
+        let calls: Arc<Mutex<Vec<Value>>> = Arc::default();
+        let heard = Arc::clone(&calls);
+        let listener = tokio::spawn(async move {
+            let mut messages = channel.into_on_message();
+            while let Some(message) = messages.next().await {
+                let envelope: Value = serde_json::from_slice(message.get_payload_bytes()).unwrap_or_default();
+                let body = BASE64_STANDARD.decode(envelope["body"].as_str().unwrap_or_default());
+                let call = serde_json::from_slice(&body.unwrap_or_default()).unwrap_or_default();
+                heard.lock().unwrap().push(call);
+            }
+        });
+        Ok(Self { calls, listener })
+    }
+
+    /// How often this pod's worker was told to stop consuming.
+    pub fn stops(&self, pod: &str) -> usize {
+        let node = format!("celery@{pod}");
+        let named = |call: &Value| {
+            let mut nodes = call["destination"].as_array().into_iter().flatten();
+            call["method"] == "cancel_consumer" && nodes.any(|one| *one == *node)
+        };
+        self.calls
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|call| named(call))
+            .count()
+    }
+}
