@@ -4,6 +4,7 @@
 //! lets the operator, `explain` and the tests print and check the same decision.
 
 pub mod advice;
+pub mod arbitrate;
 pub mod broker;
 pub mod broker_key;
 pub mod canonical;
@@ -32,6 +33,7 @@ pub mod revision;
 pub mod rollout;
 pub mod sample;
 pub mod scaling;
+pub mod share;
 pub mod snapshot;
 pub mod status;
 #[cfg(test)]
@@ -39,6 +41,7 @@ mod testing;
 pub mod time;
 mod trouble;
 pub mod validate;
+pub mod weight;
 pub mod window;
 
 pub use poolwright_api::text;

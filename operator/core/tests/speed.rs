@@ -1,12 +1,14 @@
-//! Ten thousand WorkerPools on one broker are decided in one go.
+//! Ten thousand WorkerPools on one broker are decided in one go, and ten thousand claims on Pools divided.
 
 mod world;
 
 use std::time::Duration;
 
 use poolwright_api::Reason;
+use poolwright_core::arbitrate::{Charge, Claim, Guarantee, PoolBudget, arbitrate};
 use poolwright_core::cycle::cycle;
 use poolwright_core::decision::Decision;
+use poolwright_core::share::Want;
 use world::{World, key, pod, pool, worker};
 
 #[test]
@@ -64,6 +66,56 @@ fn ten_thousand_pods_of_one_pool() {
         let took = start.elapsed();
         assert_eq!(result.decisions[&key("p")].facts.pods.len(), 10_000);
         println!("10,000 pods: {took:?}");
+        assert!(took < Duration::from_secs(4), "{took:?}");
+    }
+}
+
+/// Ten thousand queues with a WorkerPool each, on a thousand Pools that have too few slots for all; every tenth
+/// WorkerPool draws on two of them.
+#[test]
+#[allow(clippy::disallowed_methods, reason = "this measures")]
+fn ten_thousand_queues_on_a_thousand_pools() {
+    let names: Vec<String> = (0..10_000).map(|at| format!("q{at:05}")).collect();
+    let pools: Vec<PoolBudget> = (0..1000)
+        .map(|at| PoolBudget {
+            slots: Some(128),
+            guarantees: vec![Guarantee {
+                queue: &names[at * 10],
+                slots: 16,
+            }],
+        })
+        .collect();
+    let tiers = [100, 75, 50, 25, 1];
+    let claims: Vec<Claim> = names
+        .iter()
+        .enumerate()
+        .map(|(at, name)| Claim {
+            id: name,
+            pods: 1 + u64::try_from(at % 9).unwrap(),
+            pod_slots: 4,
+            cap: None,
+            wants: vec![Want {
+                queue: name,
+                tier: tiers[at % 5],
+                weight: 1 + u64::try_from(at % 13).unwrap(),
+                slots: 36,
+            }],
+            charges: [at / 10, (at * 7 + 1) % 1000][..if at % 10 == 9 { 2 } else { 1 }]
+                .iter()
+                .map(|pool| Charge {
+                    pool: *pool,
+                    slots: 4,
+                })
+                .collect(),
+        })
+        .collect();
+    for _ in 0..5 {
+        let start = std::time::Instant::now();
+        let targets = arbitrate(&pools, &claims);
+        let took = start.elapsed();
+        println!("10,000 queues on 1,000 pools: {took:?}");
+        assert_eq!(targets.len(), 10_000);
+        assert!(targets.iter().sum::<u64>() > 20_000, "most slots are given");
         assert!(took < Duration::from_secs(4), "{took:?}");
     }
 }

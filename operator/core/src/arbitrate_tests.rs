@@ -1,0 +1,202 @@
+use super::*;
+
+fn limited(slots: u64, guarantees: &[(&'static str, u64)]) -> PoolBudget<'static> {
+    let guarantee = |(queue, slots): &(&'static str, u64)| Guarantee { queue, slots: *slots };
+    PoolBudget {
+        slots: Some(slots),
+        guarantees: guarantees.iter().map(guarantee).collect(),
+    }
+}
+
+fn want(queue: &str, tier: u32, weight: u64, slots: u64) -> Want<'_> {
+    Want {
+        queue,
+        tier,
+        weight,
+        slots,
+    }
+}
+
+/// A WorkerPool of one queue of its own name, whose pods have one slot and cost what `charges` say.
+fn claim<'a>(id: &'a str, pods: u64, charges: &[(usize, u64)]) -> Claim<'a> {
+    Claim {
+        id,
+        pods,
+        pod_slots: 1,
+        cap: None,
+        wants: vec![want(id, 50, 1, pods)],
+        charges: charges
+            .iter()
+            .map(|(pool, slots)| Charge {
+                pool: *pool,
+                slots: *slots,
+            })
+            .collect(),
+    }
+}
+
+#[test]
+fn each_pool_is_divided_among_its_own_claims() {
+    let pools = [limited(10, &[]), limited(3, &[]), PoolBudget::default()];
+    let claims = [
+        claim("a", 9, &[(0, 1)]),
+        claim("b", 9, &[(0, 1)]),
+        claim("c", 9, &[(1, 2)]),
+        claim("d", 9, &[(2, 1)]),
+        claim("e", 9, &[]),
+    ];
+    assert_eq!(arbitrate(&pools, &claims), [5, 5, 1, 9, 9]);
+}
+
+#[test]
+fn on_several_pools_the_least_counts_and_the_rest_goes_to_others() {
+    let pools = [limited(10, &[]), limited(3, &[])];
+    let claims = [claim("a", 9, &[(0, 1), (1, 1)]), claim("b", 9, &[(0, 1)])];
+    assert_eq!(arbitrate(&pools, &claims), [3, 7]);
+}
+
+/// What one leaves lets the next leave something, more often than there are rounds.
+#[test]
+fn a_chain_of_pools_ends_with_nothing_left_that_fits() {
+    let pools: Vec<PoolBudget> = (0..12)
+        .map(|at| limited(if at == 0 { 1 } else { 20 }, &[]))
+        .collect();
+    let ids: Vec<String> = (0..12).map(|at| format!("w{at:02}")).collect();
+    let claims: Vec<Claim> = ids
+        .iter()
+        .enumerate()
+        .map(|(at, id)| claim(id, 100, &[(at, 1), ((at + 1).min(11), 1)]))
+        .collect();
+    let targets = arbitrate(&pools, &claims);
+    for (at, pool) in pools.iter().enumerate() {
+        let taken: u64 = claims
+            .iter()
+            .zip(&targets)
+            .flat_map(|(claim, pods)| claim.charges.iter().map(move |charge| (charge, pods)))
+            .filter(|(charge, _)| charge.pool == at)
+            .map(|(charge, pods)| charge.slots * pods)
+            .sum();
+        assert!(Some(taken) <= pool.slots, "{at}: {targets:?}");
+    }
+    assert_eq!(targets[0], 1);
+    assert!(targets[1] >= 10, "{targets:?}");
+}
+
+#[test]
+fn a_pool_that_is_not_there_gives_nothing() {
+    let claims = [claim("a", 9, &[(0, 1), (1, 1)]), claim("b", 9, &[(0, 1)])];
+    assert_eq!(arbitrate(&[limited(10, &[])], &claims), [0, 9]);
+}
+
+#[test]
+fn a_pool_that_is_named_twice_charges_both() {
+    let pools = [limited(10, &[]), limited(100, &[])];
+    let twice = [
+        claim("a", 9, &[(0, 1), (0, 2)]),
+        claim("b", 9, &[(0, 2), (1, 1), (0, 3)]),
+    ];
+    assert_eq!(arbitrate(&pools, &twice[..1]), [3]);
+    assert_eq!(arbitrate(&pools, &twice[1..]), [2]);
+}
+
+#[test]
+fn a_cap_is_counted_in_pods() {
+    let capped = Claim {
+        cap: Some(2),
+        ..claim("a", 9, &[(0, 2)])
+    };
+    assert_eq!(
+        arbitrate(&[limited(10, &[])], &[capped, claim("b", 9, &[(0, 2)])]),
+        [2, 3]
+    );
+}
+
+/// The fast lane: a critical queue with a guarantee finds its slots free although others could use them.
+#[test]
+fn a_guarantee_is_kept_for_its_queue_while_that_is_idle() {
+    let pools = [limited(10, &[("fast", 4)])];
+    let targets = |wanted| {
+        let mut fast = claim("fast", wanted, &[(0, 2)]);
+        fast.wants[0].tier = 100;
+        arbitrate(&pools, &[fast, claim("slow", 99, &[(0, 1)])])
+    };
+    assert_eq!(targets(0), [0, 6]);
+    assert_eq!(targets(1), [1, 6]);
+    assert_eq!(targets(2), [2, 6]);
+    assert_eq!(targets(4), [4, 2], "above its guarantee by its tier");
+    // No WorkerPool consumes the queue.
+    assert_eq!(arbitrate(&pools, &[claim("slow", 99, &[(0, 1)])]), [6]);
+    // In 4 slots no pod of 5 fits, nor does one of 3 in the one that is left beside a pod of 3.
+    assert_eq!(
+        arbitrate(
+            &pools,
+            &[claim("fast", 0, &[(0, 5)]), claim("slow", 99, &[(0, 1)])]
+        ),
+        [0, 10]
+    );
+    assert_eq!(
+        arbitrate(
+            &pools,
+            &[claim("fast", 0, &[(0, 3)]), claim("slow", 99, &[(0, 1)])]
+        ),
+        [0, 7]
+    );
+}
+
+/// A guarantee is for the tasks of its queue, and a WorkerPool of two queues may not use it for the other.
+#[test]
+fn another_queue_of_the_same_worker_pool_does_not_use_a_guarantee() {
+    let pools = [limited(10, &[("fast", 4)])];
+    let both = |fast, slow| Claim {
+        wants: vec![want("fast", 50, 1, fast), want("slow", 50, 1, slow)],
+        ..claim("a", 99, &[(0, 1)])
+    };
+    assert_eq!(arbitrate(&pools, &[both(0, 99)]), [6]);
+    assert_eq!(arbitrate(&pools, &[both(3, 96)]), [9]);
+    assert_eq!(arbitrate(&pools, &[both(4, 95)]), [10]);
+}
+
+/// Pods that wait for work (a minimum, a hold) are for the queue too, if no other needs them.
+#[test]
+fn pods_without_tasks_use_the_guarantee_of_their_queue() {
+    let pools = [limited(10, &[("fast", 4)])];
+    let slow = claim("slow", 99, &[(0, 1)]);
+    let warm = |pods, wants| Claim {
+        wants,
+        ..claim("a", pods, &[(0, 1)])
+    };
+    let idle = vec![want("fast", 1, 1, 0)];
+    assert_eq!(arbitrate(&pools, &[warm(3, idle.clone()), slow.clone()]), [3, 6]);
+    assert_eq!(
+        arbitrate(&pools, &[warm(5, idle), slow.clone()]),
+        [4, 6],
+        "the fifth is of a low tier"
+    );
+    let both = vec![want("fast", 1, 1, 0), want("other", 1, 1, 2)];
+    assert_eq!(arbitrate(&pools, &[warm(2, both.clone()), slow.clone()]), [0, 6]);
+    assert_eq!(arbitrate(&pools, &[warm(3, both), slow]), [1, 6]);
+}
+
+#[test]
+fn two_worker_pools_of_one_queue_share_its_guarantee() {
+    let pools = [limited(12, &[("q", 6)])];
+    let on_q = |id, pods, unit| Claim {
+        wants: vec![want("q", 1, 1, pods)],
+        ..claim(id, pods, &[(0, unit)])
+    };
+    let greedy = claim("z", 99, &[(0, 1)]);
+    let with = |a, b| arbitrate(&pools, &[on_q("a", a, 1), on_q("b", b, 2), greedy.clone()]);
+    assert_eq!(with(0, 0), [0, 0, 6]);
+    // `b` uses four, the other two are kept for either.
+    assert_eq!(with(0, 2), [0, 2, 6]);
+    // 6 guaranteed slots are 4 and one pod of 2, and above them only the tier counts.
+    assert_eq!(with(9, 9), [4, 1, 6]);
+}
+
+/// What another Pool withholds from a guarantee stays kept: it may be used as soon as that Pool has room.
+#[test]
+fn a_guarantee_that_another_pool_withholds_is_not_lent() {
+    let pools = [limited(10, &[("a", 6)]), limited(2, &[])];
+    let claims = [claim("a", 6, &[(0, 1), (1, 1)]), claim("b", 99, &[(0, 1)])];
+    assert_eq!(arbitrate(&pools, &claims), [2, 4]);
+}

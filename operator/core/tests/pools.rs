@@ -1,0 +1,268 @@
+//! What holds for every arbitration, where WorkerPools draw on several Pools.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use poolwright_core::arbitrate::{Charge, Claim, Guarantee, PoolBudget, arbitrate};
+use poolwright_core::share::{Claimant, Want, layers, share};
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+const QUEUES: usize = 8;
+const TIERS: [u32; 3] = [100, 50, 1];
+
+/// A namespace: Pools, queues that draw on one each, and WorkerPools on some of them.
+#[derive(Clone, Debug)]
+struct Namespace {
+    /// Slots, and guarantees by queue.
+    pools: Vec<(Option<u64>, BTreeMap<usize, u64>)>,
+    /// Pool, tier and weight of each queue.
+    queues: Vec<(usize, u32, u64)>,
+    worker_pools: Vec<WorkerPool>,
+}
+
+#[derive(Clone, Debug)]
+struct WorkerPool {
+    id: String,
+    pod_slots: u64,
+    /// Slots of tasks by queue.
+    tasks: BTreeMap<usize, u64>,
+    pods: u64,
+    cap: Option<u64>,
+    /// What a pod costs at a Pool of this number.
+    costs: Vec<u64>,
+}
+
+fn name(queue: usize) -> &'static str {
+    ["q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7"][queue]
+}
+
+impl WorkerPool {
+    fn pools(&self, namespace: &Namespace) -> BTreeSet<usize> {
+        self.tasks
+            .keys()
+            .map(|queue| namespace.queues[*queue].0)
+            .collect()
+    }
+
+    fn wanted(&self) -> u64 {
+        self.pods.min(self.cap.unwrap_or(u64::MAX))
+    }
+
+    fn claim(&self, namespace: &Namespace, place: &[usize]) -> Claim<'_> {
+        let want = |(queue, slots): (&usize, &u64)| {
+            let (_, tier, weight) = namespace.queues[*queue];
+            Want {
+                queue: name(*queue),
+                tier,
+                weight,
+                slots: *slots,
+            }
+        };
+        let charge = |pool: usize| Charge {
+            pool: place[pool],
+            slots: self.costs[pool],
+        };
+        Claim {
+            id: &self.id,
+            pods: self.pods,
+            pod_slots: self.pod_slots,
+            cap: self.cap,
+            wants: self.tasks.iter().map(want).collect(),
+            charges: self.pools(namespace).into_iter().map(charge).collect(),
+        }
+    }
+}
+
+impl Namespace {
+    /// Targets by name. Pools are handed over in the order `pools`, WorkerPools in the order `claims`.
+    fn arbitrate(&self, pools: &[usize], claims: &[usize]) -> BTreeMap<String, u64> {
+        let budget = |(slots, guarantees): &(Option<u64>, BTreeMap<usize, u64>)| PoolBudget {
+            slots: *slots,
+            guarantees: guarantees
+                .iter()
+                .map(|(queue, slots)| Guarantee {
+                    queue: name(*queue),
+                    slots: *slots,
+                })
+                .collect(),
+        };
+        let budgets: Vec<PoolBudget> = pools.iter().map(|pool| budget(&self.pools[*pool])).collect();
+        let mut place = vec![0; pools.len()];
+        for (at, pool) in pools.iter().enumerate() {
+            place[*pool] = at;
+        }
+        let claims: Vec<Claim> = claims
+            .iter()
+            .map(|at| self.worker_pools[*at].claim(self, &place))
+            .collect();
+        let targets = arbitrate(&budgets, &claims);
+        claims
+            .iter()
+            .map(|claim| claim.id.to_owned())
+            .zip(targets)
+            .collect()
+    }
+
+    fn targets(&self) -> BTreeMap<String, u64> {
+        let pools: Vec<usize> = (0..self.pools.len()).collect();
+        let claims: Vec<usize> = (0..self.worker_pools.len()).collect();
+        self.arbitrate(&pools, &claims)
+    }
+
+    /// Slots of a Pool that the targets leave, if it has a limit.
+    fn left(&self, pool: usize, targets: &BTreeMap<String, u64>) -> Option<i128> {
+        let slots = i128::from(self.pools[pool].0?);
+        let on_it = self
+            .worker_pools
+            .iter()
+            .filter(|one| one.pools(self).contains(&pool));
+        Some(on_it.fold(slots, |left, one| {
+            left - i128::from(targets[&one.id] * one.costs[pool])
+        }))
+    }
+}
+
+fn worker_pool(most_queues: usize) -> impl Strategy<Value = WorkerPool> {
+    let tasks = prop::collection::btree_map(
+        0..QUEUES,
+        prop_oneof![1 => Just(0u64), 4 => 0u64..40],
+        1..=most_queues,
+    );
+    let cap = prop_oneof![4 => Just(None), 1 => (0u64..6).prop_map(Some)];
+    let cost = prop_oneof![2 => Just(1u64), 3 => 1u64..7, 1 => 1u64..40];
+    (1u64..5, tasks, 0u64..25, cap, prop::collection::vec(cost, 5)).prop_map(
+        |(pod_slots, tasks, pods, cap, costs)| WorkerPool {
+            id: String::new(),
+            pod_slots,
+            tasks,
+            pods,
+            cap,
+            costs,
+        },
+    )
+}
+
+fn namespace(most_queues: usize, guaranteed: bool) -> impl Strategy<Value = Namespace> {
+    let slots = prop_oneof![1 => Just(None), 6 => (0u64..60).prop_map(Some)];
+    let queue = (any::<Index>(), 0usize..3, 1u64..12);
+    let guarantee = prop_oneof![1 => Just(0u64), 1 => 1u64..15];
+    (
+        prop::collection::vec(slots, 1..=5),
+        prop::collection::vec((queue, guarantee), QUEUES),
+        prop::collection::vec(worker_pool(most_queues), 1..=12),
+    )
+        .prop_map(move |(slots, queues, mut worker_pools)| {
+            for (at, one) in worker_pools.iter_mut().enumerate() {
+                one.id = format!("w{at:02}");
+            }
+            let mut pools: Vec<(Option<u64>, BTreeMap<usize, u64>)> =
+                slots.into_iter().map(|slots| (slots, BTreeMap::new())).collect();
+            let mut all = Vec::new();
+            for (at, ((pool, tier, weight), guarantee)) in queues.into_iter().enumerate() {
+                let pool = pool.index(pools.len());
+                all.push((pool, TIERS[tier], weight));
+                if guaranteed && guarantee > 0 {
+                    pools[pool].1.insert(at, guarantee);
+                }
+            }
+            Namespace {
+                pools,
+                queues: all,
+                worker_pools,
+            }
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3000))]
+
+    /// No target is above what is wanted, and no Pool gives more than it has.
+    #[test]
+    fn no_budget_is_exceeded(namespace in namespace(4, true)) {
+        let targets = namespace.targets();
+        for one in &namespace.worker_pools {
+            prop_assert!(targets[&one.id] <= one.wanted());
+        }
+        for pool in 0..namespace.pools.len() {
+            prop_assert!(namespace.left(pool, &targets).is_none_or(|left| left >= 0), "{pool}: {targets:?}");
+        }
+    }
+
+    /// The order in which Pools and claims are handed over shows in no target.
+    #[test]
+    fn the_order_of_pools_and_claims_does_not_matter(
+        (namespace, pools, claims) in namespace(4, true).prop_flat_map(|namespace| {
+            let pools = Just((0..namespace.pools.len()).collect::<Vec<_>>()).prop_shuffle();
+            let claims = Just((0..namespace.worker_pools.len()).collect::<Vec<_>>()).prop_shuffle();
+            (Just(namespace), pools, claims)
+        }),
+    ) {
+        prop_assert_eq!(namespace.targets(), namespace.arbitrate(&pools, &claims));
+    }
+
+    /// Who gets less than he wants has a Pool in which no further pod of his fits.
+    #[test]
+    fn what_one_cannot_use_goes_to_others(namespace in namespace(4, false)) {
+        let targets = namespace.targets();
+        for one in namespace.worker_pools.iter().filter(|one| targets[&one.id] < one.wanted()) {
+            let is_full = |pool: usize| {
+                namespace.left(pool, &targets).is_some_and(|left| left < i128::from(one.costs[pool]))
+            };
+            prop_assert!(one.pools(&namespace).into_iter().any(is_full), "{}: {targets:?}", one.id);
+        }
+    }
+
+    /// Guarantees of a Pool that has slots for all: what a WorkerPool of one queue wants, as far as whole pods of it fit
+    /// in, and what a queue that wants none does not use is free, whatever others want.
+    #[test]
+    fn guarantees_are_met_and_kept(namespace in namespace(1, true)) {
+        let targets = namespace.targets();
+        for (pool, (slots, guarantees)) in namespace.pools.iter().enumerate() {
+            let Some(slots) = slots.filter(|slots| guarantees.values().sum::<u64>() <= *slots) else {
+                continue;
+            };
+            let mut idle = 0;
+            for (queue, guaranteed) in guarantees {
+                let consumers: Vec<&WorkerPool> =
+                    namespace.worker_pools.iter().filter(|one| one.tasks.contains_key(queue)).collect();
+                if let [one] = consumers[..] {
+                    let fits = guaranteed / one.costs[pool];
+                    prop_assert!(targets[&one.id] >= one.wanted().min(fits), "{}", one.id);
+                }
+                if consumers.iter().all(|one| one.wanted() == 0) {
+                    let smallest = consumers.iter().map(|one| one.costs[pool]).min().unwrap_or(1);
+                    idle += guaranteed / smallest * smallest;
+                }
+            }
+            let left = namespace.left(pool, &targets).unwrap();
+            prop_assert!(left >= i128::from(idle), "{left} of {slots} are left, {idle} are kept");
+        }
+    }
+
+    /// Where nobody draws on several Pools and nothing is guaranteed, each Pool is shared as if it were alone.
+    #[test]
+    fn single_pools_are_shared_alone(namespace in namespace(1, false)) {
+        let targets = namespace.targets();
+        for (pool, (slots, _)) in namespace.pools.iter().enumerate() {
+            let on_it: Vec<&WorkerPool> =
+                namespace.worker_pools.iter().filter(|one| one.pools(&namespace).contains(&pool)).collect();
+            let claims: Vec<Claim> = on_it.iter().map(|one| one.claim(&namespace, &[0; 5])).collect();
+            let layers: Vec<_> =
+                claims.iter().map(|claim| layers(&claim.wants, claim.pod_slots, claim.pods)).collect();
+            let claimants: Vec<Claimant> = claims
+                .iter()
+                .zip(&layers)
+                .map(|(claim, layers)| Claimant {
+                    id: claim.id,
+                    unit: claim.charges[0].slots,
+                    layers,
+                    guaranteed: 0,
+                    cap: claim.cap.unwrap_or(u64::MAX),
+                })
+                .collect();
+            for (one, pods) in on_it.iter().zip(share(slots.unwrap_or(u64::MAX), 0, &claimants)) {
+                prop_assert_eq!(targets[&one.id], pods, "{} on {}", one.id, pool);
+            }
+        }
+    }
+}
