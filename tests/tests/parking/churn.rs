@@ -3,6 +3,7 @@
 use poolwright_tests::scenario::LIMIT;
 use poolwright_tests::*;
 use serde_json::json;
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 /// A WorkerPool of the churn: when its tasks acknowledge, how many messages a slot fetches, and how it executes.
@@ -53,6 +54,28 @@ async fn waves(queue: &str, mut publisher: Publisher, tasks: usize, length: Dura
     Ok(ids)
 }
 
+/// What has not ended, and what is said of it.
+async fn missing(stage: &Stage, ids: &[String]) -> Result<String> {
+    let (events, running) = (stage.events()?, stage.running()?);
+    let ended = |id: &&String| {
+        events
+            .iter()
+            .any(|event| event.id == **id && event.event == "end")
+    };
+    let left: Vec<&String> = ids.iter().filter(|id| !ended(id)).collect();
+    let mut text = format!("{left:?} have not ended, of which {running:?} run\n");
+    for kind in ON_REDIS.iter().chain(&ON_RABBITMQ) {
+        let queue = stage.tq(kind.name).await?.status;
+        let decision = stage.decision(kind.name).await?;
+        writeln!(text, "{}: {decision}; {queue:?}", kind.name)?;
+        for pod in stage.pods(kind.name).await? {
+            let meta = pod.metadata;
+            writeln!(text, "  {:?} {:?}", meta.name, meta.annotations)?;
+        }
+    }
+    Ok(text)
+}
+
 #[tokio::test]
 async fn churn_takes_no_busy_worker_and_loses_nothing() -> Result<()> {
     let (tasks, length) = scale::pick((220, 90), (2200, 600));
@@ -79,7 +102,9 @@ async fn churn_takes_no_busy_worker_and_loses_nothing() -> Result<()> {
         .into_iter()
         .map(|(queue, publisher)| waves(queue, publisher, tasks / 4, length));
     let ids = futures::future::try_join_all(all).await?.concat();
-    stage.await_ended(ids.len(), LIMIT * 2).await?;
+    if let Err(error) = stage.await_ended(ids.len(), LIMIT * 3).await {
+        return Err(format!("{error}: {}", missing(&stage, &ids).await?).into());
+    }
     for kind in ON_REDIS.iter().chain(&ON_RABBITMQ) {
         stage.await_no_pods(kind.name, LIMIT).await?;
     }
