@@ -153,6 +153,7 @@ impl Scene<'_> {
             if draft.to < from {
                 self.shrink(memory, draft, ask);
             }
+            self.keep_for_later(draft);
             self.fall_back(memory, draft);
             self.brake(draft);
             if draft.reason == Reason::AsDesired && draft.to != from {
@@ -282,6 +283,16 @@ impl Scene<'_> {
                     .is_none_or(|answer| self.now.since(answer.at) > age)
             })
             .map(|member| member.node.as_str())
+    }
+
+    /// Tasks that are not due and that a worker holds keep one pod. All may have been parked in the moment before they were
+    /// seen to be fetched: then one comes back.
+    fn keep_for_later(&self, draft: &mut Draft) {
+        let parked = self.fleet.members.iter().any(Member::is_parked);
+        if draft.to == 0 && parked && self.demand.held_later > 0 {
+            let clause = "1 stays for tasks that are not due".to_owned();
+            draft.limit("heldLater", 1, clause);
+        }
     }
 
     /// What somebody has asked not to be done. Where no pod may go, those that are parked take work again.

@@ -174,6 +174,24 @@ fn the_last_pod_goes_only_on_what_this_process_has_seen() {
     assert_eq!(left(&world.settle(10)), 0);
 }
 
+/// All were parked in the moment before the tasks that they fetch last were seen.
+#[test]
+fn tasks_that_are_not_due_bring_one_parked_pod_back() {
+    let mut world = idle(|_| ());
+    assert_eq!(world.decision("p").to, 0);
+    for name in ["a", "b", "c"] {
+        world.answered(name, |answer| {
+            answer.scheduled.insert("q".to_owned(), 2);
+        });
+    }
+    let unacked = &mut world.queue("q").unacked.last;
+    unacked.as_mut().expect("a reading").value.not_due = 6;
+    let decision = world.decide();
+    assert_eq!((decision.from, decision.to), (0, 1), "{}", decision.text);
+    assert!(decision.text.contains("not due"), "{}", decision.text);
+    assert_eq!(decision.parking.marks.len(), 1);
+}
+
 /// A hung worker keeps none of its siblings, and is no victim.
 #[test]
 fn a_parked_worker_that_falls_silent_is_given_back() {
