@@ -3,11 +3,11 @@
 //! Every write names what it expects (a resourceVersion, a uid, a fresh name), so that a plan made from an old
 //! view fails instead of undoing somebody's work. What the server refuses for good is returned in its own words.
 
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::autoscaling::v1::{Scale, ScaleSpec};
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
 use poolwright_api::{FIELD_MANAGER, Reason};
 use poolwright_core::plan::{Settle, Step};
@@ -46,6 +46,7 @@ fn classify(error: kube::Error) -> Failure {
 /// Writes to the objects of one namespace.
 pub struct Executor {
     deployments: Api<Deployment>,
+    sets: Api<ReplicaSet>,
     pods: Api<Pod>,
 }
 
@@ -55,6 +56,7 @@ impl Executor {
     pub fn new(client: &Client, namespace: &str) -> Self {
         Self {
             deployments: Api::namespaced(client.clone(), namespace),
+            sets: Api::namespaced(client.clone(), namespace),
             pods: Api::namespaced(client.clone(), namespace),
         }
     }
@@ -111,7 +113,15 @@ impl Executor {
         }
     }
 
+    /// Asks for no fewer replicas than a `ReplicaSet` has that nobody controls: the Deployment adopts it, and the watches
+    /// may show that its Deployment is gone before they show that it was left behind.
     async fn create(&self, deployment: &Deployment) -> Result<Deployment, Failure> {
+        let mut deployment = deployment.clone();
+        if let Some(spec) = &mut deployment.spec {
+            let left = self.left_behind(&spec.selector).await?;
+            spec.replicas = spec.replicas.max(left);
+        }
+        let deployment = &deployment;
         let params = PostParams {
             field_manager: Some(FIELD_MANAGER.to_owned()),
             ..PostParams::default()
@@ -120,6 +130,20 @@ impl Executor {
             Err(kube::Error::Api(status)) if status.code == 409 => self.take_back(deployment).await,
             other => other.map_err(classify),
         }
+    }
+
+    /// Replicas of the largest `ReplicaSet` that this selector finds and nobody controls.
+    async fn left_behind(&self, selector: &LabelSelector) -> Result<Option<i32>, Failure> {
+        let labels = selector.match_labels.iter().flatten();
+        let labels: Vec<String> = labels.map(|(key, value)| format!("{key}={value}")).collect();
+        let found = ListParams::default().labels(&labels.join(","));
+        let sets = self.sets.list(&found).await.map_err(classify)?;
+        let is_controlled = |set: &ReplicaSet| {
+            let owners = set.metadata.owner_references.iter().flatten();
+            owners.into_iter().any(|owner| owner.controller == Some(true))
+        };
+        let free = sets.items.into_iter().filter(|set| !is_controlled(set));
+        Ok(free.filter_map(|set| set.spec?.replicas).max())
     }
 
     /// The name is taken. By our own Deployment, whose label or owner somebody removed, so that no watch shows it:
