@@ -5,28 +5,8 @@ mod world;
 use std::time::Duration;
 
 use poolwright_api::Reason;
-use poolwright_core::decision::Decision;
 use poolwright_core::snapshot::{Hold, Mark, Rank};
-use world::{World, key, pool, revision, seconds, set_mark};
-
-/// Replicas that stay, parked ones included.
-fn left(decision: &Decision) -> u32 {
-    decision.parking.replicas("r1").expect("a revision r1")
-}
-
-/// Three idle pods and an empty queue, seen for 65 s but for what `change` did each time.
-fn idle(change: impl Fn(&mut World)) -> World {
-    let mut world = World::new([pool("p")]);
-    for name in ["a", "b", "c"] {
-        world.add(name, 0);
-    }
-    for _ in 0..65 * 5 {
-        world.step();
-        change(&mut world);
-        world.decide();
-    }
-    world
-}
+use world::{World, idle, key, left, pool, revision, seconds, set_mark};
 
 /// Each step of the proof is needed, in its order, of one process.
 #[test]

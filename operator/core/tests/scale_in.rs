@@ -5,31 +5,11 @@ mod world;
 use std::time::Duration;
 
 use poolwright_api::Reason;
-use poolwright_core::decision::Decision;
 use poolwright_core::evidence::CLEARANCE_AGE;
 use poolwright_core::sample::FaultKind;
 use poolwright_core::snapshot::{Fallback, Hold};
 use poolwright_core::time::Moment;
-use world::{World, pool, running, seconds, wall};
-
-/// Replicas that stay, parked ones included.
-fn left(decision: &Decision) -> u32 {
-    decision.parking.replicas("r1").expect("a revision r1")
-}
-
-/// Three idle pods and an empty queue, seen for 65 s but for what `change` did each time.
-fn idle(change: impl Fn(&mut World)) -> World {
-    let mut world = World::new([pool("p")]);
-    for name in ["a", "b", "c"] {
-        world.add(name, 0);
-    }
-    for _ in 0..65 * 5 {
-        world.step();
-        change(&mut world);
-        world.decide();
-    }
-    world
-}
+use world::{World, idle, left, pool, running, seconds, wall};
 
 #[test]
 fn all_goes_when_all_is_known() {

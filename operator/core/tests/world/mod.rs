@@ -412,6 +412,25 @@ impl World {
     }
 }
 
+/// Replicas that stay, parked ones included.
+pub fn left(decision: &Decision) -> u32 {
+    decision.parking.replicas("r1").expect("a revision r1")
+}
+
+/// Three idle pods and an empty queue, seen for 65 s but for what `change` did each time.
+pub fn idle(change: impl Fn(&mut World)) -> World {
+    let mut world = World::new([pool("p")]);
+    for name in ["a", "b", "c"] {
+        world.add(name, 0);
+    }
+    for _ in 0..65 * 5 {
+        world.step();
+        change(&mut world);
+        world.decide();
+    }
+    world
+}
+
 /// Marks the running tasks of an answer.
 pub fn running(answer: &mut Answer, acknowledged: u64, unacknowledged: u64) {
     answer.running.insert(
