@@ -40,8 +40,6 @@ pub struct Parking {
     pub replicas: Vec<(String, u32)>,
     /// Workers to ask: whether they are empty.
     pub ask: Vec<String>,
-    /// How many pods may go now.
-    pub released: u32,
 }
 
 impl Parking {
@@ -132,8 +130,7 @@ fn count(pods: usize) -> u32 {
 }
 
 /// How long a mark that was taken off may still be seen by others.
-#[must_use]
-pub fn unmark_left(pod: &PodInput, now: Moment) -> Duration {
+fn unmark_left(pod: &PodInput, now: Moment) -> Duration {
     let since = pod.unmarked.filter(|_| pod.mark.is_none());
     since.map_or(Duration::ZERO, |at| MARKED_FOR.saturating_sub(now.since(at)))
 }
@@ -152,7 +149,6 @@ impl Yard<'_> {
         let serving = target.max(row.staying() - many);
         let replicas = serving + many - going - released;
         parking.replicas.push((row.revision.name.clone(), replicas));
-        parking.released += released;
         for member in &row.pods {
             let is_chosen = chosen.iter().any(|one| one.pod.name == member.pod.name);
             let mark = is_chosen.then(|| self.mark(row, member, &chosen)).flatten();
