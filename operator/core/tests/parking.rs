@@ -53,6 +53,52 @@ fn what_a_parked_worker_says_or_does_starts_the_proof_anew() {
     }
 }
 
+/// A parked pod beside one that stays, seen 200 ms later, with or without a heartbeat and an answer of it.
+fn look(world: &mut World, beat: bool, answer: bool) -> u32 {
+    let before = world.worker("a").last_seen;
+    world.now = world.now.after(Duration::from_millis(200));
+    world.renew();
+    if !beat {
+        world.worker("a").last_seen = before;
+    }
+    if answer {
+        world.answered("a", |_| ());
+    }
+    left(&world.decide())
+}
+
+#[test]
+fn a_proof_takes_two_answers_and_two_heartbeats_and_fresh_data() {
+    let stand = || {
+        let mut world = World::new([pool("p")]);
+        (world.pool().min, world.pool().max) = (1, 1);
+        world.marks_at_once = false;
+        world.add("a", 0);
+        world.add("b", 0);
+        let long_ago = world.now.before(seconds(5));
+        set_mark(&mut world.pool().pods[0], Some(Mark::Empty), long_ago);
+        world.told.insert("celery@a".to_owned());
+        world
+    };
+    // Answers alone are none, nor is one of the heartbeats.
+    let mut world = stand();
+    assert_eq!(look(&mut world, true, true), 2);
+    assert_eq!(look(&mut world, false, true), 2);
+    assert_eq!(look(&mut world, true, true), 2);
+    assert_eq!(look(&mut world, true, true), 1);
+    // Nor is it one while a source is missing.
+    let old = world.now.before(seconds(10));
+    world.queue("q").ready.last.as_mut().expect("a reading").at = old;
+    assert_eq!(left(&world.decide()), 2);
+    // Heartbeats after the first answer need a second one.
+    let mut world = stand();
+    look(&mut world, true, true);
+    for _ in 0..4 {
+        assert_eq!(look(&mut world, true, false), 2);
+    }
+    assert_eq!(look(&mut world, false, true), 1);
+}
+
 /// The ReplicaSet controller's view may be behind ours: a mark is waited for before the number falls.
 #[test]
 fn pods_go_when_their_marks_have_been_seen_for_a_while() {
