@@ -1,5 +1,5 @@
-//! The Poolwright resources, [`v1alpha1::TaskQueue`] and [`v1alpha1::WorkerPool`]: types and the rules that one
-//! object can check on its own.
+//! The Poolwright resources, [`v1alpha1::TaskQueue`], [`v1alpha1::WorkerPool`] and [`v1alpha1::Pool`]: types and the
+//! rules that one object can check on its own.
 //!
 //! This crate does no I/O. Every name that more than one crate writes (labels, annotations, field manager) is a
 //! constant here, so that a reader and a writer cannot drift apart. Install what [`crds`] returns rather than what
@@ -29,6 +29,8 @@ pub const CATEGORY: &str = "poolwright";
 pub const FIELD_MANAGER: &str = "poolwright";
 /// Reporting component of events, and value of [`LABEL_MANAGED_BY`].
 pub const COMPONENT: &str = "poolwright";
+/// Name of the Pool that a TaskQueue without `spec.pool.name` draws on.
+pub const DEFAULT_POOL: &str = "default-pool";
 /// Name of the worker container in every worker pod.
 pub const WORKER_CONTAINER: &str = "worker";
 /// Environment variable that holds the pod's name in the worker container; the worker's node name is built from it.

@@ -9,120 +9,41 @@
 #[path = "cel/task_queue.rs"]
 mod task_queue;
 
-use kube::core::cel::Validator;
+mod rules;
+
+use rules::{Row, check, messages, row, schema};
 use serde_json::{Value, json};
 
-/// One rule: the start of its message, a patch it accepts, a patch it refuses.
-struct Row {
-    message: &'static str,
-    accepts: Value,
-    refuses: Value,
+fn pool_base() -> Value {
+    json!({
+        "apiVersion": "poolwright.dev/v1alpha1",
+        "kind": "Pool",
+        "metadata": { "name": "database" },
+        "spec": { "slots": 10 },
+    })
 }
 
-fn row(message: &'static str, accepts: Value, refuses: Value) -> Row {
-    Row {
-        message,
-        accepts,
-        refuses,
-    }
+/// A guarantee for each of these numbers of slots.
+fn guarantees(slots: &[i32]) -> Value {
+    let one = |(at, slots): (usize, &i32)| json!({ "queue": format!("q{at}"), "slots": slots });
+    slots.iter().enumerate().map(one).collect()
 }
 
-fn schema(kind: &str) -> Value {
-    let (_, crd) = poolwright_api::crds()
-        .into_iter()
-        .find(|(_, crd)| crd.spec.names.kind == kind)
-        .unwrap();
-    let schema = crd.spec.versions[0]
-        .schema
-        .clone()
-        .unwrap()
-        .open_api_v3_schema
-        .unwrap();
-    serde_json::to_value(schema).unwrap()
-}
-
-fn merge(target: &mut Value, patch: &Value) {
-    let Value::Object(patch) = patch else {
-        *target = patch.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = json!({});
-    }
-    let map = target.as_object_mut().unwrap();
-    for (key, value) in patch {
-        if value.is_null() {
-            map.remove(key);
-        } else {
-            merge(map.entry(key.clone()).or_insert(Value::Null), value);
-        }
-    }
-}
-
-fn messages(schema: &Value, base: &Value, patch: &Value) -> Vec<String> {
-    let mut object = base.clone();
-    merge(&mut object, patch);
-    match Validator::new().validate_with_defaults(schema, &object, None) {
-        Ok(()) => Vec::new(),
-        Err(errors) => errors.into_vec().into_iter().map(|error| error.message).collect(),
-    }
-}
-
-fn rules(schema: &Value, found: &mut Vec<String>) {
-    match schema {
-        Value::Object(map) => {
-            for rule in map
-                .get("x-kubernetes-validations")
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten()
-            {
-                // An expression begins with its fixed words.
-                let words = rule["message"]
-                    .as_str()
-                    .or_else(|| rule["messageExpression"].as_str());
-                found.push(words.unwrap().trim_start_matches('\'').to_owned());
-            }
-            map.values().for_each(|value| rules(value, found));
-        }
-        Value::Array(items) => items.iter().for_each(|value| rules(value, found)),
-        _ => {}
-    }
-}
-
-fn check(kind: &str, base: &Value, rows: &[Row]) {
-    let schema = schema(kind);
+#[test]
+fn pool() {
+    let message = "spec.guarantees must add up to at most spec.slots";
+    let pool = |slots: i32, guaranteed: &[i32]| json!({ "spec": { "slots": slots, "guarantees": guarantees(guaranteed) } });
+    let rows = [
+        row(message, pool(10, &[4, 6]), pool(10, &[4, 6, 1])),
+        row(message, pool(-1, &[4, 6]), pool(0, &[1])),
+        row(message, pool(10, &[]), pool(1_000_000, &[1_000_000; 100])),
+    ];
+    check("Pool", &pool_base(), &rows);
+    let patch = json!({ "spec": { "guarantees": guarantees(&[4, 8]) } });
     assert_eq!(
-        messages(&schema, base, &json!({})),
-        Vec::<String>::new(),
-        "the base object must be valid"
+        messages(&schema("Pool"), &pool_base(), &patch),
+        ["spec.guarantees must add up to at most spec.slots (10), add up to 12"]
     );
-    for Row {
-        message,
-        accepts,
-        refuses,
-    } in rows
-    {
-        assert_eq!(
-            messages(&schema, base, accepts),
-            Vec::<String>::new(),
-            "{message}: {accepts} must be accepted"
-        );
-        let found = messages(&schema, base, refuses);
-        assert!(
-            found.len() == 1 && found[0].starts_with(message),
-            "{message}: {refuses} must be refused by this rule alone, found {found:?}"
-        );
-    }
-    let mut all = Vec::new();
-    rules(&schema, &mut all);
-    assert!(!all.is_empty());
-    for message in all {
-        assert!(
-            rows.iter().any(|row| message.starts_with(row.message)),
-            "no row for the rule {message:?}"
-        );
-    }
 }
 
 fn worker_pool_base() -> Value {

@@ -351,14 +351,15 @@ fn references_are_objects_with_a_name() {
 fn names_columns_and_scale() {
     let all: BTreeMap<String, Definition> = definitions().into_iter().map(|d| (d.kind.clone(), d)).collect();
     let expected = [
+        ("Pool", None, "Slots Running Queued Open Util Age"),
         (
             "TaskQueue",
-            "tq",
+            Some("tq"),
             "Broker Ready Reserved Consumers Ready-Cond (Reason) Age",
         ),
         (
             "WorkerPool",
-            "wp",
+            Some("wp"),
             "Queues Desired Ready Busy Queued Min Max Ready-Cond Reason Age",
         ),
     ];
@@ -366,7 +367,8 @@ fn names_columns_and_scale() {
     for (kind, short, columns) in expected {
         let definition = &all[kind];
         let names = &definition.value["spec"]["names"];
-        assert_eq!(names["shortNames"], serde_json::json!([short]));
+        let short = short.map_or(Value::Null, |short| serde_json::json!([short]));
+        assert_eq!(names["shortNames"], short);
         assert_eq!(names["categories"], serde_json::json!([poolwright_api::CATEGORY]));
         assert_eq!(definition.value["spec"]["group"], poolwright_api::GROUP);
         assert_eq!(definition.value["spec"]["scope"], "Namespaced");

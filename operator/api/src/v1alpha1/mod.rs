@@ -1,11 +1,13 @@
 //! Version `v1alpha1` of the Poolwright resources.
 
+pub mod pool;
 pub mod task_queue;
 pub mod worker_pool;
 
+pub use pool::{Guarantee, Holder, Pool, PoolSpec, PoolStatus, Waiter};
 pub use task_queue::{
-    Broker, RabbitmqOptions, RedisOptions, SecretKeyRef, SecretRef, TaskQueue, TaskQueueSpec,
-    TaskQueueStatus, TlsOptions,
+    Broker, PoolUse, Priority, PriorityTier, RabbitmqOptions, RedisOptions, SecretKeyRef, SecretRef,
+    TaskQueue, TaskQueueSpec, TaskQueueStatus, TlsOptions, WeightRule,
 };
 pub use worker_pool::{
     AckMode, Autoscale, BrokerEnv, Celery, Decision, DecisionInput, DecisionLimit, Drain, ExecutionPool,

@@ -1,4 +1,6 @@
-//! `TaskQueue`: one queue on one broker, and what is known of it.
+//! `TaskQueue`: one queue on one broker, the budget that its tasks draw on, and what is known of it.
+
+mod budget;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
@@ -6,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::schema;
 
-/// `spec` of a TaskQueue: the broker that holds the queue, and the name it has there.
+pub use budget::{PoolUse, Priority, PriorityTier, WeightRule};
+
+/// `spec` of a TaskQueue: the broker that holds the queue, the name it has there, and what its tasks may take.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "poolwright.dev",
@@ -20,6 +24,8 @@ use crate::schema;
     derive = "PartialEq",
     derive = "Default",
     doc = "TaskQueue is one queue on one broker: where it is, and how Celery lays it out there. WorkerPools name the TaskQueues they consume.",
+    validation = Rule::new("!has(self.spec.priority) || !has(self.spec.priority.downstream) || !(self.metadata.name in self.spec.priority.downstream)")
+        .message("spec.priority.downstream must not name the TaskQueue itself"),
     printcolumn(
         name = "Broker",
         type_ = "string",
@@ -70,6 +76,20 @@ pub struct TaskQueueSpec {
     #[x_kube(validation = Rule::new("bytes(self).size() <= 255").message("spec.queue must be at most 255 bytes long"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<String>,
+
+    /// `pool` is the budget that the tasks draw on. Default: one slot of default-pool for each task.
+    #[serde(default)]
+    pub pool: PoolUse,
+
+    /// `priority` of the queue where its Pool has not enough slots for all. Default: tier Normal with weight 1.
+    #[serde(default)]
+    pub priority: Priority,
+
+    /// `maxActiveTasks` caps how many tasks of the queue its workers can run at a time, 1 to 1,000,000: there are only
+    /// as many whole pods as fit. Default: no cap. It needs a WorkerPool that consumes this queue alone.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_active_tasks: Option<i32>,
 }
 
 /// Where a broker is and how Celery uses it.
@@ -313,6 +333,11 @@ pub struct TaskQueueStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub foreign_consumers: Option<i32>,
 
+    /// `effectiveWeight` of the queue inside its tier, by its weight rule.
+    #[schemars(range(min = 0))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective_weight: Option<i64>,
+
     /// `observedAt` is when the broker answered with these numbers.
     #[schemars(schema_with = "schema::time")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -333,6 +358,24 @@ impl TaskQueue {
             .as_deref()
             .or(self.metadata.name.as_deref())
             .unwrap_or_default()
+    }
+
+    /// Name of the Pool that the tasks draw on: `spec.pool.name`.
+    #[must_use]
+    pub fn pool_name(&self) -> &str {
+        &self.spec.pool.name
+    }
+
+    /// Slots of the Pool that one task takes: `spec.pool.slotsPerTask`, at least 1.
+    #[must_use]
+    pub fn slots_per_task(&self) -> u64 {
+        u64::try_from(self.spec.pool.slots_per_task).map_or(1, |slots| slots.max(1))
+    }
+
+    /// Tier of the queue: `spec.priority.tier`.
+    #[must_use]
+    pub const fn tier(&self) -> PriorityTier {
+        self.spec.priority.tier
     }
 }
 

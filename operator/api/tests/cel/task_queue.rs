@@ -90,6 +90,11 @@ fn every_rule() {
     ];
     rows.extend(address_rows());
     rows.extend(option_rows(&secret));
+    rows.push(row(
+        "spec.priority.downstream must not name the TaskQueue itself",
+        json!({ "spec": { "priority": { "downstream": ["mail2", "email"] } } }),
+        json!({ "spec": { "priority": { "downstream": ["archive", "mail"] } } }),
+    ));
     check("TaskQueue", &base, &rows);
 }
 
