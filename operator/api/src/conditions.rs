@@ -127,6 +127,8 @@ names! {
         WaitingForSlots,
         /// A slot budget caps the number of workers.
         PoolLimited,
+        /// No Pool has that name.
+        PoolMissing,
         /// One pod takes more slots than the whole budget has.
         PodLargerThanPool,
         /// More slots are taken than the budget has.

@@ -69,3 +69,9 @@ pub const ANNOTATION_PAUSED_SCALE_OUT: &str = "poolwright.dev/paused-scale-out";
 pub const ANNOTATION_PROVEN_AT: &str = "poolwright.dev/proven-at";
 /// Annotation on a revision's Deployment: time (RFC 3339) at which it was given up because it never proved itself.
 pub const ANNOTATION_FAILED_AT: &str = "poolwright.dev/failed-at";
+/// Pod annotation: the slots that the pod takes of each Pool from its creation until it is gone, as `gpu=4,mail=20`.
+pub const ANNOTATION_CHARGE: &str = "poolwright.dev/charge";
+/// Pod annotation: uid of the WorkerPool that the pod was made for.
+pub const ANNOTATION_HOLDER: &str = "poolwright.dev/worker-pool-uid";
+/// Deployment annotation that changes before a grant is lowered, so that a raise which was begun before fails.
+pub const ANNOTATION_GRANT_EPOCH: &str = "poolwright.dev/grant-epoch";

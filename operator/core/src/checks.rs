@@ -299,6 +299,13 @@ pub fn queues(
         let queue = ValidQueue {
             object: name.clone(),
             queue: task_queue.queue_name().to_owned(),
+            pool: task_queue.pool_name().to_owned(),
+            slots_per_task: task_queue.slots_per_task(),
+            tier: task_queue.tier().value(),
+            max_active_tasks: task_queue
+                .spec
+                .max_active_tasks
+                .and_then(|most| u32::try_from(most).ok()),
         };
         queue_name(&field, &queue)?;
         if let Some(other) = valid.iter().find(|other| other.queue == queue.queue) {

@@ -63,6 +63,21 @@ pub fn queues<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Option<Vec<St
     Some(list.replace("$$", "$").split(',').map(str::to_owned).collect())
 }
 
+/// The slots of a worker with this command line, as [`arguments`] writes it; `None` for one that is written otherwise.
+#[must_use]
+pub fn concurrency<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Option<u64> {
+    let mut arguments = arguments.into_iter();
+    while let Some(argument) = arguments.next() {
+        if argument == "-c" {
+            return arguments.next()?.parse().ok();
+        }
+        if let Some(bounds) = argument.strip_prefix("--autoscale=") {
+            return bounds.split(',').next()?.parse().ok();
+        }
+    }
+    None
+}
+
 /// `text` so that Kubernetes leaves it as it is when it fills in variables.
 fn literal(text: &str) -> String {
     text.replace('$', "$$")

@@ -4,7 +4,9 @@
 //! are listed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use crate::budget::{Allowance, Bidder, divide};
 use crate::consumers::{Call, Calls, wants};
 use crate::decision::Decision;
 use crate::demand::demand;
@@ -12,8 +14,8 @@ use crate::fleet::Fleet;
 use crate::ledger::{QueueLedger, ledger};
 use crate::memory::PoolMemory;
 use crate::sample::BrokerView;
-use crate::scaling::decide;
-use crate::snapshot::{PoolInput, PoolKey, Snapshot};
+use crate::scaling::{Sketch, decide, sketch};
+use crate::snapshot::{Namespace, PoolInput, PoolKey, Snapshot};
 
 /// What is remembered from cycle to cycle: one entry for each WorkerPool and each broker that exist.
 #[derive(Clone, Debug, Default)]
@@ -34,38 +36,43 @@ pub struct Cycle {
     pub calls: BTreeMap<String, Call>,
 }
 
-/// Runs one cycle.
+/// One broker's WorkerPools, in the order of their keys.
+struct Table<'a> {
+    id: &'a str,
+    known: bool,
+    view: &'a BrokerView,
+    fleets: Vec<Fleet<'a>>,
+    books: BTreeMap<String, QueueLedger>,
+}
+
+/// Runs one cycle: what each WorkerPool wants, what the Pools allow, what is done.
 pub fn cycle(snapshot: &Snapshot, memory: &mut Memory) -> Cycle {
     let existing: BTreeSet<&PoolKey> = snapshot.pools.iter().map(|pool| &pool.key).collect();
     memory.pools.retain(|key, _| existing.contains(key));
     memory.calls.retain(|id, _| snapshot.brokers.contains_key(id));
     let no_view = BrokerView::default();
-    let mut pools: BTreeMap<&str, Vec<&PoolInput>> = snapshot
-        .brokers
-        .keys()
-        .map(|id| (id.as_str(), Vec::new()))
-        .collect();
-    for pool in &snapshot.pools {
-        pools.entry(&pool.broker).or_default().push(pool);
+    let tables = tables(snapshot, &no_view);
+    let mut sketches = Vec::with_capacity(snapshot.pools.len());
+    for table in &tables {
+        for fleet in &table.fleets {
+            let memory = memory.pools.entry(fleet.pool.key.clone()).or_default();
+            memory.track(fleet, table.view, snapshot.now);
+            let demand = demand(fleet, table.view, &table.books, memory, snapshot.now);
+            sketches.push((fleet, sketch(snapshot, fleet, table.view, demand, memory)));
+        }
     }
+    let mut allowances = allow(snapshot, &sketches, memory).into_iter();
+    let mut sketches = sketches.into_iter();
     let mut result = Cycle::default();
-    for (id, mut pools) in pools {
-        let known = snapshot.brokers.get(id);
-        let view = known.map_or(&no_view, AsRef::as_ref);
-        pools.sort_by(|left, right| left.key.cmp(&right.key));
-        let fleets: Vec<Fleet> = pools
-            .iter()
-            .map(|pool| Fleet::new(pool, view, snapshot))
-            .collect();
-        let books = ledger(snapshot, view, &fleets);
+    for table in &tables {
+        let view = table.view;
         let mut untrue = Vec::new();
-        for fleet in &fleets {
+        for (fleet, sketch) in sketches.by_ref().take(table.fleets.len()) {
             let key = &fleet.pool.key;
             let memory = memory.pools.entry(key.clone()).or_default();
-            memory.track(fleet, view, snapshot.now);
-            let demand = demand(fleet, view, &books, memory, snapshot.now);
-            let mut decision = decide(snapshot, fleet, view, demand, memory);
-            decision.facts.foreign = foreign(fleet.pool, &books);
+            let allowance = allowances.next().unwrap_or_else(|| Allowance::free(sketch.to()));
+            let mut decision = decide(snapshot, fleet, view, sketch, &allowance, memory);
+            decision.facts.foreign = foreign(fleet.pool, &table.books);
             let wants = wants(fleet, view, snapshot.now);
             // Whether it has been heeded, only an answer tells.
             decision.ask.extend(wants.iter().map(|(_, _, node)| node.clone()));
@@ -74,14 +81,74 @@ pub fn cycle(snapshot: &Snapshot, memory: &mut Memory) -> Cycle {
             untrue.extend(wants);
             result.decisions.insert(key.clone(), decision);
         }
-        if known.is_some() {
-            result.queues.insert(id.to_owned(), books);
-            let calls = memory.calls.entry(id.to_owned()).or_default();
+        if table.known {
+            let calls = memory.calls.entry(table.id.to_owned()).or_default();
             let call = calls.next(untrue, snapshot.now);
-            result.calls.extend(call.map(|call| (id.to_owned(), call)));
+            result.calls.extend(call.map(|call| (table.id.to_owned(), call)));
         }
     }
+    for table in tables.into_iter().filter(|table| table.known) {
+        result.queues.insert(table.id.to_owned(), table.books);
+    }
     result
+}
+
+fn tables<'a>(snapshot: &'a Snapshot, no_view: &'a BrokerView) -> Vec<Table<'a>> {
+    let mut pools: BTreeMap<&str, Vec<&PoolInput>> = snapshot
+        .brokers
+        .keys()
+        .map(|id| (id.as_str(), Vec::new()))
+        .collect();
+    for pool in &snapshot.pools {
+        pools.entry(&pool.broker).or_default().push(pool);
+    }
+    let table = |(id, mut pools): (&'a str, Vec<&'a PoolInput>)| {
+        let known = snapshot.brokers.get(id);
+        let view = known.map_or(no_view, AsRef::as_ref);
+        pools.sort_by(|left, right| left.key.cmp(&right.key));
+        let fleet = |pool| Fleet::new(pool, view, snapshot);
+        let fleets: Vec<Fleet> = pools.into_iter().map(fleet).collect();
+        Table {
+            id,
+            known: known.is_some(),
+            view,
+            books: ledger(snapshot, view, &fleets),
+            fleets,
+        }
+    };
+    pools.into_iter().map(table).collect()
+}
+
+/// What the Pools of each namespace allow its WorkerPools, in the order of the sketches.
+fn allow(snapshot: &Snapshot, sketches: &[(&Fleet, Sketch)], memory: &Memory) -> Vec<Allowance> {
+    let none = Namespace::default();
+    let mut allowances: Vec<Allowance> =
+        sketches.iter().map(|(_, sketch)| Allowance::free(sketch.to())).collect();
+    let mut places: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (at, (fleet, _)) in sketches.iter().enumerate() {
+        places.entry(&fleet.pool.key.namespace).or_default().push(at);
+    }
+    for (name, places) in places {
+        let namespace = snapshot.namespaces.get(name).map_or(&none, AsRef::as_ref);
+        let bidders: Vec<Bidder> = places
+            .iter()
+            .map(|at| {
+                let (fleet, sketch) = &sketches[*at];
+                let unmet = memory.pools.get(&fleet.pool.key).and_then(|past| past.unmet_since);
+                Bidder {
+                    input: fleet.pool,
+                    wanted: sketch.to(),
+                    extra: sketch.extra(),
+                    tasks: &sketch.demand.by_queue,
+                    unmet: unmet.map_or(Duration::ZERO, |since| snapshot.now.since(since)),
+                }
+            })
+            .collect();
+        for (at, allowance) in places.iter().zip(divide(namespace, &bidders)) {
+            allowances[*at] = allowance;
+        }
+    }
+    allowances
 }
 
 /// Foreign workers on a WorkerPool's queues: the names that are known, and how many consume the queue that has the most.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use poolwright_api::Reason;
 
+use crate::budget::Cause;
 use crate::demand::{Input, PodState};
 use crate::parking::Parking;
 use crate::rollout::Allocation;
@@ -43,6 +44,8 @@ pub struct Decision {
     pub parking: Parking,
     /// Workers to ask: before pods may go, and whether they consume although they are not heard.
     pub ask: Vec<String>,
+    /// What its Pools keep from it.
+    pub budget: Option<Cause>,
     /// Facts for status and conditions.
     pub facts: Facts,
 }

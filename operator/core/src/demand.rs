@@ -98,6 +98,8 @@ pub struct Demand {
     pub all_consume: bool,
     /// How many workers are not heard and have said themselves that they consume one of these queues.
     pub seen_consuming: usize,
+    /// Tasks of each queue, as far as they can be told apart: by its name on the broker.
+    pub by_queue: Vec<(String, u64)>,
     /// Sources that are not fresh: which, and why.
     pub missing: Vec<(String, Option<Fault>)>,
     /// Oldest reading of a queue that was used.
@@ -160,6 +162,8 @@ struct Answers {
     later: u64,
     acknowledged: u64,
     unacknowledged: u64,
+    /// Running and acknowledged, by queue: no broker counts them.
+    early: BTreeMap<String, u64>,
 }
 
 fn answers(fleet: &Fleet, now: Moment) -> Answers {
@@ -178,7 +182,11 @@ fn answers(fleet: &Fleet, now: Moment) -> Answers {
             all.reserved = all.reserved.saturating_add(reserved);
         }
         all.later = sum(answer.value.scheduled.values().copied().chain([all.later]));
-        for running in answer.value.running.values() {
+        for (queue, running) in &answer.value.running {
+            if running.acknowledged > 0 {
+                let early = all.early.entry(queue.clone()).or_default();
+                *early = early.saturating_add(running.acknowledged);
+            }
             all.acknowledged = all.acknowledged.saturating_add(running.acknowledged);
             all.unacknowledged = all.unacknowledged.saturating_add(running.unacknowledged);
         }
@@ -217,9 +225,15 @@ pub fn demand(
             demand.orphaned = demand.orphaned.saturating_add(book.orphaned);
         }
         alone &= book.claimants <= 1;
-        ready = ready.saturating_add(share(book.ready.unwrap_or(0), weight(fleet), book.weight));
+        let (waits, holds) = (
+            share(book.ready.unwrap_or(0), weight(fleet), book.weight),
+            share(book.held, able, book.able),
+        );
+        ready = ready.saturating_add(waits);
         demand.ready_of_all = demand.ready_of_all.saturating_add(book.ready.unwrap_or(0));
-        held = held.saturating_add(share(book.held, able, book.able));
+        held = held.saturating_add(holds);
+        let tasks = waits.saturating_add(holds).div_ceil(MILLI);
+        demand.by_queue.push((name.clone(), tasks));
     }
     demand.seen_consuming = fleet
         .members
@@ -228,6 +242,9 @@ pub fn demand(
         .count();
     check_heartbeats(&mut demand, fleet, view, now);
     let said = answers(fleet, now);
+    for (queue, tasks) in &mut demand.by_queue {
+        *tasks = tasks.saturating_add(said.early.get(queue).copied().unwrap_or(0));
+    }
     demand.held_later = demand.held_later.max(said.later);
     let running = said.acknowledged.saturating_add(said.unacknowledged);
     demand.early_seen = (running > 0).then(|| share(said.acknowledged, 1, running));

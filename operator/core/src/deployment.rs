@@ -16,12 +16,13 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use poolwright_api::v1alpha1::{Pod, WorkerPool};
 use poolwright_api::{
-    ANNOTATION_RESTARTED_AT, API_VERSION, COMPONENT, ENV_BROKER_URL, ENV_POD_NAME, LABEL_COMPONENT,
+    ANNOTATION_CHARGE, ANNOTATION_HOLDER, ANNOTATION_RESTARTED_AT, API_VERSION, COMPONENT, ENV_BROKER_URL, ENV_POD_NAME, LABEL_COMPONENT,
     LABEL_INSTANCE, LABEL_MANAGED_BY, LABEL_NAME, LABEL_PART_OF, LABEL_REVISION, LABEL_WORKER_POOL, PREFIX,
     WORKER_CONTAINER,
 };
 
 use crate::broker_key::BrokerAddress;
+use crate::charge::Charge;
 use crate::command::arguments;
 use crate::objects::DELETION_COST;
 use crate::revision::revision;
@@ -78,7 +79,7 @@ pub fn render(pool: &ValidPool, wp: &WorkerPool) -> Deployment {
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta {
                     labels: Some(pod_labels),
-                    annotations: Some(annotations(wp, &pod)),
+                    annotations: Some(annotations(pool, wp, &pod)),
                     ..ObjectMeta::default()
                 }),
                 spec: Some(pod_spec(pool, wp, pod)),
@@ -128,8 +129,11 @@ fn owner(pool: &ValidPool) -> OwnerReference {
     }
 }
 
-fn annotations(wp: &WorkerPool, pod: &Pod) -> BTreeMap<String, String> {
+fn annotations(pool: &ValidPool, wp: &WorkerPool, pod: &Pod) -> BTreeMap<String, String> {
     let mut annotations: BTreeMap<_, _> = KEEP.map(owned).into();
+    let charge = Charge::of(pool);
+    annotations.insert(ANNOTATION_CHARGE.to_owned(), charge.to_string());
+    annotations.insert(ANNOTATION_HOLDER.to_owned(), charge.holder);
     annotations.extend(
         pod.annotations
             .clone()

@@ -109,6 +109,10 @@ pub struct PoolMemory {
     pub barren: bool,
     /// The last number that was decided.
     pub decided: Option<u32>,
+    /// Since when its Pools have given it less than it wants.
+    pub unmet_since: Option<Moment>,
+    /// Since when others of its tier have waited for what it has above its share.
+    pub pressed_since: Option<Moment>,
     /// Its pods, by name.
     tracks: BTreeMap<String, Track>,
     /// Tasks that were started before our eyes.

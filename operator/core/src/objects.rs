@@ -8,11 +8,16 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{Pod, PodSpec, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use poolwright_api::v1alpha1::WorkerPool;
-use poolwright_api::{ANNOTATION_FAILED_AT, ANNOTATION_PROVEN_AT, LABEL_REVISION, WORKER_CONTAINER};
+use poolwright_api::{
+    ANNOTATION_CHARGE, ANNOTATION_FAILED_AT, ANNOTATION_GRANT_EPOCH, ANNOTATION_HOLDER, ANNOTATION_PROVEN_AT,
+    LABEL_REVISION, WORKER_CONTAINER,
+};
 
+use crate::charge::Charge;
+use crate::command::concurrency;
 use crate::snapshot::{COST_RETURNED, Mark, Rank, Trouble};
 use crate::trouble::pod_trouble;
 
@@ -83,6 +88,10 @@ pub struct DeploymentView {
     pub progress_deadline_seconds: Option<i32>,
     /// `spec.template` as JSON, to be compared: as an object it is half of the Deployment.
     pub template: Arc<str>,
+    /// What a pod of its template takes.
+    pub charge: Arc<Charge>,
+    /// What its annotation for grants was last set to.
+    pub grant_epoch: Option<String>,
 }
 
 /// What is read of a `ReplicaSet`.
@@ -104,6 +113,8 @@ pub struct SetView {
     pub refused: Option<Trouble>,
     /// The template that it was made with, as JSON, without the label that its Deployment added.
     pub template: Arc<str>,
+    /// What a pod of its template takes.
+    pub charge: Arc<Charge>,
 }
 
 /// What is read of a pod.
@@ -138,6 +149,10 @@ pub struct PodView {
     pub controlled: bool,
     /// What keeps it from running.
     pub trouble: Option<Trouble>,
+    /// What it takes.
+    pub charge: Arc<Charge>,
+    /// When it was to be gone at the latest, once it has a deletion timestamp.
+    pub due: Option<Timestamp>,
 }
 
 /// Deployments that this very WorkerPool owns; one of an older namesake is not ours.
@@ -206,6 +221,28 @@ fn revision_of(deployment: &Deployment) -> String {
         .unwrap_or_default()
 }
 
+/// What a pod takes: by its annotations, or by its command line where it was made before there were such.
+fn charge(metadata: Option<&ObjectMeta>, spec: Option<&PodSpec>) -> Arc<Charge> {
+    let said = metadata.and_then(|metadata| {
+        let slots = annotation(metadata, ANNOTATION_CHARGE)?;
+        Charge::read(slots, annotation(metadata, ANNOTATION_HOLDER))
+    });
+    let made = || {
+        let containers = spec.map_or(&[][..], |spec| &spec.containers);
+        let worker = containers.iter().find(|one| one.name == WORKER_CONTAINER);
+        let arguments = worker.and_then(|worker| worker.args.as_deref()).unwrap_or_default();
+        Charge::unwritten(concurrency(arguments.iter().map(String::as_str)).unwrap_or(1))
+    };
+    Arc::new(said.unwrap_or_else(made))
+}
+
+fn charge_of(template: Option<&PodTemplateSpec>) -> Arc<Charge> {
+    charge(
+        template.and_then(|template| template.metadata.as_ref()),
+        template.and_then(|template| template.spec.as_ref()),
+    )
+}
+
 impl From<Deployment> for DeploymentView {
     fn from(deployment: Deployment) -> Self {
         let revision = revision_of(&deployment);
@@ -225,6 +262,8 @@ impl From<Deployment> for DeploymentView {
             paused: spec.and_then(|spec| spec.paused).unwrap_or(false),
             progress_deadline_seconds: spec.and_then(|spec| spec.progress_deadline_seconds),
             template: text(spec.map(|spec| &spec.template)),
+            charge: charge_of(spec.map(|spec| &spec.template)),
+            grant_epoch: annotation(&metadata, ANNOTATION_GRANT_EPOCH).map(str::to_owned),
             name: metadata.name.unwrap_or_default(),
             uid: metadata.uid.unwrap_or_default(),
             resource_version: metadata.resource_version.unwrap_or_default(),
@@ -255,6 +294,7 @@ impl From<ReplicaSet> for SetView {
             settled,
             refused: failure.map(|one| Trouble::refusal(one.message.as_deref().unwrap_or_default())),
             template: text(template.as_ref()),
+            charge: charge_of(template.as_ref()),
             name: metadata.name.unwrap_or_default(),
         }
     }
@@ -273,6 +313,7 @@ impl From<Pod> for PodView {
         let ready = conditions
             .iter()
             .any(|one| one.type_ == "Ready" && one.status == "True");
+        let charge = charge(Some(&metadata), pod.spec.as_ref());
         let assigned = pod.spec.is_some_and(|spec| spec.node_name.is_some());
         Self {
             revision: revision_label(&metadata),
@@ -291,6 +332,8 @@ impl From<Pod> for PodView {
                 _ => Rank::Unready,
             },
             draining: metadata.deletion_timestamp.is_some(),
+            due: metadata.deletion_timestamp.as_ref().map(|at| at.0),
+            charge,
             controlled: controller(&metadata).is_some(),
             mark: annotation(&metadata, DELETION_COST).and_then(Mark::of),
             returned: annotation(&metadata, DELETION_COST) == Some(COST_RETURNED),

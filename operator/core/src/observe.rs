@@ -13,11 +13,12 @@ use poolwright_api::{
     ANNOTATION_PAUSED, ANNOTATION_PAUSED_SCALE_IN, ANNOTATION_PAUSED_SCALE_OUT, WORKER_CONTAINER,
 };
 
+use crate::charge::Charge;
 use crate::command::queues;
 use crate::objects::{DeploymentView, Objects, PodView, SetView, owned, sets_of};
-use crate::snapshot::{Fallback, Hold, Mark, Pause, PodInput, PoolInput, PoolKey, Rank, RevisionInput};
+use crate::snapshot::{Bid, BidQueue, Fallback, Hold, Mark, Pause, PodInput, PoolInput, PoolKey, Rank, RevisionInput};
 use crate::time::Moment;
-use crate::validate::ValidPool;
+use crate::validate::{ValidPool, ValidQueue};
 
 /// When this process first saw each run of a worker container: by pod uid, the start that was seen, and when.
 pub type Runs = BTreeMap<String, Run>;
@@ -89,8 +90,24 @@ pub fn pool_input(
             .map(|deployment| revision_input(deployment, &objects.sets, revision))
             .collect(),
         pods,
+        bid: bid(pool),
         conflict,
         terminating: wp.metadata.deletion_timestamp.is_some(),
+    }
+}
+
+fn bid(pool: &ValidPool) -> Bid {
+    let caps = pool.queues.iter().filter_map(|queue| queue.max_active_tasks);
+    let worker = u32::try_from(pool.concurrency).unwrap_or(1).max(1);
+    let queue = |queue: &ValidQueue| BidQueue {
+        object: queue.object.clone(),
+        queue: queue.queue.clone(),
+        tier: queue.tier,
+    };
+    Bid {
+        charge: Arc::new(Charge::of(pool)),
+        queues: pool.queues.iter().map(queue).collect(),
+        cap: caps.min().map(|most| most / worker),
     }
 }
 
@@ -142,6 +159,8 @@ fn revision_input(deployment: &DeploymentView, sets: &[Arc<SetView>], newest: &s
         proven: deployment.proven,
         failed: deployment.failed,
         refused: sets_of(deployment, sets).find_map(|set| set.refused.clone()),
+        charge: Arc::clone(&deployment.charge),
+        made: asked,
     }
 }
 
@@ -196,6 +215,7 @@ fn pod_input(pod: &PodView, runs: &mut Runs, now: Moment) -> Option<PodInput> {
         unmarked: run.unmarked,
         returned: pod.returned,
         trouble: pod.trouble.clone(),
+        charge: Arc::clone(&pod.charge),
     })
 }
 

@@ -11,6 +11,7 @@ use poolwright_api::v1alpha1::WorkerPool;
 use serde_json::{Value, json};
 
 use crate::broker_key::BrokerAddress;
+use crate::charge::Charge;
 use crate::canonical::{canonical, digest};
 use crate::validate::ValidPool;
 
@@ -31,6 +32,8 @@ fn inputs(pool: &ValidPool, wp: &WorkerPool) -> Value {
         "queues": pool.queue_names().collect::<Vec<_>>(),
         "broker": pool.inject_broker.then(|| broker(&pool.broker.address)),
         "celery": celery(pool),
+        // What its pods take, unless it is what they take where nobody speaks of Pools.
+        "charge": Some(Charge::of(pool)).filter(|charge| !charge.is_default(pool.concurrency)).map(|charge| charge.to_string()),
         "graceSeconds": pool.grace.seconds,
         "restartedAt": wp.metadata.annotations.as_ref().and_then(|all| all.get(ANNOTATION_RESTARTED_AT)),
         "image": worker.image,

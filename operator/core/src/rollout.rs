@@ -167,6 +167,20 @@ pub struct Ground<'a> {
     pub demand: &'a Demand,
     /// The clocks.
     pub snapshot: &'a Snapshot,
+    /// Pods that its Pools let it create now.
+    pub room: u32,
+    /// Its Pools give it one pod more, to bring up a new revision.
+    pub extra: bool,
+}
+
+impl Ground<'_> {
+    /// The pods that a revision has, or will without another write; parked ones come back without room.
+    fn stands(&self, revision: &RevisionInput) -> u32 {
+        let own = self.fleet.members.iter().filter(|member| !member.pod.draining);
+        let own = own.filter(|member| member.pod.revision == revision.name).count();
+        let asked = self.fleet.pool.revisions.iter().find(|one| one.name == revision.name);
+        u32::try_from(own).unwrap_or(u32::MAX).max(asked.map_or(0, |one| one.replicas))
+    }
 }
 
 /// Spreads `to` pods over the revisions.
@@ -192,14 +206,17 @@ pub fn allocate(ground: &Ground, cast: &Cast, to: u32) -> Allocation {
         allocation.complete = exists && !cast.rolls() && cast.proving.is_none();
         return allocation;
     }
-    let mut serving = to;
+    let (mut serving, mut room) = (to, ground.room);
     let mut extra = 0;
     if let Some(newest) = cast.proving {
         extra = prove(ground, cast, newest, to, &mut allocation);
-        allocation.targets.push((newest.name.clone(), extra));
-        if extra > 0 && ground.demand.complete && has_no_room(ground, newest) {
+        if extra > 0 && ground.demand.complete && (!ground.extra || has_no_room(ground, newest)) {
             serving = to.saturating_sub(1);
         }
+        let stands = ground.stands(newest);
+        extra = extra.min(stands.saturating_add(room));
+        room -= extra.saturating_sub(stands).min(room);
+        allocation.targets.push((newest.name.clone(), extra));
     } else if let Some(newest) = cast.leader.filter(|leader| waited(ground, leader)) {
         let text = format!(
             "revision {} has had pods for {UNPROVEN_SECONDS} s and none of its workers has sent a heartbeat",
@@ -208,7 +225,8 @@ pub fn allocate(ground: &Ground, cast: &Cast, to: u32) -> Allocation {
         allocation.note = Some((Reason::RevisionUnproven, text));
     }
     if let Some(leader) = cast.leader {
-        take_over(ground, cast, leader, serving, extra, &mut allocation.targets);
+        let most = ground.stands(leader).saturating_add(room);
+        take_over(ground, cast, leader, serving, (extra, most), &mut allocation.targets);
     }
     allocation.targets.sort();
     allocation.remove = removable(ground.fleet, cast, &allocation.targets);
@@ -245,19 +263,19 @@ fn prove(ground: &Ground, cast: &Cast, newest: &RevisionInput, to: u32, allocati
 
 /// Growth goes to the leader, and the others shrink as its workers come up. Of what is wanted above the minimum a
 /// quarter may be missing meanwhile, so that a large pool does not roll one pod at a time; never fewer than the
-/// minimum, nor more than one pod above the maximum.
+/// minimum, nor more than one pod above the maximum, nor than Pools have room for: `most` of the leader.
 fn take_over(
     ground: &Ground,
     cast: &Cast,
     leader: &RevisionInput,
     to: u32,
-    extra: u32,
+    (extra, most): (u32, u32),
     targets: &mut Vec<(String, u32)>,
 ) {
     let pool = ground.fleet.pool;
     let others = cast.in_others();
     if others == 0 {
-        targets.push((leader.name.clone(), to));
+        targets.push((leader.name.clone(), to.min(most)));
         targets.extend(cast.others.iter().map(|other| (other.name.clone(), 0)));
         return;
     }
@@ -272,7 +290,7 @@ fn take_over(
         .saturating_add(1)
         .saturating_sub(extra)
         .saturating_sub(others);
-    let target = goal.min(room.max(leader.replicas));
+    let target = goal.min(room.max(leader.replicas)).min(most);
     // Only what was proven serves; what was not is replaced at once.
     let (old, unproven): (Vec<&RevisionInput>, Vec<&RevisionInput>) =
         cast.others.iter().partition(|other| other.proven.is_some());

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use poolwright_api::Reason;
 
+use crate::budget::{Allowance, Cause, Pressed};
 use crate::constants::ZEROS;
 use crate::decision::{Decision, Facts, Limit};
 use crate::demand::{Demand, PodState};
@@ -25,6 +26,9 @@ use crate::time::Moment;
 
 /// What a busy worker said at most so long ago stands when pods should go: as often as busy workers are asked anyway.
 const BUSY_ANSWER_AGE: Duration = Duration::from_secs(30);
+
+/// What a WorkerPool has above its share others of its own tier wait for at least so long.
+const RECLAIM_AFTER: Duration = Duration::from_secs(30);
 
 /// The number on its way to a decision: each limit that changes it is written down.
 struct Draft {
@@ -57,15 +61,42 @@ struct Scene<'a> {
     from: u32,
 }
 
-/// Decides for one WorkerPool.
+/// What a WorkerPool wants, before its Pools are asked.
+pub struct Sketch<'a> {
+    /// By its demand alone.
+    wanted: u32,
+    from: u32,
+    draft: Draft,
+    cast: Cast<'a>,
+    ask: BTreeSet<String>,
+    /// Its demand.
+    pub demand: Demand,
+}
+
+impl Sketch<'_> {
+    /// Pods that it wants to take work.
+    #[must_use]
+    pub const fn to(&self) -> u32 {
+        self.draft.to
+    }
+
+    /// One pod more while a new revision comes up.
+    #[must_use]
+    pub fn extra(&self) -> u32 {
+        let proving = self.cast.proving.is_some_and(|newest| !newest.failed);
+        u32::from(self.draft.to > 0 && (proving || self.cast.rolls()))
+    }
+}
+
+/// Sketches what one WorkerPool wants.
 #[must_use]
-pub fn decide(
+pub fn sketch<'a>(
     snapshot: &Snapshot,
-    fleet: &Fleet,
+    fleet: &'a Fleet<'a>,
     view: &BrokerView,
     demand: Demand,
     memory: &mut PoolMemory,
-) -> Decision {
+) -> Sketch<'a> {
     let (pool, now) = (fleet.pool, snapshot.now);
     let wanted = need(demand.counted.tasks(), pool.slots).max(u32::from(demand.orphaned > 0));
     memory.observe(fleet, view, &demand, (wanted, need(demand.hold, pool.slots)), now);
@@ -75,13 +106,6 @@ pub fn decide(
         Some(decided) if cast.rolls() => decided.min(cast.serving()),
         _ => cast.serving(),
     };
-    let scene = Scene {
-        pool,
-        demand: &demand,
-        fleet,
-        now,
-        from,
-    };
     let mut draft = Draft {
         to: wanted,
         reason: Reason::AsDesired,
@@ -90,15 +114,68 @@ pub fn decide(
     };
     let mut ask: BTreeSet<String> = demand.unasked.iter().cloned().collect();
     ask.extend(fleet.unheard(now).map(|member| member.node.clone()));
+    let scene = Scene {
+        pool,
+        demand: &demand,
+        fleet,
+        now,
+        from,
+    };
     scene.settle(memory, &mut draft, &mut ask);
+    Sketch {
+        wanted,
+        from,
+        draft,
+        cast,
+        ask,
+        demand,
+    }
+}
+
+/// Decides for one WorkerPool, with what its Pools allow.
+#[must_use]
+pub fn decide(
+    snapshot: &Snapshot,
+    fleet: &Fleet,
+    view: &BrokerView,
+    sketch: Sketch,
+    allowance: &Allowance,
+    memory: &mut PoolMemory,
+) -> Decision {
+    let (pool, now) = (fleet.pool, snapshot.now);
+    let Sketch {
+        wanted,
+        from,
+        mut draft,
+        cast,
+        mut ask,
+        demand,
+    } = sketch;
+    let scene = Scene {
+        pool,
+        demand: &demand,
+        fleet,
+        now,
+        from,
+    };
+    let taken_back = scene.fit(allowance, memory, &mut draft);
+    if draft.reason == Reason::AsDesired && draft.to != from {
+        draft.reason = if draft.to > from {
+            Reason::ScaledUp
+        } else {
+            Reason::ScaledDown
+        };
+    }
     let ground = Ground {
         fleet,
         view,
         demand: &demand,
         snapshot,
+        room: allowance.room,
+        extra: allowance.extra,
     };
     let allocation = allocate(&ground, &cast, draft.to);
-    let may_empty = scene.may_empty(memory);
+    let may_empty = scene.may_empty(memory) || taken_back;
     let yard = Yard {
         fleet,
         view,
@@ -125,6 +202,7 @@ pub fn decide(
         allocation,
         parking,
         ask: ask.into_iter().collect(),
+        budget: allowance.cause.clone(),
         facts,
     }
 }
@@ -156,13 +234,6 @@ impl Scene<'_> {
             self.keep_for_later(draft);
             self.fall_back(memory, draft);
             self.brake(draft);
-            if draft.reason == Reason::AsDesired && draft.to != from {
-                draft.reason = if draft.to > from {
-                    Reason::ScaledUp
-                } else {
-                    Reason::ScaledDown
-                };
-            }
         }
     }
 
@@ -315,6 +386,42 @@ impl Scene<'_> {
         }
     }
 
+    /// Cuts the number to what its Pools allow; true if they take back the last pod. What it has above its share it
+    /// gives up only where others wait for it, and on fresh data.
+    fn fit(&self, allowance: &Allowance, memory: &mut PoolMemory, draft: &mut Draft) -> bool {
+        let (pool, from, wanted) = (self.pool, self.from, draft.to);
+        if pool.conflict.is_some() || pool.terminating {
+            return false;
+        }
+        let shrinks = allowance.target < from.min(wanted) && allowance.pressed != Pressed::No;
+        let since = shrinks.then(|| memory.pressed_since.unwrap_or(self.now));
+        memory.pressed_since = since;
+        let due = match allowance.pressed {
+            Pressed::ByHigher => true,
+            Pressed::ByEquals => since.is_some_and(|since| self.now.since(since) >= RECLAIM_AFTER),
+            Pressed::No => false,
+        };
+        let is_kept = !self.demand.complete || pool.pause.scale_in || pool.recommend;
+        let least = if due && !is_kept { 0 } else { from };
+        let share = allowance.target.max(least.min(wanted));
+        if share < wanted {
+            let (reason, name, clause) = cut(allowance, wanted);
+            (draft.reason, memory.unmet_since) = (reason, memory.unmet_since.or(Some(self.now)));
+            draft.limit(name, share, clause);
+        }
+        let staying = pods(self.fleet.members.iter().filter(|one| !one.pod.draining));
+        let most = staying.max(pool.replicas()).saturating_add(allowance.room);
+        if draft.to > most.max(from) {
+            let (reason, name, clause) = cut(allowance, draft.to);
+            (draft.reason, memory.unmet_since) = (reason, memory.unmet_since.or(Some(self.now)));
+            draft.limit(name, most.max(from), clause);
+        }
+        if draft.to == wanted {
+            memory.unmet_since = None;
+        }
+        draft.to == 0 && wanted > 0 && due
+    }
+
     fn fall_back(&self, memory: &PoolMemory, draft: &mut Draft) {
         let (Some(fallback), Some(since)) = (self.pool.fallback, memory.stale_since) else {
             return;
@@ -332,6 +439,41 @@ impl Scene<'_> {
             draft.clauses.push(clause);
         } else {
             draft.limit("fallback", least, clause);
+        }
+    }
+}
+
+/// The reason, the limit's name and the words for what a Pool takes off.
+fn cut(allowance: &Allowance, wanted: u32) -> (Reason, &'static str, String) {
+    match &allowance.cause {
+        Some(Cause::Missing { pool }) => {
+            let clause = format!("Pool {pool:?} does not exist: create it, or correct spec.pool.name");
+            (Reason::PoolMissing, "pool", clause)
+        }
+        Some(Cause::TooLarge {
+            pool,
+            slots,
+            pod,
+            fits,
+        }) => {
+            let mut clause = format!("Pool {pool:?} has {slots} slots and one pod takes {pod}");
+            if *fits > 0 {
+                let _ = write!(clause, ": the largest concurrency that fits is {fits}");
+            }
+            (Reason::PodLargerThanPool, "pool", clause)
+        }
+        Some(Cause::Waiting { pool, missing }) => {
+            let clause = format!("waits for {missing} slots of Pool {pool:?} that others still take");
+            (Reason::WaitingForSlots, "pool", clause)
+        }
+        Some(Cause::Limited { pool, missing }) => {
+            let target = allowance.target;
+            let clause = format!("Pool {pool:?} gives {target} of {wanted} pods: {missing} slots are missing");
+            (Reason::PoolLimited, "pool", clause)
+        }
+        Some(Cause::Capped) | None => {
+            let clause = format!("capped at {} pods by maxActiveTasks", allowance.target);
+            (Reason::AtMaximum, "maxActiveTasks", clause)
         }
     }
 }

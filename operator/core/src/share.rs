@@ -14,8 +14,10 @@ use std::time::Duration;
 const AGING: Duration = Duration::from_secs(30);
 /// Weights that [`aged`] returns are in so many parts of a weight.
 pub const AGED_PARTS: u64 = 1000;
-/// Aging takes a weight to at most so many times itself.
+/// Aging takes the weight of a claim with pods to at most so many times itself.
 const AGED_TIMES_MAX: u64 = 4;
+/// So often the weight of a claim without pods doubles at most: past a million, the largest weight.
+const DOUBLED_MAX: u32 = 20;
 
 /// What one queue asks of the pods of a WorkerPool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,19 +116,24 @@ fn weight(tier: &[Want]) -> u64 {
 }
 
 /// `weight` of a claim that has gone unmet for so long, in [`AGED_PARTS`] of a weight:
-/// weight × clamp(1 + seconds / 30, 1, 4).
+/// weight × clamp(1 + seconds / 30, 1, 4) for one that has pods, and for one that has none twice as much every 30 s, up
+/// to 2²⁰ times.
 ///
-/// So a claim that gets nothing grows past others of up to four times its weight in its own tier; it never passes a
-/// tier. All weights of one division go through here, those of claims that are met with a time of zero. Measuring the
-/// time is the caller's business.
+/// So what is saturated for long keeps its proportions, while one that gets nothing passes whatever weight in its own
+/// tier within minutes; it never passes a tier. All weights of one division go through here, those of claims that are
+/// met with a time of zero. Measuring the time is the caller's business.
 #[must_use]
-pub fn aged(weight: u64, unmet: Duration) -> u64 {
+pub fn aged(weight: u64, unmet: Duration, has_none: bool) -> u64 {
     let parts = unmet.as_millis().saturating_mul(u128::from(AGED_PARTS)) / AGING.as_millis();
-    let most = AGED_PARTS * AGED_TIMES_MAX;
-    let times = u64::try_from(parts)
-        .unwrap_or(most)
-        .saturating_add(AGED_PARTS)
-        .min(most);
+    let parts = u64::try_from(parts).unwrap_or(u64::MAX);
+    let times = if has_none {
+        let doubled = u32::try_from(parts / AGED_PARTS).unwrap_or(u32::MAX).min(DOUBLED_MAX);
+        // Between two doublings it rises in a straight line.
+        let rest = if doubled < DOUBLED_MAX { parts % AGED_PARTS } else { 0 };
+        (AGED_PARTS + rest) << doubled
+    } else {
+        parts.saturating_add(AGED_PARTS).min(AGED_PARTS * AGED_TIMES_MAX)
+    };
     weight.saturating_mul(times)
 }
 

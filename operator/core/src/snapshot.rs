@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use poolwright_api::Reason;
 use poolwright_api::v1alpha1::AckMode;
 
+use crate::charge::Charge;
 use crate::sample::BrokerView;
 use crate::text::bounded;
 use crate::time::Moment;
@@ -41,6 +42,8 @@ pub struct Snapshot {
     /// All WorkerPools whose spec is valid. One that is gone or whose spec is not valid any more is there as it was, and
     /// as [`PoolInput::terminating`], while it has pods: what these hold and may take is no other's.
     pub pools: Vec<Arc<PoolInput>>,
+    /// Pools and weights by namespace.
+    pub namespaces: BTreeMap<String, Arc<Namespace>>,
     /// Node names of every pod that carries our label, those of invalid WorkerPools too: all others are foreign.
     pub own_nodes: BTreeSet<String>,
 }
@@ -81,11 +84,59 @@ pub struct PoolInput {
     pub revisions: Vec<RevisionInput>,
     /// Its pods, in any order, draining ones included.
     pub pods: Vec<PodInput>,
+    /// What it takes of Pools, and in whose favour.
+    pub bid: Bid,
     /// Someone else scales it: in which words.
     pub conflict: Option<String>,
     /// The WorkerPool is being deleted, or is not there as it was: nothing is created or scaled. A namespace that is
     /// being deleted shows only in this way, once its WorkerPools go.
     pub terminating: bool,
+}
+
+/// What a WorkerPool asks of Pools.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bid {
+    /// What a pod of the present revision takes.
+    pub charge: Arc<Charge>,
+    /// Its queues as its Pools see them, in any order.
+    pub queues: Vec<BidQueue>,
+    /// Most pods that may take work, by `maxActiveTasks`.
+    pub cap: Option<u32>,
+}
+
+/// One queue of a [`Bid`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BidQueue {
+    /// Name of the TaskQueue.
+    pub object: String,
+    /// Name on the broker.
+    pub queue: String,
+    /// Its tier; the higher is served first.
+    pub tier: u32,
+}
+
+/// Pools of one namespace, and what its queues weigh.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Namespace {
+    /// By name.
+    pub pools: BTreeMap<String, Budget>,
+    /// Effective weights of TaskQueues, by name; 1 where there is none.
+    pub weights: BTreeMap<String, u64>,
+}
+
+/// One Pool.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Budget {
+    /// Its slots; `None` for no limit.
+    pub slots: Option<u64>,
+    /// Slots that are granted from at the moment; `None` for no limit.
+    pub effective: Option<u64>,
+    /// Slots that are kept for one queue each, by name of the TaskQueue.
+    pub guarantees: BTreeMap<String, u64>,
+    /// What its status grants, by uid of the WorkerPool.
+    pub granted: BTreeMap<String, u64>,
+    /// What pods take, those of WorkerPools that are gone included, by uid of the WorkerPool.
+    pub used: BTreeMap<String, u64>,
 }
 
 /// `spec.scaling.fallback`.
@@ -134,6 +185,10 @@ pub struct RevisionInput {
     pub queues: Option<Vec<String>>,
     /// Refusals by the cluster (quota, admission), in the server's words.
     pub refused: Option<Trouble>,
+    /// What a pod of it takes of Pools.
+    pub charge: Arc<Charge>,
+    /// Replicas that its `ReplicaSet`s have.
+    pub made: u32,
 }
 
 /// One pod.
@@ -172,6 +227,8 @@ pub struct PodInput {
     pub returned: bool,
     /// What keeps it from running.
     pub trouble: Option<Trouble>,
+    /// What it takes of Pools.
+    pub charge: Arc<Charge>,
 }
 
 /// The order in which a `ReplicaSet` that must shrink ends its pods; within one rank, those of the least deletion cost

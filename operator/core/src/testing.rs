@@ -109,6 +109,7 @@ pub fn decision(from: u32, to: u32, reason: Reason) -> Decision {
         allocation: Allocation::default(),
         parking: Parking::default(),
         ask: Vec::new(),
+        budget: None,
         facts: Facts::default(),
     }
 }

@@ -89,6 +89,14 @@ pub struct ValidQueue {
     pub object: String,
     /// Name of the queue on the broker.
     pub queue: String,
+    /// Name of its Pool.
+    pub pool: String,
+    /// Slots of the Pool that one of its tasks takes, at least 1.
+    pub slots_per_task: u64,
+    /// Its tier as a number; the higher is served first.
+    pub tier: u32,
+    /// Most tasks of it that may run at a time, at least 1.
+    pub max_active_tasks: Option<u32>,
 }
 
 /// A time limit on the worker's command line.
