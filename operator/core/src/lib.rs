@@ -23,6 +23,7 @@ pub mod deployment;
 pub mod evidence;
 pub mod fleet;
 pub mod grace;
+pub mod grants;
 pub mod ledger;
 pub mod memory;
 pub mod objects;

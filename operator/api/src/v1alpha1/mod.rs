@@ -4,7 +4,7 @@ pub mod pool;
 pub mod task_queue;
 pub mod worker_pool;
 
-pub use pool::{Guarantee, Holder, Pool, PoolSpec, PoolStatus, Waiter};
+pub use pool::{Guarantee, Holder, Pool, PoolSpec, PoolStatus, UNLIMITED, Waiter};
 pub use task_queue::{
     Broker, PoolUse, Priority, PriorityTier, RabbitmqOptions, RedisOptions, SecretKeyRef, SecretRef,
     TaskQueue, TaskQueueSpec, TaskQueueStatus, TlsOptions, WeightRule,
