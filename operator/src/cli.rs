@@ -70,6 +70,10 @@ pub struct RunArgs {
     /// Writes of numbers to status a second, for all objects together, 1 to 1000. Scaling is never held back by it.
     #[arg(long, value_name = "NUMBER", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub status_writes_per_second: u32,
+
+    /// Slots that the `default-pool` of a namespace gets when it is made, or as many as its workers take already
+    #[arg(long, value_name = "NUMBER", default_value_t = 128, value_parser = clap::value_parser!(i32).range(1..=1_000_000))]
+    pub default_pool_slots: i32,
 }
 
 impl RunArgs {

@@ -127,6 +127,24 @@ const SAMPLE_AGE: Metric = gauge(
     "seconds",
     "Age of the newest good reading of the queue; absent before the first.",
 );
+const POOL_SLOTS: Metric = gauge(
+    "poolwright_pool_slots",
+    OBJECT,
+    "slots",
+    "Slots that a Pool grants from at the moment; -1 is no limit.",
+);
+const POOL_RUNNING: Metric = gauge(
+    "poolwright_pool_running_slots",
+    OBJECT,
+    "slots",
+    "Slots of a Pool whose tasks execute.",
+);
+const POOL_QUEUED: Metric = gauge(
+    "poolwright_pool_queued_slots",
+    OBJECT,
+    "slots",
+    "Slots of a Pool that waiting tasks ask for.",
+);
 const REQUESTS: Metric = Metric {
     name: "poolwright_broker_requests_total",
     kind: Kind::Counter,
@@ -154,6 +172,9 @@ pub const TABLE: &[Metric] = &[
     READY,
     RESERVED,
     SAMPLE_AGE,
+    POOL_SLOTS,
+    POOL_RUNNING,
+    POOL_QUEUED,
     REQUESTS,
     CONNECTIONS,
 ];
@@ -188,6 +209,17 @@ pub struct TaskQueueNumbers {
     pub sample_age_seconds: Option<f64>,
 }
 
+/// What is shown of a Pool; a number that is not known is not shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PoolNumbers {
+    /// Slots that are granted from; -1 is no limit.
+    pub slots: Option<i64>,
+    /// Slots of tasks that execute.
+    pub running: Option<u64>,
+    /// Slots of tasks that wait.
+    pub queued: Option<u64>,
+}
+
 /// All metrics of the process. Clones share their numbers.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -203,6 +235,9 @@ pub struct Metrics {
     ready: GaugeVec,
     reserved: GaugeVec,
     sample_age: GaugeVec,
+    pool_slots: GaugeVec,
+    pool_running: GaugeVec,
+    pool_queued: GaugeVec,
     requests: IntCounterVec,
     connections: GaugeVec,
 }
@@ -230,6 +265,9 @@ impl Metrics {
             ready: register_gauge(&registry, &READY),
             reserved: register_gauge(&registry, &RESERVED),
             sample_age: register_gauge(&registry, &SAMPLE_AGE),
+            pool_slots: register_gauge(&registry, &POOL_SLOTS),
+            pool_running: register_gauge(&registry, &POOL_RUNNING),
+            pool_queued: register_gauge(&registry, &POOL_QUEUED),
             requests: from_zero(register_counter(&registry, &REQUESTS)),
             connections: register_gauge(&registry, &CONNECTIONS),
             registry,
@@ -271,6 +309,27 @@ impl Metrics {
             (&self.sample_age, numbers.sample_age_seconds),
         ] {
             show(series, &labels, value);
+        }
+    }
+
+    /// Shows the numbers of a Pool; those that are `None` are removed.
+    pub fn pool(&self, namespace: &str, name: &str, numbers: PoolNumbers) {
+        let labels = [namespace, name];
+        #[allow(clippy::cast_precision_loss)] // at most a million
+        let slots = numbers.slots.map(|slots| slots as f64);
+        for (series, value) in [
+            (&self.pool_slots, slots),
+            (&self.pool_running, numbers.running.map(float)),
+            (&self.pool_queued, numbers.queued.map(float)),
+        ] {
+            show(series, &labels, value);
+        }
+    }
+
+    /// Removes every series of a Pool.
+    pub fn forget_pool(&self, namespace: &str, name: &str) {
+        for series in [&self.pool_slots, &self.pool_running, &self.pool_queued] {
+            forget(series, &[namespace, name]);
         }
     }
 

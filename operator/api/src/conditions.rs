@@ -131,6 +131,8 @@ names! {
         PoolMissing,
         /// One pod takes more slots than the whole budget has.
         PodLargerThanPool,
+        /// A budget has as many holders as its status can hold.
+        TooManyHolders,
         /// More slots are taken than the budget has.
         OverBudget,
         /// A Secret, or a key in it, is missing.

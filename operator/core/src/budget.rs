@@ -110,7 +110,10 @@ impl Allowance {
 pub fn committed(input: &PoolInput) -> Slots {
     let mut sum = Slots::new();
     for revision in &input.revisions {
-        let staying = input.staying().filter(|pod| pod.revision == revision.name).count();
+        let staying = input
+            .staying()
+            .filter(|pod| pod.revision == revision.name)
+            .count();
         let count = revision.replicas.max(revision.made);
         add(&mut sum, &revision.charge, u64::from(count).max(staying as u64));
     }
@@ -151,7 +154,10 @@ pub fn divide(namespace: &Namespace, bidders: &[Bidder]) -> Vec<Allowance> {
         bidder.input.bid.cap.is_none() && bidder.input.bid.charge.slots.keys().all(known)
     };
     if !limited && bidders.iter().all(plain) {
-        return bidders.iter().map(|bidder| Allowance::free(bidder.wanted)).collect();
+        return bidders
+            .iter()
+            .map(|bidder| Allowance::free(bidder.wanted))
+            .collect();
     }
     let desk = Desk::new(namespace, bidders);
     let targets = desk.targets();
@@ -237,7 +243,10 @@ impl<'a> Desk<'a> {
     fn claim(&self, at: usize) -> Claim<'_> {
         let bidder = &self.bidders[at];
         let charges = bidder.input.bid.charge.slots.iter().filter_map(|(pool, slots)| {
-            let pool = self.accounts.binary_search_by(|account| account.name.cmp(pool)).ok()?;
+            let pool = self
+                .accounts
+                .binary_search_by(|account| account.name.cmp(pool))
+                .ok()?;
             Some(Price { pool, slots: *slots })
         });
         let wanted = bidder.wanted.min(bidder.input.bid.cap.unwrap_or(u32::MAX));
@@ -266,7 +275,11 @@ impl<'a> Desk<'a> {
                 };
                 Allowance {
                     // What runs is left as it is while a Pool is not there.
-                    target: if matches!(cause, Some(Cause::Missing { .. })) { bidder.wanted } else { target },
+                    target: if matches!(cause, Some(Cause::Missing { .. })) {
+                        bidder.wanted
+                    } else {
+                        target
+                    },
                     room: 0,
                     extra: *given > target && bidder.extra > 0,
                     pressed: Pressed::No,
@@ -278,7 +291,9 @@ impl<'a> Desk<'a> {
 
     fn missing(&self, input: &PoolInput) -> Option<String> {
         let mut pools = input.bid.charge.slots.keys();
-        pools.find(|pool| !self.namespace.pools.contains_key(*pool)).cloned()
+        pools
+            .find(|pool| !self.namespace.pools.contains_key(*pool))
+            .cloned()
     }
 
     /// The Pool that has least for its pods.
@@ -296,7 +311,12 @@ impl<'a> Desk<'a> {
         if fit == 0 && pod > slots {
             let task = pod / u64::from(bidder.input.slots).max(1);
             let fits = slots / task.max(1);
-            return Cause::TooLarge { pool, slots, pod, fits };
+            return Cause::TooLarge {
+                pool,
+                slots,
+                pod,
+                fits,
+            };
         }
         Cause::Limited {
             pool,
@@ -307,8 +327,11 @@ impl<'a> Desk<'a> {
     /// Gives what is free now, the highest tier first, then who lacks most for its weight.
     fn hand_out(&self, targets: &[u32], all: &mut [Allowance]) {
         let mut left: Vec<u64> = self.accounts.iter().map(Account::free).collect();
-        let mut keeps: Vec<BTreeMap<&str, u64>> =
-            self.accounts.iter().map(|account| self.unused_guarantees(account)).collect();
+        let mut keeps: Vec<BTreeMap<&str, u64>> = self
+            .accounts
+            .iter()
+            .map(|account| self.unused_guarantees(account))
+            .collect();
         let mut order: Vec<(Reverse<u32>, Reverse<u64>, &str, usize)> = Vec::new();
         for (at, bidder) in self.bidders.iter().enumerate() {
             let standing = standing(bidder.input);
@@ -339,7 +362,11 @@ impl<'a> Desk<'a> {
                 }
             }
             for (place, account) in self.accounts.iter().enumerate() {
-                let spent = self.prices[at].get(account.name).copied().unwrap_or(0).saturating_mul(fit);
+                let spent = self.prices[at]
+                    .get(account.name)
+                    .copied()
+                    .unwrap_or(0)
+                    .saturating_mul(fit);
                 left[place] = left[place].saturating_sub(spent);
                 for (queue, slots) in &mut keeps[place] {
                     if own(queue) {
@@ -371,9 +398,11 @@ impl<'a> Desk<'a> {
     /// What is kept for a queue and not taken by those who consume it.
     fn unused_guarantees(&self, account: &Account<'a>) -> BTreeMap<&'a str, u64> {
         let unused = |(queue, slots): (&'a String, &'a u64)| {
-            let consumers = self.bidders.iter().zip(&self.committed).filter(|(bidder, _)| {
-                bidder.input.bid.queues.iter().any(|one| one.object == *queue)
-            });
+            let consumers = self
+                .bidders
+                .iter()
+                .zip(&self.committed)
+                .filter(|(bidder, _)| bidder.input.bid.queues.iter().any(|one| one.object == *queue));
             let used = consumers.fold(0, |sum: u64, (_, taken)| {
                 sum.saturating_add(taken.get(account.name).copied().unwrap_or(0))
             });
@@ -404,7 +433,9 @@ impl<'a> Desk<'a> {
     /// Who has more than it should gives it back where somebody waits for it.
     fn press(&self, targets: &[u32], all: &mut [Allowance]) {
         for account in &self.accounts {
-            let Some(effective) = account.budget.effective else { continue };
+            let Some(effective) = account.budget.effective else {
+                continue;
+            };
             let waits = (0..self.bidders.len()).filter(|at| {
                 let takes = self.bidders[*at].input.bid.charge.at(account.name) > 0;
                 let standing = standing(self.bidders[*at].input);

@@ -122,8 +122,10 @@ fn tables<'a>(snapshot: &'a Snapshot, no_view: &'a BrokerView) -> Vec<Table<'a>>
 /// What the Pools of each namespace allow its WorkerPools, in the order of the sketches.
 fn allow(snapshot: &Snapshot, sketches: &[(&Fleet, Sketch)], memory: &Memory) -> Vec<Allowance> {
     let none = Namespace::default();
-    let mut allowances: Vec<Allowance> =
-        sketches.iter().map(|(_, sketch)| Allowance::free(sketch.to())).collect();
+    let mut allowances: Vec<Allowance> = sketches
+        .iter()
+        .map(|(_, sketch)| Allowance::free(sketch.to()))
+        .collect();
     let mut places: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (at, (fleet, _)) in sketches.iter().enumerate() {
         places.entry(&fleet.pool.key.namespace).or_default().push(at);
@@ -134,7 +136,10 @@ fn allow(snapshot: &Snapshot, sketches: &[(&Fleet, Sketch)], memory: &Memory) ->
             .iter()
             .map(|at| {
                 let (fleet, sketch) = &sketches[*at];
-                let unmet = memory.pools.get(&fleet.pool.key).and_then(|past| past.unmet_since);
+                let unmet = memory
+                    .pools
+                    .get(&fleet.pool.key)
+                    .and_then(|past| past.unmet_since);
                 Bidder {
                     input: fleet.pool,
                     wanted: sketch.to(),

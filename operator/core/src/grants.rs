@@ -93,7 +93,7 @@ fn signed(number: u64) -> i64 {
 }
 
 /// What one holder takes or may take: the larger of its grant and of what is seen.
-fn holds(status: &PoolStatus, sight: &Sight) -> BTreeMap<String, u64> {
+pub(crate) fn holds(status: &PoolStatus, sight: &Sight) -> BTreeMap<String, u64> {
     let mut all = sight.used.clone();
     for holder in &status.holders {
         let most = all.entry(holder.uid.clone()).or_default();
@@ -109,7 +109,11 @@ fn sum(all: &BTreeMap<String, u64>) -> u64 {
 /// Grants what fits of `requests`, in the order given, from the Pool as it was read; the status to write under its
 /// resourceVersion, if anything is granted, and the answer to each request. Only for [`Mode::Limited`].
 #[must_use]
-pub fn raise(pool: &Pool, sight: &Sight, requests: &[Request]) -> (Option<PoolStatus>, Vec<Result<(), Refusal>>) {
+pub fn raise(
+    pool: &Pool,
+    sight: &Sight,
+    requests: &[Request],
+) -> (Option<PoolStatus>, Vec<Result<(), Refusal>>) {
     let mut status = pool.status.clone().unwrap_or_default();
     let slots = pool.spec.limit().unwrap_or(0);
     let slots = sight.effective.map_or(slots, |effective| effective.min(slots));
@@ -118,9 +122,12 @@ pub fn raise(pool: &Pool, sight: &Sight, requests: &[Request]) -> (Option<PoolSt
     let mut changed = false;
     let mut answers = Vec::with_capacity(requests.len());
     for request in requests {
-        let after = sum(&held)
-            .saturating_add(request.slots)
-            .saturating_add(kept_from(pool, sight, &held, &request.uid));
+        let after = sum(&held).saturating_add(request.slots).saturating_add(kept_from(
+            pool,
+            sight,
+            &held,
+            &request.uid,
+        ));
         let place = status.holders.iter().position(|holder| holder.uid == request.uid);
         if after > slots {
             answers.push(Err(Refusal::Full));

@@ -30,6 +30,7 @@ pub mod objects;
 pub mod observe;
 pub mod parking;
 pub mod plan;
+pub mod pool_status;
 pub mod quantity;
 mod resources;
 pub mod revision;

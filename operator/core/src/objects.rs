@@ -230,7 +230,9 @@ fn charge(metadata: Option<&ObjectMeta>, spec: Option<&PodSpec>) -> Arc<Charge> 
     let made = || {
         let containers = spec.map_or(&[][..], |spec| &spec.containers);
         let worker = containers.iter().find(|one| one.name == WORKER_CONTAINER);
-        let arguments = worker.and_then(|worker| worker.args.as_deref()).unwrap_or_default();
+        let arguments = worker
+            .and_then(|worker| worker.args.as_deref())
+            .unwrap_or_default();
         Charge::unwritten(concurrency(arguments.iter().map(String::as_str)).unwrap_or(1))
     };
     Arc::new(said.unwrap_or_else(made))

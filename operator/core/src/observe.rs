@@ -16,7 +16,9 @@ use poolwright_api::{
 use crate::charge::Charge;
 use crate::command::queues;
 use crate::objects::{DeploymentView, Objects, PodView, SetView, owned, sets_of};
-use crate::snapshot::{Bid, BidQueue, Fallback, Hold, Mark, Pause, PodInput, PoolInput, PoolKey, Rank, RevisionInput};
+use crate::snapshot::{
+    Bid, BidQueue, Fallback, Hold, Mark, Pause, PodInput, PoolInput, PoolKey, Rank, RevisionInput,
+};
 use crate::time::Moment;
 use crate::validate::{ValidPool, ValidQueue};
 

@@ -3,7 +3,7 @@
 //! Compares what is wanted with what exists and lists the difference in an order that is safe to stop after any
 //! step: planning again from whatever was reached ends in the same place, and planning what is reached is empty.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use poolwright_api::v1alpha1::WorkerPool;
 use poolwright_api::{ANNOTATION_FAILED_AT, ANNOTATION_PROVEN_AT, LABEL_REVISION};
 
+use crate::charge::Charge;
 use crate::decision::Decision;
 use crate::objects::{DELETION_COST, DeploymentView, Objects, SetView, owned, revision_label, sets_of};
 use crate::snapshot::{COST_RETURNED, Mark, PoolInput};
@@ -56,8 +57,10 @@ pub enum Step {
         from: u32,
         /// The number after.
         to: u32,
-        /// Fails with a conflict if the Deployment has changed since.
-        resource_version: String,
+        /// The Deployment that it was planned for.
+        seen: Token,
+        /// What each of its pods takes of Pools.
+        charge: Arc<Charge>,
     },
     /// Delete a Deployment that has no pods.
     Delete {
@@ -85,6 +88,39 @@ impl fmt::Display for Step {
             } => write!(f, "scale Deployment {deployment} from {from} to {to}"),
             Self::Delete { deployment, .. } => write!(f, "delete Deployment {deployment}"),
         }
+    }
+}
+
+/// A Deployment as a raise read it. Written under its resourceVersion, the number fails once anything has changed; what
+/// must not have changed is all the rest: status and labels may.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.generation`: counts changes of the spec, the number of replicas among them.
+    pub generation: Option<i64>,
+    /// The annotation that changes before a grant is lowered.
+    pub grant_epoch: Option<String>,
+    /// `metadata.resourceVersion`.
+    pub resource_version: String,
+}
+
+impl Token {
+    /// Of a Deployment as it was seen.
+    #[must_use]
+    pub fn of(deployment: &DeploymentView) -> Self {
+        Self {
+            uid: deployment.uid.clone(),
+            generation: deployment.generation,
+            grant_epoch: deployment.grant_epoch.clone(),
+            resource_version: deployment.resource_version.clone(),
+        }
+    }
+
+    /// True if `live` is the same in all that a raise relies on.
+    #[must_use]
+    pub fn holds(&self, live: &Self) -> bool {
+        (&self.uid, self.generation, &self.grant_epoch) == (&live.uid, live.generation, &live.grant_epoch)
     }
 }
 
@@ -185,15 +221,30 @@ pub fn plan(
     if allocation.create {
         steps.push(Step::Create(Box::new(create(rendered, objects))));
     }
+    let (mut repairs, mut edited) = (Vec::new(), BTreeSet::new());
     for deployment in &deployments {
         if settled(&deployment.uid) != Some(Stamp::new(deployment.generation, &deployment.labels)) {
-            steps.extend(settle(deployment, rendered, objects));
+            repairs.extend(settle(deployment, rendered, objects));
+        }
+        if repairs
+            .last()
+            .is_some_and(|repair| repairs_template(repair, deployment))
+        {
+            edited.insert(deployment.uid.as_str());
         }
     }
+    let scales = if input.conflict.is_none() {
+        scales(&deployments, decision)
+    } else {
+        Vec::new()
+    };
+    let (mut raises, falls): (Vec<Step>, Vec<Step>) = scales.into_iter().partition(is_raise);
+    // A repair changes the generation, and so undoes what a raise has read; one of a template must come first.
+    raises.retain(|step| matches!(step, Step::Scale { seen, .. } if !edited.contains(seen.uid.as_str())));
+    steps.extend(raises);
+    steps.extend(repairs);
     steps.extend(marks(decision));
-    if input.conflict.is_none() {
-        steps.extend(scales(&deployments, decision));
-    }
+    steps.extend(falls);
     let gone = |one: &DeploymentView| allocation.remove.contains(&one.revision) && !one.deleting;
     for deployment in deployments.iter().filter(|one| gone(one)) {
         steps.push(Step::Delete {
@@ -204,8 +255,17 @@ pub fn plan(
     steps
 }
 
+fn is_raise(step: &Step) -> bool {
+    matches!(step, Step::Scale { from, to, .. } if to > from)
+}
+
+fn repairs_template(step: &Step, deployment: &DeploymentView) -> bool {
+    matches!(step, Step::Settle(settle) if settle.uid == deployment.uid && settle.template.is_some())
+}
+
 /// A revision's Deployment, without pods; or, where somebody deleted it and left its `ReplicaSet`, with as many as that
-/// has: the new one adopts it, and a smaller number would end workers.
+/// has: the new one adopts it, and a smaller number, or another template, would end workers. It adds none, so it needs no
+/// grant.
 fn create(rendered: &Deployment, objects: &Objects) -> Deployment {
     let mut deployment = rendered.clone();
     let revision = revision_label(&rendered.metadata);
@@ -213,9 +273,12 @@ fn create(rendered: &Deployment, objects: &Objects) -> Deployment {
         .sets
         .iter()
         .filter(|set| set.owner.is_none() && set.revision == revision);
-    let replicas = left.map(|set| set.replicas).max().unwrap_or(0);
-    if let Some(spec) = &mut deployment.spec {
-        spec.replicas = i32::try_from(replicas).ok();
+    let left = left.max_by_key(|set| (set.replicas, &set.name));
+    if let (Some(spec), Some(left)) = (&mut deployment.spec, left) {
+        spec.replicas = i32::try_from(left.replicas).ok();
+        if let Ok(template) = serde_json::from_str(&left.template) {
+            spec.template = template;
+        }
     }
     deployment
 }
@@ -267,7 +330,6 @@ fn marks(decision: &Decision) -> impl Iterator<Item = Step> {
     })
 }
 
-/// Growth first: a task that waits matters more than a pod that idles.
 fn scales(deployments: &[&Arc<DeploymentView>], decision: &Decision) -> Vec<Step> {
     let mut steps = Vec::new();
     for deployment in deployments.iter().filter(|one| !one.deleting) {
@@ -278,16 +340,11 @@ fn scales(deployments: &[&Arc<DeploymentView>], decision: &Decision) -> Vec<Step
                 deployment: deployment.name.clone(),
                 from,
                 to,
-                resource_version: deployment.resource_version.clone(),
+                seen: Token::of(deployment),
+                charge: Arc::clone(&deployment.charge),
             });
         }
     }
-    steps.sort_by_key(|step| match step {
-        Step::Scale {
-            deployment, from, to, ..
-        } => (to < from, deployment.clone()),
-        _ => (false, String::new()),
-    });
     steps
 }
 

@@ -11,8 +11,8 @@ use poolwright_api::v1alpha1::WorkerPool;
 use serde_json::{Value, json};
 
 use crate::broker_key::BrokerAddress;
-use crate::charge::Charge;
 use crate::canonical::{canonical, digest};
+use crate::charge::Charge;
 use crate::validate::ValidPool;
 
 /// Characters of a revision's name: 40 bits of SHA-256 as lower-case hexadecimal digits. Two of the few revisions

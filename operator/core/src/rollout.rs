@@ -178,8 +178,15 @@ impl Ground<'_> {
     fn stands(&self, revision: &RevisionInput) -> u32 {
         let own = self.fleet.members.iter().filter(|member| !member.pod.draining);
         let own = own.filter(|member| member.pod.revision == revision.name).count();
-        let asked = self.fleet.pool.revisions.iter().find(|one| one.name == revision.name);
-        u32::try_from(own).unwrap_or(u32::MAX).max(asked.map_or(0, |one| one.replicas))
+        let asked = self
+            .fleet
+            .pool
+            .revisions
+            .iter()
+            .find(|one| one.name == revision.name);
+        u32::try_from(own)
+            .unwrap_or(u32::MAX)
+            .max(asked.map_or(0, |one| one.replicas))
     }
 }
 
@@ -226,7 +233,14 @@ pub fn allocate(ground: &Ground, cast: &Cast, to: u32) -> Allocation {
     }
     if let Some(leader) = cast.leader {
         let most = ground.stands(leader).saturating_add(room);
-        take_over(ground, cast, leader, serving, (extra, most), &mut allocation.targets);
+        take_over(
+            ground,
+            cast,
+            leader,
+            serving,
+            (extra, most),
+            &mut allocation.targets,
+        );
     }
     allocation.targets.sort();
     allocation.remove = removable(ground.fleet, cast, &allocation.targets);

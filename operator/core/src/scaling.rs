@@ -468,7 +468,8 @@ fn cut(allowance: &Allowance, wanted: u32) -> (Reason, &'static str, String) {
         }
         Some(Cause::Limited { pool, missing }) => {
             let target = allowance.target;
-            let clause = format!("Pool {pool:?} gives {target} of {wanted} pods: {missing} slots are missing");
+            let clause =
+                format!("Pool {pool:?} gives {target} of {wanted} pods: {missing} slots are missing");
             (Reason::PoolLimited, "pool", clause)
         }
         Some(Cause::Capped) | None => {

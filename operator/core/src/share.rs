@@ -127,9 +127,15 @@ pub fn aged(weight: u64, unmet: Duration, has_none: bool) -> u64 {
     let parts = unmet.as_millis().saturating_mul(u128::from(AGED_PARTS)) / AGING.as_millis();
     let parts = u64::try_from(parts).unwrap_or(u64::MAX);
     let times = if has_none {
-        let doubled = u32::try_from(parts / AGED_PARTS).unwrap_or(u32::MAX).min(DOUBLED_MAX);
+        let doubled = u32::try_from(parts / AGED_PARTS)
+            .unwrap_or(u32::MAX)
+            .min(DOUBLED_MAX);
         // Between two doublings it rises in a straight line.
-        let rest = if doubled < DOUBLED_MAX { parts % AGED_PARTS } else { 0 };
+        let rest = if doubled < DOUBLED_MAX {
+            parts % AGED_PARTS
+        } else {
+            0
+        };
         (AGED_PARTS + rest) << doubled
     } else {
         parts.saturating_add(AGED_PARTS).min(AGED_PARTS * AGED_TIMES_MAX)

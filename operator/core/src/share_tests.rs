@@ -266,7 +266,10 @@ fn a_claim_without_pods_passes_any_weight() {
 #[test]
 fn an_aged_claim_passes_others_of_its_tier() {
     let targets = |seconds| {
-        let (met, unmet) = (aged(2, Duration::ZERO, false), aged(1, Duration::from_secs(seconds), false));
+        let (met, unmet) = (
+            aged(2, Duration::ZERO, false),
+            aged(1, Duration::from_secs(seconds), false),
+        );
         weighted(4, 4, &[(met, 9), (unmet, 9)])
     };
     assert_eq!(targets(0), [1, 0]);

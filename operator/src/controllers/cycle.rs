@@ -7,11 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use poolwright_api::DEFAULT_POOL;
 use poolwright_core::cycle::{Memory, cycle};
 use poolwright_core::decision::Decision;
 use poolwright_core::ledger::QueueLedger;
+use poolwright_core::pool_status::{Figures, PoolName, figures};
 use poolwright_core::sample::{BrokerView, QueueView};
-use poolwright_core::snapshot::{PoolInput, Snapshot};
+use poolwright_core::snapshot::{Namespace, PoolInput, Snapshot};
 use poolwright_core::time::Moment;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
@@ -41,6 +43,7 @@ pub struct Decided {
 pub struct Latest {
     pools: Mutex<BTreeMap<Group, Decided>>,
     queues: Mutex<Arc<BTreeMap<String, BTreeMap<String, QueueLedger>>>>,
+    budgets: Mutex<Arc<BTreeMap<PoolName, Figures>>>,
 }
 
 impl Latest {
@@ -51,6 +54,11 @@ impl Latest {
             .unwrap_or_else(PoisonError::into_inner)
             .get(group)
             .cloned()
+    }
+
+    /// What the newest cycle says of every Pool.
+    pub fn budgets(&self) -> Arc<BTreeMap<PoolName, Figures>> {
+        Arc::clone(&self.budgets.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What the newest cycle saw of every queue, by broker id and name.
@@ -91,15 +99,28 @@ impl Driver {
 
     /// A WorkerPool is first decided on when its queues have been looked at: in the moment after a start everything
     /// looks stale, and saying so for the whole fleet would only be noise.
-    fn is_known(&self, input: &PoolInput, brokers: &BTreeMap<String, Arc<BrokerView>>) -> bool {
+    /// So it would be while the Pool that every namespace gets is not made yet.
+    fn is_known(
+        &self,
+        input: &PoolInput,
+        brokers: &BTreeMap<String, Arc<BrokerView>>,
+        namespaces: &BTreeMap<String, Arc<Namespace>>,
+    ) -> bool {
         let group = (input.key.namespace.clone(), input.key.name.clone());
-        self.latest.of(&group).is_some_and(|last| last.decision.is_some()) || was_read(input, brokers)
+        let has_default = || {
+            let namespace = namespaces.get(&input.key.namespace);
+            namespace.is_some_and(|namespace| namespace.pools.contains_key(DEFAULT_POOL))
+        };
+        let needs_default = input.bid.charge.slots.contains_key(DEFAULT_POOL);
+        self.latest.of(&group).is_some_and(|last| last.decision.is_some())
+            || was_read(input, brokers) && (!needs_default || has_default())
     }
 
     fn once(&self, memory: &mut Memory, now: Moment) {
         let changed = self.world.rebuild(now);
         let states = self.world.states();
         let brokers = self.board.views();
+        let namespaces = self.world.namespaces();
         let snapshot = Snapshot {
             now,
             wall: self.clock.wall(),
@@ -107,9 +128,10 @@ impl Driver {
                 .iter()
                 .filter_map(|state| state.input.clone())
                 .chain(self.world.leftovers())
-                .filter(|input| self.is_known(input, &brokers))
+                .filter(|input| self.is_known(input, &brokers, &namespaces))
                 .collect(),
             brokers,
+            namespaces,
             own_nodes: self
                 .world
                 .pods
@@ -119,6 +141,8 @@ impl Driver {
                 .collect(),
         };
         let mut result = cycle(&snapshot, memory);
+        let figures = Arc::new(figures(&snapshot, &result.decisions));
+        *self.latest.budgets.lock().unwrap_or_else(PoisonError::into_inner) = figures;
         *self.latest.queues.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(result.queues);
         let mut asks: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         let mut decided = BTreeMap::new();

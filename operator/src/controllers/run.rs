@@ -21,8 +21,9 @@ use tokio::task::JoinSet;
 
 use super::brokers::Supervisor;
 use super::cycle::{Driver, Latest};
+use super::granter::{Granter, Grants};
 use super::world::World;
-use super::{task_queue, worker_pool};
+use super::{granter, task_queue, worker_pool};
 use crate::clock::Clock;
 use crate::http;
 use crate::kube::Clients;
@@ -47,6 +48,8 @@ pub struct Options {
     pub poll_interval: Duration,
     /// Budget of status writes a second.
     pub status_writes_per_second: u32,
+    /// Slots that a new `default-pool` has at least.
+    pub default_pool_slots: i32,
     /// What connects to brokers.
     pub connect: Connect,
     /// The time of day. With tokio's clock it is all the time there is, so that a simulation can tell its own.
@@ -162,10 +165,23 @@ fn start(
         budget: Arc::clone(&budget),
         clock,
     };
+    let (grants, asked) = Grants::new(Arc::clone(&world));
+    let granter = granter::Context {
+        client: client.clone(),
+        world: Arc::clone(&world),
+        latest: Arc::clone(&latest),
+        grants: Arc::clone(&grants),
+        events: Arc::clone(&events),
+        metrics: Arc::clone(&metrics),
+        budget: Arc::clone(&budget),
+        default_slots: options.default_pool_slots,
+        clock,
+    };
     let context = worker_pool::Context {
         client: client.clone(),
         world: Arc::clone(&world),
         latest: Arc::clone(&latest),
+        grants,
         events,
         metrics,
         budget,
@@ -186,6 +202,7 @@ fn start(
         "worker pools",
         worker_pool::Controller::new(Arc::new(context)).run(woken),
     );
+    spawn(parts, "granter", Granter::new(granter, asked).run());
     spawn(parts, "cycle", driver.run());
 }
 

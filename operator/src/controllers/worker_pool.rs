@@ -10,15 +10,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Api, Client, Resource, ResourceExt};
 use poolwright_api::conditions::find;
 use poolwright_api::v1alpha1::{WorkerPool, WorkerPoolStatus};
 use poolwright_api::{ConditionType, Reason};
+use poolwright_core::charge::{Slots, add};
 use poolwright_core::decision::Decision;
 use poolwright_core::deployment::render;
 use poolwright_core::plan::{Stamp, Step, Written, plan};
-use poolwright_core::snapshot::Trouble;
+use poolwright_core::snapshot::{PoolInput, Trouble};
 use poolwright_core::status::{self, Facts, only_numbers};
 use poolwright_core::time::Moment;
 use tokio::sync::mpsc;
@@ -26,6 +28,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::cycle::{Decided, Latest};
+use super::granter::{Ask, Grants};
 use super::turns::{Half, Turns};
 use super::world::World;
 use crate::clock::Clock;
@@ -37,6 +40,8 @@ use crate::metrics::{Metrics, WorkerPoolNumbers};
 
 /// First and longest wait after a failure.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+/// The longest wait after a race with another writer, or for slots that another has.
+const LOST_RACE: Duration = Duration::from_millis(500);
 /// A server that refuses is asked again this often.
 const REFUSED_AGAIN: Duration = Duration::from_secs(15);
 /// A status that had to wait tries again after this.
@@ -56,6 +61,8 @@ pub struct Context {
     pub world: Arc<World>,
     /// Decisions.
     pub latest: Arc<Latest>,
+    /// Who is asked before a number of replicas rises.
+    pub grants: Arc<Grants>,
     /// Events.
     pub events: Arc<Events>,
     /// Counters.
@@ -156,8 +163,13 @@ impl Controller {
             Err(failure) => {
                 let count = self.failures.entry((half, group.clone())).or_default();
                 *count = (*count + 1).min(16);
-                let wait = (BACK_OFF.0 * 2u32.pow(*count - 1)).min(BACK_OFF.1);
-                if !matches!(failure, Failure::Moved) {
+                // Others move on as fast as we do: no reason to stay away for long.
+                let most = match failure {
+                    Failure::Moved | Failure::NoRoom(_) => LOST_RACE,
+                    _ => BACK_OFF.1,
+                };
+                let wait = (BACK_OFF.0 * 2u32.pow(*count - 1)).min(most);
+                if !matches!(failure, Failure::Moved | Failure::NoRoom(_)) {
                     tracing::warn!(namespace = group.0, worker_pool = group.1, "{failure}");
                 }
                 Some(wait.mul_f64(0.75 + 0.5 * fastrand::f64()))
@@ -305,7 +317,7 @@ async fn carry_out(
     }
     let executor = Executor::new(&context.client, &group.0);
     for step in &steps {
-        let outcome = executor.run(step).await;
+        let outcome = within_budget(context, &executor, step, input, group).await;
         if outcome.is_ok() {
             past.written.note(step, now);
         }
@@ -343,6 +355,46 @@ async fn carry_out(
     past.refused = None;
     past.plan = Some((steps, now));
     Ok(Some(EFFECT))
+}
+
+/// Carries out a step: one that raises a number of replicas when every Pool has granted it, and of one that lowers it the
+/// granter is told.
+async fn within_budget(
+    context: &Context,
+    executor: &Executor,
+    step: &Step,
+    input: &PoolInput,
+    group: &Group,
+) -> Result<Option<Deployment>, Failure> {
+    let Step::Scale {
+        from,
+        to,
+        charge,
+        seen,
+        ..
+    } = step
+    else {
+        return executor.run(step).await;
+    };
+    let uid = &input.key.uid;
+    if to > from {
+        let mut slots = Slots::new();
+        add(&mut slots, charge, u64::from(to - from));
+        let ask = Ask {
+            namespace: group.0.clone(),
+            uid: uid.clone(),
+            worker_pool: group.1.clone(),
+            slots,
+        };
+        context.grants.raise(ask).await?;
+        return executor.run(step).await;
+    }
+    let noted = context.grants.before_fall(&group.0, uid);
+    let outcome = executor.run(step).await;
+    if outcome.is_ok() {
+        context.grants.fell(uid, &seen.uid, noted);
+    }
+    outcome
 }
 
 async fn report(

@@ -11,14 +11,17 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
 use kube::{Resource, ResourceExt};
 use poolwright_api::LABEL_WORKER_POOL;
-use poolwright_api::v1alpha1::{Pool, TaskQueue, WorkerPool};
+use poolwright_api::v1alpha1::{Guarantee, Pool, Priority, TaskQueue, WorkerPool};
 use poolwright_core::advice::{Advice, Neighbour, advise};
+use poolwright_core::charge::{Slots, taken};
+use poolwright_core::grants::{Mode, mode};
 use poolwright_core::objects::{DeploymentView, Objects, PodView, SetView};
 use poolwright_core::observe::{REPLICAS_FIELD, Runs, pool_input};
 use poolwright_core::revision::revision;
-use poolwright_core::snapshot::PoolInput;
+use poolwright_core::snapshot::{Budget, Namespace, PoolInput};
 use poolwright_core::time::Moment;
 use poolwright_core::validate::{Invalid, ValidPool, validate};
+use poolwright_core::weight::weights;
 
 use super::conflicts::Conflicts;
 use crate::kube::index::{Group, Index};
@@ -59,6 +62,9 @@ struct Built {
     states: BTreeMap<Group, Arc<PoolState>>,
     leftovers: BTreeMap<Group, Leftover>,
     runs: BTreeMap<Group, Runs>,
+    /// What the pods of each WorkerPool's name take, by uid of the holder.
+    taken: BTreeMap<Group, BTreeMap<String, Slots>>,
+    namespaces: BTreeMap<String, Arc<Namespace>>,
 }
 
 impl Built {
@@ -93,6 +99,8 @@ pub struct World {
     pub conflicts: Conflicts,
     /// Marked WorkerPools; true if the spec must be read again.
     dirty: Mutex<BTreeMap<Group, bool>>,
+    /// Namespaces whose Pools, or what is taken of them, have changed.
+    stale: Mutex<BTreeSet<String>>,
     built: Mutex<Built>,
 }
 
@@ -105,7 +113,7 @@ fn owner_name<K: Resource>(object: &K) -> Option<String> {
 }
 
 /// By the selector, which cannot be changed, where labels can.
-fn selected(deployment: &Deployment) -> Option<String> {
+pub(super) fn selected(deployment: &Deployment) -> Option<String> {
     deployment
         .spec
         .as_ref()?
@@ -176,8 +184,27 @@ impl Default for World {
             pods: Arc::new(Index::new(owner_name, PodView::from)),
             conflicts: Conflicts::default(),
             dirty: Mutex::default(),
+            stale: Mutex::default(),
             built: Mutex::default(),
         }
+    }
+}
+
+/// A Pool as the cycle sees it, without what is taken of it.
+fn budget(pool: &Pool) -> Budget {
+    let granted = pool.status.iter().flat_map(|status| &status.holders);
+    let unsigned = |number: i64| u64::try_from(number).unwrap_or(0);
+    let is_own = mode(pool) == Mode::Limited;
+    let guarantee = |one: &Guarantee| (one.queue.clone(), unsigned(one.slots.into()));
+    Budget {
+        slots: pool.spec.limit(),
+        effective: pool.spec.limit(),
+        guarantees: pool.spec.guarantees.iter().map(guarantee).collect(),
+        granted: granted
+            .filter(|_| is_own)
+            .map(|holder| (holder.uid.clone(), unsigned(holder.granted)))
+            .collect(),
+        used: BTreeMap::new(),
     }
 }
 
@@ -193,7 +220,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl World {
     /// Marks a WorkerPool as changed.
     pub fn mark(&self, group: &Group, spec: bool) {
+        self.mark_budgets(&group.0);
         *lock(&self.dirty).entry(group.clone()).or_default() |= spec;
+    }
+
+    /// Marks the Pools of a namespace as changed, or what is taken of them.
+    pub fn mark_budgets(&self, namespace: &str) {
+        let mut stale = lock(&self.stale);
+        if !stale.contains(namespace) {
+            stale.insert(namespace.to_owned());
+        }
     }
 
     /// Marks every WorkerPool of a namespace that names one of these TaskQueues, or all of it.
@@ -228,6 +264,7 @@ impl World {
     /// Marks every WorkerPool of a Pool's namespace when its spec changes, when it appears and when it goes. The status
     /// that we write comes back here: it changes no spec.
     pub fn budget_changed(&self, group: &Group, before: Option<&Pool>, after: Option<&Pool>) {
+        self.mark_budgets(&group.0);
         let spec = |pool: &Pool| (pool.metadata.generation, pool.uid());
         if before.is_none() || after.is_none() || before.map(spec) != after.map(spec) {
             self.mark_namespace(&group.0, None);
@@ -259,8 +296,71 @@ impl World {
             if built.states.contains_key(group) || built.leftovers.contains_key(group) {
                 built.runs.insert(group.clone(), runs);
             }
+            let sums = taken(&self.objects(group), |_| false);
+            if sums.is_empty() {
+                built.taken.remove(group);
+            } else {
+                built.taken.insert(group.clone(), sums);
+            }
+        }
+        for namespace in std::mem::take(&mut *lock(&self.stale)) {
+            match self.read_namespace(&built, &namespace) {
+                Some(read) => built.namespaces.insert(namespace, Arc::new(read)),
+                None => built.namespaces.remove(&namespace),
+            };
         }
         dirty.into_keys().collect()
+    }
+
+    /// Slots that pods of a namespace take of one Pool, whether there is such a Pool or not.
+    pub fn taken(&self, namespace: &str, pool: &str) -> u64 {
+        let built = lock(&self.built);
+        let first = (namespace.to_owned(), String::new());
+        let groups = built
+            .taken
+            .range(first..)
+            .take_while(|(group, _)| group.0 == namespace);
+        let all = groups
+            .flat_map(|(_, sums)| sums.values())
+            .filter_map(|slots| slots.get(pool));
+        all.fold(0, |sum: u64, one| sum.saturating_add(*one))
+    }
+
+    /// The Pools of every namespace that has one, as last rebuilt.
+    pub fn namespaces(&self) -> BTreeMap<String, Arc<Namespace>> {
+        lock(&self.built).namespaces.clone()
+    }
+
+    fn read_namespace(&self, built: &Built, name: &str) -> Option<Namespace> {
+        let pools = self.budgets.all(Some(name));
+        if pools.is_empty() {
+            return None;
+        }
+        let queues = self.queues.all(Some(name));
+        let priorities: BTreeMap<&str, &Priority> = queues
+            .iter()
+            .filter_map(|queue| Some((queue.metadata.name.as_deref()?, &queue.spec.priority)))
+            .collect();
+        let mut budgets: BTreeMap<String, Budget> =
+            pools.iter().map(|pool| (pool.name_any(), budget(pool))).collect();
+        // Of a Pool without a limit nobody asks how much is taken.
+        let has_limit = budgets.values().any(|budget| budget.slots.is_some());
+        let first = (name.to_owned(), String::new());
+        let groups = built
+            .taken
+            .range(first..)
+            .take_while(|(group, _)| has_limit && group.0 == name);
+        for (uid, slots) in groups.flat_map(|(_, sums)| sums) {
+            for (pool, taken) in slots {
+                if let Some(budget) = budgets.get_mut(pool) {
+                    *budget.used.entry(uid.clone()).or_default() += taken;
+                }
+            }
+        }
+        Some(Namespace {
+            pools: budgets,
+            weights: weights(&priorities).effective,
+        })
     }
 
     /// The pods of a WorkerPool without a usable spec, as of one that is being deleted: nothing is decided for it, and

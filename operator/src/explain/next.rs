@@ -92,6 +92,8 @@ fn step(reason: Reason, namespace: &str, name: &str) -> Option<String> {
             ));
         }
         Reason::PoolLimited | Reason::OverBudget => "Give the budget more slots, or accept fewer workers",
+        Reason::TooManyHolders => "Give some of the WorkerPools another Pool",
+        Reason::PoolMissing => "Create the Pool, or correct spec.pool.name of the TaskQueue",
         Reason::PodLargerThanPool => {
             "Give the budget more slots than one pod takes, or lower the concurrency"
         }

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, 
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
 use poolwright_api::{FIELD_MANAGER, Reason};
-use poolwright_core::plan::{Settle, Step};
+use poolwright_core::plan::{Settle, Step, Token};
 use poolwright_core::snapshot::Trouble;
 use serde_json::json;
 
@@ -27,6 +27,9 @@ pub enum Failure {
     /// The server refuses, and will until somebody changes something.
     #[error("refused: {}", .0.message)]
     Refused(Trouble),
+    /// A Pool has not granted it.
+    #[error("{0}")]
+    NoRoom(String),
     /// Anything else.
     #[error(transparent)]
     Kube(#[from] kube::Error),
@@ -90,14 +93,8 @@ impl Executor {
                 }
             }
             Step::Scale {
-                deployment,
-                from,
-                to,
-                resource_version,
-            } => self
-                .scale(deployment, *from, *to, resource_version)
-                .await
-                .map(|()| None),
+                deployment, to, seen, ..
+            } => self.scale(deployment, *to, seen).await.map(|()| None),
             Step::Delete { deployment, uid } => {
                 let mut params = DeleteParams::background();
                 params.preconditions = Some(Preconditions {
@@ -214,19 +211,20 @@ impl Executor {
         patched.map_err(classify)
     }
 
-    async fn scale(&self, name: &str, from: u32, to: u32, resource_version: &str) -> Result<(), Failure> {
-        let mut version = resource_version.to_owned();
+    /// Under the resourceVersion that was read before the grant was written: a newer one is used only where nothing has
+    /// changed that the grant relies on.
+    async fn scale(&self, name: &str, to: u32, seen: &Token) -> Result<(), Failure> {
+        let mut version = seen.resource_version.clone();
         for _ in 0..SCALE_ATTEMPTS {
             match self.write_scale(name, to, &version).await {
                 Err(kube::Error::Api(status)) if status.code == 409 => {}
                 other => return other.map_err(classify),
             }
-            let live = self.deployments.get(name).await.map_err(classify)?;
-            let replicas = live.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-            if u32::try_from(replicas) != Ok(from) {
+            let live = Token::of(&self.deployments.get(name).await.map_err(classify)?.into());
+            if !seen.holds(&live) {
                 return Err(Failure::Moved);
             }
-            version = live.metadata.resource_version.unwrap_or_default();
+            version = live.resource_version;
         }
         Err(Failure::Moved)
     }

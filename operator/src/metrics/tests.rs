@@ -27,6 +27,15 @@ fn filled() -> Metrics {
             sample_age_seconds: Some(0.25),
         },
     );
+    metrics.pool(
+        "shop",
+        "database",
+        PoolNumbers {
+            slots: Some(-1),
+            running: Some(2),
+            queued: Some(5),
+        },
+    );
     for succeeded in [true, false, true] {
         metrics.broker_request(succeeded);
     }

@@ -21,7 +21,9 @@ use poolwright_core::sample::{
     Answer, BrokerView, FaultKind, Fetched, QueueView, Ready, Running, Sample, Unacked, UnheardView,
     WorkerView,
 };
-use poolwright_core::snapshot::{Mark, Pause, PodInput, PoolInput, PoolKey, Rank, RevisionInput, Snapshot};
+use poolwright_core::snapshot::{
+    Bid, Mark, Namespace, Pause, PodInput, PoolInput, PoolKey, Rank, RevisionInput, Snapshot,
+};
 use poolwright_core::time::Moment;
 
 /// Wall clock at moment zero.
@@ -62,6 +64,7 @@ pub fn pool(name: &str) -> PoolInput {
         revision: "r1".to_owned(),
         revisions: vec![revision("r1", 0, true)],
         pods: Vec::new(),
+        bid: Bid::default(),
         conflict: None,
         terminating: false,
     }
@@ -77,6 +80,8 @@ pub fn revision(name: &str, replicas: u32, proven: bool) -> RevisionInput {
         behind: false,
         queues: None,
         refused: None,
+        charge: Arc::default(),
+        made: replicas,
     }
 }
 
@@ -99,6 +104,7 @@ pub fn pod(name: &str, revision: &str, since: Moment) -> PodInput {
         returned: false,
         unmarked: None,
         trouble: None,
+        charge: Arc::default(),
     }
 }
 
@@ -142,6 +148,7 @@ pub struct World {
     pub now: Moment,
     pub brokers: BTreeMap<String, BrokerView>,
     pub pools: BTreeMap<String, PoolInput>,
+    pub namespaces: BTreeMap<String, Namespace>,
     pub memory: Memory,
     pub last: Cycle,
     /// Marks are seen as soon as they are decided, and as if for long.
@@ -170,6 +177,7 @@ impl World {
                 .collect(),
             memory: Memory::default(),
             last: Cycle::default(),
+            namespaces: BTreeMap::new(),
             marks_at_once: true,
             told: BTreeSet::new(),
         };
@@ -339,6 +347,11 @@ impl World {
                 .map(|(id, view)| (id.clone(), Arc::new(view.clone())))
                 .collect(),
             pools: self.pools.values().cloned().map(Arc::new).collect(),
+            namespaces: self
+                .namespaces
+                .iter()
+                .map(|(name, one)| (name.clone(), Arc::new(one.clone())))
+                .collect(),
             own_nodes: pods.map(PodInput::node).collect(),
         }
     }

@@ -1,0 +1,222 @@
+//! What a Pool's status says beside its grants: what its slots are used for, who waits, and what is wrong.
+//!
+//! A function of the Pool as it was read and of what is known now; equal inputs give an equal status. It changes no grant.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use poolwright_api::conditions::{condition, set};
+use poolwright_api::v1alpha1::{Pool, PoolStatus, UNLIMITED, Waiter};
+use poolwright_api::{ConditionType, Reason};
+
+use crate::budget::Cause;
+use crate::decision::Decision;
+use crate::grants::{HOLDERS_MAX, Mode, Sight, holds, mode};
+use crate::snapshot::{PoolInput, PoolKey, Snapshot};
+
+/// Waiters that a status names.
+const WAITERS_MAX: usize = 50;
+
+/// What the newest cycle says of one Pool.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Slots of tasks that execute; `None` while it is not known of every WorkerPool.
+    pub running: Option<u64>,
+    /// Slots of tasks that wait; `None` while it is not known of every WorkerPool.
+    pub queued: Option<u64>,
+    /// Slots that are missing, by name of the WorkerPool.
+    pub waiters: Vec<(String, u64)>,
+}
+
+/// Namespace and name of a Pool.
+pub type PoolName = (String, String);
+
+/// Adds up, for every Pool of the snapshot, what was decided for the WorkerPools that are charged to it.
+#[must_use]
+pub fn figures(snapshot: &Snapshot, decisions: &BTreeMap<PoolKey, Decision>) -> BTreeMap<PoolName, Figures> {
+    let mut all = BTreeMap::new();
+    for (namespace, pools) in &snapshot.namespaces {
+        for pool in pools.pools.keys() {
+            let figures = Figures {
+                running: Some(0),
+                queued: Some(0),
+                waiters: Vec::new(),
+            };
+            all.insert((namespace.clone(), pool.clone()), figures);
+        }
+    }
+    for input in &snapshot.pools {
+        let Some(decision) = decisions.get(&input.key) else {
+            continue;
+        };
+        for pool in input.bid.charge.slots.keys() {
+            let name = (input.key.namespace.clone(), pool.clone());
+            if let Some(figures) = all.get_mut(&name) {
+                figures.add(input, pool, decision);
+            }
+        }
+    }
+    all
+}
+
+impl Figures {
+    fn add(&mut self, input: &PoolInput, pool: &str, decision: &Decision) {
+        // A task takes what its worker takes for it.
+        let task = input.bid.charge.at(pool) / u64::from(input.slots).max(1);
+        let add = |sum: &mut Option<u64>, tasks: Option<u64>| {
+            let tasks = tasks.map(|tasks| tasks.saturating_mul(task));
+            *sum = sum.zip(tasks).map(|(sum, tasks)| sum.saturating_add(tasks));
+        };
+        add(&mut self.running, decision.facts.busy);
+        add(&mut self.queued, decision.facts.queued);
+        let missing = match &decision.budget {
+            Some(Cause::Limited { pool: at, missing } | Cause::Waiting { pool: at, missing })
+                if at == pool =>
+            {
+                *missing
+            }
+            Some(Cause::TooLarge { pool: at, pod, .. }) if at == pool => *pod,
+            _ => return,
+        };
+        self.waiters.push((input.key.name.clone(), missing));
+    }
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn slots(limit: Option<u64>) -> i32 {
+    limit.map_or(UNLIMITED, |slots| i32::try_from(slots).unwrap_or(i32::MAX))
+}
+
+/// Slots to grant from.
+fn effective(pool: &Pool, sight: &Sight) -> Option<u64> {
+    let limit = pool.spec.limit()?;
+    Some(sight.effective.map_or(limit, |effective| effective.min(limit)))
+}
+
+/// `status` with the slots that nobody takes or has been granted.
+#[must_use]
+pub fn with_open(pool: &Pool, sight: &Sight, status: PoolStatus) -> PoolStatus {
+    let held: u64 = holds(&status, sight)
+        .values()
+        .fold(0, |sum: u64, one| sum.saturating_add(*one));
+    let effective = effective(pool, sight);
+    PoolStatus {
+        slots: Some(pool.spec.slots),
+        effective_slots: Some(slots(effective)),
+        open: effective.map(|slots| signed(slots.saturating_sub(held))),
+        ..status
+    }
+}
+
+/// The whole status: grants as they are, everything else as it is now. `unknown` are queues with a guarantee that draw on
+/// no slots of this Pool.
+#[must_use]
+pub fn status(
+    pool: &Pool,
+    sight: &Sight,
+    figures: &Figures,
+    unknown: &[String],
+    wall: Timestamp,
+) -> PoolStatus {
+    let old = pool.status.clone().unwrap_or_default();
+    let known = matches!(mode(pool), Mode::Limited | Mode::Unlimited);
+    let mut new = if known {
+        with_open(pool, sight, old.clone())
+    } else {
+        old.clone()
+    };
+    new.observed_generation = pool.metadata.generation;
+    // Missing is not zero: what was last known stands.
+    new.running = figures.running.map(signed).or(old.running);
+    new.queued = figures.queued.map(signed).or(old.queued);
+    let budget = pool.spec.limit().filter(|slots| *slots > 0);
+    let percent = |slots: u64| {
+        let running = u64::try_from(new.running.unwrap_or(0)).unwrap_or(0);
+        i32::try_from(running.saturating_mul(100) / slots).unwrap_or(i32::MAX)
+    };
+    new.utilization_percent = budget.map(percent);
+    for holder in &mut new.holders {
+        let used = signed(sight.used.get(&holder.uid).copied().unwrap_or(0));
+        // While a grant is about to be lowered, what is left is written with it.
+        holder.used = used.max(holder.used.min(holder.granted));
+    }
+    let waiters = figures.waiters.iter().take(WAITERS_MAX);
+    new.waiters = waiters
+        .map(|(name, missing)| Waiter {
+            worker_pool: name.clone(),
+            missing: signed(*missing),
+        })
+        .collect();
+    conditions(&mut new, pool, sight, unknown, wall);
+    new
+}
+
+fn conditions(new: &mut PoolStatus, pool: &Pool, sight: &Sight, unknown: &[String], wall: Timestamp) {
+    let used = sight
+        .used
+        .values()
+        .fold(0, |sum: u64, one| sum.saturating_add(*one));
+    let no = || (false, Reason::AsDesired, String::new());
+    let over = effective(pool, sight).filter(|slots| used > *slots);
+    let counted = matches!(mode(pool), Mode::Limited | Mode::Unlimited);
+    let (ready, moves, stalled) = if !counted {
+        let text = "what is taken of this Pool is being counted; nothing is granted before".to_owned();
+        let said = (Reason::Progressing, text);
+        ((false, said.0, said.1.clone()), (true, said.0, said.1), no())
+    } else if let Some(slots) = over {
+        let text =
+            format!("{used} slots are taken of {slots}: nothing is granted until enough pods have gone");
+        (
+            (false, Reason::OverBudget, text.clone()),
+            (true, Reason::OverBudget, text),
+            no(),
+        )
+    } else if new.holders.len() >= HOLDERS_MAX {
+        let text = format!(
+            "{HOLDERS_MAX} WorkerPools hold slots, and there is room for no more: give some another Pool"
+        );
+        let said = (true, Reason::TooManyHolders, text.clone());
+        ((false, Reason::TooManyHolders, text), no(), said)
+    } else if let Some(first) = unknown.first() {
+        let text = format!(
+            "spec.guarantees keeps slots for {first:?}, and no TaskQueue of that name draws on this Pool: correct it"
+        );
+        (
+            (false, Reason::QueueUnknown, text.clone()),
+            no(),
+            (true, Reason::QueueUnknown, text),
+        )
+    } else {
+        ((true, Reason::AsDesired, String::new()), no(), no())
+    };
+    for (type_, (is, reason, message)) in [
+        (ConditionType::Reconciling, moves),
+        (ConditionType::Stalled, stalled),
+        (ConditionType::Ready, ready),
+    ] {
+        let new_one = condition(type_, Some(is), reason, message, pool.metadata.generation);
+        let _ = set(&mut new.conditions, new_one, wall);
+    }
+}
+
+/// True if only numbers differ: such a status may wait for its turn.
+#[must_use]
+pub fn only_numbers(old: &PoolStatus, new: &PoolStatus) -> bool {
+    let still = |status: &PoolStatus| {
+        let mut still = PoolStatus {
+            running: None,
+            queued: None,
+            open: None,
+            utilization_percent: None,
+            waiters: Vec::new(),
+            ..status.clone()
+        };
+        still.holders.iter_mut().for_each(|holder| holder.used = 0);
+        still.conditions.iter_mut().for_each(|one| one.message.clear());
+        still
+    };
+    still(old) == still(new)
+}

@@ -1,0 +1,248 @@
+//! Looks after all Pools: makes the one that every namespace gets, counts what is not known, releases what is not used.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use kube::api::{ObjectMeta, PostParams};
+use kube::{Api, ResourceExt};
+use poolwright_api::v1alpha1::{Pool, PoolSpec};
+use poolwright_api::{DEFAULT_POOL, FIELD_MANAGER};
+use poolwright_core::grants::{Mark, Mode, mark, mode};
+use poolwright_core::snapshot::Budget;
+use poolwright_core::time::Moment;
+use tokio::task::JoinSet;
+
+use super::Context;
+use super::release::{Candidates, rebuild, release};
+use super::report::report;
+
+/// A grant that is larger than what is seen, and that no fall explains, is released after so long: until then it may belong
+/// to a raise.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// What failed is tried again after so long.
+const AGAIN: Duration = Duration::from_secs(2);
+/// Slots that a Pool may have at most.
+const SLOTS_MAX: u64 = 1_000_000;
+
+/// Namespace and name of a Pool, and uid of a holder.
+type Place = (String, String, String);
+
+/// Looks after one namespace at a time each.
+pub(super) struct Keeper {
+    context: Arc<Context>,
+    tasks: JoinSet<(String, bool)>,
+    busy: BTreeSet<String>,
+    failed: BTreeMap<String, Moment>,
+    /// Since when a grant has been larger than what is seen.
+    slack: BTreeMap<Place, (Mark, i64, Moment)>,
+    known: BTreeSet<(String, String)>,
+}
+
+/// What is to be done in one namespace.
+#[derive(Default)]
+struct Work {
+    make_default: bool,
+    unknown: Vec<String>,
+    candidates: Candidates,
+    patient: Candidates,
+    pools: Vec<Arc<Pool>>,
+}
+
+impl Keeper {
+    pub(super) fn new(context: Arc<Context>) -> Self {
+        Self {
+            context,
+            tasks: JoinSet::new(),
+            busy: BTreeSet::new(),
+            failed: BTreeMap::new(),
+            slack: BTreeMap::new(),
+            known: BTreeSet::new(),
+        }
+    }
+
+    /// Resolves when a namespace has been looked after.
+    pub(super) async fn finished(&mut self) {
+        match self.tasks.join_next().await {
+            Some(Ok((namespace, well))) => {
+                if !well {
+                    self.failed.insert(namespace.clone(), self.context.clock.now());
+                }
+                self.busy.remove(&namespace);
+            }
+            Some(Err(_)) => {}
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Starts what is to be done wherever nothing is under way.
+    pub(super) fn look(&mut self) {
+        let now = self.context.clock.now();
+        self.failed.retain(|_, at| now.since(*at) < AGAIN);
+        for (namespace, work) in self.survey(now) {
+            if self.busy.contains(&namespace) || self.failed.contains_key(&namespace) {
+                continue;
+            }
+            self.busy.insert(namespace.clone());
+            let context = Arc::clone(&self.context);
+            self.tasks.spawn(async move {
+                let done = AssertUnwindSafe(tend(&context, &namespace, work))
+                    .catch_unwind()
+                    .await;
+                let well = match done {
+                    Ok(Ok(())) => true,
+                    Ok(Err(error)) => {
+                        tracing::warn!(namespace, "Pools: {error}");
+                        false
+                    }
+                    Err(_) => {
+                        tracing::error!(namespace, "looking after Pools panicked");
+                        false
+                    }
+                };
+                (namespace, well)
+            });
+        }
+    }
+
+    /// What is to be done, by namespace.
+    fn survey(&mut self, now: Moment) -> BTreeMap<String, Work> {
+        let world = &self.context.world;
+        let mut all: BTreeMap<String, Work> = BTreeMap::new();
+        for queue in world.queues.all(None) {
+            let namespace = queue.namespace().unwrap_or_default();
+            let work = all.entry(namespace).or_default();
+            work.make_default |= queue.metadata.deletion_timestamp.is_none();
+        }
+        let namespaces = world.namespaces();
+        let mut known = BTreeSet::new();
+        let mut slack = BTreeMap::new();
+        for pool in world.budgets.all(None) {
+            let (namespace, name) = (pool.namespace().unwrap_or_default(), pool.name_any());
+            let work = all.entry(namespace.clone()).or_default();
+            work.make_default &= name != DEFAULT_POOL;
+            let budget = namespaces.get(&namespace).and_then(|one| one.pools.get(&name));
+            match (mode(&pool), budget) {
+                (Mode::Unknown | Mode::Opening, _) => work.unknown.push(name.clone()),
+                (Mode::Limited, Some(budget)) => self.find_slack(&pool, budget, work, &mut slack, now),
+                _ => {}
+            }
+            known.insert((namespace, name));
+            work.pools.push(pool);
+        }
+        self.slack = slack;
+        for (namespace, name) in self.known.difference(&known) {
+            self.context.metrics.forget_pool(namespace, name);
+        }
+        self.known = known;
+        let alive = world.pools.all(None).iter().filter_map(|wp| wp.uid()).collect();
+        self.context.grants.retain(&alive);
+        all
+    }
+
+    /// Holders whose pods take less than is granted.
+    fn find_slack(
+        &self,
+        pool: &Pool,
+        budget: &Budget,
+        work: &mut Work,
+        slack: &mut BTreeMap<Place, (Mark, i64, Moment)>,
+        now: Moment,
+    ) {
+        let (namespace, name) = (pool.namespace().unwrap_or_default(), pool.name_any());
+        for holder in pool.status.iter().flat_map(|status| &status.holders) {
+            let used = budget.used.get(&holder.uid).copied().unwrap_or(0);
+            let is_less = u64::try_from(holder.granted).is_ok_and(|granted| used < granted);
+            let Some(mark) = mark(pool, &holder.uid).filter(|_| is_less) else {
+                continue;
+            };
+            let place = (namespace.clone(), name.clone(), holder.uid.clone());
+            let known = self
+                .slack
+                .get(&place)
+                .filter(|known| known.0 == mark && known.1 == holder.granted);
+            let since = known.map_or(now, |known| known.2);
+            slack.insert(place, (mark.clone(), holder.granted, since));
+            let deployments = self
+                .context
+                .world
+                .deployments
+                .group(&namespace, &holder.worker_pool);
+            let own = deployments
+                .iter()
+                .filter(|one| one.owner.as_ref() == Some(&holder.uid));
+            let fallen =
+                self.context
+                    .grants
+                    .has_fallen(&holder.uid, own.map(|one| one.uid.as_str()), &name, &mark);
+            let patient = now.since(since) >= PATIENCE;
+            if fallen || patient {
+                work.candidates
+                    .entry(name.clone())
+                    .or_default()
+                    .insert(holder.uid.clone());
+            }
+            if patient {
+                work.patient
+                    .entry(name.clone())
+                    .or_default()
+                    .insert(holder.uid.clone());
+            }
+        }
+    }
+}
+
+async fn tend(context: &Context, namespace: &str, work: Work) -> Result<(), kube::Error> {
+    if work.make_default {
+        make_default(context, namespace).await?;
+    }
+    for name in &work.unknown {
+        rebuild(context, namespace, name).await?;
+    }
+    if !work.candidates.is_empty() {
+        release(context, namespace, &work.candidates, &work.patient).await?;
+    }
+    for pool in &work.pools {
+        report(context, namespace, pool).await?;
+    }
+    Ok(())
+}
+
+/// Makes the Pool of queues that name none: as large as what runs already, so that nothing is cut.
+async fn make_default(context: &Context, namespace: &str) -> Result<(), kube::Error> {
+    let taken = context.world.taken(namespace, DEFAULT_POOL).min(SLOTS_MAX);
+    let slots = i32::try_from(taken)
+        .unwrap_or(i32::MAX)
+        .max(context.default_slots);
+    let pool = Pool {
+        metadata: ObjectMeta {
+            name: Some(DEFAULT_POOL.to_owned()),
+            ..ObjectMeta::default()
+        },
+        spec: PoolSpec {
+            slots,
+            description: Some("The budget of TaskQueues that name no other Pool".to_owned()),
+            ..PoolSpec::default()
+        },
+        status: None,
+    };
+    let api: Api<Pool> = Api::namespaced(context.client.clone(), namespace);
+    let params = PostParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PostParams::default()
+    };
+    match api.create(&params, &pool).await {
+        Ok(_) => {
+            tracing::info!(namespace, slots, "made {DEFAULT_POOL}");
+            Ok(())
+        }
+        // Another was faster, or the namespace is going.
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 403 && status.message.contains("terminated") => {
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,184 @@
+//! What the API server says of a namespace's workers now, and the write that keeps older raises from landing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::{Api, Client, ResourceExt};
+use poolwright_api::{ANNOTATION_CHARGE, ANNOTATION_GRANT_EPOCH, FIELD_MANAGER, LABEL_WORKER_POOL};
+use poolwright_core::charge::{Slots, taken};
+use poolwright_core::objects::{DeploymentView, Objects, PodView, SetView};
+use serde_json::json;
+use tokio::time::sleep;
+
+use super::super::world::selected;
+
+/// Controllers are given so long to act on what was written.
+const OBSERVED_WITHIN: Duration = Duration::from_secs(10);
+/// Time between two looks at whether they have.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// One namespace at the API server.
+pub(super) struct Live {
+    deployments: Api<Deployment>,
+    sets: Api<ReplicaSet>,
+    pods: Api<Pod>,
+}
+
+/// A Deployment of ours as it was listed.
+pub(super) struct Listed {
+    /// Name of the WorkerPool that its selector names.
+    pub worker_pool: String,
+    /// It.
+    pub view: DeploymentView,
+}
+
+impl Live {
+    pub(super) fn new(client: &Client, namespace: &str) -> Self {
+        Self {
+            deployments: Api::namespaced(client.clone(), namespace),
+            sets: Api::namespaced(client.clone(), namespace),
+            pods: Api::namespaced(client.clone(), namespace),
+        }
+    }
+
+    /// All Deployments of ours, by their selectors: labels may be taken away.
+    pub(super) async fn deployments(&self) -> Result<Vec<Listed>, kube::Error> {
+        let all = self.deployments.list(&ListParams::default()).await?;
+        let ours = all.items.into_iter().filter_map(|deployment| {
+            Some(Listed {
+                worker_pool: selected(&deployment)?,
+                view: deployment.into(),
+            })
+        });
+        Ok(ours.collect())
+    }
+
+    /// Writes a new value into the annotation for grants, under the resourceVersion that was listed: a raise that read the
+    /// Deployment before fails from now on. False if it has changed meanwhile.
+    pub(super) async fn fence(&self, deployment: &DeploymentView) -> Result<bool, kube::Error> {
+        let nonce = format!("{:016x}", fastrand::u64(..));
+        let patch = json!({"metadata": {
+            "uid": deployment.uid,
+            "resourceVersion": deployment.resource_version,
+            "annotations": {ANNOTATION_GRANT_EPOCH: nonce},
+        }});
+        let params = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        match self
+            .deployments
+            .patch(&deployment.name, &params, &Patch::Merge(patch))
+            .await
+        {
+            Ok(_) => Ok(true),
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the pods take, by uid of the holder, once the controllers have acted on all that was written before; with the
+    /// Deployments that were listed. `None` if they have not in time.
+    pub(super) async fn left(&self) -> Result<Option<Left>, kube::Error> {
+        let mut waited = Duration::ZERO;
+        loop {
+            let deployments = self.deployments().await?;
+            let all = self.sets.list(&ListParams::default()).await?;
+            let sets: Vec<(Option<String>, SetView)> = all
+                .items
+                .into_iter()
+                .map(|set| (set.labels().get(LABEL_WORKER_POOL).cloned(), set.into()))
+                .collect();
+            let sets: Vec<(String, SetView)> = sets
+                .into_iter()
+                .filter_map(|(name, view)| Some((name?, view)))
+                .collect();
+            let acted = deployments
+                .iter()
+                .all(|one| one.view.observed >= one.view.generation)
+                && sets.iter().all(|(_, set)| set.settled);
+            if acted {
+                return Ok(Some(self.add_up(deployments, sets).await?));
+            }
+            if waited >= OBSERVED_WITHIN {
+                return Ok(None);
+            }
+            sleep(LOOK_AGAIN).await;
+            waited += LOOK_AGAIN;
+        }
+    }
+
+    async fn add_up(
+        &self,
+        deployments: Vec<Listed>,
+        sets: Vec<(String, SetView)>,
+    ) -> Result<Left, kube::Error> {
+        let pods = self.pods.list(&ListParams::default()).await?;
+        let mut groups: BTreeMap<String, Objects> = BTreeMap::new();
+        let mut left = Left::default();
+        for one in deployments {
+            let owner = one.view.owner.clone().unwrap_or_default();
+            left.names.insert(owner.clone(), one.worker_pool.clone());
+            left.deployments
+                .entry(owner)
+                .or_default()
+                .push(one.view.uid.clone());
+            groups
+                .entry(one.worker_pool)
+                .or_default()
+                .deployments
+                .push(Arc::new(one.view));
+        }
+        for (name, set) in sets {
+            groups.entry(name).or_default().sets.push(Arc::new(set));
+        }
+        for pod in pods.items {
+            let name = pod.labels().get(LABEL_WORKER_POOL).cloned();
+            // One whose label was taken away takes its slots all the same.
+            if name.is_some() || pod.annotations().contains_key(ANNOTATION_CHARGE) {
+                let name = name.unwrap_or_default();
+                groups
+                    .entry(name)
+                    .or_default()
+                    .pods
+                    .push(Arc::new(PodView::from(pod)));
+            }
+        }
+        for (name, objects) in groups {
+            for (uid, slots) in taken(&objects, |_| false) {
+                let sum = left.slots.entry(uid.clone()).or_default();
+                for (pool, more) in slots {
+                    *sum.entry(pool).or_default() += more;
+                }
+                left.names.entry(uid).or_insert_with(|| name.clone());
+            }
+        }
+        Ok(left)
+    }
+}
+
+/// What was left when it was listed.
+#[derive(Default)]
+pub(super) struct Left {
+    /// Slots by holder and Pool.
+    pub slots: BTreeMap<String, Slots>,
+    /// Names of the WorkerPools, by uid.
+    pub names: BTreeMap<String, String>,
+    /// Uids of the Deployments, by holder.
+    pub deployments: BTreeMap<String, Vec<String>>,
+}
+
+impl Left {
+    /// Slots of one Pool that one holder's pods take.
+    pub(super) fn at(&self, uid: &str, pool: &str) -> u64 {
+        self.slots
+            .get(uid)
+            .and_then(|slots| slots.get(pool))
+            .copied()
+            .unwrap_or(0)
+    }
+}

@@ -1,0 +1,187 @@
+//! One round of raises in one namespace.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kube::Api;
+use kube::ResourceExt;
+use poolwright_api::v1alpha1::Pool;
+use poolwright_core::charge::Slots;
+use poolwright_core::grants::{self, Mode, Refusal, Request, Sight, mode, open};
+use poolwright_core::pool_status::with_open;
+
+use super::{Context, Question, Refused, write};
+
+/// A Pool that others write at the same time is read again this often.
+const ATTEMPTS: usize = 8;
+
+/// One that asks, and its answer once it is refused.
+struct Claim {
+    question: Question,
+    refused: Option<Refused>,
+}
+
+impl Claim {
+    fn slots(&self) -> &Slots {
+        &self.question.0.slots
+    }
+
+    fn refuse(&mut self, why: Refused) {
+        self.refused.get_or_insert(why);
+    }
+}
+
+/// Asks every Pool that is charged, and answers.
+pub(super) async fn round(context: &Context, namespace: &str, questions: Vec<Question>) {
+    let mut claims: Vec<Claim> = questions
+        .into_iter()
+        .map(|question| Claim {
+            question,
+            refused: None,
+        })
+        .collect();
+    let api: Api<Pool> = Api::namespaced(context.client.clone(), namespace);
+    if let Err(error) = grant(context, namespace, &api, &mut claims).await {
+        for claim in &mut claims {
+            claim.refuse(Refused::Failed(error.to_string()));
+        }
+    }
+    for claim in claims {
+        let answer = claim.refused.map_or(Ok(()), Err);
+        let _ = claim.question.1.send(answer);
+    }
+}
+
+async fn grant(
+    context: &Context,
+    namespace: &str,
+    api: &Api<Pool>,
+    claims: &mut [Claim],
+) -> Result<(), kube::Error> {
+    let names: BTreeSet<String> = claims
+        .iter()
+        .flat_map(|claim| claim.slots().keys().cloned())
+        .collect();
+    let mut pools: BTreeMap<String, Pool> = BTreeMap::new();
+    for name in names {
+        // Read after the Deployments were: what it says holds for what is written under their resourceVersions.
+        let pool = api.get_opt(&name).await?;
+        let pool = match pool {
+            Some(pool) if mode(&pool) == Mode::Opening => {
+                let millis = context.clock.wall().as_millisecond();
+                write(api, &pool, &open(&pool, millis)).await?
+            }
+            other => other,
+        };
+        match pool {
+            Some(pool) if mode(&pool) == Mode::Unlimited => {}
+            Some(pool) if mode(&pool) == Mode::Limited => drop(pools.insert(name, pool)),
+            _ => {
+                for claim in claims
+                    .iter_mut()
+                    .filter(|claim| claim.slots().contains_key(&name))
+                {
+                    claim.refuse(Refused::NotReady(name.clone()));
+                }
+            }
+        }
+    }
+    // Whoever is refused anywhere takes nothing elsewhere.
+    for (name, pool) in &pools {
+        let sight = sight(context, namespace, name, pool);
+        let _ = ask(name, pool, &sight, claims);
+    }
+    for (name, pool) in pools {
+        settle(context, namespace, api, (name, pool), claims).await?;
+    }
+    Ok(())
+}
+
+/// Writes what one Pool grants.
+async fn settle(
+    context: &Context,
+    namespace: &str,
+    api: &Api<Pool>,
+    (name, mut pool): (String, Pool),
+    claims: &mut [Claim],
+) -> Result<(), kube::Error> {
+    for _ in 0..ATTEMPTS {
+        let sight = sight(context, namespace, &name, &pool);
+        let Some(status) = ask(&name, &pool, &sight, claims) else {
+            return Ok(());
+        };
+        let status = with_open(&pool, &sight, status);
+        if write(api, &pool, &status).await?.is_some() {
+            return Ok(());
+        }
+        match api
+            .get_opt(&name)
+            .await?
+            .filter(|pool| mode(pool) == Mode::Limited)
+        {
+            Some(read) => pool = read,
+            None => break,
+        }
+    }
+    for claim in claims
+        .iter_mut()
+        .filter(|claim| claim.slots().contains_key(&name))
+    {
+        claim.refuse(Refused::NotReady(name.clone()));
+    }
+    Ok(())
+}
+
+/// Refuses whom the Pool, as it was read, has no room for; the status that grants the others.
+fn ask(
+    name: &str,
+    pool: &Pool,
+    sight: &Sight,
+    claims: &mut [Claim],
+) -> Option<poolwright_api::v1alpha1::PoolStatus> {
+    let mut asking: Vec<&mut Claim> = claims
+        .iter_mut()
+        .filter(|claim| claim.refused.is_none() && claim.slots().contains_key(name))
+        .collect();
+    let request = |claim: &&mut Claim| Request {
+        uid: claim.question.0.uid.clone(),
+        worker_pool: claim.question.0.worker_pool.clone(),
+        slots: claim.slots()[name],
+    };
+    let requests: Vec<Request> = asking.iter().map(request).collect();
+    let (status, answers) = grants::raise(pool, sight, &requests);
+    for (claim, answer) in asking.iter_mut().zip(answers) {
+        match answer {
+            Ok(()) => {}
+            Err(Refusal::Full) => claim.refuse(Refused::Full(name.to_owned())),
+            Err(Refusal::TooManyHolders) => claim.refuse(Refused::TooManyHolders(name.to_owned())),
+        }
+    }
+    status
+}
+
+/// What the watches show beside a Pool.
+pub(super) fn sight(context: &Context, namespace: &str, name: &str, pool: &Pool) -> Sight {
+    let namespaces = context.world.namespaces();
+    let known = namespaces
+        .get(namespace)
+        .and_then(|namespace| namespace.pools.get(name));
+    let mut consumers: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let workers = if pool.spec.guarantees.is_empty() {
+        Vec::new()
+    } else {
+        context.world.pools.all(Some(namespace))
+    };
+    for guarantee in &pool.spec.guarantees {
+        let consumes = |queue: &String| *queue == guarantee.queue;
+        let uids = workers
+            .iter()
+            .filter(|wp| wp.spec.queues.iter().any(|queue| consumes(&queue.name)))
+            .filter_map(|wp| wp.uid());
+        consumers.insert(guarantee.queue.clone(), uids.collect());
+    }
+    Sight {
+        effective: known.and_then(|budget| budget.effective),
+        used: known.map(|budget| budget.used.clone()).unwrap_or_default(),
+        consumers,
+    }
+}

@@ -1,0 +1,160 @@
+//! Lowers grants to what is left, and makes them anew where they are not known.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kube::Api;
+use poolwright_api::v1alpha1::Pool;
+use poolwright_core::grants::{self, Mark, Mode, mark, mode};
+use poolwright_core::pool_status::with_open;
+
+use super::live::{Left, Listed, Live};
+use super::{Context, write};
+
+/// A Pool that others write at the same time is read again this often.
+const ATTEMPTS: usize = 8;
+
+/// Grants that may be too large: uids of holders by Pool.
+pub(super) type Candidates = BTreeMap<String, BTreeSet<String>>;
+
+/// Marks of holders, by Pool and uid.
+type Marks = BTreeMap<String, BTreeMap<String, Mark>>;
+
+/// Releases what the holders do not take any more. Those whose every Deployment has fallen since their mark need no write
+/// of their own before; `patient` says of whom it has been true for long enough to make that write.
+pub(super) async fn release(
+    context: &Context,
+    namespace: &str,
+    candidates: &Candidates,
+    patient: &Candidates,
+) -> Result<(), kube::Error> {
+    let api: Api<Pool> = Api::namespaced(context.client.clone(), namespace);
+    let live = Live::new(&context.client, namespace);
+    let mut marks = read_marks(&api, candidates).await?;
+    let deployments = live.deployments().await?;
+    let mut fenced = BTreeSet::new();
+    for (pool, holders) in &mut marks {
+        let mut kept = BTreeMap::new();
+        for (uid, mark) in std::mem::take(holders) {
+            let own = || {
+                deployments
+                    .iter()
+                    .filter(|one| one.view.owner.as_ref() == Some(&uid))
+            };
+            let uids = own().map(|one| one.view.uid.as_str());
+            let fallen = context.grants.has_fallen(&uid, uids, pool, &mark);
+            let may_fence = patient.get(pool).is_some_and(|uids| uids.contains(&uid));
+            if fallen || may_fence && fence(&live, own(), &mut fenced).await? {
+                kept.insert(uid, mark);
+            }
+        }
+        *holders = kept;
+    }
+    marks.retain(|_, holders| !holders.is_empty());
+    if marks.is_empty() {
+        return Ok(());
+    }
+    let Some(left) = live.left().await? else {
+        return Ok(());
+    };
+    for (name, holders) in marks {
+        lower(context, namespace, &api, (&name, &holders), &left).await?;
+    }
+    Ok(())
+}
+
+async fn read_marks(api: &Api<Pool>, candidates: &Candidates) -> Result<Marks, kube::Error> {
+    let mut marks = Marks::new();
+    for (name, uids) in candidates {
+        if let Some(pool) = api.get_opt(name).await? {
+            let holders = uids
+                .iter()
+                .filter_map(|uid| Some((uid.clone(), mark(&pool, uid)?)));
+            marks.insert(name.clone(), holders.collect());
+        }
+    }
+    Ok(marks)
+}
+
+/// Writes to each of these Deployments once; false if one has changed meanwhile.
+async fn fence(
+    live: &Live,
+    deployments: impl Iterator<Item = &Listed>,
+    fenced: &mut BTreeSet<String>,
+) -> Result<bool, kube::Error> {
+    for one in deployments {
+        if fenced.contains(&one.view.uid) {
+            continue;
+        }
+        if !live.fence(&one.view).await? {
+            return Ok(false);
+        }
+        fenced.insert(one.view.uid.clone());
+    }
+    Ok(true)
+}
+
+async fn lower(
+    context: &Context,
+    namespace: &str,
+    api: &Api<Pool>,
+    (name, holders): (&str, &BTreeMap<String, Mark>),
+    left: &Left,
+) -> Result<(), kube::Error> {
+    let sums: BTreeMap<String, (Mark, u64)> = holders
+        .iter()
+        .map(|(uid, mark)| (uid.clone(), (mark.clone(), left.at(uid, name))))
+        .collect();
+    for _ in 0..ATTEMPTS {
+        let Some(pool) = api.get_opt(name).await? else {
+            return Ok(());
+        };
+        let Some(mut status) = grants::release(&pool, &sums) else {
+            return Ok(());
+        };
+        for holder in &mut status.holders {
+            if sums.contains_key(&holder.uid) {
+                holder.used = holder.granted;
+            }
+        }
+        let sight = super::raise::sight(context, namespace, name, &pool);
+        let status = with_open(&pool, &sight, status);
+        if write(api, &pool, &status).await?.is_some() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Makes the grants of a Pool anew, where its status is another's or none. False if it must be tried again.
+pub(super) async fn rebuild(context: &Context, namespace: &str, name: &str) -> Result<bool, kube::Error> {
+    let api: Api<Pool> = Api::namespaced(context.client.clone(), namespace);
+    let live = Live::new(&context.client, namespace);
+    let Some(pool) = api.get_opt(name).await? else {
+        return Ok(true);
+    };
+    let millis = context.clock.wall().as_millisecond();
+    match mode(&pool) {
+        Mode::Limited | Mode::Unlimited => return Ok(true),
+        Mode::Opening => return Ok(write(&api, &pool, &grants::open(&pool, millis)).await?.is_some()),
+        Mode::Unknown => {}
+    }
+    for one in live.deployments().await? {
+        if one.view.charge.at(name) > 0 && !live.fence(&one.view).await? {
+            return Ok(false);
+        }
+    }
+    let Some(left) = live.left().await? else {
+        return Ok(false);
+    };
+    let sums: BTreeMap<String, (String, u64)> = left
+        .slots
+        .keys()
+        .map(|uid| {
+            let worker_pool = left.names.get(uid).cloned().unwrap_or_default();
+            (uid.clone(), (worker_pool, left.at(uid, name)))
+        })
+        .collect();
+    let status = grants::rebuild(&pool, &sums, millis);
+    // Under the resourceVersion from before the writes to the Deployments.
+    Ok(write(&api, &pool, &status).await?.is_some())
+}

@@ -1,0 +1,73 @@
+//! Keeps what the status of Pools says beside grants, and their metrics.
+
+use std::sync::Arc;
+
+use kube::{Api, Resource, ResourceExt};
+use poolwright_api::conditions::find;
+use poolwright_api::v1alpha1::{Pool, PoolStatus};
+use poolwright_api::{ConditionType, Reason};
+use poolwright_core::pool_status::{only_numbers, status};
+
+use super::{Context, write};
+use crate::metrics::PoolNumbers;
+
+/// Writes the status of one Pool if it says something new.
+pub(super) async fn report(context: &Context, namespace: &str, pool: &Arc<Pool>) -> Result<(), kube::Error> {
+    let name = pool.name_any();
+    let figures = context.latest.budgets();
+    let Some(figures) = figures.get(&(namespace.to_owned(), name.clone())) else {
+        return Ok(());
+    };
+    let sight = super::raise::sight(context, namespace, &name, pool);
+    let unknown = unknown_queues(context, namespace, pool);
+    let old = pool.status.clone().unwrap_or_default();
+    let new = status(pool, &sight, figures, &unknown, context.clock.wall());
+    context.metrics.pool(namespace, &name, numbers(&new));
+    if old == new || !context.budget.take(context.clock.now()) && only_numbers(&old, &new) {
+        return Ok(());
+    }
+    let api: Api<Pool> = Api::namespaced(context.client.clone(), namespace);
+    if write(&api, pool, &new).await?.is_some() {
+        tell(context, pool, &old, &new).await;
+    }
+    Ok(())
+}
+
+fn numbers(status: &PoolStatus) -> PoolNumbers {
+    let unsigned = |number: i64| u64::try_from(number).ok();
+    PoolNumbers {
+        slots: status.effective_slots.map(i64::from),
+        running: status.running.and_then(unsigned),
+        queued: status.queued.and_then(unsigned),
+    }
+}
+
+/// Queues with a guarantee that do not draw on this Pool.
+fn unknown_queues(context: &Context, namespace: &str, pool: &Pool) -> Vec<String> {
+    let name = pool.name_any();
+    let draws = |queue: &String| {
+        let queue = context.world.queues.get(namespace, queue);
+        queue.is_some_and(|queue| queue.pool_name() == name)
+    };
+    let queues = pool.spec.guarantees.iter().map(|guarantee| &guarantee.queue);
+    queues.filter(|queue| !draws(queue)).cloned().collect()
+}
+
+/// An event when something turns wrong, or wrong in another way.
+async fn tell(context: &Context, pool: &Pool, old: &PoolStatus, new: &PoolStatus) {
+    let (before, after) = (
+        find(&old.conditions, ConditionType::Ready),
+        find(&new.conditions, ConditionType::Ready),
+    );
+    let Some(after) = after.filter(|after| after.status == "False") else {
+        return;
+    };
+    let moved = before.is_none_or(|before| before.status != after.status || before.reason != after.reason);
+    if moved && after.reason != Reason::Progressing.as_str() {
+        let about = pool.object_ref(&());
+        context
+            .events
+            .send(&about, true, &after.reason, "Observe", &after.message)
+            .await;
+    }
+}
