@@ -216,7 +216,7 @@ fn watch_all(
     };
     let watches = Watches {
         client: client.clone(),
-        missing: Arc::new(AtomicUsize::new(6 * scopes.len())),
+        missing: Arc::new(AtomicUsize::new(7 * scopes.len())),
         ready: Arc::new(ready),
         board: Arc::clone(board),
     };
@@ -246,6 +246,14 @@ fn watch_all(
             scope.as_deref(),
             &world.pools,
             move |group, before, after| of.pool_changed(group, before, after),
+        );
+        let of = Arc::clone(world);
+        watches.follow(
+            parts,
+            any(),
+            scope.as_deref(),
+            &world.budgets,
+            move |group, before, after| of.budget_changed(group, before, after),
         );
         let of = Arc::clone(world);
         watches.follow(

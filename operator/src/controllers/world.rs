@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
 use kube::{Resource, ResourceExt};
 use poolwright_api::LABEL_WORKER_POOL;
-use poolwright_api::v1alpha1::{TaskQueue, WorkerPool};
+use poolwright_api::v1alpha1::{Pool, TaskQueue, WorkerPool};
 use poolwright_core::advice::{Advice, Neighbour, advise};
 use poolwright_core::objects::{DeploymentView, Objects, PodView, SetView};
 use poolwright_core::observe::{REPLICAS_FIELD, Runs, pool_input};
@@ -81,6 +81,8 @@ pub struct World {
     pub pools: Arc<Index<WorkerPool>>,
     /// TaskQueues.
     pub queues: Arc<Index<TaskQueue>>,
+    /// Pools.
+    pub budgets: Arc<Index<Pool>>,
     /// Our Deployments.
     pub deployments: Arc<Index<Deployment, DeploymentView>>,
     /// Their `ReplicaSet`s.
@@ -146,9 +148,9 @@ impl Templates {
     }
 }
 
-fn without_writers(mut queue: TaskQueue) -> TaskQueue {
-    queue.metadata.managed_fields = None;
-    queue
+fn without_writers<K: Resource>(mut object: K) -> K {
+    object.meta_mut().managed_fields = None;
+    object
 }
 
 impl Default for World {
@@ -168,6 +170,7 @@ impl Default for World {
         Self {
             pools: Arc::new(Index::new(own_name, only_holders)),
             queues: Arc::new(Index::new(own_name, without_writers)),
+            budgets: Arc::new(Index::new(own_name, without_writers)),
             deployments: Arc::new(Index::new(selected, deployment)),
             sets: Arc::new(Index::new(owner_name, set)),
             pods: Arc::new(Index::new(owner_name, PodView::from)),
@@ -219,6 +222,15 @@ impl World {
             for queue in old.iter().chain(&new).flat_map(|(_, queues)| queues) {
                 self.mark_namespace(&group.0, Some(&queue.name));
             }
+        }
+    }
+
+    /// Marks every WorkerPool of a Pool's namespace when its spec changes, when it appears and when it goes. The status
+    /// that we write comes back here: it changes no spec.
+    pub fn budget_changed(&self, group: &Group, before: Option<&Pool>, after: Option<&Pool>) {
+        let spec = |pool: &Pool| (pool.metadata.generation, pool.uid());
+        if before.is_none() || after.is_none() || before.map(spec) != after.map(spec) {
+            self.mark_namespace(&group.0, None);
         }
     }
 
@@ -359,6 +371,8 @@ impl World {
 
 #[cfg(test)]
 mod tests {
+    use poolwright_api::v1alpha1::{PoolSpec, PoolStatus};
+
     use super::*;
 
     fn pool(name: &str, class: &str, queues: &[&str]) -> WorkerPool {
@@ -401,6 +415,31 @@ mod tests {
         assert_eq!(marked(&world), ["a", "c", "d"]);
         world.pool_changed(&group("d"), None, None);
         assert_eq!(marked(&world), ["a", "b", "c", "d"]);
+    }
+
+    #[test]
+    fn the_spec_of_a_pool_concerns_its_whole_namespace_and_its_status_nobody() {
+        let world = World::default();
+        let group = ("n".to_owned(), "gpu".to_owned());
+        world.pools.put(pool("a", "Cpu", &["q"]));
+        let marked = |before: Option<&Pool>, after: Option<&Pool>| {
+            world.budget_changed(&group, before, after);
+            std::mem::take(&mut *lock(&world.dirty)).len()
+        };
+        let mut small = Pool::new("gpu", PoolSpec::default());
+        small.metadata.generation = Some(1);
+        let mut full = small.clone();
+        full.status = Some(PoolStatus::default());
+        let mut large = small.clone();
+        large.metadata.generation = Some(2);
+        let mut anew = small.clone();
+        anew.metadata.uid = Some("another".to_owned());
+        assert_eq!(marked(None, Some(&small)), 1);
+        assert_eq!(marked(Some(&small), Some(&full)), 0);
+        assert_eq!(marked(Some(&small), Some(&large)), 1);
+        assert_eq!(marked(Some(&small), Some(&anew)), 1);
+        assert_eq!(marked(Some(&small), None), 1);
+        assert_eq!(marked(None, None), 1, "a list no longer names it");
     }
 
     #[test]
