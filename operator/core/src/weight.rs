@@ -8,38 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
-/// How the weight that counts comes from a queue's own.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum WeightRule {
-    /// It is its own.
-    #[default]
-    Absolute,
-    /// Its own and those of all queues after it.
-    Downstream,
-    /// Its own and those of all queues before it.
-    Upstream,
-}
-
-/// What a queue says of its weight.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Priority {
-    /// Its own weight, at least 1.
-    pub weight: i32,
-    /// What counts beside it.
-    pub weight_rule: WeightRule,
-    /// Names of the queues that come right after it.
-    pub downstream: Vec<String>,
-}
-
-impl Default for Priority {
-    fn default() -> Self {
-        Self {
-            weight: 1,
-            weight_rule: WeightRule::default(),
-            downstream: Vec::new(),
-        }
-    }
-}
+use poolwright_api::v1alpha1::{Priority, WeightRule};
 
 /// Columns that are followed at a time: the bits of a word.
 const COLUMNS: usize = 64;

@@ -9,6 +9,7 @@ fn priority(weight: i32, weight_rule: WeightRule, downstream: &[&str]) -> Priori
         weight,
         weight_rule,
         downstream: downstream.iter().map(ToString::to_string).collect(),
+        ..Priority::default()
     }
 }
 
