@@ -51,7 +51,7 @@ pub use evidence::Footprint;
 pub use history::{History, Step};
 pub use kubectl::Kubectl;
 pub use moves::{Act, Moves, is_parked};
-pub use namespace::{TestNamespace, apply_crds};
+pub use namespace::{TestNamespace, apply_crds, apply_policies};
 pub use node::{Image, Node, NodeConfig, NodeHandle, RESERVED, Record, read_records};
 pub use operator::Operator;
 pub use plane::{FAKE_IMAGE, Plane, PlaneConfig, User};

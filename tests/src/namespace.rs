@@ -86,3 +86,12 @@ pub async fn apply_crds(plane: &Plane) -> Result<()> {
     )
     .await
 }
+
+/// Applies what the API server is to refuse beyond the definitions (`deploy/policies/`). It takes a moment until it does.
+pub async fn apply_policies(plane: &Plane) -> Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/policies");
+    let folder = folder.to_str().ok_or("the folder's name is no text")?;
+    let kubectl: Kubectl = plane.kubectl()?;
+    let args = ["apply", "--server-side", "--force-conflicts", "-k", folder];
+    kubectl.run(args).await.map(|_| ())
+}

@@ -4,7 +4,7 @@
 use crate::operator::Operator;
 use crate::{
     CELERY_IMAGE, History, Kubectl, Plane, Record, Result, Step, TaskEvent, TestNamespace, apply_crds,
-    read_records, read_task_events, wait_until,
+    apply_policies, read_records, read_task_events, wait_until,
 };
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
@@ -56,9 +56,13 @@ impl Stage {
 
     /// The same with more flags for `poolwright run`.
     pub async fn with_args(prefix: &str, args: &[&str]) -> Result<Self> {
-        static CRDS: OnceCell<()> = OnceCell::const_new();
+        static APPLIED: OnceCell<()> = OnceCell::const_new();
         let plane = Plane::shared().await?;
-        CRDS.get_or_try_init(|| apply_crds(plane)).await?;
+        let apply = || async {
+            apply_crds(plane).await?;
+            apply_policies(plane).await
+        };
+        APPLIED.get_or_try_init(apply).await?;
         let namespace = TestNamespace::create(plane.client().await?, prefix).await?;
         let dir = tempfile::tempdir()?;
         let operator = Operator::start(&plane.kubeconfig(), &namespace.name, dir.path(), args).await?;

@@ -1,6 +1,6 @@
 //! What the documents name must exist: files that they link to, tests that they say guard an invariant, reasons and
 //! condition types. Manifests that they show must pass `poolwright lint`.
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -173,31 +173,47 @@ fn manifests(text: &str) -> Vec<(usize, String)> {
     found
 }
 
-#[test]
-fn manifests_of_the_documents_pass_lint() {
+/// Fails unless `poolwright lint` has nothing to say against it.
+fn lint(what: &str, yaml: &str) {
     let program = built("debug");
     let program = program.to_str().unwrap();
+    let mut lint = Command::new(program)
+        .args(["lint", "-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{program}: {error}: run `cargo build --workspace --bins --locked`"));
+    lint.stdin.take().unwrap().write_all(yaml.as_bytes()).unwrap();
+    let output = lint.wait_with_output().unwrap();
+    let report = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && report.contains("0 errors, 0 warnings"),
+        "{what}:\n{report}"
+    );
+}
+
+#[test]
+fn manifests_of_the_documents_pass_lint() {
     let mut checked = 0;
     for document in all() {
         for (line, yaml) in manifests(&std::fs::read_to_string(&document).unwrap()) {
-            let mut lint = Command::new(program)
-                .args(["lint", "-f", "-"])
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()
-                .unwrap_or_else(|error| {
-                    panic!("{program}: {error}: run `cargo build --workspace --bins --locked`")
-                });
-            lint.stdin.take().unwrap().write_all(yaml.as_bytes()).unwrap();
-            let output = lint.wait_with_output().unwrap();
-            let report = String::from_utf8_lossy(&output.stdout);
-            assert!(
-                output.status.success() && report.contains("0 errors, 0 warnings"),
-                "the manifest at {}:{line}:\n{report}",
-                document.display()
-            );
+            lint(&format!("the manifest at {}:{line}", document.display()), &yaml);
             checked += 1;
         }
     }
-    assert!(checked >= 5, "only {checked} manifests were found");
+    assert!(checked >= 9, "only {checked} manifests were found");
+}
+
+#[test]
+fn examples_pass_lint() {
+    let mut checked = 0;
+    for entry in std::fs::read_dir(root().join("deploy/examples")).unwrap() {
+        let file = entry.unwrap().path();
+        lint(
+            &file.display().to_string(),
+            &std::fs::read_to_string(&file).unwrap(),
+        );
+        checked += 1;
+    }
+    assert!(checked >= 2, "only {checked} examples were found");
 }

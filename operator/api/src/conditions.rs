@@ -127,7 +127,7 @@ names! {
         WaitingForSlots,
         /// A slot budget caps the number of workers.
         PoolLimited,
-        /// No Pool has that name.
+        /// No Pool has the name that a TaskQueue draws on.
         PoolMissing,
         /// One pod takes more slots than the whole budget has.
         PodLargerThanPool,
@@ -135,6 +135,8 @@ names! {
         TooManyHolders,
         /// More slots are taken than the budget has.
         OverBudget,
+        /// Queues come after each other in a circle, so none of them comes before another.
+        WeightCycle,
         /// A Secret, or a key in it, is missing.
         SecretMissing,
         /// The spec works, and something in it is a known mistake.

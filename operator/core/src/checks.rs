@@ -296,6 +296,9 @@ pub fn queues(
                 reason: Reason::QueueUnknown,
             });
         };
+        if references.len() > 1 && task_queue.spec.max_active_tasks.is_some() {
+            return Err(shared_cap(field, name));
+        }
         let queue = ValidQueue {
             object: name.clone(),
             queue: task_queue.queue_name().to_owned(),
@@ -331,6 +334,15 @@ pub fn queues(
     broker
         .map(|broker| (valid, broker))
         .ok_or_else(|| Invalid::spec("spec.queues", "names no TaskQueue"))
+}
+
+/// A cap on the tasks of one queue is a number of pods only where they take nothing else, and nobody else takes it.
+pub fn shared_cap(field: String, queue: &str) -> Invalid {
+    let message = format!(
+        "TaskQueue {queue:?} has maxActiveTasks, which needs a WorkerPool that consumes this queue alone: give it one \
+         of its own, or remove spec.maxActiveTasks there"
+    );
+    Invalid::spec(field, message)
 }
 
 /// `-Q` separates names by commas.

@@ -8,12 +8,15 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::DeepMerge as _;
-use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec};
+use k8s_openapi::api::apps::v1::{
+    Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment,
+};
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, EnvVar, EnvVarSource, ObjectFieldSelector, PodSecurityContext, PodSpec,
     PodTemplateSpec, SeccompProfile, SecretKeySelector, SecurityContext, TopologySpreadConstraint,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use poolwright_api::v1alpha1::{Pod, WorkerPool};
 use poolwright_api::{
     ANNOTATION_CHARGE, ANNOTATION_HOLDER, ANNOTATION_RESTARTED_AT, API_VERSION, COMPONENT, ENV_BROKER_URL,
@@ -72,6 +75,14 @@ pub fn render(pool: &ValidPool, wp: &WorkerPool) -> Deployment {
         },
         spec: Some(DeploymentSpec {
             replicas: Some(0),
+            // Should somebody's edit ever make pods of two templates, it makes none above the number that is granted.
+            strategy: Some(DeploymentStrategy {
+                type_: Some("RollingUpdate".to_owned()),
+                rolling_update: Some(RollingUpdateDeployment {
+                    max_surge: Some(IntOrString::Int(0)),
+                    max_unavailable: Some(IntOrString::Int(1)),
+                }),
+            }),
             selector: LabelSelector {
                 match_labels: Some(selector),
                 ..LabelSelector::default()

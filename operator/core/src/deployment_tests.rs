@@ -48,12 +48,15 @@ fn the_smallest_worker_pool_gives_exactly_this() {
             "selector": {"matchLabels": {
                 "poolwright.dev/worker-pool": "checkout", "poolwright.dev/revision": revision,
             }},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
             "template": {
                 "metadata": {
                     "labels": labels,
                     "annotations": {
                         "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
                         "karpenter.sh/do-not-disrupt": "true",
+                        "poolwright.dev/charge": "default-pool=4",
+                        "poolwright.dev/worker-pool-uid": "u-1",
                     },
                 },
                 "spec": {
@@ -265,6 +268,8 @@ fn labels_and_annotations_of_the_user_win_except_over_ours() {
         json!({
             "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
             "karpenter.sh/do-not-disrupt": "false",
+            "poolwright.dev/charge": "default-pool=4",
+            "poolwright.dev/worker-pool-uid": "u-1",
             "poolwright.dev/restarted-at": "now",
         })
     );

@@ -256,7 +256,7 @@ fn a_claim_without_pods_passes_any_weight() {
     assert_eq!(aged(0), AGED_PARTS);
     assert_eq!(aged(45), 3 * AGED_PARTS);
     assert_eq!(aged(60), 4 * AGED_PARTS);
-    assert!(aged(599) < super::aged(1_000_000, Duration::ZERO, false));
+    assert!(aged(590) < super::aged(1_000_000, Duration::ZERO, false));
     assert!(aged(600) > super::aged(1_000_000, Duration::ZERO, false));
     assert_eq!(aged(600), aged(1_000_000));
     assert_eq!(super::aged(u64::MAX, Duration::MAX, true), u64::MAX);

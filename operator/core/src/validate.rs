@@ -6,6 +6,7 @@
 //! `advice`. An error names the field, the allowed values and what to do, and holds no value from a Secret.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use poolwright_api::Reason;
@@ -14,6 +15,7 @@ use poolwright_api::v1alpha1::{
     WorkerPool,
 };
 
+use crate::advice::Neighbour;
 use crate::broker_key::BrokerKey;
 use crate::checks;
 use crate::class::{self, Concurrency, Traits, defaults, traits};
@@ -221,6 +223,34 @@ pub fn validate(wp: &WorkerPool, queues: &BTreeMap<String, TaskQueue>) -> Result
             prefetch_multiplier,
         ),
     })
+}
+
+/// Checks what only the `others`, the WorkerPools of the same namespace, can get wrong together with a valid `pool`: a
+/// queue with `maxActiveTasks` that several of them consume. It is wrong at each of them.
+///
+/// # Errors
+///
+/// The queue that others consume too.
+pub fn consumes_alone(
+    pool: &ValidPool,
+    queues: &BTreeMap<String, TaskQueue>,
+    others: &[Neighbour],
+) -> Result<(), Invalid> {
+    let has_cap = |queue: &&ValidQueue| {
+        let queue = queues.get(&queue.object);
+        queue.is_some_and(|queue| queue.spec.max_active_tasks.is_some())
+    };
+    // With more queues than one the cap was refused before.
+    let Some(queue) = pool.queues.first().filter(has_cap) else {
+        return Ok(());
+    };
+    let consumes = |other: &&Neighbour| other.name != pool.name && other.queues.contains(&queue.object);
+    let Some(other) = others.iter().filter(consumes).map(|other| &other.name).min() else {
+        return Ok(());
+    };
+    let mut invalid = checks::shared_cap("spec.queues[0].name".to_owned(), &queue.object);
+    let _ = write!(invalid.message, "; WorkerPool {other:?} consumes it too");
+    Err(invalid)
 }
 
 /// A limit of the worker container, if one is written; a zero is none, as in Kubernetes.

@@ -1,6 +1,7 @@
 //! What is refused, with which field and reason, and what the defaults become.
 
-use super::{Limit, ValidPool, validate};
+use super::{Limit, ValidPool, consumes_alone, validate};
+use crate::advice::Neighbour;
 use crate::testing::{check, merge, pool, queues, queues_on, task_queue, wp};
 use poolwright_api::Reason;
 use poolwright_api::v1alpha1::ExecutionPool;
@@ -278,6 +279,55 @@ fn one_queue_under_two_names_and_unusable_queues_are_refused() {
         assert!(invalid.message.contains(words), "{}", invalid.message);
         assert!(!invalid.message.contains("hunter2"));
     }
+}
+
+#[test]
+fn a_queue_with_a_cap_wants_one_worker_pool_of_its_own() {
+    let capped = |names: &[&str]| {
+        let mut known = queues();
+        for name in names {
+            let spec = json!({"broker": {"url": "redis://redis:6379/0"}, "maxActiveTasks": 8});
+            known.insert((*name).to_owned(), task_queue(name, &spec));
+        }
+        known
+    };
+    let shared = wp(json!({"class": "Cpu"}));
+    for (name, field) in [("orders", "spec.queues[0].name"), ("mail", "spec.queues[1].name")] {
+        let invalid = validate(&shared, &capped(&[name])).expect_err(name);
+        assert_eq!(
+            (invalid.field.as_str(), invalid.reason),
+            (field, Reason::InvalidSpec)
+        );
+        let words = format!(
+            "TaskQueue {name:?} has maxActiveTasks, which needs a WorkerPool that consumes this queue alone: give it \
+             one of its own, or remove spec.maxActiveTasks there"
+        );
+        assert_eq!(invalid.message, words);
+    }
+
+    let alone = wp(json!({"class": "Cpu", "queues": [{"name": "orders"}]}));
+    let pool = validate(&alone, &capped(&["orders"])).expect("its only queue has the cap");
+    let other = |name: &str, queue: &str| Neighbour {
+        name: name.to_owned(),
+        class: None,
+        queues: vec![queue.to_owned()],
+    };
+    let (itself, apart) = (other("checkout", "orders"), other("newsletter", "mail"));
+    let rivals = [other("slow", "orders"), other("fast", "orders")];
+    let check = |queues: &[&str], others: &[Neighbour]| consumes_alone(&pool, &capped(queues), others);
+    assert_eq!(check(&["orders"], &[itself, apart]), Ok(()));
+    assert_eq!(
+        check(&["mail"], &rivals),
+        Ok(()),
+        "a queue without a cap is shared"
+    );
+    let invalid = check(&["orders"], &rivals).expect_err("two others consume it");
+    assert_eq!(invalid.field, "spec.queues[0].name");
+    assert!(
+        invalid.message.ends_with("; WorkerPool \"fast\" consumes it too"),
+        "{}",
+        invalid.message
+    );
 }
 
 #[test]

@@ -8,5 +8,6 @@ pub mod run;
 pub mod secrets;
 pub mod task_queue;
 pub mod turns;
+mod weights;
 pub mod worker_pool;
 pub mod world;

@@ -1,4 +1,4 @@
-//! TaskQueue status: what the broker says of each queue, within the budget of status writes.
+//! TaskQueue status: what the broker says of each queue and what it weighs, within the budget of status writes.
 //!
 //! Reads what the newest cycle saw; never waits for a broker. The only writer of TaskQueue status.
 
@@ -9,8 +9,8 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, Client, Resource, ResourceExt};
 use poolwright_api::conditions::{condition, find, set, whole_seconds};
-use poolwright_api::v1alpha1::{TaskQueue, TaskQueueStatus};
-use poolwright_api::{ConditionType, Reason};
+use poolwright_api::v1alpha1::{Pool, TaskQueue, TaskQueueStatus};
+use poolwright_api::{ConditionType, DEFAULT_POOL, Reason};
 use poolwright_core::broker_key::BrokerKey;
 use poolwright_core::conditions::reason_of;
 use poolwright_core::ledger::QueueLedger;
@@ -19,6 +19,7 @@ use poolwright_core::time::Moment;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::cycle::Latest;
+use super::weights::{Rank, Ranks};
 use super::world::World;
 use crate::clock::Clock;
 use crate::kube::events::Events;
@@ -59,6 +60,21 @@ struct Past {
     /// what the operator does.
     ids: BTreeMap<String, (Option<i64>, String)>,
     stray: BTreeSet<String>,
+    ranks: Ranks,
+}
+
+/// What one look saw of one TaskQueue.
+struct Seen<'a> {
+    /// The broker.
+    view: Option<&'a BrokerView>,
+    /// Its tasks there.
+    book: Option<&'a QueueLedger>,
+    /// An older TaskQueue for the same queue.
+    rival: Option<&'a TaskQueue>,
+    /// The Pool that its tasks draw on.
+    pool: Option<&'a Pool>,
+    /// What it weighs.
+    rank: Rank<'a>,
 }
 
 impl Past {
@@ -108,6 +124,8 @@ impl Controller {
             .map(|(queue, id)| place(queue, id, &views))
             .collect();
         let first = first_of_each(&queues, &places);
+        let mut ranks = std::mem::take(&mut past.ranks);
+        ranks.refresh(&queues);
         let mut starved = None;
         let count = queues.len();
         for offset in 0..count {
@@ -120,13 +138,23 @@ impl Controller {
                 .get(&places[at])
                 .filter(|first| first.metadata.uid != queue.metadata.uid)
                 .map(AsRef::as_ref);
-            if !self.keep(past, queue, view.map(AsRef::as_ref), book, rival).await {
+            let namespace = queue.namespace().unwrap_or_default();
+            let pool = self.world.budgets.get(&namespace, queue.pool_name());
+            let seen = Seen {
+                view: view.map(AsRef::as_ref),
+                book,
+                rival,
+                pool: pool.as_deref(),
+                rank: ranks.of(queue),
+            };
+            if !self.keep(past, queue, &seen).await {
                 starved.get_or_insert(at);
             }
             if let Some(view) = view {
                 self.tell_stray(past, queue, id, view).await;
             }
         }
+        past.ranks = ranks;
         starved.unwrap_or(0)
     }
 
@@ -143,18 +171,11 @@ impl Controller {
     }
 
     /// Writes the status if it differs; false if there was no budget for it.
-    async fn keep(
-        &self,
-        past: &mut Past,
-        queue: &TaskQueue,
-        view: Option<&BrokerView>,
-        book: Option<&QueueLedger>,
-        rival: Option<&TaskQueue>,
-    ) -> bool {
+    async fn keep(&self, past: &mut Past, queue: &TaskQueue, seen: &Seen<'_>) -> bool {
         let uid = queue.uid().unwrap_or_default();
         let stored = queue.status.clone().unwrap_or_default();
         let old = past.written.get(&uid).cloned().unwrap_or(stored);
-        let new = self.status(queue, &old, view, book, rival);
+        let new = self.status(queue, &old, seen);
         if new == old {
             return true;
         }
@@ -181,23 +202,16 @@ impl Controller {
         true
     }
 
-    fn status(
-        &self,
-        queue: &TaskQueue,
-        old: &TaskQueueStatus,
-        view: Option<&BrokerView>,
-        book: Option<&QueueLedger>,
-        rival: Option<&TaskQueue>,
-    ) -> TaskQueueStatus {
+    fn status(&self, queue: &TaskQueue, old: &TaskQueueStatus, seen: &Seen<'_>) -> TaskQueueStatus {
         let wall = self.clock.wall();
         let wide = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let narrow = |number: u64| i32::try_from(number).unwrap_or(i32::MAX);
         let mut new = old.clone();
         new.observed_generation = queue.metadata.generation;
-        if let Some(view) = view.filter(|view| !view.address.is_empty()) {
+        if let Some(view) = seen.view.filter(|view| !view.address.is_empty()) {
             new.broker = Some(view.address.clone());
         }
-        if let Some((book, ready)) = book.and_then(|book| Some((book, book.ready?))) {
+        if let Some((book, ready)) = seen.book.and_then(|book| Some((book, book.ready?))) {
             new.ready = Some(wide(ready + book.not_due));
             new.reserved = book.reserved.map(wide);
             new.orphaned = Some(wide(book.orphaned));
@@ -214,14 +228,18 @@ impl Controller {
                 new.observed_at = Some(Time(whole_seconds(wall)));
             }
         }
-        let (status, reason, message) = summary(queue, book, rival);
+        new.effective_weight = seen.rank.effective.map(wide);
+        let (status, reason, message) = summary(queue, seen);
         let young = self.clock.now().since(Moment(0)) < FIRST_READING;
         let said = !old.conditions.is_empty() && old.observed_generation == new.observed_generation;
         if young && status.is_none() && said {
             // A process that has just started knows nothing yet; what its predecessor said stands until it does.
             return old.clone();
         }
-        let stalled = matches!(reason, Reason::Conflict | Reason::InvalidSpec);
+        let stalled = matches!(
+            reason,
+            Reason::Conflict | Reason::InvalidSpec | Reason::PoolMissing
+        );
         let reconciling = status.is_none();
         for (type_, status, reason, message) in [
             (
@@ -252,11 +270,12 @@ impl Controller {
         new
     }
 
-    /// An event when a queue turns bad, or is bad for another reason.
+    /// An event when a queue turns bad, or is bad for another reason; a circle is told too, although the queue works.
     async fn tell(&self, queue: &TaskQueue, old: &TaskQueueStatus, new: &TaskQueueStatus) {
         let ready = |status: &TaskQueueStatus| {
             let ready = find(&status.conditions, ConditionType::Ready)?;
-            (ready.status == "False").then(|| (ready.reason.clone(), ready.message.clone()))
+            let bad = ready.status == "False" || ready.reason == Reason::WeightCycle.as_str();
+            bad.then(|| (ready.reason.clone(), ready.message.clone()))
         };
         let before = ready(old).map(|(reason, _)| reason);
         let Some((reason, message)) = ready(new).filter(|(reason, _)| before.as_ref() != Some(reason)) else {
@@ -324,12 +343,20 @@ fn first_of_each<'a>(
     first
 }
 
-fn summary(
-    queue: &TaskQueue,
-    book: Option<&QueueLedger>,
-    rival: Option<&TaskQueue>,
-) -> (Option<bool>, Reason, String) {
-    if let Some(rival) = rival {
+/// Why the tasks of a queue may take no slots: its Pool does not exist. One that the operator makes itself is only on
+/// its way.
+fn missing_pool(queue: &TaskQueue, pool: Option<&Pool>) -> Option<String> {
+    let name = queue.pool_name();
+    (pool.is_none() && name != DEFAULT_POOL).then(|| {
+        format!(
+            "Pool {name:?} does not exist in this namespace, so no worker is started for this queue: create it, or \
+             correct spec.pool.name"
+        )
+    })
+}
+
+fn summary(queue: &TaskQueue, seen: &Seen<'_>) -> (Option<bool>, Reason, String) {
+    if let Some(rival) = seen.rival {
         let (name, other) = (queue.queue_name(), rival.name_any());
         let place = match rival.namespace() {
             namespace if namespace == queue.namespace() => String::new(),
@@ -340,7 +367,10 @@ fn summary(
         );
         return (Some(false), Reason::Conflict, message);
     }
-    let Some(book) = book else {
+    if let Some(message) = missing_pool(queue, seen.pool) {
+        return (Some(false), Reason::PoolMissing, message);
+    }
+    let Some(book) = seen.book else {
         return (None, Reason::Progressing, "not read yet".to_owned());
     };
     if let Some(fault) = &book.fault {
@@ -350,17 +380,103 @@ fn summary(
     if book.ready.is_none() {
         return (None, Reason::Progressing, "not read yet".to_owned());
     }
-    let message = match book.foreign_consumers {
-        0 => String::new(),
-        count => {
-            let names: Vec<&str> = book.foreign.iter().take(5).map(String::as_str).collect();
-            format!("{count} consumers are not ours: {}", names.join(", "))
+    // It works; the first of these gives the reason, and each its words.
+    let circle = seen.rank.cycle.map(|cycle| {
+        let words = format!(
+            "{cycle} is a circle of spec.priority.downstream, in which no queue comes before another: each weighs what \
+             is written in it; remove one of the links"
+        );
+        (Reason::WeightCycle, words)
+    });
+    let foreign = (book.foreign_consumers > 0).then(|| {
+        let names: Vec<&str> = book.foreign.iter().take(5).map(String::as_str).collect();
+        let words = format!(
+            "{} consumers are not ours: {}",
+            book.foreign_consumers,
+            names.join(", ")
+        );
+        (Reason::ForeignConsumers, words)
+    });
+    let (reasons, words): (Vec<Reason>, Vec<String>) = circle.into_iter().chain(foreign).unzip();
+    let reason = reasons.first().copied().unwrap_or(Reason::AsDesired);
+    (Some(true), reason, words.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use poolwright_api::v1alpha1::{PoolSpec, PoolUse, TaskQueueSpec};
+    use poolwright_core::weight::Cycle;
+
+    use super::*;
+
+    fn drawing_on(name: &str) -> TaskQueue {
+        let pool = PoolUse {
+            name: name.to_owned(),
+            ..PoolUse::default()
+        };
+        let spec = TaskQueueSpec {
+            pool,
+            ..TaskQueueSpec::default()
+        };
+        TaskQueue::new("mail", spec)
+    }
+
+    #[test]
+    fn a_pool_that_does_not_exist_is_told_unless_the_operator_makes_it() {
+        let pool = Pool::new("gpu", PoolSpec::default());
+        assert_eq!(missing_pool(&drawing_on("gpu"), Some(&pool)), None);
+        assert_eq!(missing_pool(&drawing_on(DEFAULT_POOL), None), None);
+        let message = missing_pool(&drawing_on("gpu"), None).expect("it is missing");
+        for words in [
+            "Pool \"gpu\" does not exist",
+            "create it, or correct spec.pool.name",
+        ] {
+            assert!(message.contains(words), "{message}");
         }
-    };
-    let reason = if book.foreign_consumers > 0 {
-        Reason::ForeignConsumers
-    } else {
-        Reason::AsDesired
-    };
-    (Some(true), reason, message)
+    }
+
+    #[test]
+    fn a_queue_on_a_circle_works_and_says_so() {
+        let names = || vec!["mail".to_owned(), "push".to_owned()];
+        let cycle = Cycle {
+            path: names(),
+            queues: names(),
+        };
+        let queue = drawing_on(DEFAULT_POOL);
+        let told = |foreign: u64, cycle: Option<&Cycle>| {
+            let book = QueueLedger {
+                ready: Some(3),
+                foreign_consumers: foreign,
+                foreign: BTreeSet::from(["old@host".to_owned()]),
+                ..QueueLedger::default()
+            };
+            let seen = Seen {
+                view: None,
+                book: Some(&book),
+                rival: None,
+                pool: None,
+                rank: Rank {
+                    effective: Some(1),
+                    cycle,
+                },
+            };
+            summary(&queue, &seen)
+        };
+        assert_eq!(told(0, None), (Some(true), Reason::AsDesired, String::new()));
+        let foreign = "1 consumers are not ours: old@host";
+        assert_eq!(
+            told(1, None),
+            (Some(true), Reason::ForeignConsumers, foreign.to_owned())
+        );
+        let (ready, reason, message) = told(1, Some(&cycle));
+        assert_eq!((ready, reason), (Some(true), Reason::WeightCycle));
+        assert!(
+            message.starts_with("mail -> push -> mail is a circle of spec.priority.downstream"),
+            "{message}"
+        );
+        assert!(
+            message.ends_with(&format!("remove one of the links; {foreign}")),
+            "{message}"
+        );
+    }
 }

@@ -20,7 +20,7 @@ use poolwright_core::observe::{REPLICAS_FIELD, Runs, pool_input};
 use poolwright_core::revision::revision;
 use poolwright_core::snapshot::{Budget, Namespace, PoolInput};
 use poolwright_core::time::Moment;
-use poolwright_core::validate::{Invalid, ValidPool, validate};
+use poolwright_core::validate::{Invalid, ValidPool, consumes_alone, validate};
 use poolwright_core::weight::weights;
 
 use super::conflicts::Conflicts;
@@ -431,6 +431,7 @@ impl World {
                 queues: other.spec.queues.iter().map(|queue| queue.name.clone()).collect(),
             })
             .collect();
+        consumes_alone(&pool, &queues, &others)?;
         Ok(Arc::new(Spec {
             revision: revision(&pool, wp),
             advice: advise(&pool, wp, &queues, &others),

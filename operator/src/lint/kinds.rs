@@ -149,7 +149,10 @@ pub fn sort<'a>(definitions: &'a [Definition], node: &'a Node) -> Sort<'a> {
         .iter()
         .map(|definition| definition.kind.as_str())
         .collect();
-    Sort::Wrong("kind", format!("must be {}, is {kind:?}", kinds.join(" or ")))
+    Sort::Wrong(
+        "kind",
+        format!("must be one of {}, is {kind:?}", kinds.join(", ")),
+    )
 }
 
 /// Checks one object. The value is the object as the server would store it, if it would.
@@ -234,7 +237,11 @@ fn named_field<'a>(rule_path: &'a str, message: &'a str) -> (&'a str, &'a str) {
     let rule_path = rule_path.trim_start_matches('.');
     match message.split_once(' ') {
         Some((field, rest)) if field == rule_path => (field, rest),
-        Some((field, rest)) if rule_path.is_empty() && field.starts_with("metadata.") => (field, rest),
+        Some((field, rest))
+            if rule_path.is_empty() && (field.starts_with("metadata.") || field.starts_with("spec.")) =>
+        {
+            (field, rest)
+        }
         Some((field, rest))
             if !rule_path.is_empty()
                 && field

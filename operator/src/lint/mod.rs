@@ -1,9 +1,10 @@
 //! `poolwright lint`: manifests checked without a cluster.
 //!
 //! What the API server, the operator and its advice would say, each with file, line and column. Reads only the files
-//! that are named; asks neither cluster nor broker, so a Secret or a TaskQueue that is elsewhere is not looked for.
+//! that are named; asks neither cluster nor broker, so a Secret, a Pool or a TaskQueue that is elsewhere is not looked for.
 //! User information in an address is never repeated.
 
+mod budgets;
 mod document;
 mod kinds;
 mod objects;
@@ -100,7 +101,7 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// Number of files.
     pub files: usize,
-    /// Number of TaskQueues and WorkerPools that were checked.
+    /// Number of Pools, TaskQueues and WorkerPools that were checked.
     pub objects: usize,
 }
 
@@ -299,10 +300,10 @@ fn document<'a>(
 }
 
 fn typed(kind: &str, value: serde_json::Value) -> Result<Object, serde_json::Error> {
-    if kind == "TaskQueue" {
-        serde_json::from_value(value).map(Object::TaskQueue)
-    } else {
-        serde_json::from_value(value).map(Object::WorkerPool)
+    match kind {
+        "Pool" => serde_json::from_value(value).map(Object::Pool),
+        "TaskQueue" => serde_json::from_value(value).map(Object::TaskQueue),
+        _ => serde_json::from_value(value).map(Object::WorkerPool),
     }
 }
 

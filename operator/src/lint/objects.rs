@@ -6,18 +6,20 @@
 
 use std::collections::BTreeMap;
 
-use poolwright_api::Reason;
-use poolwright_api::v1alpha1::{Broker, SecretKeyRef, TaskQueue, TaskQueueSpec, WorkerPool};
+use poolwright_api::v1alpha1::{Broker, Pool, SecretKeyRef, TaskQueue, TaskQueueSpec, WorkerPool};
+use poolwright_api::{DEFAULT_POOL, Reason};
 use poolwright_core::advice::{Neighbour, advise};
 use poolwright_core::broker::{BrokerConfig, BrokerError, BrokerOptions};
 use poolwright_core::broker_key::BrokerKey;
-use poolwright_core::validate::validate;
+use poolwright_core::validate::{consumes_alone, validate};
 
 use super::document::{Node, Value};
-use super::{Finding, Severity, schema};
+use super::{Finding, Severity, budgets, schema};
 
 /// An object of the files that is valid on its own.
 pub enum Object {
+    /// A Pool.
+    Pool(Box<Pool>),
     /// A TaskQueue.
     TaskQueue(Box<TaskQueue>),
     /// A WorkerPool.
@@ -41,11 +43,23 @@ pub struct Read<'a> {
 }
 
 impl Read<'_> {
-    fn find(&self, severity: Severity, path: &str, message: &str) -> Finding {
+    pub(super) fn find(&self, severity: Severity, path: &str, message: &str) -> Finding {
         Finding::new(self.file, self.node.locate(path), severity, path, message)
     }
 
-    fn task_queue(&self) -> Option<&TaskQueue> {
+    /// File and line of what `path` names, for a finding about another object.
+    pub(super) fn position(&self, path: &str) -> String {
+        format!("{}:{}", self.file, self.node.locate(path).line)
+    }
+
+    pub(super) fn pool(&self) -> Option<&Pool> {
+        match &self.object {
+            Some(Object::Pool(pool)) => Some(pool),
+            _ => None,
+        }
+    }
+
+    pub(super) fn task_queue(&self) -> Option<&TaskQueue> {
         match &self.object {
             Some(Object::TaskQueue(task_queue)) => Some(task_queue),
             _ => None,
@@ -66,8 +80,10 @@ pub fn check(all: &[Read<'_>]) -> Vec<Finding> {
     let mut findings = repeated(all);
     findings.extend(addresses(all));
     findings.extend(same_queue(all));
+    findings.extend(budgets::cycles(all));
     for read in all {
         findings.extend(references(read, all));
+        findings.extend(budgets::guarantees(read, all));
         if let Some(wp) = read.worker_pool() {
             findings.extend(worker_pool(read, wp, all));
         }
@@ -75,56 +91,85 @@ pub fn check(all: &[Read<'_>]) -> Vec<Finding> {
     findings
 }
 
-/// Names of TaskQueues that the files do not have. A name that cannot be one is looked at too: names on the broker,
-/// which are what a WorkerPool's column QUEUES shows, often hold an underscore.
+/// Names of objects that the files do not have. A TaskQueue's name that cannot be one is looked at too: names on the
+/// broker, which are what a WorkerPool's column QUEUES shows, often hold an underscore.
 fn references(read: &Read<'_>, all: &[Read<'_>]) -> Vec<Finding> {
-    let queues: Vec<&Read<'_>> = all
-        .iter()
-        .filter(|other| other.kind == "TaskQueue" && other.namespace == read.namespace)
-        .collect();
-    let spec = read.node.get("spec").filter(|_| read.kind == "WorkerPool");
-    let list = spec
-        .and_then(|spec| spec.get("queues"))
-        .map(|queues| &queues.value);
-    let Some(Value::List(references)) = list else {
-        return Vec::new();
-    };
     let mut findings = Vec::new();
-    for (position, reference) in references.iter().enumerate() {
-        let Some(name) = reference.get("name").and_then(Node::text) else {
-            continue;
-        };
-        if queues.iter().any(|queue| queue.name == name) {
+    for (path, kind, name) in named(read) {
+        let known: Vec<&Read<'_>> = all
+            .iter()
+            .filter(|other| other.kind == kind && other.namespace == read.namespace)
+            .collect();
+        // The operator makes that one.
+        if known.iter().any(|other| other.name == name) || kind == "Pool" && name == DEFAULT_POOL {
             continue;
         }
-        let on_broker = queues.iter().find(|queue| {
+        let on_broker = known.iter().find(|queue| {
             let task_queue = queue.task_queue();
             task_queue.is_some_and(|task_queue| task_queue.queue_name() == name)
         });
-        let similar = schema::similar(name, queues.iter().map(|queue| queue.name.as_str()));
+        let similar = schema::similar(name, known.iter().map(|other| other.name.as_str()));
         let (severity, words) = match (on_broker, similar) {
             (Some(queue), _) => (
                 Severity::Warning,
                 format!(
-                    "{name:?} is a queue's name on the broker: write the name of its TaskQueue, {:?} ({}:{})",
+                    "{name:?} is a queue's name on the broker: write the name of its TaskQueue, {:?} ({})",
                     queue.name,
-                    queue.file,
-                    queue.node.locate("metadata.name").line
+                    queue.position("metadata.name")
                 ),
             ),
             (None, Some(similar)) => (
                 Severity::Warning,
-                format!("TaskQueue {name:?} is not in these files; is {similar:?} meant?"),
+                format!("{kind} {name:?} is not in these files; is {similar:?} meant?"),
             ),
             (None, None) if read.object.is_some() => (
                 Severity::Note,
-                format!("TaskQueue {name:?} is not in these files: it must exist in the namespace"),
+                format!("{kind} {name:?} is not in these files: it must exist in the namespace"),
             ),
             (None, None) => continue,
         };
-        findings.push(read.find(severity, &format!("spec.queues[{position}].name"), &words));
+        findings.push(read.find(severity, &path, &words));
     }
     findings
+}
+
+/// What a document names: the field, the kind and the name.
+fn named<'a>(read: &'a Read<'_>) -> Vec<(String, &'static str, &'a str)> {
+    let Some(spec) = read.node.get("spec") else {
+        return Vec::new();
+    };
+    let members = |list: &str, field: &str| -> Vec<(String, &'static str, &'a str)> {
+        let members = items(spec.get(list)).iter().enumerate();
+        let name = |(at, member): (usize, &'a Node)| {
+            let name = member.get(field)?.text()?;
+            Some((format!("spec.{list}[{at}].{field}"), "TaskQueue", name))
+        };
+        members.filter_map(name).collect()
+    };
+    match read.kind.as_str() {
+        "WorkerPool" => members("queues", "name"),
+        "Pool" => members("guarantees", "queue"),
+        _ => {
+            let pool = spec.get("pool").and_then(|pool| pool.get("name")?.text());
+            let after = spec
+                .get("priority")
+                .and_then(|priority| priority.get("downstream"));
+            let pool = pool.map(|name| ("spec.pool.name".to_owned(), "Pool", name));
+            let after = items(after).iter().enumerate().filter_map(|(at, next)| {
+                let path = format!("spec.priority.downstream[{at}]");
+                Some((path, "TaskQueue", next.text()?))
+            });
+            pool.into_iter().chain(after).collect()
+        }
+    }
+}
+
+/// The entries of a list; none of anything else.
+fn items(node: Option<&Node>) -> &[Node] {
+    match node.map(|node| &node.value) {
+        Some(Value::List(items)) => items,
+        _ => &[],
+    }
 }
 
 /// The later one of a name wins on the server, which is rarely meant.
@@ -133,11 +178,8 @@ fn repeated(all: &[Read<'_>]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for read in all.iter().filter(|read| !read.name.is_empty()) {
         if let Some(other) = first.get(&(&read.kind, &read.namespace, &read.name)) {
-            let place = other.node.locate("metadata.name");
-            let words = format!(
-                "{} {:?} is also at {}:{}",
-                read.kind, read.name, other.file, place.line
-            );
+            let place = other.position("metadata.name");
+            let words = format!("{} {:?} is also at {place}", read.kind, read.name);
             findings.push(read.find(Severity::Warning, "metadata.name", &words));
         } else {
             first.insert((&read.kind, &read.namespace, &read.name), read);
@@ -183,11 +225,10 @@ fn same_queue(all: &[Read<'_>]) -> Vec<Finding> {
         match first.get(&key) {
             Some(other) if other.name != read.name => {
                 let words = format!(
-                    "TaskQueue {:?} ({}:{}) is the same queue {queue:?} of the same broker: its messages would count \
+                    "TaskQueue {:?} ({}) is the same queue {queue:?} of the same broker: its messages would count \
                      twice; remove one",
                     other.name,
-                    other.file,
-                    other.node.locate("spec").line
+                    other.position("spec")
                 );
                 findings.push(read.find(Severity::Error, "spec.queue", &words));
             }
@@ -222,9 +263,14 @@ fn worker_pool(read: &Read<'_>, wp: &WorkerPool, all: &[Read<'_>]) -> Vec<Findin
             .entry(reference.name.clone())
             .or_insert_with(|| stand_in(&reference.name, known_broker.clone()));
     }
-    match validate(wp, &queues) {
+    let valid = validate(wp, &queues).and_then(|pool| {
+        consumes_alone(&pool, &queues, &others)?;
+        Ok(pool)
+    });
+    match valid {
         Err(invalid) => findings.push(read.find(Severity::Error, &invalid.field, &invalid.message)),
         Ok(pool) => {
+            findings.extend(budgets::too_large(read, &pool, &queues, all));
             for advice in advise(&pool, wp, &queues, &others) {
                 // Without a broker in the files nothing is known of its limits.
                 if advice.reason == Some(Reason::RedeliveryRisk) && known_broker.is_none() {

@@ -135,6 +135,61 @@ fn a_queue_that_is_nearly_in_the_files_is_asked_after() {
     );
 }
 
+/// A pod that is never started is told with the number that fits; one that fits is not.
+#[test]
+fn a_pod_that_fits_nowhere_is_told_what_would() {
+    let budget = |slots: i32| {
+        format!(
+            "apiVersion: poolwright.dev/v1alpha1\nkind: Pool\nmetadata:\n  name: gpu\nspec:\n  slots: {slots}\n"
+        )
+    };
+    let said = |slots: i32, spec: &str| {
+        let queue = LONG_QUEUE.replace("spec:\n", &format!("spec:\n{spec}"));
+        let report = of(&[
+            ("b.yaml", &budget(slots)),
+            ("queue.yaml", &queue),
+            ("pool.yaml", POOL),
+        ]);
+        let found: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
+        assert_eq!(report.has_errors(), !found.is_empty(), "{report}");
+        found.concat()
+    };
+    let draws = |per_task: i32| format!("  pool: {{name: gpu, slotsPerTask: {per_task}}}\n");
+    assert_eq!(
+        said(11, &draws(3)),
+        "pool.yaml:10:5: error: spec.celery.concurrency: a pod takes 12 slots = concurrency 4 × slotsPerTask 3, and \
+         Pool \"gpu\" (b.yaml:6) has 11: no pod may start (PodLargerThanPool); 3 is the most that fits"
+    );
+    let none = said(2, &draws(3));
+    let words = "has 2: no pod may start (PodLargerThanPool); raise spec.slots there, or lower slotsPerTask of \
+                 TaskQueue \"mail\"";
+    assert!(none.ends_with(words), "{none}");
+    for slots in [12, -1, 0] {
+        assert_eq!(said(slots, &draws(3)), "", "{slots}");
+    }
+    assert_eq!(said(1, ""), "", "it draws on another Pool");
+
+    let capped = said(1, "  maxActiveTasks: 3\n");
+    let words = "a pod runs 4 tasks at a time, and maxActiveTasks of TaskQueue \"mail\" is 3: no pod may start; 3 is \
+                 the most that fits";
+    assert!(capped.ends_with(words), "{capped}");
+    assert_eq!(said(1, "  maxActiveTasks: 4\n"), "");
+}
+
+#[test]
+fn a_pool_elsewhere_is_a_note_but_for_the_one_that_is_made() {
+    let with_pool = |name: &str| {
+        let queue = QUEUE.replace("spec:\n", &format!("spec:\n  pool: {{name: {name}}}\n"));
+        of(&[("queue.yaml", &queue)]).to_string()
+    };
+    assert_eq!(
+        with_pool("gpu"),
+        "queue.yaml:6:16: note: spec.pool.name: Pool \"gpu\" is not in these files: it must exist in the namespace\n\
+         0 errors, 0 warnings, 1 note in 1 object of 1 file\n"
+    );
+    assert!(with_pool("default-pool").starts_with("0 errors, 0 warnings, 0 notes"));
+}
+
 #[test]
 fn the_objects_of_a_list_are_checked() {
     let indented = QUEUE

@@ -26,6 +26,8 @@ use tempfile::TempDir;
 pub const NAMESPACE: &str = "poolwright-demo";
 /// The manifest that the demo applies.
 const FLEET: &str = include_str!("../../../deploy/examples/fleet.yaml");
+/// What the API server is to refuse beyond the definitions.
+const POLICY: &str = include_str!("../../../deploy/policies/default-pool.yaml");
 /// Field manager of what is applied, as `kubectl apply --server-side` has it.
 const MANAGER: &str = "poolwright-demo";
 
@@ -47,7 +49,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// Starts what is missing, and applies the resource definitions.
+    /// Starts what is missing, and applies the resource definitions and what guards their objects.
     pub async fn set(options: &Options) -> Result<Self> {
         let began = Instant::now();
         let celery = Celery::locate()?;
@@ -77,6 +79,7 @@ impl Place {
             .await
             .map_err(|error| format!("Redis at {broker} cannot be used: {error}"))?;
         apply_definitions(&client).await?;
+        apply_policy(&client).await?;
         apply_namespace(&client).await?;
         let operator = Operator::start(&kubeconfig, NAMESPACE, dir.path(), &[]).await?;
         say(
@@ -168,7 +171,7 @@ impl Place {
         );
     }
 
-    /// Removes the demo from a cluster that is not its own; the definitions stay.
+    /// Removes the demo from a cluster that is not its own; the definitions and their policy stay.
     pub async fn leave(&self) -> Result<()> {
         if self.plane.is_none() {
             let namespaces: Api<Namespace> = Api::all(self.client.clone());
@@ -208,6 +211,21 @@ async fn apply_definitions(client: &Client) -> Result<()> {
         api.patch(&name, &apply(), &Patch::Apply(&definition)).await?;
         let established = await_condition(api.clone(), &name, is_crd_established());
         tokio::time::timeout(Duration::from_secs(30), established).await??;
+    }
+    Ok(())
+}
+
+async fn apply_policy(client: &Client) -> Result<()> {
+    for object in serde_saphyr::from_multiple::<Value>(POLICY)? {
+        let object: DynamicObject = serde_json::from_value(object)?;
+        let types = object
+            .types
+            .as_ref()
+            .ok_or("an object of the policy has no kind")?;
+        let resource = ApiResource::from_gvk(&GroupVersionKind::try_from(types)?);
+        let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+        let name = object.metadata.name.clone().unwrap_or_default();
+        api.patch(&name, &apply(), &Patch::Apply(&object)).await?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use super::expect_words;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
 use kube::{Api, Resource};
-use poolwright_api::v1alpha1::{TaskQueue, WorkerPool};
+use poolwright_api::v1alpha1::{Pool, TaskQueue, WorkerPool};
 use poolwright_tests::{FAKE_IMAGE, Result, Stage};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -26,6 +26,8 @@ enum Act {
     Queue(Value),
     /// A new TaskQueue with this broker.
     Broker(Value),
+    /// A new Pool with this spec.
+    Pool(Value),
 }
 
 fn case(what: &'static str, act: Act, words: &'static [&'static str]) -> Case {
@@ -159,6 +161,85 @@ fn numbers() -> Vec<Case> {
     ]
 }
 
+fn budgets() -> Vec<Case> {
+    let guarantees = |all: &[(&str, i64)]| -> Value {
+        let all = all
+            .iter()
+            .map(|(queue, slots)| json!({"queue": queue, "slots": slots}));
+        all.collect()
+    };
+    let pool = |what, spec, words| case(what, Act::Pool(spec), words);
+    let queue = |what, spec, words| case(what, Act::Queue(spec), words);
+    vec![
+        pool(
+            "guarantees above the slots",
+            json!({"slots": 4, "guarantees": guarantees(&[("q", 3), ("r", 2)])}),
+            &["spec.guarantees must add up to at most spec.slots (4), add up to 5"],
+        ),
+        pool(
+            "a queue with two guarantees",
+            json!({"slots": 4, "guarantees": guarantees(&[("q", 1), ("q", 1)])}),
+            &["spec.guarantees[1]", "Duplicate value"],
+        ),
+        pool(
+            "a guarantee of nothing",
+            json!({"slots": 4, "guarantees": guarantees(&[("q", 0)])}),
+            &["spec.guarantees[0].slots", "should be greater than or equal to 1"],
+        ),
+        pool(
+            "negative slots",
+            json!({"slots": -2}),
+            &["spec.slots", "should be greater than or equal to -1"],
+        ),
+        pool(
+            "huge slots",
+            json!({"slots": 1_000_001}),
+            &["spec.slots", "should be less than or equal to 1000000"],
+        ),
+        pool(
+            "slots beyond 32 bits",
+            json!({"slots": 3_000_000_000_i64}),
+            &["spec.slots", "should be less than or equal to 1000000"],
+        ),
+        pool("no slots at all", json!({}), &["spec.slots", "Required value"]),
+        queue(
+            "a weight of 0",
+            json!({"priority": {"weight": 0}}),
+            &["spec.priority.weight", "should be greater than or equal to 1"],
+        ),
+        queue(
+            "an unknown tier",
+            json!({"priority": {"tier": "Urgent"}}),
+            &["spec.priority.tier", "Unsupported value", "Critical"],
+        ),
+        queue(
+            "downstream naming itself",
+            json!({"priority": {"downstream": ["r", "q"]}}),
+            &["spec.priority.downstream must not name the TaskQueue itself"],
+        ),
+        queue(
+            "a task of no slots",
+            json!({"pool": {"slotsPerTask": 0}}),
+            &["spec.pool.slotsPerTask", "should be greater than or equal to 1"],
+        ),
+        queue(
+            "a task of huge slots",
+            json!({"pool": {"slotsPerTask": 10_001}}),
+            &["spec.pool.slotsPerTask", "should be less than or equal to 10000"],
+        ),
+        queue(
+            "a cap of 0",
+            json!({"maxActiveTasks": 0}),
+            &["spec.maxActiveTasks", "should be greater than or equal to 1"],
+        ),
+        change(
+            "a negative hold",
+            json!({"replicas": -1}),
+            &["spec.replicas", "should be greater than or equal to 0"],
+        ),
+    ]
+}
+
 fn workers() -> Vec<Case> {
     vec![
         change(
@@ -280,7 +361,8 @@ async fn refusal(stage: &Stage, act: &Act) -> Result<String> {
     let client = stage.plane.client().await?;
     let space = &stage.namespace.name;
     let pools: Api<DynamicObject> = Api::namespaced_with(client.clone(), space, &resource::<WorkerPool>());
-    let queues: Api<DynamicObject> = Api::namespaced_with(client, space, &resource::<TaskQueue>());
+    let queues: Api<DynamicObject> = Api::namespaced_with(client.clone(), space, &resource::<TaskQueue>());
+    let budgets: Api<DynamicObject> = Api::namespaced_with(client, space, &resource::<Pool>());
     let (post, params) = (PostParams::default(), PatchParams::default());
     let merge = |spec: &Value| Patch::Merge(json!({"spec": spec}));
     let answer = match act {
@@ -295,6 +377,12 @@ async fn refusal(stage: &Stage, act: &Act) -> Result<String> {
                 "apiVersion": "poolwright.dev/v1alpha1", "kind": "TaskQueue",
                 "metadata": {"name": "bad"}, "spec": {"broker": broker}});
             queues.create(&post, &serde_json::from_value(queue)?).await
+        }
+        Act::Pool(spec) => {
+            let pool = json!({
+                "apiVersion": "poolwright.dev/v1alpha1", "kind": "Pool",
+                "metadata": {"name": "bad"}, "spec": spec});
+            budgets.create(&post, &serde_json::from_value(pool)?).await
         }
     };
     match answer {
@@ -312,7 +400,7 @@ fn resource<K: Resource<DynamicType = ()>>() -> ApiResource {
 pub async fn refuses_all(stage: &Stage) -> Result<()> {
     let before = stage.footprint("w").await?;
     let generation = stage.wp("w").await?.metadata.generation;
-    let all = [names_and_queues(), numbers(), workers(), addresses()];
+    let all = [names_and_queues(), numbers(), budgets(), workers(), addresses()];
     for Case { what, act, words } in all.iter().flatten() {
         let text = refusal(stage, act)
             .await

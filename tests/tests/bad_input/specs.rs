@@ -34,6 +34,12 @@ async fn running() -> Result<(Stage, Redis, Publisher)> {
     stage
         .queue("elsewhere", json!({"url": "redis://127.0.0.1:1/0"}))
         .await?;
+    // A cap, and the WorkerPool that keeps it.
+    stage
+        .task_queue("capped", json!({"broker": secret, "maxActiveTasks": 4}))
+        .await?;
+    let keeps = json!({"celery": {"brokerEnv": "Inject"}, "worker": {"env": []}});
+    stage.pool("keeper", &["capped"], "", keeps).await?;
     let patch = json!({
         "celery": {"brokerEnv": "Inject"},
         "worker": {"env": [{"name": "TAPP_LOG", "value": stage.task_log()}]},
@@ -104,6 +110,25 @@ fn cases() -> Vec<Case> {
             reason: "InvalidSpec",
             words: &["spec.queues[1].name", "the same queue \"q\"", "remove one"],
         },
+        Case {
+            what: "a capped queue beside another",
+            spec: queues(&["q", "capped"]),
+            reason: "InvalidSpec",
+            words: &[
+                "spec.queues[1].name",
+                "TaskQueue \"capped\" has maxActiveTasks, which needs a WorkerPool that consumes this queue alone",
+            ],
+        },
+        Case {
+            what: "a capped queue of another WorkerPool",
+            spec: queues(&["capped"]),
+            reason: "InvalidSpec",
+            words: &[
+                "spec.queues[0].name",
+                "TaskQueue \"capped\" has maxActiveTasks",
+                "WorkerPool \"keeper\" consumes it too",
+            ],
+        },
     ]
 }
 
@@ -146,6 +171,41 @@ async fn holds(stage: &Stage, publisher: &mut Publisher, before: &Footprint, cas
     Ok(())
 }
 
+/// A Pool that nobody has made, and queues that come after each other in a circle.
+async fn budgets(stage: &Stage) -> Result<()> {
+    let broker = json!({"urlSecretRef": {"name": "broker", "key": "url"}});
+    let spec = json!({"broker": broker, "pool": {"name": "gpu"}});
+    stage.task_queue("render", spec).await?;
+    let message = await_queue(stage, "render", "False", "PoolMissing").await?;
+    let words = [
+        "Pool \"gpu\" does not exist",
+        "create it, or correct spec.pool.name",
+    ];
+    expect_words("an unknown Pool", &message, &words)?;
+    let pool = json!({
+        "apiVersion": "poolwright.dev/v1alpha1", "kind": "Pool",
+        "metadata": {"name": "gpu"}, "spec": {"slots": 4}});
+    stage.kubectl()?.apply(&pool.to_string()).await?;
+    await_queue(stage, "render", "True", "AsDesired").await?;
+
+    let links = |next: &str| json!({"weight": 3, "weightRule": "Downstream", "downstream": [next]});
+    for (name, next) in [("extract", "load"), ("load", "extract"), ("fetch", "load")] {
+        let spec = json!({"broker": broker, "priority": links(next)});
+        stage.task_queue(name, spec).await?;
+    }
+    for name in ["extract", "load"] {
+        let message = await_queue(stage, name, "True", "WeightCycle").await?;
+        let words = ["extract -> load -> extract", "remove one of the links"];
+        expect_words("a circle", &message, &words)?;
+    }
+    await_queue(stage, "fetch", "True", "AsDesired").await?;
+    for (name, weight) in [("extract", 3), ("load", 3), ("fetch", 9), ("render", 1)] {
+        let status = stage.tq(name).await?.status.unwrap_or_default();
+        assert_eq!(status.effective_weight, Some(weight), "{name}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_bad_spec_is_refused_or_said_and_touches_nothing() -> Result<()> {
     let (stage, _redis, mut publisher) = running().await?;
@@ -158,6 +218,7 @@ async fn a_bad_spec_is_refused_or_said_and_touches_nothing() -> Result<()> {
         expect_words(second, &message, &words)?;
     }
     await_queue(&stage, "q", "True", "AsDesired").await?;
+    budgets(&stage).await?;
 
     let before = stage.footprint("w").await?;
     admission::refuses_all(&stage).await?;
