@@ -114,7 +114,7 @@ impl Sheet {
         let pairs = self.moments.windows(2);
         let over = pairs.filter(|pair| pair[0].is_over());
         over.map(|pair| pair[1].at.duration_since(pair[0].at).as_secs_f64())
-            .sum()
+            .fold(0.0, |sum, one| sum + one)
     }
 }
 

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use poolwright_api::Reason;
 
-use crate::budget::{Allowance, Cause, Pressed};
+use crate::budget::{Allowance, Pressed};
+use crate::cause::cut;
 use crate::constants::ZEROS;
 use crate::decision::{Decision, Facts, Limit};
 use crate::demand::{Demand, PodState};
@@ -405,14 +406,14 @@ impl Scene<'_> {
         let least = if due && !is_kept { 0 } else { from };
         let share = allowance.target.max(least.min(wanted));
         if share < wanted {
-            let (reason, name, clause) = cut(allowance, wanted);
+            let (reason, name, clause) = cut(allowance.cause.as_ref(), allowance.target, wanted);
             (draft.reason, memory.unmet_since) = (reason, memory.unmet_since.or(Some(self.now)));
             draft.limit(name, share, clause);
         }
         let staying = pods(self.fleet.members.iter().filter(|one| !one.pod.draining));
         let most = staying.max(pool.replicas()).saturating_add(allowance.room);
         if draft.to > most.max(from) {
-            let (reason, name, clause) = cut(allowance, draft.to);
+            let (reason, name, clause) = cut(allowance.cause.as_ref(), allowance.target, draft.to);
             (draft.reason, memory.unmet_since) = (reason, memory.unmet_since.or(Some(self.now)));
             draft.limit(name, most.max(from), clause);
         }
@@ -439,42 +440,6 @@ impl Scene<'_> {
             draft.clauses.push(clause);
         } else {
             draft.limit("fallback", least, clause);
-        }
-    }
-}
-
-/// The reason, the limit's name and the words for what a Pool takes off.
-fn cut(allowance: &Allowance, wanted: u32) -> (Reason, &'static str, String) {
-    match &allowance.cause {
-        Some(Cause::Missing { pool }) => {
-            let clause = format!("Pool {pool:?} does not exist: create it, or correct spec.pool.name");
-            (Reason::PoolMissing, "pool", clause)
-        }
-        Some(Cause::TooLarge {
-            pool,
-            slots,
-            pod,
-            fits,
-        }) => {
-            let mut clause = format!("Pool {pool:?} has {slots} slots and one pod takes {pod}");
-            if *fits > 0 {
-                let _ = write!(clause, ": the largest concurrency that fits is {fits}");
-            }
-            (Reason::PodLargerThanPool, "pool", clause)
-        }
-        Some(Cause::Waiting { pool, missing }) => {
-            let clause = format!("waits for {missing} slots of Pool {pool:?} that others still take");
-            (Reason::WaitingForSlots, "pool", clause)
-        }
-        Some(Cause::Limited { pool, missing }) => {
-            let target = allowance.target;
-            let clause =
-                format!("Pool {pool:?} gives {target} of {wanted} pods: {missing} slots are missing");
-            (Reason::PoolLimited, "pool", clause)
-        }
-        Some(Cause::Capped) | None => {
-            let clause = format!("capped at {} pods by maxActiveTasks", allowance.target);
-            (Reason::AtMaximum, "maxActiveTasks", clause)
         }
     }
 }
