@@ -28,11 +28,11 @@ async fn a_rollout_in_a_full_pool_ends_and_never_takes_more() -> Result<()> {
     bank.ground.restart("w", "once").await?;
     let new = bank.ground.revision("w", &old).await?;
     bank.ground.await_alone("w", &new, 4).await?;
-    bank.ground.await_ready("w").await?;
     let ids = feeder.end().await?;
     bank.stage()
         .await_ended(ids.len(), LIMIT.max(Duration::from_secs(scale::pick(0, 600))))
         .await?;
+    bank.ground.await_ready("w").await?;
     assert_eq!(bank.charges.sheet("default-pool")?.peak(), 4);
     bank.expect_well(&ids)
 }
