@@ -9,5 +9,9 @@ mod crashes;
 mod ground;
 #[path = "budgets/limits.rs"]
 mod limits;
+#[path = "budgets/mistakes.rs"]
+mod mistakes;
+#[path = "budgets/others.rs"]
+mod others;
 #[path = "budgets/shares.rs"]
 mod shares;
