@@ -94,7 +94,11 @@ fn ready(seen: &Seen) -> Said {
     }
     if matches!(
         decision.reason,
-        Reason::HeldUnseen | Reason::WrongBroker | Reason::NoProgress
+        Reason::HeldUnseen
+            | Reason::WrongBroker
+            | Reason::NoProgress
+            | Reason::PoolMissing
+            | Reason::PodLargerThanPool
     ) {
         return (Some(false), decision.reason, decision.text.clone());
     }
@@ -204,7 +208,11 @@ fn stalled(seen: &Seen, ready: &Said) -> Said {
         .and_then(|decision| decision.allocation.note.as_ref());
     if matches!(
         ready.1,
-        Reason::InvalidSpec | Reason::QueueUnknown | Reason::Conflict
+        Reason::InvalidSpec
+            | Reason::QueueUnknown
+            | Reason::Conflict
+            | Reason::PoolMissing
+            | Reason::PodLargerThanPool
     ) {
         if ready.0 == Some(false) {
             return (Some(true), ready.1, ready.2.clone());
@@ -296,6 +304,15 @@ fn scaling_limited(seen: &Seen) -> Said {
         let at = since(seen, ConditionType::ScalingLimited, Reason::Paused);
         let message = format!("{what} is paused by annotation since {at:.0}");
         return (Some(true), Reason::Paused, message);
+    }
+    // What holds the others back does not matter where a Pool gives less than they allow.
+    let of_pool = decision
+        .limits
+        .iter()
+        .rev()
+        .find(|limit| matches!(limit.name, "pool" | "maxActiveTasks"));
+    if of_pool.is_some() {
+        return (Some(true), decision.reason, decision.text.clone());
     }
     match decision
         .limits

@@ -10,6 +10,7 @@ use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, ResourceExt};
 use poolwright_api::v1alpha1::{Pool, PoolSpec};
 use poolwright_api::{DEFAULT_POOL, FIELD_MANAGER};
+use poolwright_core::charge::whose;
 use poolwright_core::grants::{Mark, Mode, mark, mode};
 use poolwright_core::snapshot::Budget;
 use poolwright_core::time::Moment;
@@ -22,6 +23,8 @@ use super::report::report;
 /// A grant that is larger than what is seen, and that no fall explains, is released after so long: until then it may belong
 /// to a raise.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// What has no Deployment any more is believed to be left alone by controllers after so long.
+const GONE_FOR: Duration = Duration::from_secs(60);
 /// What failed is tried again after so long.
 const AGAIN: Duration = Duration::from_secs(2);
 /// Slots that a Pool may have at most.
@@ -38,6 +41,8 @@ pub(super) struct Keeper {
     failed: BTreeMap<String, Moment>,
     /// Since when a grant has been larger than what is seen.
     slack: BTreeMap<Place, (Mark, i64, Moment)>,
+    /// Since when the grants of a Pool have not been known.
+    unknown: BTreeMap<(String, String), Moment>,
     known: BTreeSet<(String, String)>,
 }
 
@@ -46,8 +51,11 @@ pub(super) struct Keeper {
 struct Work {
     make_default: bool,
     unknown: Vec<String>,
+    /// So long unknown that nothing is under way any more.
+    settled: BTreeSet<String>,
     candidates: Candidates,
     patient: Candidates,
+    gone: Candidates,
     pools: Vec<Arc<Pool>>,
 }
 
@@ -59,6 +67,7 @@ impl Keeper {
             busy: BTreeSet::new(),
             failed: BTreeMap::new(),
             slack: BTreeMap::new(),
+            unknown: BTreeMap::new(),
             known: BTreeSet::new(),
         }
     }
@@ -119,20 +128,29 @@ impl Keeper {
         let namespaces = world.namespaces();
         let mut known = BTreeSet::new();
         let mut slack = BTreeMap::new();
+        let mut unknown = BTreeMap::new();
         for pool in world.budgets.all(None) {
             let (namespace, name) = (pool.namespace().unwrap_or_default(), pool.name_any());
             let work = all.entry(namespace.clone()).or_default();
             work.make_default &= name != DEFAULT_POOL;
             let budget = namespaces.get(&namespace).and_then(|one| one.pools.get(&name));
             match (mode(&pool), budget) {
-                (Mode::Unknown | Mode::Opening, _) => work.unknown.push(name.clone()),
+                (Mode::Unknown | Mode::Opening, _) => {
+                    let place = (namespace.clone(), name.clone());
+                    let since = self.unknown.get(&place).copied().unwrap_or(now);
+                    if now.since(since) >= GONE_FOR {
+                        work.settled.insert(name.clone());
+                    }
+                    unknown.insert(place, since);
+                    work.unknown.push(name.clone());
+                }
                 (Mode::Limited, Some(budget)) => self.find_slack(&pool, budget, work, &mut slack, now),
                 _ => {}
             }
             known.insert((namespace, name));
             work.pools.push(pool);
         }
-        self.slack = slack;
+        (self.slack, self.unknown) = (slack, unknown);
         for (namespace, name) in self.known.difference(&known) {
             self.context.metrics.forget_pool(namespace, name);
         }
@@ -172,7 +190,7 @@ impl Keeper {
                 .group(&namespace, &holder.worker_pool);
             let own = deployments
                 .iter()
-                .filter(|one| one.owner.as_ref() == Some(&holder.uid));
+                .filter(|one| whose(&one.charge, one.owner.as_deref()) == holder.uid);
             let fallen =
                 self.context
                     .grants
@@ -180,6 +198,12 @@ impl Keeper {
             let patient = now.since(since) >= PATIENCE;
             if fallen || patient {
                 work.candidates
+                    .entry(name.clone())
+                    .or_default()
+                    .insert(holder.uid.clone());
+            }
+            if now.since(since) >= GONE_FOR {
+                work.gone
                     .entry(name.clone())
                     .or_default()
                     .insert(holder.uid.clone());
@@ -199,10 +223,10 @@ async fn tend(context: &Context, namespace: &str, work: Work) -> Result<(), kube
         make_default(context, namespace).await?;
     }
     for name in &work.unknown {
-        rebuild(context, namespace, name).await?;
+        rebuild(context, namespace, name, work.settled.contains(name)).await?;
     }
     if !work.candidates.is_empty() {
-        release(context, namespace, &work.candidates, &work.patient).await?;
+        release(context, namespace, &work.candidates, (&work.patient, &work.gone)).await?;
     }
     for pool in &work.pools {
         report(context, namespace, pool).await?;
