@@ -38,8 +38,10 @@ pub struct Allowance {
     pub extra: bool,
     /// Others wait for what it has above its target.
     pub pressed: Pressed,
-    /// What keeps it from more.
+    /// What keeps it from more in the end.
     pub cause: Option<Cause>,
+    /// What keeps it from its target now.
+    pub waits: Option<Cause>,
 }
 
 /// Who waits for a WorkerPool's pods above its target.
@@ -101,6 +103,7 @@ impl Allowance {
             extra: true,
             pressed: Pressed::No,
             cause: None,
+            waits: None,
         }
     }
 }
@@ -201,9 +204,13 @@ impl<'a> Desk<'a> {
                 .iter()
                 .map(|(uid, granted)| (uid.as_str(), *granted))
                 .collect();
-            for (uid, used) in &budget.used {
+            let own = bidders.iter().zip(&committed).map(|(bidder, slots)| {
+                let used = slots.get(name).copied().unwrap_or(0);
+                (&bidder.input.key.uid, used)
+            });
+            for (uid, used) in budget.used.iter().map(|(uid, used)| (uid, *used)).chain(own) {
                 let most = taken.entry(uid).or_default();
-                *most = (*used).max(*most);
+                *most = used.max(*most);
             }
             Account {
                 name,
@@ -284,6 +291,7 @@ impl<'a> Desk<'a> {
                     extra: *given > target && bidder.extra > 0,
                     pressed: Pressed::No,
                     cause,
+                    waits: None,
                 }
             })
             .collect()
@@ -375,8 +383,8 @@ impl<'a> Desk<'a> {
                 }
             }
             all[at].room = pods(fit);
-            if let (None, Some((pool, price))) = (&all[at].cause, tight) {
-                all[at].cause = Some(Cause::Waiting {
+            if let Some((pool, price)) = tight {
+                all[at].waits = Some(Cause::Waiting {
                     pool: pool.to_owned(),
                     missing: price.saturating_mul(lacks - fit),
                 });

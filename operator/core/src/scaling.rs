@@ -202,7 +202,7 @@ pub fn decide(
         allocation,
         parking,
         ask: ask.into_iter().collect(),
-        budget: allowance.cause.clone(),
+        budget: allowance.waits.clone().or_else(|| allowance.cause.clone()),
         facts,
     }
 }
@@ -405,14 +405,15 @@ impl Scene<'_> {
         let least = if due && !is_kept { 0 } else { from };
         let share = allowance.target.max(least.min(wanted));
         if share < wanted {
-            let (reason, name, clause) = cut(allowance, wanted);
+            let (reason, name, clause) = cut(allowance.cause.as_ref(), allowance.target, wanted);
             (draft.reason, memory.unmet_since) = (reason, memory.unmet_since.or(Some(self.now)));
             draft.limit(name, share, clause);
         }
         let staying = pods(self.fleet.members.iter().filter(|one| !one.pod.draining));
         let most = staying.max(pool.replicas()).saturating_add(allowance.room);
         if draft.to > most.max(from) {
-            let (reason, name, clause) = cut(allowance, draft.to);
+            let cause = allowance.waits.as_ref().or(allowance.cause.as_ref());
+            let (reason, name, clause) = cut(cause, allowance.target, draft.to);
             (draft.reason, memory.unmet_since) = (reason, memory.unmet_since.or(Some(self.now)));
             draft.limit(name, most.max(from), clause);
         }
@@ -444,8 +445,8 @@ impl Scene<'_> {
 }
 
 /// The reason, the limit's name and the words for what a Pool takes off.
-fn cut(allowance: &Allowance, wanted: u32) -> (Reason, &'static str, String) {
-    match &allowance.cause {
+fn cut(cause: Option<&Cause>, target: u32, wanted: u32) -> (Reason, &'static str, String) {
+    match cause {
         Some(Cause::Missing { pool }) => {
             let clause = format!("Pool {pool:?} does not exist: create it, or correct spec.pool.name");
             (Reason::PoolMissing, "pool", clause)
@@ -467,13 +468,12 @@ fn cut(allowance: &Allowance, wanted: u32) -> (Reason, &'static str, String) {
             (Reason::WaitingForSlots, "pool", clause)
         }
         Some(Cause::Limited { pool, missing }) => {
-            let target = allowance.target;
             let clause =
                 format!("Pool {pool:?} gives {target} of {wanted} pods: {missing} slots are missing");
             (Reason::PoolLimited, "pool", clause)
         }
         Some(Cause::Capped) | None => {
-            let clause = format!("capped at {} pods by maxActiveTasks", allowance.target);
+            let clause = format!("capped at {target} pods by maxActiveTasks");
             (Reason::AtMaximum, "maxActiveTasks", clause)
         }
     }
