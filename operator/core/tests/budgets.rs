@@ -110,7 +110,10 @@ fn a_pool_without_a_limit_changes_nothing() {
     let mut world = with([on_pool("a", NORMAL)], Budget::default());
     load(&mut world, "a", 0, 100);
     decide(&mut world);
-    assert_eq!((decided(&world, "a").to, decided(&world, "a").budget.clone()), (10, None));
+    assert_eq!(
+        (decided(&world, "a").to, decided(&world, "a").budget.clone()),
+        (10, None)
+    );
 }
 
 #[test]
@@ -120,7 +123,11 @@ fn a_pod_larger_than_its_pool_names_the_concurrency_that_fits() {
     decide(&mut world);
     let decision = decided(&world, "a");
     assert_eq!((decision.to, decision.reason), (0, Reason::PodLargerThanPool));
-    assert!(decision.text.contains("the largest concurrency that fits is 7"), "{}", decision.text);
+    assert!(
+        decision.text.contains("the largest concurrency that fits is 7"),
+        "{}",
+        decision.text
+    );
 }
 
 #[test]
@@ -141,8 +148,14 @@ fn equals_share_and_take_back_after_a_while() {
     load(&mut world, "b", 3, 50);
     load(&mut world, "a", 0, 50);
     decide(&mut world);
-    assert_eq!((replicas(&world, "a"), decided(&world, "a").reason), (1, Reason::WaitingForSlots));
-    assert_eq!((decided(&world, "b").to, decided(&world, "b").parking.marks.len()), (3, 0));
+    assert_eq!(
+        (replicas(&world, "a"), decided(&world, "a").reason),
+        (1, Reason::WaitingForSlots)
+    );
+    assert_eq!(
+        (decided(&world, "b").to, decided(&world, "b").parking.marks.len()),
+        (3, 0)
+    );
     for _ in 0..31 {
         world.now = world.now.after(seconds(1));
         decide(&mut world);
@@ -164,7 +177,9 @@ fn a_higher_tier_takes_back_at_once_and_waits_until_pods_are_gone() {
     assert_eq!((b.to, b.parking.victims.len(), replicas(&world, "b")), (1, 2, 3));
     // One has gone: its slots are free.
     let input = world.pools.get_mut("b").unwrap();
-    input.pods.retain(|pod| pod.name != b_victim(&world.last.decisions[&world::key("b")]));
+    input
+        .pods
+        .retain(|pod| pod.name != b_victim(&world.last.decisions[&world::key("b")]));
     input.revisions[0].replicas = 2;
     decide(&mut world);
     assert_eq!(replicas(&world, "a"), 1);
@@ -184,7 +199,10 @@ fn a_draining_pod_keeps_its_slots() {
     input.pods[0].draining = true;
     input.revisions[0].replicas = 0;
     decide(&mut world);
-    assert_eq!((replicas(&world, "a"), decided(&world, "a").reason), (1, Reason::WaitingForSlots));
+    assert_eq!(
+        (replicas(&world, "a"), decided(&world, "a").reason),
+        (1, Reason::WaitingForSlots)
+    );
     world.pools.get_mut("b").unwrap().pods.clear();
     world.set("b", 0, 0);
     decide(&mut world);
@@ -195,10 +213,20 @@ fn a_draining_pod_keeps_its_slots() {
 fn a_grant_that_is_not_released_yet_is_nobodys() {
     let mut world = with([on_pool("a", NORMAL)], budget(40));
     load(&mut world, "a", 0, 100);
-    let granted = &mut world.namespaces.get_mut("shop").unwrap().pools.get_mut("p").unwrap().granted;
+    let granted = &mut world
+        .namespaces
+        .get_mut("shop")
+        .unwrap()
+        .pools
+        .get_mut("p")
+        .unwrap()
+        .granted;
     granted.insert("uid-gone".to_owned(), 20);
     decide(&mut world);
-    assert_eq!((replicas(&world, "a"), decided(&world, "a").reason), (2, Reason::WaitingForSlots));
+    assert_eq!(
+        (replicas(&world, "a"), decided(&world, "a").reason),
+        (2, Reason::WaitingForSlots)
+    );
 }
 
 /// The fast lane: what is guaranteed is kept free however full the Pool is, and is there at once.
@@ -214,7 +242,10 @@ fn a_guarantee_is_kept_for_its_queue() {
     load(&mut world, "b", 3, 70);
     load(&mut world, "a", 0, 1);
     decide(&mut world);
-    assert_eq!((replicas(&world, "a"), decided(&world, "a").reason), (1, Reason::ScaledUp));
+    assert_eq!(
+        (replicas(&world, "a"), decided(&world, "a").reason),
+        (1, Reason::ScaledUp)
+    );
     assert!(decided(&world, "b").parking.marks.is_empty());
 }
 
@@ -224,7 +255,13 @@ fn a_budget_below_what_is_taken_parks_and_stops_nobody() {
     load(&mut world, "a", 4, 50);
     decide(&mut world);
     assert_eq!(decided(&world, "a").to, 4);
-    let cut = world.namespaces.get_mut("shop").unwrap().pools.get_mut("p").unwrap();
+    let cut = world
+        .namespaces
+        .get_mut("shop")
+        .unwrap()
+        .pools
+        .get_mut("p")
+        .unwrap();
     (cut.slots, cut.effective) = (Some(20), Some(20));
     decide(&mut world);
     let decision = decided(&world, "a");
@@ -261,7 +298,10 @@ fn a_manual_hold_passes_the_maximum_and_never_a_budget() {
     let mut world = with([input], budget(110));
     load(&mut world, "a", 0, 0);
     decide(&mut world);
-    assert_eq!((replicas(&world, "a"), decided(&world, "a").reason), (11, Reason::PoolLimited));
+    assert_eq!(
+        (replicas(&world, "a"), decided(&world, "a").reason),
+        (11, Reason::PoolLimited)
+    );
 }
 
 #[test]
@@ -273,7 +313,11 @@ fn tasks_at_a_time_are_capped_in_whole_pods() {
     decide(&mut world);
     let decision = decided(&world, "a");
     assert_eq!((decision.to, decision.reason), (2, Reason::AtMaximum));
-    assert!(decision.text.contains("capped at 2 pods by maxActiveTasks"), "{}", decision.text);
+    assert!(
+        decision.text.contains("capped at 2 pods by maxActiveTasks"),
+        "{}",
+        decision.text
+    );
 }
 
 /// The new revision proves itself in the place of an old pod, which is parked and awaited first.
@@ -296,7 +340,10 @@ fn a_rollout_at_the_limit_takes_the_place_of_an_old_pod() {
     input.revisions[0].replicas = 2;
     decide(&mut world);
     let decision = decided(&world, "a");
-    assert_eq!((decision.parking.replicas("r2"), replicas(&world, "a")), (Some(1), 2));
+    assert_eq!(
+        (decision.parking.replicas("r2"), replicas(&world, "a")),
+        (Some(1), 2)
+    );
 }
 
 #[test]
@@ -310,6 +357,9 @@ fn a_rollout_with_room_takes_one_pod_more() {
     load(&mut world, "a", 3, 0);
     decide(&mut world);
     let decision = decided(&world, "a");
-    assert_eq!((decision.parking.replicas("r2"), replicas(&world, "a")), (Some(1), 3));
+    assert_eq!(
+        (decision.parking.replicas("r2"), replicas(&world, "a")),
+        (Some(1), 3)
+    );
     assert!(decision.parking.victims.is_empty());
 }
