@@ -21,6 +21,9 @@ pub struct Bidder<'a> {
     pub wanted: u32,
     /// One pod more, to bring up a new revision.
     pub extra: u32,
+    /// Pods that take work, or will. A parked one still takes its slots, and is not counted on: it may be of a revision
+    /// that should get no more work.
+    pub serving: u32,
     /// Worker slots that the tasks of each of its queues ask for, by the queue's name on the broker.
     pub tasks: &'a [(String, u64)],
     /// How long it has wanted more than its Pools gave.
@@ -200,8 +203,6 @@ struct Seat<'a> {
     bidder: &'a Bidder<'a>,
     /// Pods that it wants within `maxActiveTasks`.
     wanted: u32,
-    /// The pods that stay, parked ones included, and those that are asked for.
-    standing: u32,
     stakes: Vec<Stake>,
     wants: Vec<Want<'a>>,
     /// A Pool that it is charged to and that does not exist.
@@ -370,9 +371,9 @@ impl<'a> Desk<'a> {
             .collect();
         let mut order: Vec<(Reverse<u32>, Reverse<u64>, &str, usize)> = Vec::new();
         for (at, seat) in self.seats.iter().enumerate() {
-            let lacks = targets[at].saturating_sub(seat.standing);
+            let lacks = targets[at].saturating_sub(seat.bidder.serving);
             if seat.missing.is_none() && lacks > 0 {
-                let layer = seat.layer(seat.standing);
+                let layer = seat.layer(seat.bidder.serving);
                 let rank = u64::from(lacks).saturating_mul(1000) / layer.weight.max(1);
                 order.push((
                     Reverse(layer.tier),
@@ -385,7 +386,7 @@ impl<'a> Desk<'a> {
         order.sort_unstable();
         for (.., at) in order {
             let seat = &self.seats[at];
-            let lacks = u64::from(targets[at] - seat.standing);
+            let lacks = u64::from(targets[at] - seat.bidder.serving);
             let (mut fit, mut tight) = (lacks, None);
             for stake in &seat.stakes {
                 let others = keeps[stake.account]
@@ -446,13 +447,13 @@ impl<'a> Desk<'a> {
                     .stakes
                     .iter()
                     .any(|stake| stake.account == place && stake.charge > 0);
-                pays && targets[**at] > seat.standing.saturating_add(all[**at].room)
+                pays && targets[**at] > seat.bidder.serving.saturating_add(all[**at].room)
             });
-            let tiers = waits.map(|at| self.seats[*at].layer(self.seats[*at].standing).tier);
+            let tiers = waits.map(|at| self.seats[*at].layer(self.seats[*at].bidder.serving).tier);
             let (highest, overdrawn) = (tiers.max(), account.taken > effective);
             for at in &account.seats {
                 let (seat, allowance) = (&self.seats[*at], &mut all[*at]);
-                if seat.standing <= allowance.target {
+                if seat.bidder.serving <= allowance.target {
                     continue;
                 }
                 let pressed = match highest {
@@ -484,7 +485,6 @@ fn seat<'a>(namespace: &'a Namespace, accounts: &[Account], bidder: &'a Bidder<'
     Seat {
         bidder,
         wanted: bidder.wanted.min(input.bid.cap.unwrap_or(u32::MAX)),
-        standing: pods(input.staying().count() as u64).max(input.replicas()),
         stakes: names.iter().filter_map(stake).collect(),
         wants: wants(namespace, bidder),
         missing: charge
