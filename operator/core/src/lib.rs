@@ -21,6 +21,7 @@ pub mod decision;
 pub mod demand;
 pub mod deployment;
 pub mod evidence;
+mod fit;
 pub mod fleet;
 pub mod grace;
 pub mod grants;

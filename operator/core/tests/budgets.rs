@@ -1,5 +1,8 @@
 //! What Pools leave to WorkerPools: how a decision is cut, and what happens while others still have the slots.
 
+// The lint knows test functions, not their helpers.
+#![allow(clippy::unwrap_used)]
+
 mod world;
 
 use std::collections::BTreeMap;
