@@ -219,8 +219,9 @@ pub fn release(pool: &Pool, left: &BTreeMap<String, (Mark, u64)>) -> Option<Pool
             continue;
         };
         let slots = signed(*slots);
+        // Its epoch is that of its last raise: what was listed later under the same mark may lower it once more.
         if slots < holder.granted {
-            (holder.granted, holder.epoch) = (slots, epoch);
+            holder.granted = slots;
             changed = true;
         }
     }

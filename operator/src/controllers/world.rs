@@ -331,7 +331,8 @@ impl World {
             .collect()
     }
 
-    fn objects(&self, group: &Group) -> Objects {
+    /// What the watches show of one WorkerPool.
+    pub fn objects(&self, group: &Group) -> Objects {
         Objects {
             deployments: self.deployments.group(&group.0, &group.1),
             sets: self.sets.group(&group.0, &group.1),

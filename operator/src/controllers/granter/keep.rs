@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, ResourceExt};
-use poolwright_api::v1alpha1::{Pool, PoolSpec};
+use poolwright_api::v1alpha1::{Holder, Pool, PoolSpec};
 use poolwright_api::{DEFAULT_POOL, FIELD_MANAGER};
 use poolwright_core::charge::whose;
 use poolwright_core::grants::{Mark, Mode, mark, mode};
@@ -170,6 +170,9 @@ impl Keeper {
         now: Moment,
     ) {
         let (namespace, name) = (pool.namespace().unwrap_or_default(), pool.name_any());
+        let figures = self.context.latest.budgets();
+        let figures = figures.get(&(namespace.clone(), name.clone()));
+        let is_waited_for = figures.is_some_and(|figures| !figures.waiters.is_empty());
         for holder in pool.status.iter().flat_map(|status| &status.holders) {
             let used = budget.used.get(&holder.uid).copied().unwrap_or(0);
             let is_less = u64::try_from(holder.granted).is_ok_and(|granted| used < granted);
@@ -177,44 +180,46 @@ impl Keeper {
                 continue;
             };
             let place = (namespace.clone(), name.clone(), holder.uid.clone());
-            let known = self
+            let is_same = |known: &&(Mark, i64, Moment)| known.0 == mark && known.1 == holder.granted;
+            let since = self
                 .slack
                 .get(&place)
-                .filter(|known| known.0 == mark && known.1 == holder.granted);
-            let since = known.map_or(now, |known| known.2);
+                .filter(is_same)
+                .map_or(now, |known| known.2);
             slack.insert(place, (mark.clone(), holder.granted, since));
-            let deployments = self
-                .context
-                .world
-                .deployments
-                .group(&namespace, &holder.worker_pool);
-            let own = deployments
-                .iter()
-                .filter(|one| whose(&one.charge, one.owner.as_deref()) == holder.uid);
-            let fallen =
-                self.context
-                    .grants
-                    .has_fallen(&holder.uid, own.map(|one| one.uid.as_str()), &name, &mark);
-            let patient = now.since(since) >= PATIENCE;
-            if fallen || patient {
-                work.candidates
-                    .entry(name.clone())
-                    .or_default()
-                    .insert(holder.uid.clone());
+            let (fallen, leaving) = self.explained(&namespace, &name, holder, &mark);
+            // While nobody waits for them, all that are leaving are released in one write.
+            if fallen && leaving && !is_waited_for {
+                continue;
             }
-            if now.since(since) >= GONE_FOR {
-                work.gone
-                    .entry(name.clone())
-                    .or_default()
-                    .insert(holder.uid.clone());
+            let mut add = |to: &mut Candidates| {
+                to.entry(name.clone()).or_default().insert(holder.uid.clone());
+            };
+            let waited = now.since(since);
+            if fallen || waited >= PATIENCE {
+                add(&mut work.candidates);
             }
-            if patient {
-                work.patient
-                    .entry(name.clone())
-                    .or_default()
-                    .insert(holder.uid.clone());
+            if waited >= PATIENCE {
+                add(&mut work.patient);
+            }
+            if waited >= GONE_FOR {
+                add(&mut work.gone);
             }
         }
+    }
+
+    /// True if a fall of every Deployment explains that a holder has more than it takes; and if pods are still leaving.
+    fn explained(&self, namespace: &str, pool: &str, holder: &Holder, mark: &Mark) -> (bool, bool) {
+        let group = (namespace.to_owned(), holder.worker_pool.clone());
+        let objects = self.context.world.objects(&group);
+        let own = objects
+            .deployments
+            .iter()
+            .filter(|one| whose(&one.charge, one.owner.as_deref()) == holder.uid);
+        let uids = own.map(|one| one.uid.as_str());
+        let fallen = self.context.grants.has_fallen(&holder.uid, uids, pool, mark);
+        let leaving = objects.pods.iter().any(|pod| pod.draining && !pod.ended);
+        (fallen, leaving)
     }
 }
 
