@@ -187,7 +187,9 @@ impl Charges {
         let sheets = self.sheets()?;
         let mut peak = 0;
         for (pool, sheet) in &sheets {
-            let Some(last) = sheet.moments.last() else { continue };
+            let Some(last) = sheet.moments.last() else {
+                continue;
+            };
             let (most, all) = (sheet.peak(), sheet.peak_of_all());
             println!(
                 "Pool {pool}: at most {most} slots, {all} with what others deleted; {:.1} s above its budget; {} changes",
@@ -294,9 +296,7 @@ async fn follow<K>(api: Api<K>, notes: Arc<Mutex<Notes>>, read: fn(&K, bool) -> 
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
-    let mut events = watcher(api, watcher::Config::default())
-        .default_backoff()
-        .boxed();
+    let mut events = watcher(api, watcher::Config::default()).default_backoff().boxed();
     while let Some(event) = events.next().await {
         let (object, gone) = match event {
             Ok(watcher::Event::Apply(one) | watcher::Event::InitApply(one)) => (one, false),

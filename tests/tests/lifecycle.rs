@@ -15,8 +15,8 @@ use ground::{Ground, LIMIT};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
-use poolwright_api::ConditionType;
-use poolwright_api::v1alpha1::{TaskQueue, WorkerPool};
+use poolwright_api::v1alpha1::{Pool, TaskQueue, WorkerPool};
+use poolwright_api::{ConditionType, DEFAULT_POOL};
 use poolwright_tests::*;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -362,6 +362,15 @@ async fn metrics_go_with_their_objects() -> Result<()> {
     pools.delete("w", &DeleteParams::default()).await?;
     let queues = ground.stage.namespace.api::<TaskQueue>();
     queues.delete("q", &DeleteParams::default()).await?;
+    // Nobody may delete it while a TaskQueue is there.
+    let budgets = ground.stage.namespace.api::<Pool>();
+    wait_until("default-pool to be deleted", LIMIT, || async {
+        Ok(budgets
+            .delete(DEFAULT_POOL, &DeleteParams::default())
+            .await
+            .is_ok())
+    })
+    .await?;
     wait_until(
         "metrics of what is gone to go",
         Duration::from_secs(20),

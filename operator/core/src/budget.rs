@@ -9,7 +9,6 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::arbitrate::{Charge as Price, Claim, Guarantee, PoolBudget, arbitrate};
-pub use crate::cause::Cause;
 use crate::charge::{Slots, add};
 use crate::share::{Layer, Want, aged, layers};
 use crate::snapshot::{Budget, Namespace, PoolInput};
@@ -22,6 +21,9 @@ pub struct Bidder<'a> {
     pub wanted: u32,
     /// One pod more, to bring up a new revision.
     pub extra: u32,
+    /// Pods that take work, or will. A parked one still takes its slots, and is not counted on: it may be of a revision
+    /// that should get no more work.
+    pub serving: u32,
     /// Worker slots that the tasks of each of its queues ask for, by the queue's name on the broker.
     pub tasks: &'a [(String, u64)],
     /// How long it has wanted more than its Pools gave.
@@ -39,8 +41,10 @@ pub struct Allowance {
     pub extra: bool,
     /// Others wait for what it has above its target.
     pub pressed: Pressed,
-    /// What keeps it from more.
+    /// What keeps it from more in the end.
     pub cause: Option<Cause>,
+    /// What keeps it from its target now.
+    pub waits: Option<Cause>,
 }
 
 /// Who waits for a WorkerPool's pods above its target.
@@ -55,6 +59,43 @@ pub enum Pressed {
     ByHigher,
 }
 
+/// Why a WorkerPool gets fewer pods than it wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// There is no such Pool.
+    Missing {
+        /// Its name.
+        pool: String,
+    },
+    /// One pod takes more than the whole Pool has.
+    TooLarge {
+        /// The Pool.
+        pool: String,
+        /// Its slots.
+        slots: u64,
+        /// Slots of one pod.
+        pod: u64,
+        /// The largest concurrency that fits; 0 if not even one slot does.
+        fits: u64,
+    },
+    /// The Pool gives no more.
+    Limited {
+        /// The Pool.
+        pool: String,
+        /// Its slots that are missing.
+        missing: u64,
+    },
+    /// The slots are its own and others still have them.
+    Waiting {
+        /// The Pool.
+        pool: String,
+        /// Its slots that are missing.
+        missing: u64,
+    },
+    /// `maxActiveTasks` of its queue allows no more.
+    Capped,
+}
+
 impl Allowance {
     /// No Pool limits it.
     #[must_use]
@@ -65,6 +106,7 @@ impl Allowance {
             extra: true,
             pressed: Pressed::No,
             cause: None,
+            waits: None,
         }
     }
 }
@@ -104,11 +146,6 @@ fn pods(count: u64) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-/// The pods that stay, parked ones included, and those that are asked for.
-fn standing(input: &PoolInput) -> u32 {
-    pods(input.staying().count() as u64).max(input.replicas())
-}
-
 /// Divides the Pools of one namespace among its WorkerPools, and returns what each may do, in the order given.
 #[must_use]
 pub fn divide(namespace: &Namespace, bidders: &[Bidder]) -> Vec<Allowance> {
@@ -137,6 +174,8 @@ struct Account<'a> {
     budget: &'a Budget,
     /// Slots that are taken or granted.
     taken: u64,
+    /// Who is charged by it, by place among the bidders.
+    seats: Vec<usize>,
 }
 
 impl Account<'_> {
@@ -147,42 +186,86 @@ impl Account<'_> {
     }
 }
 
+/// One bidder at one Pool.
+struct Stake {
+    /// The Pool's place.
+    account: usize,
+    /// What a pod of the present revision takes.
+    charge: u64,
+    /// The most that a new pod of any of its revisions takes.
+    price: u64,
+    /// What its pods take.
+    committed: u64,
+}
+
+/// One bidder.
+struct Seat<'a> {
+    bidder: &'a Bidder<'a>,
+    /// Pods that it wants within `maxActiveTasks`.
+    wanted: u32,
+    stakes: Vec<Stake>,
+    wants: Vec<Want<'a>>,
+    /// A Pool that it is charged to and that does not exist.
+    missing: Option<&'a str>,
+}
+
+impl Seat<'_> {
+    fn consumes(&self, queue: &str) -> bool {
+        self.bidder.input.bid.queues.iter().any(|one| one.object == queue)
+    }
+
+    /// The layer that its pod number `pod + 1` belongs to.
+    fn layer(&self, pod: u32) -> Layer {
+        let wanted = u64::from(self.wanted.saturating_add(self.bidder.extra)).max(u64::from(pod) + 1);
+        let all = layers(&self.wants, u64::from(self.bidder.input.slots), wanted);
+        let mut left = u64::from(pod);
+        for layer in &all {
+            if left < layer.pods {
+                return *layer;
+            }
+            left -= layer.pods;
+        }
+        all.last().copied().unwrap_or(Layer {
+            tier: 0,
+            weight: 1,
+            pods: 0,
+        })
+    }
+}
+
 struct Desk<'a> {
-    namespace: &'a Namespace,
-    bidders: &'a [Bidder<'a>],
     accounts: Vec<Account<'a>>,
-    committed: Vec<Slots>,
-    prices: Vec<Slots>,
-    wants: Vec<Vec<Want<'a>>>,
+    seats: Vec<Seat<'a>>,
 }
 
 impl<'a> Desk<'a> {
     fn new(namespace: &'a Namespace, bidders: &'a [Bidder<'a>]) -> Self {
-        let committed: Vec<Slots> = bidders.iter().map(|bidder| committed(bidder.input)).collect();
-        let account = |(name, budget): (&'a String, &'a Budget)| {
-            let mut taken: BTreeMap<&str, u64> = budget
-                .granted
-                .iter()
-                .map(|(uid, granted)| (uid.as_str(), *granted))
-                .collect();
-            for (uid, used) in &budget.used {
-                let most = taken.entry(uid).or_default();
-                *most = (*used).max(*most);
-            }
-            Account {
-                name,
-                budget,
-                taken: taken.values().fold(0, |sum: u64, one| sum.saturating_add(*one)),
-            }
+        let account = |(name, budget): (&'a String, &'a Budget)| Account {
+            name,
+            budget,
+            taken: 0,
+            seats: Vec::new(),
         };
-        Self {
-            namespace,
-            bidders,
-            accounts: namespace.pools.iter().map(account).collect(),
-            prices: bidders.iter().map(|bidder| price(bidder.input)).collect(),
-            wants: bidders.iter().map(|bidder| wants(namespace, bidder)).collect(),
-            committed,
+        let mut accounts: Vec<Account> = namespace.pools.iter().map(account).collect();
+        let seats: Vec<Seat> = bidders
+            .iter()
+            .map(|bidder| seat(namespace, &accounts, bidder))
+            .collect();
+        let mut own: Vec<BTreeMap<&str, u64>> = vec![BTreeMap::new(); accounts.len()];
+        for (at, seat) in seats.iter().enumerate() {
+            for stake in &seat.stakes {
+                accounts[stake.account].seats.push(at);
+                own[stake.account].insert(&seat.bidder.input.key.uid, stake.committed);
+            }
         }
+        for (account, mut taken) in accounts.iter_mut().zip(own) {
+            for (uid, slots) in account.budget.used.iter().chain(&account.budget.granted) {
+                let most = taken.entry(uid).or_default();
+                *most = (*slots).max(*most);
+            }
+            account.taken = taken.values().fold(0, |sum: u64, one| sum.saturating_add(*one));
+        }
+        Self { accounts, seats }
     }
 
     /// Pods in the end, the extra ones included.
@@ -200,80 +283,70 @@ impl<'a> Desk<'a> {
                     .collect(),
             })
             .collect();
-        let claims: Vec<Claim> = (0..self.bidders.len()).map(|at| self.claim(at)).collect();
+        let claim = |seat: &Seat<'a>| Claim {
+            id: &seat.bidder.input.key.name,
+            pods: u64::from(seat.wanted.saturating_add(seat.bidder.extra)),
+            pod_slots: u64::from(seat.bidder.input.slots),
+            cap: None,
+            wants: seat.wants.clone(),
+            charges: seat
+                .stakes
+                .iter()
+                .filter(|stake| stake.charge > 0)
+                .map(|stake| Price {
+                    pool: stake.account,
+                    slots: stake.charge,
+                })
+                .collect(),
+        };
+        let claims: Vec<Claim> = self.seats.iter().map(claim).collect();
         arbitrate(&budgets, &claims).into_iter().map(pods).collect()
     }
 
-    fn claim(&self, at: usize) -> Claim<'_> {
-        let bidder = &self.bidders[at];
-        let charges = bidder.input.bid.charge.slots.iter().filter_map(|(pool, slots)| {
-            let pool = self
-                .accounts
-                .binary_search_by(|account| account.name.cmp(pool))
-                .ok()?;
-            Some(Price { pool, slots: *slots })
-        });
-        let wanted = bidder.wanted.min(bidder.input.bid.cap.unwrap_or(u32::MAX));
-        Claim {
-            id: &bidder.input.key.name,
-            pods: u64::from(wanted.saturating_add(bidder.extra)),
-            pod_slots: u64::from(bidder.input.slots),
-            cap: None,
-            wants: self.wants[at].clone(),
-            charges: charges.collect(),
-        }
-    }
-
     fn allowances(&self, targets: &[u32]) -> Vec<Allowance> {
-        let bidders = self.bidders.iter().zip(targets);
-        bidders
-            .map(|(bidder, given)| {
-                let missing = self.missing(bidder.input);
-                let wanted = bidder.wanted.min(bidder.input.bid.cap.unwrap_or(u32::MAX));
-                let target = (*given).min(wanted);
-                let cause = match missing {
-                    Some(pool) => Some(Cause::Missing { pool }),
-                    None if target < wanted => Some(self.limit(bidder, wanted - target)),
-                    None if wanted < bidder.wanted => Some(Cause::Capped),
+        let seats = self.seats.iter().zip(targets);
+        seats
+            .map(|(seat, given)| {
+                let target = (*given).min(seat.wanted);
+                let cause = match seat.missing {
+                    Some(pool) => Some(Cause::Missing {
+                        pool: pool.to_owned(),
+                    }),
+                    None if target < seat.wanted => Some(self.limit(seat, seat.wanted - target)),
+                    None if seat.wanted < seat.bidder.wanted => Some(Cause::Capped),
                     None => None,
                 };
                 Allowance {
                     // What runs is left as it is while a Pool is not there.
-                    target: if matches!(cause, Some(Cause::Missing { .. })) {
-                        bidder.wanted
-                    } else {
-                        target
-                    },
+                    target: seat.missing.map_or(target, |_| seat.bidder.wanted),
                     room: 0,
-                    extra: *given > target && bidder.extra > 0,
+                    extra: *given > target && seat.bidder.extra > 0,
                     pressed: Pressed::No,
                     cause,
+                    waits: None,
                 }
             })
             .collect()
     }
 
-    fn missing(&self, input: &PoolInput) -> Option<String> {
-        let mut pools = input.bid.charge.slots.keys();
-        pools
-            .find(|pool| !self.namespace.pools.contains_key(*pool))
-            .cloned()
-    }
-
     /// The Pool that has least for its pods.
-    fn limit(&self, bidder: &Bidder, pods: u32) -> Cause {
-        let charge = &bidder.input.bid.charge;
-        let limits = self.accounts.iter().filter_map(|account| {
-            let (slots, pod) = (account.budget.effective?, charge.at(account.name));
-            (pod > 0).then(|| (slots / pod, account, pod))
-        });
+    fn limit(&self, seat: &Seat, pods: u32) -> Cause {
+        let limits = seat
+            .stakes
+            .iter()
+            .filter(|stake| stake.charge > 0)
+            .filter_map(|stake| {
+                let account = &self.accounts[stake.account];
+                let slots = account.budget.effective?;
+                Some((slots / stake.charge, account, stake.charge))
+            });
         let Some((fit, account, pod)) = limits.min_by_key(|(fit, account, _)| (*fit, account.name)) else {
             return Cause::Capped;
         };
         let pool = account.name.to_owned();
         let slots = account.budget.slots.unwrap_or(u64::MAX);
         if fit == 0 && pod > slots {
-            let task = pod / u64::from(bidder.input.slots).max(1);
+            let task = pod / u64::from(seat.bidder.input.slots).max(1);
             let fits = slots / task.max(1);
             return Cause::TooLarge {
                 pool,
@@ -297,64 +370,53 @@ impl<'a> Desk<'a> {
             .map(|account| self.unused_guarantees(account))
             .collect();
         let mut order: Vec<(Reverse<u32>, Reverse<u64>, &str, usize)> = Vec::new();
-        for (at, bidder) in self.bidders.iter().enumerate() {
-            let standing = standing(bidder.input);
-            let lacks = targets[at].saturating_sub(standing);
-            if matches!(all[at].cause, Some(Cause::Missing { .. })) || lacks == 0 {
-                continue;
+        for (at, seat) in self.seats.iter().enumerate() {
+            let lacks = targets[at].saturating_sub(seat.bidder.serving);
+            if seat.missing.is_none() && lacks > 0 {
+                let layer = seat.layer(seat.bidder.serving);
+                let rank = u64::from(lacks).saturating_mul(1000) / layer.weight.max(1);
+                order.push((
+                    Reverse(layer.tier),
+                    Reverse(rank),
+                    &seat.bidder.input.key.name,
+                    at,
+                ));
             }
-            let layer = self.layer(at, standing);
-            let rank = u64::from(lacks).saturating_mul(1000) / layer.weight.max(1);
-            order.push((Reverse(layer.tier), Reverse(rank), &bidder.input.key.name, at));
         }
         order.sort_unstable();
         for (.., at) in order {
-            let bidder = &self.bidders[at];
-            let lacks = u64::from(targets[at].saturating_sub(standing(bidder.input)));
-            let own = |queue: &str| bidder.input.bid.queues.iter().any(|one| one.object == queue);
+            let seat = &self.seats[at];
+            let lacks = u64::from(targets[at] - seat.bidder.serving);
             let (mut fit, mut tight) = (lacks, None);
-            for (place, account) in self.accounts.iter().enumerate() {
-                let price = self.prices[at].get(account.name).copied().unwrap_or(0);
-                if price == 0 {
-                    continue;
-                }
-                let others = keeps[place].iter().filter(|(queue, _)| !own(queue));
+            for stake in &seat.stakes {
+                let others = keeps[stake.account]
+                    .iter()
+                    .filter(|(queue, _)| !seat.consumes(queue));
                 let kept = others.fold(0, |sum: u64, (_, slots)| sum.saturating_add(*slots));
-                let fits = left[place].saturating_sub(kept) / price;
+                let fits = left[stake.account].saturating_sub(kept) / stake.price.max(1);
                 if fits < fit {
-                    (fit, tight) = (fits, Some((account.name, price)));
+                    (fit, tight) = (fits, Some(stake));
                 }
             }
-            for (place, account) in self.accounts.iter().enumerate() {
-                let spent = self.prices[at]
-                    .get(account.name)
-                    .copied()
-                    .unwrap_or(0)
-                    .saturating_mul(fit);
-                left[place] = left[place].saturating_sub(spent);
-                for (queue, slots) in &mut keeps[place] {
-                    if own(queue) {
-                        *slots = slots.saturating_sub(spent);
-                    }
-                }
+            for stake in &seat.stakes {
+                let spent = stake.price.saturating_mul(fit);
+                left[stake.account] = left[stake.account].saturating_sub(spent);
+                let own = keeps[stake.account]
+                    .iter_mut()
+                    .filter(|(queue, _)| seat.consumes(queue));
+                own.for_each(|(_, slots)| *slots = slots.saturating_sub(spent));
             }
             all[at].room = pods(fit);
-            if let (None, Some((pool, price))) = (&all[at].cause, tight) {
-                all[at].cause = Some(Cause::Waiting {
-                    pool: pool.to_owned(),
-                    missing: price.saturating_mul(lacks - fit),
-                });
-            }
+            all[at].waits = tight.map(|stake| Cause::Waiting {
+                pool: self.accounts[stake.account].name.to_owned(),
+                missing: stake.price.saturating_mul(lacks - fit),
+            });
         }
-        for (at, bidder) in self.bidders.iter().enumerate() {
-            let charges = self.prices[at].keys();
-            let is_free = |pool: &String| {
-                let pool = self.namespace.pools.get(pool);
-                pool.is_some_and(|pool| pool.effective.is_none())
-            };
+        for (seat, allowance) in self.seats.iter().zip(all) {
+            let limits = |stake: &Stake| self.accounts[stake.account].budget.effective.is_some();
             // Without a limit there is room for whatever a rollout needs.
-            if charges.into_iter().all(is_free) && bidder.input.bid.cap.is_none() {
-                (all[at].room, all[at].extra) = (u32::MAX, true);
+            if seat.missing.is_none() && !seat.stakes.iter().any(limits) {
+                (allowance.room, allowance.extra) = (u32::MAX, true);
             }
         }
     }
@@ -362,68 +424,73 @@ impl<'a> Desk<'a> {
     /// What is kept for a queue and not taken by those who consume it.
     fn unused_guarantees(&self, account: &Account<'a>) -> BTreeMap<&'a str, u64> {
         let unused = |(queue, slots): (&'a String, &'a u64)| {
-            let consumers = self
-                .bidders
-                .iter()
-                .zip(&self.committed)
-                .filter(|(bidder, _)| bidder.input.bid.queues.iter().any(|one| one.object == *queue));
-            let used = consumers.fold(0, |sum: u64, (_, taken)| {
-                sum.saturating_add(taken.get(account.name).copied().unwrap_or(0))
-            });
+            let consumers = account.seats.iter().map(|at| &self.seats[*at]);
+            let stakes = consumers
+                .filter(|seat| seat.consumes(queue))
+                .flat_map(|seat| &seat.stakes);
+            let own = stakes.filter(|stake| self.accounts[stake.account].name == account.name);
+            let used = own.fold(0, |sum: u64, stake| sum.saturating_add(stake.committed));
             (queue.as_str(), slots.saturating_sub(used))
         };
         account.budget.guarantees.iter().map(unused).collect()
     }
 
-    /// The layer that a claim's pod number `at + 1` belongs to.
-    fn layer(&self, at: usize, pod: u32) -> Layer {
-        let bidder = &self.bidders[at];
-        let wanted = u64::from(bidder.wanted.saturating_add(bidder.extra)).max(u64::from(pod) + 1);
-        let all = layers(&self.wants[at], u64::from(bidder.input.slots), wanted);
-        let mut left = u64::from(pod);
-        for layer in &all {
-            if left < layer.pods {
-                return *layer;
-            }
-            left -= layer.pods;
-        }
-        all.last().copied().unwrap_or(Layer {
-            tier: 0,
-            weight: 1,
-            pods: 0,
-        })
-    }
-
     /// Who has more than it should gives it back where somebody waits for it.
     fn press(&self, targets: &[u32], all: &mut [Allowance]) {
-        for account in &self.accounts {
+        for (place, account) in self.accounts.iter().enumerate() {
             let Some(effective) = account.budget.effective else {
                 continue;
             };
-            let waits = (0..self.bidders.len()).filter(|at| {
-                let takes = self.bidders[*at].input.bid.charge.at(account.name) > 0;
-                let standing = standing(self.bidders[*at].input);
-                takes && targets[*at] > standing.saturating_add(all[*at].room)
+            let waits = account.seats.iter().filter(|at| {
+                let seat = &self.seats[**at];
+                let pays = seat
+                    .stakes
+                    .iter()
+                    .any(|stake| stake.account == place && stake.charge > 0);
+                pays && targets[**at] > seat.bidder.serving.saturating_add(all[**at].room)
             });
-            let tiers = waits.map(|at| self.layer(at, standing(self.bidders[at].input)).tier);
-            let highest = tiers.max();
-            let overdrawn = account.taken > effective;
-            for (at, bidder) in self.bidders.iter().enumerate() {
-                if self.committed[at].get(account.name).copied().unwrap_or(0) == 0 {
+            let tiers = waits.map(|at| self.seats[*at].layer(self.seats[*at].bidder.serving).tier);
+            let (highest, overdrawn) = (tiers.max(), account.taken > effective);
+            for at in &account.seats {
+                let (seat, allowance) = (&self.seats[*at], &mut all[*at]);
+                if seat.bidder.serving <= allowance.target {
                     continue;
                 }
-                let own = self.layer(at, all[at].target).tier;
                 let pressed = match highest {
                     _ if overdrawn => Pressed::ByHigher,
-                    Some(tier) if tier > own => Pressed::ByHigher,
+                    Some(tier) if tier > seat.layer(allowance.target).tier => Pressed::ByHigher,
                     Some(_) => Pressed::ByEquals,
                     None => Pressed::No,
                 };
-                if standing(bidder.input) > all[at].target {
-                    all[at].pressed = all[at].pressed.max(pressed);
-                }
+                allowance.pressed = allowance.pressed.max(pressed);
             }
         }
+    }
+}
+
+fn seat<'a>(namespace: &'a Namespace, accounts: &[Account], bidder: &'a Bidder<'a>) -> Seat<'a> {
+    let input = bidder.input;
+    let charge = &input.bid.charge.slots;
+    let (prices, committed) = (price(input), committed(input));
+    let place = |pool: &str| accounts.binary_search_by(|account| account.name.cmp(pool)).ok();
+    let names: BTreeSet<&String> = prices.keys().chain(committed.keys()).collect();
+    let stake = |pool: &&String| {
+        Some(Stake {
+            account: place(pool)?,
+            charge: charge.get(*pool).copied().unwrap_or(0),
+            price: prices.get(*pool).copied().unwrap_or(0),
+            committed: committed.get(*pool).copied().unwrap_or(0),
+        })
+    };
+    Seat {
+        bidder,
+        wanted: bidder.wanted.min(input.bid.cap.unwrap_or(u32::MAX)),
+        stakes: names.iter().filter_map(stake).collect(),
+        wants: wants(namespace, bidder),
+        missing: charge
+            .keys()
+            .find(|pool| place(pool).is_none())
+            .map(String::as_str),
     }
 }
 

@@ -16,6 +16,9 @@ use crate::validate::ValidPool;
 /// Slots by Pool, in the Pools' units.
 pub type Slots = BTreeMap<String, u64>;
 
+/// Holder of what names none and has no owner any more.
+pub const NOBODY: &str = "unknown";
+
 /// What one pod takes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Charge {
@@ -148,11 +151,13 @@ pub fn taken(objects: &Objects, is_lost: impl Fn(&PodView) -> bool) -> BTreeMap<
     sums
 }
 
-/// The holder that a charge names, or else the owner.
-fn whose<'a>(charge: &'a Charge, owner: Option<&'a str>) -> &'a str {
+/// The holder that a charge names, or else the owner; [`NOBODY`] if neither is known.
+#[must_use]
+pub fn whose<'a>(charge: &'a Charge, owner: Option<&'a str>) -> &'a str {
     match owner {
-        Some(owner) if charge.holder.is_empty() => owner,
-        _ => &charge.holder,
+        _ if !charge.holder.is_empty() => &charge.holder,
+        Some(owner) => owner,
+        None => NOBODY,
     }
 }
 

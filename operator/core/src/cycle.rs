@@ -144,6 +144,10 @@ fn allow(snapshot: &Snapshot, sketches: &[(&Fleet, Sketch)], memory: &Memory) ->
                     input: fleet.pool,
                     wanted: sketch.to(),
                     extra: sketch.extra(),
+                    serving: fleet
+                        .revisions
+                        .iter()
+                        .fold(0, |sum, one| sum.saturating_add(one.replicas)),
                     tasks: &sketch.demand.by_queue,
                     unmet: unmet.map_or(Duration::ZERO, |since| snapshot.now.since(since)),
                 }

@@ -19,6 +19,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::charge::NOBODY;
 use poolwright_api::v1alpha1::{Holder, Pool, PoolStatus, UNLIMITED};
 
 /// Holders that fit in a status.
@@ -218,8 +219,9 @@ pub fn release(pool: &Pool, left: &BTreeMap<String, (Mark, u64)>) -> Option<Pool
             continue;
         };
         let slots = signed(*slots);
+        // Its epoch is that of its last raise: what was listed later under the same mark may lower it once more.
         if slots < holder.granted {
-            (holder.granted, holder.epoch) = (slots, epoch);
+            holder.granted = slots;
             changed = true;
         }
     }
@@ -237,21 +239,30 @@ pub fn release(pool: &Pool, left: &BTreeMap<String, (Mark, u64)>) -> Option<Pool
 pub fn rebuild(pool: &Pool, left: &BTreeMap<String, (String, u64)>, millis: i64) -> PoolStatus {
     let old = pool.status.clone().unwrap_or_default();
     let epoch = old.epoch.unwrap_or(0).saturating_add(1).max(millis);
-    let holders = left.iter().filter(|(_, (_, slots))| *slots > 0).take(HOLDERS_MAX);
+    let mut holders = left
+        .iter()
+        .filter(|(_, (_, slots))| *slots > 0)
+        .map(|(uid, (worker_pool, slots))| Holder {
+            worker_pool: worker_pool.clone(),
+            uid: uid.clone(),
+            granted: signed(*slots),
+            used: signed(*slots),
+            epoch,
+        });
+    let mut all: Vec<Holder> = holders.by_ref().take(HOLDERS_MAX).collect();
+    // Those that do not fit are one holder together, until what each takes is seen.
+    for (rest, last) in holders.zip(std::iter::repeat(HOLDERS_MAX - 1)) {
+        let last = &mut all[last];
+        (last.uid, last.worker_pool) = (NOBODY.to_owned(), NOBODY.to_owned());
+        last.granted = last.granted.saturating_add(rest.granted);
+        last.used = last.granted;
+    }
     PoolStatus {
         pool_uid: pool.metadata.uid.clone(),
         slots: Some(pool.spec.slots),
         effective_slots: Some(pool.spec.slots),
         epoch: Some(epoch),
-        holders: holders
-            .map(|(uid, (worker_pool, slots))| Holder {
-                worker_pool: worker_pool.clone(),
-                uid: uid.clone(),
-                granted: signed(*slots),
-                used: signed(*slots),
-                epoch,
-            })
-            .collect(),
+        holders: all,
         waiters: Vec::new(),
         ..old
     }

@@ -68,6 +68,8 @@ pub enum Step {
         deployment: String,
         /// Only this very object.
         uid: String,
+        /// Only as it was seen: one that has been raised meanwhile stays.
+        resource_version: String,
     },
 }
 
@@ -250,6 +252,7 @@ pub fn plan(
         steps.push(Step::Delete {
             deployment: deployment.name.clone(),
             uid: deployment.uid.clone(),
+            resource_version: deployment.resource_version.clone(),
         });
     }
     steps

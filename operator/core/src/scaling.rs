@@ -10,8 +10,7 @@ use std::time::Duration;
 
 use poolwright_api::Reason;
 
-use crate::budget::{Allowance, Pressed};
-use crate::cause::cut;
+use crate::budget::Allowance;
 use crate::constants::ZEROS;
 use crate::decision::{Decision, Facts, Limit};
 use crate::demand::{Demand, PodState};
@@ -28,19 +27,16 @@ use crate::time::Moment;
 /// What a busy worker said at most so long ago stands when pods should go: as often as busy workers are asked anyway.
 const BUSY_ANSWER_AGE: Duration = Duration::from_secs(30);
 
-/// What a WorkerPool has above its share others of its own tier wait for at least so long.
-const RECLAIM_AFTER: Duration = Duration::from_secs(30);
-
 /// The number on its way to a decision: each limit that changes it is written down.
-struct Draft {
-    to: u32,
-    reason: Reason,
+pub(crate) struct Draft {
+    pub(crate) to: u32,
+    pub(crate) reason: Reason,
     limits: Vec<Limit>,
     clauses: Vec<String>,
 }
 
 impl Draft {
-    fn limit(&mut self, name: &'static str, to: u32, clause: String) {
+    pub(crate) fn limit(&mut self, name: &'static str, to: u32, clause: String) {
         if to != self.to {
             self.limits.push(Limit {
                 name,
@@ -54,12 +50,12 @@ impl Draft {
 }
 
 /// What the steps of a decision look at.
-struct Scene<'a> {
-    pool: &'a PoolInput,
-    demand: &'a Demand,
-    fleet: &'a Fleet<'a>,
-    now: Moment,
-    from: u32,
+pub(crate) struct Scene<'a> {
+    pub(crate) pool: &'a PoolInput,
+    pub(crate) demand: &'a Demand,
+    pub(crate) fleet: &'a Fleet<'a>,
+    pub(crate) now: Moment,
+    pub(crate) from: u32,
 }
 
 /// What a WorkerPool wants, before its Pools are asked.
@@ -203,7 +199,7 @@ pub fn decide(
         allocation,
         parking,
         ask: ask.into_iter().collect(),
-        budget: allowance.cause.clone(),
+        budget: allowance.waits.clone().or_else(|| allowance.cause.clone()),
         facts,
     }
 }
@@ -387,42 +383,6 @@ impl Scene<'_> {
         }
     }
 
-    /// Cuts the number to what its Pools allow; true if they take back the last pod. What it has above its share it
-    /// gives up only where others wait for it, and on fresh data.
-    fn fit(&self, allowance: &Allowance, memory: &mut PoolMemory, draft: &mut Draft) -> bool {
-        let (pool, from, wanted) = (self.pool, self.from, draft.to);
-        if pool.conflict.is_some() || pool.terminating {
-            return false;
-        }
-        let shrinks = allowance.target < from.min(wanted) && allowance.pressed != Pressed::No;
-        let since = shrinks.then(|| memory.pressed_since.unwrap_or(self.now));
-        memory.pressed_since = since;
-        let due = match allowance.pressed {
-            Pressed::ByHigher => true,
-            Pressed::ByEquals => since.is_some_and(|since| self.now.since(since) >= RECLAIM_AFTER),
-            Pressed::No => false,
-        };
-        let is_kept = !self.demand.complete || pool.pause.scale_in || pool.recommend;
-        let least = if due && !is_kept { 0 } else { from };
-        let share = allowance.target.max(least.min(wanted));
-        if share < wanted {
-            let (reason, name, clause) = cut(allowance.cause.as_ref(), allowance.target, wanted);
-            (draft.reason, memory.unmet_since) = (reason, memory.unmet_since.or(Some(self.now)));
-            draft.limit(name, share, clause);
-        }
-        let staying = pods(self.fleet.members.iter().filter(|one| !one.pod.draining));
-        let most = staying.max(pool.replicas()).saturating_add(allowance.room);
-        if draft.to > most.max(from) {
-            let (reason, name, clause) = cut(allowance.cause.as_ref(), allowance.target, draft.to);
-            (draft.reason, memory.unmet_since) = (reason, memory.unmet_since.or(Some(self.now)));
-            draft.limit(name, most.max(from), clause);
-        }
-        if draft.to == wanted {
-            memory.unmet_since = None;
-        }
-        draft.to == 0 && wanted > 0 && due
-    }
-
     fn fall_back(&self, memory: &PoolMemory, draft: &mut Draft) {
         let (Some(fallback), Some(since)) = (self.pool.fallback, memory.stale_since) else {
             return;
@@ -523,7 +483,7 @@ fn is_elsewhere(demand: &Demand) -> bool {
     heard == 0 && unseen > 0 && !demand.all_consume && demand.seen_consuming == 0
 }
 
-fn pods<'a>(members: impl Iterator<Item = &'a Member<'a>>) -> u32 {
+pub(crate) fn pods<'a>(members: impl Iterator<Item = &'a Member<'a>>) -> u32 {
     u32::try_from(members.count()).unwrap_or(u32::MAX)
 }
 

@@ -1,15 +1,37 @@
-//! Ten thousand WorkerPools on one broker are decided in one go, and ten thousand claims on Pools divided.
+//! Ten thousand WorkerPools on one broker and a thousand Pools are decided in one go, and ten thousand claims on Pools divided.
 
 mod world;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use poolwright_api::Reason;
 use poolwright_core::arbitrate::{Charge, Claim, Guarantee, PoolBudget, arbitrate};
+use poolwright_core::charge::Charge as Charges;
 use poolwright_core::cycle::cycle;
 use poolwright_core::decision::Decision;
 use poolwright_core::share::Want;
+use poolwright_core::snapshot::{Bid, BidQueue, Budget, Namespace};
 use world::{World, key, pod, pool, worker};
+
+/// Ten WorkerPools to a Pool.
+fn bid(number: usize) -> Bid {
+    let charge = Charges {
+        holder: format!("uid-p{number}"),
+        slots: [(format!("pool{}", number / 10), 10)].into(),
+    };
+    let queue = BidQueue {
+        object: format!("q{number}"),
+        queue: format!("q{number}"),
+        tier: 50,
+    };
+    Bid {
+        charge: Arc::new(charge),
+        queues: vec![queue],
+        cap: None,
+    }
+}
 
 #[test]
 #[allow(clippy::disallowed_methods, reason = "this measures")]
@@ -17,9 +39,22 @@ fn ten_thousand_pools_in_one_cycle() {
     let many = (0..10_000).map(|number| {
         let mut one = pool(&format!("p{number}"));
         one.queues = vec![format!("q{number}")];
+        one.bid = bid(number);
+        one.revisions[0].charge = Arc::clone(&one.bid.charge);
         one
     });
     let mut world = World::new(many);
+    let budget = Budget {
+        slots: Some(128),
+        effective: Some(128),
+        ..Budget::default()
+    };
+    let pools = (0..1000).map(|at| (format!("pool{at}"), budget.clone()));
+    let namespace = Namespace {
+        pools: pools.collect(),
+        weights: BTreeMap::new(),
+    };
+    world.namespaces.insert("shop".to_owned(), namespace);
     let now = world.now;
     for number in 0..10_000 {
         world.set(&format!("q{number}"), 7, 3);

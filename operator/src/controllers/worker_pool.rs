@@ -16,7 +16,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use poolwright_api::conditions::find;
 use poolwright_api::v1alpha1::{WorkerPool, WorkerPoolStatus};
 use poolwright_api::{ConditionType, Reason};
-use poolwright_core::charge::{Slots, add};
+use poolwright_core::charge::{Slots, add, whose};
 use poolwright_core::decision::Decision;
 use poolwright_core::deployment::render;
 use poolwright_core::plan::{Stamp, Step, Written, plan};
@@ -376,13 +376,14 @@ async fn within_budget(
     else {
         return executor.run(step).await;
     };
-    let uid = &input.key.uid;
+    // Pods that a namesake has left behind stay on its account, and so do more of their kind.
+    let uid = whose(charge, Some(&input.key.uid));
     if to > from {
         let mut slots = Slots::new();
         add(&mut slots, charge, u64::from(to - from));
         let ask = Ask {
             namespace: group.0.clone(),
-            uid: uid.clone(),
+            uid: uid.to_owned(),
             worker_pool: group.1.clone(),
             slots,
         };

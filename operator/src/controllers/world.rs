@@ -11,18 +11,17 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
 use kube::{Resource, ResourceExt};
 use poolwright_api::LABEL_WORKER_POOL;
-use poolwright_api::v1alpha1::{Guarantee, Pool, Priority, TaskQueue, WorkerPool};
+use poolwright_api::v1alpha1::{Pool, TaskQueue, WorkerPool};
 use poolwright_core::advice::{Advice, Neighbour, advise};
-use poolwright_core::charge::{Slots, taken};
-use poolwright_core::grants::{Mode, mode};
+use poolwright_core::charge::taken;
 use poolwright_core::objects::{DeploymentView, Objects, PodView, SetView};
 use poolwright_core::observe::{REPLICAS_FIELD, Runs, pool_input};
 use poolwright_core::revision::revision;
-use poolwright_core::snapshot::{Budget, Namespace, PoolInput};
+use poolwright_core::snapshot::{Namespace, PoolInput};
 use poolwright_core::time::Moment;
 use poolwright_core::validate::{Invalid, ValidPool, consumes_alone, validate};
-use poolwright_core::weight::weights;
 
+use super::budgets::{self, Taken};
 use super::conflicts::Conflicts;
 use crate::kube::index::{Group, Index};
 
@@ -62,8 +61,7 @@ struct Built {
     states: BTreeMap<Group, Arc<PoolState>>,
     leftovers: BTreeMap<Group, Leftover>,
     runs: BTreeMap<Group, Runs>,
-    /// What the pods of each WorkerPool's name take, by uid of the holder.
-    taken: BTreeMap<Group, BTreeMap<String, Slots>>,
+    taken: Taken,
     namespaces: BTreeMap<String, Arc<Namespace>>,
 }
 
@@ -190,24 +188,6 @@ impl Default for World {
     }
 }
 
-/// A Pool as the cycle sees it, without what is taken of it.
-fn budget(pool: &Pool) -> Budget {
-    let granted = pool.status.iter().flat_map(|status| &status.holders);
-    let unsigned = |number: i64| u64::try_from(number).unwrap_or(0);
-    let is_own = mode(pool) == Mode::Limited;
-    let guarantee = |one: &Guarantee| (one.queue.clone(), unsigned(one.slots.into()));
-    Budget {
-        slots: pool.spec.limit(),
-        effective: pool.spec.limit(),
-        guarantees: pool.spec.guarantees.iter().map(guarantee).collect(),
-        granted: granted
-            .filter(|_| is_own)
-            .map(|holder| (holder.uid.clone(), unsigned(holder.granted)))
-            .collect(),
-        used: BTreeMap::new(),
-    }
-}
-
 fn forget_gone(runs: &mut Runs, objects: &Objects) {
     let uids: BTreeSet<&str> = objects.pods.iter().map(|pod| pod.uid.as_str()).collect();
     runs.retain(|uid, _| uids.contains(uid.as_str()));
@@ -304,7 +284,7 @@ impl World {
             }
         }
         for namespace in std::mem::take(&mut *lock(&self.stale)) {
-            match self.read_namespace(&built, &namespace) {
+            match budgets::read(&self.budgets, &self.queues, &built.taken, &namespace) {
                 Some(read) => built.namespaces.insert(namespace, Arc::new(read)),
                 None => built.namespaces.remove(&namespace),
             };
@@ -315,52 +295,13 @@ impl World {
     /// Slots that pods of a namespace take of one Pool, whether there is such a Pool or not.
     pub fn taken(&self, namespace: &str, pool: &str) -> u64 {
         let built = lock(&self.built);
-        let first = (namespace.to_owned(), String::new());
-        let groups = built
-            .taken
-            .range(first..)
-            .take_while(|(group, _)| group.0 == namespace);
-        let all = groups
-            .flat_map(|(_, sums)| sums.values())
-            .filter_map(|slots| slots.get(pool));
+        let all = budgets::of(&built.taken, namespace).filter_map(|(_, slots)| slots.get(pool));
         all.fold(0, |sum: u64, one| sum.saturating_add(*one))
     }
 
     /// The Pools of every namespace that has one, as last rebuilt.
     pub fn namespaces(&self) -> BTreeMap<String, Arc<Namespace>> {
         lock(&self.built).namespaces.clone()
-    }
-
-    fn read_namespace(&self, built: &Built, name: &str) -> Option<Namespace> {
-        let pools = self.budgets.all(Some(name));
-        if pools.is_empty() {
-            return None;
-        }
-        let queues = self.queues.all(Some(name));
-        let priorities: BTreeMap<&str, &Priority> = queues
-            .iter()
-            .filter_map(|queue| Some((queue.metadata.name.as_deref()?, &queue.spec.priority)))
-            .collect();
-        let mut budgets: BTreeMap<String, Budget> =
-            pools.iter().map(|pool| (pool.name_any(), budget(pool))).collect();
-        // Of a Pool without a limit nobody asks how much is taken.
-        let has_limit = budgets.values().any(|budget| budget.slots.is_some());
-        let first = (name.to_owned(), String::new());
-        let groups = built
-            .taken
-            .range(first..)
-            .take_while(|(group, _)| has_limit && group.0 == name);
-        for (uid, slots) in groups.flat_map(|(_, sums)| sums) {
-            for (pool, taken) in slots {
-                if let Some(budget) = budgets.get_mut(pool) {
-                    *budget.used.entry(uid.clone()).or_default() += taken;
-                }
-            }
-        }
-        Some(Namespace {
-            pools: budgets,
-            weights: weights(&priorities).effective,
-        })
     }
 
     /// The pods of a WorkerPool without a usable spec, as of one that is being deleted: nothing is decided for it, and
@@ -390,7 +331,8 @@ impl World {
             .collect()
     }
 
-    fn objects(&self, group: &Group) -> Objects {
+    /// What the watches show of one WorkerPool.
+    pub fn objects(&self, group: &Group) -> Objects {
         Objects {
             deployments: self.deployments.group(&group.0, &group.1),
             sets: self.sets.group(&group.0, &group.1),

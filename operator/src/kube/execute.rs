@@ -95,11 +95,15 @@ impl Executor {
             Step::Scale {
                 deployment, to, seen, ..
             } => self.scale(deployment, *to, seen).await.map(|()| None),
-            Step::Delete { deployment, uid } => {
+            Step::Delete {
+                deployment,
+                uid,
+                resource_version,
+            } => {
                 let mut params = DeleteParams::background();
                 params.preconditions = Some(Preconditions {
                     uid: Some(uid.clone()),
-                    resource_version: None,
+                    resource_version: Some(resource_version.clone()),
                 });
                 self.deployments
                     .delete(deployment, &params)

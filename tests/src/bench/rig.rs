@@ -8,7 +8,9 @@ use crate::{
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use poolwright_api::v1alpha1::{TaskQueue, WorkerPool};
+use kube::api::PostParams;
+use poolwright_api::DEFAULT_POOL;
+use poolwright_api::v1alpha1::{Pool, TaskQueue, WorkerPool};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use tempfile::TempDir;
@@ -57,6 +59,13 @@ impl Rig {
         let redis = Redis::start(RedisConfig::default()).await?;
         let kubeconfig = dir.path().join("kubeconfig");
         plane.kubeconfig_with_token(&token, &kubeconfig)?;
+        // What is measured is not to be what a budget leaves.
+        let pool: Pool = serde_json::from_value(json!({
+            "apiVersion": "poolwright.dev/v1alpha1", "kind": "Pool",
+            "metadata": {"name": DEFAULT_POOL}, "spec": {"slots": -1},
+        }))?;
+        let pools = namespace.api::<Pool>();
+        pools.create(&PostParams::default(), &pool).await?;
         Ok(Self {
             operator: None,
             redis,

@@ -126,7 +126,10 @@ impl Bank {
             }
             let near = |(have, (_, want)): (&u32, &(&str, u32))| have.abs_diff(*want) <= off;
             if last.iter().sum::<u32>() == sum && last.iter().zip(wanted).all(near) {
-                println!("{last:?} for {wanted:?} after {:.1} s", since.elapsed().as_secs_f32());
+                println!(
+                    "{last:?} for {wanted:?} after {:.1} s",
+                    since.elapsed().as_secs_f32()
+                );
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -141,10 +144,7 @@ impl Bank {
     /// Throws away what waits in a queue.
     pub async fn purge(&self, queue: &str) -> Result<()> {
         let mut connection = brokers::connect(&self.wire.url).await?;
-        let _: i64 = redis::cmd("DEL")
-            .arg(queue)
-            .query_async(&mut connection)
-            .await?;
+        let _: i64 = redis::cmd("DEL").arg(queue).query_async(&mut connection).await?;
         Ok(())
     }
 

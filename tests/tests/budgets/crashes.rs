@@ -46,8 +46,15 @@ async fn expect_all_settled(bank: &Bank, ids: &[String]) -> Result<()> {
     .await?;
     let sheet = bank.charges.sheet("db")?;
     let created = bank.moves.count(|act| act == Act::Created);
-    println!("{} tasks, {created} pods, at most {} slots", ids.len(), sheet.peak());
-    assert!(sheet.peak() == 5 && created > 7, "too little happened to show anything");
+    println!(
+        "{} tasks, {created} pods, at most {} slots",
+        ids.len(),
+        sheet.peak()
+    );
+    assert!(
+        sheet.peak() == 5 && created > 7,
+        "too little happened to show anything"
+    );
     bank.charges.expect_within()?;
     bank.stage().expect_none_killed()?;
     bank.ground.expect_done(ids)

@@ -14,9 +14,7 @@ async fn a_rollout_in_a_full_pool_ends_and_never_takes_more() -> Result<()> {
     bank.pool("default-pool", json!({"slots": 4})).await?;
     let scaling = json!({"minReplicas": 4, "maxReplicas": 4, "scaleDownDelaySeconds": 3});
     let shape = json!({"celery": {"concurrency": 1}, "scaling": scaling});
-    bank.wire
-        .workers(bank.stage(), "w", &["q"], shape)
-        .await?;
+    bank.wire.workers(bank.stage(), "w", &["q"], shape).await?;
     let length = scale::pick(6.0, 30.0);
     bank.ground.await_heard("w", 4).await?;
     let feeder = bank
@@ -50,9 +48,11 @@ async fn a_budget_cut_below_what_is_taken_stops_nobody_and_is_reached() -> Resul
     let message = bank.await_pool_ready("db", "False", Reason::OverBudget).await?;
     assert!(message.contains("6 slots are taken of 2"), "{message}");
     // They go as they become empty; two stay.
-    wait_until("two pods", LIMIT.max(Duration::from_secs_f64(length * 2.0)), || async {
-        Ok(bank.stage().pods("w").await?.len() == 2)
-    })
+    wait_until(
+        "two pods",
+        LIMIT.max(Duration::from_secs_f64(length * 2.0)),
+        || async { Ok(bank.stage().pods("w").await?.len() == 2) },
+    )
     .await?;
     bank.await_pool_ready("db", "True", Reason::AsDesired).await?;
     let left = ids.len() - bank.begun()?.len();

@@ -74,7 +74,10 @@ async fn max_active_tasks_caps_in_whole_pods() -> Result<()> {
         .stage()
         .await_condition("w", LIMITED, "True", "AtMaximum", LIMIT)
         .await?;
-    assert!(message.contains("capped at 2 pods by maxActiveTasks"), "{message}");
+    assert!(
+        message.contains("capped at 2 pods by maxActiveTasks"),
+        "{message}"
+    );
     bank.stage().await_ended(ids.len(), LIMIT).await?;
     assert_eq!(bank.stage().peak("w"), 2);
     bank.stage().await_no_pods("w", LIMIT).await?;
@@ -85,7 +88,8 @@ async fn max_active_tasks_caps_in_whole_pods() -> Result<()> {
 async fn a_guarantee_for_a_queue_that_is_not_there_is_said_on_the_pool() -> Result<()> {
     let bank = Bank::new("b-promise").await?;
     let guarantees = json!([{"queue": "hgih", "slots": 2}]);
-    bank.pool("db", json!({"slots": 4, "guarantees": guarantees})).await?;
+    bank.pool("db", json!({"slots": 4, "guarantees": guarantees}))
+        .await?;
     bank.queue("w", "db", 1, json!({})).await?;
     bank.workers("w", 4, json!({})).await?;
     let message = bank.await_pool_ready("db", "False", Reason::QueueUnknown).await?;

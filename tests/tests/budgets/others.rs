@@ -145,14 +145,19 @@ async fn a_fleet_that_is_larger_than_a_new_default_pool_is_not_cut() -> Result<(
         assert_eq!(i64::from(made.spec.slots), MANY, "{round}");
         bank.await_pool(DEFAULT_POOL, "all granted", |status| granted(status).0 == MANY)
             .await?;
-        bank.await_pool_ready(DEFAULT_POOL, "True", Reason::AsDesired).await?;
+        bank.await_pool_ready(DEFAULT_POOL, "True", Reason::AsDesired)
+            .await?;
         bank.stage().expect_steady("w", 2, Duration::from_secs(4)).await?;
         assert_eq!(bank.names("w").await?, before, "{round}");
     }
     // It still works.
     let ids = bank.wire.publish(&Batch::sleep("w", 4, 0.5)).await?;
     bank.stage().await_ended(ids.len(), LIMIT).await?;
-    bank.stage().namespace.api::<WorkerPool>().delete("w", &DeleteParams::default()).await?;
+    bank.stage()
+        .namespace
+        .api::<WorkerPool>()
+        .delete("w", &DeleteParams::default())
+        .await?;
     bank.stage().await_no_pods("w", LIMIT).await?;
     bank.charges.expect_within()?;
     bank.stage().expect_all_done_once(&ids)

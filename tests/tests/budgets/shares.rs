@@ -64,7 +64,12 @@ async fn three_share_by_weight_and_one_that_returns_gets_its_part_back() -> Resu
     println!("five has nothing to do");
     bank.await_shares(&[("five", 0), ("three", 7), ("one", 2)], 1, LIMIT)
         .await?;
-    expect_shares(&bank, &[("five", 0), ("three", 7), ("one", 2)], scale::pick(2, 30)).await?;
+    expect_shares(
+        &bank,
+        &[("five", 0), ("three", 7), ("one", 2)],
+        scale::pick(2, 30),
+    )
+    .await?;
     publisher.publish(&Batch::sleep("five", 400, 1.5)).await?;
     println!("five is back");
     bank.await_shares(&all, 1, LIMIT).await?;
@@ -105,9 +110,7 @@ async fn critical_comes(bank: &Bank, seconds: f64, background: u32) -> Result<Ve
     let mut ids = publisher
         .publish(&Batch::sleep("low", background as usize * 2, seconds))
         .await?;
-    bank.stage()
-        .await_running(background as usize, LIMIT)
-        .await?;
+    bank.stage().await_running(background as usize, LIMIT).await?;
     // Nobody finds more room: what is left is kept.
     bank.stage()
         .await_condition("low", ConditionType::ScalingLimited, "True", "PoolLimited", LIMIT)
@@ -121,7 +124,9 @@ async fn critical_comes(bank: &Bank, seconds: f64, background: u32) -> Result<Ve
     .await?;
     let waited = start.at - pushed.1.as_duration().as_secs_f64();
     let moves = bank.moves.all();
-    let created = moves.iter().find(|one| one.pod == start.pod && one.act == Act::Created);
+    let created = moves
+        .iter()
+        .find(|one| one.pod == start.pod && one.act == Act::Created);
     let created = created.ok_or("its pod was not seen")?.at;
     let created = created.duration_since(pushed.0).as_secs_f64();
     let name = "poolwright_worker_pool_start_up_seconds";
@@ -129,13 +134,19 @@ async fn critical_comes(bank: &Bank, seconds: f64, background: u32) -> Result<Ve
         Ok(bank.stage().metric(name, "name=\"high\"").await?.is_some())
     })
     .await?;
-    let start_up = bank.stage().metric(name, "name=\"high\"").await?.unwrap_or_default();
+    let start_up = bank
+        .stage()
+        .metric(name, "name=\"high\"")
+        .await?
+        .unwrap_or_default();
     println!("critical: pod after {created:.2} s, task after {waited:.2} s, a start-up of {start_up:.2} s");
     // A worker may begin a task before its first heartbeat is on its way.
     let rest = (waited - start_up).max(created);
     let most = if background < 6 { 2.0 } else { seconds + 10.0 };
     if rest > most {
-        return Err(format!("the critical task waited {rest:.2} s beside the start-up, at most {most} s").into());
+        return Err(
+            format!("the critical task waited {rest:.2} s beside the start-up, at most {most} s").into(),
+        );
     }
     ids.extend(urgent);
     Ok(ids)
@@ -145,7 +156,8 @@ async fn critical_comes(bank: &Bank, seconds: f64, background: u32) -> Result<Ve
 async fn critical_work_with_a_guarantee_starts_at_once_beside_background_work() -> Result<()> {
     let bank = Bank::new("b-fast").await?;
     let guarantee = json!([{"queue": "high", "slots": 2}]);
-    bank.pool("db", json!({"slots": 6, "guarantees": guarantee})).await?;
+    bank.pool("db", json!({"slots": 6, "guarantees": guarantee}))
+        .await?;
     let ids = critical_comes(&bank, scale::pick(25.0, 60.0), 4).await?;
     bank.stage().await_ended(ids.len(), LIMIT * 2).await?;
     bank.stage().await_no_pods("low", LIMIT).await?;
@@ -155,7 +167,8 @@ async fn critical_work_with_a_guarantee_starts_at_once_beside_background_work() 
 }
 
 #[tokio::test]
-async fn critical_work_without_a_guarantee_gets_the_slot_of_the_next_background_task_that_ends() -> Result<()> {
+async fn critical_work_without_a_guarantee_gets_the_slot_of_the_next_background_task_that_ends() -> Result<()>
+{
     let bank = Bank::new("b-tier").await?;
     bank.pool("db", json!({"slots": 6})).await?;
     let ids = critical_comes(&bank, scale::pick(25.0, 60.0), 6).await?;

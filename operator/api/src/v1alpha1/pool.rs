@@ -190,7 +190,7 @@ pub struct Holder {
     #[schemars(range(min = 0))]
     pub used: i64,
 
-    /// `epoch` in which the grant was last changed.
+    /// `epoch` in which the grant was last raised.
     #[schemars(range(min = 0))]
     pub epoch: i64,
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 use futures::FutureExt;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, ResourceExt};
-use poolwright_api::v1alpha1::{Pool, PoolSpec};
+use poolwright_api::v1alpha1::{Holder, Pool, PoolSpec};
 use poolwright_api::{DEFAULT_POOL, FIELD_MANAGER};
+use poolwright_core::charge::whose;
 use poolwright_core::grants::{Mark, Mode, mark, mode};
 use poolwright_core::snapshot::Budget;
 use poolwright_core::time::Moment;
@@ -22,6 +23,8 @@ use super::report::report;
 /// A grant that is larger than what is seen, and that no fall explains, is released after so long: until then it may belong
 /// to a raise.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// What has no Deployment any more is believed to be left alone by controllers after so long.
+const GONE_FOR: Duration = Duration::from_secs(60);
 /// What failed is tried again after so long.
 const AGAIN: Duration = Duration::from_secs(2);
 /// Slots that a Pool may have at most.
@@ -38,6 +41,8 @@ pub(super) struct Keeper {
     failed: BTreeMap<String, Moment>,
     /// Since when a grant has been larger than what is seen.
     slack: BTreeMap<Place, (Mark, i64, Moment)>,
+    /// Since when the grants of a Pool have not been known.
+    unknown: BTreeMap<(String, String), Moment>,
     known: BTreeSet<(String, String)>,
 }
 
@@ -46,8 +51,11 @@ pub(super) struct Keeper {
 struct Work {
     make_default: bool,
     unknown: Vec<String>,
+    /// So long unknown that nothing is under way any more.
+    settled: BTreeSet<String>,
     candidates: Candidates,
     patient: Candidates,
+    gone: Candidates,
     pools: Vec<Arc<Pool>>,
 }
 
@@ -59,6 +67,7 @@ impl Keeper {
             busy: BTreeSet::new(),
             failed: BTreeMap::new(),
             slack: BTreeMap::new(),
+            unknown: BTreeMap::new(),
             known: BTreeSet::new(),
         }
     }
@@ -119,20 +128,29 @@ impl Keeper {
         let namespaces = world.namespaces();
         let mut known = BTreeSet::new();
         let mut slack = BTreeMap::new();
+        let mut unknown = BTreeMap::new();
         for pool in world.budgets.all(None) {
             let (namespace, name) = (pool.namespace().unwrap_or_default(), pool.name_any());
             let work = all.entry(namespace.clone()).or_default();
             work.make_default &= name != DEFAULT_POOL;
             let budget = namespaces.get(&namespace).and_then(|one| one.pools.get(&name));
             match (mode(&pool), budget) {
-                (Mode::Unknown | Mode::Opening, _) => work.unknown.push(name.clone()),
+                (Mode::Unknown | Mode::Opening, _) => {
+                    let place = (namespace.clone(), name.clone());
+                    let since = self.unknown.get(&place).copied().unwrap_or(now);
+                    if now.since(since) >= GONE_FOR {
+                        work.settled.insert(name.clone());
+                    }
+                    unknown.insert(place, since);
+                    work.unknown.push(name.clone());
+                }
                 (Mode::Limited, Some(budget)) => self.find_slack(&pool, budget, work, &mut slack, now),
                 _ => {}
             }
             known.insert((namespace, name));
             work.pools.push(pool);
         }
-        self.slack = slack;
+        (self.slack, self.unknown) = (slack, unknown);
         for (namespace, name) in self.known.difference(&known) {
             self.context.metrics.forget_pool(namespace, name);
         }
@@ -152,6 +170,9 @@ impl Keeper {
         now: Moment,
     ) {
         let (namespace, name) = (pool.namespace().unwrap_or_default(), pool.name_any());
+        let figures = self.context.latest.budgets();
+        let figures = figures.get(&(namespace.clone(), name.clone()));
+        let is_waited_for = figures.is_some_and(|figures| !figures.waiters.is_empty());
         for holder in pool.status.iter().flat_map(|status| &status.holders) {
             let used = budget.used.get(&holder.uid).copied().unwrap_or(0);
             let is_less = u64::try_from(holder.granted).is_ok_and(|granted| used < granted);
@@ -159,38 +180,46 @@ impl Keeper {
                 continue;
             };
             let place = (namespace.clone(), name.clone(), holder.uid.clone());
-            let known = self
+            let is_same = |known: &&(Mark, i64, Moment)| known.0 == mark && known.1 == holder.granted;
+            let since = self
                 .slack
                 .get(&place)
-                .filter(|known| known.0 == mark && known.1 == holder.granted);
-            let since = known.map_or(now, |known| known.2);
+                .filter(is_same)
+                .map_or(now, |known| known.2);
             slack.insert(place, (mark.clone(), holder.granted, since));
-            let deployments = self
-                .context
-                .world
-                .deployments
-                .group(&namespace, &holder.worker_pool);
-            let own = deployments
-                .iter()
-                .filter(|one| one.owner.as_ref() == Some(&holder.uid));
-            let fallen =
-                self.context
-                    .grants
-                    .has_fallen(&holder.uid, own.map(|one| one.uid.as_str()), &name, &mark);
-            let patient = now.since(since) >= PATIENCE;
-            if fallen || patient {
-                work.candidates
-                    .entry(name.clone())
-                    .or_default()
-                    .insert(holder.uid.clone());
+            let (fallen, leaving) = self.explained(&namespace, &name, holder, &mark);
+            // While nobody waits for them, all that are leaving are released in one write.
+            if fallen && leaving && !is_waited_for {
+                continue;
             }
-            if patient {
-                work.patient
-                    .entry(name.clone())
-                    .or_default()
-                    .insert(holder.uid.clone());
+            let mut add = |to: &mut Candidates| {
+                to.entry(name.clone()).or_default().insert(holder.uid.clone());
+            };
+            let waited = now.since(since);
+            if fallen || waited >= PATIENCE {
+                add(&mut work.candidates);
+            }
+            if waited >= PATIENCE {
+                add(&mut work.patient);
+            }
+            if waited >= GONE_FOR {
+                add(&mut work.gone);
             }
         }
+    }
+
+    /// True if a fall of every Deployment explains that a holder has more than it takes; and if pods are still leaving.
+    fn explained(&self, namespace: &str, pool: &str, holder: &Holder, mark: &Mark) -> (bool, bool) {
+        let group = (namespace.to_owned(), holder.worker_pool.clone());
+        let objects = self.context.world.objects(&group);
+        let own = objects
+            .deployments
+            .iter()
+            .filter(|one| whose(&one.charge, one.owner.as_deref()) == holder.uid);
+        let uids = own.map(|one| one.uid.as_str());
+        let fallen = self.context.grants.has_fallen(&holder.uid, uids, pool, mark);
+        let leaving = objects.pods.iter().any(|pod| pod.draining && !pod.ended);
+        (fallen, leaving)
     }
 }
 
@@ -199,10 +228,10 @@ async fn tend(context: &Context, namespace: &str, work: Work) -> Result<(), kube
         make_default(context, namespace).await?;
     }
     for name in &work.unknown {
-        rebuild(context, namespace, name).await?;
+        rebuild(context, namespace, name, work.settled.contains(name)).await?;
     }
     if !work.candidates.is_empty() {
-        release(context, namespace, &work.candidates, &work.patient).await?;
+        release(context, namespace, &work.candidates, (&work.patient, &work.gone)).await?;
     }
     for pool in &work.pools {
         report(context, namespace, pool).await?;

@@ -1,6 +1,6 @@
 //! What the API server says of a namespace's workers now, and the write that keeps older raises from landing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use poolwright_api::{ANNOTATION_CHARGE, ANNOTATION_GRANT_EPOCH, FIELD_MANAGER, LABEL_WORKER_POOL};
-use poolwright_core::charge::{Slots, taken};
+use poolwright_core::charge::{Slots, taken, whose};
 use poolwright_core::objects::{DeploymentView, Objects, PodView, SetView};
 use serde_json::json;
 use tokio::time::sleep;
@@ -34,6 +34,13 @@ pub(super) struct Listed {
     pub worker_pool: String,
     /// It.
     pub view: DeploymentView,
+}
+
+impl Listed {
+    /// Uid of the WorkerPool on whose account its pods are.
+    pub(super) fn holder(&self) -> &str {
+        whose(&self.view.charge, self.view.owner.as_deref())
+    }
 }
 
 impl Live {
@@ -81,9 +88,9 @@ impl Live {
         }
     }
 
-    /// What the pods take, by uid of the holder, once the controllers have acted on all that was written before; with the
-    /// Deployments that were listed. `None` if they have not in time.
-    pub(super) async fn left(&self) -> Result<Option<Left>, kube::Error> {
+    /// What the pods take, by uid of the holder, once the controllers have acted on all that was written before to the
+    /// Deployments that it `concerns`. `None` if they have not in time.
+    pub(super) async fn left(&self, concerns: impl Fn(&Listed) -> bool) -> Result<Option<Left>, kube::Error> {
         let mut waited = Duration::ZERO;
         loop {
             let deployments = self.deployments().await?;
@@ -97,12 +104,22 @@ impl Live {
                 .into_iter()
                 .filter_map(|(name, view)| Some((name?, view)))
                 .collect();
+            let asked: BTreeSet<&str> = deployments
+                .iter()
+                .filter(|one| concerns(one))
+                .map(|one| one.view.uid.as_str())
+                .collect();
+            let is_asked = |set: &SetView| set.owner.as_deref().is_none_or(|owner| asked.contains(owner));
             let acted = deployments
                 .iter()
+                .filter(|one| concerns(one))
                 .all(|one| one.view.observed >= one.view.generation)
-                && sets.iter().all(|(_, set)| set.settled);
+                && sets
+                    .iter()
+                    .filter(|(_, set)| is_asked(set))
+                    .all(|(_, set)| set.settled);
             if acted {
-                return Ok(Some(self.add_up(deployments, sets).await?));
+                return self.add_up(deployments, sets).await;
             }
             if waited >= OBSERVED_WITHIN {
                 return Ok(None);
@@ -116,22 +133,24 @@ impl Live {
         &self,
         deployments: Vec<Listed>,
         sets: Vec<(String, SetView)>,
-    ) -> Result<Left, kube::Error> {
+    ) -> Result<Option<Left>, kube::Error> {
         let pods = self.pods.list(&ListParams::default()).await?;
+        // A Deployment that went meanwhile has taken what was to be waited for with it.
+        let still = self.deployments().await?;
+        let stays = |one: &Listed| still.iter().any(|other| other.view.uid == one.view.uid);
+        if !deployments.iter().all(stays) {
+            return Ok(None);
+        }
         let mut groups: BTreeMap<String, Objects> = BTreeMap::new();
         let mut left = Left::default();
+        let uids: BTreeSet<String> = deployments.iter().map(|one| one.view.uid.clone()).collect();
+        let controlled = |owner: Option<&String>| owner.is_some_and(|owner| uids.contains(owner));
+        left.has_orphans = sets.iter().any(|(_, set)| !controlled(set.owner.as_ref()));
         for one in deployments {
-            let owner = one.view.owner.clone().unwrap_or_default();
-            left.names.insert(owner.clone(), one.worker_pool.clone());
-            left.deployments
-                .entry(owner)
-                .or_default()
-                .push(one.view.uid.clone());
-            groups
-                .entry(one.worker_pool)
-                .or_default()
-                .deployments
-                .push(Arc::new(one.view));
+            left.names
+                .insert(one.holder().to_owned(), one.worker_pool.clone());
+            let group = groups.entry(one.worker_pool).or_default();
+            group.deployments.push(Arc::new(one.view));
         }
         for (name, set) in sets {
             groups.entry(name).or_default().sets.push(Arc::new(set));
@@ -157,7 +176,7 @@ impl Live {
                 left.names.entry(uid).or_insert_with(|| name.clone());
             }
         }
-        Ok(left)
+        Ok(Some(left))
     }
 }
 
@@ -168,8 +187,8 @@ pub(super) struct Left {
     pub slots: BTreeMap<String, Slots>,
     /// Names of the WorkerPools, by uid.
     pub names: BTreeMap<String, String>,
-    /// Uids of the Deployments, by holder.
-    pub deployments: BTreeMap<String, Vec<String>>,
+    /// A `ReplicaSet` has no Deployment: its controller may be in the middle of something that is not seen.
+    pub has_orphans: bool,
 }
 
 impl Left {

@@ -172,10 +172,9 @@ pub(super) fn sight(context: &Context, namespace: &str, name: &str, pool: &Pool)
         context.world.pools.all(Some(namespace))
     };
     for guarantee in &pool.spec.guarantees {
-        let consumes = |queue: &String| *queue == guarantee.queue;
         let uids = workers
             .iter()
-            .filter(|wp| wp.spec.queues.iter().any(|queue| consumes(&queue.name)))
+            .filter(|wp| wp.spec.queues.iter().any(|queue| queue.name == guarantee.queue))
             .filter_map(|wp| wp.uid());
         consumers.insert(guarantee.queue.clone(), uids.collect());
     }

@@ -20,12 +20,13 @@ pub(super) type Candidates = BTreeMap<String, BTreeSet<String>>;
 type Marks = BTreeMap<String, BTreeMap<String, Mark>>;
 
 /// Releases what the holders do not take any more. Those whose every Deployment has fallen since their mark need no write
-/// of their own before; `patient` says of whom it has been true for long enough to make that write.
+/// of their own before; `patient` says of whom it has been true for long enough to make that write, `gone` for long enough
+/// where there is no Deployment any more.
 pub(super) async fn release(
     context: &Context,
     namespace: &str,
     candidates: &Candidates,
-    patient: &Candidates,
+    (patient, gone): (&Candidates, &Candidates),
 ) -> Result<(), kube::Error> {
     let api: Api<Pool> = Api::namespaced(context.client.clone(), namespace);
     let live = Live::new(&context.client, namespace);
@@ -35,14 +36,14 @@ pub(super) async fn release(
     for (pool, holders) in &mut marks {
         let mut kept = BTreeMap::new();
         for (uid, mark) in std::mem::take(holders) {
-            let own = || {
-                deployments
-                    .iter()
-                    .filter(|one| one.view.owner.as_ref() == Some(&uid))
-            };
+            let own = || deployments.iter().filter(|one| one.holder() == uid);
             let uids = own().map(|one| one.view.uid.as_str());
             let fallen = context.grants.has_fallen(&uid, uids, pool, &mark);
+            // Of one whose Deployments are gone, a controller may still be at work.
+            let is_gone = own().next().is_none();
+            let patient = if is_gone { gone } else { patient };
             let may_fence = patient.get(pool).is_some_and(|uids| uids.contains(&uid));
+            let fallen = fallen && !is_gone;
             if fallen || may_fence && fence(&live, own(), &mut fenced).await? {
                 kept.insert(uid, mark);
             }
@@ -53,7 +54,9 @@ pub(super) async fn release(
     if marks.is_empty() {
         return Ok(());
     }
-    let Some(left) = live.left().await? else {
+    let uids: BTreeSet<&String> = marks.values().flat_map(BTreeMap::keys).collect();
+    let concerns = |one: &Listed| uids.iter().any(|uid| *uid == one.holder());
+    let Some(left) = live.left(concerns).await? else {
         return Ok(());
     };
     for (name, holders) in marks {
@@ -125,8 +128,14 @@ async fn lower(
     Ok(())
 }
 
-/// Makes the grants of a Pool anew, where its status is another's or none. False if it must be tried again.
-pub(super) async fn rebuild(context: &Context, namespace: &str, name: &str) -> Result<bool, kube::Error> {
+/// Makes the grants of a Pool anew, where its status is another's or none. A `ReplicaSet` without a Deployment is on its way
+/// out, or stays for good: after a while that is accepted. False if it must be tried again.
+pub(super) async fn rebuild(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+    accept_orphans: bool,
+) -> Result<bool, kube::Error> {
     let api: Api<Pool> = Api::namespaced(context.client.clone(), namespace);
     let live = Live::new(&context.client, namespace);
     let Some(pool) = api.get_opt(name).await? else {
@@ -143,9 +152,12 @@ pub(super) async fn rebuild(context: &Context, namespace: &str, name: &str) -> R
             return Ok(false);
         }
     }
-    let Some(left) = live.left().await? else {
+    let Some(left) = live.left(|one| one.view.charge.at(name) > 0).await? else {
         return Ok(false);
     };
+    if left.has_orphans && !accept_orphans {
+        return Ok(false);
+    }
     let sums: BTreeMap<String, (String, u64)> = left
         .slots
         .keys()

@@ -1,0 +1,368 @@
+//! What Pools leave to WorkerPools: how a decision is cut, and what happens while others still have the slots.
+
+// The lint knows test functions, not their helpers.
+#![allow(clippy::unwrap_used)]
+
+mod world;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use poolwright_api::Reason;
+use poolwright_core::charge::Charge;
+use poolwright_core::decision::Decision;
+use poolwright_core::snapshot::{BidQueue, Budget, Hold, Namespace, PoolInput};
+use world::{World, pod, pool, revision, seconds, worker};
+
+const CRITICAL: u32 = 100;
+const NORMAL: u32 = 50;
+const BACKGROUND: u32 = 1;
+
+/// Slots of one pod of the WorkerPools here; each task takes one.
+const POD: u64 = 10;
+
+fn charge(name: &str, slots: u64) -> Arc<Charge> {
+    Arc::new(Charge {
+        holder: format!("uid-{name}"),
+        slots: [("p".to_owned(), slots)].into(),
+    })
+}
+
+/// A WorkerPool on a queue of its own name, charged to the Pool `p`.
+fn on_pool(name: &str, tier: u32) -> PoolInput {
+    let mut input = pool(name);
+    input.queues = vec![name.to_owned()];
+    input.bid.charge = charge(name, POD);
+    input.bid.queues = vec![BidQueue {
+        object: name.to_owned(),
+        queue: name.to_owned(),
+        tier,
+    }];
+    input.revisions[0].charge = charge(name, POD);
+    input
+}
+
+fn budget(slots: u64) -> Budget {
+    Budget {
+        slots: Some(slots),
+        effective: Some(slots),
+        ..Budget::default()
+    }
+}
+
+fn with(pools: impl IntoIterator<Item = PoolInput>, budget: Budget) -> World {
+    let mut world = World::new(pools);
+    let pools = [("p".to_owned(), budget)].into();
+    let namespace = Namespace {
+        pools,
+        weights: BTreeMap::new(),
+    };
+    world.namespaces.insert("shop".to_owned(), namespace);
+    world
+}
+
+/// Gives a WorkerPool so many pods that work on a task in each slot, and lets so many more tasks wait.
+fn load(world: &mut World, name: &str, pods: u32, waiting: u64) {
+    let now = world.now;
+    for at in 0..pods {
+        let pod_name = format!("{name}-{at}");
+        let input = world.pools.get_mut(name).unwrap();
+        let mut pod = pod(&pod_name, "r1", now);
+        pod.charge = Arc::clone(&input.bid.charge);
+        input.pods.push(pod);
+        input.revisions[0].replicas += 1;
+        let view = worker(POD, POD, now, now);
+        world.broker().workers.insert(format!("celery@{pod_name}"), view);
+    }
+    world.set(name, waiting, u64::from(pods) * POD);
+}
+
+fn decided<'a>(world: &'a World, name: &str) -> &'a Decision {
+    &world.last.decisions[&world::key(name)]
+}
+
+fn replicas(world: &World, name: &str) -> u32 {
+    decided(world, name).parking.replicas("r1").unwrap()
+}
+
+/// A second reading of the same.
+fn decide(world: &mut World) {
+    for _ in 0..2 {
+        world.now = world.now.after(Duration::from_millis(300));
+        world.renew();
+        world.answer_all();
+        world.decide();
+    }
+}
+
+#[test]
+fn a_pool_caps_the_number_and_says_what_is_missing() {
+    let mut world = with([on_pool("a", NORMAL)], budget(35));
+    load(&mut world, "a", 0, 100);
+    decide(&mut world);
+    let decision = decided(&world, "a");
+    assert_eq!((decision.to, decision.reason), (3, Reason::PoolLimited));
+    let words = "Pool \"p\" gives 3 of 10 pods: 70 slots are missing";
+    assert!(decision.text.contains(words), "{}", decision.text);
+    assert_eq!(decision.limits.last().unwrap().name, "pool");
+}
+
+#[test]
+fn a_pool_without_a_limit_changes_nothing() {
+    let mut world = with([on_pool("a", NORMAL)], Budget::default());
+    load(&mut world, "a", 0, 100);
+    decide(&mut world);
+    assert_eq!(
+        (decided(&world, "a").to, decided(&world, "a").budget.clone()),
+        (10, None)
+    );
+}
+
+#[test]
+fn a_pod_larger_than_its_pool_names_the_concurrency_that_fits() {
+    let mut world = with([on_pool("a", NORMAL)], budget(7));
+    load(&mut world, "a", 0, 100);
+    decide(&mut world);
+    let decision = decided(&world, "a");
+    assert_eq!((decision.to, decision.reason), (0, Reason::PodLargerThanPool));
+    assert!(
+        decision.text.contains("the largest concurrency that fits is 7"),
+        "{}",
+        decision.text
+    );
+}
+
+#[test]
+fn while_a_pool_is_not_there_nothing_is_started_and_nothing_stopped() {
+    let mut world = with([on_pool("a", NORMAL)], budget(100));
+    world.namespaces.clear();
+    load(&mut world, "a", 2, 50);
+    decide(&mut world);
+    let decision = decided(&world, "a");
+    assert_eq!((decision.to, decision.reason), (2, Reason::PoolMissing));
+    assert!(decision.parking.marks.is_empty());
+}
+
+/// Equal weights: two pods each of four, and the one that has three gives one up after a while.
+#[test]
+fn equals_share_and_take_back_after_a_while() {
+    let mut world = with([on_pool("a", NORMAL), on_pool("b", NORMAL)], budget(40));
+    load(&mut world, "b", 3, 50);
+    load(&mut world, "a", 0, 50);
+    decide(&mut world);
+    assert_eq!(
+        (replicas(&world, "a"), decided(&world, "a").reason),
+        (1, Reason::WaitingForSlots)
+    );
+    assert_eq!(
+        (decided(&world, "b").to, decided(&world, "b").parking.marks.len()),
+        (3, 0)
+    );
+    for _ in 0..31 {
+        world.now = world.now.after(seconds(1));
+        decide(&mut world);
+    }
+    let b = decided(&world, "b");
+    assert_eq!((b.to, b.reason), (2, Reason::PoolLimited));
+    assert_eq!(b.parking.victims.len(), 1);
+    assert_eq!(replicas(&world, "b"), 3, "it is busy");
+}
+
+#[test]
+fn a_higher_tier_takes_back_at_once_and_waits_until_pods_are_gone() {
+    let mut world = with([on_pool("a", CRITICAL), on_pool("b", NORMAL)], budget(30));
+    load(&mut world, "b", 3, 50);
+    load(&mut world, "a", 0, 15);
+    decide(&mut world);
+    let (a, b) = (decided(&world, "a"), decided(&world, "b"));
+    assert_eq!((a.to, a.reason), (0, Reason::WaitingForSlots));
+    assert_eq!((b.to, b.parking.victims.len(), replicas(&world, "b")), (1, 2, 3));
+    // One has gone: its slots are free.
+    let input = world.pools.get_mut("b").unwrap();
+    input
+        .pods
+        .retain(|pod| pod.name != b_victim(&world.last.decisions[&world::key("b")]));
+    input.revisions[0].replicas = 2;
+    decide(&mut world);
+    assert_eq!(replicas(&world, "a"), 1);
+}
+
+fn b_victim(decision: &Decision) -> String {
+    decision.parking.victims[0].clone()
+}
+
+/// What a pod on its way out takes, nobody else gets.
+#[test]
+fn a_draining_pod_keeps_its_slots() {
+    let mut world = with([on_pool("a", NORMAL), on_pool("b", NORMAL)], budget(20));
+    load(&mut world, "b", 1, 0);
+    load(&mut world, "a", 1, 50);
+    let input = world.pools.get_mut("b").unwrap();
+    input.pods[0].draining = true;
+    input.revisions[0].replicas = 0;
+    decide(&mut world);
+    assert_eq!(
+        (replicas(&world, "a"), decided(&world, "a").reason),
+        (1, Reason::WaitingForSlots)
+    );
+    world.pools.get_mut("b").unwrap().pods.clear();
+    world.set("b", 0, 0);
+    decide(&mut world);
+    assert_eq!(replicas(&world, "a"), 2);
+}
+
+#[test]
+fn a_grant_that_is_not_released_yet_is_nobodys() {
+    let mut world = with([on_pool("a", NORMAL)], budget(40));
+    load(&mut world, "a", 0, 100);
+    let granted = &mut world
+        .namespaces
+        .get_mut("shop")
+        .unwrap()
+        .pools
+        .get_mut("p")
+        .unwrap()
+        .granted;
+    granted.insert("uid-gone".to_owned(), 20);
+    decide(&mut world);
+    assert_eq!(
+        (replicas(&world, "a"), decided(&world, "a").reason),
+        (2, Reason::WaitingForSlots)
+    );
+}
+
+/// The fast lane: what is guaranteed is kept free however full the Pool is, and is there at once.
+#[test]
+fn a_guarantee_is_kept_for_its_queue() {
+    let mut kept = budget(40);
+    kept.guarantees.insert("a".to_owned(), 10);
+    let mut world = with([on_pool("a", CRITICAL), on_pool("b", BACKGROUND)], kept);
+    load(&mut world, "a", 0, 0);
+    load(&mut world, "b", 0, 100);
+    decide(&mut world);
+    assert_eq!((replicas(&world, "a"), replicas(&world, "b")), (0, 3));
+    load(&mut world, "b", 3, 70);
+    load(&mut world, "a", 0, 1);
+    decide(&mut world);
+    assert_eq!(
+        (replicas(&world, "a"), decided(&world, "a").reason),
+        (1, Reason::ScaledUp)
+    );
+    assert!(decided(&world, "b").parking.marks.is_empty());
+}
+
+#[test]
+fn a_budget_below_what_is_taken_parks_and_stops_nobody() {
+    let mut world = with([on_pool("a", NORMAL)], budget(40));
+    load(&mut world, "a", 4, 50);
+    decide(&mut world);
+    assert_eq!(decided(&world, "a").to, 4);
+    let cut = world
+        .namespaces
+        .get_mut("shop")
+        .unwrap()
+        .pools
+        .get_mut("p")
+        .unwrap();
+    (cut.slots, cut.effective) = (Some(20), Some(20));
+    decide(&mut world);
+    let decision = decided(&world, "a");
+    assert_eq!((decision.to, decision.parking.victims.len()), (2, 2));
+    assert_eq!(replicas(&world, "a"), 4, "they work");
+}
+
+/// No pod is parked for another's sake without fresh data of its own queue, nor where somebody has paused scale-in.
+#[test]
+fn what_is_not_known_or_paused_is_not_taken_back() {
+    type Change = fn(&mut World);
+    let changes: [Change; 2] = [
+        |world| world.queue("b").ready.last = None,
+        |world| world.pools.get_mut("b").unwrap().pause.scale_in = true,
+    ];
+    for change in changes {
+        let mut world = with([on_pool("a", CRITICAL), on_pool("b", NORMAL)], budget(30));
+        load(&mut world, "b", 3, 50);
+        load(&mut world, "a", 0, 15);
+        change(&mut world);
+        decide(&mut world);
+        assert_eq!(decided(&world, "b").to, 3);
+        assert!(decided(&world, "b").parking.marks.is_empty());
+    }
+}
+
+#[test]
+fn a_manual_hold_passes_the_maximum_and_never_a_budget() {
+    let mut input = on_pool("a", NORMAL);
+    input.hold = Some(Hold {
+        replicas: 12,
+        by: None,
+    });
+    let mut world = with([input], budget(110));
+    load(&mut world, "a", 0, 0);
+    decide(&mut world);
+    assert_eq!(
+        (replicas(&world, "a"), decided(&world, "a").reason),
+        (11, Reason::PoolLimited)
+    );
+}
+
+#[test]
+fn tasks_at_a_time_are_capped_in_whole_pods() {
+    let mut input = on_pool("a", NORMAL);
+    input.bid.cap = Some(2);
+    let mut world = with([input], Budget::default());
+    load(&mut world, "a", 0, 100);
+    decide(&mut world);
+    let decision = decided(&world, "a");
+    assert_eq!((decision.to, decision.reason), (2, Reason::AtMaximum));
+    assert!(
+        decision.text.contains("capped at 2 pods by maxActiveTasks"),
+        "{}",
+        decision.text
+    );
+}
+
+/// The new revision proves itself in the place of an old pod, which is parked and awaited first.
+#[test]
+fn a_rollout_at_the_limit_takes_the_place_of_an_old_pod() {
+    let mut input = on_pool("a", NORMAL);
+    input.revision = "r2".to_owned();
+    let mut newest = revision("r2", 0, false);
+    newest.charge = charge("a", POD);
+    input.revisions.push(newest);
+    let mut world = with([input], budget(30));
+    load(&mut world, "a", 3, 50);
+    decide(&mut world);
+    let decision = decided(&world, "a");
+    assert_eq!(decision.parking.replicas("r2"), Some(0));
+    assert_eq!((replicas(&world, "a"), decision.parking.victims.len()), (3, 1));
+    let gone = b_victim(decision);
+    let input = world.pools.get_mut("a").unwrap();
+    input.pods.retain(|pod| pod.name != gone);
+    input.revisions[0].replicas = 2;
+    decide(&mut world);
+    let decision = decided(&world, "a");
+    assert_eq!(
+        (decision.parking.replicas("r2"), replicas(&world, "a")),
+        (Some(1), 2)
+    );
+}
+
+#[test]
+fn a_rollout_with_room_takes_one_pod_more() {
+    let mut input = on_pool("a", NORMAL);
+    input.revision = "r2".to_owned();
+    let mut newest = revision("r2", 0, false);
+    newest.charge = charge("a", POD);
+    input.revisions.push(newest);
+    let mut world = with([input], budget(40));
+    load(&mut world, "a", 3, 0);
+    decide(&mut world);
+    let decision = decided(&world, "a");
+    assert_eq!(
+        (decision.parking.replicas("r2"), replicas(&world, "a")),
+        (Some(1), 3)
+    );
+    assert!(decision.parking.victims.is_empty());
+}

@@ -1,0 +1,76 @@
+//! The Pools of a namespace as the cycle sees them: what the watches show of them, and what is taken of each.
+
+use std::collections::BTreeMap;
+
+use kube::ResourceExt;
+use poolwright_api::v1alpha1::{Guarantee, Pool, Priority, TaskQueue};
+use poolwright_core::charge::Slots;
+use poolwright_core::grants::{Mode, mode};
+use poolwright_core::snapshot::{Budget, Namespace};
+use poolwright_core::weight::weights;
+
+use crate::kube::index::{Group, Index};
+
+/// What the pods of each WorkerPool's name take, by uid of the holder.
+pub type Taken = BTreeMap<Group, BTreeMap<String, Slots>>;
+
+/// What the pods of one namespace take, by holder.
+pub fn of<'a>(taken: &'a Taken, namespace: &'a str) -> impl Iterator<Item = (&'a String, &'a Slots)> {
+    let first = (namespace.to_owned(), String::new());
+    let groups = taken
+        .range(first..)
+        .take_while(move |(group, _)| group.0 == namespace);
+    groups.flat_map(|(_, sums)| sums)
+}
+
+/// Reads one namespace; `None` if it has no Pool.
+pub fn read(
+    budgets: &Index<Pool>,
+    queues: &Index<TaskQueue>,
+    taken: &Taken,
+    namespace: &str,
+) -> Option<Namespace> {
+    let pools = budgets.all(Some(namespace));
+    if pools.is_empty() {
+        return None;
+    }
+    let queues = queues.all(Some(namespace));
+    let priorities: BTreeMap<&str, &Priority> = queues
+        .iter()
+        .filter_map(|queue| Some((queue.metadata.name.as_deref()?, &queue.spec.priority)))
+        .collect();
+    let mut budgets: BTreeMap<String, Budget> =
+        pools.iter().map(|pool| (pool.name_any(), budget(pool))).collect();
+    // Of a Pool without a limit nobody asks how much is taken.
+    if budgets.values().any(|budget| budget.slots.is_some()) {
+        for (uid, slots) in of(taken, namespace) {
+            for (pool, taken) in slots {
+                if let Some(budget) = budgets.get_mut(pool) {
+                    *budget.used.entry(uid.clone()).or_default() += taken;
+                }
+            }
+        }
+    }
+    Some(Namespace {
+        pools: budgets,
+        weights: weights(&priorities).effective,
+    })
+}
+
+/// One Pool, without what is taken of it.
+fn budget(pool: &Pool) -> Budget {
+    let granted = pool.status.iter().flat_map(|status| &status.holders);
+    let unsigned = |number: i64| u64::try_from(number).unwrap_or(0);
+    let is_own = mode(pool) == Mode::Limited;
+    let guarantee = |one: &Guarantee| (one.queue.clone(), unsigned(one.slots.into()));
+    Budget {
+        slots: pool.spec.limit(),
+        effective: pool.spec.limit(),
+        guarantees: pool.spec.guarantees.iter().map(guarantee).collect(),
+        granted: granted
+            .filter(|_| is_own)
+            .map(|holder| (holder.uid.clone(), unsigned(holder.granted)))
+            .collect(),
+        used: BTreeMap::new(),
+    }
+}
