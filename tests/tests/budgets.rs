@@ -1,0 +1,13 @@
+//! Pools: what is taken never exceeds a budget by an act of ours, and who shares one gets a fair part of it. Every test
+//! ends with the count of what pods took, read at each event of its namespace.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+#[path = "budgets/bank.rs"]
+mod bank;
+#[path = "budgets/crashes.rs"]
+mod crashes;
+mod ground;
+#[path = "budgets/limits.rs"]
+mod limits;
+#[path = "budgets/shares.rs"]
+mod shares;

@@ -1,0 +1,109 @@
+//! At the limit: rollouts, cuts, and the writes of a scale-in.
+
+use poolwright_api::Reason;
+use poolwright_tests::*;
+use serde_json::json;
+use std::time::Duration;
+
+use super::bank::Bank;
+use super::ground::LIMIT;
+
+#[tokio::test]
+async fn a_rollout_in_a_full_pool_ends_and_never_takes_more() -> Result<()> {
+    let bank = Bank::new("b-roll").await?;
+    bank.pool("default-pool", json!({"slots": 4})).await?;
+    let scaling = json!({"minReplicas": 4, "maxReplicas": 4, "scaleDownDelaySeconds": 3});
+    let shape = json!({"celery": {"concurrency": 1}, "scaling": scaling});
+    bank.wire.workers(bank.stage(), "w", &["q"], shape).await?;
+    let length = scale::pick(6.0, 30.0);
+    bank.ground.await_heard("w", 4).await?;
+    let feeder = bank
+        .ground
+        .feed(4, length, Duration::from_secs_f64(length))
+        .await?;
+    bank.ground.await_running(4).await?;
+    let old = bank.ground.revision("w", "").await?;
+    bank.ground.restart("w", "once").await?;
+    let new = bank.ground.revision("w", &old).await?;
+    bank.ground.await_alone("w", &new, 4).await?;
+    let ids = feeder.end().await?;
+    bank.stage()
+        .await_ended(ids.len(), LIMIT.max(Duration::from_secs(scale::pick(0, 600))))
+        .await?;
+    bank.ground.await_ready("w").await?;
+    assert_eq!(bank.charges.sheet("default-pool")?.peak(), 4);
+    bank.expect_well(&ids)
+}
+
+#[tokio::test]
+async fn a_budget_cut_below_what_is_taken_stops_nobody_and_is_reached() -> Result<()> {
+    let bank = Bank::new("b-cut").await?;
+    bank.pool("db", json!({"slots": 6})).await?;
+    bank.queue("w", "db", 1, json!({})).await?;
+    bank.workers("w", 9, json!({})).await?;
+    let length = scale::pick(12.0, 60.0);
+    let mut ids = bank.wire.publish(&Batch::sleep("w", 14, length)).await?;
+    bank.stage().await_running(6, LIMIT).await?;
+    bank.pool("db", json!({"slots": 2})).await?;
+    let message = bank.await_pool_ready("db", "False", Reason::OverBudget).await?;
+    assert!(message.contains("6 slots are taken of 2"), "{message}");
+    // They go as they become empty; two stay.
+    wait_until(
+        "two pods",
+        LIMIT.max(Duration::from_secs_f64(length * 2.0)),
+        || async { Ok(bank.stage().pods("w").await?.len() == 2) },
+    )
+    .await?;
+    bank.await_pool_ready("db", "True", Reason::AsDesired).await?;
+    let left = ids.len() - bank.begun()?.len();
+    assert!(left > 0, "all was done before the cut was reached");
+    // More room is used again.
+    bank.pool("db", json!({"slots": 3})).await?;
+    ids.extend(bank.wire.publish(&Batch::sleep("w", 4, 1.0)).await?);
+    bank.stage().await_replicas("w", 3, LIMIT).await?;
+    bank.stage().await_ended(ids.len(), LIMIT * 3).await?;
+    bank.stage().await_no_pods("w", LIMIT).await?;
+    bank.await_pool("db", "nothing is held", |status| status.holders.is_empty())
+        .await?;
+    bank.expect_well(&ids)
+}
+
+#[tokio::test]
+async fn idle_workers_go_with_two_writes_more_than_there_are_workers() -> Result<()> {
+    let bank = Bank::new("b-writes").await?;
+    bank.pool("db", json!({"slots": 5})).await?;
+    bank.queue("w", "db", 1, json!({})).await?;
+    bank.workers("w", 4, json!({"scaling": {"minReplicas": 4}}))
+        .await?;
+    bank.ground.await_heard("w", 4).await?;
+    bank.await_pool("db", "a grant of 4 that is used", |status| {
+        status.holders.iter().any(|one| one.granted == 4 && one.used == 4)
+    })
+    .await?;
+    // Nothing that was under way is counted.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let since = jiff::Timestamp::now();
+    let patch = json!({"spec": {"scaling": {"minReplicas": 0}}});
+    bank.stage().patch_pool("w", patch).await?;
+    bank.stage().await_no_pods("w", LIMIT).await?;
+    bank.await_pool("db", "nothing is held", |status| {
+        status.holders.is_empty() && status.open == Some(5)
+    })
+    .await?;
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let written = audit_entries(&bank.stage().plane.audit_log())?.into_iter();
+    let written: Vec<AuditEntry> = written
+        .filter(|entry| entry.namespace == bank.stage().namespace.name && entry.user == "admin")
+        .filter(|entry| entry.is_write() && entry.at > since)
+        .collect();
+    let count = |resource: &str, subresource: &str| {
+        let same = |entry: &&AuditEntry| entry.resource == resource && entry.subresource == subresource;
+        written.iter().filter(same).count()
+    };
+    let (marks, numbers) = (count("pods", ""), count("deployments", "scale"));
+    let (others, pools) = (count("deployments", ""), count("pools", "status"));
+    println!("{marks} writes of pods, {numbers} of the number, {others} of Deployments, {pools} of the Pool");
+    assert!(numbers == 1 && (1..=4).contains(&marks), "{written:#?}");
+    assert!(marks + numbers + others + pools <= 4 + 2, "{written:#?}");
+    bank.expect_well(&[])
+}
