@@ -9,6 +9,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::arbitrate::{Charge as Price, Claim, Guarantee, PoolBudget, arbitrate};
+pub use crate::cause::Cause;
 use crate::charge::{Slots, add};
 use crate::share::{Layer, Want, aged, layers};
 use crate::snapshot::{Budget, Namespace, PoolInput};
@@ -57,43 +58,6 @@ pub enum Pressed {
     ByEquals,
     /// Others of a higher tier, or the Pool itself, which has fewer slots than are taken.
     ByHigher,
-}
-
-/// Why a WorkerPool gets fewer pods than it wants.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// There is no such Pool.
-    Missing {
-        /// Its name.
-        pool: String,
-    },
-    /// One pod takes more than the whole Pool has.
-    TooLarge {
-        /// The Pool.
-        pool: String,
-        /// Its slots.
-        slots: u64,
-        /// Slots of one pod.
-        pod: u64,
-        /// The largest concurrency that fits; 0 if not even one slot does.
-        fits: u64,
-    },
-    /// The Pool gives no more.
-    Limited {
-        /// The Pool.
-        pool: String,
-        /// Its slots that are missing.
-        missing: u64,
-    },
-    /// The slots are its own and others still have them.
-    Waiting {
-        /// The Pool.
-        pool: String,
-        /// Its slots that are missing.
-        missing: u64,
-    },
-    /// `maxActiveTasks` of its queue allows no more.
-    Capped,
 }
 
 impl Allowance {

@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use poolwright_api::conditions::{condition, find, set};
 use poolwright_api::{ConditionType, Reason};
 
+use crate::cause::cut;
 use crate::decision::Decision;
 use crate::sample::FaultKind;
 use crate::snapshot::{PoolInput, Trouble};
@@ -305,20 +306,13 @@ fn scaling_limited(seen: &Seen) -> Said {
         let message = format!("{what} is paused by annotation since {at:.0}");
         return (Some(true), Reason::Paused, message);
     }
-    // What holds the others back does not matter where a Pool gives less than they allow.
-    let of_pool = decision
-        .limits
-        .iter()
-        .rev()
-        .find(|limit| matches!(limit.name, "pool" | "maxActiveTasks"));
-    if of_pool.is_some() {
-        return (Some(true), decision.reason, decision.text.clone());
-    }
-    match decision
-        .limits
-        .iter()
-        .find(|limit| matches!(limit.name, "maxReplicas" | "minReplicas"))
-    {
+    let told = |name: &str| matches!(name, "maxReplicas" | "minReplicas" | "pool" | "maxActiveTasks");
+    // The last one is the tightest.
+    match decision.limits.iter().rfind(|limit| told(limit.name)) {
+        Some(limit) if matches!(limit.name, "pool" | "maxActiveTasks") => {
+            let (reason, _, words) = cut(decision.budget.as_ref(), limit.to, limit.from);
+            (Some(true), reason, words)
+        }
         Some(limit) if limit.name == "maxReplicas" => {
             let message = format!("the demand asks for more than maxReplicas {}", limit.to);
             (Some(true), Reason::AtMaximum, message)

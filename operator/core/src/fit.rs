@@ -2,12 +2,10 @@
 //!
 //! What a WorkerPool has above its share is given up only where others wait for it, and on fresh data.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
-use poolwright_api::Reason;
-
-use crate::budget::{Allowance, Cause, Pressed};
+use crate::budget::{Allowance, Pressed};
+use crate::cause::cut;
 use crate::memory::PoolMemory;
 use crate::scaling::{Draft, Scene, pods};
 
@@ -50,40 +48,5 @@ impl Scene<'_> {
             memory.unmet_since = None;
         }
         draft.to == 0 && wanted > 0 && due
-    }
-}
-
-/// The reason, the limit's name and the words for what a Pool takes off.
-fn cut(why: Option<&Cause>, target: u32, wanted: u32) -> (Reason, &'static str, String) {
-    match why {
-        Some(Cause::Missing { pool }) => {
-            let clause = format!("Pool {pool:?} does not exist: create it, or correct spec.pool.name");
-            (Reason::PoolMissing, "pool", clause)
-        }
-        Some(Cause::TooLarge {
-            pool,
-            slots,
-            pod,
-            fits,
-        }) => {
-            let mut clause = format!("Pool {pool:?} has {slots} slots and one pod takes {pod}");
-            if *fits > 0 {
-                let _ = write!(clause, ": the largest concurrency that fits is {fits}");
-            }
-            (Reason::PodLargerThanPool, "pool", clause)
-        }
-        Some(Cause::Waiting { pool, missing }) => {
-            let clause = format!("waits for {missing} slots of Pool {pool:?} that others still take");
-            (Reason::WaitingForSlots, "pool", clause)
-        }
-        Some(Cause::Limited { pool, missing }) => {
-            let clause =
-                format!("Pool {pool:?} gives {target} of {wanted} pods: {missing} slots are missing");
-            (Reason::PoolLimited, "pool", clause)
-        }
-        Some(Cause::Capped) | None => {
-            let clause = format!("capped at {target} pods by maxActiveTasks");
-            (Reason::AtMaximum, "maxActiveTasks", clause)
-        }
     }
 }

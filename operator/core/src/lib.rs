@@ -9,6 +9,7 @@ pub mod broker;
 pub mod broker_key;
 pub mod budget;
 pub mod canonical;
+pub mod cause;
 pub mod charge;
 mod checks;
 pub mod class;

@@ -192,7 +192,7 @@ impl Keeper {
             if fallen && leaving && !is_waited_for {
                 continue;
             }
-            let mut add = |to: &mut Candidates| {
+            let add = |to: &mut Candidates| {
                 to.entry(name.clone()).or_default().insert(holder.uid.clone());
             };
             let waited = now.since(since);
