@@ -253,8 +253,8 @@ impl World {
 
     /// Rebuilds what was marked and returns it; a WorkerPool that no longer exists is dropped.
     pub fn rebuild(&self, now: Moment) -> BTreeSet<Group> {
-        let dirty = std::mem::take(&mut *lock(&self.dirty));
         let mut built = lock(&self.built);
+        let dirty = std::mem::take(&mut *lock(&self.dirty));
         for (group, spec) in &dirty {
             let last = built.usable(group);
             let known = built.states.remove(group).filter(|_| !spec);
@@ -292,11 +292,14 @@ impl World {
         dirty.into_keys().collect()
     }
 
-    /// Slots that pods of a namespace take of one Pool, whether there is such a Pool or not.
-    pub fn taken(&self, namespace: &str, pool: &str) -> u64 {
+    /// Slots that a namespace's pods take of a Pool of this name; `None` while some are not counted, as after a start.
+    pub fn taken(&self, namespace: &str, pool: &str) -> Option<u64> {
         let built = lock(&self.built);
+        if lock(&self.dirty).keys().any(|group| group.0 == namespace) {
+            return None;
+        }
         let all = budgets::of(&built.taken, namespace).filter_map(|(_, slots)| slots.get(pool));
-        all.fold(0, |sum: u64, one| sum.saturating_add(*one))
+        Some(all.fold(0, |sum: u64, one| sum.saturating_add(*one)))
     }
 
     /// The Pools of every namespace that has one, as last rebuilt.
