@@ -6,7 +6,11 @@
 mod bank;
 #[path = "budgets/crashes.rs"]
 mod crashes;
+#[path = "budgets/gpus.rs"]
+mod gpus;
 mod ground;
+#[path = "budgets/lane.rs"]
+mod lane;
 #[path = "budgets/limits.rs"]
 mod limits;
 #[path = "budgets/mistakes.rs"]
