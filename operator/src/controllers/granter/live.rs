@@ -90,7 +90,11 @@ impl Live {
 
     /// What the pods take, by uid of the holder, once the controllers have acted on all that was written before to the
     /// Deployments that it `concerns`. `None` if they have not in time.
-    pub(super) async fn left(&self, concerns: impl Fn(&Listed) -> bool) -> Result<Option<Left>, kube::Error> {
+    pub(super) async fn left(
+        &self,
+        concerns: impl Fn(&Listed) -> bool,
+        is_lost: impl Fn(&str) -> bool,
+    ) -> Result<Option<Left>, kube::Error> {
         let mut waited = Duration::ZERO;
         loop {
             let deployments = self.deployments().await?;
@@ -119,7 +123,7 @@ impl Live {
                     .filter(|(_, set)| is_asked(set))
                     .all(|(_, set)| set.settled);
             if acted {
-                return self.add_up(deployments, sets).await;
+                return self.add_up(deployments, sets, is_lost).await;
             }
             if waited >= OBSERVED_WITHIN {
                 return Ok(None);
@@ -133,6 +137,7 @@ impl Live {
         &self,
         deployments: Vec<Listed>,
         sets: Vec<(String, SetView)>,
+        is_lost: impl Fn(&str) -> bool,
     ) -> Result<Option<Left>, kube::Error> {
         let pods = self.pods.list(&ListParams::default()).await?;
         // A Deployment that went meanwhile has taken what was to be waited for with it.
@@ -168,7 +173,7 @@ impl Live {
             }
         }
         for (name, objects) in groups {
-            for (uid, slots) in taken(&objects, |_| false) {
+            for (uid, slots) in taken(&objects, |pod| is_lost(&pod.name)) {
                 let sum = left.slots.entry(uid.clone()).or_default();
                 for (pool, more) in slots {
                     *sum.entry(pool).or_default() += more;

@@ -56,7 +56,10 @@ pub(super) async fn release(
     }
     let uids: BTreeSet<&String> = marks.values().flat_map(BTreeMap::keys).collect();
     let concerns = |one: &Listed| uids.iter().any(|uid| *uid == one.holder());
-    let Some(left) = live.left(concerns).await? else {
+    let Some(left) = live
+        .left(concerns, |pod| context.world.is_lost(namespace, pod))
+        .await?
+    else {
         return Ok(());
     };
     for (name, holders) in marks {
@@ -152,7 +155,11 @@ pub(super) async fn rebuild(
             return Ok(false);
         }
     }
-    let Some(left) = live.left(|one| one.view.charge.at(name) > 0).await? else {
+    let concerns = |one: &Listed| one.view.charge.at(name) > 0;
+    let Some(left) = live
+        .left(concerns, |pod| context.world.is_lost(namespace, pod))
+        .await?
+    else {
         return Ok(false);
     };
     if left.has_orphans && !accept_orphans {
