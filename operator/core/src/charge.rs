@@ -103,36 +103,43 @@ pub fn add(sum: &mut Slots, charge: &Charge, count: u64) {
 
 /// The slots that the objects of one WorkerPool's name take, by the holder's uid and by Pool.
 ///
-/// Of a revision as many pods count as any of its Deployment, its `ReplicaSet`s and its pods have, so that what a
-/// controller has not done yet is in it; the pods on their way out come on top. Where a revision's Deployment exists,
-/// its owner holds what stays; a pod on its way out, or of no Deployment, says itself whose it is. `is_lost` leaves out
-/// pods that cannot run any more.
+/// Each object says itself whose it is: what a predecessor of the same name has left may have the same revision. One
+/// that does not say is the owner's of the revision's Deployment. Of a holder's revision as many pods count as any of
+/// its Deployment, its `ReplicaSet`s and its pods have, so that what a controller has not done yet is in it; the pods on
+/// their way out come on top. `is_lost` leaves out pods that cannot run any more.
 pub fn taken(objects: &Objects, is_lost: impl Fn(&PodView) -> bool) -> BTreeMap<String, Slots> {
-    let mut rows: BTreeMap<&str, Row> = BTreeMap::new();
+    let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
     for deployment in &objects.deployments {
-        let row = rows.entry(&deployment.revision).or_default();
-        row.holder = row.holder.or(deployment.owner.as_deref());
+        if let Some(owner) = &deployment.owner {
+            owners.entry(&deployment.revision).or_insert(owner);
+        }
+    }
+    let mut rows: BTreeMap<(&str, &str), Row> = BTreeMap::new();
+    for deployment in &objects.deployments {
+        let holder = whose(&deployment.charge, deployment.owner.as_deref());
+        let row = rows.entry((&deployment.revision, holder)).or_default();
         row.charge.get_or_insert(&deployment.charge);
         row.asked = row.asked.saturating_add(u64::from(deployment.replicas));
     }
     for set in &objects.sets {
-        let row = rows.entry(&set.revision).or_default();
+        let holder = whose(&set.charge, owners.get(&*set.revision).copied());
+        let row = rows.entry((&set.revision, holder)).or_default();
         row.charge.get_or_insert(&set.charge);
         row.made = row.made.saturating_add(u64::from(set.replicas));
     }
     let mut sums: BTreeMap<String, Slots> = BTreeMap::new();
     for pod in objects.pods.iter().filter(|pod| !pod.ended && !is_lost(pod)) {
+        let holder = whose(&pod.charge, owners.get(&*pod.revision).copied());
         if pod.draining {
-            add(sums.entry(pod.charge.holder.clone()).or_default(), &pod.charge, 1);
+            add(sums.entry(holder.to_owned()).or_default(), &pod.charge, 1);
             continue;
         }
-        let row = rows.entry(&pod.revision).or_default();
+        let row = rows.entry((&pod.revision, holder)).or_default();
         row.charge.get_or_insert(&pod.charge);
         row.staying = row.staying.saturating_add(1);
     }
-    for row in rows.values() {
+    for ((_, holder), row) in rows {
         let Some(charge) = row.charge else { continue };
-        let holder = row.holder.unwrap_or(&charge.holder);
         let count = row.asked.max(row.made).max(row.staying);
         if count > 0 {
             add(sums.entry(holder.to_owned()).or_default(), charge, count);
@@ -141,10 +148,17 @@ pub fn taken(objects: &Objects, is_lost: impl Fn(&PodView) -> bool) -> BTreeMap<
     sums
 }
 
-/// One revision.
+/// The holder that a charge names, or else the owner.
+fn whose<'a>(charge: &'a Charge, owner: Option<&'a str>) -> &'a str {
+    match owner {
+        Some(owner) if charge.holder.is_empty() => owner,
+        _ => &charge.holder,
+    }
+}
+
+/// One holder's pods of one revision.
 #[derive(Default)]
 struct Row<'a> {
-    holder: Option<&'a str>,
     charge: Option<&'a Arc<Charge>>,
     asked: u64,
     made: u64,
