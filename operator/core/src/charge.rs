@@ -164,3 +164,7 @@ struct Row<'a> {
     made: u64,
     staying: u64,
 }
+
+#[cfg(test)]
+#[path = "charge_tests.rs"]
+mod tests;
