@@ -143,11 +143,9 @@ impl Driver {
                 .collect(),
         };
         let mut result = cycle(&snapshot, memory);
-        self.world.set_lost(if self.hold_lost_slots {
-            BTreeMap::new()
-        } else {
-            lost(&result.decisions)
-        });
+        if !self.hold_lost_slots {
+            self.world.set_lost(&lost(&result.decisions));
+        }
         let figures = Arc::new(figures(&snapshot, &result.decisions));
         *self.latest.budgets.lock().unwrap_or_else(PoisonError::into_inner) = figures;
         *self.latest.queues.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(result.queues);

@@ -302,14 +302,16 @@ impl World {
     }
 
     /// Takes in which pods are lost, by WorkerPool; what they took is counted anew.
-    pub fn set_lost(&self, pods: BTreeMap<Group, Vec<String>>) {
+    pub fn set_lost(&self, pods: &BTreeMap<Group, Vec<String>>) {
         let names = pods
             .iter()
             .flat_map(|(group, names)| names.iter().map(|name| (group.0.clone(), name.clone())));
         let new: BTreeSet<(String, String)> = names.collect();
         let old = std::mem::replace(&mut *lock(&self.lost), new.clone());
         if old != new {
-            pods.keys().for_each(|group| self.mark(group, false));
+            for group in pods.keys() {
+                self.mark(group, false);
+            }
         }
     }
 

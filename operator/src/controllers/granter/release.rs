@@ -62,7 +62,9 @@ pub(super) async fn release(
     else {
         return Ok(());
     };
-    for (name, holders) in marks {
+    for (name, mut holders) in marks {
+        let is_gone = |uid: &String| gone.get(&name).is_some_and(|uids| uids.contains(uid));
+        holders.retain(|uid, _| !left.orphans.contains(uid) || is_gone(uid));
         lower(context, namespace, &api, (&name, &holders), &left).await?;
     }
     Ok(())
@@ -162,7 +164,7 @@ pub(super) async fn rebuild(
     else {
         return Ok(false);
     };
-    if left.has_orphans && !accept_orphans {
+    if !left.orphans.is_empty() && !accept_orphans {
         return Ok(false);
     }
     let sums: BTreeMap<String, (String, u64)> = left
