@@ -74,6 +74,11 @@ pub struct RunArgs {
     /// Slots that the `default-pool` of a namespace gets when it is made, or as many as its workers take already
     #[arg(long, value_name = "NUMBER", default_value_t = 128, value_parser = clap::value_parser!(i32).range(1..=1_000_000))]
     pub default_pool_slots: i32,
+
+    /// Slots of a pod that is lost with its node (silent, and a minute past its deletion) stay taken until it is gone.
+    /// Without it they return: such a pod cannot run a task any more, unless only its network is away.
+    #[arg(long)]
+    pub hold_lost_slots: bool,
 }
 
 impl RunArgs {

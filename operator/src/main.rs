@@ -60,6 +60,7 @@ fn operate(args: RunArgs) -> Result<ExitCode, Failure> {
             poll_interval: Duration::from_millis(args.poll_interval_milliseconds),
             status_writes_per_second: args.status_writes_per_second,
             default_pool_slots: args.default_pool_slots,
+            hold_lost_slots: args.hold_lost_slots,
             connect: Arc::new(signals::connect),
             wall: jiff::Timestamp::now,
         };

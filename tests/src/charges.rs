@@ -187,10 +187,10 @@ impl Charges {
         let sheets = self.sheets()?;
         let mut peak = 0;
         for (pool, sheet) in &sheets {
-            let Some(last) = sheet.moments.last() else {
+            let (most, all) = (sheet.peak(), sheet.peak_of_all());
+            let Some(last) = sheet.moments.last().filter(|_| all > 0) else {
                 continue;
             };
-            let (most, all) = (sheet.peak(), sheet.peak_of_all());
             println!(
                 "Pool {pool}: at most {most} slots, {all} with what others deleted; {:.1} s above its budget; {} changes",
                 sheet.over(),

@@ -27,6 +27,8 @@ pub struct Bidder<'a> {
     pub serving: u32,
     /// Worker slots that the tasks of each of its queues ask for, by the queue's name on the broker.
     pub tasks: &'a [(String, u64)],
+    /// Names of its pods that take nothing any more.
+    pub lost: &'a [String],
     /// How long it has wanted more than its Pools gave.
     pub unmet: std::time::Duration,
 }
@@ -75,9 +77,9 @@ impl Allowance {
     }
 }
 
-/// What a WorkerPool's pods take, starting, parked and draining ones included.
+/// What a WorkerPool's pods take, starting, parked and draining ones included, those that are `lost` excepted.
 #[must_use]
-pub fn committed(input: &PoolInput) -> Slots {
+pub fn committed(input: &PoolInput, lost: &[String]) -> Slots {
     let mut sum = Slots::new();
     for revision in &input.revisions {
         let staying = input
@@ -88,7 +90,7 @@ pub fn committed(input: &PoolInput) -> Slots {
         add(&mut sum, &revision.charge, u64::from(count).max(staying as u64));
     }
     let known: BTreeSet<&str> = input.revisions.iter().map(|one| one.name.as_str()).collect();
-    for pod in &input.pods {
+    for pod in input.pods.iter().filter(|pod| !lost.contains(&pod.name)) {
         if pod.draining || !known.contains(pod.revision.as_str()) {
             add(&mut sum, &pod.charge, 1);
         }
@@ -435,7 +437,7 @@ impl<'a> Desk<'a> {
 fn seat<'a>(namespace: &'a Namespace, accounts: &[Account], bidder: &'a Bidder<'a>) -> Seat<'a> {
     let input = bidder.input;
     let charge = &input.bid.charge.slots;
-    let (prices, committed) = (price(input), committed(input));
+    let (prices, committed) = (price(input), committed(input, bidder.lost));
     let place = |pool: &str| accounts.binary_search_by(|account| account.name.cmp(pool)).ok();
     let names: BTreeSet<&String> = prices.keys().chain(committed.keys()).collect();
     let stake = |pool: &&String| {

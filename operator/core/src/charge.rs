@@ -169,3 +169,7 @@ struct Row<'a> {
     made: u64,
     staying: u64,
 }
+
+#[cfg(test)]
+#[path = "charge_tests.rs"]
+mod tests;

@@ -148,6 +148,7 @@ fn allow(snapshot: &Snapshot, sketches: &[(&Fleet, Sketch)], memory: &Memory) ->
                         .revisions
                         .iter()
                         .fold(0, |sum, one| sum.saturating_add(one.replicas)),
+                    lost: &sketch.lost,
                     tasks: &sketch.demand.by_queue,
                     unmet: unmet.map_or(Duration::ZERO, |since| snapshot.now.since(since)),
                 }

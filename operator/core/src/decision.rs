@@ -72,6 +72,8 @@ pub struct Facts {
     pub unseen: Vec<String>,
     /// No worker at all is heard or seen to consume, and some are unseen: they are on another broker.
     pub elsewhere: bool,
+    /// Names of pods that were lost with their node: they take no slots of Pools any more.
+    pub lost: Vec<String>,
     /// Foreign workers on its queues, by name, and how many there are.
     pub foreign: (Vec<String>, u64),
     /// Messages of its queues that no living worker holds.

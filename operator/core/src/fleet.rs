@@ -22,6 +22,9 @@ pub const CONSUMED_FOR: Duration = Duration::from_secs(30);
 /// seconds, and a node reports it a moment later.
 const WATCHED_WITHIN: Duration = Duration::from_secs(5);
 
+/// A pod that should be gone for so long, and is silent for so long, is lost.
+const LOST_AFTER: Duration = Duration::from_secs(60);
+
 /// What a pod's worker is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PodState {
@@ -102,6 +105,22 @@ impl<'a> Member<'a> {
     #[must_use]
     pub fn seen_consuming(&self) -> bool {
         self.said.is_some() && self.consumes()
+    }
+
+    /// True for one that was to be gone long ago, and whose worker would be heard if it ran: its node is dead, and what it
+    /// takes of Pools is taken by nothing any more.
+    #[must_use]
+    pub fn is_lost(&self, view: &BrokerView, snapshot: &Snapshot) -> bool {
+        let now = snapshot.now;
+        let overdue = self.pod.due.is_some_and(|due| {
+            let late = Duration::try_from(snapshot.wall.duration_since(due)).unwrap_or_default();
+            late >= LOST_AFTER
+        });
+        let audible = heartbeats_since(view, now).is_some_and(|since| now.since(since) >= LOST_AFTER);
+        let mute = self
+            .worker
+            .is_none_or(|worker| now.since(worker.last_seen) >= LOST_AFTER);
+        self.pod.draining && overdue && audible && mute
     }
 
     /// True if its present container has run for so long.

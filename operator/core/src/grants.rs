@@ -280,3 +280,7 @@ pub fn open(pool: &Pool, millis: i64) -> PoolStatus {
         ..rebuild(pool, &BTreeMap::new(), millis)
     }
 }
+
+#[cfg(test)]
+#[path = "grants_tests.rs"]
+mod tests;

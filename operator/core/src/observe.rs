@@ -211,6 +211,7 @@ fn pod_input(pod: &PodView, runs: &mut Runs, now: Moment) -> Option<PodInput> {
         rank: pod.rank,
         ready_since: run.ready,
         draining: pod.draining,
+        due: pod.due,
         mark: pod.mark,
         marked: run.mark.map(|(_, since)| since),
         parked: run.parked,

@@ -220,3 +220,7 @@ pub fn only_numbers(old: &PoolStatus, new: &PoolStatus) -> bool {
     };
     still(old) == still(new)
 }
+
+#[cfg(test)]
+#[path = "pool_status_tests.rs"]
+mod tests;

@@ -68,6 +68,8 @@ pub struct Sketch<'a> {
     ask: BTreeSet<String>,
     /// Its demand.
     pub demand: Demand,
+    /// Names of its pods that were lost with their node.
+    pub lost: Vec<String>,
 }
 
 impl Sketch<'_> {
@@ -119,7 +121,12 @@ pub fn sketch<'a>(
         from,
     };
     scene.settle(memory, &mut draft, &mut ask);
+    let lost = fleet
+        .members
+        .iter()
+        .filter(|member| member.is_lost(view, snapshot));
     Sketch {
+        lost: lost.map(|member| member.pod.name.clone()).collect(),
         wanted,
         from,
         draft,
@@ -147,6 +154,7 @@ pub fn decide(
         cast,
         mut ask,
         demand,
+        lost,
     } = sketch;
     let scene = Scene {
         pool,
@@ -188,7 +196,10 @@ pub fn decide(
         memory.grew(now);
     }
     let text = words(&draft, wanted, pool, &demand);
-    let facts = facts(fleet, view, &demand);
+    let facts = Facts {
+        lost,
+        ..facts(fleet, view, &demand)
+    };
     Decision {
         from,
         to: draft.to,
@@ -511,6 +522,7 @@ fn facts(fleet: &Fleet, view: &BrokerView, demand: &Demand) -> Facts {
         pods: demand.pods.clone(),
         foreign: (Vec::new(), 0),
         parked: pods(fleet.members.iter().filter(|member| member.is_parked())),
+        lost: Vec::new(),
         orphaned: demand.orphaned,
         is_rabbitmq: !view.zero_is_suspect && !view.address.is_empty(),
         unreadable: unreadable

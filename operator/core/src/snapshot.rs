@@ -215,6 +215,8 @@ pub struct PodInput {
     pub ready_since: Option<Moment>,
     /// It has a deletion timestamp.
     pub draining: bool,
+    /// When it was to be gone at the latest, once it is draining.
+    pub due: Option<Timestamp>,
     /// It is parked, by its deletion cost.
     pub mark: Option<Mark>,
     /// Since when that very mark has been seen.

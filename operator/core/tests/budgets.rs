@@ -366,3 +366,28 @@ fn a_rollout_with_room_takes_one_pod_more() {
     );
     assert!(decision.parking.victims.is_empty());
 }
+
+/// A draining worker sends no heartbeat, so silence alone says nothing: it must be overdue, and others would be heard.
+#[test]
+fn a_pod_that_is_lost_with_its_node_gives_its_slots_back() {
+    let world = |overdue: i64, audible: bool| {
+        let mut world = with([on_pool("a", NORMAL)], budget(20));
+        load(&mut world, "a", 1, 50);
+        let name = "celery@a-0".to_owned();
+        world.broker().workers.remove(&name);
+        if !audible {
+            world.broker().heartbeats.last = None;
+        }
+        let due = world::wall(world.now).as_second() - overdue;
+        let input = world.pools.get_mut("a").unwrap();
+        input.revisions[0].replicas = 0;
+        input.pods[0].draining = true;
+        input.pods[0].due = jiff::Timestamp::from_second(due).ok();
+        world.decide();
+        let decision = decided(&world, "a").clone();
+        (decision.facts.lost.clone(), replicas(&world, "a"))
+    };
+    assert_eq!(world(59, true), (vec![], 1));
+    assert_eq!(world(60, true), (vec!["a-0".to_owned()], 2));
+    assert_eq!(world(60, false), (vec![], 1));
+}

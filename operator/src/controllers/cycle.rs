@@ -13,7 +13,7 @@ use poolwright_core::decision::Decision;
 use poolwright_core::ledger::QueueLedger;
 use poolwright_core::pool_status::{Figures, PoolName, figures};
 use poolwright_core::sample::{BrokerView, QueueView};
-use poolwright_core::snapshot::{Namespace, PoolInput, Snapshot};
+use poolwright_core::snapshot::{Namespace, PoolInput, PoolKey, Snapshot};
 use poolwright_core::time::Moment;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
@@ -77,6 +77,8 @@ pub struct Driver {
     pub latest: Arc<Latest>,
     /// Whom to wake.
     pub wake: mpsc::UnboundedSender<Group>,
+    /// Slots of pods that were lost with their node stay taken.
+    pub hold_lost_slots: bool,
     /// Told of every cycle: its silence means that nothing is decided any more.
     pub pulse: watch::Sender<Option<Moment>>,
     /// Clocks.
@@ -141,6 +143,9 @@ impl Driver {
                 .collect(),
         };
         let mut result = cycle(&snapshot, memory);
+        if !self.hold_lost_slots {
+            self.world.set_lost(&lost(&result.decisions));
+        }
         let figures = Arc::new(figures(&snapshot, &result.decisions));
         *self.latest.budgets.lock().unwrap_or_else(PoisonError::into_inner) = figures;
         *self.latest.queues.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(result.queues);
@@ -204,6 +209,18 @@ impl Driver {
     }
 }
 
+/// Pods that were lost with their node, by WorkerPool.
+fn lost(decisions: &BTreeMap<PoolKey, Decision>) -> BTreeMap<Group, Vec<String>> {
+    let lost = decisions
+        .iter()
+        .filter(|(_, decision)| !decision.facts.lost.is_empty());
+    lost.map(|(key, decision)| {
+        let group = (key.namespace.clone(), key.name.clone());
+        (group, decision.facts.lost.clone())
+    })
+    .collect()
+}
+
 /// True once every queue of the WorkerPool has been read, or could not be.
 fn was_read(input: &PoolInput, brokers: &BTreeMap<String, Arc<BrokerView>>) -> bool {
     let tried = |queue: &QueueView| queue.ready.last.is_some() || queue.ready.fault.is_some();
@@ -241,6 +258,7 @@ fn concerns(group: &Group, new: &Decided, old: Option<&Decided>, changed: &BTree
                     != (old.facts.busy, old.facts.queued, old.facts.slots)
                 || new.facts.foreign != old.facts.foreign
                 || (&new.facts.unseen, new.facts.elsewhere) != (&old.facts.unseen, old.facts.elsewhere)
+                || new.facts.lost != old.facts.lost
                 || new.facts.unreadable != old.facts.unreadable
                 || !new.facts.heard().eq(old.facts.heard())
         }

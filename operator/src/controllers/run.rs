@@ -50,6 +50,8 @@ pub struct Options {
     pub status_writes_per_second: u32,
     /// Slots that a new `default-pool` has at least.
     pub default_pool_slots: i32,
+    /// Slots of pods that were lost with their node stay taken.
+    pub hold_lost_slots: bool,
     /// What connects to brokers.
     pub connect: Connect,
     /// The time of day. With tokio's clock it is all the time there is, so that a simulation can tell its own.
@@ -192,6 +194,7 @@ fn start(
         board,
         latest,
         wake,
+        hold_lost_slots: options.hold_lost_slots,
         pulse,
         clock,
     };

@@ -20,8 +20,9 @@ use poolwright_core::charge::{Slots, add, whose};
 use poolwright_core::decision::Decision;
 use poolwright_core::deployment::render;
 use poolwright_core::plan::{Stamp, Step, Written, plan};
-use poolwright_core::snapshot::{PoolInput, Trouble};
+use poolwright_core::snapshot::{PoolInput, Trouble, WORDS_MAX};
 use poolwright_core::status::{self, Facts, only_numbers};
+use poolwright_core::text::{bounded, counted};
 use poolwright_core::time::Moment;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -86,6 +87,8 @@ struct Past {
     written: Written,
     /// Decisions that were carried out and are not told yet: a newer one must not hide them.
     acted: VecDeque<Decided>,
+    /// Lost pods that were told of.
+    lost: Vec<String>,
     /// The server's refusal of our last write.
     refused: Option<Trouble>,
 }
@@ -204,6 +207,7 @@ async fn round(
     match half {
         Half::Act => {
             count(context, &decided, group);
+            tell_lost(context, &decided, &mut past).await;
             carry_out(context, &decided, &mut past, group).await
         }
         Half::Report => match past.acted.front().cloned() {
@@ -270,6 +274,32 @@ fn log(decision: &Decision, step: &Step, group: &Group) {
             decision.text
         );
     }
+}
+
+/// An event for pods that were lost with their node.
+async fn tell_lost(context: &Context, decided: &Decided, past: &mut Past) {
+    let lost = decided
+        .decision
+        .as_ref()
+        .map_or(&[][..], |decision| &decision.facts.lost);
+    let news: Vec<&str> = lost
+        .iter()
+        .filter(|pod| !past.lost.contains(pod))
+        .map(String::as_str)
+        .collect();
+    if !news.is_empty() {
+        let text = format!(
+            "{} silent and should have been gone for a minute, as on a dead node: {}",
+            counted(news.len(), "pod is", "pods are"),
+            bounded(&news.join(", "), WORDS_MAX)
+        );
+        let about = decided.state.wp.object_ref(&());
+        context
+            .events
+            .send(&about, true, Reason::LostPods.as_str(), "Observe", &text)
+            .await;
+    }
+    past.lost = lost.to_vec();
 }
 
 async fn carry_out(

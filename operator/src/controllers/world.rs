@@ -99,6 +99,8 @@ pub struct World {
     dirty: Mutex<BTreeMap<Group, bool>>,
     /// Namespaces whose Pools, or what is taken of them, have changed.
     stale: Mutex<BTreeSet<String>>,
+    /// Pods, by namespace and name, that take no slots any more.
+    lost: Mutex<BTreeSet<(String, String)>>,
     built: Mutex<Built>,
 }
 
@@ -183,6 +185,7 @@ impl Default for World {
             conflicts: Conflicts::default(),
             dirty: Mutex::default(),
             stale: Mutex::default(),
+            lost: Mutex::default(),
             built: Mutex::default(),
         }
     }
@@ -276,7 +279,7 @@ impl World {
             if built.states.contains_key(group) || built.leftovers.contains_key(group) {
                 built.runs.insert(group.clone(), runs);
             }
-            let sums = taken(&self.objects(group), |_| false);
+            let sums = taken(&self.objects(group), |pod| self.is_lost(&group.0, &pod.name));
             if sums.is_empty() {
                 built.taken.remove(group);
             } else {
@@ -290,6 +293,26 @@ impl World {
             };
         }
         dirty.into_keys().collect()
+    }
+
+    /// True for a pod that was lost with its node.
+    pub fn is_lost(&self, namespace: &str, pod: &str) -> bool {
+        let lost = lock(&self.lost);
+        !lost.is_empty() && lost.contains(&(namespace.to_owned(), pod.to_owned()))
+    }
+
+    /// Takes in which pods are lost, by WorkerPool; what they took is counted anew.
+    pub fn set_lost(&self, pods: &BTreeMap<Group, Vec<String>>) {
+        let names = pods
+            .iter()
+            .flat_map(|(group, names)| names.iter().map(|name| (group.0.clone(), name.clone())));
+        let new: BTreeSet<(String, String)> = names.collect();
+        let old = std::mem::replace(&mut *lock(&self.lost), new.clone());
+        if old != new {
+            for group in pods.keys() {
+                self.mark(group, false);
+            }
+        }
     }
 
     /// Slots that a namespace's pods take of a Pool of this name; `None` while some are not counted, as after a start.

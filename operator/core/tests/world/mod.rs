@@ -98,6 +98,7 @@ pub fn pod(name: &str, revision: &str, since: Moment) -> PodInput {
         rank: Rank::Ready,
         ready_since: None,
         draining: false,
+        due: None,
         mark: None,
         marked: None,
         parked: None,

@@ -90,7 +90,11 @@ impl Live {
 
     /// What the pods take, by uid of the holder, once the controllers have acted on all that was written before to the
     /// Deployments that it `concerns`. `None` if they have not in time.
-    pub(super) async fn left(&self, concerns: impl Fn(&Listed) -> bool) -> Result<Option<Left>, kube::Error> {
+    pub(super) async fn left(
+        &self,
+        concerns: impl Fn(&Listed) -> bool,
+        is_lost: impl Fn(&str) -> bool,
+    ) -> Result<Option<Left>, kube::Error> {
         let mut waited = Duration::ZERO;
         loop {
             let deployments = self.deployments().await?;
@@ -113,13 +117,13 @@ impl Live {
             let acted = deployments
                 .iter()
                 .filter(|one| concerns(one))
-                .all(|one| one.view.observed >= one.view.generation)
+                .all(has_acted(&sets))
                 && sets
                     .iter()
                     .filter(|(_, set)| is_asked(set))
                     .all(|(_, set)| set.settled);
             if acted {
-                return self.add_up(deployments, sets).await;
+                return self.add_up(deployments, sets, is_lost).await;
             }
             if waited >= OBSERVED_WITHIN {
                 return Ok(None);
@@ -133,6 +137,7 @@ impl Live {
         &self,
         deployments: Vec<Listed>,
         sets: Vec<(String, SetView)>,
+        is_lost: impl Fn(&str) -> bool,
     ) -> Result<Option<Left>, kube::Error> {
         let pods = self.pods.list(&ListParams::default()).await?;
         // A Deployment that went meanwhile has taken what was to be waited for with it.
@@ -145,7 +150,10 @@ impl Live {
         let mut left = Left::default();
         let uids: BTreeSet<String> = deployments.iter().map(|one| one.view.uid.clone()).collect();
         let controlled = |owner: Option<&String>| owner.is_some_and(|owner| uids.contains(owner));
-        left.has_orphans = sets.iter().any(|(_, set)| !controlled(set.owner.as_ref()));
+        let orphans = sets.iter().filter(|(_, set)| !controlled(set.owner.as_ref()));
+        left.orphans = orphans
+            .map(|(_, set)| whose(&set.charge, None).to_owned())
+            .collect();
         for one in deployments {
             left.names
                 .insert(one.holder().to_owned(), one.worker_pool.clone());
@@ -168,7 +176,7 @@ impl Live {
             }
         }
         for (name, objects) in groups {
-            for (uid, slots) in taken(&objects, |_| false) {
+            for (uid, slots) in taken(&objects, |pod| is_lost(&pod.name)) {
                 let sum = left.slots.entry(uid.clone()).or_default();
                 for (pool, more) in slots {
                     *sum.entry(pool).or_default() += more;
@@ -180,6 +188,19 @@ impl Live {
     }
 }
 
+/// True for a Deployment whose controller has acted on it: it says so, and its `ReplicaSet`s have the number. It may have
+/// said so of a number that it found in an old copy of them.
+fn has_acted(sets: &[(String, SetView)]) -> impl Fn(&Listed) -> bool {
+    |one| {
+        let own = sets
+            .iter()
+            .filter(|(_, set)| set.owner.as_ref() == Some(&one.view.uid));
+        let mut made = own.map(|(_, set)| set.replicas).peekable();
+        let none = made.peek().is_none();
+        one.view.observed >= one.view.generation && (none || made.sum::<u32>() == one.view.replicas)
+    }
+}
+
 /// What was left when it was listed.
 #[derive(Default)]
 pub(super) struct Left {
@@ -187,8 +208,8 @@ pub(super) struct Left {
     pub slots: BTreeMap<String, Slots>,
     /// Names of the WorkerPools, by uid.
     pub names: BTreeMap<String, String>,
-    /// A `ReplicaSet` has no Deployment: its controller may be in the middle of something that is not seen.
-    pub has_orphans: bool,
+    /// Holders of `ReplicaSet`s without a Deployment: controllers may be in the middle of something that is not seen.
+    pub orphans: BTreeSet<String>,
 }
 
 impl Left {

@@ -56,10 +56,15 @@ pub(super) async fn release(
     }
     let uids: BTreeSet<&String> = marks.values().flat_map(BTreeMap::keys).collect();
     let concerns = |one: &Listed| uids.iter().any(|uid| *uid == one.holder());
-    let Some(left) = live.left(concerns).await? else {
+    let Some(left) = live
+        .left(concerns, |pod| context.world.is_lost(namespace, pod))
+        .await?
+    else {
         return Ok(());
     };
-    for (name, holders) in marks {
+    for (name, mut holders) in marks {
+        let is_gone = |uid: &String| gone.get(&name).is_some_and(|uids| uids.contains(uid));
+        holders.retain(|uid, _| !left.orphans.contains(uid) || is_gone(uid));
         lower(context, namespace, &api, (&name, &holders), &left).await?;
     }
     Ok(())
@@ -152,10 +157,14 @@ pub(super) async fn rebuild(
             return Ok(false);
         }
     }
-    let Some(left) = live.left(|one| one.view.charge.at(name) > 0).await? else {
+    let concerns = |one: &Listed| one.view.charge.at(name) > 0;
+    let Some(left) = live
+        .left(concerns, |pod| context.world.is_lost(namespace, pod))
+        .await?
+    else {
         return Ok(false);
     };
-    if left.has_orphans && !accept_orphans {
+    if !left.orphans.is_empty() && !accept_orphans {
         return Ok(false);
     }
     let sums: BTreeMap<String, (String, u64)> = left

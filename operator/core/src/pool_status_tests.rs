@@ -1,0 +1,174 @@
+//! What a Pool's status says, and what of it may wait.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use poolwright_api::conditions::find;
+use poolwright_api::v1alpha1::{Holder, Pool, PoolStatus};
+use poolwright_api::{ConditionType, Reason};
+use serde_json::json;
+
+use super::{Figures, only_numbers, status, with_open};
+use crate::grants::Sight;
+
+/// A Pool of so many slots whose grants are known: 8 for `u-1`.
+fn pool(slots: i32) -> Pool {
+    let mut pool: Pool = serde_json::from_value(json!({
+        "apiVersion": "poolwright.dev/v1alpha1", "kind": "Pool",
+        "metadata": {"name": "p", "namespace": "shop", "uid": "pool-1", "generation": 2},
+        "spec": {"slots": slots},
+    }))
+    .expect("a Pool");
+    pool.status = Some(PoolStatus {
+        pool_uid: Some("pool-1".to_owned()),
+        slots: Some(slots),
+        epoch: Some(5),
+        holders: vec![Holder {
+            worker_pool: "w".to_owned(),
+            uid: "u-1".to_owned(),
+            granted: 8,
+            used: 8,
+            epoch: 5,
+        }],
+        ..PoolStatus::default()
+    });
+    pool
+}
+
+fn used(slots: &[(&str, u64)]) -> Sight {
+    Sight {
+        used: slots
+            .iter()
+            .map(|(uid, slots)| ((*uid).to_owned(), *slots))
+            .collect(),
+        ..Sight::default()
+    }
+}
+
+fn figures(running: Option<u64>, queued: Option<u64>) -> Figures {
+    Figures {
+        running,
+        queued,
+        waiters: Vec::new(),
+    }
+}
+
+fn new(pool: &Pool, sight: &Sight, figures: &Figures, unknown: &[String]) -> PoolStatus {
+    status(pool, sight, figures, unknown, Timestamp::UNIX_EPOCH)
+}
+
+fn ready(status: &PoolStatus) -> (String, String) {
+    let ready = find(&status.conditions, ConditionType::Ready).expect("Ready");
+    (ready.status.clone(), ready.reason.clone())
+}
+
+fn said(status: &str, reason: Reason) -> (String, String) {
+    (status.to_owned(), reason.to_string())
+}
+
+#[test]
+fn numbers_are_those_of_now() {
+    let status = new(
+        &pool(20),
+        &used(&[("u-1", 8), ("u-2", 4)]),
+        &figures(Some(6), Some(30)),
+        &[],
+    );
+    assert_eq!((status.running, status.queued), (Some(6), Some(30)));
+    assert_eq!((status.open, status.utilization_percent), (Some(8), Some(30)));
+    assert_eq!((status.slots, status.effective_slots), (Some(20), Some(20)));
+    assert_eq!(ready(&status), said("True", Reason::AsDesired));
+}
+
+/// Missing is not zero.
+#[test]
+fn what_is_not_known_stands() {
+    let mut pool = pool(20);
+    pool.status.as_mut().expect("a status").running = Some(7);
+    let status = new(&pool, &used(&[]), &figures(None, Some(0)), &[]);
+    assert_eq!((status.running, status.queued), (Some(7), Some(0)));
+}
+
+#[test]
+fn without_a_limit_nothing_is_open_and_no_share_of_it_is_used() {
+    let status = new(&pool(-1), &used(&[]), &figures(Some(3), Some(0)), &[]);
+    assert_eq!((status.open, status.utilization_percent), (None, None));
+    assert_eq!(status.effective_slots, Some(-1));
+    assert_eq!(
+        new(&pool(0), &used(&[]), &figures(Some(3), Some(0)), &[]).utilization_percent,
+        None
+    );
+}
+
+/// Otherwise a scale-in would write each pod that goes.
+#[test]
+fn a_use_that_falls_waits_for_its_grant_to_be_lowered() {
+    let status = |used_now| {
+        new(
+            &pool(20),
+            &used(&[("u-1", used_now)]),
+            &figures(Some(0), Some(0)),
+            &[],
+        )
+    };
+    assert_eq!(status(4).holders[0].used, 8);
+    assert_eq!(status(12).holders[0].used, 12);
+    assert_eq!(status(4).holders[0].granted, 8, "no grant is changed here");
+}
+
+#[test]
+fn each_thing_that_is_wrong_is_said() {
+    let over = new(
+        &pool(10),
+        &used(&[("u-1", 8), ("u-2", 4)]),
+        &figures(Some(0), Some(0)),
+        &[],
+    );
+    assert_eq!(ready(&over), said("False", Reason::OverBudget));
+    let unknown = new(
+        &pool(10),
+        &used(&[]),
+        &figures(Some(0), Some(0)),
+        &["mail".to_owned()],
+    );
+    assert_eq!(ready(&unknown), said("False", Reason::QueueUnknown));
+    let mut copied = pool(10);
+    copied.metadata.uid = Some("pool-2".to_owned());
+    let counting = new(&copied, &used(&[]), &figures(Some(0), Some(0)), &[]);
+    assert_eq!(ready(&counting), said("False", Reason::Progressing));
+    assert_eq!(counting.slots, Some(10), "who rebuilds it must see it as it was");
+    let mut full = pool(1_000_000);
+    let holders = &mut full.status.as_mut().expect("a status").holders;
+    holders.resize(1000, holders[0].clone());
+    let full = new(&full, &used(&[]), &figures(Some(0), Some(0)), &[]);
+    assert_eq!(ready(&full), said("False", Reason::TooManyHolders));
+}
+
+#[test]
+fn numbers_may_wait_and_grants_may_not() {
+    let pool = pool(20);
+    let old = new(&pool, &used(&[("u-1", 8)]), &figures(Some(0), Some(0)), &[]);
+    let busy = new(&pool, &used(&[("u-1", 8)]), &figures(Some(4), Some(9)), &[]);
+    assert!(old != busy && only_numbers(&old, &busy));
+    let mut granted = old.clone();
+    granted.holders[0].granted = 12;
+    assert!(!only_numbers(&old, &granted));
+    let over = new(&pool, &used(&[("u-2", 30)]), &figures(Some(0), Some(0)), &[]);
+    assert!(!only_numbers(&old, &over));
+}
+
+#[test]
+fn what_is_open_is_what_is_neither_taken_nor_granted() {
+    let pool = pool(20);
+    let status = pool.status.clone().expect("a status");
+    let open = |sight: &Sight| with_open(&pool, sight, status.clone()).open;
+    assert_eq!(open(&used(&[])), Some(12));
+    assert_eq!(open(&used(&[("u-1", 10)])), Some(10));
+    assert_eq!(open(&used(&[("u-1", 30)])), Some(0));
+    let shed = Sight {
+        effective: Some(10),
+        used: BTreeMap::new(),
+        ..Sight::default()
+    };
+    assert_eq!(open(&shed), Some(2));
+}
