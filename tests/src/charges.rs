@@ -31,8 +31,8 @@ enum News {
     Pod(String, BTreeMap<String, u64>, bool),
     /// A pod is gone.
     Gone(String),
-    /// A Pool has so many slots; `None` without a limit or when it is gone.
-    Slots(String, Option<u64>),
+    /// A Pool: its slots, `None` without a limit or when it is gone, and the sum of what its status grants.
+    Slots(String, Option<u64>, u64),
 }
 
 /// One event, with the version at which the server stored it.
@@ -72,6 +72,8 @@ pub struct Moment {
     pub overlap: u64,
     /// The Pool's slots then; `None` without a limit.
     pub slots: Option<u64>,
+    /// The sum of what its status granted then.
+    pub granted: u64,
     /// What happened.
     pub what: String,
 }
@@ -81,7 +83,7 @@ pub struct Moment {
 pub struct Sheet {
     /// Every change, in order.
     pub moments: Vec<Moment>,
-    /// Pods that were created when the Pool had no room for them.
+    /// Pods that were created when the Pool had no room for them, and grants of more than it has.
     pub broken: Vec<Moment>,
 }
 
@@ -91,9 +93,16 @@ impl Moment {
         self.slots.is_some_and(|slots| self.taken > slots)
     }
 
-    /// More is taken than there is, also without what others deleted.
-    fn is_over_by_us(&self) -> bool {
-        self.slots.is_some_and(|slots| self.taken - self.overlap > slots)
+    /// A pod that came now is one too many. One that was granted may come after a cut.
+    fn has_a_pod_too_many(&self) -> bool {
+        let own = self.taken - self.overlap;
+        self.slots.is_some_and(|slots| own > slots.max(self.granted))
+    }
+
+    /// More is granted than there is, and what runs does not explain it.
+    fn has_a_grant_too_many(&self) -> bool {
+        self.slots
+            .is_some_and(|slots| self.granted > slots.max(self.taken))
     }
 }
 
@@ -181,8 +190,8 @@ impl Charges {
         Ok(entries.filter(deletes).map(|entry| entry.name).collect())
     }
 
-    /// Fails if a pod was ever created that its Pool had no room for, and if more is taken now than there is. What others
-    /// deleted and Kubernetes replaced at once is counted apart.
+    /// Fails if a pod was ever created that its Pool had no room for or had granted, if ever more was granted than there
+    /// was, and if more is taken now than there is. What others deleted and Kubernetes replaced at once is counted apart.
     pub fn expect_within(&self) -> Result<()> {
         let sheets = self.sheets()?;
         let mut peak = 0;
@@ -199,7 +208,7 @@ impl Charges {
             peak = peak.max(most);
             if let Some(first) = sheet.broken.first() {
                 let count = sheet.broken.len();
-                return Err(format!("Pool {pool} had no room for {count} pods, first: {first:?}").into());
+                return Err(format!("Pool {pool} was exceeded {count} times, first: {first:?}").into());
             }
             if last.is_over() {
                 return Err(format!("Pool {pool} is still above its budget: {last:?}").into());
@@ -218,7 +227,8 @@ struct Ledger {
     others: BTreeSet<String>,
     /// What each pod takes, and whether others have deleted it.
     pods: BTreeMap<String, (BTreeMap<String, u64>, bool)>,
-    slots: BTreeMap<String, Option<u64>>,
+    /// Slots of each Pool, and what is granted of them.
+    slots: BTreeMap<String, (Option<u64>, u64)>,
     sheets: BTreeMap<String, Sheet>,
 }
 
@@ -226,10 +236,12 @@ impl Ledger {
     fn read(mut self, told: &[Told]) -> BTreeMap<String, Sheet> {
         for one in told {
             match &one.news {
-                News::Slots(pool, slots) => {
-                    let known = self.slots.insert(pool.clone(), *slots);
-                    if known != Some(*slots) {
-                        self.note(one, pool, &format!("{slots:?} slots"), false);
+                News::Slots(pool, slots, granted) => {
+                    let new = (*slots, *granted);
+                    let old = self.slots.insert(pool.clone(), new);
+                    if old != Some(new) {
+                        let rose = old.is_some_and(|old| old.1 < *granted);
+                        self.note(one, pool, "changed", |now| rose && now.has_a_grant_too_many());
                     }
                 }
                 News::Pod(uid, taken, going) => {
@@ -241,13 +253,13 @@ impl Ledger {
                         Some(_) => continue,
                     };
                     for pool in taken.keys() {
-                        self.note(one, pool, what, created);
+                        self.note(one, pool, what, |now| created && now.has_a_pod_too_many());
                     }
                 }
                 News::Gone(uid) => {
                     let (taken, _) = self.pods.remove(uid).unwrap_or_default();
                     for pool in taken.keys() {
-                        self.note(one, pool, "gone", false);
+                        self.note(one, pool, "gone", |_| false);
                     }
                 }
             }
@@ -255,18 +267,19 @@ impl Ledger {
         self.sheets
     }
 
-    fn note(&mut self, told: &Told, pool: &str, what: &str, created: bool) {
+    fn note(&mut self, told: &Told, pool: &str, what: &str, is_broken: impl Fn(&Moment) -> bool) {
         let of = |taken: &BTreeMap<String, u64>| taken.get(pool).copied().unwrap_or(0);
         let all = self.pods.values();
         let moment = Moment {
             at: told.at,
             taken: all.clone().map(|(taken, _)| of(taken)).sum(),
             overlap: all.filter(|one| one.1).map(|(taken, _)| of(taken)).sum(),
-            slots: self.slots.get(pool).copied().flatten(),
+            slots: self.slots.get(pool).and_then(|known| known.0),
+            granted: self.slots.get(pool).map_or(0, |known| known.1),
             what: format!("{} {what}", told.name),
         };
         let sheet = self.sheets.entry(pool.to_owned()).or_default();
-        if created && moment.is_over_by_us() {
+        if is_broken(&moment) {
             sheet.broken.push(moment.clone());
         }
         sheet.moments.push(moment);
@@ -289,7 +302,15 @@ fn of_pod(pod: &Pod, gone: bool) -> Result<News> {
 
 fn of_pool(pool: &Pool, gone: bool) -> Result<News> {
     let slots = u64::try_from(pool.spec.slots).ok().filter(|_| !gone);
-    Ok(News::Slots(pool.name_any(), slots))
+    let holders = pool.status.iter().flat_map(|status| &status.holders);
+    let granted = holders
+        .map(|holder| u64::try_from(holder.granted))
+        .sum::<Result<u64, _>>()?;
+    Ok(News::Slots(
+        pool.name_any(),
+        slots,
+        if gone { 0 } else { granted },
+    ))
 }
 
 async fn follow<K>(api: Api<K>, notes: Arc<Mutex<Notes>>, read: fn(&K, bool) -> Result<News>)
