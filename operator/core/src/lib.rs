@@ -34,6 +34,7 @@ pub mod rollout;
 pub mod sample;
 pub mod scaling;
 pub mod share;
+pub mod shedding;
 pub mod snapshot;
 pub mod status;
 #[cfg(test)]

@@ -12,6 +12,7 @@ use poolwright_api::Reason;
 use poolwright_api::v1alpha1::AckMode;
 
 use crate::sample::BrokerView;
+use crate::shedding::Loads;
 use crate::text::bounded;
 use crate::time::Moment;
 
@@ -43,6 +44,8 @@ pub struct Snapshot {
     pub pools: Vec<Arc<PoolInput>>,
     /// Node names of every pod that carries our label, those of invalid WorkerPools too: all others are foreign.
     pub own_nodes: BTreeSet<String>,
+    /// Loads that Pools and WorkerPools heed.
+    pub loads: Loads,
 }
 
 /// One WorkerPool, its revisions and its pods.

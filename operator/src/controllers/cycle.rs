@@ -117,6 +117,7 @@ impl Driver {
                 .iter()
                 .map(|pod| format!("celery@{}", pod.name))
                 .collect(),
+            loads: self.board.loads(),
         };
         let mut result = cycle(&snapshot, memory);
         *self.latest.queues.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(result.queues);

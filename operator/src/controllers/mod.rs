@@ -3,6 +3,7 @@
 pub mod brokers;
 pub mod conflicts;
 pub mod cycle;
+pub mod loads;
 pub mod run;
 pub mod secrets;
 pub mod task_queue;

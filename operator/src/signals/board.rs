@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use poolwright_core::sample::BrokerView;
+use poolwright_core::shedding::Loads;
 use tokio::sync::{Notify, mpsc};
 
 use super::celery::Command;
@@ -26,6 +27,7 @@ pub struct Board {
     views: Mutex<BTreeMap<String, Arc<BrokerView>>>,
     lines: Mutex<BTreeMap<String, mpsc::Sender<Errand>>>,
     connections: Mutex<BTreeMap<String, u64>>,
+    loads: Mutex<Loads>,
     /// Woken when a view or anything else that a decision sees has changed.
     pub changed: Notify,
 }
@@ -44,6 +46,18 @@ impl Board {
     #[must_use]
     pub fn views(&self) -> BTreeMap<String, Arc<BrokerView>> {
         self.views.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces all loads and wakes the cycle.
+    pub fn publish_loads(&self, loads: Loads) {
+        *self.loads.lock().unwrap_or_else(PoisonError::into_inner) = loads;
+        self.changed.notify_one();
+    }
+
+    /// All loads as they were last read.
+    #[must_use]
+    pub fn loads(&self) -> Loads {
+        self.loads.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Registers the broker's line for questions and commands to its workers.

@@ -7,6 +7,7 @@ mod address;
 pub mod board;
 pub mod celery;
 mod commands;
+pub mod load;
 pub mod poller;
 mod questions;
 pub mod rabbitmq;

@@ -21,6 +21,7 @@ use poolwright_core::sample::{
     Answer, BrokerView, FaultKind, Fetched, QueueView, Ready, Running, Sample, Unacked, UnheardView,
     WorkerView,
 };
+use poolwright_core::shedding::Loads;
 use poolwright_core::snapshot::{Mark, Pause, PodInput, PoolInput, PoolKey, Rank, RevisionInput, Snapshot};
 use poolwright_core::time::Moment;
 
@@ -142,6 +143,7 @@ pub struct World {
     pub now: Moment,
     pub brokers: BTreeMap<String, BrokerView>,
     pub pools: BTreeMap<String, PoolInput>,
+    pub loads: Loads,
     pub memory: Memory,
     pub last: Cycle,
     /// Marks are seen as soon as they are decided, and as if for long.
@@ -168,6 +170,7 @@ impl World {
                 .into_iter()
                 .map(|pool| (pool.key.name.clone(), pool))
                 .collect(),
+            loads: Loads::new(),
             memory: Memory::default(),
             last: Cycle::default(),
             marks_at_once: true,
@@ -340,6 +343,7 @@ impl World {
                 .collect(),
             pools: self.pools.values().cloned().map(Arc::new).collect(),
             own_nodes: pods.map(PodInput::node).collect(),
+            loads: self.loads.clone(),
         }
     }
 

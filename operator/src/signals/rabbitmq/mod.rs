@@ -10,7 +10,7 @@ mod ask;
 mod connect;
 mod counts;
 mod errors;
-mod tls;
+pub(super) mod tls;
 mod totals;
 mod workers;
 
