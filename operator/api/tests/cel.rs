@@ -198,6 +198,7 @@ fn worker_pool() {
         ),
     ];
     rows.extend(celery_rows());
+    rows.extend(dynamic_rows());
     rows.extend(resource_rows());
     rows.extend(pod_rows());
     check("WorkerPool", &worker_pool_base(), &rows);
@@ -253,6 +254,40 @@ fn celery_rows() -> Vec<Row> {
                 json!({ "extraArgs": ["-E", "-O", "fair", "--statedb=/tmp/c", "--heartbeat-interval", "2", "-Ofair"] }),
             ),
             celery(json!({ "extraArgs": ["-E", "--concurrency=9"] })),
+        ),
+    ]
+}
+
+fn dynamic_rows() -> Vec<Row> {
+    let source = json!({ "configMapKeyRef": { "name": "load", "key": "percent" } });
+    let dynamic = |celery: Value| {
+        let mut celery = celery;
+        let source = celery.get("source").cloned().unwrap_or_else(|| source.clone());
+        celery["source"] = Value::Null;
+        celery["dynamicConcurrency"] = json!({ "source": source });
+        json!({ "spec": { "celery": celery } })
+    };
+    let both = json!({ "configMapKeyRef": { "name": "a", "key": "b" }, "prometheus": { "url": "http://p", "query": "q" } });
+    vec![
+        row(
+            "spec.celery.dynamicConcurrency is not allowed with executionPool",
+            dynamic(json!({ "executionPool": "Gevent" })),
+            dynamic(json!({ "executionPool": "Threads" })),
+        ),
+        row(
+            "spec.celery.dynamicConcurrency is not allowed with autoscale",
+            dynamic(json!({ "concurrency": 4 })),
+            dynamic(json!({ "autoscale": { "min": 1, "max": 2 } })),
+        ),
+        row(
+            "spec.celery.dynamicConcurrency.source must have exactly one",
+            dynamic(json!({})),
+            dynamic(json!({ "source": both })),
+        ),
+        row(
+            "spec.celery.dynamicConcurrency.source must have exactly one",
+            dynamic(json!({ "source": { "prometheus": { "url": "http://p", "query": "q" } } })),
+            dynamic(json!({ "source": {} })),
         ),
     ]
 }

@@ -11,6 +11,7 @@ use crate::demand::demand;
 use crate::fleet::Fleet;
 use crate::ledger::{QueueLedger, ledger};
 use crate::memory::PoolMemory;
+use crate::resizing::Resize;
 use crate::sample::BrokerView;
 use crate::scaling::decide;
 use crate::snapshot::{PoolInput, PoolKey, Snapshot};
@@ -32,6 +33,10 @@ pub struct Cycle {
     pub queues: BTreeMap<String, BTreeMap<String, QueueLedger>>,
     /// By broker id, what its workers must be told now.
     pub calls: BTreeMap<String, Call>,
+    /// By broker id, workers to ask also for their size.
+    pub sizes: BTreeMap<String, Vec<String>>,
+    /// What workers must be told of their size, each with the broker's id.
+    pub resizes: Vec<(String, Resize)>,
 }
 
 /// Runs one cycle.
@@ -66,11 +71,18 @@ pub fn cycle(snapshot: &Snapshot, memory: &mut Memory) -> Cycle {
             let demand = demand(fleet, view, &books, memory, snapshot.now);
             let mut decision = decide(snapshot, fleet, view, demand, memory);
             decision.facts.foreign = foreign(fleet.pool, &books);
-            let wants = wants(fleet, view, snapshot.now);
+            let resized = memory.resizing.look(fleet, &snapshot.loads, snapshot.now);
+            decision.resized(&resized);
+            let wants = wants(fleet, view, &resized, snapshot.now);
             // Whether it has been heeded, only an answer tells.
             decision.ask.extend(wants.iter().map(|(_, _, node)| node.clone()));
+            decision.ask.retain(|node| !resized.ask.contains(node));
             decision.ask.sort_unstable();
             decision.ask.dedup();
+            result.sizes.entry(id.to_owned()).or_default().extend(resized.ask);
+            result
+                .resizes
+                .extend(resized.resizes.into_iter().map(|one| (id.to_owned(), one)));
             untrue.extend(wants);
             result.decisions.insert(key.clone(), decision);
         }

@@ -28,6 +28,7 @@ pub mod observe;
 pub mod parking;
 pub mod plan;
 pub mod quantity;
+pub mod resizing;
 mod resources;
 pub mod revision;
 pub mod rollout;

@@ -10,6 +10,7 @@ use crate::demand::Demand;
 use crate::evidence::{Evidence, Proof};
 use crate::fleet::{Fleet, Member, PodState};
 use crate::ledger::{fleet_capacity, max_age, sum};
+use crate::resizing::Resizing;
 use crate::sample::{BrokerView, WorkerView};
 use crate::time::Moment;
 use crate::window::Window;
@@ -109,6 +110,8 @@ pub struct PoolMemory {
     pub barren: bool,
     /// The last number that was decided.
     pub decided: Option<u32>,
+    /// How many slots its workers were told to have.
+    pub resizing: Resizing,
     /// Its pods, by name.
     tracks: BTreeMap<String, Track>,
     /// Tasks that were started before our eyes.

@@ -13,9 +13,13 @@ use poolwright_api::{
     ANNOTATION_PAUSED, ANNOTATION_PAUSED_SCALE_IN, ANNOTATION_PAUSED_SCALE_OUT, WORKER_CONTAINER,
 };
 
+use crate::class::traits;
 use crate::command::queues;
 use crate::objects::{DeploymentView, Objects, PodView, SetView, owned, sets_of};
-use crate::snapshot::{Fallback, Hold, Mark, Pause, PodInput, PoolInput, PoolKey, Rank, RevisionInput};
+use crate::shedding::LoadKey;
+use crate::snapshot::{
+    Dynamic, Fallback, Hold, Mark, Pause, PodInput, PoolInput, PoolKey, Rank, RevisionInput,
+};
 use crate::time::Moment;
 use crate::validate::ValidPool;
 
@@ -69,6 +73,7 @@ pub fn pool_input(
         broker: pool.broker.id(),
         queues: pool.queue_names().map(str::to_owned).collect(),
         slots: count(pool.concurrency).max(1),
+        dynamic: dynamic(pool),
         prefetch: Some(count(pool.effective_prefetch())).filter(|prefetch| *prefetch > 0),
         min: count(pool.min),
         max: count(pool.max),
@@ -92,6 +97,18 @@ pub fn pool_input(
         conflict,
         terminating: wp.metadata.deletion_timestamp.is_some(),
     }
+}
+
+fn dynamic(pool: &ValidPool) -> Option<Dynamic> {
+    let high = pool.dynamic_concurrency.as_ref()?;
+    Some(Dynamic {
+        high_percent: u8::try_from(high.high_percent).unwrap_or(u8::MAX),
+        load: LoadKey {
+            namespace: pool.namespace.clone(),
+            source: high.source.clone(),
+        },
+        processes: traits(pool.execution_pool).processes,
+    })
 }
 
 /// By annotation. Any value but `false` pauses: who writes `yes` wants no less.

@@ -12,7 +12,7 @@ use poolwright_api::Reason;
 use poolwright_api::v1alpha1::AckMode;
 
 use crate::sample::BrokerView;
-use crate::shedding::Loads;
+use crate::shedding::{LoadKey, Loads};
 use crate::text::bounded;
 use crate::time::Moment;
 
@@ -59,6 +59,8 @@ pub struct PoolInput {
     pub queues: Vec<String>,
     /// Slots of one pod, at least 1.
     pub slots: u32,
+    /// When the slots of its workers are halved, if ever.
+    pub dynamic: Option<Dynamic>,
     /// Messages that one slot may hold, the running one included: Celery's prefetch multiplier. `None` means
     /// unlimited.
     pub prefetch: Option<u32>,
@@ -89,6 +91,17 @@ pub struct PoolInput {
     /// The WorkerPool is being deleted, or is not there as it was: nothing is created or scaled. A namespace that is
     /// being deleted shows only in this way, once its WorkerPools go.
     pub terminating: bool,
+}
+
+/// `spec.celery.dynamicConcurrency`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dynamic {
+    /// The load above which slots are halved.
+    pub high_percent: u8,
+    /// Which load; key into [`Snapshot::loads`].
+    pub load: LoadKey,
+    /// Slots are processes, of which those end that execute nothing.
+    pub processes: bool,
 }
 
 /// `spec.scaling.fallback`.

@@ -143,6 +143,18 @@ impl Driver {
                 },
             );
         }
+        for (broker, nodes) in result.sizes.into_iter().filter(|(_, nodes)| !nodes.is_empty()) {
+            self.board.size(&broker, nodes);
+        }
+        for (broker, one) in result.resizes {
+            let by = one.by;
+            let command = if one.grow {
+                Command::PoolGrow { by }
+            } else {
+                Command::PoolShrink { by }
+            };
+            self.board.command(&broker, command, one.nodes);
+        }
         for (broker, nodes) in asks.into_iter().filter(|(_, nodes)| !nodes.is_empty()) {
             self.board.ask(broker, nodes);
         }
@@ -217,6 +229,7 @@ fn concerns(group: &Group, new: &Decided, old: Option<&Decided>, changed: &BTree
                 || (new.facts.busy, new.facts.queued, new.facts.slots)
                     != (old.facts.busy, old.facts.queued, old.facts.slots)
                 || new.facts.foreign != old.facts.foreign
+                || new.facts.load_unknown != old.facts.load_unknown
                 || (&new.facts.unseen, new.facts.elsewhere) != (&old.facts.unseen, old.facts.elsewhere)
                 || new.facts.unreadable != old.facts.unreadable
                 || !new.facts.heard().eq(old.facts.heard())

@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use super::brokers::Supervisor;
 use super::cycle::{Driver, Latest};
 use super::world::World;
-use super::{task_queue, worker_pool};
+use super::{loads, task_queue, worker_pool};
 use crate::clock::Clock;
 use crate::http;
 use crate::kube::Clients;
@@ -110,6 +110,7 @@ pub async fn run(
         &mut parts,
         &clients.ask,
         &options,
+        loads::reader(clients.ask.clone())?,
         world,
         board,
         queues_changed,
@@ -131,6 +132,7 @@ fn start(
     parts: &mut JoinSet<&'static str>,
     client: &Client,
     options: &Options,
+    read: loads::Read,
     world: Arc<World>,
     board: Arc<Board>,
     changed: Arc<Notify>,
@@ -150,6 +152,13 @@ fn start(
         base_interval: options.poll_interval,
         metrics: Arc::clone(&metrics),
         connect: Arc::clone(&options.connect),
+        clock,
+    };
+    let heeded = Arc::clone(&world);
+    let readings = loads::Supervisor {
+        wanted: Box::new(move || heeded.loads()),
+        read,
+        board: Arc::clone(&board),
         clock,
     };
     let queues = task_queue::Controller {
@@ -180,6 +189,7 @@ fn start(
         clock,
     };
     spawn(parts, "brokers", supervisor.run());
+    spawn(parts, "loads", readings.run());
     spawn(parts, "task queues", queues.run());
     spawn(
         parts,

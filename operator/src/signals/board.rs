@@ -17,6 +17,8 @@ use super::celery::Command;
 pub enum Errand {
     /// Ask these.
     Ask(Vec<String>),
+    /// Ask these, also for the size of their execution pools.
+    Size(Vec<String>),
     /// Tell these.
     Tell(Command, Vec<String>),
 }
@@ -101,7 +103,12 @@ impl Board {
         self.send(broker, Errand::Ask(nodes));
     }
 
-    /// Tells these workers to change what they consume, soon. A full line drops it: the next cycle repeats it, for as
+    /// Asks these workers soon, also for the size of their execution pools.
+    pub fn size(&self, broker: &str, nodes: Vec<String>) {
+        self.send(broker, Errand::Size(nodes));
+    }
+
+    /// Tells these workers to change what they consume or have, soon. A full line drops it: the next cycle repeats it, for as
     /// long as their answers do not show it done. What is not repeated for 5 s and was not sent is dropped too.
     pub fn command(&self, broker: &str, command: Command, nodes: Vec<String>) {
         self.send(broker, Errand::Tell(command, nodes));

@@ -51,6 +51,7 @@ pub fn pool(name: &str) -> PoolInput {
         broker: "b".to_owned(),
         queues: vec!["q".to_owned()],
         slots: 10,
+        dynamic: None,
         prefetch: Some(1),
         min: 0,
         max: 10,
@@ -126,6 +127,7 @@ pub fn worker(active: u64, processed: u64, first_seen: Moment, now: Moment) -> W
         asked: None,
         unreadable: None,
         unreadable_since: None,
+        size: None,
     }
 }
 
