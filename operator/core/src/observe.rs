@@ -102,11 +102,8 @@ pub fn pool_input(
 fn dynamic(pool: &ValidPool) -> Option<Dynamic> {
     let high = pool.dynamic_concurrency.as_ref()?;
     Some(Dynamic {
-        high_percent: u8::try_from(high.high_percent).unwrap_or(u8::MAX),
-        load: LoadKey {
-            namespace: pool.namespace.clone(),
-            source: high.source.clone(),
-        },
+        high_percent: high.limit(),
+        load: LoadKey::new(&pool.namespace, high),
         processes: traits(pool.execution_pool).processes,
     })
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use poolwright_api::v1alpha1::LoadSource;
+use poolwright_api::v1alpha1::{HighLoad, LoadSource};
 
 use crate::constants::LOAD_FRESH;
 use crate::sample::Signal;
@@ -22,6 +22,17 @@ pub struct LoadKey {
     pub namespace: String,
     /// What is read.
     pub source: LoadSource,
+}
+
+impl LoadKey {
+    /// The load that an object of this namespace heeds.
+    #[must_use]
+    pub fn new(namespace: &str, high: &HighLoad) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            source: high.source.clone(),
+        }
+    }
 }
 
 /// The last good reading of a load in percent, and why the newest is missing.

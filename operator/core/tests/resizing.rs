@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use poolwright_api::v1alpha1::{ConfigMapKeyRef, LoadSource};
 use poolwright_core::decision::Decision;
 use poolwright_core::resizing::Resize;
-use poolwright_core::sample::{FaultKind, Running, Sample};
+use poolwright_core::sample::{Answer, FaultKind, Running, Sample};
 use poolwright_core::shedding::{LoadKey, half};
 use poolwright_core::snapshot::{Dynamic, Mark};
 use poolwright_core::time::Moment;
@@ -234,6 +234,63 @@ fn a_worker_with_half_its_slots_keeps_what_it_has_fetched() {
     let decision = world.look();
     let reserved = decision.inputs.iter().find(|input| input.name == "reserved");
     assert_eq!(reserved.map(|input| input.value), Some(2), "{}", decision.text);
+}
+
+/// What one worker of processes says two seconds after it has said that it consumes nothing, while the other has half
+/// already.
+fn told_after(change: impl FnOnce(&mut World)) -> Vec<(bool, u64, usize)> {
+    let mut world = new(true);
+    world.load(99.0);
+    world.sized("a", 4);
+    world.sized("b", 2);
+    world.look();
+    assert_eq!(world.resizes(), [], "it consumes");
+    let call = &world.last.calls["b"];
+    assert_eq!(
+        (call.consume, &call.nodes[..]),
+        (false, &["celery@a".to_owned()][..])
+    );
+    let deaf = |world: &mut World| {
+        world.sized("a", 4);
+        world.answered("a", |answer| answer.queues.clear());
+    };
+    deaf(&mut world);
+    world.look();
+    assert_eq!(world.resizes(), [], "a message may be on its way to it");
+    world.now = world.now.after(seconds(2));
+    deaf(&mut world);
+    change(&mut world);
+    world.look();
+    world.resizes()
+}
+
+#[test]
+fn a_worker_of_processes_is_told_when_nothing_can_begin_and_enough_are_free() {
+    let says = |change: fn(&mut Answer)| {
+        told_after(|world| {
+            world.answered("a", |answer| {
+                answer.queues.clear();
+                change(answer);
+            });
+        })
+    };
+    let half = [(false, 2, 1)];
+    assert_eq!(told_after(|_| ()), half);
+    assert_eq!(says(|answer| runs(answer, 2)), half);
+    assert_eq!(says(|answer| runs(answer, 3)), [], "three of four are busy");
+    assert_eq!(told_after(|world| world.worker("a").active = 3), []);
+    assert_eq!(says(|answer| answer.reserved.extend([("q".to_owned(), 1)])), []);
+    assert_eq!(says(|answer| answer.scheduled.extend([("q".to_owned(), 1)])), []);
+    assert_eq!(says(|answer| answer.queues.extend(["q".to_owned()])), []);
+}
+
+/// So many tasks.
+fn runs(answer: &mut Answer, count: u64) {
+    let running = Running {
+        acknowledged: count - 1,
+        unacknowledged: 1,
+    };
+    answer.running.insert("q".to_owned(), running);
 }
 
 /// A worker as Celery's: what it is told and asked it does in turn.

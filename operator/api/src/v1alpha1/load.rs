@@ -65,6 +65,14 @@ pub struct ConfigMapKeyRef {
     pub key: String,
 }
 
+impl HighLoad {
+    /// The load, in percent, above which it is high.
+    #[must_use]
+    pub fn limit(&self) -> u8 {
+        u8::try_from(self.high_percent).unwrap_or(100)
+    }
+}
+
 fn high_percent() -> i32 {
     80
 }
