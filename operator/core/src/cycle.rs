@@ -13,6 +13,7 @@ use crate::demand::demand;
 use crate::fleet::Fleet;
 use crate::ledger::{QueueLedger, ledger};
 use crate::memory::PoolMemory;
+use crate::resizing::Resize;
 use crate::sample::BrokerView;
 use crate::scaling::{Sketch, decide, sketch};
 use crate::snapshot::{Namespace, PoolInput, PoolKey, Snapshot};
@@ -34,6 +35,10 @@ pub struct Cycle {
     pub queues: BTreeMap<String, BTreeMap<String, QueueLedger>>,
     /// By broker id, what its workers must be told now.
     pub calls: BTreeMap<String, Call>,
+    /// By broker id, workers to ask also for their size.
+    pub sizes: BTreeMap<String, Vec<String>>,
+    /// What workers must be told of their size, each with the broker's id.
+    pub resizes: Vec<(String, Resize)>,
 }
 
 /// One broker's WorkerPools, in the order of their keys.
@@ -73,11 +78,22 @@ pub fn cycle(snapshot: &Snapshot, memory: &mut Memory) -> Cycle {
             let allowance = allowances.next().unwrap_or_else(|| Allowance::free(sketch.to()));
             let mut decision = decide(snapshot, fleet, view, sketch, &allowance, memory);
             decision.facts.foreign = foreign(fleet.pool, &table.books);
-            let wants = wants(fleet, view, snapshot.now);
+            let resized = memory.resizing.look(fleet, &snapshot.loads, snapshot.now);
+            decision.resized(&resized);
+            let wants = wants(fleet, view, &resized, snapshot.now);
             // Whether it has been heeded, only an answer tells.
             decision.ask.extend(wants.iter().map(|(_, _, node)| node.clone()));
+            decision.ask.retain(|node| !resized.ask.contains(node));
             decision.ask.sort_unstable();
             decision.ask.dedup();
+            result
+                .sizes
+                .entry(table.id.to_owned())
+                .or_default()
+                .extend(resized.ask);
+            result
+                .resizes
+                .extend(resized.resizes.into_iter().map(|one| (table.id.to_owned(), one)));
             untrue.extend(wants);
             result.decisions.insert(key.clone(), decision);
         }

@@ -13,6 +13,7 @@ use poolwright_api::v1alpha1::AckMode;
 
 use crate::charge::Charge;
 use crate::sample::BrokerView;
+use crate::shedding::{LoadKey, Loads};
 use crate::text::bounded;
 use crate::time::Moment;
 
@@ -46,6 +47,8 @@ pub struct Snapshot {
     pub namespaces: BTreeMap<String, Arc<Namespace>>,
     /// Node names of every pod that carries our label, those of invalid WorkerPools too: all others are foreign.
     pub own_nodes: BTreeSet<String>,
+    /// Loads that Pools and WorkerPools heed.
+    pub loads: Loads,
 }
 
 /// One WorkerPool, its revisions and its pods.
@@ -59,6 +62,8 @@ pub struct PoolInput {
     pub queues: Vec<String>,
     /// Slots of one pod, at least 1.
     pub slots: u32,
+    /// When the slots of its workers are halved, if ever.
+    pub dynamic: Option<Dynamic>,
     /// Messages that one slot may hold, the running one included: Celery's prefetch multiplier. `None` means
     /// unlimited.
     pub prefetch: Option<u32>,
@@ -137,6 +142,17 @@ pub struct Budget {
     pub granted: BTreeMap<String, u64>,
     /// What pods take, those of WorkerPools that are gone included, by uid of the WorkerPool.
     pub used: BTreeMap<String, u64>,
+}
+
+/// `spec.celery.dynamicConcurrency`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dynamic {
+    /// The load above which slots are halved.
+    pub high_percent: u8,
+    /// Which load; key into [`Snapshot::loads`].
+    pub load: LoadKey,
+    /// Slots are processes, of which those end that execute nothing.
+    pub processes: bool,
 }
 
 /// `spec.scaling.fallback`.

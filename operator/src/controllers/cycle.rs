@@ -141,6 +141,7 @@ impl Driver {
                 .iter()
                 .map(|pod| format!("celery@{}", pod.name))
                 .collect(),
+            loads: self.board.loads(),
         };
         let mut result = cycle(&snapshot, memory);
         if !self.hold_lost_slots {
@@ -170,6 +171,18 @@ impl Driver {
                     decision,
                 },
             );
+        }
+        for (broker, nodes) in result.sizes.into_iter().filter(|(_, nodes)| !nodes.is_empty()) {
+            self.board.size(&broker, nodes);
+        }
+        for (broker, one) in result.resizes {
+            let by = one.by;
+            let command = if one.grow {
+                Command::PoolGrow { by }
+            } else {
+                Command::PoolShrink { by }
+            };
+            self.board.command(&broker, command, one.nodes);
         }
         for (broker, nodes) in asks.into_iter().filter(|(_, nodes)| !nodes.is_empty()) {
             self.board.ask(broker, nodes);
@@ -257,6 +270,7 @@ fn concerns(group: &Group, new: &Decided, old: Option<&Decided>, changed: &BTree
                 || (new.facts.busy, new.facts.queued, new.facts.slots)
                     != (old.facts.busy, old.facts.queued, old.facts.slots)
                 || new.facts.foreign != old.facts.foreign
+                || new.facts.load_unknown != old.facts.load_unknown
                 || (&new.facts.unseen, new.facts.elsewhere) != (&old.facts.unseen, old.facts.elsewhere)
                 || new.facts.lost != old.facts.lost
                 || new.facts.unreadable != old.facts.unreadable
