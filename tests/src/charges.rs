@@ -132,7 +132,11 @@ impl Charges {
         let notes: Arc<Mutex<Notes>> = Arc::default();
         let watches = [
             tokio::spawn(follow(stage.namespace.api::<Pod>(), Arc::clone(&notes), of_pod)),
-            tokio::spawn(follow(stage.namespace.api::<Pool>(), Arc::clone(&notes), of_pool)),
+            tokio::spawn(follow(
+                stage.namespace.api::<Pool>(),
+                Arc::clone(&notes),
+                |pool, gone| Ok(of_pool(pool, gone)),
+            )),
         ];
         Self {
             notes,
@@ -187,10 +191,10 @@ impl Charges {
         let sheets = self.sheets()?;
         let mut peak = 0;
         for (pool, sheet) in &sheets {
-            let Some(last) = sheet.moments.last() else {
+            let (most, all) = (sheet.peak(), sheet.peak_of_all());
+            let Some(last) = sheet.moments.last().filter(|_| all > 0) else {
                 continue;
             };
-            let (most, all) = (sheet.peak(), sheet.peak_of_all());
             println!(
                 "Pool {pool}: at most {most} slots, {all} with what others deleted; {:.1} s above its budget; {} changes",
                 sheet.over(),
@@ -287,9 +291,9 @@ fn of_pod(pod: &Pod, gone: bool) -> Result<News> {
     Ok(News::Pod(uid, taken, pod.metadata.deletion_timestamp.is_some()))
 }
 
-fn of_pool(pool: &Pool, gone: bool) -> Result<News> {
+fn of_pool(pool: &Pool, gone: bool) -> News {
     let slots = u64::try_from(pool.spec.slots).ok().filter(|_| !gone);
-    Ok(News::Slots(pool.name_any(), slots))
+    News::Slots(pool.name_any(), slots)
 }
 
 async fn follow<K>(api: Api<K>, notes: Arc<Mutex<Notes>>, read: fn(&K, bool) -> Result<News>)

@@ -6,8 +6,16 @@
 mod bank;
 #[path = "budgets/crashes.rs"]
 mod crashes;
+#[path = "budgets/gpus.rs"]
+mod gpus;
 mod ground;
+#[path = "budgets/lane.rs"]
+mod lane;
 #[path = "budgets/limits.rs"]
 mod limits;
+#[path = "budgets/mistakes.rs"]
+mod mistakes;
+#[path = "budgets/others.rs"]
+mod others;
 #[path = "budgets/shares.rs"]
 mod shares;

@@ -136,6 +136,8 @@ pub struct Budget {
     pub slots: Option<u64>,
     /// Slots that are granted from at the moment; `None` for no limit.
     pub effective: Option<u64>,
+    /// The load above which half of them are not granted.
+    pub shedding: Option<Shedding>,
     /// Slots that are kept for one queue each, by name of the TaskQueue.
     pub guarantees: BTreeMap<String, u64>,
     /// What its status grants, by uid of the WorkerPool.
@@ -153,6 +155,17 @@ pub struct Dynamic {
     pub load: LoadKey,
     /// Slots are processes, of which those end that execute nothing.
     pub processes: bool,
+}
+
+/// `spec.loadShedding`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shedding {
+    /// The load above which slots are halved.
+    pub high_percent: u8,
+    /// Which load; key into [`Snapshot::loads`].
+    pub load: LoadKey,
+    /// By its status, the Pool was shedding: what a process that has just started goes on with.
+    pub was: bool,
 }
 
 /// `spec.scaling.fallback`.

@@ -11,7 +11,7 @@ use poolwright_api::DEFAULT_POOL;
 use poolwright_core::cycle::{Memory, cycle};
 use poolwright_core::decision::Decision;
 use poolwright_core::ledger::QueueLedger;
-use poolwright_core::pool_status::{Figures, PoolName, figures};
+use poolwright_core::pool_status::{Figures, PoolName};
 use poolwright_core::sample::{BrokerView, QueueView};
 use poolwright_core::snapshot::{Namespace, PoolInput, PoolKey, Snapshot};
 use poolwright_core::time::Moment;
@@ -147,7 +147,7 @@ impl Driver {
         if !self.hold_lost_slots {
             self.world.set_lost(&lost(&result.decisions));
         }
-        let figures = Arc::new(figures(&snapshot, &result.decisions));
+        let figures = Arc::new(std::mem::take(&mut result.figures));
         *self.latest.budgets.lock().unwrap_or_else(PoisonError::into_inner) = figures;
         *self.latest.queues.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(result.queues);
         let mut asks: BTreeMap<&str, Vec<String>> = BTreeMap::new();

@@ -257,8 +257,8 @@ impl World {
 
     /// Rebuilds what was marked and returns it; a WorkerPool that no longer exists is dropped.
     pub fn rebuild(&self, now: Moment) -> BTreeSet<Group> {
-        let dirty = std::mem::take(&mut *lock(&self.dirty));
         let mut built = lock(&self.built);
+        let dirty = std::mem::take(&mut *lock(&self.dirty));
         for (group, spec) in &dirty {
             let last = built.usable(group);
             let known = built.states.remove(group).filter(|_| !spec);
@@ -316,11 +316,14 @@ impl World {
         }
     }
 
-    /// Slots that pods of a namespace take of one Pool, whether there is such a Pool or not.
-    pub fn taken(&self, namespace: &str, pool: &str) -> u64 {
+    /// Slots that a namespace's pods take of a Pool of this name; `None` while some are not counted, as after a start.
+    pub fn taken(&self, namespace: &str, pool: &str) -> Option<u64> {
         let built = lock(&self.built);
+        if lock(&self.dirty).keys().any(|group| group.0 == namespace) {
+            return None;
+        }
         let all = budgets::of(&built.taken, namespace).filter_map(|(_, slots)| slots.get(pool));
-        all.fold(0, |sum: u64, one| sum.saturating_add(*one))
+        Some(all.fold(0, |sum: u64, one| sum.saturating_add(*one)))
     }
 
     /// The Pools of every namespace that has one, as last rebuilt.
@@ -364,12 +367,17 @@ impl World {
         }
     }
 
-    /// Loads that a WorkerPool heeds.
+    /// Loads that a WorkerPool or a Pool heeds.
     pub fn loads(&self) -> BTreeSet<LoadKey> {
         let pools = self.states();
         let inputs = pools.iter().filter_map(|state| state.input.as_ref());
         let heeded = inputs.filter_map(|input| input.dynamic.as_ref());
-        heeded.map(|dynamic| dynamic.load.clone()).collect()
+        let mut loads: BTreeSet<LoadKey> = heeded.map(|dynamic| dynamic.load.clone()).collect();
+        let namespaces = self.namespaces();
+        let budgets = namespaces.values().flat_map(|namespace| namespace.pools.values());
+        let shedding = budgets.filter_map(|budget| budget.shedding.as_ref());
+        loads.extend(shedding.map(|shedding| shedding.load.clone()));
+        loads
     }
 
     /// All WorkerPools as last rebuilt.

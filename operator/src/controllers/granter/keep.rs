@@ -241,8 +241,10 @@ async fn tend(context: &Context, namespace: &str, work: Work) -> Result<(), kube
 
 /// Makes the Pool of queues that name none: as large as what runs already, so that nothing is cut.
 async fn make_default(context: &Context, namespace: &str) -> Result<(), kube::Error> {
-    let taken = context.world.taken(namespace, DEFAULT_POOL).min(SLOTS_MAX);
-    let slots = i32::try_from(taken)
+    let Some(taken) = context.world.taken(namespace, DEFAULT_POOL) else {
+        return Ok(());
+    };
+    let slots = i32::try_from(taken.min(SLOTS_MAX))
         .unwrap_or(i32::MAX)
         .max(context.default_slots);
     let pool = Pool {
