@@ -141,7 +141,11 @@ impl Charges {
         let notes: Arc<Mutex<Notes>> = Arc::default();
         let watches = [
             tokio::spawn(follow(stage.namespace.api::<Pod>(), Arc::clone(&notes), of_pod)),
-            tokio::spawn(follow(stage.namespace.api::<Pool>(), Arc::clone(&notes), of_pool)),
+            tokio::spawn(follow(
+                stage.namespace.api::<Pool>(),
+                Arc::clone(&notes),
+                |pool, gone| Ok(of_pool(pool, gone)),
+            )),
         ];
         Self {
             notes,
@@ -300,17 +304,13 @@ fn of_pod(pod: &Pod, gone: bool) -> Result<News> {
     Ok(News::Pod(uid, taken, pod.metadata.deletion_timestamp.is_some()))
 }
 
-fn of_pool(pool: &Pool, gone: bool) -> Result<News> {
+fn of_pool(pool: &Pool, gone: bool) -> News {
     let slots = u64::try_from(pool.spec.slots).ok().filter(|_| !gone);
     let holders = pool.status.iter().flat_map(|status| &status.holders);
-    let granted = holders
-        .map(|holder| u64::try_from(holder.granted))
-        .sum::<Result<u64, _>>()?;
-    Ok(News::Slots(
-        pool.name_any(),
-        slots,
-        if gone { 0 } else { granted },
-    ))
+    let granted: u64 = holders
+        .filter_map(|holder| u64::try_from(holder.granted).ok())
+        .sum();
+    News::Slots(pool.name_any(), slots, if gone { 0 } else { granted })
 }
 
 async fn follow<K>(api: Api<K>, notes: Arc<Mutex<Notes>>, read: fn(&K, bool) -> Result<News>)

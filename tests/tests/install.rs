@@ -63,7 +63,11 @@ async fn the_installed_account_may_do_what_the_operator_does() -> Result<()> {
     stage
         .queue("q", json!({"urlSecretRef": {"name": "broker", "key": "url"}}))
         .await?;
-    stage.pool("w", &["q"], &broker, json!({})).await?;
+    here.run(["create", "configmap", "load", "--from-literal=percent=1"])
+        .await?;
+    let load = json!({"source": {"configMapKeyRef": {"name": "load", "key": "percent"}}});
+    let heeding = json!({"celery": {"dynamicConcurrency": load}});
+    stage.pool("w", &["q"], &broker, heeding).await?;
     stage
         .await_condition("w", ConditionType::Ready, "True", "AsDesired", LIMIT)
         .await?;
@@ -97,6 +101,8 @@ async fn the_installed_account_may_do_what_the_operator_does() -> Result<()> {
         .filter(|entry| entry.user == ACCOUNT && entry.namespace == stage.namespace.name)
         .collect();
     assert!(ours.iter().any(|entry| entry.subresource == "scale"), "{ours:?}");
+    let (_, _, message) = stage.condition("w", ConditionType::SignalsFresh).await?;
+    assert_eq!(message, "every source has fresh data", "the load was not read");
     let refused: Vec<_> = ours.iter().filter(|entry| entry.code == 403).collect();
     assert!(refused.is_empty(), "{refused:?}");
     for verb in ["list", "watch", "update", "delete"] {

@@ -38,12 +38,50 @@ fn pool() {
         row(message, pool(-1, &[4, 6]), pool(0, &[1])),
         row(message, pool(10, &[]), pool(1_000_000, &[1_000_000; 100])),
     ];
-    check("Pool", &pool_base(), &rows);
+    check(
+        "Pool",
+        &pool_base(),
+        &rows.into_iter().chain(load_rows()).collect::<Vec<_>>(),
+    );
     let patch = json!({ "spec": { "guarantees": guarantees(&[4, 8]) } });
     assert_eq!(
         messages(&schema("Pool"), &pool_base(), &patch),
         ["spec.guarantees must add up to at most spec.slots (10), add up to 12"]
     );
+}
+
+/// Every kind of source, by itself and beside another.
+fn load_rows() -> Vec<Row> {
+    let prometheus = json!({ "url": "http://prometheus:9090", "query": "up" });
+    let config_map = json!({ "name": "load", "key": "percent" });
+    let shed = |source: Value| json!({ "spec": { "loadShedding": { "source": source } } });
+    let message = "spec.loadShedding.source must have exactly one";
+    vec![
+        row(
+            message,
+            shed(json!({ "prometheus": prometheus })),
+            shed(json!({})),
+        ),
+        row(
+            message,
+            shed(json!({ "configMapKeyRef": config_map })),
+            shed(json!({ "prometheus": prometheus, "configMapKeyRef": config_map })),
+        ),
+    ]
+}
+
+#[test]
+fn a_prometheus_is_reached_without_a_user() {
+    let form = schema("Pool");
+    let form = &form["properties"]["spec"]["properties"]["loadShedding"]["properties"]["source"];
+    let form = &form["properties"]["prometheus"]["properties"]["url"]["pattern"];
+    let form = regex::Regex::new(form.as_str().unwrap()).unwrap();
+    for good in ["http://p:9090", "https://p.example/prefix/"] {
+        assert!(form.is_match(good), "{good}");
+    }
+    for bad in ["ftp://p", "http://me:pw@p", "http://", "http://p 1", "p:9090"] {
+        assert!(!form.is_match(bad), "{bad}");
+    }
 }
 
 fn worker_pool_base() -> Value {
@@ -160,6 +198,7 @@ fn worker_pool() {
         ),
     ];
     rows.extend(celery_rows());
+    rows.extend(dynamic_rows());
     rows.extend(resource_rows());
     rows.extend(pod_rows());
     check("WorkerPool", &worker_pool_base(), &rows);
@@ -215,6 +254,40 @@ fn celery_rows() -> Vec<Row> {
                 json!({ "extraArgs": ["-E", "-O", "fair", "--statedb=/tmp/c", "--heartbeat-interval", "2", "-Ofair"] }),
             ),
             celery(json!({ "extraArgs": ["-E", "--concurrency=9"] })),
+        ),
+    ]
+}
+
+fn dynamic_rows() -> Vec<Row> {
+    let source = json!({ "configMapKeyRef": { "name": "load", "key": "percent" } });
+    let dynamic = |celery: Value| {
+        let mut celery = celery;
+        let source = celery.get("source").cloned().unwrap_or_else(|| source.clone());
+        celery["source"] = Value::Null;
+        celery["dynamicConcurrency"] = json!({ "source": source });
+        json!({ "spec": { "celery": celery } })
+    };
+    let both = json!({ "configMapKeyRef": { "name": "a", "key": "b" }, "prometheus": { "url": "http://p", "query": "q" } });
+    vec![
+        row(
+            "spec.celery.dynamicConcurrency is not allowed with executionPool",
+            dynamic(json!({ "executionPool": "Gevent" })),
+            dynamic(json!({ "executionPool": "Threads" })),
+        ),
+        row(
+            "spec.celery.dynamicConcurrency is not allowed with autoscale",
+            dynamic(json!({ "concurrency": 4 })),
+            dynamic(json!({ "autoscale": { "min": 1, "max": 2 } })),
+        ),
+        row(
+            "spec.celery.dynamicConcurrency.source must have exactly one",
+            dynamic(json!({})),
+            dynamic(json!({ "source": both })),
+        ),
+        row(
+            "spec.celery.dynamicConcurrency.source must have exactly one",
+            dynamic(json!({ "source": { "prometheus": { "url": "http://p", "query": "q" } } })),
+            dynamic(json!({ "source": {} })),
         ),
     ]
 }

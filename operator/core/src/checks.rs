@@ -91,6 +91,15 @@ pub fn ranges(spec: &WorkerPoolSpec, celery: &Celery) -> Result<(), Invalid> {
         ),
         ("celery.prefetchMultiplier", celery.prefetch_multiplier, 1, 1_000),
         (
+            "celery.dynamicConcurrency.highPercent",
+            celery
+                .dynamic_concurrency
+                .as_ref()
+                .map(|dynamic| dynamic.high_percent),
+            1,
+            100,
+        ),
+        (
             "celery.maxTasksPerChild",
             celery.max_tasks_per_child,
             1,
@@ -167,6 +176,17 @@ pub fn celery(celery: &Celery) -> Result<(), Invalid> {
             return Err(Invalid::spec("spec.celery.concurrency", message));
         }
     }
+    if let Some(dynamic) = &celery.dynamic_concurrency {
+        let source = &dynamic.source;
+        if celery.autoscale.is_some() {
+            let message = "is not possible beside spec.celery.autoscale: remove one";
+            return Err(Invalid::spec("spec.celery.dynamicConcurrency", message));
+        }
+        if source.prometheus.is_some() == source.config_map_key_ref.is_some() {
+            let message = "must have exactly one of prometheus and configMapKeyRef";
+            return Err(Invalid::spec("spec.celery.dynamicConcurrency.source", message));
+        }
+    }
     for (position, argument) in celery.extra_args.iter().enumerate() {
         if let Some((flag, field)) = reserved(argument) {
             let message = format!("sets {flag}, which Poolwright sets: remove it and use {field}");
@@ -187,6 +207,11 @@ pub fn execution_pool(pool: ExecutionPool, celery: &Celery) -> Result<(), Invali
             "is not possible with executionPool {pool:?}, whose worker cannot grow: remove it and write concurrency"
         );
         return Err(Invalid::spec("spec.celery.autoscale", message));
+    }
+    if celery.dynamic_concurrency.is_some() && !obeys.autoscale {
+        let message =
+            format!("is not possible with executionPool {pool:?}, whose worker cannot grow: remove it");
+        return Err(Invalid::spec("spec.celery.dynamicConcurrency", message));
     }
     if let Some(slots) = celery.concurrency.filter(|slots| obeys.single && *slots != 1) {
         let message =

@@ -335,11 +335,13 @@ fn signals_fresh(seen: &Seen) -> Said {
         .iter()
         .min_by_key(|(_, fault)| fault.as_ref().map(|fault| fault.kind))
     else {
-        return (
-            Some(true),
-            Reason::AsDesired,
-            "every source has fresh data".to_owned(),
-        );
+        let mut message = "every source has fresh data".to_owned();
+        if let Some(words) = &decision.facts.load_unknown {
+            message = format!(
+                "{message}; the load of celery.dynamicConcurrency is not known, so nothing changes for it: {words}"
+            );
+        }
+        return (Some(true), Reason::AsDesired, message);
     };
     let mut others = missing.iter().map(|(name, _)| name).filter(|name| *name != first);
     let more = match (others.next(), others.count()) {

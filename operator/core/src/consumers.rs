@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::fleet::{Fleet, Member};
 use crate::ledger::ANSWER_AGE;
+use crate::resizing::Resized;
 use crate::sample::{BrokerView, FaultKind, WorkerView};
 use crate::time::Moment;
 
@@ -42,7 +43,7 @@ pub type Want = (bool, String, String);
 
 /// What the workers of one WorkerPool do otherwise than they should.
 #[must_use]
-pub fn wants(fleet: &Fleet, view: &BrokerView, now: Moment) -> Vec<Want> {
+pub fn wants(fleet: &Fleet, view: &BrokerView, resized: &Resized, now: Moment) -> Vec<Want> {
     let pool = fleet.pool;
     if pool.terminating {
         return Vec::new();
@@ -56,10 +57,12 @@ pub fn wants(fleet: &Fleet, view: &BrokerView, now: Moment) -> Vec<Want> {
             continue;
         }
         let consumed = &answer.value.queues;
-        if member.is_parked() && pool.conflict.is_none() {
+        let quiet = member.is_parked() || resized.quiet.contains(&member.node);
+        let told = member.pod.returned || resized.restores;
+        if quiet && pool.conflict.is_none() {
             let all = consumed.iter();
             wants.extend(all.map(|queue| (true, queue.clone(), member.node.clone())));
-        } else if member.pod.returned && !member.is_parked() && is_settled(member, worker, now) {
+        } else if told && !member.is_parked() && is_settled(member, worker, now) {
             // Told to a worker whose queue is gone from the broker, this could end it.
             let absent = |queue: &&String| {
                 let fault = view.queues.get(*queue).and_then(|view| view.ready.fault.as_ref());

@@ -3,6 +3,7 @@
 //! The result depends on the snapshot and the memory alone, never on the order in which pools, pods or queues
 //! are listed.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -13,8 +14,11 @@ use crate::demand::demand;
 use crate::fleet::Fleet;
 use crate::ledger::{QueueLedger, ledger};
 use crate::memory::PoolMemory;
+use crate::pool_status::{Figures, PoolName, figures};
+use crate::resizing::Resize;
 use crate::sample::BrokerView;
 use crate::scaling::{Sketch, decide, sketch};
+use crate::shedding::{effective, fresh};
 use crate::snapshot::{Namespace, PoolInput, PoolKey, Snapshot};
 
 /// What is remembered from cycle to cycle: one entry for each WorkerPool and each broker that exist.
@@ -23,6 +27,8 @@ pub struct Memory {
     pools: BTreeMap<PoolKey, PoolMemory>,
     /// By broker id.
     calls: BTreeMap<String, Calls>,
+    /// Pools that heed a load, and whether it was high.
+    shed: BTreeMap<PoolName, bool>,
 }
 
 /// The outcome of one cycle.
@@ -32,8 +38,14 @@ pub struct Cycle {
     pub decisions: BTreeMap<PoolKey, Decision>,
     /// By broker id and queue name: what TaskQueue status shows.
     pub queues: BTreeMap<String, BTreeMap<String, QueueLedger>>,
+    /// What the status of each Pool says beside its grants.
+    pub figures: BTreeMap<PoolName, Figures>,
     /// By broker id, what its workers must be told now.
     pub calls: BTreeMap<String, Call>,
+    /// By broker id, workers to ask also for their size.
+    pub sizes: BTreeMap<String, Vec<String>>,
+    /// What workers must be told of their size, each with the broker's id.
+    pub resizes: Vec<(String, Resize)>,
 }
 
 /// One broker's WorkerPools, in the order of their keys.
@@ -61,7 +73,8 @@ pub fn cycle(snapshot: &Snapshot, memory: &mut Memory) -> Cycle {
             sketches.push((fleet, sketch(snapshot, fleet, table.view, demand, memory)));
         }
     }
-    let mut allowances = allow(snapshot, &sketches, memory).into_iter();
+    let namespaces = shed(snapshot, memory);
+    let mut allowances = allow(snapshot, &namespaces, &sketches, memory).into_iter();
     let mut sketches = sketches.into_iter();
     let mut result = Cycle::default();
     for table in &tables {
@@ -73,11 +86,22 @@ pub fn cycle(snapshot: &Snapshot, memory: &mut Memory) -> Cycle {
             let allowance = allowances.next().unwrap_or_else(|| Allowance::free(sketch.to()));
             let mut decision = decide(snapshot, fleet, view, sketch, &allowance, memory);
             decision.facts.foreign = foreign(fleet.pool, &table.books);
-            let wants = wants(fleet, view, snapshot.now);
+            let resized = memory.resizing.look(fleet, &snapshot.loads, snapshot.now);
+            decision.resized(&resized);
+            let wants = wants(fleet, view, &resized, snapshot.now);
             // Whether it has been heeded, only an answer tells.
             decision.ask.extend(wants.iter().map(|(_, _, node)| node.clone()));
+            decision.ask.retain(|node| !resized.ask.contains(node));
             decision.ask.sort_unstable();
             decision.ask.dedup();
+            result
+                .sizes
+                .entry(table.id.to_owned())
+                .or_default()
+                .extend(resized.ask);
+            result
+                .resizes
+                .extend(resized.resizes.into_iter().map(|one| (table.id.to_owned(), one)));
             untrue.extend(wants);
             result.decisions.insert(key.clone(), decision);
         }
@@ -87,6 +111,7 @@ pub fn cycle(snapshot: &Snapshot, memory: &mut Memory) -> Cycle {
             result.calls.extend(call.map(|call| (table.id.to_owned(), call)));
         }
     }
+    result.figures = figures(snapshot, &namespaces, &result.decisions);
     for table in tables.into_iter().filter(|table| table.known) {
         result.queues.insert(table.id.to_owned(), table.books);
     }
@@ -119,8 +144,40 @@ fn tables<'a>(snapshot: &'a Snapshot, no_view: &'a BrokerView) -> Vec<Table<'a>>
     pools.into_iter().map(table).collect()
 }
 
+/// The Pools of every namespace, with what is granted from at the loads that they heed.
+fn shed<'a>(snapshot: &'a Snapshot, memory: &mut Memory) -> BTreeMap<&'a str, Cow<'a, Namespace>> {
+    let mut was = std::mem::take(&mut memory.shed);
+    let mut all = BTreeMap::new();
+    for (name, namespace) in &snapshot.namespaces {
+        let mut namespace = Cow::Borrowed(namespace.as_ref());
+        let heeding = snapshot.namespaces[name].pools.iter();
+        for (pool, budget) in heeding {
+            let Some(shedding) = &budget.shedding else {
+                continue;
+            };
+            let place = (name.clone(), pool.clone());
+            let load = fresh(snapshot.loads.get(&shedding.load), snapshot.now);
+            let was_high = was.remove(&place).unwrap_or(shedding.was);
+            let left = effective(budget.slots, shedding.high_percent, load, was_high);
+            memory.shed.insert(place, left.high);
+            if left.slots != budget.effective
+                && let Some(budget) = namespace.to_mut().pools.get_mut(pool)
+            {
+                budget.effective = left.slots;
+            }
+        }
+        all.insert(name.as_str(), namespace);
+    }
+    all
+}
+
 /// What the Pools of each namespace allow its WorkerPools, in the order of the sketches.
-fn allow(snapshot: &Snapshot, sketches: &[(&Fleet, Sketch)], memory: &Memory) -> Vec<Allowance> {
+fn allow(
+    snapshot: &Snapshot,
+    namespaces: &BTreeMap<&str, Cow<Namespace>>,
+    sketches: &[(&Fleet, Sketch)],
+    memory: &Memory,
+) -> Vec<Allowance> {
     let none = Namespace::default();
     let mut allowances: Vec<Allowance> = sketches
         .iter()
@@ -131,7 +188,7 @@ fn allow(snapshot: &Snapshot, sketches: &[(&Fleet, Sketch)], memory: &Memory) ->
         places.entry(&fleet.pool.key.namespace).or_default().push(at);
     }
     for (name, places) in places {
-        let namespace = snapshot.namespaces.get(name).map_or(&none, AsRef::as_ref);
+        let namespace = namespaces.get(name).map_or(&none, AsRef::as_ref);
         let bidders: Vec<Bidder> = places
             .iter()
             .map(|at| {

@@ -9,8 +9,13 @@ use poolwright_api::Reason;
 use crate::budget::Cause;
 use crate::demand::{Input, PodState};
 use crate::parking::Parking;
+use crate::resizing::Resized;
 use crate::rollout::Allocation;
 use crate::sample::Fault;
+use crate::text::bounded;
+
+/// Bytes of the reason in words.
+pub const TEXT_MAX: usize = 512;
 
 /// A bound that changed the number.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +55,21 @@ pub struct Decision {
     pub facts: Facts,
 }
 
+/// The limit under which a high load stands.
+pub const DYNAMIC_CONCURRENCY: &str = "dynamicConcurrency";
+
+impl Decision {
+    /// Takes in what a load does to the workers.
+    pub fn resized(&mut self, resized: &Resized) {
+        self.facts.load_unknown.clone_from(&resized.unknown);
+        if let (Some((from, to)), Some(words)) = (resized.slots, &resized.words) {
+            let name = DYNAMIC_CONCURRENCY;
+            self.limits.push(Limit { name, from, to });
+            self.text = bounded(&format!("{}; {words}", self.text), TEXT_MAX);
+        }
+    }
+}
+
 /// What status and conditions say beside the decision.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Facts {
@@ -80,6 +100,8 @@ pub struct Facts {
     pub orphaned: u64,
     /// The broker's address is known, and is RabbitMQ's.
     pub is_rabbitmq: bool,
+    /// Why the load that its workers heed is not known.
+    pub load_unknown: Option<String>,
     /// Workers whose answers cannot be read, and why (the first one's words).
     pub unreadable: Option<(usize, String)>,
 }

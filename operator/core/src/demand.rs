@@ -177,7 +177,7 @@ fn answers(fleet: &Fleet, now: Moment) -> Answers {
         }
         // What it started since is no longer reserved, and with a free slot it would have started all.
         let started = worker.processed.saturating_sub(answer.value.processed);
-        if worker.last_seen <= answer.at || worker.active >= u64::from(fleet.pool.slots) {
+        if worker.last_seen <= answer.at || worker.active >= member.slots(fleet.pool) {
             let reserved = sum(answer.value.reserved.values().copied()).saturating_sub(started);
             all.reserved = all.reserved.saturating_add(reserved);
         }
@@ -404,7 +404,7 @@ fn still_held(member: &Member, pool: &PoolInput, now: Moment) -> u64 {
         0
     } else if worker.last_seen <= answer.at {
         running.saturating_add(reserved)
-    } else if worker.active < u64::from(pool.slots) {
+    } else if worker.active < member.slots(pool) {
         // With a free slot it has started all that it had.
         running.min(worker.active)
     } else {

@@ -150,6 +150,21 @@ impl<'a> Member<'a> {
             .filter(|answer| answer.value.pid == worker.pid && !anew(answer.at))
     }
 
+    /// Slots that its present process last said it has.
+    #[must_use]
+    pub fn size(&self) -> Option<&'a Sample<u64>> {
+        let size = self.worker?.size.as_ref()?;
+        let since = self.pod.running_since?;
+        Some(size).filter(|size| size.at >= since)
+    }
+
+    /// Tasks that it can execute at a time, as far as is known.
+    #[must_use]
+    pub fn slots(&self, pool: &PoolInput) -> u64 {
+        let all = u64::from(pool.slots);
+        self.size().map_or(all, |size| size.value.min(all))
+    }
+
     /// Tasks that its worker said it holds, running ones that have not acknowledged included.
     #[must_use]
     pub fn said_held(&self) -> Option<u64> {
@@ -366,6 +381,7 @@ mod tests {
             asked: None,
             unreadable: None,
             unreadable_since: None,
+            size: None,
         };
         let mut heartbeats = Signal::default();
         heartbeats.succeed(Moment(stands), Moment(100_000));

@@ -34,12 +34,14 @@ pub mod parking;
 pub mod plan;
 pub mod pool_status;
 pub mod quantity;
+pub mod resizing;
 mod resources;
 pub mod revision;
 pub mod rollout;
 pub mod sample;
 pub mod scaling;
 pub mod share;
+pub mod shedding;
 pub mod snapshot;
 pub mod status;
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::demand::Demand;
 use crate::evidence::{Evidence, Proof};
 use crate::fleet::{Fleet, Member, PodState};
 use crate::ledger::{fleet_capacity, max_age, sum};
+use crate::resizing::Resizing;
 use crate::sample::{BrokerView, WorkerView};
 use crate::time::Moment;
 use crate::window::Window;
@@ -113,6 +114,8 @@ pub struct PoolMemory {
     pub unmet_since: Option<Moment>,
     /// Since when others of its tier have waited for what it has above its share.
     pub pressed_since: Option<Moment>,
+    /// How many slots its workers were told to have.
+    pub resizing: Resizing,
     /// Its pods, by name.
     tracks: BTreeMap<String, Track>,
     /// Tasks that were started before our eyes.

@@ -14,10 +14,12 @@ use poolwright_api::{
 };
 
 use crate::charge::Charge;
+use crate::class::traits;
 use crate::command::queues;
 use crate::objects::{DeploymentView, Objects, PodView, SetView, owned, sets_of};
+use crate::shedding::LoadKey;
 use crate::snapshot::{
-    Bid, BidQueue, Fallback, Hold, Mark, Pause, PodInput, PoolInput, PoolKey, Rank, RevisionInput,
+    Bid, BidQueue, Dynamic, Fallback, Hold, Mark, Pause, PodInput, PoolInput, PoolKey, Rank, RevisionInput,
 };
 use crate::time::Moment;
 use crate::validate::{ValidPool, ValidQueue};
@@ -72,6 +74,7 @@ pub fn pool_input(
         broker: pool.broker.id(),
         queues: pool.queue_names().map(str::to_owned).collect(),
         slots: count(pool.concurrency).max(1),
+        dynamic: dynamic(pool),
         prefetch: Some(count(pool.effective_prefetch())).filter(|prefetch| *prefetch > 0),
         min: count(pool.min),
         max: count(pool.max),
@@ -111,6 +114,15 @@ fn bid(pool: &ValidPool) -> Bid {
         queues: pool.queues.iter().map(queue).collect(),
         cap: caps.min().map(|most| most / worker),
     }
+}
+
+fn dynamic(pool: &ValidPool) -> Option<Dynamic> {
+    let high = pool.dynamic_concurrency.as_ref()?;
+    Some(Dynamic {
+        high_percent: high.limit(),
+        load: LoadKey::new(&pool.namespace, high),
+        processes: traits(pool.execution_pool).processes,
+    })
 }
 
 /// By annotation. Any value but `false` pauses: who writes `yes` wants no less.

@@ -2,6 +2,7 @@
 //!
 //! A function of the Pool as it was read and of what is known now; equal inputs give an equal status. It changes no grant.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -12,7 +13,8 @@ use poolwright_api::{ConditionType, Reason};
 use crate::budget::Cause;
 use crate::decision::Decision;
 use crate::grants::{HOLDERS_MAX, Mode, Sight, holds, mode};
-use crate::snapshot::{PoolInput, PoolKey, Snapshot};
+use crate::shedding::{fresh, is_high};
+use crate::snapshot::{Namespace, PoolInput, PoolKey, Shedding, Snapshot};
 
 /// Waiters that a status names.
 const WAITERS_MAX: usize = 50;
@@ -26,23 +28,34 @@ pub struct Figures {
     pub queued: Option<u64>,
     /// Slots that are missing, by name of the WorkerPool.
     pub waiters: Vec<(String, u64)>,
+    /// Slots to grant from; `None` for no limit.
+    pub effective: Option<u64>,
+    /// What is to be said of the load that the Pool heeds, if it heeds one.
+    pub load: Option<String>,
 }
 
 /// Namespace and name of a Pool.
 pub type PoolName = (String, String);
 
-/// Adds up, for every Pool of the snapshot, what was decided for the WorkerPools that are charged to it.
+/// Adds up, for every Pool, what was decided for the WorkerPools that are charged to it. `namespaces` are those of the
+/// snapshot, with what high loads have taken away.
 #[must_use]
-pub fn figures(snapshot: &Snapshot, decisions: &BTreeMap<PoolKey, Decision>) -> BTreeMap<PoolName, Figures> {
+pub fn figures(
+    snapshot: &Snapshot,
+    namespaces: &BTreeMap<&str, Cow<Namespace>>,
+    decisions: &BTreeMap<PoolKey, Decision>,
+) -> BTreeMap<PoolName, Figures> {
     let mut all = BTreeMap::new();
-    for (namespace, pools) in &snapshot.namespaces {
-        for pool in pools.pools.keys() {
+    for (namespace, pools) in namespaces {
+        for (pool, budget) in &pools.pools {
             let figures = Figures {
                 running: Some(0),
                 queued: Some(0),
                 waiters: Vec::new(),
+                effective: budget.effective,
+                load: budget.shedding.as_ref().map(|one| said(snapshot, one)),
             };
-            all.insert((namespace.clone(), pool.clone()), figures);
+            all.insert(((*namespace).to_owned(), pool.clone()), figures);
         }
     }
     for input in &snapshot.pools {
@@ -57,6 +70,22 @@ pub fn figures(snapshot: &Snapshot, decisions: &BTreeMap<PoolKey, Decision>) -> 
         }
     }
     all
+}
+
+/// What is known of a load, in words.
+fn said(snapshot: &Snapshot, shedding: &Shedding) -> String {
+    let load = snapshot.loads.get(&shedding.load);
+    match (
+        fresh(load, snapshot.now),
+        load.and_then(|load| load.fault.as_ref()),
+    ) {
+        (Some(load), _) if is_high(shedding.high_percent, Some(load), false) => {
+            format!("the load is above {} %", shedding.high_percent)
+        }
+        (Some(_), _) => String::new(),
+        (None, Some(fault)) => format!("the load cannot be read, so nothing changes: {}", fault.message),
+        (None, None) => "the load has not been read yet".to_owned(),
+    }
 }
 
 impl Figures {
@@ -150,11 +179,18 @@ pub fn status(
             missing: signed(*missing),
         })
         .collect();
-    conditions(&mut new, pool, sight, unknown, wall);
+    let load = figures.load.as_deref().unwrap_or_default();
+    conditions(&mut new, pool, sight, (unknown, load), wall);
     new
 }
 
-fn conditions(new: &mut PoolStatus, pool: &Pool, sight: &Sight, unknown: &[String], wall: Timestamp) {
+fn conditions(
+    new: &mut PoolStatus,
+    pool: &Pool,
+    sight: &Sight,
+    (unknown, load): (&[String], &str),
+    wall: Timestamp,
+) {
     let used = sight
         .used
         .values()
@@ -190,7 +226,7 @@ fn conditions(new: &mut PoolStatus, pool: &Pool, sight: &Sight, unknown: &[Strin
             (true, Reason::QueueUnknown, text),
         )
     } else {
-        ((true, Reason::AsDesired, String::new()), no(), no())
+        ((true, Reason::AsDesired, load.to_owned()), no(), no())
     };
     for (type_, (is, reason, message)) in [
         (ConditionType::Reconciling, moves),

@@ -49,7 +49,7 @@ fn figures(running: Option<u64>, queued: Option<u64>) -> Figures {
     Figures {
         running,
         queued,
-        waiters: Vec::new(),
+        ..Figures::default()
     }
 }
 

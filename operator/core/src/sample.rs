@@ -174,6 +174,8 @@ pub struct WorkerView {
     pub unreadable: Option<String>,
     /// Since when that has been so without a break: the first such answer of the run. Set while `unreadable` is.
     pub unreadable_since: Option<Moment>,
+    /// Slots of its execution pool, where it was asked for them, dated by the question: they were so after it.
+    pub size: Option<Sample<u64>>,
 }
 
 /// A worker that was asked although no heartbeat of it arrives, because a WorkerPool's pod should be one.

@@ -12,10 +12,11 @@ use poolwright_api::Reason;
 
 use crate::budget::Allowance;
 use crate::constants::ZEROS;
-use crate::decision::{Decision, Facts, Limit};
+use crate::decision::{Decision, Facts, Limit, TEXT_MAX};
 use crate::demand::{Demand, PodState};
 use crate::evidence::CLEARANCE_AGE;
 use crate::fleet::{Fleet, Member};
+use crate::ledger::sum;
 use crate::memory::PoolMemory;
 use crate::parking::{Yard, park};
 use crate::rollout::{Cast, Ground, allocate};
@@ -484,7 +485,7 @@ fn words(draft: &Draft, wanted: u32, pool: &PoolInput, demand: &Demand) -> Strin
         text.push_str("; ");
         text.push_str(clause);
     }
-    bounded(&text, 512)
+    bounded(&text, TEXT_MAX)
 }
 
 /// True if workers run and not one shows on the broker of its queues.
@@ -501,8 +502,7 @@ pub(crate) fn pods<'a>(members: impl Iterator<Item = &'a Member<'a>>) -> u32 {
 fn facts(fleet: &Fleet, view: &BrokerView, demand: &Demand) -> Facts {
     let running = fleet
         .consuming()
-        .filter(|member| member.pod.running_since.is_some())
-        .count() as u64;
+        .filter(|member| member.pod.running_since.is_some());
     let unseen = fleet
         .members
         .iter()
@@ -514,7 +514,7 @@ fn facts(fleet: &Fleet, view: &BrokerView, demand: &Demand) -> Facts {
     Facts {
         busy: demand.known_busy(),
         queued: demand.known_queued(),
-        slots: running * u64::from(fleet.pool.slots),
+        slots: sum(running.map(|member| member.slots(fleet.pool))),
         start_up: fleet.start_up(),
         missing: demand.missing.clone(),
         unseen: unseen.map(|member| member.pod.name.clone()).collect(),
@@ -524,6 +524,7 @@ fn facts(fleet: &Fleet, view: &BrokerView, demand: &Demand) -> Facts {
         parked: pods(fleet.members.iter().filter(|member| member.is_parked())),
         lost: Vec::new(),
         orphaned: demand.orphaned,
+        load_unknown: None,
         is_rabbitmq: !view.zero_is_suspect && !view.address.is_empty(),
         unreadable: unreadable
             .first()

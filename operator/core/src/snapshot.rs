@@ -13,6 +13,7 @@ use poolwright_api::v1alpha1::AckMode;
 
 use crate::charge::Charge;
 use crate::sample::BrokerView;
+use crate::shedding::{LoadKey, Loads};
 use crate::text::bounded;
 use crate::time::Moment;
 
@@ -46,6 +47,8 @@ pub struct Snapshot {
     pub namespaces: BTreeMap<String, Arc<Namespace>>,
     /// Node names of every pod that carries our label, those of invalid WorkerPools too: all others are foreign.
     pub own_nodes: BTreeSet<String>,
+    /// Loads that Pools and WorkerPools heed.
+    pub loads: Loads,
 }
 
 /// One WorkerPool, its revisions and its pods.
@@ -59,6 +62,8 @@ pub struct PoolInput {
     pub queues: Vec<String>,
     /// Slots of one pod, at least 1.
     pub slots: u32,
+    /// When the slots of its workers are halved, if ever.
+    pub dynamic: Option<Dynamic>,
     /// Messages that one slot may hold, the running one included: Celery's prefetch multiplier. `None` means
     /// unlimited.
     pub prefetch: Option<u32>,
@@ -131,12 +136,36 @@ pub struct Budget {
     pub slots: Option<u64>,
     /// Slots that are granted from at the moment; `None` for no limit.
     pub effective: Option<u64>,
+    /// The load above which half of them are not granted.
+    pub shedding: Option<Shedding>,
     /// Slots that are kept for one queue each, by name of the TaskQueue.
     pub guarantees: BTreeMap<String, u64>,
     /// What its status grants, by uid of the WorkerPool.
     pub granted: BTreeMap<String, u64>,
     /// What pods take, those of WorkerPools that are gone included, by uid of the WorkerPool.
     pub used: BTreeMap<String, u64>,
+}
+
+/// `spec.celery.dynamicConcurrency`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dynamic {
+    /// The load above which slots are halved.
+    pub high_percent: u8,
+    /// Which load; key into [`Snapshot::loads`].
+    pub load: LoadKey,
+    /// Slots are processes, of which those end that execute nothing.
+    pub processes: bool,
+}
+
+/// `spec.loadShedding`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shedding {
+    /// The load above which slots are halved.
+    pub high_percent: u8,
+    /// Which load; key into [`Snapshot::loads`].
+    pub load: LoadKey,
+    /// By its status, the Pool was shedding: what a process that has just started goes on with.
+    pub was: bool,
 }
 
 /// `spec.scaling.fallback`.

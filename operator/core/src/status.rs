@@ -11,7 +11,7 @@ use poolwright_api::{LABEL_WORKER_POOL, Reason};
 
 use crate::advice::Advice;
 use crate::conditions::{self, Seen};
-use crate::decision::{Decision, Limit};
+use crate::decision::{DYNAMIC_CONCURRENCY, Decision, Limit};
 use crate::objects::Objects;
 use crate::snapshot::PoolInput;
 use crate::text::bounded;
@@ -125,6 +125,13 @@ fn is_news(stored: Option<&api::Decision>, decision: &Decision) -> bool {
         all.any(|old| old.name == limit.name && old.to == number(limit.to) && cut(old, limit))
     };
     if !decision.limits.iter().take(LIMITS_MAX).all(known) {
+        return true;
+    }
+    // Words that say that slots are taken must not stay when they are given back.
+    let taken = |name: &str| name == DYNAMIC_CONCURRENCY;
+    if stored.limits.iter().any(|old| taken(&old.name))
+        && !decision.limits.iter().any(|limit| taken(limit.name))
+    {
         return true;
     }
     let arrived = decision.reason == Reason::AsDesired

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use poolwright_api::Reason;
 use poolwright_api::v1alpha1::{
-    AckMode, Autoscale, BrokerEnv, Celery, ExecutionPool, Fallback, LogLevel, TaskQueue, WorkerClass,
-    WorkerPool,
+    AckMode, Autoscale, BrokerEnv, Celery, ExecutionPool, Fallback, HighLoad, LogLevel, TaskQueue,
+    WorkerClass, WorkerPool,
 };
 
 use crate::advice::Neighbour;
@@ -53,6 +53,8 @@ pub struct ValidPool {
     pub concurrency: i32,
     /// The worker's own scaling, if it is on.
     pub autoscale: Option<Autoscale>,
+    /// When the worker's slots are halved, if ever.
+    pub dynamic_concurrency: Option<HighLoad>,
     /// Messages fetched for each slot: written, or the class's. `None` leaves Celery's own,
     /// [`class::CELERY_PREFETCH`].
     pub prefetch_multiplier: Option<i32>,
@@ -201,6 +203,7 @@ pub fn validate(wp: &WorkerPool, queues: &BTreeMap<String, TaskQueue>) -> Result
         execution_pool,
         concurrency,
         autoscale: celery.autoscale,
+        dynamic_concurrency: celery.dynamic_concurrency.clone(),
         prefetch_multiplier,
         max_tasks_per_child: celery
             .max_tasks_per_child

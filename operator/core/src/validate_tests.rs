@@ -67,6 +67,7 @@ fn each_bad_field_of_celery_is_named() {
 
 #[test]
 fn each_bad_mix_of_celery_fields_is_named() {
+    let load = json!({"configMapKeyRef": {"name": "load", "key": "percent"}});
     let table = [
         (
             json!({"celery": {"autoscale": {"min": 3, "max": 2}}}),
@@ -87,6 +88,26 @@ fn each_bad_mix_of_celery_fields_is_named() {
             json!({"celery": {"autoscale": {"min": 1, "max": 2}, "executionPool": "Threads"}}),
             "spec.celery.autoscale",
             "Threads",
+        ),
+        (
+            json!({"celery": {"executionPool": "Threads", "concurrency": 2, "dynamicConcurrency": {"source": load}}}),
+            "spec.celery.dynamicConcurrency",
+            "Threads",
+        ),
+        (
+            json!({"celery": {"autoscale": {"min": 1, "max": 2}, "dynamicConcurrency": {"source": load}}}),
+            "spec.celery.dynamicConcurrency",
+            "remove one",
+        ),
+        (
+            json!({"celery": {"concurrency": 2, "dynamicConcurrency": {"source": {}}}}),
+            "spec.celery.dynamicConcurrency.source",
+            "exactly one",
+        ),
+        (
+            json!({"celery": {"concurrency": 2, "dynamicConcurrency": {"highPercent": 101, "source": load}}}),
+            "spec.celery.dynamicConcurrency.highPercent",
+            "1 to 100",
         ),
         (
             json!({"celery": {"concurrency": 2, "executionPool": "Solo"}}),

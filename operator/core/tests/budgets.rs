@@ -10,9 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use poolwright_api::Reason;
+use poolwright_api::v1alpha1::{ConfigMapKeyRef, LoadSource};
 use poolwright_core::charge::Charge;
 use poolwright_core::decision::Decision;
-use poolwright_core::snapshot::{BidQueue, Budget, Hold, Namespace, PoolInput};
+use poolwright_core::shedding::LoadKey;
+use poolwright_core::snapshot::{BidQueue, Budget, Hold, Namespace, PoolInput, Shedding};
 use world::{World, pod, pool, revision, seconds, worker};
 
 const CRITICAL: u32 = 100;
@@ -390,4 +392,50 @@ fn a_pod_that_is_lost_with_its_node_gives_its_slots_back() {
     assert_eq!(world(59, true), (vec![], 1));
     assert_eq!(world(60, true), (vec!["a-0".to_owned()], 2));
     assert_eq!(world(60, false), (vec![], 1));
+}
+
+/// Above the limit of the load half the slots are granted; what is not known changes nothing, also after a start.
+#[test]
+fn a_high_load_halves_a_pool() {
+    let source = LoadSource {
+        config_map_key_ref: Some(ConfigMapKeyRef {
+            name: "load".to_owned(),
+            key: "percent".to_owned(),
+        }),
+        ..LoadSource::default()
+    };
+    let key = LoadKey {
+        namespace: "shop".to_owned(),
+        source,
+    };
+    let shedding = |was| Shedding {
+        high_percent: 80,
+        load: key.clone(),
+        was,
+    };
+    let to = |was: bool, load: Option<f64>| {
+        let budget = Budget {
+            shedding: Some(shedding(was)),
+            ..budget(40)
+        };
+        let mut world = with([on_pool("a", NORMAL)], budget);
+        load_of(&mut world, &key, load);
+        load_of(&mut world, &key, None);
+        crate::load(&mut world, "a", 0, 100);
+        decide(&mut world);
+        let figures = &world.last.figures[&("shop".to_owned(), "p".to_owned())];
+        assert_eq!(figures.effective, Some(u64::from(decided(&world, "a").to) * POD));
+        decided(&world, "a").to
+    };
+    assert_eq!((to(false, Some(80.0)), to(false, Some(81.0))), (4, 2));
+    assert_eq!((to(false, None), to(true, None)), (4, 2));
+    assert_eq!(to(true, Some(10.0)), 4);
+}
+
+fn load_of(world: &mut World, key: &LoadKey, percent: Option<f64>) {
+    let now = world.now;
+    let load = world.loads.entry(key.clone()).or_default();
+    if let Some(percent) = percent {
+        load.succeed(percent, now);
+    }
 }

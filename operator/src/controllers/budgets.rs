@@ -6,7 +6,8 @@ use kube::ResourceExt;
 use poolwright_api::v1alpha1::{Guarantee, Pool, Priority, TaskQueue};
 use poolwright_core::charge::Slots;
 use poolwright_core::grants::{Mode, mode};
-use poolwright_core::snapshot::{Budget, Namespace};
+use poolwright_core::shedding::LoadKey;
+use poolwright_core::snapshot::{Budget, Namespace, Shedding};
 use poolwright_core::weight::weights;
 
 use crate::kube::index::{Group, Index};
@@ -57,6 +58,17 @@ pub fn read(
     })
 }
 
+fn shedding(pool: &Pool) -> Option<Shedding> {
+    let high = pool.spec.load_shedding.as_ref()?;
+    let status = pool.status.as_ref();
+    let left = status.and_then(|status| Some((status.effective_slots?, status.slots?)));
+    Some(Shedding {
+        high_percent: high.limit(),
+        load: LoadKey::new(&pool.namespace().unwrap_or_default(), high),
+        was: left.is_some_and(|(effective, slots)| effective < slots),
+    })
+}
+
 /// One Pool, without what is taken of it.
 fn budget(pool: &Pool) -> Budget {
     let granted = pool.status.iter().flat_map(|status| &status.holders);
@@ -66,6 +78,7 @@ fn budget(pool: &Pool) -> Budget {
     Budget {
         slots: pool.spec.limit(),
         effective: pool.spec.limit(),
+        shedding: shedding(pool),
         guarantees: pool.spec.guarantees.iter().map(guarantee).collect(),
         granted: granted
             .filter(|_| is_own)

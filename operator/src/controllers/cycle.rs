@@ -11,7 +11,7 @@ use poolwright_api::DEFAULT_POOL;
 use poolwright_core::cycle::{Memory, cycle};
 use poolwright_core::decision::Decision;
 use poolwright_core::ledger::QueueLedger;
-use poolwright_core::pool_status::{Figures, PoolName, figures};
+use poolwright_core::pool_status::{Figures, PoolName};
 use poolwright_core::sample::{BrokerView, QueueView};
 use poolwright_core::snapshot::{Namespace, PoolInput, PoolKey, Snapshot};
 use poolwright_core::time::Moment;
@@ -141,12 +141,13 @@ impl Driver {
                 .iter()
                 .map(|pod| format!("celery@{}", pod.name))
                 .collect(),
+            loads: self.board.loads(),
         };
         let mut result = cycle(&snapshot, memory);
         if !self.hold_lost_slots {
             self.world.set_lost(&lost(&result.decisions));
         }
-        let figures = Arc::new(figures(&snapshot, &result.decisions));
+        let figures = Arc::new(std::mem::take(&mut result.figures));
         *self.latest.budgets.lock().unwrap_or_else(PoisonError::into_inner) = figures;
         *self.latest.queues.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(result.queues);
         let mut asks: BTreeMap<&str, Vec<String>> = BTreeMap::new();
@@ -170,6 +171,18 @@ impl Driver {
                     decision,
                 },
             );
+        }
+        for (broker, nodes) in result.sizes.into_iter().filter(|(_, nodes)| !nodes.is_empty()) {
+            self.board.size(&broker, nodes);
+        }
+        for (broker, one) in result.resizes {
+            let by = one.by;
+            let command = if one.grow {
+                Command::PoolGrow { by }
+            } else {
+                Command::PoolShrink { by }
+            };
+            self.board.command(&broker, command, one.nodes);
         }
         for (broker, nodes) in asks.into_iter().filter(|(_, nodes)| !nodes.is_empty()) {
             self.board.ask(broker, nodes);
@@ -257,6 +270,7 @@ fn concerns(group: &Group, new: &Decided, old: Option<&Decided>, changed: &BTree
                 || (new.facts.busy, new.facts.queued, new.facts.slots)
                     != (old.facts.busy, old.facts.queued, old.facts.slots)
                 || new.facts.foreign != old.facts.foreign
+                || new.facts.load_unknown != old.facts.load_unknown
                 || (&new.facts.unseen, new.facts.elsewhere) != (&old.facts.unseen, old.facts.elsewhere)
                 || new.facts.lost != old.facts.lost
                 || new.facts.unreadable != old.facts.unreadable

@@ -5,6 +5,7 @@ pub mod budgets;
 pub mod conflicts;
 pub mod cycle;
 pub mod granter;
+pub mod loads;
 pub mod run;
 pub mod secrets;
 pub mod task_queue;

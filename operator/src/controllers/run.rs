@@ -23,7 +23,7 @@ use super::brokers::Supervisor;
 use super::cycle::{Driver, Latest};
 use super::granter::{Granter, Grants};
 use super::world::World;
-use super::{granter, task_queue, worker_pool};
+use super::{granter, loads, task_queue, worker_pool};
 use crate::clock::Clock;
 use crate::http;
 use crate::kube::Clients;
@@ -115,6 +115,7 @@ pub async fn run(
         &mut parts,
         &clients.ask,
         &options,
+        loads::reader(clients.ask.clone())?,
         world,
         board,
         queues_changed,
@@ -136,6 +137,7 @@ fn start(
     parts: &mut JoinSet<&'static str>,
     client: &Client,
     options: &Options,
+    read: loads::Read,
     world: Arc<World>,
     board: Arc<Board>,
     changed: Arc<Notify>,
@@ -155,6 +157,13 @@ fn start(
         base_interval: options.poll_interval,
         metrics: Arc::clone(&metrics),
         connect: Arc::clone(&options.connect),
+        clock,
+    };
+    let heeded = Arc::clone(&world);
+    let readings = loads::Supervisor {
+        wanted: Box::new(move || heeded.loads()),
+        read,
+        board: Arc::clone(&board),
         clock,
     };
     let queues = task_queue::Controller {
@@ -199,6 +208,7 @@ fn start(
         clock,
     };
     spawn(parts, "brokers", supervisor.run());
+    spawn(parts, "loads", readings.run());
     spawn(parts, "task queues", queues.run());
     spawn(
         parts,

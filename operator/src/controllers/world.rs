@@ -17,6 +17,7 @@ use poolwright_core::charge::taken;
 use poolwright_core::objects::{DeploymentView, Objects, PodView, SetView};
 use poolwright_core::observe::{REPLICAS_FIELD, Runs, pool_input};
 use poolwright_core::revision::revision;
+use poolwright_core::shedding::LoadKey;
 use poolwright_core::snapshot::{Namespace, PoolInput};
 use poolwright_core::time::Moment;
 use poolwright_core::validate::{Invalid, ValidPool, consumes_alone, validate};
@@ -364,6 +365,19 @@ impl World {
             sets: self.sets.group(&group.0, &group.1),
             pods: self.pods.group(&group.0, &group.1),
         }
+    }
+
+    /// Loads that a WorkerPool or a Pool heeds.
+    pub fn loads(&self) -> BTreeSet<LoadKey> {
+        let pools = self.states();
+        let inputs = pools.iter().filter_map(|state| state.input.as_ref());
+        let heeded = inputs.filter_map(|input| input.dynamic.as_ref());
+        let mut loads: BTreeSet<LoadKey> = heeded.map(|dynamic| dynamic.load.clone()).collect();
+        let namespaces = self.namespaces();
+        let budgets = namespaces.values().flat_map(|namespace| namespace.pools.values());
+        let shedding = budgets.filter_map(|budget| budget.shedding.as_ref());
+        loads.extend(shedding.map(|shedding| shedding.load.clone()));
+        loads
     }
 
     /// All WorkerPools as last rebuilt.

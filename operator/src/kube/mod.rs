@@ -1,5 +1,6 @@
 //! The only code that talks to Kubernetes: watches in, writes out. Decides nothing.
 
+pub mod config_map;
 pub mod events;
 pub mod execute;
 pub mod index;

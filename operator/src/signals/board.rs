@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use poolwright_core::sample::BrokerView;
+use poolwright_core::shedding::Loads;
 use tokio::sync::{Notify, mpsc};
 
 use super::celery::Command;
@@ -16,6 +17,8 @@ use super::celery::Command;
 pub enum Errand {
     /// Ask these.
     Ask(Vec<String>),
+    /// Ask these, also for the size of their execution pools.
+    Size(Vec<String>),
     /// Tell these.
     Tell(Command, Vec<String>),
 }
@@ -26,6 +29,7 @@ pub struct Board {
     views: Mutex<BTreeMap<String, Arc<BrokerView>>>,
     lines: Mutex<BTreeMap<String, mpsc::Sender<Errand>>>,
     connections: Mutex<BTreeMap<String, u64>>,
+    loads: Mutex<Loads>,
     /// Woken when a view or anything else that a decision sees has changed.
     pub changed: Notify,
 }
@@ -44,6 +48,18 @@ impl Board {
     #[must_use]
     pub fn views(&self) -> BTreeMap<String, Arc<BrokerView>> {
         self.views.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces all loads and wakes the cycle.
+    pub fn publish_loads(&self, loads: Loads) {
+        *self.loads.lock().unwrap_or_else(PoisonError::into_inner) = loads;
+        self.changed.notify_one();
+    }
+
+    /// All loads as they were last read.
+    #[must_use]
+    pub fn loads(&self) -> Loads {
+        self.loads.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Registers the broker's line for questions and commands to its workers.
@@ -87,7 +103,12 @@ impl Board {
         self.send(broker, Errand::Ask(nodes));
     }
 
-    /// Tells these workers to change what they consume, soon. A full line drops it: the next cycle repeats it, for as
+    /// Asks these workers soon, also for the size of their execution pools.
+    pub fn size(&self, broker: &str, nodes: Vec<String>) {
+        self.send(broker, Errand::Size(nodes));
+    }
+
+    /// Tells these workers to change what they consume or have, soon. A full line drops it: the next cycle repeats it, for as
     /// long as their answers do not show it done. What is not repeated for 5 s and was not sent is dropped too.
     pub fn command(&self, broker: &str, command: Command, nodes: Vec<String>) {
         self.send(broker, Errand::Tell(command, nodes));

@@ -7,6 +7,7 @@ mod address;
 pub mod board;
 pub mod celery;
 mod commands;
+pub mod load;
 pub mod poller;
 mod questions;
 pub mod rabbitmq;
@@ -120,15 +121,26 @@ pub trait SignalSource: Send + Sync {
     /// dropped silently (they may hold anything).
     fn heartbeats(&self) -> BoxFuture<'_, Result<BoxStream<'static, Heartbeat>, SignalError>>;
 
-    /// Asks these workers for `active`, `reserved`, `scheduled` and `active_queues` (read-only), and returns
-    /// when all have answered or `deadline` has passed. Workers that did not answer are missing from the result.
+    /// Asks these workers for `active`, `reserved`, `scheduled` and `active_queues` (read-only), with `sizes` for the
+    /// size of their execution pools too, and returns when all have answered or `deadline` has passed. Workers that did
+    /// not answer are missing from the result.
+    fn inquire<'a>(
+        &'a self,
+        nodes: &'a [String],
+        sizes: bool,
+        deadline: Duration,
+    ) -> BoxFuture<'a, Result<Vec<NodeAnswer>, SignalError>>;
+
+    /// The same without sizes.
     fn ask<'a>(
         &'a self,
         nodes: &'a [String],
         deadline: Duration,
-    ) -> BoxFuture<'a, Result<Vec<NodeAnswer>, SignalError>>;
+    ) -> BoxFuture<'a, Result<Vec<NodeAnswer>, SignalError>> {
+        self.inquire(nodes, false, deadline)
+    }
 
-    /// Tells these workers to change what they consume, in one message for all of them (at most
+    /// Tells these workers to change what they consume, or how many slots they have, in one message for all of them (at most
     /// [`celery::COMMANDED_MAX`]). Nothing comes back: whether a worker did it is seen when it is asked.
     fn command<'a>(
         &'a self,

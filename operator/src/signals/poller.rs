@@ -229,7 +229,8 @@ impl Poller {
                     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 }
                 Some(errand) = errands.recv() => match errand {
-                    Errand::Ask(nodes) => self.ask(session, view, roster, &nodes.into_iter().collect()),
+                    Errand::Ask(nodes) => self.ask(session, view, roster, (nodes, false)),
+                    Errand::Size(nodes) => self.ask(session, view, roster, (nodes, true)),
                     Errand::Tell(command, nodes) => commands.take(&command, nodes, self.clock.now()),
                 },
                 Some((question, answers)) = session.asking.ended() => {
@@ -274,7 +275,7 @@ impl Poller {
                     if session.telling.is_none() {
                         session.telling = self.tell(session, &mut commands);
                     }
-                    self.ask(session, view, roster, &BTreeSet::new());
+                    self.ask(session, view, roster, (Vec::new(), false));
                 }
                 () = sleep_until(address.again()), if session.renewing.is_none() => {
                     session.renewing = Some(self.renew(address, &session.config));
@@ -326,10 +327,12 @@ impl Poller {
         session: &mut Session,
         view: &mut BrokerView,
         roster: &Roster,
-        requested: &BTreeSet<String>,
+        (requested, sizes): (Vec<String>, bool),
     ) {
         let now = self.clock.now();
-        while let Some(question) = roster.question(view, requested, now, session.asking.free()) {
+        let requested: BTreeSet<String> = requested.into_iter().collect();
+        while let Some(mut question) = roster.question(view, &requested, now, session.asking.free()) {
+            question.sizes = sizes;
             session.asking.begin(&session.source, question);
         }
     }

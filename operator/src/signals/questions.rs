@@ -31,6 +31,8 @@ pub struct Question {
     pub put: Moment,
     /// To workers that are slow, silent or not heard: they get the whole deadline, and nobody else waits for them.
     pub apart: bool,
+    /// For the size of their execution pools, too.
+    pub sizes: bool,
     /// What they had started by their last heartbeat before it.
     pub processed: BTreeMap<String, u64>,
 }
@@ -74,7 +76,7 @@ impl Inquiries {
         self.apart |= question.apart;
         let source = Arc::clone(source);
         let asking = async move {
-            let answers = source.ask(&question.nodes, question.deadline());
+            let answers = source.inquire(&question.nodes, question.sizes, question.deadline());
             let answers = timeout(COMMAND_DEADLINE * 2, answers).await;
             let answers = answers.unwrap_or_else(|_| Err(late("asking the workers")));
             (question, answers)

@@ -105,14 +105,15 @@ impl SignalSource for RedisSource {
         .boxed()
     }
 
-    fn ask<'a>(
+    fn inquire<'a>(
         &'a self,
         nodes: &'a [String],
+        sizes: bool,
         deadline: Duration,
     ) -> BoxFuture<'a, Result<Vec<NodeAnswer>, SignalError>> {
         async move {
             let _one = self.asking.acquire().await;
-            ask::ask(&self.connection, &self.names, nodes, deadline).await
+            ask::ask(&self.connection, &self.names, (nodes, sizes), deadline).await
         }
         .boxed()
     }

@@ -153,6 +153,10 @@ impl Roster {
         value.processed = question.processed.get(node).copied().unwrap_or_default();
         value.asked_at = question.put;
         worker.answer = Some(Sample { value, at });
+        if let Some(value) = told.size {
+            let at = question.put;
+            worker.size = Some(Sample { value, at });
+        }
         (worker.unreadable, worker.unreadable_since) = (None, None);
         kept.failed = None;
         kept.slow = at.since(question.put) > TOGETHER;
@@ -234,6 +238,7 @@ impl Roster {
             put,
             apart,
             processed,
+            ..Question::default()
         })
     }
 
@@ -315,6 +320,7 @@ fn begin(beat: &Heartbeat, now: Moment) -> WorkerView {
         asked: None,
         unreadable: None,
         unreadable_since: None,
+        size: None,
     }
 }
 

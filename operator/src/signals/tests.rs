@@ -119,9 +119,10 @@ impl SignalSource for Fake {
         async { Ok(beats.boxed()) }.boxed()
     }
 
-    fn ask<'a>(
+    fn inquire<'a>(
         &'a self,
         nodes: &'a [String],
+        sizes: bool,
         deadline: Duration,
     ) -> BoxFuture<'a, Result<Vec<NodeAnswer>, SignalError>> {
         async move {
@@ -135,7 +136,12 @@ impl SignalSource for Fake {
             if with(|stage| stage.no_answers) {
                 return Err(SignalError::new(FaultKind::Refused, "no permission to ask"));
             }
-            let answer = |node: &String| (node.clone(), Ok(Told::default()));
+            let told = || {
+                let mut told = Told::default();
+                told.size = sizes.then_some(4);
+                told
+            };
+            let answer = |node: &String| (node.clone(), Ok(told()));
             let heard = nodes.iter().filter(|node| !silent(node));
             Ok(heard.map(answer).collect())
         }

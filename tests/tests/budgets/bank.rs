@@ -136,7 +136,10 @@ impl Bank {
         }
         let mut text = format!("waited {limit:?} for {wanted:?}: there are {last:?}");
         for (name, _) in wanted {
-            text += &format!("; {name}: {}", self.stage().decision(name).await?);
+            text.push_str("; ");
+            text.push_str(name);
+            text.push_str(": ");
+            text.push_str(&self.stage().decision(name).await?.to_string());
         }
         Err(text.into())
     }

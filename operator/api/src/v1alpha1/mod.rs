@@ -1,9 +1,11 @@
 //! Version `v1alpha1` of the Poolwright resources.
 
+pub mod load;
 pub mod pool;
 pub mod task_queue;
 pub mod worker_pool;
 
+pub use load::{ConfigMapKeyRef, HighLoad, LoadSource, PrometheusQuery};
 pub use pool::{Guarantee, Holder, Pool, PoolSpec, PoolStatus, UNLIMITED, Waiter};
 pub use task_queue::{
     Broker, PoolUse, Priority, PriorityTier, RabbitmqOptions, RedisOptions, SecretKeyRef, SecretRef,

@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
+use super::load::HighLoad;
 use crate::schema;
 
 /// `spec.slots` of a Pool without a limit, as in Airflow.
@@ -57,7 +58,9 @@ pub const UNLIMITED: i32 = -1;
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.slots == -1 || !has(self.guarantees) || self.guarantees.map(g, g.slots).sum() <= self.slots")
-        .message(Message::Expression("'spec.guarantees must add up to at most spec.slots (%d), add up to %d'.format([self.slots, self.guarantees.map(g, g.slots).sum()])".into()))
+        .message(Message::Expression("'spec.guarantees must add up to at most spec.slots (%d), add up to %d'.format([self.slots, self.guarantees.map(g, g.slots).sum()])".into())),
+    validation = Rule::new("!has(self.loadShedding) || has(self.loadShedding.source.prometheus) != has(self.loadShedding.source.configMapKeyRef)")
+        .message("spec.loadShedding.source must have exactly one of prometheus and configMapKeyRef")
 )]
 pub struct PoolSpec {
     /// `slots` of the budget: 0 to 1,000,000, or -1 for no limit. Required. Every worker of a queue of this Pool takes
@@ -79,6 +82,11 @@ pub struct PoolSpec {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["queue".into()]))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub guarantees: Vec<Guarantee>,
+
+    /// `loadShedding` halves the slots that are granted from, but to no less than 1, while the load of the resource
+    /// behind this Pool is high. Default: off. As a lowered `slots`, it stops no busy worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_shedding: Option<HighLoad>,
 }
 
 /// Slots that are kept for one queue.

@@ -286,6 +286,7 @@ impl Sim {
                 asked: None,
                 unreadable: None,
                 unreadable_since: None,
+                size: None,
             };
             let broker = self.world.brokers.get_mut("b").unwrap();
             let view = broker

@@ -21,6 +21,7 @@ use poolwright_core::sample::{
     Answer, BrokerView, FaultKind, Fetched, QueueView, Ready, Running, Sample, Unacked, UnheardView,
     WorkerView,
 };
+use poolwright_core::shedding::Loads;
 use poolwright_core::snapshot::{
     Bid, Mark, Namespace, Pause, PodInput, PoolInput, PoolKey, Rank, RevisionInput, Snapshot,
 };
@@ -52,6 +53,7 @@ pub fn pool(name: &str) -> PoolInput {
         broker: "b".to_owned(),
         queues: vec!["q".to_owned()],
         slots: 10,
+        dynamic: None,
         prefetch: Some(1),
         min: 0,
         max: 10,
@@ -132,6 +134,7 @@ pub fn worker(active: u64, processed: u64, first_seen: Moment, now: Moment) -> W
         asked: None,
         unreadable: None,
         unreadable_since: None,
+        size: None,
     }
 }
 
@@ -150,6 +153,7 @@ pub struct World {
     pub brokers: BTreeMap<String, BrokerView>,
     pub pools: BTreeMap<String, PoolInput>,
     pub namespaces: BTreeMap<String, Namespace>,
+    pub loads: Loads,
     pub memory: Memory,
     pub last: Cycle,
     /// Marks are seen as soon as they are decided, and as if for long.
@@ -176,6 +180,7 @@ impl World {
                 .into_iter()
                 .map(|pool| (pool.key.name.clone(), pool))
                 .collect(),
+            loads: Loads::new(),
             memory: Memory::default(),
             last: Cycle::default(),
             namespaces: BTreeMap::new(),
@@ -354,6 +359,7 @@ impl World {
                 .map(|(name, one)| (name.clone(), Arc::new(one.clone())))
                 .collect(),
             own_nodes: pods.map(PodInput::node).collect(),
+            loads: self.loads.clone(),
         }
     }
 

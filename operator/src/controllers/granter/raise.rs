@@ -162,6 +162,8 @@ fn ask(
 /// What the watches show beside a Pool.
 pub(super) fn sight(context: &Context, namespace: &str, name: &str, pool: &Pool) -> Sight {
     let namespaces = context.world.namespaces();
+    let figures = context.latest.budgets();
+    let figures = figures.get(&(namespace.to_owned(), name.to_owned()));
     let known = namespaces
         .get(namespace)
         .and_then(|namespace| namespace.pools.get(name));
@@ -179,7 +181,7 @@ pub(super) fn sight(context: &Context, namespace: &str, name: &str, pool: &Pool)
         consumers.insert(guarantee.queue.clone(), uids.collect());
     }
     Sight {
-        effective: known.and_then(|budget| budget.effective),
+        effective: figures.and_then(|figures| figures.effective),
         used: known.map(|budget| budget.used.clone()).unwrap_or_default(),
         consumers,
     }

@@ -1,14 +1,16 @@
-//! Remote-control requests: the four read-only questions, and the two commands that change a worker.
+//! Remote-control requests: the read-only questions, and the commands that change a worker.
 //!
 //! Decides how they are written. Both kinds are closed enums and apart from one another: no question can make a
-//! worker change anything, and no more can be changed than which queues it consumes. A command always names its
-//! workers, because one that names nobody is heeded by every worker of the broker, also by those that are not ours.
+//! worker change anything, and no more can be changed than which queues it consumes and how many slots it has. A
+//! command always names its workers, because one that names nobody is heeded by every worker of the broker, also by those that are not ours.
 //!
 //! Nothing here ends a request: kombu looks at the header `expires` of replies only, so a worker that was stopped or
 //! busy heeds whatever waits for it, however old. What a worker does is seen by asking it, not by what it was sent.
 
 use base64::Engine as _;
 use serde::Serialize;
+
+use super::unique;
 
 /// A read-only question to workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,11 +23,22 @@ pub enum Method {
     Scheduled,
     /// The queues it consumes.
     ActiveQueues,
+    /// What it is made of; only the size of its execution pool is read.
+    Stats,
 }
 
 impl Method {
-    /// All four.
+    /// The four that make an answer.
     pub const ALL: [Self; 4] = [Self::Active, Self::Reserved, Self::Scheduled, Self::ActiveQueues];
+
+    /// What is asked in one inquiry, each under a ticket of its own. A worker answers in this order, so the size has
+    /// come when the answer is whole, and nobody waits for one that does not come.
+    #[must_use]
+    pub fn inquiry(sizes: bool) -> Vec<(Self, String)> {
+        let first = sizes.then_some(Self::Stats);
+        let all = first.into_iter().chain(Self::ALL);
+        all.map(|method| (method, unique())).collect()
+    }
 
     /// Celery's name of the method.
     #[must_use]
@@ -35,6 +48,7 @@ impl Method {
             Self::Reserved => "reserved",
             Self::Scheduled => "scheduled",
             Self::ActiveQueues => "active_queues",
+            Self::Stats => "stats",
         }
     }
 }
@@ -103,7 +117,7 @@ impl Request<'_> {
 /// Most workers that one command may name.
 pub const COMMANDED_MAX: usize = 200;
 
-/// Changes which queues workers consume. What they hold already they finish.
+/// Changes which queues workers consume, or how many slots they have. What they hold already they finish.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Command {
     /// Stop consuming a queue.
@@ -115,6 +129,16 @@ pub enum Command {
     AddConsumer {
         /// Its name on the broker.
         queue: String,
+    },
+    /// Have so many slots more.
+    PoolGrow {
+        /// How many.
+        by: u64,
+    },
+    /// Have so many slots less. Of a worker with processes, those that execute no task end.
+    PoolShrink {
+        /// How many.
+        by: u64,
     },
 }
 
@@ -139,14 +163,18 @@ enum CommandArguments<'a> {
         exchange_type: &'static str,
         routing_key: Option<()>,
     },
+    Resize {
+        n: u64,
+    },
 }
 
 impl Command {
-    /// The queue that it is about.
+    /// The queue that it is about; `None` for one about slots.
     #[must_use]
-    pub fn queue(&self) -> &str {
+    pub fn queue(&self) -> Option<&str> {
         match self {
-            Self::CancelConsumer { queue } | Self::AddConsumer { queue } => queue,
+            Self::CancelConsumer { queue } | Self::AddConsumer { queue } => Some(queue),
+            Self::PoolGrow { .. } | Self::PoolShrink { .. } => None,
         }
     }
 
@@ -156,6 +184,8 @@ impl Command {
         match self {
             Self::CancelConsumer { .. } => "cancel_consumer",
             Self::AddConsumer { .. } => "add_consumer",
+            Self::PoolGrow { .. } => "pool_grow",
+            Self::PoolShrink { .. } => "pool_shrink",
         }
     }
 
@@ -174,6 +204,7 @@ impl Command {
                 exchange_type: "direct",
                 routing_key: None,
             },
+            Self::PoolGrow { by } | Self::PoolShrink { by } => CommandArguments::Resize { n: *by },
         };
         serde_json::to_vec(&CommandBody {
             method: self.name(),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use poolwright_core::sample::{Answer, Running};
 use serde::Deserialize;
-use serde::de::{MapAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use tokio::time::Instant;
 
 use super::bindings::{Bindings, Bound, MAX_QUEUES, Route};
@@ -20,6 +20,8 @@ use crate::signals::NodeAnswer;
 
 /// Most distinct routes of tasks that one reply may name.
 const MAX_ROUTES: usize = 4096;
+/// Most slots of one worker that are believed.
+const SIZE_MAX: u64 = 1_000_000;
 
 const NOT_JSON: &str = "unreadable: the answer is not JSON in UTF-8 (is task_serializer something else?)";
 const SHAPE: &str = "unreadable: the answer does not have the expected shape";
@@ -64,6 +66,30 @@ struct Exchange {
     kind: Option<String>,
 }
 
+#[derive(Deserialize)]
+struct Stats {
+    pool: Pool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Pool {
+    #[serde(default)]
+    max_concurrency: Option<u64>,
+    #[serde(default)]
+    processes: Option<Vec<IgnoredAny>>,
+}
+
+impl Pool {
+    /// Of processes only their number is true: the other stays what it was at the start.
+    fn size(&self) -> Option<u64> {
+        let processes = self.processes.as_ref().map(|all| all.len() as u64);
+        processes
+            .or(self.max_concurrency)
+            .filter(|size| *size <= SIZE_MAX)
+    }
+}
+
 /// `{"<node>": <reply>}` with exactly one entry.
 struct OfNode<T>(String, T);
 
@@ -78,7 +104,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for OfNode<T> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let missing = || serde::de::Error::custom("empty");
                 let (node, reply) = map.next_entry()?.ok_or_else(missing)?;
-                match map.next_key::<serde::de::IgnoredAny>()? {
+                match map.next_key::<IgnoredAny>()? {
                     None => Ok(OfNode(node, reply)),
                     Some(_) => Err(serde::de::Error::custom("more than one entry")),
                 }
@@ -95,6 +121,7 @@ struct Parts {
     reserved: Option<BTreeMap<Route, u64>>,
     scheduled: Option<BTreeMap<Route, u64>>,
     queues: Option<Bindings>,
+    size: Option<u64>,
     unreadable: Option<&'static str>,
     /// When its first reply came: nothing in its answer is older.
     first: Option<Instant>,
@@ -109,6 +136,8 @@ pub struct Told {
     scheduled: BTreeMap<Route, u64>,
     /// The queues that it consumes, and how they are bound.
     pub bindings: Bindings,
+    /// Slots of its execution pool, if it was asked for them.
+    pub size: Option<u64>,
     /// How long ago it came when the inquiry ended, which lasts as long as its slowest worker.
     pub age: Duration,
 }
@@ -156,7 +185,7 @@ impl Told {
     }
 }
 
-/// Gathers the replies of one inquiry: the four methods, each under its own ticket, from the nodes that were asked.
+/// Gathers the replies of one inquiry: its methods, each under its own ticket, from the nodes that were asked.
 #[derive(Debug)]
 pub struct Collector {
     tickets: BTreeMap<String, Method>,
@@ -165,11 +194,12 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// An inquiry to these nodes; `tickets` belong to [`Method::ALL`] in order.
+    /// An inquiry to these nodes, of which [`Method::ALL`] must be answered.
     #[must_use]
-    pub fn new(nodes: &[String], tickets: &[String; 4]) -> Self {
+    pub fn new(nodes: &[String], asked: &[(Method, String)]) -> Self {
+        let ticket = |(method, ticket): &(Method, String)| (ticket.clone(), *method);
         Self {
-            tickets: tickets.iter().cloned().zip(Method::ALL).collect(),
+            tickets: asked.iter().map(ticket).collect(),
             nodes: nodes
                 .iter()
                 .map(|node| (node.clone(), Parts::default()))
@@ -271,6 +301,14 @@ impl Collector {
                 parts.queues = Some(bound(queues)?);
                 Ok(())
             }),
+            Method::Stats => {
+                // Without a size everything else is as good.
+                self.store(body, |parts, stats: Stats| {
+                    parts.size = stats.pool.size();
+                    Ok(())
+                });
+                return;
+            }
         };
         if node.is_none() {
             self.fail(node_of_json_start(body.get(..400).unwrap_or(body)), SHAPE);
@@ -306,6 +344,7 @@ impl Parts {
             reserved: self.reserved?,
             scheduled: self.scheduled?,
             bindings: self.queues?,
+            size: self.size,
             age: self.first.map_or(Duration::ZERO, |first| first.elapsed()),
         })
     }

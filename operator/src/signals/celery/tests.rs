@@ -35,8 +35,9 @@ fn reply(ticket: &str, content_type: &str, body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-fn tickets() -> [String; 4] {
-    ["t-active", "t-reserved", "t-scheduled", "t-queues"].map(str::to_owned)
+fn tickets() -> Vec<(Method, String)> {
+    let tickets = ["t-active", "t-reserved", "t-scheduled", "t-queues"];
+    Method::ALL.into_iter().zip(tickets.map(str::to_owned)).collect()
 }
 
 const ACTIVE: &str = r#"{"w1@vm":[
@@ -142,6 +143,9 @@ fn a_request_is_written_as_celery_writes_it() {
 /// What `app.control.cancel_consumer` and `.add_consumer` of Celery 5.7 put on the wire.
 const CANCEL: &str = r#"{"method": "cancel_consumer", "arguments": {"queue": "q1"}, "destination": ["celery@a", "celery@b"], "pattern": null, "matcher": null}"#;
 const ADD: &str = r#"{"method": "add_consumer", "arguments": {"queue": "q1", "exchange": null, "exchange_type": "direct", "routing_key": null}, "destination": ["celery@a", "celery@b"], "pattern": null, "matcher": null}"#;
+/// The same of `.pool_grow` and `.pool_shrink`.
+const GROW: &str = r#"{"method": "pool_grow", "arguments": {"n": 2}, "destination": ["celery@a", "celery@b"], "pattern": null, "matcher": null}"#;
+const SHRINK: &str = r#"{"method": "pool_shrink", "arguments": {"n": 2}, "destination": ["celery@a", "celery@b"], "pattern": null, "matcher": null}"#;
 
 #[test]
 fn a_command_is_written_as_celery_writes_it_but_for_white_space() {
@@ -150,6 +154,8 @@ fn a_command_is_written_as_celery_writes_it_but_for_white_space() {
     for (command, theirs) in [
         (Command::CancelConsumer { queue: queue() }, CANCEL),
         (Command::AddConsumer { queue: queue() }, ADD),
+        (Command::PoolGrow { by: 2 }, GROW),
+        (Command::PoolShrink { by: 2 }, SHRINK),
     ] {
         let ours = String::from_utf8(command.body(&nodes).unwrap()).unwrap();
         assert_eq!(ours, theirs.replace(' ', ""));
@@ -206,10 +212,53 @@ fn answers_are_reduced_to_counts_by_queue_without_arguments() {
     assert_eq!(answer.queues.iter().collect::<Vec<_>>(), ["direct", "high", "q1"]);
 }
 
+/// The size of a worker that answered the four other questions as above, and this to `stats`.
+fn size(stats: &str) -> Option<u64> {
+    let mut asked = tickets();
+    asked.insert(0, (Method::Stats, "t-stats".to_owned()));
+    let mut collector = Collector::new(&["w1@vm".to_owned()], &asked);
+    let stats = format!(r#"{{"w1@vm":{stats}}}"#);
+    let replies = [stats.as_str(), ACTIVE, RESERVED, SCHEDULED, QUEUES];
+    for ((_, ticket), body) in asked.iter().zip(replies) {
+        collector.take_body(ticket, "application/json", "utf-8", body.as_bytes());
+    }
+    assert!(collector.complete());
+    collector.finish().remove(0).1.unwrap().size
+}
+
+#[test]
+fn the_size_of_a_pool_is_read_where_there_is_one_and_nothing_fails_without() {
+    let prefork = r#"{"total":{"tapp.slow":2},"pid":18840,"pool":{"implementation":"celery.concurrency.prefork:TaskPool","max-concurrency":4,"processes":[18842,18848],"max-tasks-per-child":"N/A","timeouts":[0,0]},"prefetch_count":4}"#;
+    let gevent = r#"{"pool":{"implementation":"celery.concurrency.gevent:TaskPool","max-concurrency":25}}"#;
+    assert_eq!((size(prefork), size(gevent)), (Some(2), Some(25)));
+    for strange in [
+        r#"{"error":"no"}"#,
+        r#"{"pool":"N/A"}"#,
+        r#"{"pool":{}}"#,
+        r#"{"pool":{"max-concurrency":-1}}"#,
+        r#"{"pool":{"max-concurrency":1000001}}"#,
+        r#"{"pool":{"processes":4}}"#,
+        "[]",
+    ] {
+        assert_eq!(size(strange), None, "{strange}");
+    }
+}
+
+#[test]
+fn sizes_are_asked_for_before_all_else_and_only_when_wanted() {
+    let of = |sizes| -> Vec<&str> {
+        let asked = Method::inquiry(sizes);
+        asked.into_iter().map(|(method, _)| method.name()).collect()
+    };
+    let four = ["active", "reserved", "scheduled", "active_queues"];
+    assert_eq!(of(false), four);
+    assert_eq!((of(true)[0], &of(true)[1..]), ("stats", &four[..]));
+}
+
 #[test]
 fn the_same_answers_read_over_amqp() {
     let mut collector = Collector::new(&["w1@vm".to_owned()], &tickets());
-    for (ticket, body) in tickets().iter().zip([ACTIVE, RESERVED, SCHEDULED, QUEUES]) {
+    for ((_, ticket), body) in tickets().iter().zip([ACTIVE, RESERVED, SCHEDULED, QUEUES]) {
         collector.take_body(ticket, "application/json", "utf-8", body.as_bytes());
     }
     assert!(collector.complete());
@@ -288,7 +337,7 @@ proptest! {
         let _ = heartbeat_from_envelope(&bytes);
         let _ = node_of_envelope_start(&bytes);
         let mut collector = collect(std::slice::from_ref(&bytes));
-        for ticket in tickets() {
+        for (_, ticket) in tickets() {
             collector.take_body(&ticket, "application/json", "utf-8", &bytes);
         }
         let _ = collector.finish();
@@ -296,7 +345,7 @@ proptest! {
 
     #[test]
     fn mangled_messages_never_panic_or_show_arguments(cut in 0usize..900, at in 0usize..900, byte: u8) {
-        for (ticket, body) in tickets().iter().zip([ACTIVE, RESERVED, SCHEDULED, QUEUES]) {
+        for ((_, ticket), body) in tickets().iter().zip([ACTIVE, RESERVED, SCHEDULED, QUEUES]) {
             let mut bytes = body.as_bytes().to_vec();
             if let Some(changed) = bytes.get_mut(at) {
                 *changed = byte;

@@ -22,21 +22,21 @@ use crate::signals::{NodeAnswer, SignalError};
 /// Replies read for each one that is expected, before the rest is left: others may answer under our key.
 const REPLIES_PER_EXPECTED: usize = 2;
 
-/// Asks `nodes` all four questions, and once that is done waits for `deadline` at most.
+/// Asks `nodes` all questions, and once that is done waits for `deadline` at most.
 pub(super) async fn ask(
     connection: &Connection,
     control_exchange: &str,
-    nodes: &[String],
+    (nodes, sizes): (&[String], bool),
     deadline: Duration,
 ) -> Result<Vec<NodeAnswer>, SignalError> {
-    let asking = prepare(connection, control_exchange, nodes, deadline);
+    let asking = prepare(connection, control_exchange, (nodes, sizes), deadline);
     let asked = tokio::time::timeout(COMMAND_DEADLINE, asking).await;
     let inquiry = match asked {
         Ok(inquiry) => inquiry?,
         Err(_) => return Err(in_time(connection)),
     };
     match inquiry {
-        Some(inquiry) => inquiry.gather(nodes.len(), Instant::now() + deadline).await,
+        Some(inquiry) => inquiry.gather(Instant::now() + deadline).await,
         None => Ok(Vec::new()),
     }
 }
@@ -90,13 +90,15 @@ struct Inquiry {
     _channel: Channel,
     consumer: lapin::Consumer,
     collector: Collector,
+    /// How many are expected.
+    replies: usize,
 }
 
 /// Opens the reply queue and publishes the questions; `None` if no worker has declared the control exchange.
 async fn prepare(
     connection: &Connection,
     control_exchange: &str,
-    nodes: &[String],
+    (nodes, sizes): (&[String], bool),
     deadline: Duration,
 ) -> Result<Option<Inquiry>, SignalError> {
     let pidbox = format!("{control_exchange}.pidbox");
@@ -127,12 +129,12 @@ async fn prepare(
         key: &oid,
     };
     let (channel, consumer) = own.consume(connection).await?;
-    let tickets: [String; 4] = std::array::from_fn(|_| unique());
-    let collector = Collector::new(nodes, &tickets);
+    let asked = Method::inquiry(sizes);
+    let collector = Collector::new(nodes, &asked);
     let properties = properties(deadline)?;
-    for (method, ticket) in Method::ALL.into_iter().zip(&tickets) {
+    for (method, ticket) in &asked {
         let body = Request {
-            method,
+            method: *method,
             nodes,
             ticket,
             control_exchange,
@@ -156,6 +158,7 @@ async fn prepare(
         _channel: channel,
         consumer,
         collector,
+        replies: nodes.len().saturating_mul(asked.len()),
     }))
 }
 
@@ -175,11 +178,8 @@ fn properties(deadline: Duration) -> Result<BasicProperties, SignalError> {
 }
 
 impl Inquiry {
-    async fn gather(mut self, nodes: usize, end: Instant) -> Result<Vec<NodeAnswer>, SignalError> {
-        let most = nodes
-            .saturating_mul(Method::ALL.len())
-            .saturating_mul(REPLIES_PER_EXPECTED);
-        for _ in 0..most {
+    async fn gather(mut self, end: Instant) -> Result<Vec<NodeAnswer>, SignalError> {
+        for _ in 0..self.replies.saturating_mul(REPLIES_PER_EXPECTED) {
             if self.collector.complete() || self.collector.room() == 0 {
                 break;
             }

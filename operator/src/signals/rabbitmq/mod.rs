@@ -10,7 +10,7 @@ mod ask;
 mod connect;
 mod counts;
 mod errors;
-mod tls;
+pub(super) mod tls;
 mod totals;
 mod workers;
 
@@ -189,9 +189,10 @@ impl SignalSource for RabbitSource {
         workers::heartbeats(&self.reading, &self.config.event_exchange).boxed()
     }
 
-    fn ask<'a>(
+    fn inquire<'a>(
         &'a self,
         nodes: &'a [String],
+        sizes: bool,
         deadline: Duration,
     ) -> BoxFuture<'a, Result<Vec<NodeAnswer>, SignalError>> {
         async move {
@@ -199,7 +200,13 @@ impl SignalSource for RabbitSource {
                 return Ok(Vec::new());
             }
             let connection = self.asking().await?;
-            ask::ask(&connection, &self.config.control_exchange, nodes, deadline).await
+            ask::ask(
+                &connection,
+                &self.config.control_exchange,
+                (nodes, sizes),
+                deadline,
+            )
+            .await
         }
         .boxed()
     }

@@ -16,7 +16,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use crate::signals::SignalError;
 
 /// The configuration that `tls` describes.
-pub(super) fn client_config(tls: &Tls) -> Result<ClientConfig, SignalError> {
+pub(in crate::signals) fn client_config(tls: &Tls) -> Result<ClientConfig, SignalError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()

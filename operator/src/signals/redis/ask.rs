@@ -36,11 +36,11 @@ const TOO_HEAVY: &str = "unreadable: the answer is too large to be read without 
 pub(super) async fn ask(
     connection: &MultiplexedConnection,
     names: &Names,
-    nodes: &[String],
+    (nodes, sizes): (&[String], bool),
     deadline: Duration,
 ) -> Result<Vec<NodeAnswer>, SignalError> {
     let until = Instant::now() + deadline;
-    let together = inquire(connection, names, nodes, until).await?;
+    let together = inquire(connection, names, (nodes, sizes), until).await?;
     let mut answers = together.answers;
     if !together.too_heavy {
         return Ok(answers);
@@ -52,7 +52,7 @@ pub(super) async fn ask(
             break;
         }
         let alone = std::slice::from_ref(node);
-        let found = inquire(connection, names, alone, until.min(start + ALONE)).await?;
+        let found = inquire(connection, names, (alone, sizes), until.min(start + ALONE)).await?;
         if found.too_heavy {
             answers.push((node.clone(), Err(TOO_HEAVY.to_owned())));
         } else {
@@ -89,14 +89,14 @@ struct Gathered {
 async fn inquire(
     connection: &MultiplexedConnection,
     names: &Names,
-    nodes: &[String],
+    (nodes, sizes): (&[String], bool),
     until: Instant,
 ) -> Result<Gathered, SignalError> {
     let oid = &unique();
-    let tickets = std::array::from_fn(|_| unique());
-    let mut collector = Collector::new(nodes, &tickets);
+    let asked = Method::inquiry(sizes);
+    let mut collector = Collector::new(nodes, &asked);
     let cleaner = Cleaner::new(connection, names, oid);
-    let listeners = send(connection, names, oid, nodes, &tickets).await;
+    let listeners = send(connection, names, oid, nodes, &asked).await;
     let too_heavy = match listeners {
         Ok(1..) => !gather(connection, &names.reply_list(oid), &mut collector, until).await?,
         _ => false,
@@ -112,7 +112,7 @@ async fn send(
     names: &Names,
     oid: &str,
     nodes: &[String],
-    tickets: &[String; 4],
+    asked: &[(Method, String)],
 ) -> Result<u64, SignalError> {
     let control_exchange = names.control_exchange();
     let mut pipeline = Pipeline::new();
@@ -121,9 +121,9 @@ async fn send(
         .arg(names.reply_bindings())
         .arg(names.reply_member(oid));
     pipeline.cmd("DEL").arg(names.reply_list(oid));
-    for (method, ticket) in Method::ALL.into_iter().zip(tickets) {
+    for (method, ticket) in asked {
         let body = Request {
-            method,
+            method: *method,
             nodes,
             ticket,
             control_exchange,

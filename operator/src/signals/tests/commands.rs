@@ -52,6 +52,22 @@ fn a_newer_word_on_a_queue_takes_back_the_older_one() {
 }
 
 #[test]
+fn a_newer_size_takes_back_the_older_one_and_no_word_on_a_queue() {
+    let (grow, shrink) = (Command::PoolGrow { by: 2 }, Command::PoolShrink { by: 2 });
+    let mut commands = Commands::default();
+    commands.take(&shrink, nodes(&["a", "b"]), NOW);
+    commands.take(&cancel("q"), nodes(&["b"]), NOW);
+    commands.take(&grow, nodes(&["b"]), NOW);
+    let all: Vec<_> = std::iter::from_fn(|| commands.next(NOW)).collect();
+    let expected = [
+        (shrink, nodes(&["a"])),
+        (cancel("q"), nodes(&["b"])),
+        (grow, nodes(&["b"])),
+    ];
+    assert_eq!(all, expected);
+}
+
+#[test]
 fn what_is_not_repeated_is_dropped() {
     let mut commands = Commands::default();
     commands.take(&cancel("q"), nodes(&["a", "b"]), NOW);

@@ -97,3 +97,20 @@ async fn no_requested_worker_waits_for_the_end_of_an_inquiry_to_another() {
     sleep(ms(10)).await;
     assert_eq!(asked("celery@a").last(), Some(&requested));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_size_is_asked_for_on_request_and_stands_when_it_is_not_asked_again() {
+    let run = Run::start();
+    sleep(Duration::from_secs(5)).await;
+    let size = || run.view().workers["celery@a"].size.clone();
+    assert_eq!(size(), None);
+    run.board.size("b", vec!["celery@a".into()]);
+    let requested = run.clock.now();
+    sleep(ms(10)).await;
+    let found = size().unwrap();
+    assert_eq!((found.value, found.at), (4, requested));
+    sleep(Duration::from_secs(1)).await;
+    run.board.ask("b", vec!["celery@a".into()]);
+    sleep(ms(300)).await;
+    assert_eq!(size(), Some(found));
+}

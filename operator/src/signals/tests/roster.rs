@@ -6,7 +6,7 @@ use std::time::Duration;
 use poolwright_core::sample::{BrokerView, WorkerView};
 use poolwright_core::time::Moment;
 
-use crate::signals::celery::{Collector, Told};
+use crate::signals::celery::{Collector, Method, Told};
 use crate::signals::questions::{Free, Question};
 use crate::signals::roster::Roster;
 use crate::signals::{Heartbeat, NodeAnswer};
@@ -60,9 +60,9 @@ fn to(node: &str, put: Moment, apart: bool) -> Question {
 
 /// What is made of a worker's replies to the four methods.
 fn parsed(node: &str, replies: [&str; 4]) -> NodeAnswer {
-    let tickets = ["1", "2", "3", "4"].map(str::to_owned);
-    let mut collector = Collector::new(&[node.to_owned()], &tickets);
-    for (ticket, reply) in tickets.iter().zip(replies) {
+    let asked = Method::inquiry(false);
+    let mut collector = Collector::new(&[node.to_owned()], &asked);
+    for ((_, ticket), reply) in asked.iter().zip(replies) {
         let body = format!(r#"{{"{node}":{reply}}}"#);
         collector.take_body(ticket, "application/json", "utf-8", body.as_bytes());
     }

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::schema;
+use crate::v1alpha1::load::HighLoad;
 
 /// Which Celery app the workers run and how. Each field becomes a flag of `celery worker`.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -17,6 +18,12 @@ use crate::schema;
         .message("spec.celery.autoscale is not allowed with executionPool Threads or Solo, which cannot grow"),
     validation = Rule::new("!has(self.autoscale) || !has(self.concurrency)")
         .message("spec.celery must have at most one of concurrency and autoscale"),
+    validation = Rule::new("!has(self.dynamicConcurrency) || !has(self.executionPool) || !(self.executionPool in ['Threads', 'Solo'])")
+        .message("spec.celery.dynamicConcurrency is not allowed with executionPool Threads or Solo, which cannot grow"),
+    validation = Rule::new("!has(self.dynamicConcurrency) || !has(self.autoscale)")
+        .message("spec.celery.dynamicConcurrency is not allowed with autoscale: Celery refuses to change the slots of such a worker"),
+    validation = Rule::new("!has(self.dynamicConcurrency) || has(self.dynamicConcurrency.source.prometheus) != has(self.dynamicConcurrency.source.configMapKeyRef)")
+        .message("spec.celery.dynamicConcurrency.source must have exactly one of prometheus and configMapKeyRef"),
     validation = Rule::new("!has(self.executionPool) || self.executionPool != 'Solo' || !has(self.concurrency) || self.concurrency == 1")
         .message("spec.celery.concurrency must be 1 or absent with executionPool Solo, which executes one task at a time"),
     validation = Rule::new("!has(self.maxTasksPerChild) || !has(self.executionPool) || self.executionPool == 'Prefork'")
@@ -45,6 +52,12 @@ pub struct Celery {
     /// `autoscale` lets the worker itself add and remove execution slots. Default: off. Scaling counts with `max`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscale: Option<Autoscale>,
+
+    /// `dynamicConcurrency` halves the slots of each running worker, but to no less than 1, while the load of what its
+    /// tasks use is high, and gives them back afterwards. Default: off. No task is stopped for it, and scaling and a
+    /// Pool count with all slots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dynamic_concurrency: Option<HighLoad>,
 
     /// `prefetchMultiplier` is how many messages a worker fetches for each slot, 1 to 1,000. Default: that of the
     /// class; without a class Celery's own, 4. Fetched messages wait for that one worker.
