@@ -15,6 +15,8 @@ mod lane;
 mod limits;
 #[path = "budgets/mistakes.rs"]
 mod mistakes;
+#[path = "budgets/nodes.rs"]
+mod nodes;
 #[path = "budgets/others.rs"]
 mod others;
 #[path = "budgets/shares.rs"]
