@@ -135,7 +135,7 @@ fn a_pod_that_does_not_say_whose_it_is_is_the_deployments_owners() {
     };
     assert_eq!(at(&all, DEFAULT_POOL), holding(&[(OWN, 12)]));
     all.deployments.clear();
-    assert_eq!(at(&all, DEFAULT_POOL), holding(&[("", 12)]));
+    assert_eq!(at(&all, DEFAULT_POOL), holding(&[(NOBODY, 12)]));
 }
 
 #[test]

@@ -175,7 +175,7 @@ fn a_release_holds_only_for_the_mark_that_was_noted() {
     let noted = mark(&pool, "a").expect("a grant");
     let lower = |mark: &Mark, slots: u64| release(&pool, &[("a".to_owned(), (mark.clone(), slots))].into());
     let status = lower(&noted, 2);
-    assert_eq!(grants(status.as_ref()), [("a", 2, 8), ("b", 4, 5)]);
+    assert_eq!(grants(status.as_ref()), [("a", 2, 3), ("b", 4, 5)]);
     assert_eq!(status.and_then(|status| status.epoch), Some(8));
     assert_eq!(grants(lower(&noted, 0).as_ref()), [("b", 4, 5)]);
     assert_eq!(lower(&noted, 6), None, "nothing is free");

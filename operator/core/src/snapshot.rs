@@ -126,7 +126,7 @@ pub struct Namespace {
     /// By name.
     pub pools: BTreeMap<String, Budget>,
     /// Effective weights of TaskQueues, by name; 1 where there is none.
-    pub weights: BTreeMap<String, u64>,
+    pub weights: Arc<BTreeMap<String, u64>>,
 }
 
 /// One Pool.

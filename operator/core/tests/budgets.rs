@@ -5,7 +5,6 @@
 
 mod world;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,7 +57,7 @@ fn with(pools: impl IntoIterator<Item = PoolInput>, budget: Budget) -> World {
     let pools = [("p".to_owned(), budget)].into();
     let namespace = Namespace {
         pools,
-        weights: BTreeMap::new(),
+        weights: Arc::default(),
     };
     world.namespaces.insert("shop".to_owned(), namespace);
     world

@@ -2,7 +2,6 @@
 
 mod world;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,7 +51,7 @@ fn ten_thousand_pools_in_one_cycle() {
     let pools = (0..1000).map(|at| (format!("pool{at}"), budget.clone()));
     let namespace = Namespace {
         pools: pools.collect(),
-        weights: BTreeMap::new(),
+        weights: Arc::default(),
     };
     world.namespaces.insert("shop".to_owned(), namespace);
     let now = world.now;

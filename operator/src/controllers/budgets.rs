@@ -1,6 +1,7 @@
 //! The Pools of a namespace as the cycle sees them: what the watches show of them, and what is taken of each.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use kube::ResourceExt;
 use poolwright_api::v1alpha1::{Guarantee, Pool, Priority, TaskQueue};
@@ -24,22 +25,18 @@ pub fn of<'a>(taken: &'a Taken, namespace: &'a str) -> impl Iterator<Item = (&'a
     groups.flat_map(|(_, sums)| sums)
 }
 
-/// Reads one namespace; `None` if it has no Pool.
+/// Reads one namespace; `None` if it has no Pool. `known` are the weights of its queues, if none of them has changed.
 pub fn read(
     budgets: &Index<Pool>,
     queues: &Index<TaskQueue>,
     taken: &Taken,
     namespace: &str,
+    known: Option<Arc<BTreeMap<String, u64>>>,
 ) -> Option<Namespace> {
     let pools = budgets.all(Some(namespace));
     if pools.is_empty() {
         return None;
     }
-    let queues = queues.all(Some(namespace));
-    let priorities: BTreeMap<&str, &Priority> = queues
-        .iter()
-        .filter_map(|queue| Some((queue.metadata.name.as_deref()?, &queue.spec.priority)))
-        .collect();
     let mut budgets: BTreeMap<String, Budget> =
         pools.iter().map(|pool| (pool.name_any(), budget(pool))).collect();
     // Of a Pool without a limit nobody asks how much is taken.
@@ -54,8 +51,17 @@ pub fn read(
     }
     Some(Namespace {
         pools: budgets,
-        weights: weights(&priorities).effective,
+        weights: known.unwrap_or_else(|| read_weights(queues, namespace)),
     })
+}
+
+fn read_weights(queues: &Index<TaskQueue>, namespace: &str) -> Arc<BTreeMap<String, u64>> {
+    let queues = queues.all(Some(namespace));
+    let priorities: BTreeMap<&str, &Priority> = queues
+        .iter()
+        .filter_map(|queue| Some((queue.metadata.name.as_deref()?, &queue.spec.priority)))
+        .collect();
+    Arc::new(weights(&priorities).effective)
 }
 
 fn shedding(pool: &Pool) -> Option<Shedding> {

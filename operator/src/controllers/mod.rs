@@ -5,6 +5,7 @@ pub mod budgets;
 pub mod conflicts;
 pub mod cycle;
 pub mod granter;
+mod kept;
 pub mod loads;
 pub mod run;
 pub mod secrets;

@@ -8,14 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
-use kube::{Resource, ResourceExt};
-use poolwright_api::LABEL_WORKER_POOL;
+use kube::ResourceExt;
 use poolwright_api::v1alpha1::{Pool, TaskQueue, WorkerPool};
 use poolwright_core::advice::{Advice, Neighbour, advise};
 use poolwright_core::charge::taken;
 use poolwright_core::objects::{DeploymentView, Objects, PodView, SetView};
-use poolwright_core::observe::{REPLICAS_FIELD, Runs, pool_input};
+use poolwright_core::observe::{Runs, pool_input};
 use poolwright_core::revision::revision;
 use poolwright_core::shedding::LoadKey;
 use poolwright_core::snapshot::{Namespace, PoolInput};
@@ -24,6 +22,7 @@ use poolwright_core::validate::{Invalid, ValidPool, consumes_alone, validate};
 
 use super::budgets::{self, Taken};
 use super::conflicts::Conflicts;
+use super::kept::{Keep, only_holders, own_name, owner_name, selected, without_writers};
 use crate::kube::index::{Group, Index};
 
 /// A WorkerPool's spec, read once.
@@ -98,91 +97,24 @@ pub struct World {
     pub conflicts: Conflicts,
     /// Marked WorkerPools; true if the spec must be read again.
     dirty: Mutex<BTreeMap<Group, bool>>,
-    /// Namespaces whose Pools, or what is taken of them, have changed.
-    stale: Mutex<BTreeSet<String>>,
+    /// Namespaces whose Pools, or what is taken of them, have changed; true if a TaskQueue has.
+    stale: Mutex<BTreeMap<String, bool>>,
     /// Pods, by namespace and name, that take no slots any more.
     lost: Mutex<BTreeSet<(String, String)>>,
     built: Mutex<Built>,
 }
 
-fn own_name<K: Resource>(object: &K) -> Option<String> {
-    object.meta().name.clone()
-}
-
-fn owner_name<K: Resource>(object: &K) -> Option<String> {
-    object.meta().labels.as_ref()?.get(LABEL_WORKER_POOL).cloned()
-}
-
-/// By the selector, which cannot be changed, where labels can.
-pub(super) fn selected(deployment: &Deployment) -> Option<String> {
-    deployment
-        .spec
-        .as_ref()?
-        .selector
-        .match_labels
-        .as_ref()?
-        .get(LABEL_WORKER_POOL)
-        .cloned()
-}
-
-/// Of the record of writers only who writes `spec.replicas` is read; the rest is most of an object.
-fn only_holders(mut wp: WorkerPool) -> WorkerPool {
-    let entries = wp.metadata.managed_fields.get_or_insert_default();
-    let holds = |entry: &ManagedFieldsEntry| {
-        let fields = entry.fields_v1.as_ref();
-        fields.is_some_and(|fields| fields.0.pointer(REPLICAS_FIELD).is_some())
-    };
-    entries.retain(holds);
-    entries.shrink_to_fit();
-    for entry in entries {
-        entry.fields_v1 = Some(FieldsV1(serde_json::json!({"f:spec": {"f:replicas": {}}})));
-    }
-    wp
-}
-
-/// A Deployment and its `ReplicaSet` have one template: its text is kept once.
-#[derive(Default)]
-struct Templates(Mutex<BTreeSet<Arc<str>>>);
-
-impl Templates {
-    fn share(&self, text: &Arc<str>) -> Arc<str> {
-        let mut known = lock(&self.0);
-        if let Some(known) = known.get(text) {
-            return Arc::clone(known);
-        }
-        // What only this set still holds is of no object any more.
-        known.retain(|known| Arc::strong_count(known) > 1);
-        known.insert(Arc::clone(text));
-        Arc::clone(text)
-    }
-}
-
-fn without_writers<K: Resource>(mut object: K) -> K {
-    object.meta_mut().managed_fields = None;
-    object
-}
-
 impl Default for World {
     fn default() -> Self {
-        let templates = Arc::new(Templates::default());
-        let same = Arc::clone(&templates);
-        let deployment = move |deployment: Deployment| {
-            let mut view = DeploymentView::from(deployment);
-            view.template = templates.share(&view.template);
-            view
-        };
-        let set = move |set: ReplicaSet| {
-            let mut view = SetView::from(set);
-            view.template = same.share(&view.template);
-            view
-        };
+        let keep = Keep::default();
+        let (deployment, set, pod) = (keep.clone(), keep.clone(), keep);
         Self {
             pools: Arc::new(Index::new(own_name, only_holders)),
             queues: Arc::new(Index::new(own_name, without_writers)),
             budgets: Arc::new(Index::new(own_name, without_writers)),
-            deployments: Arc::new(Index::new(selected, deployment)),
-            sets: Arc::new(Index::new(owner_name, set)),
-            pods: Arc::new(Index::new(owner_name, PodView::from)),
+            deployments: Arc::new(Index::new(selected, move |object| deployment.deployment(object))),
+            sets: Arc::new(Index::new(owner_name, move |object| set.set(object))),
+            pods: Arc::new(Index::new(owner_name, move |object| pod.pod(object))),
             conflicts: Conflicts::default(),
             dirty: Mutex::default(),
             stale: Mutex::default(),
@@ -204,20 +136,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl World {
     /// Marks a WorkerPool as changed.
     pub fn mark(&self, group: &Group, spec: bool) {
-        self.mark_budgets(&group.0);
+        self.mark_budgets(&group.0, false);
         *lock(&self.dirty).entry(group.clone()).or_default() |= spec;
     }
 
-    /// Marks the Pools of a namespace as changed, or what is taken of them.
-    pub fn mark_budgets(&self, namespace: &str) {
+    /// Marks the Pools of a namespace as changed, or what is taken of them; or, with `queues`, a TaskQueue.
+    pub fn mark_budgets(&self, namespace: &str, queues: bool) {
         let mut stale = lock(&self.stale);
-        if !stale.contains(namespace) {
-            stale.insert(namespace.to_owned());
+        match stale.get_mut(namespace) {
+            Some(known) => *known |= queues,
+            None => drop(stale.insert(namespace.to_owned(), queues)),
         }
     }
 
     /// Marks every WorkerPool of a namespace that names one of these TaskQueues, or all of it.
     pub fn mark_namespace(&self, namespace: &str, queue: Option<&str>) {
+        self.mark_budgets(namespace, queue.is_some());
         for wp in self.pools.all(Some(namespace)) {
             if queue.is_none_or(|queue| wp.spec.queues.iter().any(|reference| reference.name == queue)) {
                 self.mark(&(namespace.to_owned(), wp.name_any()), true);
@@ -248,7 +182,7 @@ impl World {
     /// Marks every WorkerPool of a Pool's namespace when its spec changes, when it appears and when it goes. The status
     /// that we write comes back here: it changes no spec.
     pub fn budget_changed(&self, group: &Group, before: Option<&Pool>, after: Option<&Pool>) {
-        self.mark_budgets(&group.0);
+        self.mark_budgets(&group.0, false);
         let spec = |pool: &Pool| (pool.metadata.generation, pool.uid());
         if before.is_none() || after.is_none() || before.map(spec) != after.map(spec) {
             self.mark_namespace(&group.0, None);
@@ -287,8 +221,10 @@ impl World {
                 built.taken.insert(group.clone(), sums);
             }
         }
-        for namespace in std::mem::take(&mut *lock(&self.stale)) {
-            match budgets::read(&self.budgets, &self.queues, &built.taken, &namespace) {
+        for (namespace, queues) in std::mem::take(&mut *lock(&self.stale)) {
+            let known = built.namespaces.get(&namespace).filter(|_| !queues);
+            let weights = known.map(|known| Arc::clone(&known.weights));
+            match budgets::read(&self.budgets, &self.queues, &built.taken, &namespace, weights) {
                 Some(read) => built.namespaces.insert(namespace, Arc::new(read)),
                 None => built.namespaces.remove(&namespace),
             };
@@ -523,15 +459,5 @@ mod tests {
         assert_eq!(marked(Some(&small), Some(&anew)), 1);
         assert_eq!(marked(Some(&small), None), 1);
         assert_eq!(marked(None, None), 1, "a list no longer names it");
-    }
-
-    #[test]
-    fn equal_templates_are_kept_once_and_those_of_no_object_are_dropped() {
-        let templates = Templates::default();
-        let first = templates.share(&Arc::from("a"));
-        assert!(Arc::ptr_eq(&first, &templates.share(&Arc::from("a"))));
-        drop(first);
-        let _other = templates.share(&Arc::from("b"));
-        assert_eq!(lock(&templates.0).len(), 1);
     }
 }

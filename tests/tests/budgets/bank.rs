@@ -139,7 +139,7 @@ impl Bank {
             text.push_str("; ");
             text.push_str(name);
             text.push_str(": ");
-            text.push_str(&self.stage().decision(name).await?.to_string());
+            text.push_str(&self.stage().decision(name).await?);
         }
         Err(text.into())
     }

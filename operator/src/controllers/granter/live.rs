@@ -14,7 +14,7 @@ use poolwright_core::objects::{DeploymentView, Objects, PodView, SetView};
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::super::world::selected;
+use super::super::kept::selected;
 
 /// Controllers are given so long to act on what was written.
 const OBSERVED_WITHIN: Duration = Duration::from_secs(10);

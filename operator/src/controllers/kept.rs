@@ -1,0 +1,123 @@
+//! What is kept of the objects that are watched, and where it belongs.
+//!
+//! A fleet's objects are most of the operator's memory: what nobody reads is dropped, and what many of them have alike is
+//! kept once.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
+use kube::Resource;
+use poolwright_api::LABEL_WORKER_POOL;
+use poolwright_api::v1alpha1::WorkerPool;
+use poolwright_core::charge::Charge;
+use poolwright_core::objects::{DeploymentView, PodView, SetView};
+use poolwright_core::observe::REPLICAS_FIELD;
+
+pub(super) fn own_name<K: Resource>(object: &K) -> Option<String> {
+    object.meta().name.clone()
+}
+
+pub(super) fn owner_name<K: Resource>(object: &K) -> Option<String> {
+    object.meta().labels.as_ref()?.get(LABEL_WORKER_POOL).cloned()
+}
+
+/// By the selector, which cannot be changed, where labels can.
+pub(super) fn selected(deployment: &Deployment) -> Option<String> {
+    deployment
+        .spec
+        .as_ref()?
+        .selector
+        .match_labels
+        .as_ref()?
+        .get(LABEL_WORKER_POOL)
+        .cloned()
+}
+
+/// Of the record of writers only who writes `spec.replicas` is read; the rest is most of an object.
+pub(super) fn only_holders(mut wp: WorkerPool) -> WorkerPool {
+    let entries = wp.metadata.managed_fields.get_or_insert_default();
+    let holds = |entry: &ManagedFieldsEntry| {
+        let fields = entry.fields_v1.as_ref();
+        fields.is_some_and(|fields| fields.0.pointer(REPLICAS_FIELD).is_some())
+    };
+    entries.retain(holds);
+    entries.shrink_to_fit();
+    for entry in entries {
+        entry.fields_v1 = Some(FieldsV1(serde_json::json!({"f:spec": {"f:replicas": {}}})));
+    }
+    wp
+}
+
+/// Equal values that many objects have, each kept once.
+struct Shared<T: ?Sized>(Mutex<BTreeSet<Arc<T>>>);
+
+impl<T: ?Sized> Default for Shared<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: Ord + ?Sized> Shared<T> {
+    fn share(&self, value: &Arc<T>) -> Arc<T> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known.get(value) {
+            return Arc::clone(known);
+        }
+        // What only this set still holds is of no object any more.
+        known.retain(|known| Arc::strong_count(known) > 1);
+        known.insert(Arc::clone(value));
+        Arc::clone(value)
+    }
+}
+
+/// What is kept of Deployments, `ReplicaSet`s and pods. Those of one revision have one template and one charge.
+#[derive(Clone, Default)]
+pub(super) struct Keep {
+    templates: Arc<Shared<str>>,
+    charges: Arc<Shared<Charge>>,
+}
+
+impl Keep {
+    pub(super) fn deployment(&self, deployment: Deployment) -> DeploymentView {
+        let mut view = DeploymentView::from(deployment);
+        view.template = self.templates.share(&view.template);
+        view.charge = self.charges.share(&view.charge);
+        view
+    }
+
+    pub(super) fn set(&self, set: ReplicaSet) -> SetView {
+        let mut view = SetView::from(set);
+        view.template = self.templates.share(&view.template);
+        view.charge = self.charges.share(&view.charge);
+        view
+    }
+
+    pub(super) fn pod(&self, pod: Pod) -> PodView {
+        let mut view = PodView::from(pod);
+        view.charge = self.charges.share(&view.charge);
+        view
+    }
+}
+
+pub(super) fn without_writers<K: Resource>(mut object: K) -> K {
+    object.meta_mut().managed_fields = None;
+    object
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_templates_are_kept_once_and_those_of_no_object_are_dropped() {
+        let templates = Shared::<str>::default();
+        let first = templates.share(&Arc::from("a"));
+        assert!(Arc::ptr_eq(&first, &templates.share(&Arc::from("a"))));
+        drop(first);
+        let _other = templates.share(&Arc::from("b"));
+        assert_eq!(templates.0.lock().expect("no reader panics").len(), 1);
+    }
+}
