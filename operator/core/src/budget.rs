@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::arbitrate::{Charge as Price, Claim, Guarantee, PoolBudget, arbitrate};
 pub use crate::cause::Cause;
-use crate::charge::{Slots, add};
-use crate::share::{Layer, Want, aged, layers};
+use crate::charge::{Charge, Slots, add, whose};
+use crate::share::{AGING, Layer, Want, aged, layers};
 use crate::snapshot::{Budget, Namespace, PoolInput};
 
 /// One WorkerPool's side.
@@ -29,8 +29,8 @@ pub struct Bidder<'a> {
     pub tasks: &'a [(String, u64)],
     /// Names of its pods that take nothing any more.
     pub lost: &'a [String],
-    /// How long it has wanted more than its Pools gave.
-    pub unmet: std::time::Duration,
+    /// How long it has had no pod because its Pools gave none.
+    pub without: std::time::Duration,
 }
 
 /// What a WorkerPool may do.
@@ -81,7 +81,10 @@ impl Allowance {
 #[must_use]
 pub fn committed(input: &PoolInput, lost: &[String]) -> Slots {
     let mut sum = Slots::new();
-    for revision in &input.revisions {
+    // What a namesake has left behind is on its own account.
+    let uid = input.key.uid.as_str();
+    let own = |charge: &Charge| whose(charge, Some(uid)) == uid;
+    for revision in input.revisions.iter().filter(|one| own(&one.charge)) {
         let staying = input
             .staying()
             .filter(|pod| pod.revision == revision.name)
@@ -90,10 +93,12 @@ pub fn committed(input: &PoolInput, lost: &[String]) -> Slots {
         add(&mut sum, &revision.charge, u64::from(count).max(staying as u64));
     }
     let known: BTreeSet<&str> = input.revisions.iter().map(|one| one.name.as_str()).collect();
-    for pod in input.pods.iter().filter(|pod| !lost.contains(&pod.name)) {
-        if pod.draining || !known.contains(pod.revision.as_str()) {
-            add(&mut sum, &pod.charge, 1);
-        }
+    let pods = input
+        .pods
+        .iter()
+        .filter(|pod| own(&pod.charge) && !lost.contains(&pod.name));
+    for pod in pods.filter(|pod| pod.draining || !known.contains(pod.revision.as_str())) {
+        add(&mut sum, &pod.charge, 1);
     }
     sum
 }
@@ -129,8 +134,8 @@ pub fn divide(namespace: &Namespace, bidders: &[Bidder]) -> Vec<Allowance> {
     let desk = Desk::new(namespace, bidders);
     let targets = desk.targets();
     let mut all = desk.allowances(&targets);
-    desk.hand_out(&targets, &mut all);
-    desk.press(&targets, &mut all);
+    let waits = desk.hand_out(&targets, &mut all);
+    desk.press(&waits, &mut all);
     all
 }
 
@@ -173,9 +178,23 @@ struct Seat<'a> {
     wants: Vec<Want<'a>>,
     /// A Pool that it is charged to and that does not exist.
     missing: Option<&'a str>,
+    /// A Pool that a pod of its present revision does not fit in.
+    too_large: Option<Cause>,
 }
 
 impl Seat<'_> {
+    /// Pods that it asks its Pools for. With an aged weight only the first one; and none that it could not start.
+    fn claims(&self) -> u32 {
+        let all = self.wanted.saturating_add(self.bidder.extra);
+        if self.missing.is_some() {
+            all.min(self.bidder.serving)
+        } else if self.bidder.without >= AGING {
+            all.min(1)
+        } else {
+            all
+        }
+    }
+
     fn consumes(&self, queue: &str) -> bool {
         self.bidder.input.bid.queues.iter().any(|one| one.object == queue)
     }
@@ -251,7 +270,7 @@ impl<'a> Desk<'a> {
             .collect();
         let claim = |seat: &Seat<'a>| Claim {
             id: &seat.bidder.input.key.name,
-            pods: u64::from(seat.wanted.saturating_add(seat.bidder.extra)),
+            pods: u64::from(seat.claims()),
             pod_slots: u64::from(seat.bidder.input.slots),
             cap: None,
             wants: seat.wants.clone(),
@@ -278,6 +297,7 @@ impl<'a> Desk<'a> {
                     Some(pool) => Some(Cause::Missing {
                         pool: pool.to_owned(),
                     }),
+                    None if seat.too_large.is_some() => seat.too_large.clone(),
                     None if target < seat.wanted => Some(self.limit(seat, seat.wanted - target)),
                     None if seat.wanted < seat.bidder.wanted => Some(Cause::Capped),
                     None => None,
@@ -306,29 +326,20 @@ impl<'a> Desk<'a> {
                 let slots = account.budget.effective?;
                 Some((slots / stake.charge, account, stake.charge))
             });
-        let Some((fit, account, pod)) = limits.min_by_key(|(fit, account, _)| (*fit, account.name)) else {
+        let Some((_, account, pod)) = limits.min_by_key(|(fit, account, _)| (*fit, account.name)) else {
             return Cause::Capped;
         };
         let pool = account.name.to_owned();
-        let slots = account.budget.slots.unwrap_or(u64::MAX);
-        if fit == 0 && pod > slots {
-            let task = pod / u64::from(seat.bidder.input.slots).max(1);
-            let fits = slots / task.max(1);
-            return Cause::TooLarge {
-                pool,
-                slots,
-                pod,
-                fits,
-            };
-        }
         Cause::Limited {
             pool,
             missing: pod.saturating_mul(u64::from(pods)),
         }
     }
 
-    /// Gives what is free now, the highest tier first, then who lacks most for its weight.
-    fn hand_out(&self, targets: &[u32], all: &mut [Allowance]) {
+    /// Gives what is free now, the highest tier first, then who lacks most for its weight. Returns the Pool that each one
+    /// still waits for.
+    fn hand_out(&self, targets: &[u32], all: &mut [Allowance]) -> Vec<Option<usize>> {
+        let mut waits = vec![None; self.seats.len()];
         let mut left: Vec<u64> = self.accounts.iter().map(Account::free).collect();
         let mut keeps: Vec<BTreeMap<&str, u64>> = self
             .accounts
@@ -373,6 +384,7 @@ impl<'a> Desk<'a> {
                 own.for_each(|(_, slots)| *slots = slots.saturating_sub(spent));
             }
             all[at].room = pods(fit);
+            waits[at] = tight.map(|stake| stake.account);
             all[at].waits = tight.map(|stake| Cause::Waiting {
                 pool: self.accounts[stake.account].name.to_owned(),
                 missing: stake.price.saturating_mul(lacks - fit),
@@ -385,6 +397,7 @@ impl<'a> Desk<'a> {
                 (allowance.room, allowance.extra) = (u32::MAX, true);
             }
         }
+        waits
     }
 
     /// What is kept for a queue and not taken by those who consume it.
@@ -395,27 +408,27 @@ impl<'a> Desk<'a> {
                 .filter(|seat| seat.consumes(queue))
                 .flat_map(|seat| &seat.stakes);
             let own = stakes.filter(|stake| self.accounts[stake.account].name == account.name);
-            let used = own.fold(0, |sum: u64, stake| sum.saturating_add(stake.committed));
-            (queue.as_str(), slots.saturating_sub(used))
+            let (mut used, mut unit) = (0u64, u64::MAX);
+            for stake in own {
+                used = used.saturating_add(stake.committed);
+                unit = unit.min(stake.charge.max(1));
+            }
+            // A rest in which none of their pods fits is kept for nobody.
+            let unused = slots.saturating_sub(used);
+            let rest = if unit == u64::MAX { 0 } else { unused % unit };
+            (queue.as_str(), unused - rest)
         };
         account.budget.guarantees.iter().map(unused).collect()
     }
 
     /// Who has more than it should gives it back where somebody waits for it.
-    fn press(&self, targets: &[u32], all: &mut [Allowance]) {
+    fn press(&self, waits: &[Option<usize>], all: &mut [Allowance]) {
         for (place, account) in self.accounts.iter().enumerate() {
             let Some(effective) = account.budget.effective else {
                 continue;
             };
-            let waits = account.seats.iter().filter(|at| {
-                let seat = &self.seats[**at];
-                let pays = seat
-                    .stakes
-                    .iter()
-                    .any(|stake| stake.account == place && stake.charge > 0);
-                pays && targets[**at] > seat.bidder.serving.saturating_add(all[**at].room)
-            });
-            let tiers = waits.map(|at| self.seats[*at].layer(self.seats[*at].bidder.serving).tier);
+            let waiting = account.seats.iter().filter(|at| waits[**at] == Some(place));
+            let tiers = waiting.map(|at| self.seats[*at].layer(self.seats[*at].bidder.serving).tier);
             let (highest, overdrawn) = (tiers.max(), account.taken > effective);
             for at in &account.seats {
                 let (seat, allowance) = (&self.seats[*at], &mut all[*at]);
@@ -436,8 +449,21 @@ impl<'a> Desk<'a> {
 
 fn seat<'a>(namespace: &'a Namespace, accounts: &[Account], bidder: &'a Bidder<'a>) -> Seat<'a> {
     let input = bidder.input;
-    let charge = &input.bid.charge.slots;
-    let (prices, committed) = (price(input), committed(input, bidder.lost));
+    let too_large = too_large(namespace, input);
+    // While a new pod fits nowhere, those that there are go on.
+    let works = || {
+        input
+            .revisions
+            .iter()
+            .filter(|one| one.replicas > 0)
+            .max_by_key(|one| one.created)
+    };
+    let present = &input.bid.charge;
+    let charge = too_large
+        .as_ref()
+        .and_then(|_| works())
+        .map_or(present, |one| &one.charge);
+    let (charge, prices, committed) = (&charge.slots, price(input), committed(input, bidder.lost));
     let place = |pool: &str| accounts.binary_search_by(|account| account.name.cmp(pool)).ok();
     let names: BTreeSet<&String> = prices.keys().chain(committed.keys()).collect();
     let stake = |pool: &&String| {
@@ -453,22 +479,37 @@ fn seat<'a>(namespace: &'a Namespace, accounts: &[Account], bidder: &'a Bidder<'
         wanted: bidder.wanted.min(input.bid.cap.unwrap_or(u32::MAX)),
         stakes: names.iter().filter_map(stake).collect(),
         wants: wants(namespace, bidder),
-        missing: charge
+        missing: present
+            .slots
             .keys()
             .find(|pool| place(pool).is_none())
             .map(String::as_str),
+        too_large,
     }
 }
 
+/// The first Pool that one pod of the present revision takes more of than there is.
+fn too_large(namespace: &Namespace, input: &PoolInput) -> Option<Cause> {
+    input.bid.charge.slots.iter().find_map(|(pool, pod)| {
+        let slots = namespace.pools.get(pool)?.slots?;
+        let task = (pod / u64::from(input.slots).max(1)).max(1);
+        (*pod > slots).then(|| Cause::TooLarge {
+            pool: pool.clone(),
+            slots,
+            pod: *pod,
+            fits: slots / task,
+        })
+    })
+}
+
 fn wants<'a>(namespace: &'a Namespace, bidder: &Bidder<'a>) -> Vec<Want<'a>> {
-    let has_none = bidder.input.staying().next().is_none();
     let want = |queue: &'a crate::snapshot::BidQueue| {
         let weight = namespace.weights.get(&queue.object).copied().unwrap_or(1);
         let tasks = bidder.tasks.iter().find(|(name, _)| *name == queue.queue);
         Want {
             queue: &queue.object,
             tier: queue.tier,
-            weight: aged(weight.max(1), bidder.unmet, has_none),
+            weight: aged(weight.max(1), bidder.without),
             slots: tasks.map_or(0, |(_, slots)| *slots),
         }
     };

@@ -234,6 +234,11 @@ fn scaling_active(seen: &Seen) -> Said {
     if let Some(said) = seen.input.and_then(|input| overridden(seen, input, decision)) {
         return said;
     }
+    let held = seen.input.is_some_and(|input| input.hold.is_some());
+    if held && matches!(decision.limits.last(), Some(limit) if limit.name == "pool") {
+        // That a Pool gives less than the number that is held does not make it follow the demand.
+        return (Some(false), Reason::ManualHold, decision.text.clone());
+    }
     let follows = !matches!(
         decision.reason,
         Reason::HeldStale

@@ -193,10 +193,10 @@ fn allow(
             .iter()
             .map(|at| {
                 let (fleet, sketch) = &sketches[*at];
-                let unmet = memory
+                let without = memory
                     .pools
                     .get(&fleet.pool.key)
-                    .and_then(|past| past.unmet_since);
+                    .and_then(|past| past.without_since);
                 Bidder {
                     input: fleet.pool,
                     wanted: sketch.to(),
@@ -207,7 +207,7 @@ fn allow(
                         .fold(0, |sum, one| sum.saturating_add(one.replicas)),
                     lost: &sketch.lost,
                     tasks: &sketch.demand.by_queue,
-                    unmet: unmet.map_or(Duration::ZERO, |since| snapshot.now.since(since)),
+                    without: without.map_or(Duration::ZERO, |since| snapshot.now.since(since)),
                 }
             })
             .collect();

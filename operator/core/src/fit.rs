@@ -5,35 +5,41 @@
 use std::time::Duration;
 
 use crate::budget::{Allowance, Pressed};
-use crate::cause::cut;
+use crate::cause::{Cause, cut};
 use crate::memory::PoolMemory;
 use crate::scaling::{Draft, Scene, pods};
+use crate::time::Moment;
 
 /// What a WorkerPool has above its share others of its own tier wait for at least so long.
 const RECLAIM_AFTER: Duration = Duration::from_secs(30);
 
+/// Others of a higher tier at least so long: what comes and goes between two looks is no reason to park.
+const PRESSED_FOR: Duration = Duration::from_secs(2);
+
 impl Scene<'_> {
-    /// Cuts the number to what its Pools allow; true if they take back the last pod. What it has above its share it
+    /// Cuts the number to what its Pools allow; true if they leave it none although it has something to do. What it has above its share it
     /// gives up only where others wait for it, and on fresh data.
     pub(crate) fn fit(&self, allowance: &Allowance, memory: &mut PoolMemory, draft: &mut Draft) -> bool {
         let (pool, from, wanted) = (self.pool, self.from, draft.to);
         if pool.conflict.is_some() || pool.terminating {
             return false;
         }
-        let shrinks = allowance.target < from.min(wanted) && allowance.pressed != Pressed::No;
-        let since = shrinks.then(|| memory.pressed_since.unwrap_or(self.now));
-        memory.pressed_since = since;
-        let due = match allowance.pressed {
-            Pressed::ByHigher => true,
-            Pressed::ByEquals => since.is_some_and(|since| self.now.since(since) >= RECLAIM_AFTER),
-            Pressed::No => false,
+        let shrinks = allowance.target < from.min(wanted);
+        let lasts = |since: &mut Option<Moment>, is: bool, long: Duration| {
+            *since = is.then(|| since.unwrap_or(self.now));
+            since.is_some_and(|since| self.now.since(since) >= long)
         };
+        let pressed = allowance.pressed;
+        let (by_any, by_higher) = &mut memory.pressed_since;
+        let long = lasts(by_any, shrinks && pressed != Pressed::No, RECLAIM_AFTER);
+        let at_once = lasts(by_higher, shrinks && pressed == Pressed::ByHigher, PRESSED_FOR);
+        let due = long || at_once;
         let is_kept = !self.demand.complete || pool.pause.scale_in || pool.recommend;
         let least = if due && !is_kept { 0 } else { from };
         let share = allowance.target.max(least.min(wanted));
         if share < wanted {
             let (reason, name, clause) = cut(allowance.cause.as_ref(), allowance.target, wanted);
-            (draft.reason, memory.unmet_since) = (reason, memory.unmet_since.or(Some(self.now)));
+            draft.reason = reason;
             draft.limit(name, share, clause);
         }
         let staying = pods(self.fleet.members.iter().filter(|one| !one.pod.draining));
@@ -41,12 +47,20 @@ impl Scene<'_> {
         if draft.to > most.max(from) {
             let why = allowance.waits.as_ref().or(allowance.cause.as_ref());
             let (reason, name, clause) = cut(why, allowance.target, draft.to);
-            (draft.reason, memory.unmet_since) = (reason, memory.unmet_since.or(Some(self.now)));
+            draft.reason = reason;
             draft.limit(name, most.max(from), clause);
         }
-        if draft.to == wanted {
-            memory.unmet_since = None;
+        let is_shared = matches!(
+            allowance.waits.as_ref().or(allowance.cause.as_ref()),
+            Some(Cause::Waiting { .. } | Cause::Limited { .. })
+        );
+        let without = from == 0 && draft.to == 0 && wanted > 0 && is_shared;
+        memory.without_since = without.then(|| memory.without_since.unwrap_or(self.now));
+        if let (Some(too_large @ Cause::TooLarge { .. }), true) = (&allowance.cause, draft.to == wanted) {
+            let (reason, _, clause) = cut(Some(too_large), allowance.target, wanted);
+            draft.reason = reason;
+            draft.clauses.push(clause);
         }
-        draft.to == 0 && wanted > 0 && due
+        draft.to == 0 && wanted > 0 && !is_kept
     }
 }

@@ -83,6 +83,8 @@ pub struct Sight {
     pub used: BTreeMap<String, u64>,
     /// Uids of the WorkerPools that consume a queue with a guarantee, by name of the TaskQueue.
     pub consumers: BTreeMap<String, BTreeSet<String>>,
+    /// The least that one pod of those consumers takes, by name of the TaskQueue.
+    pub units: BTreeMap<String, u64>,
 }
 
 fn unsigned(number: i64) -> u64 {
@@ -177,7 +179,13 @@ fn kept_from(pool: &Pool, sight: &Sight, held: &BTreeMap<String, u64>, uid: &str
         let used = consumers.iter().filter_map(|uid| held.get(uid));
         let used = used.fold(0, |sum: u64, one| sum.saturating_add(*one));
         let slots = u64::try_from(guarantee.slots).unwrap_or(0);
-        kept.saturating_add(slots.saturating_sub(used))
+        let unused = slots.saturating_sub(used);
+        // A rest in which none of their pods fits is kept for nobody.
+        let rest = sight
+            .units
+            .get(&guarantee.queue)
+            .map_or(0, |unit| unused % (*unit).max(1));
+        kept.saturating_add(unused - rest)
     })
 }
 

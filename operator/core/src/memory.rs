@@ -110,10 +110,10 @@ pub struct PoolMemory {
     pub barren: bool,
     /// The last number that was decided.
     pub decided: Option<u32>,
-    /// Since when its Pools have given it less than it wants.
-    pub unmet_since: Option<Moment>,
-    /// Since when others of its tier have waited for what it has above its share.
-    pub pressed_since: Option<Moment>,
+    /// Since when it has had no pod because its Pools give none.
+    pub without_since: Option<Moment>,
+    /// Since when others have waited for what it has above its share, and since when others of a higher tier have.
+    pub pressed_since: (Option<Moment>, Option<Moment>),
     /// How many slots its workers were told to have.
     pub resizing: Resizing,
     /// Its pods, by name.

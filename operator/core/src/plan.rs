@@ -243,9 +243,12 @@ pub fn plan(
     let (mut raises, falls): (Vec<Step>, Vec<Step>) = scales.into_iter().partition(is_raise);
     // A repair changes the generation, and so undoes what a raise has read; one of a template must come first.
     raises.retain(|step| matches!(step, Step::Scale { seen, .. } if !edited.contains(seen.uid.as_str())));
+    // Who comes back works sooner than who is made.
+    let (back, marks): (Vec<Step>, Vec<Step>) = marks(decision).partition(is_return);
+    steps.extend(back);
     steps.extend(raises);
     steps.extend(repairs);
-    steps.extend(marks(decision));
+    steps.extend(marks);
     steps.extend(falls);
     let gone = |one: &DeploymentView| allocation.remove.contains(&one.revision) && !one.deleting;
     for deployment in deployments.iter().filter(|one| gone(one)) {
@@ -256,6 +259,10 @@ pub fn plan(
         });
     }
     steps
+}
+
+fn is_return(step: &Step) -> bool {
+    matches!(step, Step::Mark { cost, .. } if *cost == COST_RETURNED)
 }
 
 fn is_raise(step: &Step) -> bool {

@@ -36,6 +36,8 @@ pub struct Allocation {
     pub remove: Vec<String>,
     /// What keeps the rollout from ending, for the condition.
     pub note: Option<(Reason, String)>,
+    /// A pod goes so that one of the newest revision finds room in a Pool.
+    pub makes_room: bool,
     /// The newest revision has taken over, or is alone.
     pub complete: bool,
 }
@@ -171,6 +173,8 @@ pub struct Ground<'a> {
     pub room: u32,
     /// Its Pools give it one pod more, to bring up a new revision.
     pub extra: bool,
+    /// A pod of the newest revision fits in its Pools at all.
+    pub fits: bool,
 }
 
 impl Ground<'_> {
@@ -217,10 +221,12 @@ pub fn allocate(ground: &Ground, cast: &Cast, to: u32) -> Allocation {
     let mut extra = 0;
     if let Some(newest) = cast.proving {
         extra = prove(ground, cast, newest, to, &mut allocation);
-        if extra > 0 && ground.demand.complete && (!ground.extra || has_no_room(ground, newest)) {
-            serving = to.saturating_sub(1);
-        }
         let stands = ground.stands(newest);
+        let needs_room = !ground.extra && (ground.fits || stands > 0);
+        if extra > 0 && ground.demand.complete && (needs_room || has_no_room(ground, newest)) {
+            serving = to.saturating_sub(1);
+            allocation.makes_room = needs_room && stands == 0;
+        }
         extra = extra.min(stands.saturating_add(room));
         room -= extra.saturating_sub(stands).min(room);
         allocation.targets.push((newest.name.clone(), extra));
@@ -233,14 +239,7 @@ pub fn allocate(ground: &Ground, cast: &Cast, to: u32) -> Allocation {
     }
     if let Some(leader) = cast.leader {
         let most = ground.stands(leader).saturating_add(room);
-        take_over(
-            ground,
-            cast,
-            leader,
-            serving,
-            (extra, most),
-            &mut allocation.targets,
-        );
+        take_over(ground, cast, leader, serving, (extra, most), &mut allocation);
     }
     allocation.targets.sort();
     allocation.remove = removable(ground.fleet, cast, &allocation.targets);
@@ -284,11 +283,14 @@ fn take_over(
     leader: &RevisionInput,
     to: u32,
     (extra, most): (u32, u32),
-    targets: &mut Vec<(String, u32)>,
+    allocation: &mut Allocation,
 ) {
     let pool = ground.fleet.pool;
     let others = cast.in_others();
+    let targets = &mut allocation.targets;
     if others == 0 {
+        // Parked pods of others are in the way.
+        allocation.makes_room |= most < to && ground.fits;
         targets.push((leader.name.clone(), to.min(most)));
         targets.extend(cast.others.iter().map(|other| (other.name.clone(), 0)));
         return;
@@ -335,8 +337,13 @@ fn take_over(
         .saturating_sub(spare)
         .min(serving);
     let awaited = ground.fleet.members.iter().any(|member| !member.consumes());
-    if target < goal && target <= up || !awaited && has_no_room(ground, leader) {
+    let is_limited = target == most && most < goal;
+    if is_limited && !ground.fits {
+        // What runs goes on while what should replace it fits nowhere.
+        left = goal.saturating_sub(target).min(serving);
+    } else if target < goal && target <= up || !awaited && has_no_room(ground, leader) {
         left = left.min(serving.saturating_sub(1));
+        allocation.makes_room |= is_limited;
     }
     for old in old {
         let keep = old.replicas.min(left);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use poolwright_api::Reason;
 
 use crate::budget::Allowance;
+use crate::cause::Cause;
 use crate::constants::ZEROS;
 use crate::decision::{Decision, Facts, Limit};
 use crate::demand::{Demand, PodState};
@@ -179,9 +180,17 @@ pub fn decide(
         snapshot,
         room: allowance.room,
         extra: allowance.extra,
+        fits: !matches!(
+            allowance.cause,
+            Some(Cause::TooLarge { .. } | Cause::Missing { .. })
+        ),
     };
+    let is_cut = |limit: &Limit| matches!(limit.name, "pool" | "maxActiveTasks");
+    let cause = allowance.waits.as_ref().or(allowance.cause.as_ref());
+    let budget = cause.filter(|_| draft.limits.iter().any(is_cut)).cloned();
     let allocation = allocate(&ground, &cast, draft.to);
-    let may_empty = scene.may_empty(memory) || taken_back;
+    // The last pod may go for another's sake, or for that of its own successor.
+    let may_empty = scene.may_empty(memory) || taken_back || allocation.makes_room;
     let yard = Yard {
         fleet,
         view,
@@ -211,7 +220,7 @@ pub fn decide(
         allocation,
         parking,
         ask: ask.into_iter().collect(),
-        budget: allowance.waits.clone().or_else(|| allowance.cause.clone()),
+        budget,
         facts,
     }
 }

@@ -10,13 +10,11 @@ use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::time::Duration;
 
-/// A claim that has gone unmet for so long counts one weight more.
-const AGING: Duration = Duration::from_secs(30);
+/// The weight of a claim that has no pod doubles in so long a time.
+pub const AGING: Duration = Duration::from_secs(30);
 /// Weights that [`aged`] returns are in so many parts of a weight.
 pub const AGED_PARTS: u64 = 1000;
-/// Aging takes the weight of a claim with pods to at most so many times itself.
-const AGED_TIMES_MAX: u64 = 4;
-/// So often the weight of a claim without pods doubles at most: past a million, the largest weight.
+/// So often it doubles at most: past a million, the largest weight.
 const DOUBLED_MAX: u32 = 20;
 
 /// What one queue asks of the pods of a WorkerPool.
@@ -115,32 +113,26 @@ fn weight(tier: &[Want]) -> u64 {
         .max(1)
 }
 
-/// `weight` of a claim that has gone unmet for so long, in [`AGED_PARTS`] of a weight:
-/// weight × clamp(1 + seconds / 30, 1, 4) for one that has pods, and for one that has none twice as much every 30 s, up
-/// to 2²⁰ times.
+/// `weight` of a claim that has had no pod for so long although it wants one, in [`AGED_PARTS`] of a weight: twice as much
+/// every 30 s, up to 2²⁰ times.
 ///
-/// So what is saturated for long keeps its proportions, while one that gets nothing passes whatever weight in its own
-/// tier within minutes; it never passes a tier. All weights of one division go through here, those of claims that are
-/// met with a time of zero. Measuring the time is the caller's business.
+/// So whoever gets nothing passes whatever weight in its own tier within minutes; it never passes a tier. A claim with pods
+/// does not age: what is saturated would press what is within its share. All weights of one division go through here,
+/// those of claims with pods with a time of zero. Measuring the time is the caller's business.
 #[must_use]
-pub fn aged(weight: u64, unmet: Duration, has_none: bool) -> u64 {
-    let parts = unmet.as_millis().saturating_mul(u128::from(AGED_PARTS)) / AGING.as_millis();
+pub fn aged(weight: u64, without: Duration) -> u64 {
+    let parts = without.as_millis().saturating_mul(u128::from(AGED_PARTS)) / AGING.as_millis();
     let parts = u64::try_from(parts).unwrap_or(u64::MAX);
-    let times = if has_none {
-        let doubled = u32::try_from(parts / AGED_PARTS)
-            .unwrap_or(u32::MAX)
-            .min(DOUBLED_MAX);
-        // Between two doublings it rises in a straight line.
-        let rest = if doubled < DOUBLED_MAX {
-            parts % AGED_PARTS
-        } else {
-            0
-        };
-        (AGED_PARTS + rest) << doubled
+    let doubled = u32::try_from(parts / AGED_PARTS)
+        .unwrap_or(u32::MAX)
+        .min(DOUBLED_MAX);
+    // Between two doublings it rises in a straight line.
+    let rest = if doubled < DOUBLED_MAX {
+        parts % AGED_PARTS
     } else {
-        parts.saturating_add(AGED_PARTS).min(AGED_PARTS * AGED_TIMES_MAX)
+        0
     };
-    weight.saturating_mul(times)
+    weight.saturating_mul((AGED_PARTS + rest) << doubled)
 }
 
 /// Divides `slots` of a Pool, and returns the target of each claimant in pods, in the order given. `reserved` slots are

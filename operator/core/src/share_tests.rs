@@ -238,38 +238,24 @@ fn queues_of_one_tier_add_their_weights_while_they_have_tasks() {
     assert_eq!(layers(&wants(0), 2, 3), [layer(NORMAL, 3, 3)]);
 }
 
-#[test]
-fn a_claim_with_pods_ages_to_four_times_its_weight() {
-    let aged = |seconds: u64| aged(10, Duration::from_secs(seconds), false);
-    assert_eq!(aged(0), 10 * AGED_PARTS);
-    assert_eq!(aged(15), 15 * AGED_PARTS);
-    assert_eq!(aged(30), 20 * AGED_PARTS);
-    assert_eq!(aged(90), 40 * AGED_PARTS);
-    assert_eq!(aged(1_000_000), 40 * AGED_PARTS);
-    assert_eq!(super::aged(u64::MAX, Duration::MAX, false), u64::MAX);
-}
-
 /// The least weight there is passes the largest within ten minutes.
 #[test]
 fn a_claim_without_pods_passes_any_weight() {
-    let aged = |seconds: u64| aged(1, Duration::from_secs(seconds), true);
+    let aged = |seconds: u64| aged(1, Duration::from_secs(seconds));
     assert_eq!(aged(0), AGED_PARTS);
     assert_eq!(aged(45), 3 * AGED_PARTS);
     assert_eq!(aged(60), 4 * AGED_PARTS);
-    assert!(aged(590) < super::aged(1_000_000, Duration::ZERO, false));
-    assert!(aged(600) > super::aged(1_000_000, Duration::ZERO, false));
+    assert!(aged(590) < super::aged(1_000_000, Duration::ZERO));
+    assert!(aged(600) > super::aged(1_000_000, Duration::ZERO));
     assert_eq!(aged(600), aged(1_000_000));
-    assert_eq!(super::aged(u64::MAX, Duration::MAX, true), u64::MAX);
+    assert_eq!(super::aged(u64::MAX, Duration::MAX), u64::MAX);
 }
 
 /// A claim for which there never was a whole share gets one in time.
 #[test]
 fn an_aged_claim_passes_others_of_its_tier() {
     let targets = |seconds| {
-        let (met, unmet) = (
-            aged(2, Duration::ZERO, false),
-            aged(1, Duration::from_secs(seconds), false),
-        );
+        let (met, unmet) = (aged(2, Duration::ZERO), aged(1, Duration::from_secs(seconds)));
         weighted(4, 4, &[(met, 9), (unmet, 9)])
     };
     assert_eq!(targets(0), [1, 0]);

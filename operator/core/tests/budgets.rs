@@ -13,7 +13,7 @@ use poolwright_api::v1alpha1::{ConfigMapKeyRef, LoadSource};
 use poolwright_core::charge::Charge;
 use poolwright_core::decision::Decision;
 use poolwright_core::shedding::LoadKey;
-use poolwright_core::snapshot::{BidQueue, Budget, Hold, Namespace, PoolInput, Shedding};
+use poolwright_core::snapshot::{BidQueue, Budget, Hold, Namespace, PodInput, PoolInput, Shedding};
 use world::{World, pod, pool, revision, seconds, worker};
 
 const CRITICAL: u32 = 100;
@@ -91,6 +91,16 @@ fn replicas(world: &World, name: &str) -> u32 {
 fn decide(world: &mut World) {
     for _ in 0..2 {
         world.now = world.now.after(Duration::from_millis(300));
+        world.renew();
+        world.answer_all();
+        world.decide();
+    }
+}
+
+/// So many seconds more of the same.
+fn wait(world: &mut World, long: u64) {
+    for _ in 0..long * 2 {
+        world.now = world.now.after(Duration::from_millis(500));
         world.renew();
         world.answer_all();
         world.decide();
@@ -176,6 +186,8 @@ fn a_higher_tier_takes_back_at_once_and_waits_until_pods_are_gone() {
     load(&mut world, "b", 3, 50);
     load(&mut world, "a", 0, 15);
     decide(&mut world);
+    assert_eq!(decided(&world, "b").to, 3, "what comes and goes parks nobody");
+    wait(&mut world, 3);
     let (a, b) = (decided(&world, "a"), decided(&world, "b"));
     assert_eq!((a.to, a.reason), (0, Reason::WaitingForSlots));
     assert_eq!((b.to, b.parking.victims.len(), replicas(&world, "b")), (1, 2, 3));
@@ -267,7 +279,7 @@ fn a_budget_below_what_is_taken_parks_and_stops_nobody() {
         .get_mut("p")
         .unwrap();
     (cut.slots, cut.effective) = (Some(20), Some(20));
-    decide(&mut world);
+    wait(&mut world, 3);
     let decision = decided(&world, "a");
     assert_eq!((decision.to, decision.parking.victims.len()), (2, 2));
     assert_eq!(replicas(&world, "a"), 4, "they work");
@@ -286,7 +298,10 @@ fn what_is_not_known_or_paused_is_not_taken_back() {
         load(&mut world, "b", 3, 50);
         load(&mut world, "a", 0, 15);
         change(&mut world);
-        decide(&mut world);
+        for _ in 0..10 {
+            wait(&mut world, 1);
+            change(&mut world);
+        }
         assert_eq!(decided(&world, "b").to, 3);
         assert!(decided(&world, "b").parking.marks.is_empty());
     }
@@ -437,4 +452,178 @@ fn load_of(world: &mut World, key: &LoadKey, percent: Option<f64>) {
     if let Some(percent) = percent {
         load.succeed(percent, now);
     }
+}
+
+/// Lets the pods of a WorkerPool finish what they hold, and Kubernetes end those that the number does not cover.
+fn finish(world: &mut World, name: &str, seconds: u64) {
+    let queue = name.to_owned();
+    for _ in 0..seconds * 2 {
+        for at in 0..9 {
+            let node = format!("celery@{name}-{at}");
+            if let Some(view) = world.broker().workers.get_mut(&node) {
+                view.active = 0;
+            }
+        }
+        let waiting = world
+            .queue(&queue)
+            .ready
+            .last
+            .as_ref()
+            .map_or(0, |last| last.value.count);
+        world.set(&queue, waiting, 0);
+        wait_half(world);
+        let decision = decided(world, name).clone();
+        let input = world.pools.get_mut(name).unwrap();
+        for revision in &mut input.revisions {
+            let Some(to) = decision.parking.replicas(&revision.name) else {
+                continue;
+            };
+            let own = |pod: &PodInput| pod.revision == revision.name;
+            let mut surplus = input.pods.iter().filter(|pod| own(pod)).count();
+            while surplus > to as usize {
+                let parked = input.pods.iter().position(|pod| own(pod) && pod.mark.is_some());
+                input.pods.remove(parked.expect("only parked pods go"));
+                surplus -= 1;
+            }
+            revision.replicas = revision.replicas.min(to);
+            revision.made = revision.replicas;
+        }
+    }
+}
+
+fn wait_half(world: &mut World) {
+    world.now = world.now.after(Duration::from_millis(500));
+    world.renew();
+    world.answer_all();
+    world.decide();
+}
+
+/// Its queue has tasks, so the zero rule would keep it for ever.
+#[test]
+fn the_last_pod_goes_where_a_pool_gives_it_to_another() {
+    let mut world = with([on_pool("a", CRITICAL), on_pool("b", BACKGROUND)], budget(POD));
+    load(&mut world, "b", 1, 50);
+    load(&mut world, "a", 0, 5);
+    wait(&mut world, 3);
+    assert_eq!(decided(&world, "b").parking.victims.len(), 1);
+    finish(&mut world, "b", 20);
+    assert!(world.pools["b"].pods.is_empty());
+    assert_eq!(replicas(&world, "a"), 1);
+}
+
+/// With one pod in a full Pool, the old one goes before the new one comes.
+#[test]
+fn a_rollout_of_one_pod_at_the_limit_comes_to_its_end() {
+    let mut input = on_pool("a", NORMAL);
+    (input.revision, input.max) = ("r2".to_owned(), 1);
+    let mut newest = revision("r2", 0, false);
+    newest.charge = charge("a", POD);
+    input.revisions.push(newest);
+    let mut world = with([input], budget(POD));
+    load(&mut world, "a", 1, 50);
+    wait(&mut world, 1);
+    finish(&mut world, "a", 20);
+    assert!(world.pools["a"].pods.is_empty(), "{:?}", decided(&world, "a"));
+    wait(&mut world, 1);
+    assert_eq!(decided(&world, "a").parking.replicas("r2"), Some(1));
+}
+
+#[test]
+fn a_new_revision_that_fits_nowhere_takes_no_pod_of_the_old_one() {
+    let mut input = on_pool("a", NORMAL);
+    input.revision = "r2".to_owned();
+    input.bid.charge = charge("a", 50);
+    let mut newest = revision("r2", 0, false);
+    newest.charge = charge("a", 50);
+    input.revisions.push(newest);
+    let mut world = with([input], budget(40));
+    load(&mut world, "a", 4, 50);
+    for _ in 0..10 {
+        wait(&mut world, 5);
+        let decision = decided(&world, "a");
+        assert!(decision.parking.victims.is_empty(), "{decision:?}");
+        assert_eq!(decision.reason, Reason::PodLargerThanPool);
+    }
+}
+
+/// What is within its share keeps it beside whoever wants ever more.
+#[test]
+fn who_is_within_its_share_is_not_pressed_by_one_that_is_never_met() {
+    let mut world = with([on_pool("a", NORMAL), on_pool("b", NORMAL)], budget(120));
+    load(&mut world, "a", 7, 900);
+    load(&mut world, "b", 5, 0);
+    for _ in 0..300 {
+        wait(&mut world, 1);
+        assert_eq!(decided(&world, "b").to, 5);
+        assert!(decided(&world, "b").parking.marks.is_empty());
+    }
+}
+
+/// Five that all want more share four slots by turns, a pod at a time.
+#[test]
+fn who_gets_nothing_has_its_turn_and_takes_one_pod_for_it() {
+    let names = ["a", "b", "c", "d", "e"];
+    let mut world = with(names.map(|name| on_pool(name, NORMAL)), budget(4 * POD));
+    for name in names {
+        load(&mut world, name, u32::from(name != "e"), 90);
+    }
+    decide(&mut world);
+    assert_eq!(decided(&world, "e").to, 0);
+    wait(&mut world, 70);
+    let parked = names.map(|name| decided(&world, name).parking.victims.len());
+    assert_eq!(parked.iter().sum::<usize>(), 1, "{parked:?}");
+}
+
+/// What a namesake left behind is on its own account, and counts once.
+#[test]
+fn a_successor_gets_what_is_left() {
+    let mut world = with([on_pool("a", NORMAL)], budget(100));
+    load(&mut world, "a", 5, 0);
+    let old = charge("old", POD);
+    let input = world.pools.get_mut("a").unwrap();
+    for pod in &mut input.pods {
+        (pod.draining, pod.charge) = (true, Arc::clone(&old));
+    }
+    (input.revisions[0].replicas, input.revisions[0].made) = (0, 0);
+    let used = &mut world
+        .namespaces
+        .get_mut("shop")
+        .unwrap()
+        .pools
+        .get_mut("p")
+        .unwrap()
+        .used;
+    used.insert("uid-old".to_owned(), 50);
+    world.set("a", 100, 0);
+    decide(&mut world);
+    assert_eq!(replicas(&world, "a"), 5);
+}
+
+#[test]
+fn who_cannot_start_for_want_of_a_pool_keeps_no_slots_of_another() {
+    let mut input = on_pool("a", CRITICAL);
+    let mut two = (*input.bid.charge).clone();
+    two.slots.insert("ghost".to_owned(), POD);
+    input.bid.charge = Arc::new(two);
+    let mut world = with([input, on_pool("b", NORMAL)], budget(40));
+    load(&mut world, "a", 0, 100);
+    load(&mut world, "b", 0, 100);
+    decide(&mut world);
+    assert_eq!((replicas(&world, "a"), replicas(&world, "b")), (0, 4));
+}
+
+/// Of a guarantee of 16 in pods of 10 a second pod could never start.
+#[test]
+fn the_rest_of_a_guarantee_is_lent() {
+    let mut kept = budget(40);
+    kept.guarantees.insert("a".to_owned(), 16);
+    let mut small = on_pool("b", NORMAL);
+    small.bid.charge = charge("b", 3);
+    small.revisions[0].charge = charge("b", 3);
+    let mut world = with([on_pool("a", NORMAL), small], kept);
+    load(&mut world, "a", 0, 0);
+    world.set("b", 100, 0);
+    decide(&mut world);
+    let b = decided(&world, "b");
+    assert_eq!((b.to, b.reason), (10, Reason::ScaledUp), "{}", b.text);
 }

@@ -44,7 +44,8 @@ pub fn read(
         for (uid, slots) in of(taken, namespace) {
             for (pool, taken) in slots {
                 if let Some(budget) = budgets.get_mut(pool) {
-                    *budget.used.entry(uid.clone()).or_default() += taken;
+                    let used = budget.used.entry(uid.clone()).or_default();
+                    *used = used.saturating_add(*taken);
                 }
             }
         }

@@ -263,6 +263,7 @@ fn concerns(group: &Group, new: &Decided, old: Option<&Decided>, changed: &BTree
             new.to != old.to
                 || new.reason != old.reason
                 || new.limits != old.limits
+                || new.budget != old.budget
                 || new.allocation != old.allocation
                 || new.parking.marks != old.parking.marks
                 || new.parking.replicas != old.parking.replicas

@@ -283,7 +283,7 @@ fn watch_all(
             any(),
             scope.as_deref(),
             &world.budgets,
-            move |group, before, after| of.budget_changed(group, before, after),
+            move |group, _, _| of.mark_budgets(&group.0, false),
         );
         let of = Arc::clone(world);
         watches.follow(

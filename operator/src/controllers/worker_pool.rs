@@ -319,6 +319,7 @@ async fn carry_out(
         }
     }
     let executor = Executor::new(&context.client, &group.0);
+    let mut no_room = None;
     for step in &steps {
         let outcome = within_budget(context, &executor, step, input, group).await;
         if outcome.is_ok() {
@@ -342,6 +343,8 @@ async fn carry_out(
                     past.acted.push_back(decided.clone());
                 }
             }
+            // What a Pool has no room for keeps nothing else from being done.
+            Err(failure @ Failure::NoRoom(_)) => no_room = Some(failure),
             Err(failure) => {
                 (past.refused, past.plan) = match &failure {
                     // What others keep may be free at any moment; all else is refused again, and often.
@@ -356,6 +359,10 @@ async fn carry_out(
         }
     }
     past.refused = None;
+    if let Some(failure) = no_room {
+        past.plan = None;
+        return Err(failure);
+    }
     past.plan = Some((steps, now));
     Ok(Some(EFFECT))
 }

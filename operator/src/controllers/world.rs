@@ -99,8 +99,8 @@ pub struct World {
     dirty: Mutex<BTreeMap<Group, bool>>,
     /// Namespaces whose Pools, or what is taken of them, have changed; true if a TaskQueue has.
     stale: Mutex<BTreeMap<String, bool>>,
-    /// Pods, by namespace and name, that take no slots any more.
-    lost: Mutex<BTreeSet<(String, String)>>,
+    /// Names of pods that take no slots any more.
+    lost: Mutex<BTreeMap<Group, Vec<String>>>,
     built: Mutex<Built>,
 }
 
@@ -179,16 +179,6 @@ impl World {
         }
     }
 
-    /// Marks every WorkerPool of a Pool's namespace when its spec changes, when it appears and when it goes. The status
-    /// that we write comes back here: it changes no spec.
-    pub fn budget_changed(&self, group: &Group, before: Option<&Pool>, after: Option<&Pool>) {
-        self.mark_budgets(&group.0, false);
-        let spec = |pool: &Pool| (pool.metadata.generation, pool.uid());
-        if before.is_none() || after.is_none() || before.map(spec) != after.map(spec) {
-            self.mark_namespace(&group.0, None);
-        }
-    }
-
     /// Rebuilds what was marked and returns it; a WorkerPool that no longer exists is dropped.
     pub fn rebuild(&self, now: Moment) -> BTreeSet<Group> {
         let mut built = lock(&self.built);
@@ -235,18 +225,16 @@ impl World {
     /// True for a pod that was lost with its node.
     pub fn is_lost(&self, namespace: &str, pod: &str) -> bool {
         let lost = lock(&self.lost);
-        !lost.is_empty() && lost.contains(&(namespace.to_owned(), pod.to_owned()))
+        let of =
+            |(group, pods): (&Group, &Vec<String>)| group.0 == namespace && pods.iter().any(|one| one == pod);
+        lost.iter().any(of)
     }
 
     /// Takes in which pods are lost, by WorkerPool; what they took is counted anew.
     pub fn set_lost(&self, pods: &BTreeMap<Group, Vec<String>>) {
-        let names = pods
-            .iter()
-            .flat_map(|(group, names)| names.iter().map(|name| (group.0.clone(), name.clone())));
-        let new: BTreeSet<(String, String)> = names.collect();
-        let old = std::mem::replace(&mut *lock(&self.lost), new.clone());
-        if old != new {
-            for group in pods.keys() {
+        let old = std::mem::replace(&mut *lock(&self.lost), pods.clone());
+        if old != *pods {
+            for group in pods.keys().chain(old.keys()) {
                 self.mark(group, false);
             }
         }
@@ -390,8 +378,6 @@ impl World {
 
 #[cfg(test)]
 mod tests {
-    use poolwright_api::v1alpha1::{PoolSpec, PoolStatus};
-
     use super::*;
 
     fn pool(name: &str, class: &str, queues: &[&str]) -> WorkerPool {
@@ -434,30 +420,5 @@ mod tests {
         assert_eq!(marked(&world), ["a", "c", "d"]);
         world.pool_changed(&group("d"), None, None);
         assert_eq!(marked(&world), ["a", "b", "c", "d"]);
-    }
-
-    #[test]
-    fn the_spec_of_a_pool_concerns_its_whole_namespace_and_its_status_nobody() {
-        let world = World::default();
-        let group = ("n".to_owned(), "gpu".to_owned());
-        world.pools.put(pool("a", "Cpu", &["q"]));
-        let marked = |before: Option<&Pool>, after: Option<&Pool>| {
-            world.budget_changed(&group, before, after);
-            std::mem::take(&mut *lock(&world.dirty)).len()
-        };
-        let mut small = Pool::new("gpu", PoolSpec::default());
-        small.metadata.generation = Some(1);
-        let mut full = small.clone();
-        full.status = Some(PoolStatus::default());
-        let mut large = small.clone();
-        large.metadata.generation = Some(2);
-        let mut anew = small.clone();
-        anew.metadata.uid = Some("another".to_owned());
-        assert_eq!(marked(None, Some(&small)), 1);
-        assert_eq!(marked(Some(&small), Some(&full)), 0);
-        assert_eq!(marked(Some(&small), Some(&large)), 1);
-        assert_eq!(marked(Some(&small), Some(&anew)), 1);
-        assert_eq!(marked(Some(&small), None), 1);
-        assert_eq!(marked(None, None), 1, "a list no longer names it");
     }
 }

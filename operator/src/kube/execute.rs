@@ -120,7 +120,7 @@ impl Executor {
         let mut deployment = deployment.clone();
         if let Some(spec) = &mut deployment.spec {
             let left = self.left_behind(&spec.selector).await?;
-            spec.replicas = spec.replicas.max(left);
+            spec.replicas = Some(left.unwrap_or(0));
         }
         let deployment = &deployment;
         let params = PostParams {

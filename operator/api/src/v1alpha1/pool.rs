@@ -131,13 +131,13 @@ pub struct PoolStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective_slots: Option<i32>,
 
-    /// `running` is the number of slots of tasks that execute: each counts the `slotsPerTask` of its queue.
+    /// `running` is the number of slots of tasks that execute: each counts what its worker takes for a task.
     #[schemars(range(min = 0))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running: Option<i64>,
 
     /// `queued` is the number of slots of tasks that wait to be executed, in the broker or fetched by a worker: each
-    /// counts the `slotsPerTask` of its queue.
+    /// counts what its worker takes for a task.
     #[schemars(range(min = 0))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queued: Option<i64>,
@@ -165,8 +165,8 @@ pub struct PoolStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holders: Vec<Holder>,
 
-    /// `waiters` are WorkerPools that want more slots than they have been granted, at most 50, those that are served
-    /// first at the front.
+    /// `waiters` are WorkerPools that want more slots than they have been granted, at most 50, in the
+    /// order of their names.
     #[schemars(length(max = 50))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -23,6 +23,8 @@ use super::report::report;
 /// A grant that is larger than what is seen, and that no fall explains, is released after so long: until then it may belong
 /// to a raise.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// It is waited twice as long after each try that lowers nothing, at most so often.
+const TRIES_MAX: u32 = 7;
 /// What has no Deployment any more is believed to be left alone by controllers after so long.
 const GONE_FOR: Duration = Duration::from_secs(60);
 /// What failed is tried again after so long.
@@ -33,14 +35,24 @@ const SLOTS_MAX: u64 = 1_000_000;
 /// Namespace and name of a Pool, and uid of a holder.
 type Place = (String, String, String);
 
+/// A grant that is larger than what is seen.
+#[derive(Clone)]
+struct Slack {
+    mark: Mark,
+    granted: i64,
+    since: Moment,
+    /// When it was last tried to release it, and how often: what lowers nothing is tried less and less.
+    tried: (Moment, u32),
+}
+
 /// Looks after one namespace at a time each.
 pub(super) struct Keeper {
     context: Arc<Context>,
     tasks: JoinSet<(String, bool)>,
     busy: BTreeSet<String>,
     failed: BTreeMap<String, Moment>,
-    /// Since when a grant has been larger than what is seen.
-    slack: BTreeMap<Place, (Mark, i64, Moment)>,
+    /// Grants that are larger than what is seen.
+    slack: BTreeMap<Place, Slack>,
     /// Since when the grants of a Pool have not been known.
     unknown: BTreeMap<(String, String), Moment>,
     known: BTreeSet<(String, String)>,
@@ -166,7 +178,7 @@ impl Keeper {
         pool: &Pool,
         budget: &Budget,
         work: &mut Work,
-        slack: &mut BTreeMap<Place, (Mark, i64, Moment)>,
+        slack: &mut BTreeMap<Place, Slack>,
         now: Moment,
     ) {
         let (namespace, name) = (pool.namespace().unwrap_or_default(), pool.name_any());
@@ -180,31 +192,36 @@ impl Keeper {
                 continue;
             };
             let place = (namespace.clone(), name.clone(), holder.uid.clone());
-            let is_same = |known: &&(Mark, i64, Moment)| known.0 == mark && known.1 == holder.granted;
-            let since = self
-                .slack
-                .get(&place)
-                .filter(is_same)
-                .map_or(now, |known| known.2);
-            slack.insert(place, (mark.clone(), holder.granted, since));
+            let known = self.slack.get(&place);
+            let known = known.filter(|known| known.mark == mark && known.granted == holder.granted);
+            let mut one = known.cloned().unwrap_or_else(|| Slack {
+                mark: mark.clone(),
+                granted: holder.granted,
+                since: now,
+                tried: (now, 0),
+            });
             let (fallen, leaving) = self.explained(&namespace, &name, holder, &mark);
+            let wait = PATIENCE.saturating_mul(1 << one.tried.1.min(TRIES_MAX));
+            let patient = now.since(one.tried.0) >= wait;
+            let gone = now.since(one.since) >= GONE_FOR;
             // While nobody waits for them, all that are leaving are released in one write.
-            if fallen && leaving && !is_waited_for {
-                continue;
+            let waits = fallen && leaving && !is_waited_for;
+            if !waits && !self.busy.contains(&namespace) {
+                let add = |to: &mut Candidates| {
+                    to.entry(name.clone()).or_default().insert(holder.uid.clone());
+                };
+                if fallen || patient {
+                    add(&mut work.candidates);
+                }
+                if patient {
+                    add(&mut work.patient);
+                    one.tried = (now, one.tried.1 + 1);
+                }
+                if patient && gone {
+                    add(&mut work.gone);
+                }
             }
-            let add = |to: &mut Candidates| {
-                to.entry(name.clone()).or_default().insert(holder.uid.clone());
-            };
-            let waited = now.since(since);
-            if fallen || waited >= PATIENCE {
-                add(&mut work.candidates);
-            }
-            if waited >= PATIENCE {
-                add(&mut work.patient);
-            }
-            if waited >= GONE_FOR {
-                add(&mut work.gone);
-            }
+            slack.insert(place, one);
         }
     }
 
@@ -223,20 +240,27 @@ impl Keeper {
     }
 }
 
+/// Each part whatever becomes of the others: a Pool that may not be made keeps no grant of another.
 async fn tend(context: &Context, namespace: &str, work: Work) -> Result<(), kube::Error> {
+    let mut first = Ok(());
+    let mut note = |done: Result<(), kube::Error>| {
+        if first.is_ok() {
+            first = done;
+        }
+    };
     if work.make_default {
-        make_default(context, namespace).await?;
+        note(make_default(context, namespace).await);
     }
     for name in &work.unknown {
-        rebuild(context, namespace, name, work.settled.contains(name)).await?;
+        note(rebuild(context, namespace, name, work.settled.contains(name)).await);
     }
     if !work.candidates.is_empty() {
-        release(context, namespace, &work.candidates, (&work.patient, &work.gone)).await?;
+        note(release(context, namespace, &work.candidates, (&work.patient, &work.gone)).await);
     }
     for pool in &work.pools {
-        report(context, namespace, pool).await?;
+        note(report(context, namespace, pool).await);
     }
-    Ok(())
+    first
 }
 
 /// Makes the Pool of queues that name none: as large as what runs already, so that nothing is cut.

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use poolwright_api::{ANNOTATION_CHARGE, ANNOTATION_GRANT_EPOCH, FIELD_MANAGER, LABEL_WORKER_POOL};
-use poolwright_core::charge::{Slots, taken, whose};
+use poolwright_core::charge::{NOBODY, Slots, taken, whose};
 use poolwright_core::objects::{DeploymentView, Objects, PodView, SetView};
 use serde_json::json;
 use tokio::time::sleep;
@@ -179,9 +179,13 @@ impl Live {
             for (uid, slots) in taken(&objects, |pod| is_lost(&pod.name)) {
                 let sum = left.slots.entry(uid.clone()).or_default();
                 for (pool, more) in slots {
-                    *sum.entry(pool).or_default() += more;
+                    let taken = sum.entry(pool).or_default();
+                    *taken = taken.saturating_add(more);
                 }
-                left.names.entry(uid).or_insert_with(|| name.clone());
+                left.names.entry(uid).or_insert_with(|| {
+                    let known = !name.is_empty();
+                    if known { name.clone() } else { NOBODY.to_owned() }
+                });
             }
         }
         Ok(Some(left))

@@ -20,9 +20,11 @@ use futures::FutureExt;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use poolwright_api::FIELD_MANAGER;
+use poolwright_api::Reason;
 use poolwright_api::v1alpha1::{Pool, PoolStatus};
 use poolwright_core::charge::Slots;
 use poolwright_core::grants::{Mark, mark};
+use poolwright_core::snapshot::Trouble;
 use serde_json::json;
 use std::panic::AssertUnwindSafe;
 use tokio::sync::{mpsc, oneshot};
@@ -74,7 +76,14 @@ pub enum Refused {
 
 impl From<Refused> for Failure {
     fn from(refused: Refused) -> Self {
-        Self::NoRoom(refused.to_string())
+        match refused {
+            // Only somebody who gives it another Pool can help it.
+            Refused::TooManyHolders(_) => Self::Refused(Trouble {
+                reason: Reason::TooManyHolders,
+                message: refused.to_string(),
+            }),
+            _ => Self::NoRoom(refused.to_string()),
+        }
     }
 }
 

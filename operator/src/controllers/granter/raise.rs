@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kube::Api;
-use kube::ResourceExt;
 use poolwright_api::v1alpha1::Pool;
 use poolwright_core::charge::Slots;
 use poolwright_core::grants::{self, Mode, Refusal, Request, Sight, mode, open};
@@ -167,22 +166,33 @@ pub(super) fn sight(context: &Context, namespace: &str, name: &str, pool: &Pool)
     let known = namespaces
         .get(namespace)
         .and_then(|namespace| namespace.pools.get(name));
-    let mut consumers: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    let workers = if pool.spec.guarantees.is_empty() {
+    let (mut consumers, mut units) = (BTreeMap::new(), BTreeMap::new());
+    let guaranteed = pool.spec.guarantees.iter();
+    let mut queues: BTreeMap<&str, BTreeSet<String>> = guaranteed
+        .map(|one| (one.queue.as_str(), BTreeSet::new()))
+        .collect();
+    let states = if queues.is_empty() {
         Vec::new()
     } else {
-        context.world.pools.all(Some(namespace))
+        context.world.states()
     };
-    for guarantee in &pool.spec.guarantees {
-        let uids = workers
-            .iter()
-            .filter(|wp| wp.spec.queues.iter().any(|queue| queue.name == guarantee.queue))
-            .filter_map(|wp| wp.uid());
-        consumers.insert(guarantee.queue.clone(), uids.collect());
+    for input in states.iter().filter_map(|state| state.input.as_ref()) {
+        if input.key.namespace != namespace {
+            continue;
+        }
+        for queue in &input.bid.queues {
+            if let Some(uids) = queues.get_mut(queue.object.as_str()) {
+                uids.insert(input.key.uid.clone());
+                let least = units.entry(queue.object.clone()).or_insert(u64::MAX);
+                *least = input.bid.charge.at(name).max(1).min(*least);
+            }
+        }
     }
+    consumers.extend(queues.into_iter().map(|(queue, uids)| (queue.to_owned(), uids)));
     Sight {
         effective: figures.and_then(|figures| figures.effective),
         used: known.map(|budget| budget.used.clone()).unwrap_or_default(),
         consumers,
+        units,
     }
 }

@@ -134,27 +134,32 @@ async fn lower(
 }
 
 /// Makes the grants of a Pool anew, where its status is another's or none. A `ReplicaSet` without a Deployment is on its way
-/// out, or stays for good: after a while that is accepted. False if it must be tried again.
+/// out, or stays for good: after a while that is accepted. What does not come about is tried again.
 pub(super) async fn rebuild(
     context: &Context,
     namespace: &str,
     name: &str,
     accept_orphans: bool,
-) -> Result<bool, kube::Error> {
+) -> Result<(), kube::Error> {
     let api: Api<Pool> = Api::namespaced(context.client.clone(), namespace);
     let live = Live::new(&context.client, namespace);
     let Some(pool) = api.get_opt(name).await? else {
-        return Ok(true);
+        return Ok(());
     };
     let millis = context.clock.wall().as_millisecond();
     match mode(&pool) {
-        Mode::Limited | Mode::Unlimited => return Ok(true),
-        Mode::Opening => return Ok(write(&api, &pool, &grants::open(&pool, millis)).await?.is_some()),
+        Mode::Limited | Mode::Unlimited => return Ok(()),
+        Mode::Opening => return write(&api, &pool, &grants::open(&pool, millis)).await.map(drop),
         Mode::Unknown => {}
+    }
+    // Before anything is written: else it would be written for nothing, again and again.
+    let before = live.left(|_| false, |_| false).await?;
+    if !accept_orphans && before.is_none_or(|left| !left.orphans.is_empty()) {
+        return Ok(());
     }
     for one in live.deployments().await? {
         if one.view.charge.at(name) > 0 && !live.fence(&one.view).await? {
-            return Ok(false);
+            return Ok(());
         }
     }
     let concerns = |one: &Listed| one.view.charge.at(name) > 0;
@@ -162,10 +167,10 @@ pub(super) async fn rebuild(
         .left(concerns, |pod| context.world.is_lost(namespace, pod))
         .await?
     else {
-        return Ok(false);
+        return Ok(());
     };
     if !left.orphans.is_empty() && !accept_orphans {
-        return Ok(false);
+        return Ok(());
     }
     let sums: BTreeMap<String, (String, u64)> = left
         .slots
@@ -177,5 +182,5 @@ pub(super) async fn rebuild(
         .collect();
     let status = grants::rebuild(&pool, &sums, millis);
     // Under the resourceVersion from before the writes to the Deployments.
-    Ok(write(&api, &pool, &status).await?.is_some())
+    write(&api, &pool, &status).await.map(drop)
 }
