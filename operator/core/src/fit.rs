@@ -54,7 +54,8 @@ impl Scene<'_> {
             allowance.waits.as_ref().or(allowance.cause.as_ref()),
             Some(Cause::Waiting { .. } | Cause::Limited { .. })
         );
-        let without = from == 0 && draft.to == 0 && wanted > 0 && is_shared;
+        // One that is parked still has its turn: else it would come back before its slots are another's.
+        let without = staying == 0 && draft.to == 0 && wanted > 0 && is_shared;
         memory.without_since = without.then(|| memory.without_since.unwrap_or(self.now));
         if let (Some(too_large @ Cause::TooLarge { .. }), true) = (&allowance.cause, draft.to == wanted) {
             let (reason, _, clause) = cut(Some(too_large), allowance.target, wanted);

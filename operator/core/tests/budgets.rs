@@ -569,7 +569,7 @@ fn who_gets_nothing_has_its_turn_and_takes_one_pod_for_it() {
     }
     decide(&mut world);
     assert_eq!(decided(&world, "e").to, 0);
-    wait(&mut world, 70);
+    wait(&mut world, 100);
     let parked = names.map(|name| decided(&world, name).parking.victims.len());
     assert_eq!(parked.iter().sum::<usize>(), 1, "{parked:?}");
 }
