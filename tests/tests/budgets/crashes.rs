@@ -98,6 +98,58 @@ async fn an_operator_that_is_killed_again_and_again_never_exceeds_a_pool() -> Re
     bank.ground.expect_done(&ids)
 }
 
+/// The writes after which an operator is killed: a grant, a number of replicas, a mark or a Deployment.
+const WRITES: [(&str, &str); 4] = [
+    ("pools", "status"),
+    ("deployments", "scale"),
+    ("pods", ""),
+    ("deployments", ""),
+];
+
+#[tokio::test]
+async fn an_operator_that_is_killed_right_after_a_write_never_exceeds_a_pool() -> Result<()> {
+    let mut bank = tight("b-writes").await?;
+    let done = AtomicBool::new(false);
+    let (log, namespace) = (
+        bank.stage().plane.audit_log(),
+        bank.stage().namespace.name.clone(),
+    );
+    let operator = &mut bank.ground.stage.operator;
+    let kill = async {
+        let mut kills = [0; WRITES.len()];
+        for kind in (0..WRITES.len()).cycle() {
+            if done.load(Ordering::SeqCst) {
+                break;
+            }
+            // Each grant is followed by a number, so the first two are what counts.
+            let kind = if fastrand::bool() { kind } else { kind % 2 };
+            let (mut tail, since) = (AuditTail::from_now(&log)?, Instant::now());
+            let is_it = |entry: &AuditEntry| {
+                entry.namespace == namespace
+                    && entry.is_write()
+                    && (entry.resource.as_str(), entry.subresource.as_str()) == WRITES[kind]
+            };
+            while since.elapsed() < Duration::from_secs(6) {
+                if tail.read(&log)?.iter().any(is_it) {
+                    operator.kill();
+                    kills[kind] += 1;
+                    tokio::time::sleep(millis(0..500)).await;
+                    operator.start_again().await?;
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        println!("killed {kills:?} times after {WRITES:?}");
+        Ok(kills)
+    };
+    let (ids, kills) = futures::try_join!(waves(&bank.wire, &bank.moves, &done), kill)?;
+    assert!(kills[0] > 0 && kills[1] > 0, "{kills:?}");
+    bank.stage().await_ended(ids.len(), LIMIT * 2).await?;
+    expect_settled(&bank, &ids).await?;
+    bank.ground.expect_done(&ids)
+}
+
 #[tokio::test]
 async fn two_operators_at_once_never_exceed_a_pool() -> Result<()> {
     let bank = tight("b-two").await?;
