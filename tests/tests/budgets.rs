@@ -15,6 +15,8 @@ mod ground;
 mod lane;
 #[path = "budgets/limits.rs"]
 mod limits;
+#[path = "budgets/load.rs"]
+mod load;
 #[path = "budgets/mistakes.rs"]
 mod mistakes;
 #[path = "budgets/nodes.rs"]

@@ -5,14 +5,13 @@
 //! decided in `parking`. This module knows no broker, no Kubernetes and no clock.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use poolwright_api::Reason;
 
 use crate::budget::Allowance;
 use crate::constants::ZEROS;
-use crate::decision::{Decision, Facts, Limit, TEXT_MAX};
+use crate::decision::{Decision, Facts, Limit};
 use crate::demand::{Demand, PodState};
 use crate::evidence::CLEARANCE_AGE;
 use crate::fleet::{Fleet, Member};
@@ -22,8 +21,9 @@ use crate::parking::{Yard, park};
 use crate::rollout::{Cast, Ground, allocate};
 use crate::sample::BrokerView;
 use crate::snapshot::{PoolInput, Snapshot};
-use crate::text::{bounded, counted};
+use crate::text::counted;
 use crate::time::Moment;
+use crate::words::words;
 
 /// What a busy worker said at most so long ago stands when pods should go: as often as busy workers are asked anyway.
 const BUSY_ANSWER_AGE: Duration = Duration::from_secs(30);
@@ -32,8 +32,8 @@ const BUSY_ANSWER_AGE: Duration = Duration::from_secs(30);
 pub(crate) struct Draft {
     pub(crate) to: u32,
     pub(crate) reason: Reason,
-    limits: Vec<Limit>,
-    clauses: Vec<String>,
+    pub(crate) limits: Vec<Limit>,
+    pub(crate) clauses: Vec<String>,
 }
 
 impl Draft {
@@ -440,52 +440,6 @@ fn sources(demand: &Demand) -> String {
         1..=3 => names.join(", "),
         more => format!("{} and {} more", names[..2].join(", "), more - 2),
     }
-}
-
-fn words(draft: &Draft, wanted: u32, pool: &PoolInput, demand: &Demand) -> String {
-    let tasks = demand.counted;
-    // Of the busy slots only those count whose task is certain to run still.
-    let of = |part: u64, all: u64| {
-        if part < all {
-            format!("{part} of {all}")
-        } else {
-            part.to_string()
-        }
-    };
-    let ready = if demand.ready < demand.ready_of_all {
-        of(tasks.ready, demand.ready_of_all)
-    } else {
-        tasks.ready.to_string()
-    };
-    let mut formula = format!(
-        "ceil(({ready} ready + {} reserved + {} busy) / {} slots)",
-        tasks.reserved,
-        of(tasks.busy, demand.busy),
-        pool.slots
-    );
-    if demand.orphaned > 0 {
-        let _ = write!(formula, ", at least 1 for {} orphaned", demand.orphaned);
-    }
-    if demand.doubtful > 0 {
-        let _ = write!(
-            formula,
-            ", without {} that were given back and are not due",
-            demand.doubtful
-        );
-    }
-    let mut text = if !demand.any {
-        // A formula over nothing would look like a demand of nothing.
-        format!("{}; demand unknown", draft.to)
-    } else if draft.limits.is_empty() {
-        format!("{} = {formula}", draft.to)
-    } else {
-        format!("{}; wanted {wanted} = {formula}", draft.to)
-    };
-    for clause in &draft.clauses {
-        text.push_str("; ");
-        text.push_str(clause);
-    }
-    bounded(&text, TEXT_MAX)
 }
 
 /// True if workers run and not one shows on the broker of its queues.

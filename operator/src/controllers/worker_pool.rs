@@ -4,6 +4,8 @@
 //! on being the only writer of Deployments, pod marks and WorkerPool status; guarantees that a write that scales
 //! never waits for one that reports, and that a failed write is planned anew, not repeated.
 
+mod tell;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,18 +13,15 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::ObjectReference;
-use kube::{Api, Client, Resource, ResourceExt};
-use poolwright_api::conditions::find;
+use kube::{Api, Client, ResourceExt};
+use poolwright_api::Reason;
 use poolwright_api::v1alpha1::{WorkerPool, WorkerPoolStatus};
-use poolwright_api::{ConditionType, Reason};
 use poolwright_core::charge::{Slots, add, whose};
 use poolwright_core::decision::Decision;
 use poolwright_core::deployment::render;
 use poolwright_core::plan::{Stamp, Step, Written, plan};
-use poolwright_core::snapshot::{PoolInput, Trouble, WORDS_MAX};
+use poolwright_core::snapshot::{PoolInput, Trouble};
 use poolwright_core::status::{self, Facts, only_numbers};
-use poolwright_core::text::{bounded, counted};
 use poolwright_core::time::Moment;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -37,7 +36,7 @@ use crate::kube::events::Events;
 use crate::kube::execute::{Executor, Failure};
 use crate::kube::index::Group;
 use crate::kube::status::{Budget, write};
-use crate::metrics::{Metrics, WorkerPoolNumbers};
+use crate::metrics::Metrics;
 
 /// First and longest wait after a failure.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
@@ -206,8 +205,8 @@ async fn round(
     }
     match half {
         Half::Act => {
-            count(context, &decided, group);
-            tell_lost(context, &decided, &mut past).await;
+            tell::count(context, &decided, group);
+            tell::lost(context, &decided, &mut past.lost).await;
             carry_out(context, &decided, &mut past, group).await
         }
         Half::Report => match past.acted.front().cloned() {
@@ -274,32 +273,6 @@ fn log(decision: &Decision, step: &Step, group: &Group) {
             decision.text
         );
     }
-}
-
-/// An event for pods that were lost with their node.
-async fn tell_lost(context: &Context, decided: &Decided, past: &mut Past) {
-    let lost = decided
-        .decision
-        .as_ref()
-        .map_or(&[][..], |decision| &decision.facts.lost);
-    let news: Vec<&str> = lost
-        .iter()
-        .filter(|pod| !past.lost.contains(pod))
-        .map(String::as_str)
-        .collect();
-    if !news.is_empty() {
-        let text = format!(
-            "{} silent and should have been gone for a minute, as on a dead node: {}",
-            counted(news.len(), "pod is", "pods are"),
-            bounded(&news.join(", "), WORDS_MAX)
-        );
-        let about = decided.state.wp.object_ref(&());
-        context
-            .events
-            .send(&about, true, Reason::LostPods.as_str(), "Observe", &text)
-            .await;
-    }
-    past.lost = lost.to_vec();
 }
 
 async fn carry_out(
@@ -482,65 +455,6 @@ async fn report(
             return Err(error.into());
         }
     }
-    tell(context, wp, &old, &new, group).await;
+    tell::changes(context, wp, &old, &new, group).await;
     Ok(None)
-}
-
-fn count(context: &Context, decided: &Decided, group: &Group) {
-    // Without a valid spec nothing is decided; what runs is there as before.
-    let decision = decided.decision.as_ref();
-    let living = decided.state.objects.living();
-    let (parked, draining) = decided.state.objects.leaving();
-    let numbers = WorkerPoolNumbers {
-        desired: decision.map(|decision| u64::from(decision.to)),
-        ready: living.filter(|pod| pod.ready).count() as u64,
-        parked: parked as u64,
-        draining: draining as u64,
-        slots: decision.map(|decision| decision.facts.slots),
-        busy: decision.and_then(|decision| decision.facts.busy),
-        start_up_seconds: decision.and_then(|decision| Some(decision.facts.start_up?.as_secs_f64())),
-    };
-    context.metrics.worker_pool(&group.0, &group.1, numbers);
-}
-
-/// Events on transitions only: a new decision that changes something, and a summary that turns or changes reason.
-async fn tell(
-    context: &Context,
-    wp: &WorkerPool,
-    old: &WorkerPoolStatus,
-    new: &WorkerPoolStatus,
-    group: &Group,
-) {
-    let about: ObjectReference = wp.object_ref(&());
-    if let Some(decision) = new
-        .last_decision
-        .as_ref()
-        .filter(|decision| old.last_decision.as_ref() != Some(*decision))
-    {
-        context.metrics.decision(&group.0, &group.1, &decision.reason);
-        let quiet = decision.reason == Reason::AsDesired.as_str() && decision.from == decision.to;
-        if !quiet {
-            let warning = !matches!(
-                decision.reason.as_str(),
-                "ScaledUp" | "ScaledDown" | "AsDesired" | "ManualHold" | "Paused" | "Recommended"
-            );
-            context
-                .events
-                .send(&about, warning, &decision.reason, "Scale", &decision.text)
-                .await;
-        }
-    }
-    for type_ in [ConditionType::Ready, ConditionType::ConfigurationAdvised] {
-        let (before, after) = (find(&old.conditions, type_), find(&new.conditions, type_));
-        let Some(after) = after else { continue };
-        let moved =
-            before.is_none_or(|before| (&before.status, &before.reason) != (&after.status, &after.reason));
-        let bad = (type_ == ConditionType::Ready) == (after.status == "False") && after.status != "Unknown";
-        if moved && bad && after.reason != Reason::Progressing.as_str() {
-            context
-                .events
-                .send(&about, true, &after.reason, "Observe", &after.message)
-                .await;
-        }
-    }
 }

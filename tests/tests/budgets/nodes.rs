@@ -119,7 +119,7 @@ async fn a_lost_node_is_an_overlap_that_ends_although_its_pods_stay() -> Result<
     let sheet = bank.charges.sheet("db")?;
     assert_eq!((sheet.peak(), sheet.peak_of_all()), (4, 8));
     bank.charges.expect_within()?;
-    let nodes: Api<NodeObject> = Api::all(bank.stage().plane.client().await?);
-    nodes.delete(&name, &DeleteParams::default()).await?;
+    let machines: Api<NodeObject> = Api::all(bank.stage().plane.client().await?);
+    machines.delete(&name, &DeleteParams::default()).await?;
     second.remove().await
 }

@@ -128,7 +128,7 @@ async fn prepare(
         exchange: &replies,
         key: &oid,
     };
-    let (channel, consumer) = own.consume(connection).await?;
+    let (channel, mut consumer) = own.consume(connection).await?;
     let asked = Method::inquiry(sizes);
     let collector = Collector::new(nodes, &asked);
     let properties = properties(deadline)?;
@@ -143,7 +143,7 @@ async fn prepare(
         .body();
         let options = BasicPublishOptions::default();
         let exchange = workers::short(pidbox.name)?;
-        channel
+        let published = channel
             .basic_publish(
                 exchange,
                 ShortString::default(),
@@ -151,8 +151,12 @@ async fn prepare(
                 &body,
                 properties.clone(),
             )
-            .await
-            .map_err(|error| workers::failed(&error))?;
+            .await;
+        if let Err(error) = published {
+            // One before it may have been refused, which closes the channel: the consumer is told why.
+            let why = workers::next(&mut consumer).await;
+            return Err(why.err().unwrap_or_else(|| workers::failed(&error)));
+        }
     }
     Ok(Some(Inquiry {
         _channel: channel,

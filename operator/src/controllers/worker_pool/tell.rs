@@ -1,0 +1,100 @@
+//! Metrics of a WorkerPool, and the events that people read.
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Resource;
+use poolwright_api::conditions::find;
+use poolwright_api::v1alpha1::{WorkerPool, WorkerPoolStatus};
+use poolwright_api::{ConditionType, Reason};
+use poolwright_core::snapshot::WORDS_MAX;
+use poolwright_core::text::{bounded, counted};
+
+use super::super::cycle::Decided;
+use super::Context;
+use crate::kube::index::Group;
+use crate::metrics::WorkerPoolNumbers;
+
+/// Shows the numbers.
+pub(super) fn count(context: &Context, decided: &Decided, group: &Group) {
+    // Without a valid spec nothing is decided; what runs is there as before.
+    let decision = decided.decision.as_ref();
+    let living = decided.state.objects.living();
+    let (parked, draining) = decided.state.objects.leaving();
+    let numbers = WorkerPoolNumbers {
+        desired: decision.map(|decision| u64::from(decision.to)),
+        ready: living.filter(|pod| pod.ready).count() as u64,
+        parked: parked as u64,
+        draining: draining as u64,
+        slots: decision.map(|decision| decision.facts.slots),
+        busy: decision.and_then(|decision| decision.facts.busy),
+        start_up_seconds: decision.and_then(|decision| Some(decision.facts.start_up?.as_secs_f64())),
+    };
+    context.metrics.worker_pool(&group.0, &group.1, numbers);
+}
+
+/// An event for pods that were lost with their node.
+pub(super) async fn lost(context: &Context, decided: &Decided, told: &mut Vec<String>) {
+    let lost = decided
+        .decision
+        .as_ref()
+        .map_or(&[][..], |decision| &decision.facts.lost);
+    let news: Vec<&str> = lost
+        .iter()
+        .filter(|pod| !told.contains(pod))
+        .map(String::as_str)
+        .collect();
+    if !news.is_empty() {
+        let text = format!(
+            "{} silent and should have been gone for a minute, as on a dead node: {}",
+            counted(news.len(), "pod is", "pods are"),
+            bounded(&news.join(", "), WORDS_MAX)
+        );
+        let about = decided.state.wp.object_ref(&());
+        context
+            .events
+            .send(&about, true, Reason::LostPods.as_str(), "Observe", &text)
+            .await;
+    }
+    *told = lost.to_vec();
+}
+
+/// Events on transitions only: a new decision that changes something, and a summary that turns or changes reason.
+pub(super) async fn changes(
+    context: &Context,
+    wp: &WorkerPool,
+    old: &WorkerPoolStatus,
+    new: &WorkerPoolStatus,
+    group: &Group,
+) {
+    let about: ObjectReference = wp.object_ref(&());
+    if let Some(decision) = new
+        .last_decision
+        .as_ref()
+        .filter(|decision| old.last_decision.as_ref() != Some(*decision))
+    {
+        context.metrics.decision(&group.0, &group.1, &decision.reason);
+        let quiet = decision.reason == Reason::AsDesired.as_str() && decision.from == decision.to;
+        if !quiet {
+            let warning = !matches!(
+                decision.reason.as_str(),
+                "ScaledUp" | "ScaledDown" | "AsDesired" | "ManualHold" | "Paused" | "Recommended"
+            );
+            context
+                .events
+                .send(&about, warning, &decision.reason, "Scale", &decision.text)
+                .await;
+        }
+    }
+    for type_ in [ConditionType::Ready, ConditionType::ConfigurationAdvised] {
+        let (before, after) = (find(&old.conditions, type_), find(&new.conditions, type_));
+        let Some(after) = after else { continue };
+        let moved =
+            before.is_none_or(|before| (&before.status, &before.reason) != (&after.status, &after.reason));
+        let bad = (type_ == ConditionType::Ready) == (after.status == "False") && after.status != "Unknown";
+        if moved && bad && after.reason != Reason::Progressing.as_str() {
+            context
+                .events
+                .send(&about, true, &after.reason, "Observe", &after.message)
+                .await;
+        }
+    }
+}
