@@ -118,3 +118,38 @@ async fn a_manual_hold_gets_no_more_than_its_pool_has() -> Result<()> {
     bank.stage().await_no_pods("w", LIMIT).await?;
     bank.expect_well(&[])
 }
+
+#[tokio::test]
+async fn a_worker_pool_that_is_made_again_gets_what_its_predecessor_leaves() -> Result<()> {
+    let bank = Bank::new("b-again").await?;
+    bank.pool("db", json!({"slots": 3})).await?;
+    bank.queue("w", "db", 1, json!({})).await?;
+    bank.workers("w", 3, json!({})).await?;
+    let mut ids = bank.wire.publish(&Batch::sleep("w", 3, 8.0)).await?;
+    bank.stage().await_running(3, LIMIT).await?;
+    let (before, kubectl) = (bank.names("w").await?, bank.stage().kubectl()?);
+    kubectl.run(["delete", "wp", "w", "--wait=false"]).await?;
+    // The garbage collector would: it learns of a new kind of owner only within half a minute.
+    let label = "-l=poolwright.dev/worker-pool=w";
+    kubectl
+        .run(["delete", "deployment", label, "--wait=false"])
+        .await?;
+    bank.workers("w", 3, json!({})).await?;
+    ids.extend(bank.wire.publish(&Batch::sleep("w", 6, 1.0)).await?);
+    // All slots are still taken by pods that finish their tasks.
+    let waits = ConditionType::ScalingLimited;
+    let reason = "WaitingForSlots";
+    bank.stage()
+        .await_condition("w", waits, "True", reason, LIMIT)
+        .await?;
+    assert_eq!(bank.stage().running()?.len(), 3, "the old tasks ended too early");
+    let living = bank.names("w").await?;
+    assert!(living.is_disjoint(&before) && living.is_empty(), "{living:?}");
+    bank.stage().await_ended(ids.len(), LIMIT).await?;
+    bank.stage().await_no_pods("w", LIMIT).await?;
+    bank.await_pool("db", "nothing is held", |status| status.holders.is_empty())
+        .await?;
+    bank.charges.expect_within()?;
+    bank.stage().expect_none_killed()?;
+    bank.ground.expect_done(&ids)
+}

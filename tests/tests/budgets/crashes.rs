@@ -83,7 +83,7 @@ async fn an_operator_that_is_killed_again_and_again_never_exceeds_a_pool() -> Re
     let kill = async {
         let mut kills = 0;
         while !done.load(Ordering::SeqCst) {
-            tokio::time::sleep(millis(1_000..9_000)).await;
+            tokio::time::sleep(millis(2_000..20_000)).await;
             operator.kill();
             kills += 1;
             tokio::time::sleep(millis(0..1_500)).await;
