@@ -247,8 +247,11 @@ fn fleet(broker: &str, image: &str) -> Result<Vec<Value>> {
             found["url"] = json!(broker);
             continue;
         }
-        spec["worker"]["image"] = json!(image);
-        let env = spec["worker"]["env"].as_array_mut();
+        let Some(worker) = spec.get_mut("worker") else {
+            continue;
+        };
+        worker["image"] = json!(image);
+        let env = worker["env"].as_array_mut();
         let env = env.ok_or("a WorkerPool of the fleet has no env")?;
         env.push(json!({"name": "TAPP_TRACE", "value": TRACE}));
     }
@@ -265,7 +268,7 @@ mod tests {
         let of_kind = |kind: &str| objects.iter().filter(|object| object["kind"] == kind).count();
         assert_eq!(
             (objects.len(), of_kind("TaskQueue"), of_kind("WorkerPool")),
-            (14, 10, 4)
+            (15, 10, 4)
         );
         let text = serde_json::to_string(&objects).unwrap();
         assert!(
