@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use super::bank::Bank;
 use super::ground::LIMIT;
 
-/// Pods that must have come for a test to show anything.
-const ENOUGH: usize = 9;
+/// Pods that must have come for a test to show anything; waves go on for longer until more have.
+const ENOUGH: usize = 6;
 const BOTH: [&str; 2] = ["small", "large"];
 
 /// Two WorkerPools that want more than a Pool of 5 slots has, one of them two slots a pod.
@@ -39,13 +39,13 @@ async fn waves(wire: &Wire, moves: &Moves, done: &AtomicBool) -> Result<Vec<Stri
     let length = Duration::from_secs(scale::pick(50, 600));
     let mut ids = Vec::new();
     for queue in BOTH.iter().cycle() {
-        let enough = moves.count(|act| act == Act::Created) >= ENOUGH || since.elapsed() > length * 3;
+        let enough = moves.count(|act| act == Act::Created) > ENOUGH + 2 || since.elapsed() > length * 3;
         if since.elapsed() > length && enough {
             break;
         }
         let (count, seconds) = (fastrand::usize(4..=7), 0.1 + 1.5 * fastrand::f64());
         ids.extend(publisher.publish(&Batch::sleep(queue, count, seconds)).await?);
-        tokio::time::sleep(millis(1_000..7_000)).await;
+        tokio::time::sleep(millis(2_000..10_000)).await;
     }
     done.store(true, Ordering::SeqCst);
     Ok(ids)
