@@ -6,6 +6,8 @@
 use crate::Result;
 use jiff::Timestamp;
 use serde::Deserialize;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
 /// The policy: every write, every access to Secrets, no other read.
@@ -86,23 +88,46 @@ struct Status {
 
 /// Reads the whole log; a last line that is still being written is left out.
 pub fn audit_entries(log: &Path) -> Result<Vec<AuditEntry>> {
-    let text = std::fs::read_to_string(log)?;
-    let complete = text.rfind('\n').map_or("", |end| &text[..end]);
-    let mut entries = Vec::new();
-    for line in complete.lines() {
-        let line: Line = serde_json::from_str(line)?;
-        let object = line.object_ref.unwrap_or_default();
-        entries.push(AuditEntry {
-            user: line.user.username,
-            user_agent: line.user_agent,
-            verb: line.verb,
-            resource: object.resource,
-            subresource: object.subresource,
-            namespace: object.namespace,
-            name: object.name,
-            code: line.response_status.map_or(0, |status| status.code),
-            at: line.request_received_timestamp,
-        });
+    AuditTail::default().read(log)
+}
+
+/// What the log has got since it was last looked at.
+#[derive(Clone, Debug, Default)]
+pub struct AuditTail {
+    read: u64,
+}
+
+impl AuditTail {
+    /// From the present end of a log on.
+    pub fn from_now(log: &Path) -> Result<Self> {
+        let mut tail = Self::default();
+        tail.read(log)?;
+        Ok(tail)
     }
-    Ok(entries)
+
+    /// The entries since the last look.
+    pub fn read(&mut self, log: &Path) -> Result<Vec<AuditEntry>> {
+        let (mut file, mut text) = (File::open(log)?, String::new());
+        file.seek(SeekFrom::Start(self.read))?;
+        file.read_to_string(&mut text)?;
+        let complete = text.rfind('\n').map_or("", |end| &text[..=end]);
+        self.read += complete.len() as u64;
+        complete.lines().map(entry).collect()
+    }
+}
+
+fn entry(line: &str) -> Result<AuditEntry> {
+    let line: Line = serde_json::from_str(line)?;
+    let object = line.object_ref.unwrap_or_default();
+    Ok(AuditEntry {
+        user: line.user.username,
+        user_agent: line.user_agent,
+        verb: line.verb,
+        resource: object.resource,
+        subresource: object.subresource,
+        namespace: object.namespace,
+        name: object.name,
+        code: line.response_status.map_or(0, |status| status.code),
+        at: line.request_received_timestamp,
+    })
 }

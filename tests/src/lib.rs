@@ -43,7 +43,7 @@ pub type Error = Box<dyn std::error::Error + Send + Sync>;
 /// The result of everything here.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-pub use audit::{AuditEntry, audit_entries};
+pub use audit::{AuditEntry, AuditTail, audit_entries};
 pub use brokers::{Authority, RabbitMq, RabbitMqConfig, Redis, RedisConfig, Sentinel, Vhost};
 pub use celery::{Batch, CELERY_IMAGE, Celery, Publisher, TaskEvent, read_task_events};
 pub use charges::Charges;

@@ -4,6 +4,8 @@
 
 #[path = "budgets/bank.rs"]
 mod bank;
+#[path = "budgets/changes.rs"]
+mod changes;
 #[path = "budgets/crashes.rs"]
 mod crashes;
 #[path = "budgets/gpus.rs"]

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use super::bank::Bank;
 use super::ground::LIMIT;
 
-/// Pods that must have come for a test to show anything.
-const ENOUGH: usize = 9;
+/// Pods that must have come for a test to show anything; waves go on for longer until more have.
+const ENOUGH: usize = 6;
 const BOTH: [&str; 2] = ["small", "large"];
 
 /// Two WorkerPools that want more than a Pool of 5 slots has, one of them two slots a pod.
@@ -39,13 +39,13 @@ async fn waves(wire: &Wire, moves: &Moves, done: &AtomicBool) -> Result<Vec<Stri
     let length = Duration::from_secs(scale::pick(50, 600));
     let mut ids = Vec::new();
     for queue in BOTH.iter().cycle() {
-        let enough = moves.count(|act| act == Act::Created) >= ENOUGH || since.elapsed() > length * 3;
+        let enough = moves.count(|act| act == Act::Created) > ENOUGH + 2 || since.elapsed() > length * 3;
         if since.elapsed() > length && enough {
             break;
         }
         let (count, seconds) = (fastrand::usize(4..=7), 0.1 + 1.5 * fastrand::f64());
         ids.extend(publisher.publish(&Batch::sleep(queue, count, seconds)).await?);
-        tokio::time::sleep(millis(1_000..7_000)).await;
+        tokio::time::sleep(millis(2_000..10_000)).await;
     }
     done.store(true, Ordering::SeqCst);
     Ok(ids)
@@ -83,7 +83,7 @@ async fn an_operator_that_is_killed_again_and_again_never_exceeds_a_pool() -> Re
     let kill = async {
         let mut kills = 0;
         while !done.load(Ordering::SeqCst) {
-            tokio::time::sleep(millis(1_000..9_000)).await;
+            tokio::time::sleep(millis(2_000..20_000)).await;
             operator.kill();
             kills += 1;
             tokio::time::sleep(millis(0..1_500)).await;
@@ -93,6 +93,58 @@ async fn an_operator_that_is_killed_again_and_again_never_exceeds_a_pool() -> Re
         Ok(())
     };
     let (ids, ()) = futures::try_join!(waves(&bank.wire, &bank.moves, &done), kill)?;
+    bank.stage().await_ended(ids.len(), LIMIT * 2).await?;
+    expect_settled(&bank, &ids).await?;
+    bank.ground.expect_done(&ids)
+}
+
+/// The writes after which an operator is killed: a grant, a number of replicas, a mark or a Deployment.
+const WRITES: [(&str, &str); 4] = [
+    ("pools", "status"),
+    ("deployments", "scale"),
+    ("pods", ""),
+    ("deployments", ""),
+];
+
+#[tokio::test]
+async fn an_operator_that_is_killed_right_after_a_write_never_exceeds_a_pool() -> Result<()> {
+    let mut bank = tight("b-writes").await?;
+    let done = AtomicBool::new(false);
+    let (log, namespace) = (
+        bank.stage().plane.audit_log(),
+        bank.stage().namespace.name.clone(),
+    );
+    let operator = &mut bank.ground.stage.operator;
+    let kill = async {
+        let mut kills = [0; WRITES.len()];
+        for kind in (0..WRITES.len()).cycle() {
+            if done.load(Ordering::SeqCst) {
+                break;
+            }
+            // Each grant is followed by a number, so the first two are what counts.
+            let kind = if fastrand::bool() { kind } else { kind % 2 };
+            let (mut tail, since) = (AuditTail::from_now(&log)?, Instant::now());
+            let is_it = |entry: &AuditEntry| {
+                entry.namespace == namespace
+                    && entry.is_write()
+                    && (entry.resource.as_str(), entry.subresource.as_str()) == WRITES[kind]
+            };
+            while since.elapsed() < Duration::from_secs(6) {
+                if tail.read(&log)?.iter().any(is_it) {
+                    operator.kill();
+                    kills[kind] += 1;
+                    tokio::time::sleep(millis(0..500)).await;
+                    operator.start_again().await?;
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        println!("killed {kills:?} times after {WRITES:?}");
+        Ok(kills)
+    };
+    let (ids, kills) = futures::try_join!(waves(&bank.wire, &bank.moves, &done), kill)?;
+    assert!(kills[0] > 0 && kills[1] > 0, "{kills:?}");
     bank.stage().await_ended(ids.len(), LIMIT * 2).await?;
     expect_settled(&bank, &ids).await?;
     bank.ground.expect_done(&ids)

@@ -60,7 +60,7 @@ async fn a_critical_task_has_its_slot_within_a_second_of_its_push() -> Result<()
     assert_eq!(bank.stage().peak("low"), 4);
     bank.charges.expect_within()?;
     // A machine that runs other tests beside is no place to judge the last of them.
-    let most = scale::pick(2.5, 1.0);
+    let most = scale::pick(5.0, 1.0);
     assert!(at(50) <= 1.0 && at(99) <= most, "{waits:?}");
     Ok(())
 }

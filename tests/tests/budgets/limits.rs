@@ -1,6 +1,6 @@
 //! At the limit: rollouts, cuts, and the writes of a scale-in.
 
-use poolwright_api::Reason;
+use poolwright_api::{ConditionType, Reason};
 use poolwright_tests::*;
 use serde_json::json;
 use std::time::Duration;
@@ -91,11 +91,7 @@ async fn idle_workers_go_with_two_writes_more_than_there_are_workers() -> Result
     })
     .await?;
     tokio::time::sleep(Duration::from_secs(8)).await;
-    let written = audit_entries(&bank.stage().plane.audit_log())?.into_iter();
-    let written: Vec<AuditEntry> = written
-        .filter(|entry| entry.namespace == bank.stage().namespace.name && entry.user == "admin")
-        .filter(|entry| entry.is_write() && entry.at > since)
-        .collect();
+    let written = written(&bank, since)?;
     let count = |resource: &str, subresource: &str| {
         let same = |entry: &&AuditEntry| entry.resource == resource && entry.subresource == subresource;
         written.iter().filter(same).count()
@@ -106,4 +102,59 @@ async fn idle_workers_go_with_two_writes_more_than_there_are_workers() -> Result
     assert!(numbers == 1 && (1..=4).contains(&marks), "{written:#?}");
     assert!(marks + numbers + others + pools <= 4 + 2, "{written:#?}");
     bank.expect_well(&[])
+}
+
+/// What the operator has written since then.
+fn written(bank: &Bank, since: jiff::Timestamp) -> Result<Vec<AuditEntry>> {
+    let all = audit_entries(&bank.stage().plane.audit_log())?.into_iter();
+    let ours = all.filter(|entry| entry.namespace == bank.stage().namespace.name && entry.user == "admin");
+    Ok(ours
+        .filter(|entry| entry.is_write() && entry.at > since)
+        .collect())
+}
+
+/// Who waits asks again and again; nothing of it is written.
+#[tokio::test]
+async fn nothing_is_written_while_a_full_pool_keeps_others_waiting() -> Result<()> {
+    let bank = Bank::new("b-quiet").await?;
+    bank.pool("db", json!({"slots": 2})).await?;
+    // It may take nothing back from the other one.
+    let low = json!({"priority": {"tier": "Low"}});
+    bank.queue("waits", "db", 1, low).await?;
+    bank.queue("w", "db", 1, json!({})).await?;
+    let two = json!({"scaling": {"minReplicas": 2}, "celery": {"timeLimitSeconds": 600}});
+    bank.workers("w", 2, two).await?;
+    let mut ids = bank
+        .wire
+        .publish(&Batch::sleep("w", 2, scale::pick(45.0, 200.0)))
+        .await?;
+    bank.stage().await_running(2, LIMIT).await?;
+    bank.workers("waits", 2, json!({})).await?;
+    ids.extend(bank.wire.publish(&Batch::sleep("waits", 2, 0.5)).await?);
+    bank.stage()
+        .await_condition(
+            "waits",
+            ConditionType::ScalingLimited,
+            "True",
+            "PoolLimited",
+            LIMIT,
+        )
+        .await?;
+    let calm = jiff::SignedDuration::from_secs(3);
+    wait_until("writes to end", LIMIT, || async {
+        Ok(written(&bank, jiff::Timestamp::now() - calm)?.is_empty())
+    })
+    .await?;
+    let since = jiff::Timestamp::now();
+    tokio::time::sleep(Duration::from_secs(scale::pick(8, 60))).await;
+    assert_eq!(bank.stage().running()?.len(), 2, "the long tasks ended too early");
+    let writes = written(&bank, since)?;
+    assert!(writes.is_empty(), "{writes:#?}");
+    let patch = json!({"spec": {"scaling": {"minReplicas": 0}}});
+    bank.stage().patch_pool("w", patch).await?;
+    bank.stage().await_ended(ids.len(), LIMIT * 3).await?;
+    for name in ["w", "waits"] {
+        bank.stage().await_no_pods(name, LIMIT).await?;
+    }
+    bank.expect_well(&ids)
 }

@@ -104,9 +104,9 @@ async fn a_lost_node_is_an_overlap_that_ends_although_its_pods_stay() -> Result<
     // All four of them, one after the other.
     bank.await_pool_ready("db", "True", Reason::AsDesired).await?;
     assert_eq!(pods_on(&bank, &name).await?.len(), 4, "they are still there");
-    let notes = bank.stage().notes_about("w", "LostPods").await?;
-    println!("{notes:?}");
-    assert!(!notes.is_empty());
+    let said = bank.stage().notes_about("w", "LostPods").await?;
+    println!("{said:?}");
+    assert!(!said.is_empty());
     assert_eq!(bank.stage().replicas("w").await?, 4);
     // Whoever has seen the machine dead takes them away.
     delete.splice(2..4, ["--force", "--grace-period=0"]);

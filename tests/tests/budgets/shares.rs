@@ -171,8 +171,21 @@ async fn critical_work_with_a_guarantee_starts_at_once_beside_background_work() 
 async fn critical_work_without_a_guarantee_gets_the_slot_of_the_next_background_task_that_ends() -> Result<()>
 {
     let bank = Bank::new("b-tier").await?;
+    expect_a_slot_of_the_next(&bank).await
+}
+
+#[tokio::test]
+async fn so_it_does_on_rabbitmq() -> Result<()> {
+    let mut bank = Bank::new("b-tier-rabbit").await?;
+    let vhost = RabbitMq::shared().await?.vhost("b-tier", "monitoring").await?;
+    bank.wire = Wire::vhost(bank.stage(), &vhost).await?.late(true);
+    bank.wire.spec["rabbitmq"] = json!({"managementUrl": vhost.management_url});
+    expect_a_slot_of_the_next(&bank).await
+}
+
+async fn expect_a_slot_of_the_next(bank: &Bank) -> Result<()> {
     bank.pool("db", json!({"slots": 6})).await?;
-    let ids = critical_comes(&bank, scale::pick(25.0, 60.0), 6).await?;
+    let ids = critical_comes(bank, scale::pick(25.0, 60.0), 6).await?;
     bank.stage().await_ended(ids.len(), LIMIT * 2).await?;
     bank.stage().await_no_pods("low", LIMIT).await?;
     bank.stage().await_no_pods("high", LIMIT).await?;
