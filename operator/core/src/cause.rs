@@ -62,7 +62,7 @@ pub fn cut(why: Option<&Cause>, target: u32, wanted: u32) -> (Reason, &'static s
             (Reason::PodLargerThanPool, "pool", clause)
         }
         Some(Cause::Waiting { pool, missing }) => {
-            let clause = format!("waits for {missing} slots of Pool {pool:?} that others still take");
+            let clause = format!("waits for {missing} slots of Pool {pool:?} that others still have");
             (Reason::WaitingForSlots, "pool", clause)
         }
         Some(Cause::Limited { pool, missing }) => {
