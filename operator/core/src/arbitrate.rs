@@ -41,8 +41,6 @@ pub struct Claim<'a> {
     pub pods: u64,
     /// Worker slots of one pod, at least 1.
     pub pod_slots: u64,
-    /// Most pods that it may have (`maxActiveTasks`), if there is such a cap.
-    pub cap: Option<u64>,
     /// What each of its queues asks for, also of those that ask for nothing: guarantees are found by them.
     pub wants: Vec<Want<'a>>,
     /// The Pools of its queues, and what they charge for a pod.
@@ -157,11 +155,7 @@ impl<'a> Table<'a> {
         };
         for claim in claims {
             let known = claim.charges.iter().all(|charge| charge.pool < budgets.len());
-            let wanted = if known {
-                claim.pods.min(claim.cap.unwrap_or(u64::MAX))
-            } else {
-                0
-            };
+            let wanted = if known { claim.pods } else { 0 };
             let (layers, seats) = (table.layers.len(), table.seats.len());
             push_layers(&mut table.layers, &claim.wants, claim.pod_slots, wanted);
             table.sit(claim, budgets);

@@ -23,7 +23,6 @@ fn claim<'a>(id: &'a str, pods: u64, charges: &[(usize, u64)]) -> Claim<'a> {
         id,
         pods,
         pod_slots: 1,
-        cap: None,
         wants: vec![want(id, 50, 1, pods)],
         charges: charges
             .iter()
@@ -97,18 +96,6 @@ fn a_pool_that_is_named_twice_charges_both() {
     ];
     assert_eq!(arbitrate(&pools, &twice[..1]), [3]);
     assert_eq!(arbitrate(&pools, &twice[1..]), [2]);
-}
-
-#[test]
-fn a_cap_is_counted_in_pods() {
-    let capped = Claim {
-        cap: Some(2),
-        ..claim("a", 9, &[(0, 2)])
-    };
-    assert_eq!(
-        arbitrate(&[limited(10, &[])], &[capped, claim("b", 9, &[(0, 2)])]),
-        [2, 3]
-    );
 }
 
 /// The fast lane: a critical queue with a guarantee finds its slots free although others could use them.

@@ -122,8 +122,8 @@ fn pods(count: u64) -> u32 {
 pub fn divide(namespace: &Namespace, bidders: &[Bidder]) -> Vec<Allowance> {
     let limited = namespace.pools.values().any(|pool| pool.effective.is_some());
     let plain = |bidder: &Bidder| {
-        let known = |pool: &String| namespace.pools.contains_key(pool);
-        bidder.input.bid.cap.is_none() && bidder.input.bid.charge.slots.keys().all(known)
+        let mut pools = bidder.input.bid.charge.slots.keys();
+        pools.all(|pool| namespace.pools.contains_key(pool))
     };
     if !limited && bidders.iter().all(plain) {
         return bidders
@@ -172,8 +172,6 @@ struct Stake {
 /// One bidder.
 struct Seat<'a> {
     bidder: &'a Bidder<'a>,
-    /// Pods that it wants within `maxActiveTasks`.
-    wanted: u32,
     stakes: Vec<Stake>,
     wants: Vec<Want<'a>>,
     /// A Pool that it is charged to and that does not exist.
@@ -185,7 +183,7 @@ struct Seat<'a> {
 impl Seat<'_> {
     /// Pods that it asks its Pools for. With an aged weight only the first one; and none that it could not start.
     fn claims(&self) -> u32 {
-        let all = self.wanted.saturating_add(self.bidder.extra);
+        let all = self.bidder.wanted.saturating_add(self.bidder.extra);
         if self.missing.is_some() {
             all.min(self.bidder.serving)
         } else if self.bidder.without >= AGING {
@@ -201,7 +199,7 @@ impl Seat<'_> {
 
     /// The layer that its pod number `pod + 1` belongs to.
     fn layer(&self, pod: u32) -> Layer {
-        let wanted = u64::from(self.wanted.saturating_add(self.bidder.extra)).max(u64::from(pod) + 1);
+        let wanted = u64::from(self.bidder.wanted.saturating_add(self.bidder.extra)).max(u64::from(pod) + 1);
         let all = layers(&self.wants, u64::from(self.bidder.input.slots), wanted);
         let mut left = u64::from(pod);
         for layer in &all {
@@ -272,7 +270,6 @@ impl<'a> Desk<'a> {
             id: &seat.bidder.input.key.name,
             pods: u64::from(seat.claims()),
             pod_slots: u64::from(seat.bidder.input.slots),
-            cap: None,
             wants: seat.wants.clone(),
             charges: seat
                 .stakes
@@ -292,15 +289,13 @@ impl<'a> Desk<'a> {
         let seats = self.seats.iter().zip(targets);
         seats
             .map(|(seat, given)| {
-                let target = (*given).min(seat.wanted);
+                let target = (*given).min(seat.bidder.wanted);
                 let cause = match seat.missing {
                     Some(pool) => Some(Cause::Missing {
                         pool: pool.to_owned(),
                     }),
                     None if seat.too_large.is_some() => seat.too_large.clone(),
-                    None if target < seat.wanted => Some(self.limit(seat, seat.wanted - target)),
-                    None if seat.wanted < seat.bidder.wanted => Some(Cause::Capped),
-                    None => None,
+                    None => self.limit(seat, seat.bidder.wanted - target),
                 };
                 Allowance {
                     // What runs is left as it is while a Pool is not there.
@@ -315,25 +310,19 @@ impl<'a> Desk<'a> {
             .collect()
     }
 
-    /// The Pool that has least for its pods.
-    fn limit(&self, seat: &Seat, pods: u32) -> Cause {
-        let limits = seat
-            .stakes
-            .iter()
-            .filter(|stake| stake.charge > 0)
-            .filter_map(|stake| {
-                let account = &self.accounts[stake.account];
-                let slots = account.budget.effective?;
-                Some((slots / stake.charge, account, stake.charge))
-            });
-        let Some((_, account, pod)) = limits.min_by_key(|(fit, account, _)| (*fit, account.name)) else {
-            return Cause::Capped;
-        };
-        let pool = account.name.to_owned();
-        Cause::Limited {
-            pool,
-            missing: pod.saturating_mul(u64::from(pods)),
-        }
+    /// The Pool that has least for its pods, where it lacks some in the end.
+    fn limit(&self, seat: &Seat, lacks: u32) -> Option<Cause> {
+        let limits = seat.stakes.iter().filter(|stake| stake.charge > 0 && lacks > 0);
+        let limits = limits.filter_map(|stake| {
+            let account = &self.accounts[stake.account];
+            let slots = account.budget.effective?;
+            Some((slots / stake.charge, account.name, stake.charge))
+        });
+        let (_, pool, pod) = limits.min()?;
+        Some(Cause::Limited {
+            pool: pool.to_owned(),
+            missing: pod.saturating_mul(u64::from(lacks)),
+        })
     }
 
     /// Gives what is free now, the highest tier first, then who lacks most for its weight. Returns the Pool that each one
@@ -476,7 +465,6 @@ fn seat<'a>(namespace: &'a Namespace, accounts: &[Account], bidder: &'a Bidder<'
     };
     Seat {
         bidder,
-        wanted: bidder.wanted.min(input.bid.cap.unwrap_or(u32::MAX)),
         stakes: names.iter().filter_map(stake).collect(),
         wants: wants(namespace, bidder),
         missing: present

@@ -37,42 +37,35 @@ pub enum Cause {
         /// Its slots that are missing.
         missing: u64,
     },
-    /// `maxActiveTasks` of its queue allows no more.
-    Capped,
 }
 
-/// The reason, the limit's name and the words for a number of pods that is cut from `wanted` to `target`.
+/// The reason and the words for a number of pods that is cut from `wanted` to `target`.
 #[must_use]
-pub fn cut(why: Option<&Cause>, target: u32, wanted: u32) -> (Reason, &'static str, String) {
-    match why {
-        Some(Cause::Missing { pool }) => {
-            let clause = format!("Pool {pool:?} does not exist: create it, or correct spec.pool.name");
-            (Reason::PoolMissing, "pool", clause)
+pub fn cut(cause: &Cause, target: u32, wanted: u32) -> (Reason, String) {
+    match cause {
+        Cause::Missing { pool } => {
+            let words = format!("Pool {pool:?} does not exist: create it, or correct spec.pool.name");
+            (Reason::PoolMissing, words)
         }
-        Some(Cause::TooLarge {
+        Cause::TooLarge {
             pool,
             slots,
             pod,
             fits,
-        }) => {
-            let mut clause = format!("Pool {pool:?} has {slots} slots and one pod takes {pod}");
+        } => {
+            let mut words = format!("Pool {pool:?} has {slots} slots and one pod takes {pod}");
             if *fits > 0 {
-                let _ = write!(clause, ": the largest concurrency that fits is {fits}");
+                let _ = write!(words, ": the largest concurrency that fits is {fits}");
             }
-            (Reason::PodLargerThanPool, "pool", clause)
+            (Reason::PodLargerThanPool, words)
         }
-        Some(Cause::Waiting { pool, missing }) => {
-            let clause = format!("waits for {missing} slots of Pool {pool:?} that others still have");
-            (Reason::WaitingForSlots, "pool", clause)
+        Cause::Waiting { pool, missing } => {
+            let words = format!("waits for {missing} slots of Pool {pool:?} that others still have");
+            (Reason::WaitingForSlots, words)
         }
-        Some(Cause::Limited { pool, missing }) => {
-            let clause =
-                format!("Pool {pool:?} gives {target} of {wanted} pods: {missing} slots are missing");
-            (Reason::PoolLimited, "pool", clause)
-        }
-        Some(Cause::Capped) | None => {
-            let clause = format!("capped at {target} pods by maxActiveTasks");
-            (Reason::AtMaximum, "maxActiveTasks", clause)
+        Cause::Limited { pool, missing } => {
+            let words = format!("Pool {pool:?} gives {target} of {wanted} pods: {missing} slots are missing");
+            (Reason::PoolLimited, words)
         }
     }
 }

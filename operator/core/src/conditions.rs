@@ -314,9 +314,20 @@ fn scaling_limited(seen: &Seen) -> Said {
     let told = |name: &str| matches!(name, "maxReplicas" | "minReplicas" | "pool" | "maxActiveTasks");
     // The last one is the tightest.
     match decision.limits.iter().rfind(|limit| told(limit.name)) {
-        Some(limit) if matches!(limit.name, "pool" | "maxActiveTasks") => {
-            let (reason, _, words) = cut(decision.budget.as_ref(), limit.to, limit.from);
+        Some(limit) if limit.name == "pool" => {
+            let said = decision
+                .budget
+                .as_ref()
+                .map(|cause| cut(cause, limit.to, limit.from));
+            let (reason, words) = said.unwrap_or_else(|| (decision.reason, decision.text.clone()));
             (Some(true), reason, words)
+        }
+        Some(limit) if limit.name == "maxActiveTasks" => {
+            let message = format!(
+                "the demand asks for more than the {} pods that maxActiveTasks allows",
+                limit.to
+            );
+            (Some(true), Reason::AtMaximum, message)
         }
         Some(limit) if limit.name == "maxReplicas" => {
             let message = format!("the demand asks for more than maxReplicas {}", limit.to);

@@ -17,8 +17,7 @@ const RECLAIM_AFTER: Duration = Duration::from_secs(30);
 const PRESSED_FOR: Duration = Duration::from_secs(2);
 
 impl Scene<'_> {
-    /// Cuts the number to what its Pools allow; true if they leave it none although it has something to do. What it has above its share it
-    /// gives up only where others wait for it, and on fresh data.
+    /// Cuts the number to what its Pools allow; true if they leave it none although it has something to do.
     pub(crate) fn fit(&self, allowance: &Allowance, memory: &mut PoolMemory, draft: &mut Draft) -> bool {
         let (pool, from, wanted) = (self.pool, self.from, draft.to);
         if pool.conflict.is_some() || pool.terminating {
@@ -37,29 +36,33 @@ impl Scene<'_> {
         let is_kept = !self.demand.complete || pool.pause.scale_in || pool.recommend;
         let least = if due && !is_kept { 0 } else { from };
         let share = allowance.target.max(least.min(wanted));
-        if share < wanted {
-            let (reason, name, clause) = cut(allowance.cause.as_ref(), allowance.target, wanted);
-            draft.reason = reason;
-            draft.limit(name, share, clause);
+        if let Some(cause) = allowance.cause.as_ref().filter(|_| share < wanted) {
+            let clause;
+            (draft.reason, clause) = cut(cause, allowance.target, wanted);
+            draft.limit("pool", share, clause);
         }
         let staying = pods(self.fleet.members.iter().filter(|one| !one.pod.draining));
-        let most = staying.max(pool.replicas()).saturating_add(allowance.room);
-        if draft.to > most.max(from) {
-            let why = allowance.waits.as_ref().or(allowance.cause.as_ref());
-            let (reason, name, clause) = cut(why, allowance.target, draft.to);
-            draft.reason = reason;
-            draft.limit(name, most.max(from), clause);
+        let most = staying
+            .max(pool.replicas())
+            .saturating_add(allowance.room)
+            .max(from);
+        let why = allowance.waits.as_ref().or(allowance.cause.as_ref());
+        if let Some(cause) = why.filter(|_| draft.to > most) {
+            let clause;
+            (draft.reason, clause) = cut(cause, allowance.target, draft.to);
+            draft.limit("pool", most, clause);
         }
-        let is_shared = matches!(
-            allowance.waits.as_ref().or(allowance.cause.as_ref()),
-            Some(Cause::Waiting { .. } | Cause::Limited { .. })
-        );
+        let is_shared = matches!(why, Some(Cause::Waiting { .. } | Cause::Limited { .. }));
         // One that is parked still has its turn: else it would come back before its slots are another's.
         let without = staying == 0 && draft.to == 0 && wanted > 0 && is_shared;
         memory.without_since = without.then(|| memory.without_since.unwrap_or(self.now));
-        if let (Some(too_large @ Cause::TooLarge { .. }), true) = (&allowance.cause, draft.to == wanted) {
-            let (reason, _, clause) = cut(Some(too_large), allowance.target, wanted);
-            draft.reason = reason;
+        let too_large = allowance
+            .cause
+            .as_ref()
+            .filter(|cause| matches!(cause, Cause::TooLarge { .. }));
+        if let Some(cause) = too_large.filter(|_| draft.to == wanted) {
+            let clause;
+            (draft.reason, clause) = cut(cause, allowance.target, wanted);
             draft.clauses.push(clause);
         }
         draft.to == 0 && wanted > 0 && !is_kept

@@ -78,6 +78,7 @@ pub fn pool_input(
         prefetch: Some(count(pool.effective_prefetch())).filter(|prefetch| *prefetch > 0),
         min: count(pool.min),
         max: count(pool.max),
+        cap: cap(pool),
         scale_down_delay: pool.scale_down_delay,
         fallback: pool.fallback.as_ref().map(|fallback| Fallback {
             replicas: count(fallback.replicas),
@@ -101,9 +102,14 @@ pub fn pool_input(
     }
 }
 
-fn bid(pool: &ValidPool) -> Bid {
+/// In whole pods.
+fn cap(pool: &ValidPool) -> Option<u32> {
     let caps = pool.queues.iter().filter_map(|queue| queue.max_active_tasks);
     let worker = u32::try_from(pool.concurrency).unwrap_or(1).max(1);
+    caps.min().map(|most| most / worker)
+}
+
+fn bid(pool: &ValidPool) -> Bid {
     let queue = |queue: &ValidQueue| BidQueue {
         object: queue.object.clone(),
         queue: queue.queue.clone(),
@@ -112,7 +118,6 @@ fn bid(pool: &ValidPool) -> Bid {
     Bid {
         charge: Arc::new(Charge::of(pool)),
         queues: pool.queues.iter().map(queue).collect(),
-        cap: caps.min().map(|most| most / worker),
     }
 }
 

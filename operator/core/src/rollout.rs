@@ -222,7 +222,8 @@ pub fn allocate(ground: &Ground, cast: &Cast, to: u32) -> Allocation {
     if let Some(newest) = cast.proving {
         extra = prove(ground, cast, newest, to, &mut allocation);
         let stands = ground.stands(newest);
-        let needs_room = !ground.extra && (ground.fits || stands > 0);
+        let may_exceed = ground.extra && pool.cap.is_none_or(|cap| to < cap);
+        let needs_room = !may_exceed && (ground.fits || stands > 0);
         if extra > 0 && ground.demand.complete && (needs_room || has_no_room(ground, newest)) {
             serving = to.saturating_sub(1);
             allocation.makes_room = needs_room && stands == 0;
@@ -301,11 +302,9 @@ fn take_over(
     } else {
         to.min(pool.max.max(leader.replicas))
     };
-    let room = goal
-        .max(pool.max)
-        .saturating_add(1)
-        .saturating_sub(extra)
-        .saturating_sub(others);
+    let whole = goal.max(pool.max).saturating_add(1);
+    let whole = whole.min(pool.cap.unwrap_or(u32::MAX).max(goal));
+    let room = whole.saturating_sub(extra).saturating_sub(others);
     let target = goal.min(room.max(leader.replicas)).min(most);
     // Only what was proven serves; what was not is replaced at once.
     let (old, unproven): (Vec<&RevisionInput>, Vec<&RevisionInput>) =

@@ -185,7 +185,7 @@ pub fn decide(
             Some(Cause::TooLarge { .. } | Cause::Missing { .. })
         ),
     };
-    let is_cut = |limit: &Limit| matches!(limit.name, "pool" | "maxActiveTasks");
+    let is_cut = |limit: &Limit| limit.name == "pool";
     let cause = allowance.waits.as_ref().or(allowance.cause.as_ref());
     let budget = cause.filter(|_| draft.limits.iter().any(is_cut)).cloned();
     let allocation = allocate(&ground, &cast, draft.to);
@@ -243,6 +243,7 @@ impl Scene<'_> {
             draft.reason = Reason::ManualHold;
             let clause = format!("held at {} by spec.replicas", hold.replicas);
             draft.limit("spec.replicas", hold.replicas, clause);
+            cap(pool, draft);
         } else {
             self.grow(memory, draft);
             bound(pool, draft);
@@ -315,7 +316,7 @@ impl Scene<'_> {
         if memory.window.zeros() < ZEROS {
             floor = floor.max(1);
         }
-        let floor = floor.min(from).min(pool.max.max(draft.to));
+        let floor = floor.min(from).min(pool.most().max(draft.to));
         let unheard = self.unheard();
         if floor > draft.to && unheard >= floor {
             draft.limit("workersUnseen", floor, unheard_clause(unheard));
@@ -409,7 +410,7 @@ impl Scene<'_> {
             return;
         };
         let stale = self.now.since(since);
-        let least = fallback.replicas.min(self.pool.max);
+        let least = fallback.replicas.min(self.pool.most());
         if stale < fallback.after || draft.to > least || self.from > least {
             return;
         }
@@ -439,6 +440,15 @@ fn bound(pool: &PoolInput, draft: &mut Draft) {
         draft.reason = Reason::AtMaximum;
         let clause = format!("capped at maxReplicas {}", pool.max);
         draft.limit("maxReplicas", pool.max, clause);
+    }
+    cap(pool, draft);
+}
+
+fn cap(pool: &PoolInput, draft: &mut Draft) {
+    if let Some(most) = pool.cap.filter(|most| draft.to > *most) {
+        draft.reason = Reason::AtMaximum;
+        let clause = format!("capped at {most} pods by maxActiveTasks");
+        draft.limit("maxActiveTasks", most, clause);
     }
 }
 

@@ -71,6 +71,8 @@ pub struct PoolInput {
     pub min: u32,
     /// Most consuming pods.
     pub max: u32,
+    /// Most consuming pods by `maxActiveTasks` of its queue: no hold and no rollout passes it.
+    pub cap: Option<u32>,
     /// How long a need must be gone before pods go.
     pub scale_down_delay: Duration,
     /// What to do when data stays away.
@@ -105,8 +107,6 @@ pub struct Bid {
     pub charge: Arc<Charge>,
     /// Its queues as its Pools see them, in any order.
     pub queues: Vec<BidQueue>,
-    /// Most pods that may take work, by `maxActiveTasks`.
-    pub cap: Option<u32>,
 }
 
 /// One queue of a [`Bid`].
@@ -352,6 +352,12 @@ impl PoolInput {
     /// Pods that are not being deleted, parked ones included.
     pub fn staying(&self) -> impl Iterator<Item = &PodInput> {
         self.pods.iter().filter(|pod| !pod.draining)
+    }
+
+    /// Most consuming pods, by `maxReplicas` and by `maxActiveTasks`.
+    #[must_use]
+    pub fn most(&self) -> u32 {
+        self.max.min(self.cap.unwrap_or(u32::MAX))
     }
 
     /// Replicas asked for now, over all revisions, those of parked pods included.

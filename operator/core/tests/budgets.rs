@@ -44,6 +44,16 @@ fn on_pool(name: &str, tier: u32) -> PoolInput {
     input
 }
 
+/// The same while a new revision should take over from `r1`.
+fn rolling(name: &str) -> PoolInput {
+    let mut input = on_pool(name, NORMAL);
+    "r2".clone_into(&mut input.revision);
+    let mut newest = revision("r2", 0, false);
+    newest.charge = charge(name, POD);
+    input.revisions.push(newest);
+    input
+}
+
 fn budget(slots: u64) -> Budget {
     Budget {
         slots: Some(slots),
@@ -326,7 +336,7 @@ fn a_manual_hold_passes_the_maximum_and_never_a_budget() {
 #[test]
 fn tasks_at_a_time_are_capped_in_whole_pods() {
     let mut input = on_pool("a", NORMAL);
-    input.bid.cap = Some(2);
+    input.cap = Some(2);
     let mut world = with([input], Budget::default());
     load(&mut world, "a", 0, 100);
     decide(&mut world);
@@ -339,15 +349,45 @@ fn tasks_at_a_time_are_capped_in_whole_pods() {
     );
 }
 
+/// A cap is reached as pods empty, as a lowered maximum is; no hold passes it.
+#[test]
+fn a_cap_below_what_runs_is_reached_and_holds_against_a_hold() {
+    let mut world = with([on_pool("a", NORMAL)], Budget::default());
+    load(&mut world, "a", 4, 50);
+    wait(&mut world, 70);
+    assert_eq!(decided(&world, "a").to, 9);
+    world.pools.get_mut("a").unwrap().cap = Some(2);
+    wait(&mut world, 70);
+    let decision = decided(&world, "a");
+    assert_eq!(
+        (decision.to, decision.parking.victims.len()),
+        (2, 2),
+        "{}",
+        decision.text
+    );
+    let by = None;
+    world.pools.get_mut("a").unwrap().hold = Some(Hold { replicas: 9, by });
+    decide(&mut world);
+    assert_eq!(decided(&world, "a").to, 2);
+}
+
+/// The pod that proves a new revision may pass the maximum by one, and no cap.
+#[test]
+fn a_rollout_at_a_cap_takes_the_place_of_an_old_pod() {
+    let mut input = rolling("a");
+    input.cap = Some(3);
+    let mut world = with([input], Budget::default());
+    load(&mut world, "a", 3, 50);
+    decide(&mut world);
+    let decision = decided(&world, "a");
+    assert_eq!(decision.parking.replicas("r2"), Some(1));
+    assert_eq!((replicas(&world, "a"), decision.parking.victims.len()), (3, 1));
+}
+
 /// The new revision proves itself in the place of an old pod, which is parked and awaited first.
 #[test]
 fn a_rollout_at_the_limit_takes_the_place_of_an_old_pod() {
-    let mut input = on_pool("a", NORMAL);
-    input.revision = "r2".to_owned();
-    let mut newest = revision("r2", 0, false);
-    newest.charge = charge("a", POD);
-    input.revisions.push(newest);
-    let mut world = with([input], budget(30));
+    let mut world = with([rolling("a")], budget(30));
     load(&mut world, "a", 3, 50);
     decide(&mut world);
     let decision = decided(&world, "a");
@@ -367,12 +407,7 @@ fn a_rollout_at_the_limit_takes_the_place_of_an_old_pod() {
 
 #[test]
 fn a_rollout_with_room_takes_one_pod_more() {
-    let mut input = on_pool("a", NORMAL);
-    input.revision = "r2".to_owned();
-    let mut newest = revision("r2", 0, false);
-    newest.charge = charge("a", POD);
-    input.revisions.push(newest);
-    let mut world = with([input], budget(40));
+    let mut world = with([rolling("a")], budget(40));
     load(&mut world, "a", 3, 0);
     decide(&mut world);
     let decision = decided(&world, "a");
@@ -514,11 +549,8 @@ fn the_last_pod_goes_where_a_pool_gives_it_to_another() {
 /// With one pod in a full Pool, the old one goes before the new one comes.
 #[test]
 fn a_rollout_of_one_pod_at_the_limit_comes_to_its_end() {
-    let mut input = on_pool("a", NORMAL);
-    (input.revision, input.max) = ("r2".to_owned(), 1);
-    let mut newest = revision("r2", 0, false);
-    newest.charge = charge("a", POD);
-    input.revisions.push(newest);
+    let mut input = rolling("a");
+    input.max = 1;
     let mut world = with([input], budget(POD));
     load(&mut world, "a", 1, 50);
     wait(&mut world, 1);

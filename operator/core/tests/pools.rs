@@ -27,7 +27,6 @@ struct WorkerPool {
     /// Slots of tasks by queue.
     tasks: BTreeMap<usize, u64>,
     pods: u64,
-    cap: Option<u64>,
     /// What a pod costs at a Pool of this number.
     costs: Vec<u64>,
 }
@@ -45,7 +44,7 @@ impl WorkerPool {
     }
 
     fn wanted(&self) -> u64 {
-        self.pods.min(self.cap.unwrap_or(u64::MAX))
+        self.pods
     }
 
     fn claim(&self, namespace: &Namespace, place: &[usize]) -> Claim<'_> {
@@ -66,7 +65,6 @@ impl WorkerPool {
             id: &self.id,
             pods: self.pods,
             pod_slots: self.pod_slots,
-            cap: self.cap,
             wants: self.tasks.iter().map(want).collect(),
             charges: self.pools(namespace).into_iter().map(charge).collect(),
         }
@@ -128,18 +126,16 @@ fn worker_pool(most_queues: usize) -> impl Strategy<Value = WorkerPool> {
         prop_oneof![1 => Just(0u64), 4 => 0u64..40],
         1..=most_queues,
     );
-    let cap = prop_oneof![4 => Just(None), 1 => (0u64..6).prop_map(Some)];
     let cost = prop_oneof![2 => Just(1u64), 3 => 1u64..7, 1 => 1u64..40];
-    (1u64..5, tasks, 0u64..25, cap, prop::collection::vec(cost, 5)).prop_map(
-        |(pod_slots, tasks, pods, cap, costs)| WorkerPool {
+    (1u64..5, tasks, 0u64..25, prop::collection::vec(cost, 5)).prop_map(|(pod_slots, tasks, pods, costs)| {
+        WorkerPool {
             id: String::new(),
             pod_slots,
             tasks,
             pods,
-            cap,
             costs,
-        },
-    )
+        }
+    })
 }
 
 fn namespace(most_queues: usize, guaranteed: bool) -> impl Strategy<Value = Namespace> {
@@ -257,7 +253,7 @@ proptest! {
                     unit: claim.charges[0].slots,
                     layers,
                     guaranteed: 0,
-                    cap: claim.cap.unwrap_or(u64::MAX),
+                    cap: u64::MAX,
                 })
                 .collect();
             for (one, pods) in on_it.iter().zip(share(slots.unwrap_or(u64::MAX), 0, &claimants)) {

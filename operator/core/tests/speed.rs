@@ -28,7 +28,6 @@ fn bid(number: usize) -> Bid {
     Bid {
         charge: Arc::new(charge),
         queues: vec![queue],
-        cap: None,
     }
 }
 
@@ -127,7 +126,6 @@ fn ten_thousand_queues_on_a_thousand_pools() {
             id: name,
             pods: 1 + u64::try_from(at % 9).unwrap(),
             pod_slots: 4,
-            cap: None,
             wants: vec![Want {
                 queue: name,
                 tier: tiers[at % 5],

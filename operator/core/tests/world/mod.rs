@@ -57,6 +57,7 @@ pub fn pool(name: &str) -> PoolInput {
         prefetch: Some(1),
         min: 0,
         max: 10,
+        cap: None,
         scale_down_delay: seconds(60),
         fallback: None,
         hold: None,
