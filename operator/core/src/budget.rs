@@ -492,7 +492,12 @@ fn too_large(namespace: &Namespace, input: &PoolInput) -> Option<Cause> {
 
 fn wants<'a>(namespace: &'a Namespace, bidder: &Bidder<'a>) -> Vec<Want<'a>> {
     let want = |queue: &'a crate::snapshot::BidQueue| {
-        let weight = namespace.weights.get(&queue.object).copied().unwrap_or(1);
+        let weight = namespace
+            .weights
+            .effective
+            .get(&queue.object)
+            .copied()
+            .unwrap_or(1);
         let tasks = bidder.tasks.iter().find(|(name, _)| *name == queue.queue);
         Want {
             queue: &queue.object,

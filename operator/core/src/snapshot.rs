@@ -16,6 +16,7 @@ use crate::sample::BrokerView;
 use crate::shedding::{LoadKey, Loads};
 use crate::text::bounded;
 use crate::time::Moment;
+use crate::weight::Weights;
 
 /// Words of the cluster that are passed on, in bytes.
 pub const WORDS_MAX: usize = 400;
@@ -125,8 +126,8 @@ pub struct BidQueue {
 pub struct Namespace {
     /// By name.
     pub pools: BTreeMap<String, Budget>,
-    /// Effective weights of TaskQueues, by name; 1 where there is none.
-    pub weights: Arc<BTreeMap<String, u64>>,
+    /// What its TaskQueues weigh.
+    pub weights: Arc<Weights>,
 }
 
 /// One Pool.

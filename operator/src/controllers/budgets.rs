@@ -9,7 +9,7 @@ use poolwright_core::charge::Slots;
 use poolwright_core::grants::{Mode, mode};
 use poolwright_core::shedding::LoadKey;
 use poolwright_core::snapshot::{Budget, Namespace, Shedding};
-use poolwright_core::weight::weights;
+use poolwright_core::weight::{Weights, weights};
 
 use crate::kube::index::{Group, Index};
 
@@ -25,13 +25,12 @@ pub fn of<'a>(taken: &'a Taken, namespace: &'a str) -> impl Iterator<Item = (&'a
     groups.flat_map(|(_, sums)| sums)
 }
 
-/// Reads one namespace; `None` if it has no Pool. `known` are the weights of its queues, if none of them has changed.
+/// Reads one namespace; `None` if it has no Pool.
 pub fn read(
     budgets: &Index<Pool>,
-    queues: &Index<TaskQueue>,
+    weights: Arc<Weights>,
     taken: &Taken,
     namespace: &str,
-    known: Option<Arc<BTreeMap<String, u64>>>,
 ) -> Option<Namespace> {
     let pools = budgets.all(Some(namespace));
     if pools.is_empty() {
@@ -52,17 +51,18 @@ pub fn read(
     }
     Some(Namespace {
         pools: budgets,
-        weights: known.unwrap_or_else(|| read_weights(queues, namespace)),
+        weights,
     })
 }
 
-fn read_weights(queues: &Index<TaskQueue>, namespace: &str) -> Arc<BTreeMap<String, u64>> {
+/// What the TaskQueues of one namespace weigh; `None` if it has none.
+pub fn weigh(queues: &Index<TaskQueue>, namespace: &str) -> Option<Weights> {
     let queues = queues.all(Some(namespace));
     let priorities: BTreeMap<&str, &Priority> = queues
         .iter()
         .filter_map(|queue| Some((queue.metadata.name.as_deref()?, &queue.spec.priority)))
         .collect();
-    Arc::new(weights(&priorities).effective)
+    (!priorities.is_empty()).then(|| weights(&priorities))
 }
 
 fn shedding(pool: &Pool) -> Option<Shedding> {

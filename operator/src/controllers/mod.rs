@@ -11,6 +11,5 @@ pub mod run;
 pub mod secrets;
 pub mod task_queue;
 pub mod turns;
-mod weights;
 pub mod worker_pool;
 pub mod world;

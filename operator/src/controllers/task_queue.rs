@@ -16,10 +16,10 @@ use poolwright_core::conditions::reason_of;
 use poolwright_core::ledger::QueueLedger;
 use poolwright_core::sample::BrokerView;
 use poolwright_core::time::Moment;
+use poolwright_core::weight::Cycle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::cycle::Latest;
-use super::weights::{Rank, Ranks};
 use super::world::World;
 use crate::clock::Clock;
 use crate::kube::events::Events;
@@ -60,7 +60,6 @@ struct Past {
     /// what the operator does.
     ids: BTreeMap<String, (Option<i64>, String)>,
     stray: BTreeSet<String>,
-    ranks: Ranks,
 }
 
 /// What one look saw of one TaskQueue.
@@ -73,8 +72,10 @@ struct Seen<'a> {
     rival: Option<&'a TaskQueue>,
     /// The Pool that its tasks draw on.
     pool: Option<&'a Pool>,
-    /// What it weighs.
-    rank: Rank<'a>,
+    /// What it weighs, once that was calculated.
+    weight: Option<u64>,
+    /// The circle that it is on.
+    cycle: Option<&'a Cycle>,
 }
 
 impl Past {
@@ -124,8 +125,7 @@ impl Controller {
             .map(|(queue, id)| place(queue, id, &views))
             .collect();
         let first = first_of_each(&queues, &places);
-        let mut ranks = std::mem::take(&mut past.ranks);
-        ranks.refresh(&queues);
+        let weights = self.world.weights();
         let mut starved = None;
         let count = queues.len();
         for offset in 0..count {
@@ -138,14 +138,16 @@ impl Controller {
                 .get(&places[at])
                 .filter(|first| first.metadata.uid != queue.metadata.uid)
                 .map(AsRef::as_ref);
-            let namespace = queue.namespace().unwrap_or_default();
+            let (namespace, name) = (queue.namespace().unwrap_or_default(), queue.name_any());
+            let weights = weights.get(&namespace);
             let pool = self.world.budgets.get(&namespace, queue.pool_name());
             let seen = Seen {
                 view: view.map(AsRef::as_ref),
                 book,
                 rival,
                 pool: pool.as_deref(),
-                rank: ranks.of(queue),
+                weight: weights.and_then(|weights| weights.effective.get(&name).copied()),
+                cycle: weights.and_then(|weights| weights.cycle(&name)),
             };
             if !self.keep(past, queue, &seen).await {
                 starved.get_or_insert(at);
@@ -154,7 +156,6 @@ impl Controller {
                 self.tell_stray(past, queue, id, view).await;
             }
         }
-        past.ranks = ranks;
         starved.unwrap_or(0)
     }
 
@@ -228,7 +229,7 @@ impl Controller {
                 new.observed_at = Some(Time(whole_seconds(wall)));
             }
         }
-        new.effective_weight = seen.rank.effective.map(wide);
+        new.effective_weight = seen.weight.map(wide);
         let (status, reason, message) = summary(queue, seen);
         let young = self.clock.now().since(Moment(0)) < FIRST_READING;
         let said = !old.conditions.is_empty() && old.observed_generation == new.observed_generation;
@@ -381,7 +382,7 @@ fn summary(queue: &TaskQueue, seen: &Seen<'_>) -> (Option<bool>, Reason, String)
         return (None, Reason::Progressing, "not read yet".to_owned());
     }
     // It works; the first of these gives the reason, and each its words.
-    let circle = seen.rank.cycle.map(|cycle| {
+    let circle = seen.cycle.map(|cycle| {
         let words = format!(
             "{cycle} is a circle of spec.priority.downstream, in which no queue comes before another: each weighs what \
              is written in it; remove one of the links"
@@ -405,7 +406,6 @@ fn summary(queue: &TaskQueue, seen: &Seen<'_>) -> (Option<bool>, Reason, String)
 #[cfg(test)]
 mod tests {
     use poolwright_api::v1alpha1::{PoolSpec, PoolUse, TaskQueueSpec};
-    use poolwright_core::weight::Cycle;
 
     use super::*;
 
@@ -455,10 +455,8 @@ mod tests {
                 book: Some(&book),
                 rival: None,
                 pool: None,
-                rank: Rank {
-                    effective: Some(1),
-                    cycle,
-                },
+                weight: Some(1),
+                cycle,
             };
             summary(&queue, &seen)
         };

@@ -19,6 +19,7 @@ use poolwright_core::shedding::LoadKey;
 use poolwright_core::snapshot::{Namespace, PoolInput};
 use poolwright_core::time::Moment;
 use poolwright_core::validate::{Invalid, ValidPool, consumes_alone, validate};
+use poolwright_core::weight::Weights;
 
 use super::budgets::{self, Taken};
 use super::conflicts::Conflicts;
@@ -62,6 +63,8 @@ struct Built {
     leftovers: BTreeMap<Group, Leftover>,
     runs: BTreeMap<Group, Runs>,
     taken: Taken,
+    /// What TaskQueues weigh, by namespace.
+    weights: BTreeMap<String, Arc<Weights>>,
     namespaces: BTreeMap<String, Arc<Namespace>>,
 }
 
@@ -212,9 +215,14 @@ impl World {
             }
         }
         for (namespace, queues) in std::mem::take(&mut *lock(&self.stale)) {
-            let known = built.namespaces.get(&namespace).filter(|_| !queues);
-            let weights = known.map(|known| Arc::clone(&known.weights));
-            match budgets::read(&self.budgets, &self.queues, &built.taken, &namespace, weights) {
+            if queues {
+                match budgets::weigh(&self.queues, &namespace) {
+                    Some(weights) => built.weights.insert(namespace.clone(), Arc::new(weights)),
+                    None => built.weights.remove(&namespace),
+                };
+            }
+            let weights = built.weights.get(&namespace).cloned().unwrap_or_default();
+            match budgets::read(&self.budgets, weights, &built.taken, &namespace) {
                 Some(read) => built.namespaces.insert(namespace, Arc::new(read)),
                 None => built.namespaces.remove(&namespace),
             };
@@ -248,6 +256,11 @@ impl World {
         }
         let all = budgets::of(&built.taken, namespace).filter_map(|(_, slots)| slots.get(pool));
         Some(all.fold(0, |sum: u64, one| sum.saturating_add(*one)))
+    }
+
+    /// What the TaskQueues of every namespace weigh, as last rebuilt.
+    pub fn weights(&self) -> BTreeMap<String, Arc<Weights>> {
+        lock(&self.built).weights.clone()
     }
 
     /// The Pools of every namespace that has one, as last rebuilt.
@@ -378,6 +391,8 @@ impl World {
 
 #[cfg(test)]
 mod tests {
+    use poolwright_api::v1alpha1::{Priority, TaskQueueSpec, WeightRule};
+
     use super::*;
 
     fn pool(name: &str, class: &str, queues: &[&str]) -> WorkerPool {
@@ -420,5 +435,57 @@ mod tests {
         assert_eq!(marked(&world), ["a", "c", "d"]);
         world.pool_changed(&group("d"), None, None);
         assert_eq!(marked(&world), ["a", "b", "c", "d"]);
+    }
+
+    fn queue(namespace: &str, name: &str, weight: i32, downstream: &[&str]) -> TaskQueue {
+        let priority = Priority {
+            weight,
+            weight_rule: WeightRule::Downstream,
+            downstream: downstream.iter().map(ToString::to_string).collect(),
+            ..Priority::default()
+        };
+        let spec = TaskQueueSpec {
+            priority,
+            ..TaskQueueSpec::default()
+        };
+        let mut queue = TaskQueue::new(name, spec);
+        queue.metadata.namespace = Some(namespace.to_owned());
+        queue
+    }
+
+    #[test]
+    fn a_weight_follows_the_other_queues_of_its_namespace_alone() {
+        let world = World::default();
+        let effective = |changed: &str| -> Vec<(String, Vec<u64>)> {
+            world.mark_budgets(changed, true);
+            world.rebuild(Moment(0));
+            let weights = world.weights().into_iter();
+            weights
+                .map(|(name, one)| (name, one.effective.values().copied().collect()))
+                .collect()
+        };
+        for one in [
+            queue("n", "a", 1, &["b", "c"]),
+            queue("n", "b", 2, &["d"]),
+            queue("n", "c", 3, &["d"]),
+            queue("n", "d", 1, &[]),
+            queue("o", "a", 5, &["b"]),
+            queue("o", "c", 9, &[]),
+        ] {
+            world.queues.put(one);
+        }
+        assert_eq!(effective("n"), [("n".to_owned(), vec![7, 3, 4, 1])]);
+        let other = ("o".to_owned(), vec![5, 9]);
+        assert_eq!(
+            effective("o"),
+            [("n".to_owned(), vec![7, 3, 4, 1]), other.clone()]
+        );
+        world.queues.put(queue("n", "d", 10, &[]));
+        assert_eq!(
+            effective("o")[0].1,
+            [7, 3, 4, 1],
+            "nobody has said that it changed"
+        );
+        assert_eq!(effective("n"), [("n".to_owned(), vec![16, 12, 13, 10]), other]);
     }
 }
