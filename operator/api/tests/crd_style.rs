@@ -5,8 +5,11 @@
 // The lint knows test functions, not their helpers.
 #![allow(clippy::unwrap_used)]
 
+mod rules;
+
 use std::collections::BTreeMap;
 
+use rules::each_rule;
 use serde_json::Value;
 
 /// Fields whose members are Kubernetes' own.
@@ -309,32 +312,13 @@ fn absent_is_absent_and_status_is_optional() {
 
 #[test]
 fn rules_have_messages_that_begin_with_the_field() {
-    fn walk(value: &Value, found: &mut Vec<String>) {
-        match value {
-            Value::Object(map) => {
-                for rule in map
-                    .get("x-kubernetes-validations")
-                    .and_then(Value::as_array)
-                    .into_iter()
-                    .flatten()
-                {
-                    let words = rule["message"]
-                        .as_str()
-                        .or_else(|| rule["messageExpression"].as_str());
-                    let message = words.unwrap_or_default().trim_start_matches('\'');
-                    if !message.starts_with("spec.") && !message.starts_with("metadata.") {
-                        found.push(format!("{}: {message:?}", rule["rule"]));
-                    }
-                }
-                map.values().for_each(|value| walk(value, found));
-            }
-            Value::Array(items) => items.iter().for_each(|value| walk(value, found)),
-            _ => {}
-        }
-    }
     for definition in definitions() {
         let mut found = Vec::new();
-        walk(definition.root(), &mut found);
+        each_rule(definition.root(), &mut |rule, message| {
+            if !message.starts_with("spec.") && !message.starts_with("metadata.") {
+                found.push(format!("{}: {message:?}", rule["rule"]));
+            }
+        });
         none(&found);
     }
 }

@@ -3,6 +3,8 @@
 // The lint knows test functions, not their helpers.
 #![allow(clippy::unwrap_used)]
 
+mod rules;
+
 use kube::{Resource, core::cel::apply_defaults};
 use poolwright_api::{
     API_VERSION, DEFAULT_POOL, GROUP, VERSION,
@@ -11,22 +13,9 @@ use poolwright_api::{
         TaskQueue, WeightRule, Worker, WorkerPool,
     },
 };
+use rules::schema;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-
-fn schema(kind: &str) -> Value {
-    let (_, crd) = poolwright_api::crds()
-        .into_iter()
-        .find(|(_, crd)| crd.spec.names.kind == kind)
-        .unwrap();
-    let schema = crd.spec.versions[0]
-        .schema
-        .clone()
-        .unwrap()
-        .open_api_v3_schema
-        .unwrap();
-    serde_json::to_value(schema).unwrap()
-}
 
 /// The object as the API server would store it.
 fn stored(kind: &str, object: &Value) -> Value {

@@ -115,13 +115,7 @@ pub fn sketch<'a>(
     };
     let mut ask: BTreeSet<String> = demand.unasked.iter().cloned().collect();
     ask.extend(fleet.unheard(now).map(|member| member.node.clone()));
-    let scene = Scene {
-        pool,
-        demand: &demand,
-        fleet,
-        now,
-        from,
-    };
+    let scene = Scene::new(fleet, &demand, now, from);
     scene.settle(memory, &mut draft, &mut ask);
     let lost = fleet
         .members
@@ -158,13 +152,7 @@ pub fn decide(
         demand,
         lost,
     } = sketch;
-    let scene = Scene {
-        pool,
-        demand: &demand,
-        fleet,
-        now,
-        from,
-    };
+    let scene = Scene::new(fleet, &demand, now, from);
     let taken_back = scene.fit(allowance, memory, &mut draft);
     if draft.reason == Reason::AsDesired && draft.to != from {
         draft.reason = if draft.to > from {
@@ -229,6 +217,19 @@ pub fn decide(
 #[must_use]
 pub fn need(tasks: u64, slots: u32) -> u32 {
     u32::try_from(tasks.div_ceil(u64::from(slots.max(1)))).unwrap_or(u32::MAX)
+}
+
+impl<'a> Scene<'a> {
+    const fn new(fleet: &'a Fleet<'a>, demand: &'a Demand, now: Moment, from: u32) -> Self {
+        let pool = fleet.pool;
+        Self {
+            pool,
+            demand,
+            fleet,
+            now,
+            from,
+        }
+    }
 }
 
 impl Scene<'_> {

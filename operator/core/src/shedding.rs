@@ -73,8 +73,6 @@ pub struct Effective {
     pub slots: Option<u64>,
     /// The load is high: the next look needs it.
     pub high: bool,
-    /// Slots that are taken away for it. None of a budget without a limit, which has no half.
-    pub shed: u64,
 }
 
 /// What is left of `slots` (`None` is no limit) at this load.
@@ -82,11 +80,7 @@ pub struct Effective {
 pub fn effective(slots: Option<u64>, high_percent: u8, load: Option<f64>, was_high: bool) -> Effective {
     let high = is_high(high_percent, load, was_high);
     let left = slots.map(|slots| if high { half(slots) } else { slots });
-    Effective {
-        slots: left,
-        high,
-        shed: slots.unwrap_or(0) - left.unwrap_or(0),
-    }
+    Effective { slots: left, high }
 }
 
 /// A load for people: `91 %`, `80.5 %`.
@@ -118,9 +112,9 @@ mod tests {
     #[test]
     fn what_is_taken_away_is_told_and_nothing_of_a_budget_without_a_limit() {
         let of = |slots| effective(slots, 80, Some(99.0), false);
-        assert_eq!((of(Some(9)).shed, of(Some(9)).high), (5, true));
-        assert_eq!((of(Some(1)).shed, of(Some(1)).high), (0, true));
-        assert_eq!((of(None).shed, of(None).high), (0, true));
+        assert_eq!((of(Some(9)).slots, of(Some(9)).high), (Some(4), true));
+        assert_eq!((of(Some(1)).slots, of(Some(1)).high), (Some(1), true));
+        assert_eq!((of(None).slots, of(None).high), (None, true));
     }
 
     #[test]
@@ -184,7 +178,7 @@ mod tests {
             let result = effective(Some(slots), high, load, was);
             let left = result.slots.unwrap();
             assert!(left <= slots && (left > 0 || slots == 0));
-            assert_eq!(left + result.shed, slots);
+            assert!(left == slots || left == half(slots));
             assert!(result.high || left == slots);
             // The same look again, or none, changes nothing.
             assert_eq!(effective(Some(slots), high, load, result.high), result);

@@ -7,12 +7,14 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::autoscaling::v1::{Scale, ScaleSpec};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, Patch, Preconditions};
 use kube::{Api, Client};
-use poolwright_api::{FIELD_MANAGER, Reason};
+use poolwright_api::Reason;
 use poolwright_core::plan::{Settle, Step, Token};
 use poolwright_core::snapshot::Trouble;
 use serde_json::json;
+
+use super::{patching, posting};
 
 /// A Deployment's status moves while its pods start: so often is a scale repeated on a newer version of the same
 /// replicas before it is planned anew.
@@ -80,14 +82,14 @@ impl Executor {
             } => {
                 let patch = json!({"metadata": {"annotations": {*key: value}}});
                 self.deployments
-                    .patch(deployment, &params(), &Patch::Merge(patch))
+                    .patch(deployment, &patching(), &Patch::Merge(patch))
                     .await
                     .map(Some)
                     .map_err(classify)
             }
             Step::Mark { pod, key, cost } => {
                 let patch = json!({"metadata": {"annotations": {*key: cost}}});
-                match self.pods.patch(pod, &params(), &Patch::Merge(patch)).await {
+                match self.pods.patch(pod, &patching(), &Patch::Merge(patch)).await {
                     Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
                     other => other.map(|_| None).map_err(classify),
                 }
@@ -123,11 +125,7 @@ impl Executor {
             spec.replicas = Some(left.unwrap_or(0));
         }
         let deployment = &deployment;
-        let params = PostParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
-            ..PostParams::default()
-        };
-        match self.deployments.create(&params, deployment).await {
+        match self.deployments.create(&posting(), deployment).await {
             Err(kube::Error::Api(status)) if status.code == 409 => self.take_back(deployment).await,
             other => other.map_err(classify),
         }
@@ -174,7 +172,7 @@ impl Executor {
             }});
             let patched = self
                 .deployments
-                .patch(name, &params(), &Patch::Merge(patch))
+                .patch(name, &patching(), &Patch::Merge(patch))
                 .await;
             return patched.map_err(classify);
         }
@@ -210,7 +208,7 @@ impl Executor {
         let patch = serde_json::from_value(patch.into()).map_err(kube::Error::SerdeError)?;
         let patched = self
             .deployments
-            .patch(&settle.deployment, &params(), &Patch::<()>::Json(patch))
+            .patch(&settle.deployment, &patching(), &Patch::<()>::Json(patch))
             .await;
         patched.map_err(classify)
     }
@@ -246,20 +244,9 @@ impl Executor {
             }),
             status: None,
         };
-        let params = PostParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
-            ..PostParams::default()
-        };
         self.deployments
-            .replace_scale(name, &params, &scale)
+            .replace_scale(name, &posting(), &scale)
             .await
             .map(|_| ())
-    }
-}
-
-fn params() -> PatchParams {
-    PatchParams {
-        field_manager: Some(FIELD_MANAGER.to_owned()),
-        ..PatchParams::default()
     }
 }

@@ -8,7 +8,9 @@ pub mod status;
 
 use std::time::Duration;
 
+use kube::api::{PatchParams, PostParams};
 use kube::{Client, Config};
+use poolwright_api::FIELD_MANAGER;
 
 /// No byte for so long ends a watch: the API server ends each by itself within five minutes.
 const WATCH_SILENCE: Duration = Duration::from_secs(330);
@@ -35,6 +37,24 @@ impl Clients {
             watch: patient(config.clone(), WATCH_SILENCE)?,
             ask: patient(config, ANSWER_SILENCE)?,
         })
+    }
+}
+
+/// For patches in our name.
+#[must_use]
+pub fn patching() -> PatchParams {
+    PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    }
+}
+
+/// For objects that are made, or replaced, in our name.
+#[must_use]
+pub fn posting() -> PostParams {
+    PostParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PostParams::default()
     }
 }
 

@@ -6,13 +6,14 @@
 use std::sync::{Mutex, PoisonError};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Patch, PatchParams};
+use kube::api::Patch;
 use kube::{Api, Resource};
-use poolwright_api::FIELD_MANAGER;
 use poolwright_core::time::Moment;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
+
+use super::patching;
 
 /// The merge patch (RFC 7386) that leads from `old` to `new`, or `None` when they are equal.
 #[must_use]
@@ -45,18 +46,42 @@ where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug,
     S: Serialize,
 {
-    let value = |status: &S| serde_json::to_value(status).map_err(kube::Error::SerdeError);
-    let Some(patch) = difference(&value(old)?, &value(new)?) else {
+    let Some(patch) = changes(old, new)? else {
         return Ok(false);
-    };
-    let params = PatchParams {
-        field_manager: Some(FIELD_MANAGER.to_owned()),
-        ..PatchParams::default()
     };
     let name = object.name.as_deref().unwrap_or_default();
     let patch = json!({"metadata": {"uid": object.uid}, "status": patch});
-    api.patch_status(name, &params, &Patch::Merge(patch)).await?;
+    api.patch_status(name, &patching(), &Patch::Merge(patch)).await?;
     Ok(true)
+}
+
+/// The same under the resourceVersion that the object was read at; returns the object as it then is, or `None` if it has
+/// changed meanwhile or is gone.
+///
+/// # Errors
+/// What else the API server answers.
+pub async fn write_as_read<K, S>(api: &Api<K>, object: &K, old: &S, new: &S) -> Result<Option<K>, kube::Error>
+where
+    K: Resource + Clone + DeserializeOwned + std::fmt::Debug,
+    S: Serialize,
+{
+    let Some(patch) = changes(old, new)? else {
+        return Ok(Some(object.clone()));
+    };
+    let meta = object.meta();
+    let name = meta.name.as_deref().unwrap_or_default();
+    let metadata = json!({"uid": meta.uid, "resourceVersion": meta.resource_version});
+    let patch = json!({"metadata": metadata, "status": patch});
+    match api.patch_status(name, &patching(), &Patch::Merge(patch)).await {
+        Ok(object) => Ok(Some(object)),
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn changes<S: Serialize>(old: &S, new: &S) -> Result<Option<Value>, kube::Error> {
+    let value = |status: &S| serde_json::to_value(status).map_err(kube::Error::SerdeError);
+    Ok(difference(&value(old)?, &value(new)?))
 }
 
 /// A token bucket for writes that may wait.

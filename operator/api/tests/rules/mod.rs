@@ -1,4 +1,6 @@
-//! Rules of a resource, tried one by one: a table of what each accepts and refuses.
+//! Schemas of the resources, and their rules, tried one by one: a table of what each accepts and refuses.
+
+#![allow(dead_code, reason = "each test binary uses a part")]
 
 use kube::core::cel::Validator;
 use serde_json::{Value, json};
@@ -62,24 +64,20 @@ pub fn messages(schema: &Value, base: &Value, patch: &Value) -> Vec<String> {
     }
 }
 
-fn rules(schema: &Value, found: &mut Vec<String>) {
+/// Shows every rule of a schema, with its message.
+pub fn each_rule(schema: &Value, show: &mut impl FnMut(&Value, &str)) {
     match schema {
         Value::Object(map) => {
-            for rule in map
-                .get("x-kubernetes-validations")
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten()
-            {
+            let rules = map.get("x-kubernetes-validations").and_then(Value::as_array);
+            for rule in rules.into_iter().flatten() {
                 // An expression begins with its fixed words.
-                let words = rule["message"]
-                    .as_str()
-                    .or_else(|| rule["messageExpression"].as_str());
-                found.push(words.unwrap().trim_start_matches('\'').to_owned());
+                let words = rule["message"].as_str();
+                let words = words.or_else(|| rule["messageExpression"].as_str());
+                show(rule, words.unwrap_or_default().trim_start_matches('\''));
             }
-            map.values().for_each(|value| rules(value, found));
+            map.values().for_each(|value| each_rule(value, show));
         }
-        Value::Array(items) => items.iter().for_each(|value| rules(value, found)),
+        Value::Array(items) => items.iter().for_each(|value| each_rule(value, show)),
         _ => {}
     }
 }
@@ -109,8 +107,8 @@ pub fn check(kind: &str, base: &Value, rows: &[Row]) {
             "{message}: {refuses} must be refused by this rule alone, found {found:?}"
         );
     }
-    let mut all = Vec::new();
-    rules(&schema, &mut all);
+    let mut all: Vec<String> = Vec::new();
+    each_rule(&schema, &mut |_, message| all.push(message.to_owned()));
     assert!(!all.is_empty());
     for message in all {
         assert!(

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use kube::api::{ObjectMeta, PostParams};
+use kube::api::ObjectMeta;
 use kube::{Api, ResourceExt};
+use poolwright_api::DEFAULT_POOL;
 use poolwright_api::v1alpha1::{Holder, Pool, PoolSpec};
-use poolwright_api::{DEFAULT_POOL, FIELD_MANAGER};
 use poolwright_core::charge::whose;
 use poolwright_core::grants::{Mark, Mode, mark, mode};
 use poolwright_core::snapshot::Budget;
@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use super::Context;
 use super::release::{Candidates, rebuild, release};
 use super::report::report;
+use crate::kube::posting;
 
 /// A grant that is larger than what is seen, and that no fall explains, is released after so long: until then it may belong
 /// to a raise.
@@ -284,11 +285,7 @@ async fn make_default(context: &Context, namespace: &str) -> Result<(), kube::Er
         status: None,
     };
     let api: Api<Pool> = Api::namespaced(context.client.clone(), namespace);
-    let params = PostParams {
-        field_manager: Some(FIELD_MANAGER.to_owned()),
-        ..PostParams::default()
-    };
-    match api.create(&params, &pool).await {
+    match api.create(&posting(), &pool).await {
         Ok(_) => {
             tracing::info!(namespace, slots, "made {DEFAULT_POOL}");
             Ok(())

@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{ListParams, Patch};
 use kube::{Api, Client, ResourceExt};
-use poolwright_api::{ANNOTATION_CHARGE, ANNOTATION_GRANT_EPOCH, FIELD_MANAGER, LABEL_WORKER_POOL};
+use poolwright_api::{ANNOTATION_CHARGE, ANNOTATION_GRANT_EPOCH, LABEL_WORKER_POOL};
 use poolwright_core::charge::{NOBODY, Slots, taken, whose};
 use poolwright_core::objects::{DeploymentView, Objects, PodView, SetView};
 use serde_json::json;
 use tokio::time::sleep;
 
 use super::super::kept::selected;
+use crate::kube::patching;
 
 /// Controllers are given so long to act on what was written.
 const OBSERVED_WITHIN: Duration = Duration::from_secs(10);
@@ -73,13 +74,9 @@ impl Live {
             "resourceVersion": deployment.resource_version,
             "annotations": {ANNOTATION_GRANT_EPOCH: nonce},
         }});
-        let params = PatchParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
         match self
             .deployments
-            .patch(&deployment.name, &params, &Patch::Merge(patch))
+            .patch(&deployment.name, &patching(), &Patch::Merge(patch))
             .await
         {
             Ok(_) => Ok(true),

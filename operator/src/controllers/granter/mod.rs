@@ -17,15 +17,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
-use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
-use poolwright_api::FIELD_MANAGER;
 use poolwright_api::Reason;
 use poolwright_api::v1alpha1::{Pool, PoolStatus};
 use poolwright_core::charge::Slots;
 use poolwright_core::grants::{Mark, mark};
 use poolwright_core::snapshot::Trouble;
-use serde_json::json;
 use std::panic::AssertUnwindSafe;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -36,7 +33,7 @@ use super::world::World;
 use crate::clock::Clock;
 use crate::kube::events::Events;
 use crate::kube::execute::Failure;
-use crate::kube::status::{Budget, difference};
+use crate::kube::status::{Budget, write_as_read};
 use crate::metrics::Metrics;
 
 /// Pools are looked after this often.
@@ -189,30 +186,13 @@ pub struct Context {
     pub clock: Clock,
 }
 
+/// A Pool that others write at the same time is read again this often.
+const ATTEMPTS: usize = 8;
+
 /// Writes a Pool's status under the resourceVersion that it was read at; returns the Pool as it then is, or `None` if it
 /// has changed meanwhile or is gone.
 async fn write(api: &Api<Pool>, pool: &Pool, new: &PoolStatus) -> Result<Option<Pool>, kube::Error> {
-    let old =
-        serde_json::to_value(pool.status.clone().unwrap_or_default()).map_err(kube::Error::SerdeError)?;
-    let value = serde_json::to_value(new).map_err(kube::Error::SerdeError)?;
-    let Some(patch) = difference(&old, &value) else {
-        return Ok(Some(pool.clone()));
-    };
-    let params = PatchParams {
-        field_manager: Some(FIELD_MANAGER.to_owned()),
-        ..PatchParams::default()
-    };
-    let meta = &pool.metadata;
-    let patch = json!({
-        "metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version},
-        "status": patch,
-    });
-    let name = meta.name.as_deref().unwrap_or_default();
-    match api.patch_status(name, &params, &Patch::Merge(patch)).await {
-        Ok(pool) => Ok(Some(pool)),
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(None),
-        Err(error) => Err(error),
-    }
+    write_as_read(api, pool, &pool.status.clone().unwrap_or_default(), new).await
 }
 
 /// Answers raises and keeps Pools.

@@ -3,15 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kube::Api;
-use poolwright_api::v1alpha1::Pool;
+use poolwright_api::v1alpha1::{Pool, PoolStatus};
 use poolwright_core::charge::Slots;
 use poolwright_core::grants::{self, Mode, Refusal, Request, Sight, mode, open};
 use poolwright_core::pool_status::with_open;
 
-use super::{Context, Question, Refused, write};
-
-/// A Pool that others write at the same time is read again this often.
-const ATTEMPTS: usize = 8;
+use super::{ATTEMPTS, Context, Question, Refused, write};
 
 /// One that asks, and its answer once it is refused.
 struct Claim {
@@ -75,12 +72,7 @@ async fn grant(
             Some(pool) if mode(&pool) == Mode::Unlimited => {}
             Some(pool) if mode(&pool) == Mode::Limited => drop(pools.insert(name, pool)),
             _ => {
-                for claim in claims
-                    .iter_mut()
-                    .filter(|claim| claim.slots().contains_key(&name))
-                {
-                    claim.refuse(Refused::NotReady(name.clone()));
-                }
+                refuse_all(claims, &name);
             }
         }
     }
@@ -121,22 +113,19 @@ async fn settle(
             None => break,
         }
     }
-    for claim in claims
-        .iter_mut()
-        .filter(|claim| claim.slots().contains_key(&name))
-    {
-        claim.refuse(Refused::NotReady(name.clone()));
-    }
+    refuse_all(claims, &name);
     Ok(())
 }
 
+/// Refuses all that draw on a Pool which cannot grant.
+fn refuse_all(claims: &mut [Claim], pool: &str) {
+    for claim in claims.iter_mut().filter(|claim| claim.slots().contains_key(pool)) {
+        claim.refuse(Refused::NotReady(pool.to_owned()));
+    }
+}
+
 /// Refuses whom the Pool, as it was read, has no room for; the status that grants the others.
-fn ask(
-    name: &str,
-    pool: &Pool,
-    sight: &Sight,
-    claims: &mut [Claim],
-) -> Option<poolwright_api::v1alpha1::PoolStatus> {
+fn ask(name: &str, pool: &Pool, sight: &Sight, claims: &mut [Claim]) -> Option<PoolStatus> {
     let mut asking: Vec<&mut Claim> = claims
         .iter_mut()
         .filter(|claim| claim.refused.is_none() && claim.slots().contains_key(name))
@@ -166,12 +155,12 @@ pub(super) fn sight(context: &Context, namespace: &str, name: &str, pool: &Pool)
     let known = namespaces
         .get(namespace)
         .and_then(|namespace| namespace.pools.get(name));
-    let (mut consumers, mut units) = (BTreeMap::new(), BTreeMap::new());
+    let mut units = BTreeMap::new();
     let guaranteed = pool.spec.guarantees.iter();
-    let mut queues: BTreeMap<&str, BTreeSet<String>> = guaranteed
-        .map(|one| (one.queue.as_str(), BTreeSet::new()))
+    let mut consumers: BTreeMap<String, BTreeSet<String>> = guaranteed
+        .map(|one| (one.queue.clone(), BTreeSet::new()))
         .collect();
-    let states = if queues.is_empty() {
+    let states = if consumers.is_empty() {
         Vec::new()
     } else {
         context.world.states()
@@ -181,14 +170,13 @@ pub(super) fn sight(context: &Context, namespace: &str, name: &str, pool: &Pool)
             continue;
         }
         for queue in &input.bid.queues {
-            if let Some(uids) = queues.get_mut(queue.object.as_str()) {
+            if let Some(uids) = consumers.get_mut(&queue.object) {
                 uids.insert(input.key.uid.clone());
                 let least = units.entry(queue.object.clone()).or_insert(u64::MAX);
                 *least = input.bid.charge.at(name).max(1).min(*least);
             }
         }
     }
-    consumers.extend(queues.into_iter().map(|(queue, uids)| (queue.to_owned(), uids)));
     Sight {
         effective: figures.and_then(|figures| figures.effective),
         used: known.map(|budget| budget.used.clone()).unwrap_or_default(),

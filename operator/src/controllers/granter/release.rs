@@ -8,10 +8,7 @@ use poolwright_core::grants::{self, Mark, Mode, mark, mode};
 use poolwright_core::pool_status::with_open;
 
 use super::live::{Left, Listed, Live};
-use super::{Context, write};
-
-/// A Pool that others write at the same time is read again this often.
-const ATTEMPTS: usize = 8;
+use super::{ATTEMPTS, Context, write};
 
 /// Grants that may be too large: uids of holders by Pool.
 pub(super) type Candidates = BTreeMap<String, BTreeSet<String>>;
