@@ -6,32 +6,12 @@
 //! should take work. That no Pool is overdrawn is not left to this module: `grants` checks every raise once more.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::arbitrate::{Charge as Price, Claim, Guarantee, PoolBudget, arbitrate};
-pub use crate::cause::Cause;
-use crate::charge::{Charge, Slots, add, whose};
-use crate::share::{AGING, Layer, Want, aged, layers};
-use crate::snapshot::{Budget, Namespace, PoolInput};
-
-/// One WorkerPool's side.
-pub struct Bidder<'a> {
-    /// It, its revisions and pods.
-    pub input: &'a PoolInput,
-    /// Pods that it wants to take work.
-    pub wanted: u32,
-    /// One pod more, to bring up a new revision.
-    pub extra: u32,
-    /// Pods that take work, or will. A parked one still takes its slots, and is not counted on: it may be of a revision
-    /// that should get no more work.
-    pub serving: u32,
-    /// Worker slots that the tasks of each of its queues ask for, by the queue's name on the broker.
-    pub tasks: &'a [(String, u64)],
-    /// Names of its pods that take nothing any more.
-    pub lost: &'a [String],
-    /// How long it has had no pod because its Pools gave none.
-    pub without: std::time::Duration,
-}
+use crate::bidder::{Bidder, Seat, Stake, seat};
+use crate::cause::Cause;
+use crate::snapshot::{Budget, Namespace};
 
 /// What a WorkerPool may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,42 +55,6 @@ impl Allowance {
             waits: None,
         }
     }
-}
-
-/// What a WorkerPool's pods take, starting, parked and draining ones included, those that are `lost` excepted.
-#[must_use]
-pub fn committed(input: &PoolInput, lost: &[String]) -> Slots {
-    let mut sum = Slots::new();
-    // What a namesake has left behind is on its own account.
-    let uid = input.key.uid.as_str();
-    let own = |charge: &Charge| whose(charge, Some(uid)) == uid;
-    for revision in input.revisions.iter().filter(|one| own(&one.charge)) {
-        let staying = input
-            .staying()
-            .filter(|pod| pod.revision == revision.name)
-            .count();
-        let count = revision.replicas.max(revision.made);
-        add(&mut sum, &revision.charge, u64::from(count).max(staying as u64));
-    }
-    let known: BTreeSet<&str> = input.revisions.iter().map(|one| one.name.as_str()).collect();
-    let pods = input
-        .pods
-        .iter()
-        .filter(|pod| own(&pod.charge) && !lost.contains(&pod.name));
-    for pod in pods.filter(|pod| pod.draining || !known.contains(pod.revision.as_str())) {
-        add(&mut sum, &pod.charge, 1);
-    }
-    sum
-}
-
-/// The most that a new pod of any of its revisions takes.
-fn price(input: &PoolInput) -> Slots {
-    let mut most = input.bid.charge.slots.clone();
-    for (pool, slots) in input.revisions.iter().flat_map(|one| &one.charge.slots) {
-        let price = most.entry(pool.clone()).or_default();
-        *price = (*price).max(*slots);
-    }
-    most
 }
 
 fn pods(count: u64) -> u32 {
@@ -157,65 +101,6 @@ impl Account<'_> {
     }
 }
 
-/// One bidder at one Pool.
-struct Stake {
-    /// The Pool's place.
-    account: usize,
-    /// What a pod of the present revision takes.
-    charge: u64,
-    /// The most that a new pod of any of its revisions takes.
-    price: u64,
-    /// What its pods take.
-    committed: u64,
-}
-
-/// One bidder.
-struct Seat<'a> {
-    bidder: &'a Bidder<'a>,
-    stakes: Vec<Stake>,
-    wants: Vec<Want<'a>>,
-    /// A Pool that it is charged to and that does not exist.
-    missing: Option<&'a str>,
-    /// A Pool that a pod of its present revision does not fit in.
-    too_large: Option<Cause>,
-}
-
-impl Seat<'_> {
-    /// Pods that it asks its Pools for. With an aged weight only the first one; and none that it could not start.
-    fn claims(&self) -> u32 {
-        let all = self.bidder.wanted.saturating_add(self.bidder.extra);
-        if self.missing.is_some() {
-            all.min(self.bidder.serving)
-        } else if self.bidder.without >= AGING {
-            all.min(1)
-        } else {
-            all
-        }
-    }
-
-    fn consumes(&self, queue: &str) -> bool {
-        self.bidder.input.bid.queues.iter().any(|one| one.object == queue)
-    }
-
-    /// The layer that its pod number `pod + 1` belongs to.
-    fn layer(&self, pod: u32) -> Layer {
-        let wanted = u64::from(self.bidder.wanted.saturating_add(self.bidder.extra)).max(u64::from(pod) + 1);
-        let all = layers(&self.wants, u64::from(self.bidder.input.slots), wanted);
-        let mut left = u64::from(pod);
-        for layer in &all {
-            if left < layer.pods {
-                return *layer;
-            }
-            left -= layer.pods;
-        }
-        all.last().copied().unwrap_or(Layer {
-            tier: 0,
-            weight: 1,
-            pods: 0,
-        })
-    }
-}
-
 struct Desk<'a> {
     accounts: Vec<Account<'a>>,
     seats: Vec<Seat<'a>>,
@@ -230,9 +115,10 @@ impl<'a> Desk<'a> {
             seats: Vec::new(),
         };
         let mut accounts: Vec<Account> = namespace.pools.iter().map(account).collect();
+        let names: Vec<&str> = accounts.iter().map(|account| account.name).collect();
         let seats: Vec<Seat> = bidders
             .iter()
-            .map(|bidder| seat(namespace, &accounts, bidder))
+            .map(|bidder| seat(namespace, &names, bidder))
             .collect();
         let mut own: Vec<BTreeMap<&str, u64>> = vec![BTreeMap::new(); accounts.len()];
         for (at, seat) in seats.iter().enumerate() {
@@ -434,77 +320,4 @@ impl<'a> Desk<'a> {
             }
         }
     }
-}
-
-fn seat<'a>(namespace: &'a Namespace, accounts: &[Account], bidder: &'a Bidder<'a>) -> Seat<'a> {
-    let input = bidder.input;
-    let too_large = too_large(namespace, input);
-    // While a new pod fits nowhere, those that there are go on.
-    let works = || {
-        input
-            .revisions
-            .iter()
-            .filter(|one| one.replicas > 0)
-            .max_by_key(|one| one.created)
-    };
-    let present = &input.bid.charge;
-    let charge = too_large
-        .as_ref()
-        .and_then(|_| works())
-        .map_or(present, |one| &one.charge);
-    let (charge, prices, committed) = (&charge.slots, price(input), committed(input, bidder.lost));
-    let place = |pool: &str| accounts.binary_search_by(|account| account.name.cmp(pool)).ok();
-    let names: BTreeSet<&String> = prices.keys().chain(committed.keys()).collect();
-    let stake = |pool: &&String| {
-        Some(Stake {
-            account: place(pool)?,
-            charge: charge.get(*pool).copied().unwrap_or(0),
-            price: prices.get(*pool).copied().unwrap_or(0),
-            committed: committed.get(*pool).copied().unwrap_or(0),
-        })
-    };
-    Seat {
-        bidder,
-        stakes: names.iter().filter_map(stake).collect(),
-        wants: wants(namespace, bidder),
-        missing: present
-            .slots
-            .keys()
-            .find(|pool| place(pool).is_none())
-            .map(String::as_str),
-        too_large,
-    }
-}
-
-/// The first Pool that one pod of the present revision takes more of than there is.
-fn too_large(namespace: &Namespace, input: &PoolInput) -> Option<Cause> {
-    input.bid.charge.slots.iter().find_map(|(pool, pod)| {
-        let slots = namespace.pools.get(pool)?.slots?;
-        let task = (pod / u64::from(input.slots).max(1)).max(1);
-        (*pod > slots).then(|| Cause::TooLarge {
-            pool: pool.clone(),
-            slots,
-            pod: *pod,
-            fits: slots / task,
-        })
-    })
-}
-
-fn wants<'a>(namespace: &'a Namespace, bidder: &Bidder<'a>) -> Vec<Want<'a>> {
-    let want = |queue: &'a crate::snapshot::BidQueue| {
-        let weight = namespace
-            .weights
-            .effective
-            .get(&queue.object)
-            .copied()
-            .unwrap_or(1);
-        let tasks = bidder.tasks.iter().find(|(name, _)| *name == queue.queue);
-        Want {
-            queue: &queue.object,
-            tier: queue.tier,
-            weight: aged(weight.max(1), bidder.without),
-            slots: tasks.map_or(0, |(_, slots)| *slots),
-        }
-    };
-    bidder.input.bid.queues.iter().map(want).collect()
 }

@@ -7,7 +7,8 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::budget::{Allowance, Bidder, divide};
+use crate::bidder::Bidder;
+use crate::budget::{Allowance, divide};
 use crate::consumers::{Call, Calls, wants};
 use crate::decision::Decision;
 use crate::demand::demand;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use poolwright_api::Reason;
 
-use crate::budget::Cause;
+use crate::cause::Cause;
 use crate::demand::{Input, PodState};
 use crate::parking::Parking;
 use crate::resizing::Resized;

@@ -5,6 +5,7 @@
 
 pub mod advice;
 pub mod arbitrate;
+pub mod bidder;
 pub mod broker;
 pub mod broker_key;
 pub mod budget;

@@ -10,7 +10,7 @@ use poolwright_api::conditions::{condition, set};
 use poolwright_api::v1alpha1::{Pool, PoolStatus, UNLIMITED, Waiter};
 use poolwright_api::{ConditionType, Reason};
 
-use crate::budget::Cause;
+use crate::cause::Cause;
 use crate::decision::Decision;
 use crate::grants::{HOLDERS_MAX, Mode, Sight, holds, mode};
 use crate::shedding::{fresh, is_high};
