@@ -81,6 +81,13 @@ impl Operator {
         .await
     }
 
+    /// Kills it, and starts it with one flag more.
+    pub async fn start_with(&mut self, flag: &str) -> Result<()> {
+        self.kill();
+        self.args.push(flag.to_owned());
+        self.start_again().await
+    }
+
     /// Its process id.
     pub fn pid(&self) -> Option<u32> {
         self.daemon.as_ref().map(Daemon::pid)

@@ -35,6 +35,26 @@ async fn await_policy(stage: &Stage) -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_namespace_with_a_task_queue_gets_a_pool_of_the_size_that_the_flag_says() -> Result<()> {
+    let stage = Stage::with_args("made", &["--default-pool-slots", "7"]).await?;
+    let pools = stage.namespace.api::<Pool>();
+    assert!(pools.get_opt(DEFAULT).await?.is_none());
+    stage.queue("q", json!({"url": "redis://127.0.0.1:1/0"})).await?;
+    let kubectl = stage.kubectl()?;
+    wait_until("the Pool with its columns", LIMIT, || async {
+        let table = kubectl.run(["get", "pools"]).await?;
+        let rows: Vec<Vec<&str>> = table
+            .lines()
+            .map(|row| row.split_whitespace().collect())
+            .collect();
+        let columns = ["NAME", "SLOTS", "RUNNING", "QUEUED", "OPEN", "UTIL", "AGE"];
+        let is_it = |row: &Vec<&str>| row.starts_with(&[DEFAULT, "7", "0", "0", "7", "0"]);
+        Ok(rows.first().is_some_and(|row| *row == columns) && rows.get(1).is_some_and(is_it))
+    })
+    .await
+}
+
+#[tokio::test]
 async fn the_default_pool_stays_while_a_task_queue_is_left() -> Result<()> {
     let stage = Stage::new("default-pool").await?;
     stage.queue("q", json!({"url": "redis://127.0.0.1:1/0"})).await?;

@@ -323,10 +323,7 @@ fn scaling_limited(seen: &Seen) -> Said {
             (Some(true), reason, words)
         }
         Some(limit) if limit.name == "maxActiveTasks" => {
-            let message = format!(
-                "the demand asks for more than the {} pods that maxActiveTasks allows",
-                limit.to
-            );
+            let message = format!("capped at {} pods by maxActiveTasks", limit.to);
             (Some(true), Reason::AtMaximum, message)
         }
         Some(limit) if limit.name == "maxReplicas" => {

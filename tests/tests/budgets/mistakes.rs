@@ -1,5 +1,7 @@
 //! Mistakes in what is written of budgets: each is said, and what runs stays.
 
+use kube::api::{Patch, PatchParams};
+use poolwright_api::v1alpha1::{Pool, TaskQueue};
 use poolwright_api::{ConditionType, Reason};
 use poolwright_tests::*;
 use serde_json::json;
@@ -69,7 +71,7 @@ async fn max_active_tasks_caps_in_whole_pods() -> Result<()> {
     bank.queue("w", "default-pool", 1, cap).await?;
     let two = json!({"celery": {"concurrency": 2}});
     bank.workers("w", 9, two).await?;
-    let ids = bank.wire.publish(&Batch::sleep("w", 12, 3.0)).await?;
+    let mut ids = bank.wire.publish(&Batch::sleep("w", 12, 3.0)).await?;
     let message = bank
         .stage()
         .await_condition("w", LIMITED, "True", "AtMaximum", LIMIT)
@@ -80,6 +82,19 @@ async fn max_active_tasks_caps_in_whole_pods() -> Result<()> {
     );
     bank.stage().await_ended(ids.len(), LIMIT).await?;
     assert_eq!(bank.stage().peak("w"), 2);
+    // A lowered cap is reached as a pod becomes empty.
+    ids.extend(bank.wire.publish(&Batch::sleep("w", 8, 6.0)).await?);
+    bank.stage().await_running(4, LIMIT).await?;
+    let queues = bank.stage().namespace.api::<TaskQueue>();
+    let lower = Patch::Merge(json!({"spec": {"maxActiveTasks": 3}}));
+    queues.patch("w", &PatchParams::default(), &lower).await?;
+    wait_until("one pod that takes work", LIMIT, || async {
+        Ok(bank.consuming("w").await? == 1)
+    })
+    .await?;
+    let left = ids.len() - bank.begun()?.len();
+    assert!(left > 0, "all was done before the cap was reached");
+    bank.stage().await_ended(ids.len(), LIMIT).await?;
     bank.stage().await_no_pods("w", LIMIT).await?;
     bank.expect_well(&ids)
 }
@@ -100,4 +115,37 @@ async fn a_guarantee_for_a_queue_that_is_not_there_is_said_on_the_pool() -> Resu
     assert_eq!(bank.stage().peak("w"), 2);
     bank.stage().await_no_pods("w", LIMIT).await?;
     bank.expect_well(&ids)
+}
+
+/// A status holds a thousand, and more are told so.
+#[tokio::test]
+async fn one_holder_more_than_fits_in_is_told_so() -> Result<()> {
+    let bank = Bank::new("b-holders").await?;
+    bank.pool("db", json!({"slots": 3000})).await?;
+    bank.queue("w", "db", 1, json!({})).await?;
+    bank.await_pool("db", "it is counted", |status| status.epoch.is_some())
+        .await?;
+    let holders: Vec<_> = (0..1000)
+        .map(|at| json!({"workerPool": format!("h{at}"), "uid": format!("h{at}"), "granted": 1, "used": 0, "epoch": 1}))
+        .collect();
+    let patch = Patch::Merge(json!({"status": {"holders": holders}}));
+    let api = bank.stage().namespace.api::<Pool>();
+    api.patch_status("db", &PatchParams::default(), &patch).await?;
+    let message = bank
+        .await_pool_ready("db", "False", Reason::TooManyHolders)
+        .await?;
+    assert!(message.contains("give some another Pool"), "{message}");
+    bank.workers("w", 2, json!({"scaling": {"minReplicas": 1}}))
+        .await?;
+    let ready = ConditionType::Ready;
+    let message = bank
+        .stage()
+        .await_condition("w", ready, "False", "TooManyHolders", LIMIT)
+        .await?;
+    assert!(message.contains("Pool \"db\" has 1000 holders"), "{message}");
+    // Nobody has the uids that hold them: a while later there is room.
+    bank.ground.await_heard("w", 1).await?;
+    bank.await_pool_ready("db", "True", Reason::AsDesired)
+        .await
+        .map(drop)
 }

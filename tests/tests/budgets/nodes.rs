@@ -6,6 +6,7 @@ use kube::{Api, ResourceExt};
 use poolwright_api::Reason;
 use poolwright_tests::*;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 use super::bank::Bank;
 use super::ground::LIMIT;
@@ -85,7 +86,7 @@ async fn a_drained_node_is_an_overlap_that_ends_and_loses_no_task() -> Result<()
 /// Nobody ends the pods of a dead node. A minute after they should have been gone, their slots are free.
 #[tokio::test]
 async fn a_lost_node_is_an_overlap_that_ends_although_its_pods_stay() -> Result<()> {
-    let bank = Bank::new("b-lost").await?;
+    let mut bank = Bank::new("b-lost").await?;
     let first = node(bank.stage(), "first").await?;
     fill(&bank).await?;
     let second = node(bank.stage(), "second").await?;
@@ -108,6 +109,12 @@ async fn a_lost_node_is_an_overlap_that_ends_although_its_pods_stay() -> Result<
     println!("{said:?}");
     assert!(!said.is_empty());
     assert_eq!(bank.stage().replicas("w").await?, 4);
+    // For one who does not believe it they are taken until the pods are gone.
+    bank.ground.stage.operator.start_with("--hold-lost-slots").await?;
+    let message = bank.await_pool_ready("db", "False", Reason::OverBudget).await?;
+    assert!(message.contains("8 slots are taken of 4"), "{message}");
+    tokio::time::sleep(Duration::from_secs(scale::pick(5, 75))).await;
+    bank.await_pool_ready("db", "False", Reason::OverBudget).await?;
     // Whoever has seen the machine dead takes them away.
     delete.splice(2..4, ["--force", "--grace-period=0"]);
     kubectl.run(&delete).await?;

@@ -35,6 +35,23 @@ async fn a_worker_pool_that_its_budget_limits_says_so_with_the_missing_number() 
     };
     bank.await_pool("default-pool", "a waiter", waits).await?;
     bank.stage().await_replicas("w", 2, LIMIT).await?;
+    // All four slots run, and eight tasks wait for one each.
+    let numbers = [("slots", 4), ("running_slots", 4), ("queued_slots", 8)];
+    wait_until("the metrics of the Pool", LIMIT, || async {
+        let text = bank.stage().operator.metrics().await?;
+        let of = |(what, number): &(&str, u32)| {
+            let own = format!("namespace=\"{}\"}} {number}", bank.stage().namespace.name);
+            let name = format!("poolwright_pool_{what}{{name=\"default-pool\"");
+            text.lines()
+                .any(|line| line.starts_with(&name) && line.ends_with(&own))
+        };
+        Ok(numbers.iter().all(of))
+    })
+    .await?;
+    let shown = |status: &poolwright_api::v1alpha1::PoolStatus| {
+        (status.running, status.queued, status.utilization_percent) == (Some(4), Some(8), Some(100))
+    };
+    bank.await_pool("default-pool", "the same numbers", shown).await?;
     bank.stage().await_ended(ids.len(), LIMIT).await?;
     bank.stage().await_no_pods("w", LIMIT).await?;
     bank.await_pool("default-pool", "nobody waits and nothing is held", |status| {
