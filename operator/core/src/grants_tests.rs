@@ -238,3 +238,21 @@ fn a_pool_without_a_limit_grants_nothing_and_says_so() {
         "what was taken meanwhile is in no grant"
     );
 }
+
+/// Of 6 slots for pods of 4 two are of no use to the queue.
+#[test]
+fn the_rest_of_a_guarantee_is_granted_to_others() {
+    let mut pool = pool(10, vec![holder("b", 4, 3)]);
+    pool.spec.guarantees = vec![Guarantee {
+        queue: "urgent".to_owned(),
+        slots: 6,
+    }];
+    let mut sight = Sight {
+        consumers: [("urgent".to_owned(), ["a".to_owned()].into())].into(),
+        ..Sight::default()
+    };
+    let ask = |sight: &Sight, slots: u64| raise(&pool, sight, &[request("b", slots)]).1[0];
+    assert_eq!(ask(&sight, 1), Err(Refusal::Full), "nobody consumes it yet");
+    sight.units.insert("urgent".to_owned(), 4);
+    assert_eq!((ask(&sight, 2), ask(&sight, 3)), (Ok(()), Err(Refusal::Full)));
+}

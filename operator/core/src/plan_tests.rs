@@ -263,6 +263,20 @@ fn a_deployment_adopts_what_was_left_of_it() {
         set.spec.as_mut().unwrap().replicas = Some(3);
     }
     assert_eq!(created(&cluster), Some(3));
+    // Its pods are made of its own template, and another would end them.
+    for set in &mut cluster.sets {
+        let template = set.spec.as_mut().unwrap().template.as_mut().unwrap();
+        let metadata = template.metadata.as_mut().unwrap();
+        metadata
+            .annotations
+            .get_or_insert_default()
+            .insert("of".into(), "old".into());
+    }
+    let Step::Create(adopts) = &cluster.plan(&want)[0] else {
+        panic!("no Deployment")
+    };
+    let metadata = adopts.spec.as_ref().unwrap().template.metadata.as_ref().unwrap();
+    assert_eq!(metadata.annotations.as_ref().unwrap()["of"], "old");
     for set in &mut cluster.sets {
         set.metadata
             .labels
@@ -270,6 +284,52 @@ fn a_deployment_adopts_what_was_left_of_it() {
             .insert(LABEL_REVISION.to_owned(), "other".to_owned());
     }
     assert_eq!(created(&cluster), Some(0), "another revision's");
+}
+
+/// The pods would be made of what somebody wrote, at another price.
+#[test]
+fn an_edited_template_is_mended_before_the_number_rises() {
+    let mut cluster = reached(&want(1, 1));
+    set_image(&mut cluster.deployments[0]);
+    let more = want(1, 3);
+    let steps = cluster.plan(&more);
+    assert!(
+        matches!(&steps[..], [Step::Settle(one)] if one.template.is_some()),
+        "{steps:?}"
+    );
+    cluster.run(&steps[0]);
+    assert!(matches!(
+        cluster.plan(&more)[..],
+        [Step::Scale { from: 1, to: 3, .. }]
+    ));
+}
+
+/// Who comes back works sooner than who is made, and needs no grant.
+#[test]
+fn a_parked_pod_comes_back_before_the_number_rises() {
+    let cluster = reached(&want(1, 2));
+    let more = want(1, 3);
+    let mut decision = cluster.decide(&more);
+    decision.parking.marks = vec![("p".to_owned(), None), ("q".to_owned(), Some(Mark::Empty))];
+    let (input, objects) = (cluster.input(&more), cluster.objects());
+    let steps = plan(
+        &more.wp,
+        &more.rendered,
+        &input,
+        &objects,
+        &decision,
+        |_| None,
+        wall(),
+    );
+    let costs = |step: &Step| match step {
+        Step::Mark { cost, .. } => *cost,
+        Step::Scale { .. } => "more",
+        _ => "other",
+    };
+    assert_eq!(
+        steps.iter().map(costs).collect::<Vec<_>>(),
+        ["0", "more", "-2000"]
+    );
 }
 
 #[test]

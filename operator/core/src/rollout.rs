@@ -340,7 +340,10 @@ fn take_over(
     if is_limited && !ground.fits {
         // What runs goes on while what should replace it fits nowhere.
         left = goal.saturating_sub(target).min(serving);
-    } else if target < goal && target <= up || !awaited && has_no_room(ground, leader) {
+    } else if target < goal && target <= up && !(is_limited && awaited)
+        || !awaited && has_no_room(ground, leader)
+    {
+        // For want of room in a Pool one at a time, each awaited before the next.
         left = left.min(serving.saturating_sub(1));
         allocation.makes_room |= is_limited;
     }

@@ -3,6 +3,10 @@
 // The lint knows test functions, not their helpers.
 #![allow(clippy::unwrap_used)]
 
+#[path = "budgets/rollouts.rs"]
+mod rollouts;
+#[path = "budgets/turns.rs"]
+mod turns;
 mod world;
 
 use std::sync::Arc;
@@ -14,7 +18,7 @@ use poolwright_core::charge::Charge;
 use poolwright_core::decision::Decision;
 use poolwright_core::shedding::LoadKey;
 use poolwright_core::snapshot::{BidQueue, Budget, Hold, Namespace, PodInput, PoolInput, Shedding};
-use world::{World, pod, pool, revision, seconds, worker};
+use world::{World, pod, pool, revision, worker};
 
 const CRITICAL: u32 = 100;
 const NORMAL: u32 = 50;
@@ -41,16 +45,6 @@ fn on_pool(name: &str, tier: u32) -> PoolInput {
         tier,
     }];
     input.revisions[0].charge = charge(name, POD);
-    input
-}
-
-/// The same while a new revision should take over from `r1`.
-fn rolling(name: &str) -> PoolInput {
-    let mut input = on_pool(name, NORMAL);
-    "r2".clone_into(&mut input.revision);
-    let mut newest = revision("r2", 0, false);
-    newest.charge = charge(name, POD);
-    input.revisions.push(newest);
     input
 }
 
@@ -165,52 +159,6 @@ fn while_a_pool_is_not_there_nothing_is_started_and_nothing_stopped() {
     assert!(decision.parking.marks.is_empty());
 }
 
-/// Equal weights: two pods each of four, and the one that has three gives one up after a while.
-#[test]
-fn equals_share_and_take_back_after_a_while() {
-    let mut world = with([on_pool("a", NORMAL), on_pool("b", NORMAL)], budget(40));
-    load(&mut world, "b", 3, 50);
-    load(&mut world, "a", 0, 50);
-    decide(&mut world);
-    assert_eq!(
-        (replicas(&world, "a"), decided(&world, "a").reason),
-        (1, Reason::WaitingForSlots)
-    );
-    assert_eq!(
-        (decided(&world, "b").to, decided(&world, "b").parking.marks.len()),
-        (3, 0)
-    );
-    for _ in 0..31 {
-        world.now = world.now.after(seconds(1));
-        decide(&mut world);
-    }
-    let b = decided(&world, "b");
-    assert_eq!((b.to, b.reason), (2, Reason::PoolLimited));
-    assert_eq!(b.parking.victims.len(), 1);
-    assert_eq!(replicas(&world, "b"), 3, "it is busy");
-}
-
-#[test]
-fn a_higher_tier_takes_back_at_once_and_waits_until_pods_are_gone() {
-    let mut world = with([on_pool("a", CRITICAL), on_pool("b", NORMAL)], budget(30));
-    load(&mut world, "b", 3, 50);
-    load(&mut world, "a", 0, 15);
-    decide(&mut world);
-    assert_eq!(decided(&world, "b").to, 3, "what comes and goes parks nobody");
-    wait(&mut world, 3);
-    let (a, b) = (decided(&world, "a"), decided(&world, "b"));
-    assert_eq!((a.to, a.reason), (0, Reason::WaitingForSlots));
-    assert_eq!((b.to, b.parking.victims.len(), replicas(&world, "b")), (1, 2, 3));
-    // One has gone: its slots are free.
-    let input = world.pools.get_mut("b").unwrap();
-    input
-        .pods
-        .retain(|pod| pod.name != b_victim(&world.last.decisions[&world::key("b")]));
-    input.revisions[0].replicas = 2;
-    decide(&mut world);
-    assert_eq!(replicas(&world, "a"), 1);
-}
-
 fn b_victim(decision: &Decision) -> String {
     decision.parking.victims[0].clone()
 }
@@ -276,48 +224,6 @@ fn a_guarantee_is_kept_for_its_queue() {
 }
 
 #[test]
-fn a_budget_below_what_is_taken_parks_and_stops_nobody() {
-    let mut world = with([on_pool("a", NORMAL)], budget(40));
-    load(&mut world, "a", 4, 50);
-    decide(&mut world);
-    assert_eq!(decided(&world, "a").to, 4);
-    let cut = world
-        .namespaces
-        .get_mut("shop")
-        .unwrap()
-        .pools
-        .get_mut("p")
-        .unwrap();
-    (cut.slots, cut.effective) = (Some(20), Some(20));
-    wait(&mut world, 3);
-    let decision = decided(&world, "a");
-    assert_eq!((decision.to, decision.parking.victims.len()), (2, 2));
-    assert_eq!(replicas(&world, "a"), 4, "they work");
-}
-
-/// No pod is parked for another's sake without fresh data of its own queue, nor where somebody has paused scale-in.
-#[test]
-fn what_is_not_known_or_paused_is_not_taken_back() {
-    type Change = fn(&mut World);
-    let changes: [Change; 2] = [
-        |world| world.queue("b").ready.last = None,
-        |world| world.pools.get_mut("b").unwrap().pause.scale_in = true,
-    ];
-    for change in changes {
-        let mut world = with([on_pool("a", CRITICAL), on_pool("b", NORMAL)], budget(30));
-        load(&mut world, "b", 3, 50);
-        load(&mut world, "a", 0, 15);
-        change(&mut world);
-        for _ in 0..10 {
-            wait(&mut world, 1);
-            change(&mut world);
-        }
-        assert_eq!(decided(&world, "b").to, 3);
-        assert!(decided(&world, "b").parking.marks.is_empty());
-    }
-}
-
-#[test]
 fn a_manual_hold_passes_the_maximum_and_never_a_budget() {
     let mut input = on_pool("a", NORMAL);
     input.hold = Some(Hold {
@@ -369,53 +275,6 @@ fn a_cap_below_what_runs_is_reached_and_holds_against_a_hold() {
     world.pools.get_mut("a").unwrap().hold = Some(Hold { replicas: 9, by });
     decide(&mut world);
     assert_eq!(decided(&world, "a").to, 2);
-}
-
-/// The pod that proves a new revision may pass the maximum by one, and no cap.
-#[test]
-fn a_rollout_at_a_cap_takes_the_place_of_an_old_pod() {
-    let mut input = rolling("a");
-    input.cap = Some(3);
-    let mut world = with([input], Budget::default());
-    load(&mut world, "a", 3, 50);
-    decide(&mut world);
-    let decision = decided(&world, "a");
-    assert_eq!(decision.parking.replicas("r2"), Some(1));
-    assert_eq!((replicas(&world, "a"), decision.parking.victims.len()), (3, 1));
-}
-
-/// The new revision proves itself in the place of an old pod, which is parked and awaited first.
-#[test]
-fn a_rollout_at_the_limit_takes_the_place_of_an_old_pod() {
-    let mut world = with([rolling("a")], budget(30));
-    load(&mut world, "a", 3, 50);
-    decide(&mut world);
-    let decision = decided(&world, "a");
-    assert_eq!(decision.parking.replicas("r2"), Some(0));
-    assert_eq!((replicas(&world, "a"), decision.parking.victims.len()), (3, 1));
-    let gone = b_victim(decision);
-    let input = world.pools.get_mut("a").unwrap();
-    input.pods.retain(|pod| pod.name != gone);
-    input.revisions[0].replicas = 2;
-    decide(&mut world);
-    let decision = decided(&world, "a");
-    assert_eq!(
-        (decision.parking.replicas("r2"), replicas(&world, "a")),
-        (Some(1), 2)
-    );
-}
-
-#[test]
-fn a_rollout_with_room_takes_one_pod_more() {
-    let mut world = with([rolling("a")], budget(40));
-    load(&mut world, "a", 3, 0);
-    decide(&mut world);
-    let decision = decided(&world, "a");
-    assert_eq!(
-        (decision.parking.replicas("r2"), replicas(&world, "a")),
-        (Some(1), 3)
-    );
-    assert!(decision.parking.victims.is_empty());
 }
 
 /// A draining worker sends no heartbeat, so silence alone says nothing: it must be overdue, and others would be heard.
@@ -533,79 +392,6 @@ fn wait_half(world: &mut World) {
     world.decide();
 }
 
-/// Its queue has tasks, so the zero rule would keep it for ever.
-#[test]
-fn the_last_pod_goes_where_a_pool_gives_it_to_another() {
-    let mut world = with([on_pool("a", CRITICAL), on_pool("b", BACKGROUND)], budget(POD));
-    load(&mut world, "b", 1, 50);
-    load(&mut world, "a", 0, 5);
-    wait(&mut world, 3);
-    assert_eq!(decided(&world, "b").parking.victims.len(), 1);
-    finish(&mut world, "b", 20);
-    assert!(world.pools["b"].pods.is_empty());
-    assert_eq!(replicas(&world, "a"), 1);
-}
-
-/// With one pod in a full Pool, the old one goes before the new one comes.
-#[test]
-fn a_rollout_of_one_pod_at_the_limit_comes_to_its_end() {
-    let mut input = rolling("a");
-    input.max = 1;
-    let mut world = with([input], budget(POD));
-    load(&mut world, "a", 1, 50);
-    wait(&mut world, 1);
-    finish(&mut world, "a", 20);
-    assert!(world.pools["a"].pods.is_empty(), "{:?}", decided(&world, "a"));
-    wait(&mut world, 1);
-    assert_eq!(decided(&world, "a").parking.replicas("r2"), Some(1));
-}
-
-#[test]
-fn a_new_revision_that_fits_nowhere_takes_no_pod_of_the_old_one() {
-    let mut input = on_pool("a", NORMAL);
-    input.revision = "r2".to_owned();
-    input.bid.charge = charge("a", 50);
-    let mut newest = revision("r2", 0, false);
-    newest.charge = charge("a", 50);
-    input.revisions.push(newest);
-    let mut world = with([input], budget(40));
-    load(&mut world, "a", 4, 50);
-    for _ in 0..10 {
-        wait(&mut world, 5);
-        let decision = decided(&world, "a");
-        assert!(decision.parking.victims.is_empty(), "{decision:?}");
-        assert_eq!(decision.reason, Reason::PodLargerThanPool);
-    }
-}
-
-/// What is within its share keeps it beside whoever wants ever more.
-#[test]
-fn who_is_within_its_share_is_not_pressed_by_one_that_is_never_met() {
-    let mut world = with([on_pool("a", NORMAL), on_pool("b", NORMAL)], budget(120));
-    load(&mut world, "a", 7, 900);
-    load(&mut world, "b", 5, 0);
-    for _ in 0..300 {
-        wait(&mut world, 1);
-        assert_eq!(decided(&world, "b").to, 5);
-        assert!(decided(&world, "b").parking.marks.is_empty());
-    }
-}
-
-/// Five that all want more share four slots by turns, a pod at a time.
-#[test]
-fn who_gets_nothing_has_its_turn_and_takes_one_pod_for_it() {
-    let names = ["a", "b", "c", "d", "e"];
-    let mut world = with(names.map(|name| on_pool(name, NORMAL)), budget(4 * POD));
-    for name in names {
-        load(&mut world, name, u32::from(name != "e"), 90);
-    }
-    decide(&mut world);
-    assert_eq!(decided(&world, "e").to, 0);
-    wait(&mut world, 100);
-    let parked = names.map(|name| decided(&world, name).parking.victims.len());
-    assert_eq!(parked.iter().sum::<usize>(), 1, "{parked:?}");
-}
-
 /// What a namesake left behind is on its own account, and counts once.
 #[test]
 fn a_successor_gets_what_is_left() {
@@ -658,4 +444,26 @@ fn the_rest_of_a_guarantee_is_lent() {
     decide(&mut world);
     let b = decided(&world, "b");
     assert_eq!((b.to, b.reason), (10, Reason::ScaledUp), "{}", b.text);
+}
+
+/// What is kept for a queue is no room for others, also while somebody has more than his share.
+#[test]
+fn a_guarantee_is_kept_while_others_have_too_much() {
+    let mut kept = budget(40);
+    kept.guarantees.insert("g".to_owned(), POD);
+    let mut world = with(["b", "c", "g"].map(|name| on_pool(name, NORMAL)), kept);
+    load(&mut world, "g", 0, 0);
+    load(&mut world, "b", 0, 50);
+    load(&mut world, "c", 3, 50);
+    decide(&mut world);
+    let b = decided(&world, "b");
+    assert_eq!(
+        (replicas(&world, "b"), b.reason),
+        (0, Reason::WaitingForSlots),
+        "{}",
+        b.text
+    );
+    load(&mut world, "g", 0, 1);
+    decide(&mut world);
+    assert_eq!(replicas(&world, "g"), 1);
 }

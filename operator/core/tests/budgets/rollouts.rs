@@ -1,0 +1,142 @@
+//! Rollouts within budgets: both revisions together take no more than there is.
+
+use super::*;
+
+/// A WorkerPool on the Pool `p` whose revision `r2` should take over from `r1`; it is to prove itself first, or has.
+fn rolling(name: &str, proven: bool) -> PoolInput {
+    let mut input = on_pool(name, NORMAL);
+    "r2".clone_into(&mut input.revision);
+    let mut newest = revision("r2", 0, proven);
+    newest.charge = charge(name, POD);
+    input.revisions.push(newest);
+    input
+}
+
+/// The new revision proves itself in the place of an old pod, which is parked and awaited first.
+#[test]
+fn a_rollout_at_the_limit_takes_the_place_of_an_old_pod() {
+    let mut world = with([rolling("a", false)], budget(30));
+    load(&mut world, "a", 3, 50);
+    decide(&mut world);
+    let decision = decided(&world, "a");
+    assert_eq!(decision.parking.replicas("r2"), Some(0));
+    assert_eq!((replicas(&world, "a"), decision.parking.victims.len()), (3, 1));
+    let gone = b_victim(decision);
+    let input = world.pools.get_mut("a").unwrap();
+    input.pods.retain(|pod| pod.name != gone);
+    input.revisions[0].replicas = 2;
+    decide(&mut world);
+    let decision = decided(&world, "a");
+    assert_eq!(
+        (decision.parking.replicas("r2"), replicas(&world, "a")),
+        (Some(1), 2)
+    );
+}
+
+#[test]
+fn a_rollout_with_room_takes_one_pod_more() {
+    let mut world = with([rolling("a", false)], budget(40));
+    load(&mut world, "a", 3, 0);
+    decide(&mut world);
+    let decision = decided(&world, "a");
+    assert_eq!(
+        (decision.parking.replicas("r2"), replicas(&world, "a")),
+        (Some(1), 3)
+    );
+    assert!(decision.parking.victims.is_empty());
+}
+
+/// With one pod in a full Pool, the old one goes before the new one comes.
+#[test]
+fn a_rollout_of_one_pod_at_the_limit_comes_to_its_end() {
+    let mut input = rolling("a", false);
+    input.max = 1;
+    let mut world = with([input], budget(POD));
+    load(&mut world, "a", 1, 50);
+    wait(&mut world, 1);
+    finish(&mut world, "a", 20);
+    assert!(world.pools["a"].pods.is_empty(), "{:?}", decided(&world, "a"));
+    wait(&mut world, 1);
+    assert_eq!(decided(&world, "a").parking.replicas("r2"), Some(1));
+}
+
+#[test]
+fn a_new_revision_that_fits_nowhere_takes_no_pod_of_the_old_one() {
+    let mut input = on_pool("a", NORMAL);
+    input.revision = "r2".to_owned();
+    input.bid.charge = charge("a", 50);
+    let mut newest = revision("r2", 0, false);
+    newest.charge = charge("a", 50);
+    input.revisions.push(newest);
+    let mut world = with([input], budget(40));
+    load(&mut world, "a", 4, 50);
+    for _ in 0..10 {
+        wait(&mut world, 5);
+        let decision = decided(&world, "a");
+        assert!(decision.parking.victims.is_empty(), "{decision:?}");
+        assert_eq!(decision.reason, Reason::PodLargerThanPool);
+    }
+}
+
+/// The pod that proves a new revision may pass the maximum by one, and no cap.
+#[test]
+fn a_rollout_at_a_cap_takes_the_place_of_an_old_pod() {
+    let mut input = rolling("a", false);
+    input.cap = Some(3);
+    let mut world = with([input], Budget::default());
+    load(&mut world, "a", 3, 50);
+    decide(&mut world);
+    let decision = decided(&world, "a");
+    assert_eq!(decision.parking.replicas("r2"), Some(1));
+    assert_eq!((replicas(&world, "a"), decision.parking.victims.len()), (3, 1));
+}
+
+/// A proven one grows as the old one's pods go, and by no more than there is room for.
+#[test]
+fn a_proven_revision_takes_over_pod_by_pod_at_the_limit() {
+    let mut world = with([rolling("a", true)], budget(30));
+    load(&mut world, "a", 3, 50);
+    wait(&mut world, 20);
+    let decision = decided(&world, "a");
+    assert_eq!(decision.parking.replicas("r2"), Some(0));
+    assert_eq!((replicas(&world, "a"), decision.parking.victims.len()), (3, 1));
+}
+
+/// The same within a cap: both revisions together never take more work.
+#[test]
+fn a_proven_revision_takes_over_within_a_cap() {
+    let mut input = rolling("a", true);
+    input.cap = Some(3);
+    let mut world = with([input], Budget::default());
+    load(&mut world, "a", 3, 50);
+    wait(&mut world, 1);
+    let decision = decided(&world, "a");
+    let of = |name: &str| decision.allocation.target(name).unwrap();
+    assert_eq!((of("r1"), of("r2")), (2, 1), "{decision:?}");
+}
+
+#[test]
+fn a_proven_revision_takes_the_place_of_the_only_pod_there_is() {
+    let mut input = rolling("a", true);
+    input.max = 1;
+    let mut world = with([input], budget(POD));
+    load(&mut world, "a", 1, 50);
+    wait(&mut world, 1);
+    finish(&mut world, "a", 20);
+    assert!(world.pools["a"].pods.is_empty(), "{:?}", decided(&world, "a"));
+    wait(&mut world, 1);
+    assert_eq!(decided(&world, "a").parking.replicas("r2"), Some(1));
+}
+
+#[test]
+fn a_proven_revision_that_fits_nowhere_takes_no_pod_of_the_old_one() {
+    let mut input = rolling("a", true);
+    input.bid.charge = charge("a", 50);
+    input.revisions[1].charge = charge("a", 50);
+    let mut world = with([input], budget(40));
+    load(&mut world, "a", 4, 50);
+    for _ in 0..10 {
+        wait(&mut world, 5);
+        assert!(decided(&world, "a").parking.victims.is_empty());
+    }
+}

@@ -1,0 +1,156 @@
+//! Who has more than its share gives it back, and to whom.
+
+use super::*;
+
+/// Equal weights: two pods each of four, and the one that has three gives one up after a while.
+#[test]
+fn equals_share_and_take_back_after_a_while() {
+    let mut world = with([on_pool("a", NORMAL), on_pool("b", NORMAL)], budget(40));
+    load(&mut world, "b", 3, 50);
+    load(&mut world, "a", 0, 50);
+    decide(&mut world);
+    assert_eq!(
+        (replicas(&world, "a"), decided(&world, "a").reason),
+        (1, Reason::WaitingForSlots)
+    );
+    assert_eq!(
+        (decided(&world, "b").to, decided(&world, "b").parking.marks.len()),
+        (3, 0)
+    );
+    wait(&mut world, 25);
+    assert_eq!(decided(&world, "b").to, 3, "not yet");
+    wait(&mut world, 10);
+    let b = decided(&world, "b");
+    assert_eq!((b.to, b.reason), (2, Reason::PoolLimited));
+    assert_eq!(b.parking.victims.len(), 1);
+    assert_eq!(replicas(&world, "b"), 3, "it is busy");
+}
+
+#[test]
+fn a_higher_tier_takes_back_at_once_and_waits_until_pods_are_gone() {
+    let mut world = with([on_pool("a", CRITICAL), on_pool("b", NORMAL)], budget(30));
+    load(&mut world, "b", 3, 50);
+    load(&mut world, "a", 0, 15);
+    decide(&mut world);
+    assert_eq!(decided(&world, "b").to, 3, "what comes and goes parks nobody");
+    wait(&mut world, 3);
+    let (a, b) = (decided(&world, "a"), decided(&world, "b"));
+    assert_eq!((a.to, a.reason), (0, Reason::WaitingForSlots));
+    assert_eq!((b.to, b.parking.victims.len(), replicas(&world, "b")), (1, 2, 3));
+    // One has gone: its slots are free.
+    let input = world.pools.get_mut("b").unwrap();
+    input
+        .pods
+        .retain(|pod| pod.name != b_victim(&world.last.decisions[&world::key("b")]));
+    input.revisions[0].replicas = 2;
+    decide(&mut world);
+    assert_eq!(replicas(&world, "a"), 1);
+}
+
+#[test]
+fn a_budget_below_what_is_taken_parks_and_stops_nobody() {
+    let mut world = with([on_pool("a", NORMAL)], budget(40));
+    load(&mut world, "a", 4, 50);
+    decide(&mut world);
+    assert_eq!(decided(&world, "a").to, 4);
+    let cut = world
+        .namespaces
+        .get_mut("shop")
+        .unwrap()
+        .pools
+        .get_mut("p")
+        .unwrap();
+    (cut.slots, cut.effective) = (Some(20), Some(20));
+    wait(&mut world, 3);
+    let decision = decided(&world, "a");
+    assert_eq!((decision.to, decision.parking.victims.len()), (2, 2));
+    assert_eq!(replicas(&world, "a"), 4, "they work");
+}
+
+/// No pod is parked for another's sake without fresh data of its own queue, nor where somebody has paused scale-in.
+#[test]
+fn what_is_not_known_or_paused_is_not_taken_back() {
+    type Change = fn(&mut World);
+    let changes: [Change; 2] = [
+        |world| world.queue("b").ready.last = None,
+        |world| world.pools.get_mut("b").unwrap().pause.scale_in = true,
+    ];
+    for change in changes {
+        let mut world = with([on_pool("a", CRITICAL), on_pool("b", NORMAL)], budget(30));
+        load(&mut world, "b", 3, 50);
+        load(&mut world, "a", 0, 15);
+        change(&mut world);
+        for _ in 0..10 {
+            wait(&mut world, 1);
+            change(&mut world);
+        }
+        assert_eq!(decided(&world, "b").to, 3);
+        assert!(decided(&world, "b").parking.marks.is_empty());
+    }
+}
+
+/// Its queue has tasks, so the zero rule would keep it for ever.
+#[test]
+fn the_last_pod_goes_where_a_pool_gives_it_to_another() {
+    let mut world = with([on_pool("a", CRITICAL), on_pool("b", BACKGROUND)], budget(POD));
+    load(&mut world, "b", 1, 50);
+    load(&mut world, "a", 0, 5);
+    wait(&mut world, 3);
+    assert_eq!(decided(&world, "b").parking.victims.len(), 1);
+    finish(&mut world, "b", 20);
+    assert!(world.pools["b"].pods.is_empty());
+    assert_eq!(replicas(&world, "a"), 1);
+}
+
+/// What is within its share keeps it beside whoever wants ever more.
+#[test]
+fn who_is_within_its_share_is_not_pressed_by_one_that_is_never_met() {
+    let mut world = with([on_pool("a", NORMAL), on_pool("b", NORMAL)], budget(120));
+    load(&mut world, "a", 7, 900);
+    load(&mut world, "b", 5, 0);
+    for _ in 0..300 {
+        wait(&mut world, 1);
+        assert_eq!(decided(&world, "b").to, 5);
+        assert!(decided(&world, "b").parking.marks.is_empty());
+    }
+}
+
+/// Five that all want more share four slots by turns, a pod at a time.
+#[test]
+fn who_gets_nothing_has_its_turn_and_takes_one_pod_for_it() {
+    let names = ["a", "b", "c", "d", "e"];
+    let mut world = with(names.map(|name| on_pool(name, NORMAL)), budget(4 * POD));
+    for name in names {
+        load(&mut world, name, u32::from(name != "e"), 90);
+    }
+    decide(&mut world);
+    assert_eq!(decided(&world, "e").to, 0);
+    wait(&mut world, 100);
+    let parked = names.map(|name| decided(&world, name).parking.victims.len());
+    assert_eq!(parked.iter().sum::<usize>(), 1, "{parked:?}");
+}
+
+/// Who waits for another Pool has no use for slots of this one.
+#[test]
+fn only_those_are_pressed_who_have_what_is_waited_for() {
+    let both = |name: &str| {
+        let mut input = on_pool(name, CRITICAL);
+        let mut two = (*input.bid.charge).clone();
+        two.slots.insert("other".to_owned(), POD);
+        input.bid.charge = Arc::new(two);
+        input.revisions[0].charge = Arc::clone(&input.bid.charge);
+        input
+    };
+    let mut world = with([both("a"), on_pool("b", NORMAL)], budget(40));
+    let other = Budget {
+        granted: [("uid-else".to_owned(), 20)].into(),
+        ..budget(20)
+    };
+    let pools = &mut world.namespaces.get_mut("shop").unwrap().pools;
+    pools.insert("other".to_owned(), other);
+    load(&mut world, "b", 3, 50);
+    load(&mut world, "a", 0, 20);
+    wait(&mut world, 40);
+    assert_eq!(decided(&world, "a").reason, Reason::WaitingForSlots);
+    assert!(decided(&world, "b").parking.victims.is_empty());
+}
