@@ -77,7 +77,9 @@ async fn expect_start_up(stage: &Stage, pool: &str, begin: Instant) -> Result<()
 
 /// A task longer than every delay survives the scale-in of its neighbour, and its own.
 pub async fn long_task(stage: &Stage, wire: &Wire, pool: &str) -> Result<()> {
-    let seconds: f64 = scale::pick(30.0, 300.0);
+    // At least so long, and until its neighbour is gone, however slow the machine.
+    let seconds: f64 = scale::pick(15.0, 300.0);
+    let gate = stage.dir.path().join(pool);
     let shape = json!({
         "celery": {"concurrency": 1, "timeLimitSeconds": 3600},
         "scaling": {"scaleDownDelaySeconds": 3},
@@ -86,7 +88,12 @@ pub async fn long_task(stage: &Stage, wire: &Wire, pool: &str) -> Result<()> {
     let mut publisher = wire.publisher().await?;
     // The short one first: whoever runs the long one may have fetched one more, which would wait for it.
     let mut ids = publisher.publish(&Batch::sleep(pool, 1, 0.5)).await?;
-    let long = publisher.publish(&Batch::sleep(pool, 1, seconds)).await?;
+    let long = Batch {
+        task: "tapp.hold".into(),
+        extra: [("gate".to_owned(), json!(gate))].into(),
+        ..Batch::sleep(pool, 1, seconds)
+    };
+    let long = publisher.publish(&long).await?;
     ids.extend(long.clone());
     stage.await_replicas(pool, 2, LIMIT).await?;
     let done = |id: &str| -> Result<bool> {
@@ -99,12 +106,12 @@ pub async fn long_task(stage: &Stage, wire: &Wire, pool: &str) -> Result<()> {
         Ok(stage.peak(pool) == 2 && stage.replicas(pool).await? == 1)
     })
     .await?;
-    if done(&long[0])? {
-        return Err("the scale-in came only after the long task".into());
-    }
-    wait_until("the long task to end", LIMIT.mul_f64(seconds / 10.0), || async {
-        done(&long[0])
-    })
+    std::fs::write(&gate, "")?;
+    wait_until(
+        "the long task to end",
+        LIMIT + Duration::from_secs_f64(seconds),
+        || async { done(&long[0]) },
+    )
     .await?;
     stage.await_no_pods(pool, LIMIT).await?;
     let timeline = stage.timeline(pool);

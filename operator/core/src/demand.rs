@@ -159,6 +159,8 @@ fn share(value: u64, part: u64, whole: u64) -> u64 {
 #[derive(Default)]
 struct Answers {
     reserved: u64,
+    /// Of these, what was fetched before the queues were counted: the rest may be in that count still.
+    apart: u64,
     later: u64,
     acknowledged: u64,
     unacknowledged: u64,
@@ -166,7 +168,7 @@ struct Answers {
     early: BTreeMap<String, u64>,
 }
 
-fn answers(fleet: &Fleet, now: Moment) -> Answers {
+fn answers(fleet: &Fleet, counted: Moment, now: Moment) -> Answers {
     let mut all = Answers::default();
     for member in fleet.consuming() {
         let (Some(worker), Some(answer)) = (member.heard(), member.answer()) else {
@@ -180,6 +182,9 @@ fn answers(fleet: &Fleet, now: Moment) -> Answers {
         if worker.last_seen <= answer.at || worker.active >= member.slots(fleet.pool) {
             let reserved = sum(answer.value.reserved.values().copied()).saturating_sub(started);
             all.reserved = all.reserved.saturating_add(reserved);
+            if answer.at <= counted {
+                all.apart = all.apart.saturating_add(reserved);
+            }
         }
         all.later = sum(answer.value.scheduled.values().copied().chain([all.later]));
         for (queue, running) in &answer.value.running {
@@ -241,7 +246,7 @@ pub fn demand(
         .filter(|member| member.seen_consuming())
         .count();
     check_heartbeats(&mut demand, fleet, view, now);
-    let said = answers(fleet, now);
+    let said = answers(fleet, demand.read_at, now);
     for (queue, tasks) in &mut demand.by_queue {
         *tasks = tasks.saturating_add(said.early.get(queue).copied().unwrap_or(0));
     }
@@ -256,8 +261,10 @@ pub fn demand(
     let held = if view.unacked_known {
         held_by_consuming(fleet, held, able, view.zero_is_suspect, now)
     } else {
-        let said = said.reserved.saturating_mul(MILLI);
-        (said, said)
+        (
+            said.apart.saturating_mul(MILLI),
+            said.reserved.saturating_mul(MILLI),
+        )
     };
     let early = if view.unacked_known {
         early(pool.ack_mode, demand.early_seen, memory)
@@ -267,7 +274,8 @@ pub fn demand(
     };
     add_up(&mut demand, fleet, memory, (ready, held), early, now);
     tell_reserved(&mut demand, fleet, view.unacked_known, now);
-    demand.unasked = unasked(&demand, fleet, held.0 < held.1, now);
+    let disputed = view.unacked_known && held.0 < held.1;
+    demand.unasked = unasked(&demand, fleet, disputed, now);
     demand
 }
 

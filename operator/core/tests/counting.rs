@@ -465,3 +465,25 @@ fn reserved_is_what_is_fetched_and_not_started() {
         "the workers' answers stand in"
     );
 }
+
+/// A message that a worker fetched after its queue was counted is in that count still.
+#[test]
+fn what_was_fetched_since_the_count_is_counted_with_the_next() {
+    let mut world = World::new([pool("p")]).rabbitmq(false);
+    world.pool().slots = 2;
+    for name in ["a", "b"] {
+        world.add(name, 0);
+    }
+    world.set("q", 6, 0);
+    assert_eq!(world.decide().to, 3);
+    let counted = world.now;
+    world.now = world.now.after(seconds(1));
+    world.renew();
+    world.answered("a", |answer| {
+        answer.reserved.insert("q".to_owned(), 2);
+    });
+    world.queue("q").ready.last.as_mut().unwrap().at = counted;
+    assert_eq!(world.decide().to, 3, "{}", world.decision("p").text);
+    world.set("q", 6, 0);
+    assert_eq!(world.decide().to, 4, "{}", world.decision("p").text);
+}

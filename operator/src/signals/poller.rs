@@ -290,11 +290,12 @@ impl Poller {
         view: &mut BrokerView,
         wanted: &Wanted,
     ) -> Result<(), SignalError> {
+        // A count is as old as its question: what a worker fetched after that may be in it still.
+        let now = self.clock.now();
         let polled = within("reading the queues", session.source.poll(wanted)).await;
         self.metrics.broker_request(polled.is_ok());
         let open = self.board.connections(&self.id, session.source.connections());
         self.metrics.broker_connections(open);
-        let now = self.clock.now();
         self.take_counts(view, polled?, now);
         view.heartbeats.succeed(session.since, now);
         Ok(())

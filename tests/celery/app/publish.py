@@ -35,7 +35,7 @@ def publish(producer, batch):
     for index in range(batch["count"]):
         task_id = f"{prefix}-{index}"
         kwargs = {"id": task_id, **batch["extra"]}
-        if batch["task"] in ("tapp.sleep", "tapp.spin", "tapp.limited"):
+        if batch["task"] in ("tapp.sleep", "tapp.spin", "tapp.limited", "tapp.hold"):
             kwargs["seconds"] = batch["seconds"]
         elif batch["task"] == "tapp.add":
             kwargs.update(a=1, b=2)

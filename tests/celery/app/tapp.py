@@ -102,6 +102,16 @@ def sleep(seconds, id):
     log(id, "end")
 
 
+@app.task(name="tapp.hold")
+def hold(seconds, gate, id):
+    """Takes a slot for some seconds, and on until the file `gate` is there."""
+    log(id, "start")
+    time.sleep(seconds)
+    while not os.path.exists(gate):
+        time.sleep(0.1)
+    log(id, "end")
+
+
 @app.task(name="tapp.limited", rate_limit="2/m")
 def limited(seconds, id):
     """As sleep, but a worker starts one only every half minute, and shows those that wait for it nowhere."""

@@ -140,3 +140,18 @@ fn a_proven_revision_that_fits_nowhere_takes_no_pod_of_the_old_one() {
         assert!(decided(&world, "a").parking.victims.is_empty());
     }
 }
+
+/// A change that fits nowhere leaves what works its share, also beside others who want it.
+#[test]
+fn who_cannot_roll_out_keeps_its_share() {
+    let mut world = with([on_pool("a", NORMAL), on_pool("b", NORMAL)], budget(40));
+    load(&mut world, "a", 2, 50);
+    load(&mut world, "b", 2, 50);
+    let input = world.pools.get_mut("a").unwrap();
+    input.bid.charge = charge("a", 50);
+    wait(&mut world, 40);
+    let (a, b) = (decided(&world, "a"), decided(&world, "b"));
+    assert_eq!(a.reason, Reason::PodLargerThanPool);
+    assert!(a.parking.victims.is_empty(), "{:?}", a.parking);
+    assert_eq!((a.to, b.to), (2, 2));
+}

@@ -141,7 +141,10 @@ fn only_those_are_pressed_who_have_what_is_waited_for() {
         input.revisions[0].charge = Arc::clone(&input.bid.charge);
         input
     };
-    let mut world = with([both("a"), on_pool("b", NORMAL)], budget(40));
+    let mut world = with(
+        [both("a"), on_pool("b", NORMAL), on_pool("c", NORMAL)],
+        budget(40),
+    );
     let other = Budget {
         granted: [("uid-else".to_owned(), 20)].into(),
         ..budget(20)
@@ -152,5 +155,10 @@ fn only_those_are_pressed_who_have_what_is_waited_for() {
     load(&mut world, "a", 0, 20);
     wait(&mut world, 40);
     assert_eq!(decided(&world, "a").reason, Reason::WaitingForSlots);
+    // Its share is less now, and still nobody could use what it has above that.
+    load(&mut world, "c", 1, 50);
+    wait(&mut world, 40);
+    assert_eq!(decided(&world, "a").reason, Reason::WaitingForSlots);
+    assert_eq!(decided(&world, "b").reason, Reason::PoolLimited);
     assert!(decided(&world, "b").parking.victims.is_empty());
 }
