@@ -1,0 +1,136 @@
+//! What a run came to: waits, cost, and everything that should not have happened.
+
+use crate::scenario::{Millis, Scenario};
+
+/// One change of a fleet's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// When.
+    pub at: Millis,
+    /// Place of the fleet.
+    pub fleet: usize,
+    /// Pods asked for after it.
+    pub to: u32,
+}
+
+/// The measures of one run. Waits are from a task's last publication to its last start.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outcome {
+    /// By task; `None` for one that never started.
+    pub waits: Vec<Option<Millis>>,
+    /// Slots × time of pods, from their creation until they were gone.
+    pub slot_millis: u128,
+    /// Time that tasks executed, those that were killed left out.
+    pub work_millis: u128,
+    /// Pods that were made.
+    pub created: u64,
+    /// Pods that were told to go while they executed something.
+    pub drained_busy: u64,
+    /// Tasks that were killed.
+    pub killed: u64,
+    /// Time that killed tasks had executed.
+    pub wasted_millis: u128,
+    /// Slots above a budget × time, by budget.
+    pub overshoot_millis: Vec<u128>,
+    /// Every change of a number, in order.
+    pub changes: Vec<Change>,
+    /// Changes of direction, by fleet.
+    pub reversals: Vec<u64>,
+    /// Most pods at a time, draining ones included, by fleet.
+    pub peak: Vec<usize>,
+    /// When the run ended.
+    pub ended: Millis,
+    /// Tasks that were not done then.
+    pub undone: usize,
+    rising: Vec<Option<bool>>,
+}
+
+impl Outcome {
+    pub(crate) fn new(scenario: &Scenario) -> Self {
+        Self {
+            waits: vec![None; scenario.tasks.len()],
+            overshoot_millis: vec![0; scenario.budgets.len()],
+            reversals: vec![0; scenario.fleets.len()],
+            peak: vec![0; scenario.fleets.len()],
+            rising: vec![None; scenario.fleets.len()],
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn started(&mut self, task: usize, wait: Millis) {
+        self.waits[task] = Some(wait);
+    }
+
+    pub(crate) fn ended(&mut self, _task: usize, long: Millis) {
+        self.work_millis += u128::from(long);
+    }
+
+    pub(crate) fn killed(&mut self, long: Millis) {
+        self.killed += 1;
+        self.wasted_millis += u128::from(long);
+    }
+
+    pub(crate) fn paid(&mut self, slots: u32, long: Millis) {
+        self.slot_millis += u128::from(slots) * u128::from(long);
+    }
+
+    pub(crate) fn scaled(&mut self, at: Millis, fleet: usize, from: u32, to: u32) {
+        self.changes.push(Change { at, fleet, to });
+        let rises = Some(to > from);
+        if self.rising[fleet].is_some() && self.rising[fleet] != rises {
+            self.reversals[fleet] += 1;
+        }
+        self.rising[fleet] = rises;
+    }
+
+    pub(crate) fn peaked(&mut self, fleet: usize, pods: usize) {
+        self.peak[fleet] = self.peak[fleet].max(pods);
+    }
+
+    pub(crate) fn held(&mut self, budget: usize, taken: u64, slots: Option<u64>, long: Millis) {
+        let over = slots.map_or(0, |slots| taken.saturating_sub(slots));
+        self.overshoot_millis[budget] += u128::from(over) * u128::from(long);
+    }
+
+    pub(crate) fn close(&mut self, now: Millis, undone: usize) {
+        (self.ended, self.undone) = (now, undone);
+    }
+
+    /// Waits of the tasks that started, shortest first.
+    #[must_use]
+    pub fn sorted_waits(&self) -> Vec<Millis> {
+        let mut waits: Vec<Millis> = self.waits.iter().copied().flatten().collect();
+        waits.sort_unstable();
+        waits
+    }
+
+    /// Slot-hours.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss)]
+    pub fn slot_hours(&self) -> f64 {
+        self.slot_millis as f64 / 3_600_000.0
+    }
+
+    /// Share of tasks that waited longer than the target of their queue, or never started.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss)]
+    pub fn late_share(&self, scenario: &Scenario) -> f64 {
+        let target = |task: usize| scenario.queues[scenario.tasks[task].queue].wait_target;
+        let is_late = |(task, wait): &(usize, &Option<Millis>)| wait.is_none_or(|wait| wait > target(*task));
+        let late = self.waits.iter().enumerate().filter(is_late).count();
+        late as f64 / (self.waits.len().max(1)) as f64
+    }
+}
+
+/// The value below which this part (0 to 1) of `sorted` lies, by nearest rank; 0 where there is none.
+#[must_use]
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss
+)]
+pub fn quantile(sorted: &[Millis], part: f64) -> Millis {
+    let rank = (part * sorted.len() as f64).ceil() as usize;
+    let at = rank.clamp(1, sorted.len().max(1)) - 1;
+    sorted.get(at).copied().unwrap_or(0)
+}

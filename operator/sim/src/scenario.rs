@@ -1,0 +1,195 @@
+//! What happens to whom: tasks, queues, fleets, budgets and faults, all fixed before a run begins.
+//!
+//! A scenario holds no decision and no chance: two scalers that run on one scenario meet the very same tasks. Times are
+//! milliseconds since the beginning.
+
+/// Milliseconds.
+pub type Millis = u64;
+
+/// One task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// When it is published.
+    pub arrives: Millis,
+    /// How long it takes a slot, if nothing slows it down.
+    pub service: Millis,
+    /// Place of its queue in [`Scenario::queues`].
+    pub queue: usize,
+    /// How often it fails and is published again before it succeeds.
+    pub failures: u8,
+}
+
+/// One queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// Its name.
+    pub name: String,
+    /// The wait that its tasks should not exceed.
+    pub wait_target: Millis,
+    /// Its tier; the higher is served first.
+    pub tier: u32,
+    /// Its weight inside the tier.
+    pub weight: u32,
+    /// Place of its Pool in [`Scenario::budgets`], if it has one.
+    pub budget: Option<usize>,
+}
+
+/// Workers of one kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fleet {
+    /// Its name.
+    pub name: String,
+    /// Places of the queues that it consumes.
+    pub queues: Vec<usize>,
+    /// Slots of one worker, at least 1.
+    pub slots: u32,
+    /// Least and most workers.
+    pub bounds: (u32, u32),
+    /// Messages that a slot may hold, the running one included; at least 1.
+    pub prefetch: u32,
+    /// Tasks acknowledge when they end, not when they start.
+    pub late: bool,
+    /// A worker that is told to go is killed after so long.
+    pub grace: Millis,
+}
+
+/// A budget of slots, as it is from each of these times on; `None` is no limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Its name.
+    pub name: String,
+    /// In order of time; the first is at 0.
+    pub slots: Vec<(Millis, Option<u64>)>,
+}
+
+/// How long workers take to come up, from a time on: the mean and the standard deviation of a normal distribution, cut
+/// below a tenth of the mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StartUp {
+    /// From this time on.
+    pub from: Millis,
+    /// Mean.
+    pub mean: Millis,
+    /// Standard deviation.
+    pub spread: Millis,
+}
+
+/// What is wrong with the signals for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// From this time on.
+    pub from: Millis,
+    /// Until this time.
+    pub to: Millis,
+    /// What.
+    pub kind: FaultKind,
+}
+
+/// Kinds of [`Fault`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultKind {
+    /// Nothing can be read.
+    Silence,
+    /// The broker says zero for every queue, as after a flush or a failover to an empty replica.
+    FalseZero,
+    /// What is read is as it was so long ago.
+    Delay(Millis),
+}
+
+/// A shared resource behind the tasks, for example a database: with more tasks than it bears, each takes longer by the
+/// same factor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Downstream {
+    /// Running tasks that it bears.
+    pub bears: u32,
+}
+
+/// All that a run is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scenario {
+    /// Its name.
+    pub name: String,
+    /// Tasks arrive before this.
+    pub length: Millis,
+    /// In order of arrival.
+    pub tasks: Vec<Task>,
+    /// The queues.
+    pub queues: Vec<Queue>,
+    /// The fleets.
+    pub fleets: Vec<Fleet>,
+    /// The budgets.
+    pub budgets: Vec<Budget>,
+    /// In order of time; the first is at 0.
+    pub start_up: Vec<StartUp>,
+    /// Faults of the signals.
+    pub faults: Vec<Fault>,
+    /// What tasks share, if anything.
+    pub downstream: Option<Downstream>,
+    /// A task that failed is published again after so long.
+    pub retry_after: Millis,
+}
+
+impl Scenario {
+    /// One queue, one fleet of workers with four slots, prefetch 1, late acknowledgement, 30 s to start and a target of
+    /// 30 s, no budget, no fault: what the suite varies.
+    #[must_use]
+    pub fn plain(name: &str, length: Millis, tasks: Vec<Task>) -> Self {
+        Self {
+            name: name.to_owned(),
+            length,
+            tasks,
+            queues: vec![Queue {
+                name: "q".to_owned(),
+                wait_target: 30_000,
+                tier: 50,
+                weight: 1,
+                budget: None,
+            }],
+            fleets: vec![Fleet {
+                name: "w".to_owned(),
+                queues: vec![0],
+                slots: 4,
+                bounds: (0, 1000),
+                prefetch: 1,
+                late: true,
+                grace: 21_600_000,
+            }],
+            budgets: Vec::new(),
+            start_up: vec![StartUp {
+                from: 0,
+                mean: 30_000,
+                spread: 6_000,
+            }],
+            faults: Vec::new(),
+            downstream: None,
+            retry_after: 10_000,
+        }
+    }
+
+    /// The start-up time of workers that are created at this time.
+    #[must_use]
+    pub fn start_up_at(&self, now: Millis) -> StartUp {
+        let past = self.start_up.iter().rev().find(|one| one.from <= now);
+        *past.unwrap_or(&StartUp {
+            from: 0,
+            mean: 0,
+            spread: 0,
+        })
+    }
+
+    /// What is wrong with the signals now.
+    #[must_use]
+    pub fn fault_at(&self, now: Millis) -> Option<FaultKind> {
+        let on = |fault: &&Fault| fault.from <= now && now < fault.to;
+        self.faults.iter().find(on).map(|fault| fault.kind)
+    }
+}
+
+impl Budget {
+    /// Its slots at this time; `None` for no limit.
+    #[must_use]
+    pub fn at(&self, now: Millis) -> Option<u64> {
+        let past = self.slots.iter().rev().find(|(from, _)| *from <= now);
+        past.and_then(|(_, slots)| *slots)
+    }
+}
