@@ -1,0 +1,321 @@
+//! Poolwright's own cycle on a simulated world.
+//!
+//! Fills the same snapshot that the operator fills from its watches and its poller, calls the same
+//! [`cycle`], and does with the decision what the executor, the granter and the workers do. It decides nothing.
+
+mod signals;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use poolwright_api::v1alpha1::AckMode;
+use poolwright_core::charge::Charge;
+use poolwright_core::cycle::{Cycle, Memory, cycle};
+use poolwright_core::sample::BrokerView;
+use poolwright_core::snapshot::{
+    Bid, BidQueue, Budget, Mark, Namespace, Pause, PodInput, PoolInput, PoolKey, Rank, RevisionInput,
+    Snapshot,
+};
+use poolwright_core::time::Moment;
+
+use crate::scaler::{Scaler, Victims};
+use crate::scenario::{Millis, Scenario};
+use crate::world::{PodId, World};
+
+const NAMESPACE: &str = "simulated";
+const BROKER: &str = "simulated";
+const REVISION: &str = "r1";
+/// Wall clock at the beginning: a whole day, in 2027.
+const EPOCH: i64 = 1_798_761_600;
+
+/// What a user would write in `spec.scaling`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `scaleDownDelaySeconds`.
+    pub scale_down_delay: Duration,
+    /// Time between two polls.
+    pub poll: Millis,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            scale_down_delay: Duration::from_secs(60),
+            poll: 1000,
+        }
+    }
+}
+
+/// The operator.
+pub struct Poolwright {
+    settings: Settings,
+    snapshot: Snapshot,
+    memory: Memory,
+    /// Places of the pods of each fleet's input, in the order of that input.
+    places: Vec<Vec<PodId>>,
+    asked: Vec<String>,
+    last: Cycle,
+}
+
+/// Wall clock at this time.
+fn wall(now: Millis) -> Timestamp {
+    let past = i64::try_from(now).unwrap_or(i64::MAX / 2);
+    Timestamp::from_millisecond(EPOCH * 1000 + past).unwrap_or_default()
+}
+
+fn uid(fleet: &str) -> String {
+    format!("uid-{fleet}")
+}
+
+/// What a pod of the fleet takes of each Pool of its queues.
+fn charge(scenario: &Scenario, fleet: usize) -> Charge {
+    let spec = &scenario.fleets[fleet];
+    let budgets = spec
+        .queues
+        .iter()
+        .filter_map(|queue| scenario.queues[*queue].budget);
+    Charge {
+        holder: uid(&spec.name),
+        slots: budgets
+            .map(|budget| (scenario.budgets[budget].name.clone(), u64::from(spec.slots)))
+            .collect(),
+    }
+}
+
+fn input(scenario: &Scenario, fleet: usize, settings: &Settings) -> PoolInput {
+    let spec = &scenario.fleets[fleet];
+    let charge = Arc::new(charge(scenario, fleet));
+    let queues = || spec.queues.iter().map(|queue| &scenario.queues[*queue]);
+    let bid = |queue: &crate::scenario::Queue| BidQueue {
+        object: queue.name.clone(),
+        queue: queue.name.clone(),
+        tier: queue.tier,
+    };
+    PoolInput {
+        key: PoolKey {
+            namespace: NAMESPACE.to_owned(),
+            name: spec.name.clone(),
+            uid: uid(&spec.name),
+        },
+        broker: BROKER.to_owned(),
+        queues: queues().map(|queue| queue.name.clone()).collect(),
+        slots: spec.slots,
+        dynamic: None,
+        prefetch: Some(spec.prefetch),
+        min: spec.bounds.0,
+        max: spec.bounds.1,
+        cap: None,
+        scale_down_delay: settings.scale_down_delay,
+        fallback: None,
+        hold: None,
+        pause: Pause::default(),
+        recommend: false,
+        ack_mode: AckMode::Auto,
+        revision: REVISION.to_owned(),
+        revisions: vec![RevisionInput {
+            name: REVISION.to_owned(),
+            created: wall(0),
+            proven: Some(wall(0)),
+            charge: Arc::clone(&charge),
+            ..RevisionInput::default()
+        }],
+        pods: Vec::new(),
+        bid: Bid {
+            charge,
+            queues: queues().map(bid).collect(),
+        },
+        conflict: None,
+        terminating: false,
+    }
+}
+
+impl Poolwright {
+    /// An operator that has just started.
+    #[must_use]
+    pub fn new(scenario: &Scenario, settings: Settings) -> Self {
+        let pools = (0..scenario.fleets.len()).map(|fleet| Arc::new(input(scenario, fleet, &settings)));
+        let weights = scenario
+            .queues
+            .iter()
+            .map(|queue| (queue.name.clone(), u64::from(queue.weight)));
+        let mut namespace = Namespace::default();
+        Arc::make_mut(&mut namespace.weights).effective = weights.collect();
+        let view = BrokerView {
+            address: "redis://simulated".to_owned(),
+            unacked_known: true,
+            zero_is_suspect: true,
+            poll_interval: Duration::from_millis(settings.poll),
+            ..BrokerView::default()
+        };
+        Self {
+            snapshot: Snapshot {
+                brokers: [(BROKER.to_owned(), Arc::new(view))].into(),
+                pools: pools.collect(),
+                namespaces: [(NAMESPACE.to_owned(), Arc::new(namespace))].into(),
+                ..Snapshot::default()
+            },
+            settings,
+            memory: Memory::default(),
+            places: vec![Vec::new(); scenario.fleets.len()],
+            asked: Vec::new(),
+            last: Cycle::default(),
+        }
+    }
+
+    /// The last decisions.
+    #[must_use]
+    pub const fn last(&self) -> &Cycle {
+        &self.last
+    }
+
+    /// Pods as a watch shows them.
+    fn watch(&mut self, world: &World) {
+        let stamp = wall(world.now);
+        for (fleet, places) in self.places.iter_mut().enumerate() {
+            let input = Arc::make_mut(&mut self.snapshot.pools[fleet]);
+            let mut at = 0;
+            places.retain(|id| {
+                let stays = !world.pods[*id].gone;
+                if stays {
+                    at += 1;
+                } else {
+                    let pod = input.pods.remove(at);
+                    self.snapshot.own_nodes.remove(&pod.node());
+                }
+                stays
+            });
+            for id in &world.crews[fleet].pods {
+                if places.last().is_some_and(|last| last >= id) {
+                    continue;
+                }
+                let pod = PodInput {
+                    name: format!("{}-{id}", input.key.name),
+                    revision: REVISION.to_owned(),
+                    created: wall(world.pods[*id].created),
+                    charge: Arc::clone(&input.bid.charge),
+                    ..PodInput::default()
+                };
+                self.snapshot.own_nodes.insert(pod.node());
+                input.pods.push(pod);
+                places.push(*id);
+            }
+            for (id, pod) in places.iter().zip(&mut input.pods) {
+                let real = &world.pods[*id];
+                pod.draining = real.draining;
+                if pod.running_since.is_none() && real.runs_at <= world.now {
+                    (pod.running_since, pod.started) = (Some(self.snapshot.now), Some(stamp));
+                    (pod.ready, pod.ready_since) = (true, Some(self.snapshot.now));
+                    pod.rank = Rank::Ready;
+                }
+            }
+            (input.revisions[0].replicas, input.revisions[0].made) =
+                (world.crews[fleet].wanted, world.crews[fleet].wanted);
+        }
+    }
+
+    /// Budgets as the Pools' status shows them.
+    fn count(&mut self, world: &World) {
+        let Some(namespace) = self.snapshot.namespaces.get_mut(NAMESPACE) else {
+            return;
+        };
+        let mut pools: BTreeMap<String, Budget> = BTreeMap::new();
+        for budget in &world.scenario.budgets {
+            let slots = budget.at(world.now);
+            pools.insert(
+                budget.name.clone(),
+                Budget {
+                    slots,
+                    effective: slots,
+                    ..Budget::default()
+                },
+            );
+        }
+        for input in &self.snapshot.pools {
+            for (pool, slots) in &input.bid.charge.slots {
+                let Some(budget) = pools.get_mut(pool) else {
+                    continue;
+                };
+                let uid = input.key.uid.clone();
+                budget
+                    .granted
+                    .insert(uid.clone(), slots * u64::from(input.replicas()));
+                budget.used.insert(uid, slots * input.pods.len() as u64);
+            }
+        }
+        Arc::make_mut(namespace).pools = pools;
+    }
+
+    /// Carries out what was decided.
+    fn act(&mut self, world: &mut World) {
+        self.asked.clear();
+        for (fleet, input) in self.snapshot.pools.iter_mut().enumerate() {
+            let Some(decision) = self.last.decisions.get(&input.key) else {
+                continue;
+            };
+            self.asked.extend(decision.ask.iter().cloned());
+            let input = Arc::make_mut(input);
+            for (name, mark) in &decision.parking.marks {
+                let Some(at) = input.pods.iter().position(|pod| pod.name == *name) else {
+                    continue;
+                };
+                set_mark(&mut input.pods[at], *mark, self.snapshot.now);
+                world.pods[self.places[fleet][at]].mark = mark.map(|mark| match mark {
+                    Mark::Empty => 0,
+                    Mark::Held => 1,
+                });
+            }
+            if let Some(replicas) = decision.parking.replicas(REVISION) {
+                world.scale(fleet, replicas);
+            }
+        }
+        for call in self.last.calls.values() {
+            for node in &call.nodes {
+                let Some(id) = place(node).filter(|id| !world.pods[*id].gone) else {
+                    continue;
+                };
+                if call.consume {
+                    world.unpark(id);
+                } else {
+                    world.park(id);
+                }
+            }
+        }
+    }
+}
+
+/// The pod that a node's name stands for.
+fn place(node: &str) -> Option<PodId> {
+    node.rsplit_once('-').and_then(|(_, id)| id.parse().ok())
+}
+
+/// Gives a pod a mark, or takes it off, as it is seen since then.
+fn set_mark(pod: &mut PodInput, mark: Option<Mark>, since: Moment) {
+    pod.unmarked = pod.mark.filter(|_| mark.is_none()).map(|_| since);
+    pod.returned |= pod.unmarked.is_some();
+    pod.mark = mark;
+    pod.marked = mark.map(|_| since);
+    pod.parked = mark.map(|_| pod.parked.unwrap_or(since));
+}
+
+impl Scaler for Poolwright {
+    fn period(&self) -> Millis {
+        self.settings.poll
+    }
+
+    fn look(&mut self, world: &mut World) {
+        // A process does not start at its own beginning of time: it took a second to come up.
+        self.snapshot.now = Moment(world.now + 1000);
+        self.snapshot.wall = wall(world.now);
+        self.watch(world);
+        self.count(world);
+        self.listen(world);
+        self.last = cycle(&self.snapshot, &mut self.memory);
+        self.act(world);
+    }
+
+    fn victims(&self) -> Victims {
+        Victims::Marked
+    }
+}

@@ -1,0 +1,216 @@
+//! What the operator hears: counts of the broker, heartbeats and answers of workers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use poolwright_core::sample::{
+    Answer, BrokerView, FaultKind as Unread, Fetched, Ready, Running, Sample, Unacked, WorkerView,
+};
+use poolwright_core::time::Moment;
+
+use super::{BROKER, EPOCH, Poolwright};
+use crate::scenario::{Millis, Scenario};
+use crate::world::{Pod, PodId, World};
+
+/// Time between two heartbeats of a worker, as Celery's default.
+const BEAT: Millis = 2000;
+/// A worker that is busy is asked so often.
+const ASKED_EVERY: Duration = Duration::from_secs(30);
+/// A worker that is gone is forgotten after so long.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
+
+impl Poolwright {
+    /// Polls the broker and takes in heartbeats and answers.
+    pub(super) fn listen(&mut self, world: &World) {
+        let (now, stamp) = (self.snapshot.now, self.snapshot.wall);
+        let Some(view) = self.snapshot.brokers.get_mut(BROKER) else {
+            return;
+        };
+        let view = Arc::make_mut(view);
+        let fault = world.scenario.fault_at(world.now);
+        let Some(seen) = world.seen() else {
+            view.heartbeats
+                .fail(Unread::Unreachable, "simulated outage", now, stamp);
+            for queue in view.queues.values_mut() {
+                queue
+                    .ready
+                    .fail(Unread::Unreachable, "simulated outage", now, stamp);
+                queue
+                    .unacked
+                    .fail(Unread::Unreachable, "simulated outage", now, stamp);
+            }
+            return;
+        };
+        let since = if view.heartbeats.fault.is_some() {
+            now
+        } else {
+            view.heartbeats.last.as_ref().map_or(now, |last| last.value)
+        };
+        view.heartbeats.succeed(since, now);
+        let mut fetched = match fault {
+            None => fetched(world),
+            Some(_) => vec![BTreeMap::new(); seen.len()],
+        };
+        for (at, seen) in seen.iter().enumerate() {
+            let queue = view
+                .queues
+                .entry(world.scenario.queues[at].name.clone())
+                .or_default();
+            let ready = Ready {
+                count: seen.ready,
+                ..Ready::default()
+            };
+            queue.ready.succeed(ready, now);
+            let second = EPOCH + i64::try_from(world.now / 1000).unwrap_or(0);
+            let mut list = std::mem::take(&mut fetched[at]);
+            if fault.is_some() && seen.unacked > 0 {
+                list.insert(second, seen.unacked);
+            }
+            let list = list
+                .into_iter()
+                .map(|(unix_seconds, count)| Fetched { unix_seconds, count });
+            let unacked = Unacked {
+                due: seen.unacked,
+                not_due: 0,
+                fetched: list.collect(),
+            };
+            queue.unacked.succeed(unacked, now);
+        }
+        self.hear(world);
+    }
+
+    /// Heartbeats of the workers that run, and answers of those that were asked.
+    fn hear(&mut self, world: &World) {
+        let now = self.snapshot.now;
+        let Some(view) = self.snapshot.brokers.get_mut(BROKER) else {
+            return;
+        };
+        let view = Arc::make_mut(view);
+        for (fleet, places) in self.places.iter().enumerate() {
+            for (id, input) in places.iter().zip(&self.snapshot.pools[fleet].pods) {
+                let pod = &world.pods[*id];
+                if pod.up_at <= world.now {
+                    beat(view, &input.node(), (*id, pod), world.now, now);
+                }
+            }
+        }
+        for node in &self.asked {
+            let Some(pod) = super::place(node).map(|id| &world.pods[id]) else {
+                continue;
+            };
+            answer(view, node, pod, &world.scenario, now);
+        }
+        let often = |worker: &WorkerView| {
+            worker.active > 0 && worker.asked.is_none_or(|asked| now.since(asked) >= ASKED_EVERY)
+        };
+        let busy: Vec<String> = view
+            .workers
+            .iter()
+            .filter(|(_, worker)| often(worker))
+            .map(|(node, _)| node.clone())
+            .collect();
+        for node in busy {
+            if let Some(pod) = super::place(&node).map(|id| &world.pods[id]) {
+                answer(view, &node, pod, &world.scenario, now);
+            }
+        }
+        view.workers
+            .retain(|_, worker| now.since(worker.last_seen) < FORGOTTEN_AFTER);
+    }
+}
+
+/// What workers hold of each queue, by the second in which it was fetched.
+fn fetched(world: &World) -> Vec<BTreeMap<i64, u64>> {
+    let scenario = &world.scenario;
+    let mut all = vec![BTreeMap::new(); scenario.queues.len()];
+    let mut note = |task: usize, at: Millis| {
+        let second = EPOCH + i64::try_from(at / 1000).unwrap_or(0);
+        *all[scenario.tasks[task].queue].entry(second).or_default() += 1;
+    };
+    for (fleet, crew) in world.crews.iter().enumerate() {
+        for pod in crew.pods.iter().map(|id| &world.pods[*id]) {
+            pod.reserved.iter().for_each(|(task, at)| note(*task, *at));
+            if scenario.fleets[fleet].late {
+                pod.running.iter().for_each(|run| note(run.task, run.since));
+            }
+        }
+    }
+    all
+}
+
+/// A heartbeat, if it is time for one. A draining worker is silent.
+fn beat(view: &mut BrokerView, node: &str, (id, pod): (PodId, &Pod), at: Millis, now: Moment) {
+    if pod.draining {
+        if let Some(worker) = view.workers.get_mut(node) {
+            worker.offline = true;
+        }
+        return;
+    }
+    let active = pod.running.len() as u64;
+    let Some(worker) = view.workers.get_mut(node) else {
+        let worker = WorkerView {
+            pid: 1,
+            active,
+            processed: pod.started,
+            interval: Duration::from_millis(BEAT),
+            first_seen: now,
+            last_seen: now,
+            last_progress: now,
+            offline: false,
+            answer: None,
+            asked: None,
+            unreadable: None,
+            unreadable_since: None,
+            size: None,
+        };
+        view.workers.insert(node.to_owned(), worker);
+        return;
+    };
+    // Workers do not beat in step.
+    let phase = (id as u64 % 2) * (BEAT / 2);
+    if !(at + phase).is_multiple_of(BEAT) && now.since(worker.last_seen) < Duration::from_millis(BEAT) {
+        return;
+    }
+    if worker.processed != pod.started || active > 0 || worker.active > 0 {
+        worker.last_progress = now;
+    }
+    (worker.active, worker.processed, worker.last_seen) = (active, pod.started, now);
+}
+
+/// A worker says what it runs and holds, and what it consumes.
+fn answer(view: &mut BrokerView, node: &str, pod: &Pod, scenario: &Scenario, now: Moment) {
+    let Some(worker) = view.workers.get_mut(node) else {
+        return;
+    };
+    if pod.draining || pod.gone {
+        return;
+    }
+    let fleet = &scenario.fleets[pod.fleet];
+    let name = |task: usize| scenario.queues[scenario.tasks[task].queue].name.clone();
+    let mut running: BTreeMap<String, Running> = BTreeMap::new();
+    for run in &pod.running {
+        let one = running.entry(name(run.task)).or_default();
+        if fleet.late {
+            one.unacknowledged += 1;
+        } else {
+            one.acknowledged += 1;
+        }
+    }
+    let mut reserved: BTreeMap<String, u64> = BTreeMap::new();
+    for (task, _) in &pod.reserved {
+        *reserved.entry(name(*task)).or_default() += 1;
+    }
+    let queues = fleet.queues.iter().filter(|_| !pod.parked);
+    let value = Answer {
+        running,
+        reserved,
+        queues: queues.map(|queue| scenario.queues[*queue].name.clone()).collect(),
+        processed: worker.processed,
+        pid: worker.pid,
+        asked_at: now,
+        ..Answer::default()
+    };
+    worker.asked = Some(now);
+    worker.answer = Some(Sample { value, at: now });
+}
