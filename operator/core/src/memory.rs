@@ -7,12 +7,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::demand::Demand;
+use crate::estimate::{Counts, Estimates};
 use crate::evidence::{Evidence, Proof};
 use crate::fleet::{Fleet, Member, PodState};
 use crate::ledger::{fleet_capacity, max_age, sum};
 use crate::resizing::Resizing;
 use crate::sample::{BrokerView, WorkerView};
 use crate::time::Moment;
+use crate::wait_target::PRIOR_START_UP;
 use crate::window::Window;
 
 /// A worker that came up for a growth and has started no task for so long will start none.
@@ -68,10 +70,21 @@ struct Track {
     processed: u64,
     /// Tasks that ran at its last heartbeat and at the one before.
     lasting: u64,
+    /// Its start-up time has been taken in.
+    timed: bool,
     /// Messages with an ETA that it said it held.
     later: u64,
     /// That it is empty, while it is parked.
     evidence: Evidence,
+}
+
+/// Follows a longer time at once and a shorter one slowly: what is planned for should suffice nine times in ten.
+fn blend(known: Duration, seen: Duration) -> Duration {
+    if seen >= known {
+        seen
+    } else {
+        known.mul_f64(0.9) + seen.mul_f64(0.1)
+    }
 }
 
 impl Track {
@@ -114,8 +127,12 @@ pub struct PoolMemory {
     pub without_since: Option<Moment>,
     /// Since when others have waited for what it has above its share, and since when others of a higher tier have.
     pub pressed_since: (Option<Moment>, Option<Moment>),
+    /// Its load.
+    pub estimates: Estimates,
     /// How many slots its workers were told to have.
     pub resizing: Resizing,
+    /// How long its workers take to come up: a little above most of them.
+    start_up: Option<Duration>,
     /// Its pods, by name.
     tracks: BTreeMap<String, Track>,
     /// Tasks that were started before our eyes.
@@ -153,6 +170,10 @@ impl PoolMemory {
             if let Some(worker) = member.heard() {
                 started = started.saturating_add(track.beat(worker));
             }
+            if let Some(start_up) = member.start_up().filter(|_| !track.timed) {
+                track.timed = true;
+                self.start_up = Some(self.start_up.map_or(start_up, |known| blend(known, start_up)));
+            }
             track.evidence.observe(member);
             if let Some(answer) = member.answer().filter(|_| !view.zero_is_suspect) {
                 track.later = sum(answer.value.scheduled.values().copied());
@@ -176,6 +197,19 @@ impl PoolMemory {
         }
         self.leaving = leaving;
         self.look_for_growth(fleet, now);
+    }
+
+    /// How long a worker needs from its pod's creation until it takes tasks: as observed, and no less than those that
+    /// are still coming up have needed by now.
+    #[must_use]
+    pub fn start_up(&self, fleet: &Fleet, now: Moment) -> Duration {
+        let known = self.start_up.unwrap_or(Duration::from_secs_f64(PRIOR_START_UP));
+        let coming = fleet.consuming().filter_map(|member| {
+            let coming = matches!(member.state, PodState::Starting);
+            let since = member.pod.running_since.filter(|_| coming)?;
+            Some(now.since(since))
+        });
+        coming.max().map_or(known, |longest| longest.max(known))
     }
 
     /// What a parked pod has been proven to hold.
@@ -247,6 +281,12 @@ impl PoolMemory {
             return;
         }
         self.stale_since = None;
+        let counts = Counts {
+            waiting: demand.ready.saturating_add(demand.reserved),
+            busy: demand.busy.saturating_add(demand.parked_busy),
+            started: self.started,
+        };
+        self.estimates.observe(counts, now);
         // Heartbeats sample every two seconds and miss short tasks: a count that moved is work, too.
         let least = u32::from(self.progressed || !demand.nothing());
         let most = fleet.pool.max.max(fleet.pool.replicas());

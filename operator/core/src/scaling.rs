@@ -19,6 +19,7 @@ use crate::fleet::{Fleet, Member};
 use crate::ledger::sum;
 use crate::memory::PoolMemory;
 use crate::parking::{Yard, park};
+use crate::policy::{Wanted, stay, wanted};
 use crate::rollout::{Cast, Ground, allocate};
 use crate::sample::BrokerView;
 use crate::snapshot::{PoolInput, Snapshot};
@@ -62,8 +63,8 @@ pub(crate) struct Scene<'a> {
 
 /// What a WorkerPool wants, before its Pools are asked.
 pub struct Sketch<'a> {
-    /// By its demand alone.
-    wanted: u32,
+    /// By its policy alone.
+    wanted: Wanted,
     from: u32,
     draft: Draft,
     cast: Cast<'a>,
@@ -98,9 +99,9 @@ pub fn sketch<'a>(
     demand: Demand,
     memory: &mut PoolMemory,
 ) -> Sketch<'a> {
-    let (pool, now) = (fleet.pool, snapshot.now);
-    let wanted = need(demand.counted.tasks(), pool.slots).max(u32::from(demand.orphaned > 0));
-    memory.observe(fleet, view, &demand, (wanted, need(demand.hold, pool.slots)), now);
+    let now = snapshot.now;
+    let wanted = wanted(fleet, &demand, memory, now);
+    memory.observe(fleet, view, &demand, (wanted.pods, wanted.hold), now);
     let cast = Cast::new(fleet, &demand, snapshot);
     let from = match memory.decided {
         // Both revisions' pods together are no measure of what is wanted.
@@ -108,7 +109,7 @@ pub fn sketch<'a>(
         _ => cast.serving(),
     };
     let mut draft = Draft {
-        to: wanted,
+        to: wanted.pods,
         reason: Reason::AsDesired,
         limits: Vec::new(),
         clauses: Vec::new(),
@@ -190,10 +191,10 @@ pub fn decide(
     let parking = park(&yard, &allocation);
     ask.extend(parking.ask.iter().cloned());
     memory.decided = Some(draft.to);
-    if draft.to > from && wanted > from {
+    if draft.to > from && wanted.pods > from {
         memory.grew(now);
     }
-    let text = words(&draft, wanted, pool, &demand);
+    let text = words(&draft, &wanted, pool, &demand);
     let facts = Facts {
         lost,
         ..facts(fleet, view, &demand)
@@ -305,7 +306,7 @@ impl Scene<'_> {
             let clause = "held: the queues fell to zero and no worker says that it did the work".to_owned();
             return draft.limit("suspectZero", from, clause);
         }
-        let delay = pool.scale_down_delay;
+        let delay = stay(self.fleet, memory, now);
         let Some(mut floor) = memory.window.settled(now, delay) else {
             let covered = memory.window.covered(now).as_secs();
             let clause = format!(
@@ -337,7 +338,8 @@ impl Scene<'_> {
 
     /// The last pod goes only on data that this process has seen, however it came to be parked.
     fn may_empty(&self, memory: &mut PoolMemory) -> bool {
-        let settled = memory.window.settled(self.now, self.pool.scale_down_delay);
+        let delay = stay(self.fleet, memory, self.now);
+        let settled = memory.window.settled(self.now, delay);
         self.pool.hold.is_some() || settled.is_some() && memory.window.zeros() >= ZEROS
     }
 

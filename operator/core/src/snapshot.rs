@@ -12,6 +12,7 @@ use poolwright_api::Reason;
 use poolwright_api::v1alpha1::AckMode;
 
 use crate::charge::Charge;
+use crate::policy::Policy;
 use crate::sample::BrokerView;
 use crate::shedding::{LoadKey, Loads};
 use crate::text::bounded;
@@ -74,6 +75,8 @@ pub struct PoolInput {
     pub max: u32,
     /// Most consuming pods by `maxActiveTasks` of its queue: no hold and no rollout passes it.
     pub cap: Option<u32>,
+    /// How it comes to a number.
+    pub policy: Policy,
     /// How long a need must be gone before pods go.
     pub scale_down_delay: Duration,
     /// What to do when data stays away.

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use poolwright_api::v1alpha1::AckMode;
 use poolwright_core::charge::Charge;
 use poolwright_core::cycle::{Cycle, Memory, cycle};
+use poolwright_core::policy::Policy;
 use poolwright_core::sample::BrokerView;
 use poolwright_core::snapshot::{
     Bid, BidQueue, Budget, Mark, Namespace, Pause, PodInput, PoolInput, PoolKey, Rank, RevisionInput,
@@ -33,8 +34,10 @@ const EPOCH: i64 = 1_798_761_600;
 /// What a user would write in `spec.scaling`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// `scaleDownDelaySeconds`.
-    pub scale_down_delay: Duration,
+    /// `policy: WaitTarget` instead of `Backlog`.
+    pub wait_target: bool,
+    /// `scaleDownDelaySeconds`, where it is written.
+    pub scale_down_delay: Option<Duration>,
     /// Time between two polls.
     pub poll: Millis,
 }
@@ -42,7 +45,8 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            scale_down_delay: Duration::from_secs(60),
+            wait_target: true,
+            scale_down_delay: None,
             poll: 1000,
         }
     }
@@ -84,6 +88,18 @@ fn charge(scenario: &Scenario, fleet: usize) -> Charge {
     }
 }
 
+fn policy(scenario: &Scenario, fleet: usize, settings: &Settings) -> Policy {
+    if !settings.wait_target {
+        return Policy::Backlog;
+    }
+    let queues = scenario.fleets[fleet].queues.iter();
+    let target = queues.map(|queue| scenario.queues[*queue].wait_target).min();
+    Policy::WaitTarget {
+        target: Duration::from_millis(target.unwrap_or(30_000)),
+        delay: settings.scale_down_delay,
+    }
+}
+
 fn input(scenario: &Scenario, fleet: usize, settings: &Settings) -> PoolInput {
     let spec = &scenario.fleets[fleet];
     let charge = Arc::new(charge(scenario, fleet));
@@ -107,7 +123,8 @@ fn input(scenario: &Scenario, fleet: usize, settings: &Settings) -> PoolInput {
         min: spec.bounds.0,
         max: spec.bounds.1,
         cap: None,
-        scale_down_delay: settings.scale_down_delay,
+        policy: policy(scenario, fleet, settings),
+        scale_down_delay: settings.scale_down_delay.unwrap_or(Duration::from_secs(60)),
         fallback: None,
         hold: None,
         pause: Pause::default(),

@@ -16,13 +16,20 @@ fn burst(count: usize, service: u64) -> Vec<Task> {
     (0..count).map(task).collect()
 }
 
+fn backlog() -> Settings {
+    Settings {
+        wait_target: false,
+        ..Settings::default()
+    }
+}
+
 /// Two hundred tasks of a minute on one worker of 32 slots: six full waves and one of eight.
 #[test]
 fn two_hundred_tasks_on_thirty_two_slots_take_seven_waves() {
     let mut scenario = Scenario::plain("waves", 600_000, burst(200, 60_000));
     scenario.fleets[0].slots = 32;
     scenario.fleets[0].bounds = (0, 1);
-    let outcome = run(&scenario, &mut Poolwright::new(&scenario, Settings::default()), 1);
+    let outcome = run(&scenario, &mut Poolwright::new(&scenario, backlog()), 1);
     assert_eq!((outcome.undone, outcome.killed), (0, 0));
     let waits = outcome.sorted_waits();
     let waves: std::collections::BTreeSet<u64> = waits.iter().map(|wait| wait / 60_000).collect();
@@ -37,7 +44,7 @@ fn two_hundred_tasks_on_thirty_two_slots_take_seven_waves() {
 #[test]
 fn a_burst_starts_what_it_needs_at_once_and_all_of_it_goes_again() {
     let scenario = Scenario::plain("burst", 1_200_000, burst(400, 20_000));
-    let outcome = run(&scenario, &mut Poolwright::new(&scenario, Settings::default()), 1);
+    let outcome = run(&scenario, &mut Poolwright::new(&scenario, backlog()), 1);
     assert_eq!((outcome.undone, outcome.killed, outcome.drained_busy), (0, 0, 0));
     assert_eq!(outcome.peak, [100]);
     assert_eq!(outcome.changes.last().unwrap().to, 0);

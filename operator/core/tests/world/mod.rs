@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use poolwright_api::v1alpha1::AckMode;
 use poolwright_core::cycle::{Cycle, Memory, cycle};
 use poolwright_core::decision::Decision;
+use poolwright_core::policy::Policy;
 use poolwright_core::sample::{
     Answer, BrokerView, FaultKind, Fetched, QueueView, Ready, Running, Sample, Unacked, UnheardView,
     WorkerView,
@@ -58,6 +59,7 @@ pub fn pool(name: &str) -> PoolInput {
         min: 0,
         max: 10,
         cap: None,
+        policy: Policy::Backlog,
         scale_down_delay: seconds(60),
         fallback: None,
         hold: None,

@@ -1,0 +1,254 @@
+//! What a WorkerPool's past says of its load: how fast tasks come, how long they take, how old the oldest is.
+//!
+//! Everything follows from three sums that only rise: tasks that came, tasks that ended, and slot-time that was worked. They
+//! are kept as points whose distance grows with their age, so that memory is bounded whatever the time, and any
+//! window of the last hour can be read with a tenth of its length as the error. A gap in the data is a longer step
+//! between two points, no jump in a rate. This module knows no policy.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::time::Moment;
+
+/// Points are no closer than this.
+const FINEST: Duration = Duration::from_secs(1);
+/// Points of an age are as far apart as a part of it.
+const PART: u32 = 10;
+/// The past beyond this is forgotten.
+pub const PAST: Duration = Duration::from_secs(3600);
+/// A task is taken to last so long until something else is seen (seconds).
+const PRIOR_SERVICE: f64 = 5.0;
+/// So many tasks of that length are taken to have been seen.
+const PRIOR_TASKS: f64 = 2.0;
+/// Bounds of the window in which the service time is looked for (seconds), and how many service times it is long.
+const SERVICE_WINDOW: (f64, f64, f64) = (120.0, 3600.0, 10.0);
+/// Shorter windows in which a sudden change is looked for (seconds).
+const SUDDEN_WINDOWS: [f64; 4] = [30.0, 60.0, 120.0, 300.0];
+/// Samples of the occupancy: one in so long, for the past hour.
+const OCCUPANCY_EVERY: Duration = Duration::from_secs(30);
+const OCCUPANCIES: usize = 120;
+
+/// The sums at one moment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Point {
+    at: Moment,
+    arrived: u64,
+    ended: u64,
+    /// Slot-milliseconds.
+    worked: u64,
+}
+
+/// What is counted of a WorkerPool at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Tasks that wait, in the queue or fetched and not started.
+    pub waiting: u64,
+    /// Tasks that run.
+    pub busy: u64,
+    /// Tasks that were started since the process began.
+    pub started: u64,
+}
+
+/// The past of one WorkerPool's load.
+#[derive(Clone, Debug, Default)]
+pub struct Estimates {
+    points: VecDeque<Point>,
+    thinned: Moment,
+    busy: u64,
+    /// Mean service time in seconds, as last estimated.
+    service: Option<f64>,
+    /// Tasks in service if none had to wait, most of each half minute, oldest first.
+    occupancy: VecDeque<u32>,
+    sampled: Option<Moment>,
+}
+
+impl Estimates {
+    /// Takes in what is counted now.
+    pub fn observe(&mut self, counts: Counts, now: Moment) {
+        let arrived = counts.started.saturating_add(counts.waiting);
+        let ended = counts.started.saturating_sub(counts.busy);
+        let Some(last) = self.points.back().copied() else {
+            self.busy = counts.busy;
+            self.points.push_back(Point {
+                at: now,
+                arrived,
+                ended,
+                worked: 0,
+            });
+            return;
+        };
+        let past = u64::try_from(now.since(last.at).as_millis()).unwrap_or(u64::MAX);
+        let point = Point {
+            at: now,
+            // Heartbeats are younger or older than counts: what has come does not un-come.
+            arrived: arrived.max(last.arrived),
+            ended: ended.max(last.ended),
+            worked: last.worked.saturating_add(self.busy.saturating_mul(past)),
+        };
+        self.busy = counts.busy;
+        let near = self.points.len() > 1 && {
+            let before = self.points[self.points.len() - 2];
+            now.since(before.at) < FINEST
+        };
+        if near {
+            self.points.pop_back();
+        }
+        self.points.push_back(point);
+        if now.since(self.thinned) >= FINEST * PART {
+            self.thin(now);
+            self.thinned = now;
+        }
+        self.service = Some(self.estimate_service(now));
+        self.sample(now);
+    }
+
+    /// Drops points that are closer to each other than their age asks for.
+    fn thin(&mut self, now: Moment) {
+        while self.points.len() > 1 && now.since(self.points[1].at) > PAST {
+            self.points.pop_front();
+        }
+        let mut kept: VecDeque<Point> = VecDeque::with_capacity(self.points.len());
+        for (at, point) in self.points.iter().enumerate() {
+            let next = self.points.get(at + 1);
+            let apart = kept.back().zip(next).is_none_or(|(before, next)| {
+                next.at.since(before.at) > FINEST.max(now.since(next.at) / PART)
+            });
+            if apart {
+                kept.push_back(*point);
+            }
+        }
+        self.points = kept;
+    }
+
+    /// The sums so long ago, between the two points around that moment; the oldest known where that is later. With
+    /// the time that really passed since.
+    #[allow(clippy::cast_precision_loss, reason = "counts far below 2^52")]
+    fn then(&self, ago: f64, now: Moment) -> Option<(f64, [f64; 3])> {
+        let wanted = now.before(Duration::from_secs_f64(ago));
+        let after = self.points.partition_point(|point| point.at <= wanted);
+        let values = |point: &Point| [point.arrived as f64, point.ended as f64, point.worked as f64];
+        let Some(before) = after.checked_sub(1).map(|at| self.points[at]) else {
+            let oldest = self.points.front()?;
+            return Some((now.since(oldest.at).as_secs_f64(), values(oldest)));
+        };
+        let Some(next) = self.points.get(after) else {
+            return Some((ago, values(&before)));
+        };
+        let part = wanted.since(before.at).as_secs_f64() / next.at.since(before.at).as_secs_f64().max(1e-3);
+        let (low, high) = (values(&before), values(next));
+        let between = std::array::from_fn(|at| low[at] + (high[at] - low[at]) * part);
+        Some((ago, between))
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "counts far below 2^52")]
+    fn since(&self, ago: f64, now: Moment) -> Option<(f64, [f64; 3])> {
+        let last = self.points.back()?;
+        let (long, then) = self.then(ago, now)?;
+        let lasts = [last.arrived as f64, last.ended as f64, last.worked as f64];
+        Some((long, std::array::from_fn(|at| lasts[at] - then[at])))
+    }
+
+    /// Mean time that a task takes a slot, over a window of some service times; or over a shorter one that chance does not
+    /// explain by the longer one's: a step is then found within a few completions.
+    fn estimate_service(&self, now: Moment) -> f64 {
+        let (least, most, times) = SERVICE_WINDOW;
+        let window = (self.service.unwrap_or(PRIOR_SERVICE) * times).clamp(least, most);
+        let Some((ended, worked)) = self.served(window, now) else {
+            return PRIOR_SERVICE;
+        };
+        let usual = censored(ended, worked);
+        let recent = SUDDEN_WINDOWS.into_iter().filter(|recent| *recent < window);
+        let sudden = recent
+            .filter_map(|recent| self.served(recent, now))
+            .find(|(ended, worked)| is_sudden(*ended, *worked, usual));
+        sudden.map_or(usual, |(ended, worked)| censored(ended, worked))
+    }
+
+    /// Tasks that ended within so many seconds, and the slot-seconds that were worked.
+    fn served(&self, seconds: f64, now: Moment) -> Option<(f64, f64)> {
+        let (_, [_, ended, worked]) = self.since(seconds, now)?;
+        Some((ended, worked / 1000.0))
+    }
+
+    /// Mean service time, in seconds.
+    #[must_use]
+    pub fn service(&self) -> f64 {
+        self.service.unwrap_or(PRIOR_SERVICE)
+    }
+
+    /// Tasks that came within the last so many seconds, and the seconds that are known of these.
+    #[must_use]
+    pub fn arrived(&self, seconds: f64, now: Moment) -> (f64, f64) {
+        self.since(seconds, now)
+            .map_or((0.0, 0.0), |(long, [arrived, ..])| (arrived, long))
+    }
+
+    /// For how long the oldest waiting task has waited, if tasks start in the order in which they come; at most the time
+    /// that is known.
+    #[must_use]
+    pub fn age(&self, waiting: u64, now: Moment) -> Duration {
+        let Some(last) = self.points.back().filter(|_| waiting > 0) else {
+            return Duration::ZERO;
+        };
+        let begun = last.arrived.saturating_sub(waiting);
+        let at = self.points.partition_point(|point| point.arrived <= begun);
+        // It came after the last point at which no more had come than have begun by now.
+        let came = at.checked_sub(1).or(Some(0)).and_then(|at| self.points.get(at));
+        came.map_or(Duration::ZERO, |point| now.since(point.at))
+    }
+
+    fn sample(&mut self, now: Moment) {
+        let due = self.sampled.is_none_or(|last| now.since(last) >= OCCUPANCY_EVERY);
+        let (arrived, _) = self.arrived(self.service().max(1.0), now);
+        let present = whole(arrived);
+        if due {
+            self.sampled = Some(now);
+            self.occupancy.push_back(present);
+            if self.occupancy.len() > OCCUPANCIES {
+                self.occupancy.pop_front();
+            }
+        } else if let Some(last) = self.occupancy.back_mut() {
+            *last = present.max(*last);
+        }
+    }
+
+    /// Tasks that were in service in each half minute of the last hour, oldest first, if none had had to wait.
+    pub fn occupancy(&self) -> impl ExactSizeIterator<Item = u32> {
+        self.occupancy.iter().copied()
+    }
+
+    /// The time between two of these.
+    #[must_use]
+    pub const fn occupancy_every() -> Duration {
+        OCCUPANCY_EVERY
+    }
+}
+
+/// Slot-time worked by tasks ended, with a few tasks of five seconds for a start: the maximum-likelihood estimate of an
+/// exponential law from tasks of which some still run (censored), and so right before any has ended.
+fn censored(ended: f64, worked: f64) -> f64 {
+    (worked + PRIOR_TASKS * PRIOR_SERVICE) / (ended + PRIOR_TASKS)
+}
+
+/// True if tasks of the usual length would not have ended so seldom or so often: by more than three standard deviations of
+/// a Poisson count and two tasks, and by half or twice.
+fn is_sudden(ended: f64, worked: f64, usual: f64) -> bool {
+    let expected = worked / usual.max(1e-3);
+    let off = (ended - expected).abs();
+    off > 3.0 * expected.sqrt() + 2.0 && (ended < expected / 2.0 || ended > expected * 2.0)
+}
+
+/// Rounded up; 0 for what is no number.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "saturates"
+)]
+pub(crate) fn whole(value: f64) -> u32 {
+    // An error of the last digits is no further slot.
+    (value - 1e-9).ceil() as u32
+}
+
+#[cfg(test)]
+#[path = "estimate_tests.rs"]
+mod tests;

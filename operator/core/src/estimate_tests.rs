@@ -1,0 +1,124 @@
+use super::*;
+
+const fn at(seconds: u64) -> Moment {
+    Moment(seconds * 1000)
+}
+
+/// A steady load of two tasks a second, each of five seconds: ten run.
+fn steady(until: u64) -> Estimates {
+    let mut estimates = Estimates::default();
+    for second in 0..=until {
+        let counts = Counts {
+            waiting: 0,
+            busy: if second < 5 { second * 2 } else { 10 },
+            started: second * 2,
+        };
+        estimates.observe(counts, at(second));
+    }
+    estimates
+}
+
+#[test]
+fn a_steady_load_is_read_as_it_is() {
+    let estimates = steady(3000);
+    let (arrived, long) = estimates.arrived(600.0, at(3000));
+    assert!(
+        (arrived - 1200.0).abs() < 1.0 && (long - 600.0).abs() < 1e-6,
+        "{arrived} in {long}"
+    );
+    assert!((estimates.service() - 5.0).abs() < 0.1, "{}", estimates.service());
+    assert!(estimates.points.len() < 120, "{}", estimates.points.len());
+}
+
+#[test]
+fn memory_does_not_grow_with_time() {
+    assert!(steady(50_000).points.len() <= steady(10_000).points.len() + 12);
+    assert!(steady(50_000).occupancy.len() <= OCCUPANCIES);
+}
+
+#[test]
+fn a_longer_service_time_is_found_within_a_few_completions() {
+    let mut estimates = steady(1000);
+    // Ten slots, each of which now takes 50 s: a task ends every five seconds.
+    for second in 1..=100 {
+        let counts = Counts {
+            waiting: 0,
+            busy: 10,
+            started: 2000 + second / 5,
+        };
+        estimates.observe(counts, at(1000 + second));
+    }
+    assert!(estimates.service() > 15.0, "{}", estimates.service());
+}
+
+#[test]
+fn the_age_of_the_oldest_follows_the_order_of_arrival() {
+    let mut estimates = Estimates::default();
+    estimates.observe(Counts::default(), at(100));
+    for second in 1..=60 {
+        let counts = Counts {
+            waiting: second,
+            busy: 0,
+            started: 0,
+        };
+        estimates.observe(counts, at(100 + second));
+    }
+    let age = estimates.age(60, at(160)).as_secs_f64();
+    assert!((50.0..=61.0).contains(&age), "{age}");
+    let age = estimates.age(10, at(160)).as_secs_f64();
+    assert!((9.0..=12.0).contains(&age), "{age}");
+    assert_eq!(estimates.age(0, at(160)), Duration::ZERO);
+}
+
+/// What waits when a process starts has not just come.
+#[test]
+fn a_restart_takes_a_backlog_for_no_burst() {
+    let mut estimates = Estimates::default();
+    for second in 0..30 {
+        let counts = Counts {
+            waiting: 500,
+            busy: 40,
+            started: second * 4,
+        };
+        estimates.observe(counts, at(second));
+    }
+    let (arrived, long) = estimates.arrived(15.0, at(29));
+    assert!(
+        arrived <= 61.0 && (long - 15.0).abs() < 1e-6,
+        "{arrived} in {long}"
+    );
+}
+
+#[test]
+fn a_gap_is_a_longer_step_and_no_jump() {
+    let mut estimates = steady(1000);
+    let counts = Counts {
+        waiting: 0,
+        busy: 10,
+        started: 3200,
+    };
+    estimates.observe(counts, at(1600));
+    let (arrived, _) = estimates.arrived(15.0, at(1600));
+    assert!((arrived - 30.0).abs() < 2.0, "{arrived}");
+}
+
+#[test]
+fn no_number_is_anything_but_finite_at_the_edges() {
+    let mut estimates = Estimates::default();
+    for counts in [
+        Counts::default(),
+        Counts {
+            waiting: u64::MAX,
+            busy: u64::MAX,
+            started: u64::MAX,
+        },
+        Counts::default(),
+    ] {
+        for now in [0, 0, 1, u64::MAX / 1000] {
+            estimates.observe(counts, at(now));
+            assert!(estimates.service().is_finite() && estimates.service() >= 0.0);
+            assert!(estimates.arrived(15.0, at(now)).0.is_finite());
+            let _ = estimates.age(counts.waiting, at(now));
+        }
+    }
+}

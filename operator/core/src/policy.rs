@@ -1,0 +1,157 @@
+//! What a WorkerPool wants by its policy, before any bound.
+//!
+//! Two policies: a slot for each task there is, or the wait below a target. Both say what justifies growth and what keeps
+//! pods, from the same demand; what is confirmed, bounded, delayed or shared is decided after, the same way for both.
+
+use std::time::Duration;
+
+use crate::demand::{Demand, PodState};
+use crate::estimate::Estimates;
+use crate::fleet::{Fleet, Member};
+use crate::memory::PoolMemory;
+use crate::scaling::need;
+use crate::time::Moment;
+use crate::wait_target::{Sight, Term, Wish, desired, floor};
+
+/// `spec.scaling.policy`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// A slot for each task that waits or runs.
+    #[default]
+    Backlog,
+    /// As few slots as keep the wait below the target.
+    WaitTarget {
+        /// The least `waitTargetSeconds` of its queues.
+        target: Duration,
+        /// `scaleDownDelaySeconds`, where it is written; otherwise pods that are not needed any more stay for their
+        /// own start-up time.
+        delay: Option<Duration>,
+    },
+}
+
+/// Bounds of the time for which pods stay where none is written.
+const STAY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
+/// Growth by less than this part of what there is waits until a task is late by half of the target.
+const DEAD_BAND: f64 = 0.1;
+
+/// What it wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Wanted {
+    /// Pods that are justified.
+    pub(crate) pods: u32,
+    /// Pods that may be needed, and so stay.
+    pub(crate) hold: u32,
+    /// How the wait target came to it.
+    pub(crate) wish: Option<(Sight, Wish)>,
+}
+
+/// What the policy of this WorkerPool makes of its demand.
+pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &PoolMemory, now: Moment) -> Wanted {
+    let slots = fleet.pool.slots;
+    let least = u32::from(demand.orphaned > 0);
+    let Policy::WaitTarget { target, .. } = fleet.pool.policy else {
+        return Wanted {
+            pods: need(demand.counted.tasks(), slots).max(least),
+            hold: need(demand.hold, slots),
+            wish: None,
+        };
+    };
+    let estimates = &memory.estimates;
+    let start_up = memory.start_up(fleet, now).as_secs_f64();
+    let warm = floor(
+        estimates.occupancy(),
+        Estimates::occupancy_every(),
+        start_up,
+        slots,
+    );
+    let counted = demand.counted;
+    let waiting = counted.ready.saturating_add(counted.reserved);
+    let sight = Sight {
+        waiting: float(waiting),
+        age: estimates.age(waiting, now).as_secs_f64(),
+        busy: float(counted.busy),
+        rate: rate(estimates, now),
+        service: estimates.service(),
+        start_up,
+        slots: f64::from(slots),
+        up: fleet_count(fleet, |state| {
+            matches!(state, PodState::Busy(_) | PodState::Idle(_))
+        }),
+        starting: fleet_count(fleet, |state| {
+            matches!(state, PodState::Pending | PodState::Starting)
+        }),
+        target: target.as_secs_f64(),
+    };
+    let wish = desired(&sight, warm);
+    // What may be true keeps pods, and so does what is busy only perhaps.
+    let doubtful = Sight {
+        waiting: float(demand.hold.saturating_sub(demand.busy)),
+        busy: float(demand.busy),
+        ..sight
+    };
+    let hold = desired(&doubtful, warm).pods.max(wish.pods);
+    Wanted {
+        pods: steadied(&sight, &wish).max(least),
+        hold,
+        wish: Some((sight, wish)),
+    }
+}
+
+/// For how long a need must be gone before pods go.
+pub(crate) fn stay(fleet: &Fleet, memory: &PoolMemory, now: Moment) -> Duration {
+    match fleet.pool.policy {
+        Policy::Backlog => fleet.pool.scale_down_delay,
+        Policy::WaitTarget { delay, .. } => {
+            delay.unwrap_or_else(|| memory.start_up(fleet, now).clamp(STAY.0, STAY.1))
+        }
+    }
+}
+
+/// A little more than there is, for the load alone, is no reason to start workers: the estimates are not that good.
+fn steadied(sight: &Sight, wish: &Wish) -> u32 {
+    let have = sight.up + sight.starting;
+    let more = f64::from(wish.pods) - have;
+    let is_late = sight.age > sight.target / 2.0;
+    if wish.term == Term::Steady && more > 0.0 && more < DEAD_BAND * have && !is_late {
+        return crate::estimate::whole(have);
+    }
+    wish.pods
+}
+
+/// Tasks a second: of a window of some service times, or of the last quarter of a minute if that has seen more than
+/// chance explains.
+fn rate(estimates: &Estimates, now: Moment) -> f64 {
+    /// Window of a sudden change, in seconds.
+    const SUDDEN: f64 = 15.0;
+    let window = (4.0 * estimates.service()).clamp(60.0, 900.0);
+    let (arrived, long) = estimates.arrived(window, now);
+    let steady = if long > 0.0 {
+        arrived / long.max(SUDDEN)
+    } else {
+        0.0
+    };
+    let (lately, known) = estimates.arrived(SUDDEN, now);
+    let expected = SUDDEN * steady;
+    if known > 0.0 && lately > expected + 3.0 * expected.sqrt() + 2.0 {
+        lately / SUDDEN
+    } else {
+        steady
+    }
+}
+
+fn fleet_count(fleet: &Fleet, which: impl Fn(PodState) -> bool) -> f64 {
+    let count = fleet
+        .members
+        .iter()
+        .filter(|member: &&Member| member.consumes() && which(member.state))
+        .count();
+    float(count as u64)
+}
+
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "counts far below 2^52; larger ones are only large"
+)]
+fn float(count: u64) -> f64 {
+    count as f64
+}

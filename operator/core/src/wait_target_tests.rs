@@ -1,0 +1,139 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn sight() -> Sight {
+    Sight {
+        waiting: 0.0,
+        age: 0.0,
+        busy: 0.0,
+        rate: 0.0,
+        service: 10.0,
+        start_up: 30.0,
+        slots: 4.0,
+        up: 0.0,
+        starting: 0.0,
+        target: 30.0,
+    }
+}
+
+#[test]
+fn nothing_needs_nothing_and_one_task_one_worker() {
+    assert_eq!(desired(&sight(), 0).pods, 0);
+    let one = Sight {
+        waiting: 1.0,
+        ..sight()
+    };
+    assert_eq!(desired(&one, 0).pods, 1);
+    let runs = Sight { busy: 1.0, ..sight() };
+    assert_eq!(desired(&runs, 0).pods, 1);
+}
+
+/// Two tasks a second of ten seconds: twenty slots work, and a few more keep the wait low.
+#[test]
+fn steady_load_gets_its_slots_and_a_few_to_spare() {
+    let busy = Sight {
+        busy: 20.0,
+        rate: 2.0,
+        up: 6.0,
+        ..sight()
+    };
+    let wish = desired(&busy, 0);
+    assert_eq!(wish.term, Term::Steady);
+    assert!((21.0..=26.0).contains(&wish.steady), "{wish:?}");
+    assert_eq!(wish.pods, 6);
+}
+
+/// Against Erlang's formula for twenty erlangs and one standard deviation to spare (0.18).
+#[test]
+fn the_probability_of_waiting_is_halfin_and_whitts() {
+    assert!(
+        (delay_probability(1.0) - 0.2234).abs() < 1e-3,
+        "{}",
+        delay_probability(1.0)
+    );
+    assert!(delay_probability(40.0).abs() < 1e-12);
+    assert!((delay_probability(0.0) - 1.0).abs() < 1e-12);
+}
+
+/// A hundred tasks of a second and one worker that is up: it does them sooner than others could come.
+#[test]
+fn a_burst_that_is_done_before_others_are_up_is_not_chased() {
+    let burst = Sight {
+        waiting: 100.0,
+        service: 1.0,
+        up: 1.0,
+        ..sight()
+    };
+    assert_eq!(desired(&burst, 0).pods, 1);
+    let long = Sight {
+        service: 60.0,
+        ..burst
+    };
+    assert!(desired(&long, 0).pods > 10, "{:?}", desired(&long, 0));
+}
+
+#[test]
+fn a_floor_is_kept_only_where_it_pays() {
+    let every = Duration::from_secs(30);
+    let busy = |at: u32| if at.is_multiple_of(4) { 40 } else { 0 };
+    assert!(floor((0..120).map(busy).collect::<Vec<_>>().into_iter(), every, 30.0, 4) > 0);
+    let rare = |at: u32| if at == 60 { 40 } else { 0 };
+    assert_eq!(
+        floor((0..120).map(rare).collect::<Vec<_>>().into_iter(), every, 30.0, 4),
+        0
+    );
+    assert_eq!(
+        floor((0..10).map(busy).collect::<Vec<_>>().into_iter(), every, 30.0, 4),
+        0,
+        "too little is known"
+    );
+}
+
+prop_compose! {
+    fn any_sight()(
+        waiting in prop_oneof![Just(0u32), 0u32..2000],
+        age in 0.0f64..600.0,
+        busy in 0u32..400,
+        rate in prop_oneof![Just(0.0), 0.0f64..50.0],
+        service in prop_oneof![Just(0.0), 0.01f64..5000.0],
+        start_up in 0.0f64..400.0,
+        slots in 1u32..64,
+        up in 0u32..100,
+        starting in 0u32..100,
+        target in 1.0f64..600.0,
+    ) -> Sight {
+        Sight {
+            waiting: f64::from(waiting),
+            age,
+            busy: f64::from(busy.min(up * slots)),
+            rate,
+            service,
+            start_up,
+            slots: f64::from(slots),
+            up: f64::from(up),
+            starting: f64::from(starting),
+            target,
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+    #[test]
+    fn is_bounded_by_the_tasks_that_there_can_be(sight in any_sight(), floor in 0u32..50) {
+        let wish = desired(&sight, floor);
+        let most = whole(most(&sight).ceil() / sight.slots).max(floor).max(u32::from(sight.waiting + sight.busy > 0.0));
+        prop_assert!(wish.pods <= most, "{wish:?} above {most}");
+        prop_assert!(wish.steady.is_finite() && wish.backlog.is_finite());
+        prop_assert!(wish.pods >= u32::from(sight.waiting + sight.busy > 0.0));
+        prop_assert!(wish.pods >= floor);
+    }
+
+    #[test]
+    fn more_backlog_never_needs_less(sight in any_sight(), more in 1u32..500) {
+        let longer = Sight { waiting: sight.waiting + f64::from(more), ..sight };
+        prop_assert!(desired(&longer, 0).pods >= desired(&sight, 0).pods, "{sight:?}");
+    }
+}
