@@ -155,7 +155,7 @@ fn a_minimal_worker_pool_has_the_documented_defaults() {
             scaling.max_replicas,
             scaling.scale_down_delay_seconds
         ),
-        (0, 10, 60)
+        (0, 10, None)
     );
     assert_eq!(
         pool.spec.worker,

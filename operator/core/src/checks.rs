@@ -121,7 +121,7 @@ pub fn ranges(spec: &WorkerPoolSpec, celery: &Celery) -> Result<(), Invalid> {
         ("scaling.maxReplicas", Some(scaling.max_replicas), 1, 10_000),
         (
             "scaling.scaleDownDelaySeconds",
-            Some(scaling.scale_down_delay_seconds),
+            scaling.scale_down_delay_seconds,
             0,
             86_400,
         ),
@@ -334,6 +334,7 @@ pub fn queues(
                 .spec
                 .max_active_tasks
                 .and_then(|most| u32::try_from(most).ok()),
+            wait_target: task_queue.wait_target(),
         };
         queue_name(&field, &queue)?;
         if let Some(other) = valid.iter().find(|other| other.queue == queue.queue) {

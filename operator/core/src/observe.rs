@@ -17,7 +17,6 @@ use crate::charge::Charge;
 use crate::class::traits;
 use crate::command::queues;
 use crate::objects::{DeploymentView, Objects, PodView, SetView, owned, sets_of};
-use crate::policy::Policy;
 use crate::shedding::LoadKey;
 use crate::snapshot::{
     Bid, BidQueue, Dynamic, Fallback, Hold, Mark, Pause, PodInput, PoolInput, PoolKey, Rank, RevisionInput,
@@ -80,7 +79,7 @@ pub fn pool_input(
         min: count(pool.min),
         max: count(pool.max),
         cap: cap(pool),
-        policy: Policy::Backlog,
+        policy: pool.policy,
         scale_down_delay: pool.scale_down_delay,
         fallback: pool.fallback.as_ref().map(|fallback| Fallback {
             replicas: count(fallback.replicas),

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use poolwright_api::Reason;
 use poolwright_api::v1alpha1::{
-    AckMode, Autoscale, BrokerEnv, Celery, ExecutionPool, Fallback, HighLoad, LogLevel, TaskQueue,
-    WorkerClass, WorkerPool,
+    AckMode, Autoscale, BrokerEnv, Celery, ExecutionPool, Fallback, HighLoad, LogLevel, Scaling,
+    ScalingPolicy, TaskQueue, WorkerClass, WorkerPool,
 };
 
 use crate::advice::Neighbour;
@@ -20,6 +20,7 @@ use crate::broker_key::BrokerKey;
 use crate::checks;
 use crate::class::{self, Concurrency, Traits, defaults, traits};
 use crate::grace::{Grace, grace};
+use crate::policy::Policy;
 use crate::quantity::{self, Amount};
 use crate::resources;
 
@@ -76,7 +77,9 @@ pub struct ValidPool {
     pub min: i32,
     /// Most consuming pods, at least 1.
     pub max: i32,
-    /// How long a need must be gone before pods go.
+    /// How it comes to a number.
+    pub policy: Policy,
+    /// How long a need must be gone before pods go, where the policy does not say.
     pub scale_down_delay: Duration,
     /// What to do when data stays away.
     pub fallback: Option<Fallback>,
@@ -85,6 +88,11 @@ pub struct ValidPool {
     /// Seconds that a stopping pod gets, and whether they are known to suffice.
     pub grace: Grace,
 }
+
+/// `scaleDownDelaySeconds` with policy Backlog, where it is not written.
+const DELAY: Duration = Duration::from_secs(60);
+/// The target of a WorkerPool without queues.
+const TARGET: Duration = Duration::from_secs(30);
 
 /// One queue that a WorkerPool consumes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,6 +109,8 @@ pub struct ValidQueue {
     pub tier: u32,
     /// Most tasks of it that may run at a time, at least 1.
     pub max_active_tasks: Option<u32>,
+    /// How long its tasks should wait at most.
+    pub wait_target: Duration,
 }
 
 /// A time limit on the worker's command line.
@@ -196,6 +206,7 @@ pub fn validate(wp: &WorkerPool, queues: &BTreeMap<String, TaskQueue>) -> Result
         uid: metadata.uid.clone().unwrap_or_default(),
         generation: metadata.generation.unwrap_or_default(),
         class: wp.spec.class,
+        policy: policy(scaling, &queues),
         queues,
         broker,
         inject_broker: celery.broker_env == BrokerEnv::Inject,
@@ -216,7 +227,7 @@ pub fn validate(wp: &WorkerPool, queues: &BTreeMap<String, TaskQueue>) -> Result
         ack_mode: celery.ack_mode,
         min: scaling.min_replicas,
         max: scaling.max_replicas,
-        scale_down_delay: Duration::from_secs(u64::from(scaling.scale_down_delay_seconds.unsigned_abs())),
+        scale_down_delay: written_delay(scaling).unwrap_or(DELAY),
         fallback: scaling.fallback,
         hold: wp.spec.replicas,
         grace: grace(
@@ -226,6 +237,26 @@ pub fn validate(wp: &WorkerPool, queues: &BTreeMap<String, TaskQueue>) -> Result
             prefetch_multiplier,
         ),
     })
+}
+
+fn written_delay(scaling: &Scaling) -> Option<Duration> {
+    let seconds = scaling.scale_down_delay_seconds?;
+    Some(Duration::from_secs(u64::from(seconds.unsigned_abs())))
+}
+
+/// The shortest target counts: workers take tasks of their queues by turns.
+fn policy(scaling: &Scaling, queues: &[ValidQueue]) -> Policy {
+    match scaling.policy {
+        ScalingPolicy::Backlog => Policy::Backlog,
+        ScalingPolicy::WaitTarget => Policy::WaitTarget {
+            target: queues
+                .iter()
+                .map(|queue| queue.wait_target)
+                .min()
+                .unwrap_or(TARGET),
+            delay: written_delay(scaling),
+        },
+    }
 }
 
 /// Checks what only the `others`, the WorkerPools of the same namespace, can get wrong together with a valid `pool`: a

@@ -2,6 +2,8 @@
 
 mod budget;
 
+use std::time::Duration;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
@@ -90,6 +92,17 @@ pub struct TaskQueueSpec {
     #[schemars(range(min = 1, max = 1_000_000))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_active_tasks: Option<i32>,
+
+    /// `waitTargetSeconds` is how long a task should wait at most until a worker starts it, in seconds, 1 to 86,400.
+    /// Default: 30. WorkerPools with policy WaitTarget have as few slots as keep it; of several queues the shortest
+    /// counts.
+    #[schemars(range(min = 1, max = 86_400))]
+    #[serde(default = "wait_target_seconds")]
+    pub wait_target_seconds: i32,
+}
+
+const fn wait_target_seconds() -> i32 {
+    30
 }
 
 /// Where a broker is and how Celery uses it.
@@ -364,6 +377,18 @@ impl TaskQueue {
     #[must_use]
     pub fn pool_name(&self) -> &str {
         &self.spec.pool.name
+    }
+
+    /// How long its tasks should wait at most. What cannot be a target, and no schema lets through, counts as not written.
+    #[must_use]
+    pub fn wait_target(&self) -> Duration {
+        let written = self.spec.wait_target_seconds;
+        let seconds = if written > 0 {
+            written
+        } else {
+            wait_target_seconds()
+        };
+        Duration::from_secs(u64::from(seconds.unsigned_abs()))
     }
 
     /// Slots of the Pool that one task takes: `spec.pool.slotsPerTask`, at least 1.

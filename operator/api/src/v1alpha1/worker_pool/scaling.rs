@@ -31,16 +31,16 @@ pub struct Scaling {
     #[serde(default)]
     pub mode: ScalingMode,
 
-    /// `policy` that turns demand into a number of workers. Default and only value: Backlog, a slot for every task that
-    /// waits or runs.
+    /// `policy` that turns demand into a number of workers. Default: WaitTarget, as few slots as keep the wait of tasks
+    /// below `waitTargetSeconds` of their queue. With Backlog there is a slot for every task that waits or runs.
     #[serde(default)]
     pub policy: ScalingPolicy,
 
     /// `scaleDownDelaySeconds` is how long, in seconds, fewer workers must suffice before any is stopped, 0 to 86,400.
-    /// Default: 60.
+    /// Default: 60 with policy Backlog; with WaitTarget as long as workers were seen to need to start, 10 to 600.
     #[schemars(range(min = 0, max = 86_400))]
-    #[serde(default = "scale_down_delay_seconds")]
-    pub scale_down_delay_seconds: i32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale_down_delay_seconds: Option<i32>,
 
     /// `fallback` is what to do when data stays away. Default: none, the number of workers is held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -88,8 +88,10 @@ pub enum ScalingMode {
     JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub enum ScalingPolicy {
-    /// A slot for every task that waits or runs.
+    /// As few slots as keep the wait of tasks below the target of their queue.
     #[default]
+    WaitTarget,
+    /// A slot for every task that waits or runs.
     Backlog,
 }
 
@@ -99,8 +101,8 @@ impl Default for Scaling {
             min_replicas: 0,
             max_replicas: max_replicas(),
             mode: ScalingMode::Auto,
-            policy: ScalingPolicy::Backlog,
-            scale_down_delay_seconds: scale_down_delay_seconds(),
+            policy: ScalingPolicy::default(),
+            scale_down_delay_seconds: None,
             fallback: None,
         }
     }
@@ -108,8 +110,4 @@ impl Default for Scaling {
 
 const fn max_replicas() -> i32 {
     10
-}
-
-const fn scale_down_delay_seconds() -> i32 {
-    60
 }
