@@ -9,4 +9,5 @@
 pub mod outcome;
 pub mod scaler;
 pub mod scenario;
+pub mod workloads;
 pub mod world;
