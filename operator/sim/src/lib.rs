@@ -10,4 +10,5 @@ pub mod outcome;
 pub mod poolwright;
 pub mod scaler;
 pub mod scenario;
+pub mod workloads;
 pub mod world;

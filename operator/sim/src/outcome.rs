@@ -18,9 +18,11 @@ pub struct Change {
 pub struct Outcome {
     /// By task; `None` for one that never started.
     pub waits: Vec<Option<Millis>>,
+    /// By task: when it ended well; `None` for one that did not.
+    pub done: Vec<Option<Millis>>,
     /// Slots × time of pods, from their creation until they were gone.
     pub slot_millis: u128,
-    /// Time that tasks executed, those that were killed left out.
+    /// Time that tasks executed, runs that failed included, those that were killed left out.
     pub work_millis: u128,
     /// Pods that were made.
     pub created: u64,
@@ -49,6 +51,7 @@ impl Outcome {
     pub(crate) fn new(scenario: &Scenario) -> Self {
         Self {
             waits: vec![None; scenario.tasks.len()],
+            done: vec![None; scenario.tasks.len()],
             overshoot_millis: vec![0; scenario.budgets.len()],
             reversals: vec![0; scenario.fleets.len()],
             peak: vec![0; scenario.fleets.len()],
@@ -61,8 +64,13 @@ impl Outcome {
         self.waits[task] = Some(wait);
     }
 
-    pub(crate) fn ended(&mut self, _task: usize, long: Millis) {
+    pub(crate) fn worked(&mut self, long: Millis) {
         self.work_millis += u128::from(long);
+    }
+
+    pub(crate) fn done(&mut self, task: usize, at: Millis) {
+        let before = self.done[task].replace(at);
+        debug_assert!(before.is_none(), "task {task} ends twice");
     }
 
     pub(crate) fn killed(&mut self, long: Millis) {

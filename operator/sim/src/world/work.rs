@@ -133,6 +133,7 @@ impl World {
         if self.scenario.fleets[fleet].late {
             self.unacked[queue] -= 1;
         }
+        self.outcome.worked(self.now - run.since);
         let failures = &mut self.published[run.task].1;
         if *failures > 0 {
             *failures -= 1;
@@ -140,7 +141,7 @@ impl World {
             self.push(at, Event::Again(run.task));
         } else {
             self.left -= 1;
-            self.outcome.ended(run.task, self.now - run.since);
+            self.outcome.done(run.task, self.now);
         }
         self.begin(id);
         self.pull(id);
