@@ -12,4 +12,6 @@
 
 pub mod hpa;
 pub mod keda;
+pub mod kpa;
+pub mod sqs;
 pub mod view;
