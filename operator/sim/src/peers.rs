@@ -10,6 +10,10 @@
 //! Not modelled, in favour of the peers: their own failures, late reconciles and limits on calls. All begin at the
 //! lower bound of their fleet or at what their system begins with.
 
+pub mod delayed_off;
+pub mod fixed;
+pub mod flink;
+mod history;
 pub mod hpa;
 pub mod keda;
 pub mod kpa;
