@@ -118,11 +118,12 @@ fn steadied(sight: &Sight, wish: &Wish) -> u32 {
     wish.pods
 }
 
-/// Tasks a second: of a window of some service times, or of the last quarter of a minute if that has seen more than
-/// chance explains.
+/// Tasks a second: of a window of some service times, or of the last quarter of a minute if each third of it has seen more
+/// than chance explains. What came at once is a backlog, and says nothing of what comes next.
 fn rate(estimates: &Estimates, now: Moment) -> f64 {
-    /// Window of a sudden change, in seconds.
+    /// Window of a sudden change, in seconds, and a third of it.
     const SUDDEN: f64 = 15.0;
+    const THIRD: f64 = SUDDEN / 3.0;
     let window = (4.0 * estimates.service()).clamp(60.0, 900.0);
     let (arrived, long) = estimates.arrived(window, now);
     let steady = if long > 0.0 {
@@ -130,9 +131,10 @@ fn rate(estimates: &Estimates, now: Moment) -> f64 {
     } else {
         0.0
     };
-    let (lately, known) = estimates.arrived(SUDDEN, now);
+    let past = [0.0, THIRD, 2.0 * THIRD, SUDDEN].map(|seconds| estimates.arrived(seconds, now));
     let expected = SUDDEN * steady;
-    if known > 0.0 && lately > expected + 3.0 * expected.sqrt() + 2.0 {
+    let lately = 3.0 * past.windows(2).map(|two| two[1].0 - two[0].0).fold(f64::MAX, f64::min);
+    if past[3].1 >= SUDDEN && lately > expected + 3.0 * expected.sqrt() + 2.0 {
         lately / SUDDEN
     } else {
         steady

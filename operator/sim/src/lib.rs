@@ -7,6 +7,7 @@
 //! `scenario` says what happens to whom, `world` lets it happen, a `scaler` decides, `outcome` measures.
 
 pub mod outcome;
+pub mod peers;
 pub mod poolwright;
 pub mod scaler;
 pub mod scenario;
