@@ -24,8 +24,8 @@ const PRIOR_TASKS: f64 = 2.0;
 const SERVICE_WINDOW: (f64, f64, f64) = (120.0, 3600.0, 10.0);
 /// Shorter windows in which a sudden change is looked for (seconds).
 const SUDDEN_WINDOWS: [f64; 4] = [30.0, 60.0, 120.0, 300.0];
-/// Samples of the occupancy: one in so long, for the past hour.
-const OCCUPANCY_EVERY: Duration = Duration::from_secs(30);
+/// The occupancy is looked at once in so long, for the past hour.
+pub const OCCUPANCY_EVERY: Duration = Duration::from_secs(30);
 const OCCUPANCIES: usize = 120;
 
 /// The sums at one moment.
@@ -57,14 +57,14 @@ pub struct Estimates {
     busy: u64,
     /// Mean service time in seconds, as last estimated.
     service: Option<f64>,
-    /// Tasks in service if none had to wait, most of each half minute, oldest first.
+    /// Tasks in service if none had to wait, in each half minute, oldest first.
     occupancy: VecDeque<u32>,
     sampled: Option<Moment>,
 }
 
 impl Estimates {
-    /// Takes in what is counted now.
-    pub fn observe(&mut self, counts: Counts, now: Moment) {
+    /// Takes in what is counted now; true if there is one number more of [`Estimates::occupancy`].
+    pub fn observe(&mut self, counts: Counts, now: Moment) -> bool {
         let arrived = counts.started.saturating_add(counts.waiting);
         let ended = counts.started.saturating_sub(counts.busy);
         let Some(last) = self.points.back().copied() else {
@@ -75,7 +75,7 @@ impl Estimates {
                 ended,
                 worked: 0,
             });
-            return;
+            return false;
         };
         let past = u64::try_from(now.since(last.at).as_millis()).unwrap_or(u64::MAX);
         let point = Point {
@@ -99,7 +99,7 @@ impl Estimates {
             self.thinned = now;
         }
         self.service = Some(self.estimate_service(now));
-        self.sample(now);
+        self.sample(now)
     }
 
     /// Drops points that are closer to each other than their age asks for.
@@ -197,30 +197,26 @@ impl Estimates {
         came.map_or(Duration::ZERO, |point| now.since(point.at))
     }
 
-    fn sample(&mut self, now: Moment) {
+    fn sample(&mut self, now: Moment) -> bool {
         let due = self.sampled.is_none_or(|last| now.since(last) >= OCCUPANCY_EVERY);
-        let (arrived, _) = self.arrived(self.service().max(1.0), now);
-        let present = whole(arrived);
-        if due {
-            self.sampled = Some(now);
-            self.occupancy.push_back(present);
-            if self.occupancy.len() > OCCUPANCIES {
-                self.occupancy.pop_front();
-            }
-        } else if let Some(last) = self.occupancy.back_mut() {
-            *last = present.max(*last);
+        if !due {
+            return false;
         }
+        // Over the whole half minute, or one service time where that is longer: what chance does within it, a queue evens
+        // out.
+        let window = self.service().max(OCCUPANCY_EVERY.as_secs_f64());
+        let (arrived, _) = self.arrived(window, now);
+        self.sampled = Some(now);
+        self.occupancy.push_back(whole(arrived * self.service() / window));
+        if self.occupancy.len() > OCCUPANCIES {
+            self.occupancy.pop_front();
+        }
+        true
     }
 
     /// Tasks that were in service in each half minute of the last hour, oldest first, if none had had to wait.
     pub fn occupancy(&self) -> impl ExactSizeIterator<Item = u32> {
         self.occupancy.iter().copied()
-    }
-
-    /// The time between two of these.
-    #[must_use]
-    pub const fn occupancy_every() -> Duration {
-        OCCUPANCY_EVERY
     }
 }
 

@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::demand::Demand;
-use crate::estimate::{Counts, Estimates};
+use crate::estimate::{Counts, Estimates, OCCUPANCY_EVERY};
 use crate::evidence::{Evidence, Proof};
 use crate::fleet::{Fleet, Member, PodState};
 use crate::ledger::{fleet_capacity, max_age, sum};
 use crate::resizing::Resizing;
 use crate::sample::{BrokerView, WorkerView};
 use crate::time::Moment;
-use crate::wait_target::PRIOR_START_UP;
+use crate::wait_target::{PRIOR_START_UP, floor};
 use crate::window::Window;
 
 /// A worker that came up for a growth and has started no task for so long will start none.
@@ -129,6 +129,8 @@ pub struct PoolMemory {
     pub pressed_since: (Option<Moment>, Option<Moment>),
     /// Its load.
     pub estimates: Estimates,
+    /// Pods that are worth being kept warm.
+    pub warm: u32,
     /// How many slots its workers were told to have.
     pub resizing: Resizing,
     /// How long its workers take to come up: a little above most of them.
@@ -286,7 +288,15 @@ impl PoolMemory {
             busy: demand.busy.saturating_add(demand.parked_busy),
             started: self.started,
         };
-        self.estimates.observe(counts, now);
+        if self.estimates.observe(counts, now) {
+            let start_up = self.start_up(fleet, now).as_secs_f64();
+            self.warm = floor(
+                self.estimates.occupancy(),
+                OCCUPANCY_EVERY,
+                start_up,
+                fleet.pool.slots,
+            );
+        }
         // Heartbeats sample every two seconds and miss short tasks: a count that moved is work, too.
         let least = u32::from(self.progressed || !demand.nothing());
         let most = fleet.pool.max.max(fleet.pool.replicas());

@@ -11,7 +11,7 @@ use crate::fleet::{Fleet, Member};
 use crate::memory::PoolMemory;
 use crate::scaling::need;
 use crate::time::Moment;
-use crate::wait_target::{Sight, Term, Wish, desired, floor};
+use crate::wait_target::{Sight, Term, Wish, desired};
 
 /// `spec.scaling.policy`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,6 +33,10 @@ pub enum Policy {
 const STAY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
 /// Growth by less than this part of what there is waits until a task is late by half of the target.
 const DEAD_BAND: f64 = 0.1;
+
+/// The window of the rate of arrivals, and shorter ones in which a change is looked for, in seconds.
+const USUAL: f64 = 900.0;
+const RECENT: [f64; 3] = [60.0, 120.0, 300.0];
 
 /// What it wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -58,12 +62,7 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &PoolMemory, now: M
     };
     let estimates = &memory.estimates;
     let start_up = memory.start_up(fleet, now).as_secs_f64();
-    let warm = floor(
-        estimates.occupancy(),
-        Estimates::occupancy_every(),
-        start_up,
-        slots,
-    );
+    let warm = memory.warm;
     let counted = demand.counted;
     let waiting = counted.ready.saturating_add(counted.reserved);
     let sight = Sight {
@@ -118,27 +117,33 @@ fn steadied(sight: &Sight, wish: &Wish) -> u32 {
     wish.pods
 }
 
-/// Tasks a second: of a window of some service times, or of the last quarter of a minute if each third of it has seen more
-/// than chance explains. What came at once is a backlog, and says nothing of what comes next.
+/// Tasks a second: of the last quarter of an hour, or of a shorter time that has seen more or less than chance explains. What
+/// came at once is a backlog, and says nothing of what comes next: of the last quarter of a minute each third must say
+/// the same.
 fn rate(estimates: &Estimates, now: Moment) -> f64 {
-    /// Window of a sudden change, in seconds, and a third of it.
-    const SUDDEN: f64 = 15.0;
-    const THIRD: f64 = SUDDEN / 3.0;
-    let window = (4.0 * estimates.service()).clamp(60.0, 900.0);
-    let (arrived, long) = estimates.arrived(window, now);
-    let steady = if long > 0.0 {
-        arrived / long.max(SUDDEN)
-    } else {
-        0.0
-    };
-    let past = [0.0, THIRD, 2.0 * THIRD, SUDDEN].map(|seconds| estimates.arrived(seconds, now));
-    let expected = SUDDEN * steady;
-    let lately = 3.0 * past.windows(2).map(|two| two[1].0 - two[0].0).fold(f64::MAX, f64::min);
-    if past[3].1 >= SUDDEN && lately > expected + 3.0 * expected.sqrt() + 2.0 {
-        lately / SUDDEN
-    } else {
-        steady
+    const THIRD: f64 = 5.0;
+    let (arrived, long) = estimates.arrived(USUAL, now);
+    let usual = arrived / long.max(3.0 * THIRD);
+    let past = [0.0, 1.0, 2.0, 3.0].map(|thirds| estimates.arrived(thirds * THIRD, now));
+    let least = past
+        .windows(2)
+        .map(|two| two[1].0 - two[0].0)
+        .fold(f64::MAX, f64::min);
+    let lately = (3.0 * least, 3.0 * THIRD);
+    if past[3].1 >= 3.0 * THIRD && lately.0 > usual * lately.1 && is_sudden(lately, usual) {
+        return lately.0 / lately.1;
     }
+    let recent = RECENT.map(|seconds| estimates.arrived(seconds, now));
+    let sudden = recent
+        .into_iter()
+        .find(|recent| recent.1 < long && is_sudden(*recent, usual));
+    sudden.map_or(usual, |(arrived, long)| arrived / long)
+}
+
+/// True if a rate explains so many arrivals in so many seconds by three standard deviations of a Poisson count at most.
+fn is_sudden((arrived, long): (f64, f64), rate: f64) -> bool {
+    let expected = rate * long;
+    (arrived - expected).abs() > 3.0 * expected.sqrt() + 2.0
 }
 
 fn fleet_count(fleet: &Fleet, which: impl Fn(PodState) -> bool) -> f64 {

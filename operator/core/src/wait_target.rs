@@ -187,14 +187,19 @@ fn backlog(sight: &Sight, steady: f64) -> f64 {
     };
     // Tasks that one slot of a new worker begins by then.
     let each = 1.0 + (horizon - sight.start_up).max(0.0) / service;
-    let idle = (up - sight.busy).max(0.0) * (1.0 + horizon / service);
-    let left = (sight.waiting - idle - freed - starting * each).max(0.0) / each;
-    let have = up + starting;
-    let slots = if left > 0.0 {
+    // Those that are idle begin at once; then those that start; then ever more.
+    let at_once = 1.0 + horizon / service;
+    let unserved = (sight.waiting - freed).max(0.0);
+    let idle = (up - sight.busy).max(0.0).min(unserved / at_once);
+    let unserved = unserved - idle * at_once;
+    let coming = starting.min(unserved / each);
+    let left = unserved / each - coming;
+    let slots = if left > 1e-9 {
+        let have = up + starting;
         let spread = (steady + sight.waiting / each).min(have + sight.waiting);
         (have + left).max(spread)
     } else {
-        have
+        sight.busy + idle + coming
     };
     slots.min(sight.busy + sight.waiting)
 }
