@@ -11,7 +11,7 @@ const BINS: [Millis; 15] = [
 ];
 
 /// Bins times curves that the solver can work with in about a second.
-const CELLS: u64 = 4000;
+const CELLS: u64 = 6000;
 
 /// Most bins, whatever the number of curves: 4 h and a tail in steps of 10 s.
 const MOST: u64 = 2000;
