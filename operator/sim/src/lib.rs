@@ -6,6 +6,7 @@
 //!
 //! `scenario` says what happens to whom, `world` lets it happen, a `scaler` decides, `outcome` measures.
 
+pub mod bound;
 pub mod outcome;
 pub mod peers;
 pub mod poolwright;
