@@ -44,6 +44,7 @@ fn main() {
             continue;
         }
         let scenario = (workload.make)(7);
+        let bound = poolwright_sim::bound::lower_bound_on_average(&scenario, None).map_or(f64::NAN, |bound| bound.slot_hours);
         for wait_target in [true, false] {
             let settings = Settings {
                 wait_target,
