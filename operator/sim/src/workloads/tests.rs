@@ -234,6 +234,24 @@ fn the_fitted_gaps_have_mean_one() {
     }
 }
 
+/// Gaps that are all the same show the clock: a task for each unit of rate × time, whatever the pieces.
+#[test]
+fn gaps_pass_at_the_rate_of_the_moment() {
+    struct Same;
+    impl rand_distr::Distribution<f64> for Same {
+        fn sample<R: rand_chacha::rand_core::Rng + ?Sized>(&self, _: &mut R) -> f64 {
+            1.0
+        }
+    }
+    let rates = [0.25, 0.0, 0.5, 0.25];
+    let pieces: Vec<_> = (0..)
+        .zip(rates)
+        .map(|(place, rate)| arrivals::level(f64::from(place) * 6.0, f64::from(place + 1) * 6.0, rate))
+        .collect();
+    let at = arrivals::renewal(&pieces, &Same, &mut chance(1, 0));
+    assert_eq!(at, [4.0, 13.0, 15.0, 17.0, 20.0]);
+}
+
 #[test]
 fn spikes_and_crons_keep_their_lattices() {
     let made = spikes(7);
