@@ -1,87 +1,107 @@
 //! Runs both policies on the workloads: a table to work with.
-#![allow(missing_docs)]
-use poolwright_sim::outcome::quantile;
+#![allow(missing_docs, clippy::cast_precision_loss)]
+
+use poolwright_sim::bound::lower_bound_on_average;
 use poolwright_sim::poolwright::{Poolwright, Settings};
+use poolwright_sim::scaler::{Scaler, Victims};
+use poolwright_sim::suite::Score;
 use poolwright_sim::workloads::ALL;
-use poolwright_sim::world::run;
+use poolwright_sim::world::{World, run};
+
 struct Tell {
     ours: Poolwright,
     every: u64,
     next: u64,
     said: String,
 }
-impl poolwright_sim::scaler::Scaler for Tell {
+
+impl Scaler for Tell {
     fn period(&self) -> u64 {
         self.ours.period()
     }
-    fn victims(&self) -> poolwright_sim::scaler::Victims {
+
+    fn victims(&self) -> Victims {
         self.ours.victims()
     }
-    fn look(&mut self, world: &mut poolwright_sim::world::World) {
+
+    fn look(&mut self, world: &mut World) {
         self.ours.look(world);
-        if self.every < u64::MAX {
-            let one = self.ours.last().decisions.values().next().unwrap();
-            let head = format!(
-                "{} {:?} {:?}",
-                one.to,
-                one.reason,
-                one.limits.iter().map(|l| l.name).collect::<Vec<_>>()
-            );
-            if world.now >= self.next || head != self.said {
-                self.next = world.now - world.now % self.every + self.every;
-                println!("{:6} {:?} {}", world.now / 1000, one.reason, one.text);
-                self.said = head;
-            }
+        if self.every == 0 {
+            return;
+        }
+        let Some(one) = self.ours.last().decisions.values().next() else {
+            return;
+        };
+        let limits: Vec<&str> = one.limits.iter().map(|limit| limit.name).collect();
+        let head = format!("{} {:?} {limits:?}", one.to, one.reason);
+        if world.now >= self.next || head != self.said {
+            self.next = world.now - world.now % self.every + self.every;
+            println!("{:6} {:?} {}", world.now / 1000, one.reason, one.text);
+            self.said = head;
         }
     }
 }
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
 fn main() {
     let only: Vec<String> = std::env::args().skip(1).collect();
+    let seed = number("SEED").unwrap_or(7);
+    let target = number("TARGET");
+    let mut logs = [(0.0, 0.0); 2];
     for workload in ALL {
-        if workload.name == "tenants" && only.is_empty()
-            || !only.is_empty() && !only.iter().any(|one| one == workload.name)
-        {
+        let chosen = if only.is_empty() {
+            workload.name != "tenants"
+        } else {
+            only.iter().any(|one| one == workload.name)
+        };
+        if !chosen {
             continue;
         }
-        let scenario = (workload.make)(7);
-        let bound = poolwright_sim::bound::lower_bound_on_average(&scenario, None).map_or(f64::NAN, |bound| bound.slot_hours);
-        for wait_target in [true, false] {
+        let mut scenario = (workload.make)(seed);
+        for queue in &mut scenario.queues {
+            queue.wait_target = target.map_or(queue.wait_target, |seconds| seconds * 1000);
+        }
+        let bound = lower_bound_on_average(&scenario, None).map_or(f64::NAN, |bound| bound.slot_hours);
+        for (at, wait_target) in [true, false].into_iter().enumerate() {
             let settings = Settings {
                 wait_target,
                 ..Settings::default()
             };
-            let begin = std::time::Instant::now();
             let mut ours = Tell {
                 ours: Poolwright::new(&scenario, settings),
-                every: std::env::var("EVERY")
-                    .ok()
-                    .and_then(|every| every.parse().ok())
-                    .unwrap_or(u64::MAX),
+                every: number("EVERY").unwrap_or(0) * 1000,
                 next: 0,
                 said: String::new(),
             };
-            let outcome = run(&scenario, &mut ours, 7);
-            let waits = outcome.sorted_waits();
+            let begin = std::time::Instant::now();
+            let outcome = run(&scenario, &mut ours, seed);
+            let score = Score::of(&outcome, &scenario);
+            let ratio = score.slot_hours / bound;
+            if ratio.is_finite() {
+                logs[at] = (logs[at].0 + ratio.ln(), logs[at].1 + 1.0);
+            }
+            let [p50, p95, p99, most] = score.waits.map(|wait| wait as f64 / 1000.0);
             println!(
-                "{:12} {:9} p50 {:5.1} p95 {:6.1} p99 {:6.1} late {:5.1}% slot-h {:7.2} work-h {:7.2} starts {:5} writes {:5} turns {:4} killed {} busy {} undone {} peak {:?} over {:?} {:.1}s",
+                "{:12} {:7} xLB {ratio:5.2} p50 {p50:5.1} p95 {p95:6.1} p99 {p99:6.1} max {most:6.1} late {:5.2}% slot-h {:7.1} made {:5} writes {:4} turns/h {:5.1} kill {} busy {} undone {} over {} {:.1}s",
                 workload.name,
                 if wait_target { "target" } else { "backlog" },
-                quantile(&waits, 0.5) as f64 / 1000.0,
-                quantile(&waits, 0.95) as f64 / 1000.0,
-                quantile(&waits, 0.99) as f64 / 1000.0,
-                100.0 * outcome.late_share(&scenario),
-                outcome.slot_hours(),
-                outcome.work_millis as f64 / 3.6e6,
-                outcome.created,
-                outcome.changes.len(),
-                outcome.reversals.iter().sum::<u64>(),
-                outcome.killed,
-                outcome.drained_busy,
-                outcome.undone,
-                outcome.peak.iter().max(),
-                outcome.overshoot_millis.iter().max(),
+                100.0 * score.late,
+                score.slot_hours,
+                score.created,
+                score.writes,
+                score.reversals,
+                score.killed,
+                score.drained_busy,
+                score.undone,
+                score.overshoot,
                 begin.elapsed().as_secs_f64()
             );
         }
+    }
+    for (at, name) in ["target", "backlog"].into_iter().enumerate() {
+        println!("geo-mean {name} {:.2}", (logs[at].0 / logs[at].1).exp());
     }
 }

@@ -12,5 +12,6 @@ pub mod peers;
 pub mod poolwright;
 pub mod scaler;
 pub mod scenario;
+pub mod suite;
 pub mod workloads;
 pub mod world;

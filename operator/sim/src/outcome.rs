@@ -32,8 +32,9 @@ pub struct Outcome {
     pub killed: u64,
     /// Time that killed tasks had executed.
     pub wasted_millis: u128,
-    /// Slots above a budget × time, by budget.
-    pub overshoot_millis: Vec<u128>,
+    /// Slots of pods that were made beyond a budget, by budget. A budget that was lowered below what is taken is nobody's
+    /// act.
+    pub overshoot: Vec<u64>,
     /// Every change of a number, in order.
     pub changes: Vec<Change>,
     /// Changes of direction, by fleet.
@@ -52,7 +53,7 @@ impl Outcome {
         Self {
             waits: vec![None; scenario.tasks.len()],
             done: vec![None; scenario.tasks.len()],
-            overshoot_millis: vec![0; scenario.budgets.len()],
+            overshoot: vec![0; scenario.budgets.len()],
             reversals: vec![0; scenario.fleets.len()],
             peak: vec![0; scenario.fleets.len()],
             rising: vec![None; scenario.fleets.len()],
@@ -95,9 +96,8 @@ impl Outcome {
         self.peak[fleet] = self.peak[fleet].max(pods);
     }
 
-    pub(crate) fn held(&mut self, budget: usize, taken: u64, slots: Option<u64>, long: Millis) {
-        let over = slots.map_or(0, |slots| taken.saturating_sub(slots));
-        self.overshoot_millis[budget] += u128::from(over) * u128::from(long);
+    pub(crate) fn overdrawn(&mut self, budget: usize, slots: u64) {
+        self.overshoot[budget] += slots;
     }
 
     pub(crate) fn close(&mut self, now: Millis, undone: usize) {

@@ -85,12 +85,12 @@ pub const ALL: [Workload; 18] = [
     entry("step", "tasks take ten times as long from the middle on", step),
     entry(
         "outage",
-        "the load doubles where signals are silent, and where they lag",
+        "the load triples where signals are silent, and where they lag",
         outage,
     ),
     entry(
         "slow-start",
-        "waves; workers take 180 s to start from the middle on",
+        "10 and 50 busy slots; workers take 180 s to start from the middle on",
         slow_start,
     ),
     entry(

@@ -146,7 +146,6 @@ pub fn run(scenario: &Scenario, scaler: &mut dyn Scaler, seed: u64) -> Outcome {
             Some(Event::Look) => {
                 world.remember();
                 scaler.look(&mut world);
-                world.check_budgets(scaler.period());
                 world.push(at + scaler.period(), Event::Look);
             }
             Some(event) => world.happen(event),
@@ -285,14 +284,6 @@ impl World {
         fleets
             .map(|fleet| self.crews[fleet].pods.len() as u64 * u64::from(self.scenario.fleets[fleet].slots))
             .sum()
-    }
-
-    fn check_budgets(&mut self, period: Millis) {
-        for at in 0..self.scenario.budgets.len() {
-            let slots = self.scenario.budgets[at].at(self.now);
-            let taken = self.taken(at);
-            self.outcome.held(at, taken, slots, period);
-        }
     }
 
     fn finish(mut self) -> Outcome {

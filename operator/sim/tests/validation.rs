@@ -9,6 +9,8 @@
 
 #[path = "validation/identities.rs"]
 mod identities;
+#[path = "validation/order.rs"]
+mod order;
 #[path = "validation/theory.rs"]
 mod theory;
 #[path = "validation/watch.rs"]

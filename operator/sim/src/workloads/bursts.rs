@@ -24,23 +24,23 @@ pub fn spikes(seed: u64) -> Scenario {
     plain("spikes", LENGTH, tasks)
 }
 
-/// A Poisson process of two phases: 3.4 tasks/s for 120 s in the mean and 0.1 tasks/s for 480 s, of exponential size,
-/// mean 20 s. 68 and 2 busy slots, 15.2 in the mean, 10 944 tasks, 61 slot-hours; these differ by a fifth between
-/// seeds, as there are but 24 rushes.
+/// A Poisson process of two phases: 13.6 tasks/s for 120 s in the mean and 0.4 tasks/s for 480 s, of exponential size,
+/// mean 5 s. 68 and 2 busy slots, 15.2 in the mean, 43 776 tasks, 61 slot-hours; these differ by a fifth between seeds,
+/// as there are but 24 rushes.
 #[must_use]
 pub fn mmpp(seed: u64) -> Scenario {
     let mut chance = chance(seed, 6);
     let rush = Phase {
         stay: 120.0,
-        rate: 3.4,
+        rate: 13.6,
     };
     let calm = Phase {
         stay: 480.0,
-        rate: 0.1,
+        rate: 0.4,
     };
     let pieces = phases(LENGTH, [calm, rush], &mut chance);
     let arrivals = poisson(&pieces, &mut chance);
-    let tasks = tasks(&arrivals, &exponential(20.0), 0, &mut chance);
+    let tasks = tasks(&arrivals, &exponential(5.0), 0, &mut chance);
     plain("mmpp", LENGTH, tasks)
 }
 
@@ -56,7 +56,7 @@ const CODE: Gaps = Gaps {
 /// A renewal process of that shape alone is far too calm (C² 8.4 where the trace has 173; index of dispersion about 8 in
 /// every longer window). So its clock runs in phases only, for 12.2 s in the mean, and rests for 43 s, with the rate of
 /// the running phases 4.5 times the mean: the two lengths were solved from the published indices of dispersion, which
-/// are 13, 72 and 164 in windows of 1, 10 and 60 s. This gives about 15, 73 and 150, and a C² of 177. The price of a
+/// are 13, 72 and 164 in windows of 1, 10 and 60 s. This gives 15, 73 and 152, and a C² of 178. The price of a
 /// token is chosen for the slot-hours.
 #[must_use]
 pub fn azure_code(seed: u64) -> Scenario {
@@ -84,7 +84,7 @@ const CONV: Gaps = Gaps {
 ///
 /// The rate follows a sine of one hour, 1.31 times and 0.69 times the mean, because the published indices of dispersion
 /// (1.4, 3.9 and 16 in windows of 1, 10 and 60 s) grow with the window as a slow change of the rate makes them: this
-/// gives about 1.4, 3.8 and 17. Two hours, so that the slot-hours are those of the reference with 0.1 s a token.
+/// gives 1.4, 3.8 and 17. Two hours, so that the slot-hours are those of the reference with 0.1 s a token.
 #[must_use]
 pub fn azure_conv(seed: u64) -> Scenario {
     let mut chance = chance(seed, 8);
@@ -130,8 +130,8 @@ const TIMERS: [f64; 5] = [30.0, 60.0, 120.0, 300.0, 600.0];
 /// What a burst of [`adversarial`] needs until its last task ends, a cold start included.
 const BURST: f64 = 50.0;
 
-/// 18 tasks at once of exponential size, mean 10 s; the next 18 come when each of five timers (30, 60, 120, 300 and
-/// 600 s) has just run out, and so on: 54 bursts, 972 tasks, 2.7 slot-hours. A timer counts from when the burst is done,
+/// 40 tasks at once of exponential size, mean 5 s; the next 40 come when each of five timers (30, 60, 120, 300 and
+/// 600 s) has just run out, and so on: 54 bursts, 2 160 tasks, 3.0 slot-hours. A timer counts from when the burst is done,
 /// which is taken to be 50 s after it came; the next comes 0 to 5 s after the timer.
 #[must_use]
 pub fn adversarial(seed: u64) -> Scenario {
@@ -142,11 +142,11 @@ pub fn adversarial(seed: u64) -> Scenario {
         if at >= LENGTH {
             break;
         }
-        arrivals.extend([at; 18]);
+        arrivals.extend([at; 40]);
         let late: f64 = StandardUniform.sample(&mut chance);
         at += BURST + timer + 5.0 * late;
     }
-    let tasks = tasks(&arrivals, &exponential(10.0), 0, &mut chance);
+    let tasks = tasks(&arrivals, &exponential(5.0), 0, &mut chance);
     plain("adversarial", LENGTH, tasks)
 }
 

@@ -1,8 +1,9 @@
-//! Workloads whose arrivals are calm: what is hard about them is the size of the tasks, or what goes wrong.
+//! Workloads whose arrivals are calm, or step between calm levels: what is hard about them is the size of the tasks, or
+//! what goes wrong.
 
 use super::arrivals::{Wave, level, poisson};
 use super::sizes::{BoundedPareto, exponential, log_normal, poisoned, tasks};
-use super::{HOUR, LENGTH, chance, millis, plain};
+use super::{LENGTH, chance, millis, plain};
 use crate::scenario::{Downstream, Fault, FaultKind, Scenario, StartUp};
 
 /// Tasks a second of most workloads in here; with [`SIZE`], 20 busy slots.
@@ -80,9 +81,9 @@ pub fn step(seed: u64) -> Scenario {
     plain("step", LENGTH, all)
 }
 
-/// As [`steady`], with 4 tasks/s for 20 minutes from 1 h 21 min and from 2 h 41 min. A minute before the first rise the
-/// signals fall silent for five minutes, and a minute before the second they begin to lag by 60 s for five minutes: 23.3
-/// busy slots, 33 600 tasks, 93 slot-hours. Who holds what it has is late; who takes silence for zero is lost.
+/// As [`steady`], with 6 tasks/s for 20 minutes from 1 h 21 min and from 2 h 41 min. A minute before the first rise the
+/// signals fall silent for five minutes, and a minute before the second they begin to lag by 60 s for five minutes: 26.7
+/// busy slots, 38 400 tasks, 107 slot-hours. Who holds what it has is late; who takes silence for zero is lost.
 #[must_use]
 pub fn outage(seed: u64) -> Scenario {
     let mut chance = chance(seed, 15);
@@ -94,7 +95,7 @@ pub fn outage(seed: u64) -> Scenario {
     let mut from = 0.0;
     for (at, _) in faults {
         let (rise, fall) = (at + 60.0, at + 1_260.0);
-        pieces.extend([level(from, rise, RATE), level(rise, fall, 2.0 * RATE)]);
+        pieces.extend([level(from, rise, RATE), level(rise, fall, 3.0 * RATE)]);
         from = fall;
     }
     pieces.push(level(from, LENGTH, RATE));
@@ -111,19 +112,18 @@ pub fn outage(seed: u64) -> Scenario {
     scenario
 }
 
-/// As [`diurnal`], with four waves of one hour. Workers take 30 s to start (deviation 6 s), and 180 s (36 s) from the
-/// middle on, as where an image has to be pulled anew: the third wave tells who has learnt from it.
+/// Poisson, 1 and 5 tasks/s in turn for 15 minutes each, of exponential size, mean 10 s: 10 and 50 busy slots, 43 200
+/// tasks, 120 slot-hours. Workers take 30 s to start (deviation 6 s), and 180 s (36 s) from the middle on, as where an
+/// image has to be pulled anew: four rises before it, and four after it that tell who has learnt from the first of them
+/// and who asks again and again for what is on its way.
 #[must_use]
 pub fn slow_start(seed: u64) -> Scenario {
     let mut chance = chance(seed, 16);
-    let wave = Wave {
-        length: LENGTH,
-        mean: RATE,
-        ratio: DAY,
-        period: HOUR,
-        trough: 0.0,
-    };
-    let arrivals = poisson(&wave.pieces(), &mut chance);
+    let pieces: Vec<_> = (0..16)
+        .map(|turn| (900.0 * f64::from(turn), if turn % 2 == 0 { 1.0 } else { 5.0 }))
+        .map(|(from, rate)| level(from, from + 900.0, rate))
+        .collect();
+    let arrivals = poisson(&pieces, &mut chance);
     let tasks = tasks(&arrivals, &exponential(SIZE), 0, &mut chance);
     let mut scenario = plain("slow-start", LENGTH, tasks);
     scenario.start_up.push(StartUp {

@@ -85,7 +85,7 @@ fn a_seed_gives_one_scenario_and_another_seed_another() {
 fn workloads_of_one_shape_do_not_share_their_chance() {
     let first = |make: Make| make(7).tasks[0];
     assert_ne!(first(steady), first(poison));
-    assert_ne!(first(diurnal), first(slow_start));
+    assert_ne!(first(steady), first(outage));
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn scenarios_keep_their_own_rules() {
 struct Claim(&'static str, f64, f64, f64, f64);
 
 /// The dispersion of a Poisson process is 1, of a renewal process C², and of one whose rate has variance v, mean m and
-/// time of relaxation τ higher by 2vτ/m: for mmpp v = 0.16 × 3.3², τ = 96 s; for azure-code v = 3.52 m², τ = 9.5 s. The
+/// time of relaxation τ higher by 2vτ/m: for mmpp v = 0.16 × 13.2², τ = 96 s; for azure-code v = 3.52 m², τ = 9.5 s. The
 /// work of tenants is a mixture of means (20 s in all, variation 0.7) of variation 2.25 each.
 const CLAIMS: [Claim; 18] = [
     Claim("steady", 28_800.0, 20.0, 1.0, 1.0),
@@ -130,17 +130,17 @@ const CLAIMS: [Claim; 18] = [
     Claim("spikes", 16_000.0, 2.778, 0.0, 1.0),
     Claim("long", 720.0, 30.0, 1.0, 1.44),
     Claim("pareto", 28_800.0, 23.26, 1.0, 76.5),
-    Claim("mmpp", 10_944.0, 15.2, 441.0, 1.0),
+    Claim("mmpp", 43_776.0, 15.2, 1_762.0, 1.0),
     Claim("azure-code", 37_008.0, 8.405, 181.0, 1.06),
     Claim("azure-conv", 39_816.0, 121.2, 1.18, 1.10),
     Claim("cron", 48.0, 0.04, 0.0, 0.25),
-    Claim("adversarial", 972.0, 0.675, 0.0, 1.0),
+    Claim("adversarial", 2_160.0, 0.75, 0.0, 1.0),
     Claim("square", 72_000.0, 25.0, 1.0, 1.0),
     Claim("tenants", 302_400.0, 69.3, 1.0, 4.5),
     Claim("pool-shrink", 33_120.0, 23.0, 1.0, 1.0),
     Claim("step", 18_000.0, 13.75, 1.0, 2.34),
-    Claim("outage", 33_600.0, 23.333, 1.0, 1.0),
-    Claim("slow-start", 28_800.0, 20.0, 1.0, 1.0),
+    Claim("outage", 38_400.0, 26.667, 1.0, 1.0),
+    Claim("slow-start", 43_200.0, 30.0, 1.0, 1.0),
     Claim("downstream", 34_560.0, 24.0, 1.0, 1.0),
     Claim("poison", 28_800.0, 26.0, 1.0, 4.44),
 ];
@@ -162,10 +162,9 @@ fn tasks_and_busy_slots_are_as_claimed() {
 /// The swing of a wave is minus twice its first Fourier coefficient, whose variance is half of one over the tasks.
 #[test]
 fn waves_have_their_peaks_and_troughs() {
-    let waves: [(Make, f64, f64, f64); 4] = [
+    let waves: [(Make, f64, f64, f64); 3] = [
         (diurnal, LENGTH, 0.0, 4.3),
         (downstream, LENGTH, 0.0, 4.3),
-        (slow_start, HOUR, 0.0, 4.3),
         (azure_conv, HOUR, 0.25, 1.9),
     ];
     for (make, period, trough, ratio) in waves {
@@ -181,8 +180,8 @@ fn waves_have_their_peaks_and_troughs() {
     }
 }
 
-/// The indices of dispersion of six runs vary by 2 % (steady) to 8 % (mmpp) of themselves. The traces' are those of one
-/// hour each and no more certain than that, so that 15 % from them is near.
+/// The indices of dispersion of six runs vary by 4 % of themselves at most (60 other seeds show it). The published ones
+/// are those of one trace of an hour each and no more certain than that, so that 15 % from them is near.
 #[test]
 fn arrivals_are_as_bursty_as_the_published_traces() {
     for (make, windows) in [
@@ -211,11 +210,12 @@ fn arrivals_are_as_bursty_as_the_published_traces() {
     );
 }
 
-/// In a window w the dispersion of a rate that relaxes in τ is 1 + 2vτ/m × (1 − (1 − e^(−w/τ))τ/w): 114 in a minute.
+/// In a window w the dispersion of a rate that relaxes in τ is 1 + 2vτ/m × (1 − (1 − e^(−w/τ))τ/w): 453 in a minute,
+/// less 2 % because a run of a few rushes is measured by its own mean. Six runs vary by 1.3 %.
 #[test]
 fn a_rush_is_as_bursty_as_its_phases_say() {
     let is = over_runs(&runs(mmpp), |run| dispersion(run, 60.0));
-    near("mmpp in 60 s", is, 114.0, 4.0 * 0.08 * 114.0);
+    near("mmpp in 60 s", is, 453.0, 0.07 * 453.0);
 }
 
 #[test]
@@ -232,6 +232,24 @@ fn the_fitted_gaps_have_mean_one() {
         // The deviation of such a gap is 2.9 at most, hence 0.0029 of their mean.
         near("gap", mean(drawn.into_iter()), 1.0, 0.012);
     }
+}
+
+/// Gaps that are all the same show the clock: a task for each unit of rate × time, whatever the pieces.
+#[test]
+fn gaps_pass_at_the_rate_of_the_moment() {
+    struct Same;
+    impl rand_distr::Distribution<f64> for Same {
+        fn sample<R: rand_chacha::rand_core::Rng + ?Sized>(&self, _: &mut R) -> f64 {
+            1.0
+        }
+    }
+    let rates = [0.25, 0.0, 0.5, 0.25];
+    let pieces: Vec<_> = (0..)
+        .zip(rates)
+        .map(|(place, rate)| arrivals::level(f64::from(place) * 6.0, f64::from(place + 1) * 6.0, rate))
+        .collect();
+    let at = arrivals::renewal(&pieces, &Same, &mut chance(1, 0));
+    assert_eq!(at, [4.0, 13.0, 15.0, 17.0, 20.0]);
 }
 
 #[test]
@@ -314,9 +332,9 @@ fn tasks_take_ten_times_as_long_after_the_step() {
     near("after", half(true), 20_000.0, 4.0 * 20_000.0 / 54_000_f64.sqrt());
 }
 
-/// A rise of 20 minutes has 4 800 tasks instead of 2 400.
+/// A rise of 20 minutes has 7 200 tasks instead of 2 400.
 #[test]
-fn the_load_doubles_behind_the_faults() {
+fn the_load_triples_behind_the_faults() {
     let runs = runs(outage);
     let rise = |from: f64| over_runs(&runs, |run| between(run, from, from + 1_200.0));
     for fault in &runs[0].faults {
@@ -324,8 +342,8 @@ fn the_load_doubles_behind_the_faults() {
         near(
             "rise",
             rise(rises),
-            4_800.0,
-            4.0 * (4_800.0 / SEEDS as f64).sqrt(),
+            7_200.0,
+            4.0 * (7_200.0 / SEEDS as f64).sqrt(),
         );
         near(
             "before",
@@ -335,6 +353,20 @@ fn the_load_doubles_behind_the_faults() {
         );
         assert_eq!(fault.to - fault.from, 300_000);
     }
+}
+
+/// A level of 15 minutes has 900 or 4 500 tasks.
+#[test]
+fn slow_starts_meet_eight_rises() {
+    let runs = runs(slow_start);
+    for turn in 0..16 {
+        let from = 900.0 * f64::from(turn);
+        let claimed = if turn % 2 == 0 { 900.0 } else { 4_500.0 };
+        let is = over_runs(&runs, |run| between(run, from, from + 900.0));
+        near("level", is, claimed, 4.0 * (claimed / SEEDS as f64).sqrt());
+    }
+    let start_up = |from: f64| runs[0].start_up_at(millis(from)).mean;
+    assert_eq!((start_up(7_199.0), start_up(7_200.0)), (30_000, 180_000));
 }
 
 #[test]

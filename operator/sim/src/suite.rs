@@ -1,0 +1,90 @@
+//! Who is compared on what, and how a run is scored.
+//!
+//! Every contender meets the very same tasks: a scenario is made from its seed before anybody runs on it. This module
+//! runs and scores; what is printed or drawn of it is decided elsewhere.
+
+use crate::outcome::{Outcome, quantile};
+use crate::peers;
+use crate::poolwright::{Poolwright, Settings};
+use crate::scenario::{Millis, Scenario};
+use crate::world::run;
+
+/// Somebody who scales.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Contender {
+    /// Poolwright's cycle.
+    Poolwright(Settings),
+    /// A peer's rule.
+    Peer(peers::Entry),
+}
+
+impl Contender {
+    /// A short name.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Poolwright(settings) if settings.wait_target => "poolwright".to_owned(),
+            Self::Poolwright(_) => "poolwright-backlog".to_owned(),
+            Self::Peer(entry) => entry.name(),
+        }
+    }
+
+    /// Runs on a scenario; chance of the world is the seed's.
+    #[must_use]
+    pub fn run(&self, scenario: &Scenario, seed: u64) -> Outcome {
+        match self {
+            Self::Poolwright(settings) => run(scenario, &mut Poolwright::new(scenario, *settings), seed),
+            Self::Peer(entry) => {
+                let (scenario, mut scaler) = entry.on(scenario);
+                run(&scenario, scaler.as_mut(), seed)
+            }
+        }
+    }
+}
+
+/// What one run came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Score {
+    /// Waits in milliseconds: median, and those that 95 and 99 of 100 tasks do not exceed, and the longest.
+    pub waits: [Millis; 4],
+    /// Part of the tasks that waited longer than their queue's target, or never started.
+    pub late: f64,
+    /// Slot-hours that were paid for.
+    pub slot_hours: f64,
+    /// Pods that were made.
+    pub created: u64,
+    /// Writes of a number.
+    pub writes: usize,
+    /// Changes of direction an hour.
+    pub reversals: f64,
+    /// Tasks that were killed.
+    pub killed: u64,
+    /// Pods that were told to go while they executed something.
+    pub drained_busy: u64,
+    /// Tasks that were not done at the end.
+    pub undone: usize,
+    /// Slots of pods that were made beyond a budget.
+    pub overshoot: u64,
+}
+
+impl Score {
+    /// Scores a run.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss, reason = "counts far below 2^52")]
+    pub fn of(outcome: &Outcome, scenario: &Scenario) -> Self {
+        let waits = outcome.sorted_waits();
+        let hours = outcome.ended.max(1) as f64 / 3_600_000.0;
+        Self {
+            waits: [0.5, 0.95, 0.99, 1.0].map(|part| quantile(&waits, part)),
+            late: outcome.late_share(scenario),
+            slot_hours: outcome.slot_hours(),
+            created: outcome.created,
+            writes: outcome.changes.len(),
+            reversals: outcome.reversals.iter().sum::<u64>() as f64 / hours,
+            killed: outcome.killed,
+            drained_busy: outcome.drained_busy,
+            undone: outcome.undone,
+            overshoot: outcome.overshoot.iter().sum(),
+        }
+    }
+}
