@@ -149,10 +149,13 @@ impl Yard<'_> {
         let serving = target.max(row.staying() - many);
         let replicas = serving + many - going - released;
         parking.replicas.push((row.revision.name.clone(), replicas));
+        let falls = released > 0 || row.leaving() > 0 || row.revision.behind;
         for member in &row.pods {
             let is_chosen = chosen.iter().any(|one| one.pod.name == member.pod.name);
             let mark = is_chosen.then(|| self.mark(row, member, &chosen)).flatten();
-            if mark != member.pod.mark {
+            // While Kubernetes is choosing, one that is newly marked might go for one that was proven empty.
+            let waits = falls && member.pod.mark.is_none();
+            if mark != member.pod.mark && !waits {
                 parking.marks.push((member.pod.name.clone(), mark));
             }
         }

@@ -378,3 +378,34 @@ fn a_pod_that_comes_back_consumes_what_its_revision_did() {
     assert_eq!((call.consume, call.queue.as_str()), (true, "q"));
     assert_eq!(call.nodes, ["celery@a"]);
 }
+
+/// A mark that is written beside a lower number may be seen first, and then the newly marked pod would go for the one that
+/// was proven empty.
+#[test]
+fn no_pod_is_marked_in_the_moment_in_which_another_goes() {
+    let mut world = World::new([pool("p")]);
+    (world.pool().min, world.pool().max) = (1, 2);
+    world.marks_at_once = false;
+    for name in ["a", "b", "c"] {
+        world.add(name, if name == "a" { 0 } else { 10 });
+    }
+    world.set("q", 0, 20);
+    let long_ago = world.now.before(seconds(5));
+    set_mark(&mut world.pool().pods[0], Some(Mark::Held), long_ago);
+    world.told.insert("celery@a".to_owned());
+    assert_eq!(left(&world.settle(62)), 2, "the proof is complete");
+    world.pool().max = 1;
+    world.decide();
+    world.step();
+    let decision = world.decide();
+    assert_eq!((decision.to, left(&decision)), (1, 2), "{}", decision.text);
+    assert!(decision.parking.marks.is_empty(), "{:?}", decision.parking);
+    // The ReplicaSet has not acted yet.
+    world.pool().revisions[0].replicas = 2;
+    world.step();
+    assert!(world.decide().parking.marks.is_empty());
+    // It has.
+    world.pool().pods.remove(0);
+    world.step();
+    assert_eq!(world.decide().parking.marks.len(), 1);
+}
