@@ -129,6 +129,10 @@ pub struct PoolMemory {
     pub pressed_since: (Option<Moment>, Option<Moment>),
     /// Its load.
     pub estimates: Estimates,
+    /// Since when a little more than there is has been wanted.
+    pub little_more_since: Option<Moment>,
+    /// Since when a little less than there is would have sufficed.
+    pub little_less_since: Option<Moment>,
     /// Pods that are worth being kept warm.
     pub warm: u32,
     /// How many slots its workers were told to have.

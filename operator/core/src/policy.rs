@@ -31,9 +31,13 @@ pub enum Policy {
 
 /// Bounds of the time for which pods stay where none is written.
 const STAY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
-/// Growth by less than this part of what there is waits until a task is late by half of the target.
+/// One worker, or this part of what there is, is little.
 const DEAD_BAND: f64 = 0.1;
+/// So long a little more must have been wanted for the load alone.
+const LITTLE_MORE_FOR: Duration = Duration::from_secs(60);
 
+/// So long a little less must have sufficed.
+const LITTLE_LESS_FOR: Duration = Duration::from_secs(300);
 /// The window of the rate of arrivals, and shorter ones in which a change is looked for, in seconds.
 const USUAL: f64 = 900.0;
 const RECENT: [f64; 3] = [60.0, 120.0, 300.0];
@@ -50,7 +54,7 @@ pub(crate) struct Wanted {
 }
 
 /// What the policy of this WorkerPool makes of its demand.
-pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &PoolMemory, now: Moment) -> Wanted {
+pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, now: Moment) -> Wanted {
     let slots = fleet.pool.slots;
     let least = u32::from(demand.orphaned > 0);
     let Policy::WaitTarget { target, .. } = fleet.pool.policy else {
@@ -60,17 +64,16 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &PoolMemory, now: M
             wish: None,
         };
     };
-    let estimates = &memory.estimates;
     let start_up = memory.start_up(fleet, now).as_secs_f64();
     let warm = memory.warm;
     let counted = demand.counted;
     let waiting = counted.ready.saturating_add(counted.reserved);
     let sight = Sight {
         waiting: float(waiting),
-        age: estimates.age(waiting, now).as_secs_f64(),
+        age: memory.estimates.age(waiting, now).as_secs_f64(),
         busy: float(counted.busy),
-        rate: rate(estimates, now),
-        service: estimates.service(),
+        rate: rate(&memory.estimates, now),
+        service: memory.estimates.service(),
         start_up,
         slots: f64::from(slots),
         up: fleet_count(fleet, |state| {
@@ -89,8 +92,9 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &PoolMemory, now: M
         ..sight
     };
     let hold = desired(&doubtful, warm).pods.max(wish.pods);
+    let hold = hold.max(kept(&sight, hold, memory, now));
     Wanted {
-        pods: steadied(&sight, &wish).max(least),
+        pods: steadied(&sight, &wish, memory, now).max(least),
         hold,
         wish: Some((sight, wish)),
     }
@@ -106,15 +110,37 @@ pub(crate) fn stay(fleet: &Fleet, memory: &PoolMemory, now: Moment) -> Duration 
     }
 }
 
-/// A little more than there is, for the load alone, is no reason to start workers: the estimates are not that good.
-fn steadied(sight: &Sight, wish: &Wish) -> u32 {
+/// A little more than there is, for the load alone, is no reason to start workers unless it lasts or a task is late by half
+/// of the target: the estimates are not that good.
+fn steadied(sight: &Sight, wish: &Wish, memory: &mut PoolMemory, now: Moment) -> u32 {
     let have = sight.up + sight.starting;
     let more = f64::from(wish.pods) - have;
-    let is_late = sight.age > sight.target / 2.0;
-    if wish.term == Term::Steady && more > 0.0 && more < DEAD_BAND * have && !is_late {
-        return crate::estimate::whole(have);
+    let little = have > 0.0 && more > 0.0 && more <= (DEAD_BAND * have).max(1.0);
+    if wish.term != Term::Steady || !little || sight.age > sight.target / 2.0 {
+        memory.little_more_since = None;
+        return wish.pods;
     }
-    wish.pods
+    let since = *memory.little_more_since.get_or_insert(now);
+    if now.since(since) >= LITTLE_MORE_FOR {
+        return wish.pods;
+    }
+    crate::estimate::whole(have)
+}
+
+/// A little less than there is, while there is work, is no reason to stop workers either, unless it lasts.
+fn kept(sight: &Sight, hold: u32, memory: &mut PoolMemory, now: Moment) -> u32 {
+    let have = sight.up + sight.starting;
+    let less = have - f64::from(hold);
+    let little = less > 0.0 && less <= (DEAD_BAND * have).max(1.0) && hold > 0 && sight.busy > 0.0;
+    if !little {
+        memory.little_less_since = None;
+        return 0;
+    }
+    let since = *memory.little_less_since.get_or_insert(now);
+    if now.since(since) >= LITTLE_LESS_FOR {
+        return 0;
+    }
+    crate::estimate::whole(have)
 }
 
 /// Tasks a second: of the last quarter of an hour, or of a shorter time that has seen more or less than chance explains. What

@@ -25,12 +25,26 @@ impl Scaler for Tell {
     }
 
     fn look(&mut self, world: &mut World) {
-        let (before, snapshot) = (world.outcome.drained_busy, std::env::var("BUSY").is_ok().then(|| world.pods.clone()));
+        let (before, snapshot) = (
+            world.outcome.drained_busy,
+            std::env::var("BUSY").is_ok().then(|| world.pods.clone()),
+        );
         self.ours.look(world);
         if let Some(pods) = snapshot.filter(|_| world.outcome.drained_busy > before) {
             for (id, (was, is)) in pods.iter().zip(&world.pods).enumerate() {
                 if is.draining && !was.draining {
-                    println!("{} pod {id} created {} runs {} up {} parked {} mark {:?} running {} reserved {} started {}", world.now, was.created, was.runs_at, was.up_at, was.parked, was.mark, was.running.len(), was.reserved.len(), was.started);
+                    println!(
+                        "{} pod {id} created {} runs {} up {} parked {} mark {:?} running {} reserved {} started {}",
+                        world.now,
+                        was.created,
+                        was.runs_at,
+                        was.up_at,
+                        was.parked,
+                        was.mark,
+                        was.running.len(),
+                        was.reserved.len(),
+                        was.started
+                    );
                 }
             }
             for one in self.ours.last().decisions.values() {
