@@ -5,11 +5,14 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use crate::demand::{Demand, PodState};
 use crate::estimate::Estimates;
 use crate::fleet::{Fleet, Member};
 use crate::memory::PoolMemory;
 use crate::scaling::need;
+use crate::snapshot::Snapshot;
 use crate::time::Moment;
 use crate::wait_target::{Sight, Term, Wish, desired};
 
@@ -54,7 +57,8 @@ pub(crate) struct Wanted {
 }
 
 /// What the policy of this WorkerPool makes of its demand.
-pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, now: Moment) -> Wanted {
+pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, snapshot: &Snapshot) -> Wanted {
+    let now = snapshot.now;
     let slots = fleet.pool.slots;
     let least = u32::from(demand.orphaned > 0);
     let Policy::WaitTarget { target, .. } = fleet.pool.policy else {
@@ -82,6 +86,7 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, no
         starting: fleet_count(fleet, |state| {
             matches!(state, PodState::Pending | PodState::Starting)
         }),
+        starting_for: starting_for(fleet, snapshot.wall),
         target: target.as_secs_f64(),
     };
     let wish = desired(&sight, warm);
@@ -170,6 +175,17 @@ fn rate(estimates: &Estimates, now: Moment) -> f64 {
 fn is_sudden((arrived, long): (f64, f64), rate: f64) -> bool {
     let expected = rate * long;
     (arrived - expected).abs() > 3.0 * expected.sqrt() + 2.0
+}
+
+/// For how long the pods that are starting have been, on average, in seconds.
+fn starting_for(fleet: &Fleet, wall: Timestamp) -> f64 {
+    let starting = fleet
+        .members
+        .iter()
+        .filter(|member| member.consumes() && matches!(member.state, PodState::Pending | PodState::Starting));
+    let ages = starting.map(|member| wall.duration_since(member.pod.created).as_secs_f64().max(0.0));
+    let (sum, count) = ages.fold((0.0, 0.0), |(sum, count), age| (sum + age, count + 1.0));
+    if count > 0.0 { sum / count } else { 0.0 }
 }
 
 fn fleet_count(fleet: &Fleet, which: impl Fn(PodState) -> bool) -> f64 {

@@ -100,7 +100,7 @@ pub fn sketch<'a>(
     memory: &mut PoolMemory,
 ) -> Sketch<'a> {
     let now = snapshot.now;
-    let wanted = wanted(fleet, &demand, memory, now);
+    let wanted = wanted(fleet, &demand, memory, snapshot);
     memory.observe(fleet, view, &demand, (wanted.pods, wanted.hold), now);
     let cast = Cast::new(fleet, &demand, snapshot);
     let from = match memory.decided {

@@ -51,6 +51,8 @@ pub struct Sight {
     pub up: f64,
     /// Workers that will.
     pub starting: f64,
+    /// For how long these have been starting, on average.
+    pub starting_for: f64,
     /// The target.
     pub target: f64,
 }
@@ -172,9 +174,11 @@ fn backlog(sight: &Sight, steady: f64) -> f64 {
     }
     let service = sight.service.max(1e-3);
     let slack = PLANNED * sight.target - sight.age;
-    // Where a new worker would be late anyway, soon after it could be up.
+    // Where a new worker would be late for that, so long after it could be up: the less, the better the target can be kept.
     let horizon = if slack > sight.start_up {
         slack
+    } else if sight.target - sight.age > sight.start_up {
+        sight.start_up + PLANNED * sight.target
     } else {
         sight.start_up + TOO_LATE * sight.target
     };
@@ -185,15 +189,17 @@ fn backlog(sight: &Sight, steady: f64) -> f64 {
     } else {
         sight.busy * (1.0 - (-horizon / service).exp())
     };
-    // Tasks that one slot of a new worker begins by then.
-    let each = 1.0 + (horizon - sight.start_up).max(0.0) / service;
+    // Tasks that one slot of a new worker begins by then, and one of a worker that has begun to start.
+    let begun_after = |start_up: f64| 1.0 + (horizon - start_up.max(0.0)).max(0.0) / service;
+    let each = begun_after(sight.start_up);
+    let each_starting = begun_after(sight.start_up - sight.starting_for);
     // Those that are idle begin at once; then those that start; then ever more.
     let at_once = 1.0 + horizon / service;
     let unserved = (sight.waiting - freed).max(0.0);
     let idle = (up - sight.busy).max(0.0).min(unserved / at_once);
     let unserved = unserved - idle * at_once;
-    let coming = starting.min(unserved / each);
-    let left = unserved / each - coming;
+    let coming = starting.min(unserved / each_starting);
+    let left = (unserved - coming * each_starting).max(0.0) / each;
     let slots = if left > 1e-9 {
         let have = up + starting;
         let spread = (steady + sight.waiting / each).min(have + sight.waiting);

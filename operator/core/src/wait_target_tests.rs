@@ -13,6 +13,7 @@ fn sight() -> Sight {
         slots: 4.0,
         up: 0.0,
         starting: 0.0,
+        starting_for: 0.0,
         target: 30.0,
     }
 }
@@ -101,6 +102,7 @@ prop_compose! {
         slots in 1u32..64,
         up in 0u32..100,
         starting in 0u32..100,
+        starting_for in 0.0f64..100.0,
         target in 1.0f64..600.0,
     ) -> Sight {
         Sight {
@@ -113,6 +115,7 @@ prop_compose! {
             slots: f64::from(slots),
             up: f64::from(up),
             starting: f64::from(starting),
+            starting_for,
             target,
         }
     }
