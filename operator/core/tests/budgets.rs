@@ -467,3 +467,34 @@ fn a_guarantee_is_kept_while_others_have_too_much() {
     decide(&mut world);
     assert_eq!(replicas(&world, "g"), 1);
 }
+
+/// A high load leaves less than all guarantees together: what nobody asks for keeps nobody from his own.
+#[test]
+fn guarantees_that_do_not_fit_together_keep_nobody_from_his_own() {
+    let mut kept = budget(8 * POD);
+    kept.effective = Some(4 * POD);
+    kept.guarantees = [("a".to_owned(), 4 * POD), ("b".to_owned(), 4 * POD)].into();
+    let mut world = with(["a", "b", "c"].map(|name| on_pool(name, NORMAL)), kept);
+    load(&mut world, "a", 0, 60);
+    load(&mut world, "b", 0, 0);
+    load(&mut world, "c", 0, 60);
+    decide(&mut world);
+    let numbers = |world: &World| ["a", "b", "c"].map(|name| replicas(world, name));
+    assert_eq!(numbers(&world), [4, 0, 0], "{}", decided(&world, "a").text);
+    load(&mut world, "b", 0, 60);
+    decide(&mut world);
+    assert_eq!(numbers(&world), [2, 2, 0]);
+}
+
+/// Who comes first gets his own, and of two at once it is the higher tier.
+#[test]
+fn of_guarantees_that_do_not_fit_together_the_higher_tier_is_served_first() {
+    let mut kept = budget(8 * POD);
+    kept.effective = Some(4 * POD);
+    kept.guarantees = [("a".to_owned(), 4 * POD), ("b".to_owned(), 4 * POD)].into();
+    let mut world = with([on_pool("a", NORMAL), on_pool("b", CRITICAL)], kept);
+    load(&mut world, "a", 0, 60);
+    load(&mut world, "b", 0, 30);
+    decide(&mut world);
+    assert_eq!((replicas(&world, "a"), replicas(&world, "b")), (1, 3));
+}
