@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::charge::NOBODY;
 use crate::guarantee::{Use, kept};
+use crate::snapshot::PoolInput;
 use poolwright_api::v1alpha1::{Holder, Pool, PoolStatus, UNLIMITED};
 
 /// Holders that fit in a status.
@@ -86,6 +87,40 @@ pub struct Sight {
     pub consumers: BTreeMap<String, BTreeSet<String>>,
     /// The least that one pod of those consumers takes, by name of the TaskQueue.
     pub units: BTreeMap<String, u64>,
+}
+
+impl Sight {
+    /// What is seen beside `pool`: who consumes the queues that have a guarantee in it, of all `inputs` that the cycle sees
+    /// in its namespace. Those that are gone or cannot be used and still have pods are among them: what these take of a
+    /// guarantee is not kept free for it once more.
+    #[must_use]
+    pub fn new<'a>(
+        pool: &Pool,
+        effective: Option<u64>,
+        used: BTreeMap<String, u64>,
+        inputs: impl IntoIterator<Item = &'a PoolInput>,
+    ) -> Self {
+        let name = pool.metadata.name.as_deref().unwrap_or_default();
+        let queues = pool.spec.guarantees.iter().map(|one| one.queue.clone());
+        let mut consumers: BTreeMap<String, BTreeSet<String>> =
+            queues.map(|queue| (queue, BTreeSet::new())).collect();
+        let mut units = BTreeMap::new();
+        for input in inputs {
+            for queue in &input.bid.queues {
+                if let Some(uids) = consumers.get_mut(&queue.object) {
+                    uids.insert(input.key.uid.clone());
+                    let least = units.entry(queue.object.clone()).or_insert(u64::MAX);
+                    *least = input.bid.charge.at(name).max(1).min(*least);
+                }
+            }
+        }
+        Self {
+            effective,
+            used,
+            consumers,
+            units,
+        }
+    }
 }
 
 fn unsigned(number: i64) -> u64 {

@@ -126,10 +126,10 @@ impl Driver {
         let snapshot = Snapshot {
             now,
             wall: self.clock.wall(),
-            pools: states
-                .iter()
-                .filter_map(|state| state.input.clone())
-                .chain(self.world.leftovers())
+            pools: self
+                .world
+                .inputs()
+                .into_iter()
                 .filter(|input| self.is_known(input, &brokers, &namespaces))
                 .collect(),
             brokers,

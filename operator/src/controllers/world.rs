@@ -285,14 +285,12 @@ impl World {
         (!input.pods.is_empty()).then_some(Leftover { wp, spec, input })
     }
 
-    /// What a decision sees of WorkerPools without a usable spec that have pods.
-    pub fn leftovers(&self) -> Vec<Arc<PoolInput>> {
+    /// What a decision sees of every WorkerPool, of those without a usable spec that have pods too.
+    pub fn inputs(&self) -> Vec<Arc<PoolInput>> {
         let built = lock(&self.built);
-        built
-            .leftovers
-            .values()
-            .map(|left| Arc::clone(&left.input))
-            .collect()
+        let usable = built.states.values().filter_map(|state| state.input.clone());
+        let left = built.leftovers.values().map(|left| Arc::clone(&left.input));
+        usable.chain(left).collect()
     }
 
     /// What the watches show of one WorkerPool.
