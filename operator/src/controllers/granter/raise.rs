@@ -64,16 +64,15 @@ async fn grant(
         let pool = match pool {
             Some(pool) if mode(&pool) == Mode::Opening => {
                 let millis = context.clock.wall().as_millisecond();
-                write(api, &pool, &open(&pool, millis)).await?
+                write(api, &pool, &open(&pool, millis)).await?.or(Some(pool))
             }
             other => other,
         };
         match pool {
             Some(pool) if mode(&pool) == Mode::Unlimited => {}
             Some(pool) if mode(&pool) == Mode::Limited => drop(pools.insert(name, pool)),
-            _ => {
-                refuse_all(claims, &name);
-            }
+            Some(_) => refuse_all(claims, &name, Refused::NotReady),
+            None => refuse_all(claims, &name, Refused::Missing),
         }
     }
     // Whoever is refused anywhere takes nothing elsewhere.
@@ -113,14 +112,14 @@ async fn settle(
             None => break,
         }
     }
-    refuse_all(claims, &name);
+    refuse_all(claims, &name, Refused::NotReady);
     Ok(())
 }
 
 /// Refuses all that draw on a Pool which cannot grant.
-fn refuse_all(claims: &mut [Claim], pool: &str) {
+fn refuse_all(claims: &mut [Claim], pool: &str, why: impl Fn(String) -> Refused) {
     for claim in claims.iter_mut().filter(|claim| claim.slots().contains_key(pool)) {
-        claim.refuse(Refused::NotReady(pool.to_owned()));
+        claim.refuse(why(pool.to_owned()));
     }
 }
 
