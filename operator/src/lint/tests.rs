@@ -170,8 +170,8 @@ fn a_pod_that_fits_nowhere_is_told_what_would() {
     assert_eq!(said(1, ""), "", "it draws on another Pool");
 
     let capped = said(1, "  maxActiveTasks: 3\n");
-    let words = "a pod runs 4 tasks at a time, and maxActiveTasks of TaskQueue \"mail\" is 3: no pod may start; 3 is \
-                 the most that fits";
+    let words = "maxActiveTasks of TaskQueue \"mail\" is 3: no pod may start; 3 is the most that fits, or raise \
+                 spec.maxActiveTasks there";
     assert!(capped.ends_with(words), "{capped}");
     assert_eq!(said(1, "  maxActiveTasks: 4\n"), "");
 }
