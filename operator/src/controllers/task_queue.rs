@@ -72,6 +72,8 @@ struct Seen<'a> {
     rival: Option<&'a TaskQueue>,
     /// The Pool that its tasks draw on.
     pool: Option<&'a Pool>,
+    /// Why the operator could not make that Pool.
+    unmade: Option<String>,
     /// What it weighs, once that was calculated.
     weight: Option<u64>,
     /// The circle that it is on.
@@ -146,6 +148,10 @@ impl Controller {
                 book,
                 rival,
                 pool: pool.as_deref(),
+                unmade: self
+                    .world
+                    .no_default(&namespace, self.clock.now())
+                    .map(|trouble| trouble.message),
                 weight: weights.and_then(|weights| weights.effective.get(&name).copied()),
                 cycle: weights.and_then(|weights| weights.cycle(&name)),
             };
@@ -345,10 +351,13 @@ fn first_of_each<'a>(
 }
 
 /// Why the tasks of a queue may take no slots: its Pool does not exist. One that the operator makes itself is only on
-/// its way.
-fn missing_pool(queue: &TaskQueue, pool: Option<&Pool>) -> Option<String> {
+/// its way, unless it is refused.
+fn missing_pool(queue: &TaskQueue, pool: Option<&Pool>, unmade: Option<&str>) -> Option<String> {
     let name = queue.pool_name();
-    (pool.is_none() && name != DEFAULT_POOL).then(|| {
+    if name == DEFAULT_POOL {
+        return unmade.filter(|_| pool.is_none()).map(str::to_owned);
+    }
+    pool.is_none().then(|| {
         format!(
             "Pool {name:?} does not exist in this namespace, so no worker is started for this queue: create it, or \
              correct spec.pool.name"
@@ -368,7 +377,7 @@ fn summary(queue: &TaskQueue, seen: &Seen<'_>) -> (Option<bool>, Reason, String)
         );
         return (Some(false), Reason::Conflict, message);
     }
-    if let Some(message) = missing_pool(queue, seen.pool) {
+    if let Some(message) = missing_pool(queue, seen.pool, seen.unmade.as_deref()) {
         return (Some(false), Reason::PoolMissing, message);
     }
     let Some(book) = seen.book else {
@@ -424,9 +433,14 @@ mod tests {
     #[test]
     fn a_pool_that_does_not_exist_is_told_unless_the_operator_makes_it() {
         let pool = Pool::new("gpu", PoolSpec::default());
-        assert_eq!(missing_pool(&drawing_on("gpu"), Some(&pool)), None);
-        assert_eq!(missing_pool(&drawing_on(DEFAULT_POOL), None), None);
-        let message = missing_pool(&drawing_on("gpu"), None).expect("it is missing");
+        assert_eq!(missing_pool(&drawing_on("gpu"), Some(&pool), None), None);
+        assert_eq!(missing_pool(&drawing_on(DEFAULT_POOL), None, None), None);
+        let refused = Some("exceeded quota");
+        assert_eq!(
+            missing_pool(&drawing_on(DEFAULT_POOL), None, refused).as_deref(),
+            refused
+        );
+        let message = missing_pool(&drawing_on("gpu"), None, refused).expect("it is missing");
         for words in [
             "Pool \"gpu\" does not exist",
             "create it, or correct spec.pool.name",
@@ -455,6 +469,7 @@ mod tests {
                 book: Some(&book),
                 rival: None,
                 pool: None,
+                unmade: None,
                 weight: Some(1),
                 cycle,
             };

@@ -15,8 +15,8 @@ use std::time::Duration;
 use futures::FutureExt;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::{Api, Client, ResourceExt};
-use poolwright_api::Reason;
 use poolwright_api::v1alpha1::{WorkerPool, WorkerPoolStatus};
+use poolwright_api::{DEFAULT_POOL, Reason};
 use poolwright_core::charge::{Slots, add, whose};
 use poolwright_core::decision::Decision;
 use poolwright_core::deployment::render;
@@ -435,6 +435,11 @@ async fn report(
         // Nor does it know its workers before each has sent a heartbeat: a whole fleet would be told anew, twice.
         return Ok(Some(young));
     }
+    let now = context.clock.now();
+    let needs = |input: &Arc<PoolInput>| input.bid.charge.slots.contains_key(DEFAULT_POOL);
+    let needs_default = state.input.as_ref().is_some_and(needs);
+    let unmade = context.world.no_default(&group.0, now).filter(|_| needs_default);
+    let lasting = past.waits.lasting(now).or(unmade.as_ref());
     let facts = Facts {
         generation: state.wp.metadata.generation,
         name: &group.1,
@@ -446,10 +451,7 @@ async fn report(
         },
         objects: &state.objects,
         advice: state.spec.as_ref().map_or(&[][..], |spec| &spec.advice),
-        refused: past
-            .refused
-            .as_ref()
-            .or_else(|| past.waits.lasting(context.clock.now())),
+        refused: past.refused.as_ref().or(lasting),
         wall: context.clock.wall(),
     };
     let new = status::status(&facts);
