@@ -322,6 +322,32 @@ fn a_high_load_halves_a_pool() {
     assert_eq!(to(true, Some(10.0)), 4);
 }
 
+/// Without a limit there is nothing to halve, and that is said.
+#[test]
+fn a_high_load_takes_nothing_from_a_pool_without_a_limit_and_says_so() {
+    let key = LoadKey {
+        namespace: "shop".to_owned(),
+        source: LoadSource::default(),
+    };
+    let shedding = Some(Shedding {
+        high_percent: 80,
+        load: key.clone(),
+        was: false,
+    });
+    let budget = Budget {
+        shedding,
+        ..Budget::default()
+    };
+    let mut world = with([on_pool("a", NORMAL)], budget);
+    load_of(&mut world, &key, Some(99.0));
+    load(&mut world, "a", 0, 100);
+    decide(&mut world);
+    let figures = &world.last.figures[&("shop".to_owned(), "p".to_owned())];
+    assert_eq!((decided(&world, "a").to, figures.effective), (10, None));
+    let words = "the load is above 80 %, and of spec.slots -1 there is nothing to halve";
+    assert_eq!(figures.load.as_deref(), Some(words));
+}
+
 fn load_of(world: &mut World, key: &LoadKey, percent: Option<f64>) {
     let now = world.now;
     let load = world.loads.entry(key.clone()).or_default();

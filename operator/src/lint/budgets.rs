@@ -43,6 +43,15 @@ pub fn guarantees(read: &Read<'_>, all: &[Read<'_>]) -> Vec<Finding> {
     findings
 }
 
+/// A load that takes nothing away.
+pub fn shedding(read: &Read<'_>) -> Option<Finding> {
+    let spec = &read.pool()?.spec;
+    let idle = spec.load_shedding.is_some() && spec.limit().is_none();
+    let words = "has no effect: of spec.slots -1, which is no limit, there is nothing to halve; write how many slots \
+                 there are, or remove it";
+    idle.then(|| read.find(Severity::Warning, "spec.loadShedding", words))
+}
+
 /// Pods of which not even one fits in a Pool.
 pub fn too_large(
     read: &Read<'_>,

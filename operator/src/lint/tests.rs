@@ -135,6 +135,23 @@ fn a_queue_that_is_nearly_in_the_files_is_asked_after() {
     );
 }
 
+/// Of a Pool without a limit there is nothing to halve.
+#[test]
+fn a_load_that_takes_nothing_away_is_told() {
+    let said = |slots: i32| {
+        let pool = format!(
+            "apiVersion: poolwright.dev/v1alpha1\nkind: Pool\nmetadata:\n  name: gpu\nspec:\n  slots: {slots}\n  \
+             loadShedding:\n    source: {{configMapKeyRef: {{name: load, key: percent}}}}\n"
+        );
+        let report = of(&[("pool.yaml", &pool)]);
+        let found: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
+        found.concat()
+    };
+    let words = "pool.yaml:8:5: warning: spec.loadShedding: has no effect: of spec.slots -1";
+    assert!(said(-1).starts_with(words), "{}", said(-1));
+    assert_eq!(said(8), "");
+}
+
 /// A pod that is never started is told with the number that fits; one that fits is not.
 #[test]
 fn a_pod_that_fits_nowhere_is_told_what_would() {
