@@ -185,7 +185,7 @@ impl<'a> Desk<'a> {
                         pool: pool.to_owned(),
                     }),
                     None if seat.too_large.is_some() => seat.too_large.clone(),
-                    None => self.limit(seat, seat.bidder.wanted - target),
+                    None => self.limit(seat, target),
                 };
                 Allowance {
                     // What runs is left as it is while a Pool is not there.
@@ -201,7 +201,9 @@ impl<'a> Desk<'a> {
     }
 
     /// The Pool that has least for its pods, where it lacks some in the end.
-    fn limit(&self, seat: &Seat, lacks: u32) -> Option<Cause> {
+    fn limit(&self, seat: &Seat, gives: u32) -> Option<Cause> {
+        let wanted = seat.bidder.wanted;
+        let lacks = wanted.saturating_sub(gives);
         let limits = seat.stakes.iter().filter(|stake| stake.charge > 0 && lacks > 0);
         let limits = limits.filter_map(|stake| {
             let account = &self.accounts[stake.account];
@@ -211,6 +213,8 @@ impl<'a> Desk<'a> {
         let (_, pool, pod) = limits.min()?;
         Some(Cause::Limited {
             pool: pool.to_owned(),
+            gives,
+            wanted,
             missing: pod.saturating_mul(u64::from(lacks)),
         })
     }

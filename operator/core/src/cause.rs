@@ -27,7 +27,11 @@ pub enum Cause {
     Limited {
         /// The Pool.
         pool: String,
-        /// Its slots that are missing.
+        /// Pods that it gives in the end, which may be fewer than there still are.
+        gives: u32,
+        /// Of so many that are wanted.
+        wanted: u32,
+        /// Its slots that are missing for the others.
         missing: u64,
     },
     /// The slots are its own and others still have them.
@@ -39,9 +43,9 @@ pub enum Cause {
     },
 }
 
-/// The reason and the words for a number of pods that is cut from `wanted` to `target`.
+/// The reason and the words for a number of pods that is cut.
 #[must_use]
-pub fn cut(cause: &Cause, target: u32, wanted: u32) -> (Reason, String) {
+pub fn cut(cause: &Cause) -> (Reason, String) {
     match cause {
         Cause::Missing { pool } => {
             let words = format!("Pool {pool:?} does not exist: create it, or correct spec.pool.name");
@@ -63,8 +67,13 @@ pub fn cut(cause: &Cause, target: u32, wanted: u32) -> (Reason, String) {
             let words = format!("waits for {missing} slots of Pool {pool:?} that others still have");
             (Reason::WaitingForSlots, words)
         }
-        Cause::Limited { pool, missing } => {
-            let words = format!("Pool {pool:?} gives {target} of {wanted} pods: {missing} slots are missing");
+        Cause::Limited {
+            pool,
+            gives,
+            wanted,
+            missing,
+        } => {
+            let words = format!("Pool {pool:?} gives {gives} of {wanted} pods: {missing} slots are missing");
             (Reason::PoolLimited, words)
         }
     }

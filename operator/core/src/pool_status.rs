@@ -106,11 +106,12 @@ impl Figures {
         add(&mut self.running, decision.facts.busy);
         add(&mut self.queued, decision.facts.queued);
         let missing = match &decision.budget {
-            Some(Cause::Limited { pool: at, missing } | Cause::Waiting { pool: at, missing })
-                if at == pool =>
-            {
-                *missing
-            }
+            Some(
+                Cause::Limited {
+                    pool: at, missing, ..
+                }
+                | Cause::Waiting { pool: at, missing },
+            ) if at == pool => *missing,
             Some(Cause::TooLarge { pool: at, pod, .. }) if at == pool => *pod,
             _ => return,
         };

@@ -1,5 +1,7 @@
 //! Who has more than its share gives it back, and to whom.
 
+use poolwright_core::cause::cut;
+
 use super::*;
 
 /// Equal weights: two pods each of four, and the one that has three gives one up after a while.
@@ -18,7 +20,13 @@ fn equals_share_and_take_back_after_a_while() {
         (3, 0)
     );
     wait(&mut world, 25);
-    assert_eq!(decided(&world, "b").to, 3, "not yet");
+    let b = decided(&world, "b");
+    assert_eq!(b.to, 3, "not yet");
+    // The condition is made of the cause alone, and says the same.
+    let (reason, words) = cut(b.budget.as_ref().unwrap());
+    assert_eq!(reason, Reason::PoolLimited);
+    assert_eq!(words, "Pool \"p\" gives 2 of 8 pods: 60 slots are missing");
+    assert!(b.text.contains(&words), "{}", b.text);
     wait(&mut world, 10);
     let b = decided(&world, "b");
     assert_eq!((b.to, b.reason), (2, Reason::PoolLimited));
