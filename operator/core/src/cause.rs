@@ -1,7 +1,5 @@
 //! What keeps a WorkerPool from the pods that it wants, and how that is said.
 
-use std::fmt::Write as _;
-
 use poolwright_api::Reason;
 
 /// Why a WorkerPool gets fewer pods than it wants.
@@ -57,10 +55,11 @@ pub fn cut(cause: &Cause) -> (Reason, String) {
             pod,
             fits,
         } => {
-            let mut words = format!("Pool {pool:?} has {slots} slots and one pod takes {pod}");
-            if *fits > 0 {
-                let _ = write!(words, ": the largest concurrency that fits is {fits}");
-            }
+            let fix = match fits {
+                0 => "raise spec.slots there, or lower spec.pool.slotsPerTask of its queues".to_owned(),
+                fits => format!("the largest concurrency that fits is {fits}"),
+            };
+            let words = format!("Pool {pool:?} has {slots} slots and one pod takes {pod}: {fix}");
             (Reason::PodLargerThanPool, words)
         }
         Cause::Waiting { pool, missing } => {

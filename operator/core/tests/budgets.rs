@@ -150,6 +150,22 @@ fn a_pod_larger_than_its_pool_names_the_concurrency_that_fits() {
     );
 }
 
+/// A lower concurrency does not help where one task alone takes more than there is.
+#[test]
+fn a_task_larger_than_its_pool_is_not_told_to_lower_the_concurrency() {
+    let mut input = on_pool("a", NORMAL);
+    input.slots = 1;
+    let mut world = with([input], budget(7));
+    load(&mut world, "a", 0, 100);
+    decide(&mut world);
+    let words = "one pod takes 10: raise spec.slots there, or lower spec.pool.slotsPerTask of its queues";
+    assert!(
+        decided(&world, "a").text.contains(words),
+        "{}",
+        decided(&world, "a").text
+    );
+}
+
 #[test]
 fn while_a_pool_is_not_there_nothing_is_started_and_nothing_stopped() {
     let mut world = with([on_pool("a", NORMAL)], budget(100));

@@ -110,7 +110,8 @@ fn step(reason: Reason, namespace: &str, name: &str) -> Option<String> {
         Reason::PoolMissing => "Create the Pool that the condition names, or correct spec.pool.name",
         Reason::WeightCycle => "Remove one of the links in spec.priority.downstream that the condition names",
         Reason::PodLargerThanPool => {
-            "Give the budget more slots than one pod takes, or lower the concurrency"
+            "Give the budget more slots than one pod takes, or lower the concurrency or slotsPerTask, whichever the \
+             condition names"
         }
         Reason::SecretMissing => "Create the Secret and key that the condition names",
         Reason::ConfigMapMissing => "Create the ConfigMap and key that the condition names",
