@@ -78,6 +78,8 @@ struct Seen<'a> {
     weight: Option<u64>,
     /// The circle that it is on.
     cycle: Option<&'a Cycle>,
+    /// Names in its `downstream` that no TaskQueue has.
+    unknown: &'a [String],
 }
 
 impl Past {
@@ -154,6 +156,9 @@ impl Controller {
                     .map(|trouble| trouble.message),
                 weight: weights.and_then(|weights| weights.effective.get(&name).copied()),
                 cycle: weights.and_then(|weights| weights.cycle(&name)),
+                unknown: weights
+                    .and_then(|weights| weights.unknown.get(&name))
+                    .map_or(&[], Vec::as_slice),
             };
             if !self.keep(past, queue, &seen).await {
                 starved.get_or_insert(at);
@@ -391,13 +396,6 @@ fn summary(queue: &TaskQueue, seen: &Seen<'_>) -> (Option<bool>, Reason, String)
         return (None, Reason::Progressing, "not read yet".to_owned());
     }
     // It works; the first of these gives the reason, and each its words.
-    let circle = seen.cycle.map(|cycle| {
-        let words = format!(
-            "{cycle} is a circle of spec.priority.downstream, in which no queue comes before another: each weighs what \
-             is written in it; remove one of the links"
-        );
-        (Reason::WeightCycle, words)
-    });
     let foreign = (book.foreign_consumers > 0).then(|| {
         let names: Vec<&str> = book.foreign.iter().take(5).map(String::as_str).collect();
         let words = format!(
@@ -407,9 +405,32 @@ fn summary(queue: &TaskQueue, seen: &Seen<'_>) -> (Option<bool>, Reason, String)
         );
         (Reason::ForeignConsumers, words)
     });
-    let (reasons, words): (Vec<Reason>, Vec<String>) = circle.into_iter().chain(foreign).unzip();
+    let (reasons, words): (Vec<Reason>, Vec<String>) = links(seen).chain(foreign).unzip();
     let reason = reasons.first().copied().unwrap_or(Reason::AsDesired);
     (Some(true), reason, words.join("; "))
+}
+
+/// What is wrong with its links to other queues.
+fn links(seen: &Seen<'_>) -> impl Iterator<Item = (Reason, String)> {
+    let circle = seen.cycle.map(|cycle| {
+        let words = format!(
+            "{cycle} is a circle of spec.priority.downstream, in which no queue comes before another: each weighs what \
+             is written in it; remove one of the links"
+        );
+        (Reason::WeightCycle, words)
+    });
+    let unknown = seen.unknown.first().map(|first| {
+        let more = match seen.unknown.len() {
+            1 => String::new(),
+            count => format!(" and {} more", count - 1),
+        };
+        let words = format!(
+            "spec.priority.downstream names {first:?}{more}, and no TaskQueue of that name is in this namespace: it adds \
+             no weight; create it, or correct the name"
+        );
+        (Reason::QueueUnknown, words)
+    });
+    circle.into_iter().chain(unknown)
 }
 
 #[cfg(test)]
@@ -450,14 +471,14 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_on_a_circle_works_and_says_so() {
+    fn a_queue_with_wrong_links_works_and_says_so() {
         let names = || vec!["mail".to_owned(), "push".to_owned()];
         let cycle = Cycle {
             path: names(),
             queues: names(),
         };
         let queue = drawing_on(DEFAULT_POOL);
-        let told = |foreign: u64, cycle: Option<&Cycle>| {
+        let told = |foreign: u64, cycle: Option<&Cycle>, unknown: &[String]| {
             let book = QueueLedger {
                 ready: Some(3),
                 foreign_consumers: foreign,
@@ -472,16 +493,17 @@ mod tests {
                 unmade: None,
                 weight: Some(1),
                 cycle,
+                unknown,
             };
             summary(&queue, &seen)
         };
-        assert_eq!(told(0, None), (Some(true), Reason::AsDesired, String::new()));
+        assert_eq!(told(0, None, &[]), (Some(true), Reason::AsDesired, String::new()));
         let foreign = "1 consumers are not ours: old@host";
         assert_eq!(
-            told(1, None),
+            told(1, None, &[]),
             (Some(true), Reason::ForeignConsumers, foreign.to_owned())
         );
-        let (ready, reason, message) = told(1, Some(&cycle));
+        let (ready, reason, message) = told(1, Some(&cycle), &[]);
         assert_eq!((ready, reason), (Some(true), Reason::WeightCycle));
         assert!(
             message.starts_with("mail -> push -> mail is a circle of spec.priority.downstream"),
@@ -491,5 +513,12 @@ mod tests {
             message.ends_with(&format!("remove one of the links; {foreign}")),
             "{message}"
         );
+        let (ready, reason, message) = told(1, None, &["psuh".to_owned(), "x".to_owned()]);
+        assert_eq!((ready, reason), (Some(true), Reason::QueueUnknown));
+        assert!(
+            message.starts_with("spec.priority.downstream names \"psuh\" and 1 more, and no TaskQueue"),
+            "{message}"
+        );
+        assert!(message.ends_with(&format!("; {foreign}")), "{message}");
     }
 }
