@@ -33,7 +33,7 @@ group() { # group NAME COMMAND...
 }
 
 setup() { tests/deps.sh && tests/controlplane/build.sh && tests/celery/build.sh; }
-unit() { cargo test --workspace --exclude poolwright-tests --locked && cargo test --workspace --lib --locked -- node:: demo:: && cargo test --workspace --test documents --locked; }
+unit() { cargo test --workspace --exclude poolwright-tests --locked && cargo test --workspace --lib --locked -- node:: demo:: charges:: && cargo test --workspace --test documents --locked; }
 # Always the whole workspace, so that every group builds dependencies with the same features, once.
 # Every test of the tests' crate shares one control plane and its node.
 on_plane() {

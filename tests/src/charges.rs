@@ -3,23 +3,30 @@
 //! Pods and Pools come over two watches, and two watches may be told in any order. All objects of a cluster share one
 //! counter of versions, so what happened is put in order by it afterwards, and every moment is looked at.
 
-use crate::{AuditEntry, Result, Stage, audit_entries};
+use crate::{Result, Stage, audit_entries};
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource, ResourceExt};
-use poolwright_api::ANNOTATION_CHARGE;
 use poolwright_api::v1alpha1::Pool;
+use poolwright_api::{ANNOTATION_CHARGE, LABEL_REVISION, LABEL_WORKER_POOL};
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use tokio::task::JoinHandle;
 
+mod ledger;
+
+use ledger::{Ledger, Seat};
+
+/// Who ends pods that a number of replicas does not cover any more.
+const SCALES_IN: &str = "system:serviceaccount:kube-system:replicaset-controller";
+
 /// Who deletes pods in the course of what we ask for.
 const OURS: [&str; 3] = [
-    "system:serviceaccount:kube-system:replicaset-controller",
+    SCALES_IN,
     "system:serviceaccount:kube-system:generic-garbage-collector",
     "local-node",
 ];
@@ -27,12 +34,13 @@ const OURS: [&str; 3] = [
 /// What one event says.
 #[derive(Clone, Debug)]
 enum News {
-    /// A pod: its uid, what it takes by Pool, and whether it is being deleted.
-    Pod(String, BTreeMap<String, u64>, bool),
-    /// A pod is gone.
+    /// A pod: its uid, what it is, and whether it is being deleted.
+    Pod(String, Seat, bool),
+    /// A pod is gone, or has ended.
     Gone(String),
-    /// A Pool: its slots, `None` without a limit or when it is gone, and the sum of what its status grants.
-    Slots(String, Option<u64>, u64),
+    /// A Pool: its slots, `None` without a limit or when it is gone, the sum of what its status grants, and the number of
+    /// the last change of a grant.
+    Slots(String, Option<u64>, u64, i64),
 }
 
 /// One event, with the version at which the server stored it.
@@ -92,18 +100,6 @@ impl Moment {
     pub fn is_over(&self) -> bool {
         self.slots.is_some_and(|slots| self.taken > slots)
     }
-
-    /// A pod that came now is one too many. One that was granted may come after a cut.
-    fn has_a_pod_too_many(&self) -> bool {
-        let own = self.taken - self.overlap;
-        self.slots.is_some_and(|slots| own > slots.max(self.granted))
-    }
-
-    /// More is granted than there is, and what runs does not explain it.
-    fn has_a_grant_too_many(&self) -> bool {
-        self.slots
-            .is_some_and(|slots| self.granted > slots.max(self.taken))
-    }
 }
 
 impl Sheet {
@@ -157,7 +153,7 @@ impl Charges {
 
     /// Every Pool's sheet, by its name.
     pub fn sheets(&self) -> Result<BTreeMap<String, Sheet>> {
-        let others = self.deleted_by_others()?;
+        let (others, scaled_in) = self.deleted()?;
         let notes = self.notes.lock().expect("no reader panics");
         if let Some(pod) = notes.unreadable.first() {
             return Err(format!("pod {pod} does not say what it takes").into());
@@ -169,11 +165,7 @@ impl Charges {
         let mut told = notes.told.clone();
         drop(notes);
         told.sort_by_key(|one| one.version);
-        Ok(Ledger {
-            others,
-            ..Ledger::default()
-        }
-        .read(&told))
+        Ok(Ledger::new(others, scaled_in).read(&told))
     }
 
     /// One Pool's sheet.
@@ -182,20 +174,25 @@ impl Charges {
         Ok(sheet.ok_or_else(|| format!("nothing was told of Pool {pool}"))?)
     }
 
-    /// Names of the pods that somebody deleted or evicted.
-    fn deleted_by_others(&self) -> Result<BTreeSet<String>> {
-        let deletes = |entry: &AuditEntry| {
-            entry.namespace == self.namespace
-                && entry.resource == "pods"
-                && (entry.verb == "delete" || entry.subresource == "eviction")
-                && !OURS.contains(&entry.user.as_str())
-        };
-        let entries = audit_entries(&self.audit_log)?.into_iter();
-        Ok(entries.filter(deletes).map(|entry| entry.name).collect())
+    /// Names of the pods that somebody deleted or evicted, and of those that were ended because fewer are asked for.
+    fn deleted(&self) -> Result<(BTreeSet<String>, BTreeSet<String>)> {
+        let (mut others, mut scaled_in) = (BTreeSet::new(), BTreeSet::new());
+        for entry in audit_entries(&self.audit_log)? {
+            let deletes = entry.verb == "delete" || entry.subresource == "eviction";
+            if entry.namespace != self.namespace || entry.resource != "pods" || !deletes {
+                continue;
+            }
+            if !OURS.contains(&entry.user.as_str()) {
+                others.insert(entry.name);
+            } else if entry.user == SCALES_IN {
+                scaled_in.insert(entry.name);
+            }
+        }
+        Ok((others, scaled_in))
     }
 
-    /// Fails if a pod was ever created that its Pool had no room for or had granted, if ever more was granted than there
-    /// was, and if more is taken now than there is. What others deleted and Kubernetes replaced at once is counted apart.
+    /// Fails if a pod was ever created that its Pool had no room for and that no earlier grant or lost pod explains, if
+    /// ever more was granted than there was, and if more is taken now than there is. What others deleted and Kubernetes replaced at once is counted apart.
     pub fn expect_within(&self) -> Result<()> {
         let sheets = self.sheets()?;
         let mut peak = 0;
@@ -225,74 +222,13 @@ impl Charges {
     }
 }
 
-/// The state of a namespace as its events are read.
-#[derive(Default)]
-struct Ledger {
-    others: BTreeSet<String>,
-    /// What each pod takes, and whether others have deleted it.
-    pods: BTreeMap<String, (BTreeMap<String, u64>, bool)>,
-    /// Slots of each Pool, and what is granted of them.
-    slots: BTreeMap<String, (Option<u64>, u64)>,
-    sheets: BTreeMap<String, Sheet>,
-}
-
-impl Ledger {
-    fn read(mut self, told: &[Told]) -> BTreeMap<String, Sheet> {
-        for one in told {
-            match &one.news {
-                News::Slots(pool, slots, granted) => {
-                    let new = (*slots, *granted);
-                    let old = self.slots.insert(pool.clone(), new);
-                    if old != Some(new) {
-                        let rose = old.is_some_and(|old| old.1 < *granted);
-                        self.note(one, pool, "changed", |now| rose && now.has_a_grant_too_many());
-                    }
-                }
-                News::Pod(uid, taken, going) => {
-                    let is_overlap = *going && self.others.contains(&one.name);
-                    let known = self.pods.insert(uid.clone(), (taken.clone(), is_overlap));
-                    let (what, created) = match known {
-                        None => ("created", true),
-                        Some((_, before)) if before != is_overlap => ("deleted by others", false),
-                        Some(_) => continue,
-                    };
-                    for pool in taken.keys() {
-                        self.note(one, pool, what, |now| created && now.has_a_pod_too_many());
-                    }
-                }
-                News::Gone(uid) => {
-                    let (taken, _) = self.pods.remove(uid).unwrap_or_default();
-                    for pool in taken.keys() {
-                        self.note(one, pool, "gone", |_| false);
-                    }
-                }
-            }
-        }
-        self.sheets
-    }
-
-    fn note(&mut self, told: &Told, pool: &str, what: &str, is_broken: impl Fn(&Moment) -> bool) {
-        let of = |taken: &BTreeMap<String, u64>| taken.get(pool).copied().unwrap_or(0);
-        let all = self.pods.values();
-        let moment = Moment {
-            at: told.at,
-            taken: all.clone().map(|(taken, _)| of(taken)).sum(),
-            overlap: all.filter(|one| one.1).map(|(taken, _)| of(taken)).sum(),
-            slots: self.slots.get(pool).and_then(|known| known.0),
-            granted: self.slots.get(pool).map_or(0, |known| known.1),
-            what: format!("{} {what}", told.name),
-        };
-        let sheet = self.sheets.entry(pool.to_owned()).or_default();
-        if is_broken(&moment) {
-            sheet.broken.push(moment.clone());
-        }
-        sheet.moments.push(moment);
-    }
-}
-
 fn of_pod(pod: &Pod, gone: bool) -> Result<News> {
     let uid = pod.uid().unwrap_or_default();
-    if gone {
+    let is_going = pod.metadata.deletion_timestamp.is_some();
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    // One that has ended for good is replaced at once, and takes nothing.
+    let has_ended = !is_going && matches!(phase, Some("Failed" | "Succeeded"));
+    if gone || has_ended {
         return Ok(News::Gone(uid));
     }
     let text = pod.annotations().get(ANNOTATION_CHARGE).ok_or("no annotation")?;
@@ -300,8 +236,12 @@ fn of_pod(pod: &Pod, gone: bool) -> Result<News> {
         let (pool, slots) = part.split_once('=').ok_or("a part without a number")?;
         Ok((pool.to_owned(), slots.parse()?))
     });
-    let taken = parts.collect::<Result<BTreeMap<String, u64>>>()?;
-    Ok(News::Pod(uid, taken, pod.metadata.deletion_timestamp.is_some()))
+    let label = |name: &str| pod.labels().get(name).cloned().unwrap_or_default();
+    let seat = Seat {
+        kind: (label(LABEL_WORKER_POOL), label(LABEL_REVISION)),
+        takes: parts.collect::<Result<BTreeMap<String, u64>>>()?,
+    };
+    Ok(News::Pod(uid, seat, is_going))
 }
 
 fn of_pool(pool: &Pool, gone: bool) -> News {
@@ -310,7 +250,9 @@ fn of_pool(pool: &Pool, gone: bool) -> News {
     let granted: u64 = holders
         .filter_map(|holder| u64::try_from(holder.granted).ok())
         .sum();
-    News::Slots(pool.name_any(), slots, if gone { 0 } else { granted })
+    let epoch = pool.status.as_ref().and_then(|status| status.epoch).unwrap_or(0);
+    let (granted, epoch) = if gone { (0, 0) } else { (granted, epoch) };
+    News::Slots(pool.name_any(), slots, granted, epoch)
 }
 
 async fn follow<K>(api: Api<K>, notes: Arc<Mutex<Notes>>, read: fn(&K, bool) -> Result<News>)

@@ -102,7 +102,7 @@ async fn a_parked_worker_that_is_started_again_is_told_again() -> Result<()> {
 /// No answer of a worker shows what waits for its turn there: it is given back when the worker ends, and done elsewhere.
 #[tokio::test]
 async fn a_parked_worker_with_rate_limited_tasks_loses_none() -> Result<()> {
-    let (yard, _redis) = set("p-rate").await?;
+    let (yard, redis) = set("p-rate").await?;
     let stage = &yard.stage;
     yard.two(json!({"prefetchMultiplier": 2})).await?;
     let batch = Batch {
@@ -113,6 +113,14 @@ async fn a_parked_worker_with_rate_limited_tasks_loses_none() -> Result<()> {
     // Each has done its first and has fetched two more.
     stage.await_ended(2, LIMIT).await?;
     yard.at_most(1).await?;
+    let parked = yard.await_parked().await?;
+    // No worker holds more than its prefetch of two, so what is above it is the parked one's.
+    let held = fetched(&redis).await?;
+    println!("{parked} is parked while {held} tasks are fetched and not begun");
+    assert!(
+        held > 2,
+        "{parked} may have held none of the {held} that were fetched"
+    );
     wait_until("one to go", LIMIT, || async {
         Ok(yard.moves.count(|act| matches!(act, Act::Went { .. })) == 1)
     })
@@ -290,6 +298,15 @@ async fn four_idle_workers_go_with_one_mark_each_and_one_write_of_the_number() -
     assert!(numbers == 1 && (1..=4).contains(&marks), "{written:#?}");
     assert_eq!(count("deployments", ""), 0, "{written:#?}");
     yard.expect_well(&[])
+}
+
+/// Messages that workers have fetched and not acknowledged, by the broker.
+async fn fetched(redis: &Redis) -> Result<u64> {
+    let mut connection = brokers::connect(&redis.url(0)).await?;
+    Ok(redis::cmd("HLEN")
+        .arg("unacked")
+        .query_async(&mut connection)
+        .await?)
 }
 
 impl Yard {

@@ -162,10 +162,11 @@ pub(crate) fn seat<'a>(namespace: &'a Namespace, pools: &[&str], bidder: &'a Bid
     }
 }
 
-/// The first Pool that one pod of the present revision takes more of than there is.
+/// The first Pool that one pod of the present revision takes more of than there is. One without slots is closed, which says
+/// nothing about pods.
 fn too_large(namespace: &Namespace, input: &PoolInput) -> Option<Cause> {
     input.bid.charge.slots.iter().find_map(|(pool, pod)| {
-        let slots = namespace.pools.get(pool)?.slots?;
+        let slots = namespace.pools.get(pool)?.slots.filter(|slots| *slots > 0)?;
         let task = (pod / u64::from(input.slots).max(1)).max(1);
         (*pod > slots).then(|| Cause::TooLarge {
             pool: pool.clone(),

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use crate::arbitrate::{Charge as Price, Claim, Guarantee, PoolBudget, arbitrate};
 use crate::bidder::{Bidder, Seat, Stake, seat};
 use crate::cause::Cause;
+use crate::guarantee::{Use, kept};
 use crate::snapshot::{Budget, Namespace};
 
 /// What a WorkerPool may do.
@@ -87,7 +88,8 @@ pub fn divide(namespace: &Namespace, bidders: &[Bidder]) -> Vec<Allowance> {
 struct Account<'a> {
     name: &'a str,
     budget: &'a Budget,
-    /// Slots that are taken or granted.
+    /// Slots that are taken or granted, by uid of the WorkerPool, and in all.
+    held: BTreeMap<&'a str, u64>,
     taken: u64,
     /// Who is charged by it, by place among the bidders.
     seats: Vec<usize>,
@@ -111,6 +113,7 @@ impl<'a> Desk<'a> {
         let account = |(name, budget): (&'a String, &'a Budget)| Account {
             name,
             budget,
+            held: BTreeMap::new(),
             taken: 0,
             seats: Vec::new(),
         };
@@ -120,19 +123,20 @@ impl<'a> Desk<'a> {
             .iter()
             .map(|bidder| seat(namespace, &names, bidder))
             .collect();
-        let mut own: Vec<BTreeMap<&str, u64>> = vec![BTreeMap::new(); accounts.len()];
         for (at, seat) in seats.iter().enumerate() {
             for stake in &seat.stakes {
-                accounts[stake.account].seats.push(at);
-                own[stake.account].insert(&seat.bidder.input.key.uid, stake.committed);
+                let account = &mut accounts[stake.account];
+                account.seats.push(at);
+                account.held.insert(&seat.bidder.input.key.uid, stake.committed);
             }
         }
-        for (account, mut taken) in accounts.iter_mut().zip(own) {
+        for account in &mut accounts {
             for (uid, slots) in account.budget.used.iter().chain(&account.budget.granted) {
-                let most = taken.entry(uid).or_default();
+                let most = account.held.entry(uid).or_default();
                 *most = (*slots).max(*most);
             }
-            account.taken = taken.values().fold(0, |sum: u64, one| sum.saturating_add(*one));
+            let all = account.held.values();
+            account.taken = all.fold(0, |sum: u64, one| sum.saturating_add(*one));
         }
         Self { accounts, seats }
     }
@@ -181,7 +185,7 @@ impl<'a> Desk<'a> {
                         pool: pool.to_owned(),
                     }),
                     None if seat.too_large.is_some() => seat.too_large.clone(),
-                    None => self.limit(seat, seat.bidder.wanted - target),
+                    None => self.limit(seat, target),
                 };
                 Allowance {
                     // What runs is left as it is while a Pool is not there.
@@ -197,7 +201,9 @@ impl<'a> Desk<'a> {
     }
 
     /// The Pool that has least for its pods, where it lacks some in the end.
-    fn limit(&self, seat: &Seat, lacks: u32) -> Option<Cause> {
+    fn limit(&self, seat: &Seat, gives: u32) -> Option<Cause> {
+        let wanted = seat.bidder.wanted;
+        let lacks = wanted.saturating_sub(gives);
         let limits = seat.stakes.iter().filter(|stake| stake.charge > 0 && lacks > 0);
         let limits = limits.filter_map(|stake| {
             let account = &self.accounts[stake.account];
@@ -207,6 +213,8 @@ impl<'a> Desk<'a> {
         let (_, pool, pod) = limits.min()?;
         Some(Cause::Limited {
             pool: pool.to_owned(),
+            gives,
+            wanted,
             missing: pod.saturating_mul(u64::from(lacks)),
         })
     }
@@ -216,11 +224,8 @@ impl<'a> Desk<'a> {
     fn hand_out(&self, targets: &[u32], all: &mut [Allowance]) -> Vec<Option<usize>> {
         let mut waits = vec![None; self.seats.len()];
         let mut left: Vec<u64> = self.accounts.iter().map(Account::free).collect();
-        let mut keeps: Vec<BTreeMap<&str, u64>> = self
-            .accounts
-            .iter()
-            .map(|account| self.unused_guarantees(account))
-            .collect();
+        let guarantees = |account| self.guarantees(account);
+        let mut uses: Vec<Vec<(&str, Use)>> = self.accounts.iter().map(guarantees).collect();
         let mut order: Vec<(Reverse<u32>, Reverse<u64>, &str, usize)> = Vec::new();
         for (at, seat) in self.seats.iter().enumerate() {
             let lacks = targets[at].saturating_sub(seat.bidder.serving);
@@ -241,10 +246,9 @@ impl<'a> Desk<'a> {
             let lacks = u64::from(targets[at] - seat.bidder.serving);
             let (mut fit, mut tight) = (lacks, None);
             for stake in &seat.stakes {
-                let others = keeps[stake.account]
-                    .iter()
-                    .filter(|(queue, _)| !seat.consumes(queue));
-                let kept = others.fold(0, |sum: u64, (_, slots)| sum.saturating_add(*slots));
+                let slots = self.accounts[stake.account].budget.effective.unwrap_or(u64::MAX);
+                let uses = uses[stake.account].iter();
+                let kept = kept(slots, uses.map(|(queue, one)| (*one, seat.consumes(queue))));
                 let fits = left[stake.account].saturating_sub(kept) / stake.price.max(1);
                 if fits < fit {
                     (fit, tight) = (fits, Some(stake));
@@ -253,10 +257,9 @@ impl<'a> Desk<'a> {
             for stake in &seat.stakes {
                 let spent = stake.price.saturating_mul(fit);
                 left[stake.account] = left[stake.account].saturating_sub(spent);
-                let own = keeps[stake.account]
-                    .iter_mut()
-                    .filter(|(queue, _)| seat.consumes(queue));
-                own.for_each(|(_, slots)| *slots = slots.saturating_sub(spent));
+                let uses = uses[stake.account].iter_mut();
+                let own = uses.filter(|(queue, _)| seat.consumes(queue));
+                own.for_each(|(_, one)| one.used = one.used.saturating_add(spent));
             }
             all[at].room = pods(fit);
             waits[at] = tight.map(|stake| stake.account);
@@ -275,25 +278,22 @@ impl<'a> Desk<'a> {
         waits
     }
 
-    /// What is kept for a queue and not taken by those who consume it.
-    fn unused_guarantees(&self, account: &Account<'a>) -> BTreeMap<&'a str, u64> {
-        let unused = |(queue, slots): (&'a String, &'a u64)| {
-            let consumers = account.seats.iter().map(|at| &self.seats[*at]);
-            let stakes = consumers
-                .filter(|seat| seat.consumes(queue))
-                .flat_map(|seat| &seat.stakes);
-            let own = stakes.filter(|stake| self.accounts[stake.account].name == account.name);
-            let (mut used, mut unit) = (0u64, u64::MAX);
-            for stake in own {
-                used = used.saturating_add(stake.committed);
-                unit = unit.min(stake.charge.max(1));
+    /// What is kept for queues, and what those who consume them take.
+    fn guarantees(&self, account: &Account<'a>) -> Vec<(&'a str, Use)> {
+        let guarantee = |(queue, slots): (&'a String, &'a u64)| {
+            let seats = account.seats.iter().map(|at| &self.seats[*at]);
+            let (mut used, mut unit) = (0u64, None);
+            for seat in seats.filter(|seat| seat.consumes(queue)) {
+                let held = account.held.get(seat.bidder.input.key.uid.as_str());
+                used = used.saturating_add(held.copied().unwrap_or(0));
+                let stakes = seat.stakes.iter();
+                let own = stakes.filter(|stake| self.accounts[stake.account].name == account.name);
+                unit = own.map(|stake| stake.charge.max(1)).chain(unit).min();
             }
-            // A rest in which none of their pods fits is kept for nobody.
-            let unused = slots.saturating_sub(used);
-            let rest = if unit == u64::MAX { 0 } else { unused % unit };
-            (queue.as_str(), unused - rest)
+            let slots = *slots;
+            (queue.as_str(), Use { slots, used, unit })
         };
-        account.budget.guarantees.iter().map(unused).collect()
+        account.budget.guarantees.iter().map(guarantee).collect()
     }
 
     /// Who has more than it should gives it back where somebody waits for it.

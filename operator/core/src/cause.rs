@@ -1,7 +1,5 @@
 //! What keeps a WorkerPool from the pods that it wants, and how that is said.
 
-use std::fmt::Write as _;
-
 use poolwright_api::Reason;
 
 /// Why a WorkerPool gets fewer pods than it wants.
@@ -27,7 +25,11 @@ pub enum Cause {
     Limited {
         /// The Pool.
         pool: String,
-        /// Its slots that are missing.
+        /// Pods that it gives in the end, which may be fewer than there still are.
+        gives: u32,
+        /// Of so many that are wanted.
+        wanted: u32,
+        /// Its slots that are missing for the others.
         missing: u64,
     },
     /// The slots are its own and others still have them.
@@ -39,9 +41,9 @@ pub enum Cause {
     },
 }
 
-/// The reason and the words for a number of pods that is cut from `wanted` to `target`.
+/// The reason and the words for a number of pods that is cut.
 #[must_use]
-pub fn cut(cause: &Cause, target: u32, wanted: u32) -> (Reason, String) {
+pub fn cut(cause: &Cause) -> (Reason, String) {
     match cause {
         Cause::Missing { pool } => {
             let words = format!("Pool {pool:?} does not exist: create it, or correct spec.pool.name");
@@ -53,18 +55,24 @@ pub fn cut(cause: &Cause, target: u32, wanted: u32) -> (Reason, String) {
             pod,
             fits,
         } => {
-            let mut words = format!("Pool {pool:?} has {slots} slots and one pod takes {pod}");
-            if *fits > 0 {
-                let _ = write!(words, ": the largest concurrency that fits is {fits}");
-            }
+            let fix = match fits {
+                0 => "raise spec.slots there, or lower spec.pool.slotsPerTask of its queues".to_owned(),
+                fits => format!("the largest concurrency that fits is {fits}"),
+            };
+            let words = format!("Pool {pool:?} has {slots} slots and one pod takes {pod}: {fix}");
             (Reason::PodLargerThanPool, words)
         }
         Cause::Waiting { pool, missing } => {
             let words = format!("waits for {missing} slots of Pool {pool:?} that others still have");
             (Reason::WaitingForSlots, words)
         }
-        Cause::Limited { pool, missing } => {
-            let words = format!("Pool {pool:?} gives {target} of {wanted} pods: {missing} slots are missing");
+        Cause::Limited {
+            pool,
+            gives,
+            wanted,
+            missing,
+        } => {
+            let words = format!("Pool {pool:?} gives {gives} of {wanted} pods: {missing} slots are missing");
             (Reason::PoolLimited, words)
         }
     }

@@ -362,6 +362,22 @@ pub fn queues(
         .ok_or_else(|| Invalid::spec("spec.queues", "names no TaskQueue"))
 }
 
+/// Under a cap on its tasks a queue's workers have room for one pod.
+pub fn cap(queues: &[ValidQueue], concurrency: i32) -> Result<(), Invalid> {
+    let worker = u32::try_from(concurrency).unwrap_or(1);
+    for queue in queues {
+        if let Some(most) = queue.max_active_tasks.filter(|most| *most < worker) {
+            let message = format!(
+                "is {worker}, and maxActiveTasks of TaskQueue {:?} is {most}: no pod may start; {most} is the most that \
+                 fits, or raise spec.maxActiveTasks there",
+                queue.object
+            );
+            return Err(Invalid::spec("spec.celery.concurrency", message));
+        }
+    }
+    Ok(())
+}
+
 /// A cap on the tasks of one queue is a number of pods only where they take nothing else, and nobody else takes it.
 pub fn shared_cap(field: String, queue: &str) -> Invalid {
     let message = format!(

@@ -315,10 +315,7 @@ fn scaling_limited(seen: &Seen) -> Said {
     // The last one is the tightest.
     match decision.limits.iter().rfind(|limit| told(limit.name)) {
         Some(limit) if limit.name == "pool" => {
-            let said = decision
-                .budget
-                .as_ref()
-                .map(|cause| cut(cause, limit.to, limit.from));
+            let said = decision.budget.as_ref().map(cut);
             let (reason, words) = said.unwrap_or_else(|| (decision.reason, decision.text.clone()));
             (Some(true), reason, words)
         }

@@ -62,9 +62,11 @@ impl Decision {
     /// Takes in what a load does to the workers.
     pub fn resized(&mut self, resized: &Resized) {
         self.facts.load_unknown.clone_from(&resized.unknown);
-        if let (Some((from, to)), Some(words)) = (resized.slots, &resized.words) {
+        if let Some((from, to)) = resized.slots {
             let name = DYNAMIC_CONCURRENCY;
             self.limits.push(Limit { name, from, to });
+        }
+        if let Some(words) = &resized.words {
             self.text = bounded(&format!("{}; {words}", self.text), TEXT_MAX);
         }
     }

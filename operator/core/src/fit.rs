@@ -38,7 +38,7 @@ impl Scene<'_> {
         let share = allowance.target.max(least.min(wanted));
         if let Some(cause) = allowance.cause.as_ref().filter(|_| share < wanted) {
             let clause;
-            (draft.reason, clause) = cut(cause, allowance.target, wanted);
+            (draft.reason, clause) = cut(cause);
             draft.limit("pool", share, clause);
         }
         let staying = pods(self.fleet.members.iter().filter(|one| !one.pod.draining));
@@ -49,7 +49,7 @@ impl Scene<'_> {
         let why = allowance.waits.as_ref().or(allowance.cause.as_ref());
         if let Some(cause) = why.filter(|_| draft.to > most) {
             let clause;
-            (draft.reason, clause) = cut(cause, allowance.target, draft.to);
+            (draft.reason, clause) = cut(cause);
             draft.limit("pool", most, clause);
         }
         let is_shared = matches!(why, Some(Cause::Waiting { .. } | Cause::Limited { .. }));
@@ -62,7 +62,7 @@ impl Scene<'_> {
             .filter(|cause| matches!(cause, Cause::TooLarge { .. }));
         if let Some(cause) = too_large.filter(|_| draft.to == wanted) {
             let clause;
-            (draft.reason, clause) = cut(cause, allowance.target, wanted);
+            (draft.reason, clause) = cut(cause);
             draft.clauses.push(clause);
         }
         draft.to == 0 && wanted > 0 && !is_kept

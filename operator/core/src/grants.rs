@@ -20,6 +20,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::charge::NOBODY;
+use crate::guarantee::{Use, kept};
+use crate::snapshot::PoolInput;
 use poolwright_api::v1alpha1::{Holder, Pool, PoolStatus, UNLIMITED};
 
 /// Holders that fit in a status.
@@ -87,6 +89,40 @@ pub struct Sight {
     pub units: BTreeMap<String, u64>,
 }
 
+impl Sight {
+    /// What is seen beside `pool`: who consumes the queues that have a guarantee in it, of all `inputs` that the cycle sees
+    /// in its namespace. Those that are gone or cannot be used and still have pods are among them: what these take of a
+    /// guarantee is not kept free for it once more.
+    #[must_use]
+    pub fn new<'a>(
+        pool: &Pool,
+        effective: Option<u64>,
+        used: BTreeMap<String, u64>,
+        inputs: impl IntoIterator<Item = &'a PoolInput>,
+    ) -> Self {
+        let name = pool.metadata.name.as_deref().unwrap_or_default();
+        let queues = pool.spec.guarantees.iter().map(|one| one.queue.clone());
+        let mut consumers: BTreeMap<String, BTreeSet<String>> =
+            queues.map(|queue| (queue, BTreeSet::new())).collect();
+        let mut units = BTreeMap::new();
+        for input in inputs {
+            for queue in &input.bid.queues {
+                if let Some(uids) = consumers.get_mut(&queue.object) {
+                    uids.insert(input.key.uid.clone());
+                    let least = units.entry(queue.object.clone()).or_insert(u64::MAX);
+                    *least = input.bid.charge.at(name).max(1).min(*least);
+                }
+            }
+        }
+        Self {
+            effective,
+            used,
+            consumers,
+            units,
+        }
+    }
+}
+
 fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
@@ -125,12 +161,8 @@ pub fn raise(
     let mut changed = false;
     let mut answers = Vec::with_capacity(requests.len());
     for request in requests {
-        let after = sum(&held).saturating_add(request.slots).saturating_add(kept_from(
-            pool,
-            sight,
-            &held,
-            &request.uid,
-        ));
+        let kept = kept_from(pool, slots, sight, &held, &request.uid);
+        let after = sum(&held).saturating_add(request.slots).saturating_add(kept);
         let place = status.holders.iter().position(|holder| holder.uid == request.uid);
         if after > slots {
             answers.push(Err(Refusal::Full));
@@ -168,25 +200,21 @@ fn seat(holders: &mut Vec<Holder>, request: &Request) -> Option<usize> {
     Some(holders.len() - 1)
 }
 
-/// Slots that guarantees keep from `uid`: of each queue that it does not consume, what its consumers do not take.
-fn kept_from(pool: &Pool, sight: &Sight, held: &BTreeMap<String, u64>, uid: &str) -> u64 {
+/// Slots of `slots` that guarantees keep from `uid`: of each queue that it does not consume, what its consumers do not
+/// take.
+fn kept_from(pool: &Pool, slots: u64, sight: &Sight, held: &BTreeMap<String, u64>, uid: &str) -> u64 {
     let nobody = BTreeSet::new();
-    pool.spec.guarantees.iter().fold(0, |kept: u64, guarantee| {
+    let uses = pool.spec.guarantees.iter().map(|guarantee| {
         let consumers = sight.consumers.get(&guarantee.queue).unwrap_or(&nobody);
-        if consumers.contains(uid) {
-            return kept;
-        }
         let used = consumers.iter().filter_map(|uid| held.get(uid));
-        let used = used.fold(0, |sum: u64, one| sum.saturating_add(*one));
-        let slots = u64::try_from(guarantee.slots).unwrap_or(0);
-        let unused = slots.saturating_sub(used);
-        // A rest in which none of their pods fits is kept for nobody.
-        let rest = sight
-            .units
-            .get(&guarantee.queue)
-            .map_or(0, |unit| unused % (*unit).max(1));
-        kept.saturating_add(unused - rest)
-    })
+        let one = Use {
+            slots: unsigned(guarantee.slots.into()),
+            used: used.fold(0, |sum: u64, one| sum.saturating_add(*one)),
+            unit: sight.units.get(&guarantee.queue).copied(),
+        };
+        (one, consumers.contains(uid))
+    });
+    kept(slots, uses)
 }
 
 /// What a release noted of one holder before it wrote to Deployments.

@@ -256,3 +256,71 @@ fn the_rest_of_a_guarantee_is_granted_to_others() {
     sight.units.insert("urgent".to_owned(), 4);
     assert_eq!((ask(&sight, 2), ask(&sight, 3)), (Ok(()), Err(Refusal::Full)));
 }
+
+fn guaranteed(slots: i32, holders: Vec<Holder>, guarantees: &[(&str, i32)]) -> Pool {
+    let mut pool = pool(slots, holders);
+    pool.spec.guarantees = guarantees
+        .iter()
+        .map(|(queue, slots)| Guarantee {
+            queue: (*queue).to_owned(),
+            slots: *slots,
+        })
+        .collect();
+    pool
+}
+
+/// Each queue is consumed by the WorkerPool of its name, in pods of so many slots.
+fn shed(effective: u64, units: &[(&str, u64)]) -> Sight {
+    Sight {
+        effective: Some(effective),
+        consumers: units
+            .iter()
+            .map(|(queue, _)| ((*queue).to_owned(), [(*queue).to_owned()].into()))
+            .collect(),
+        units: units
+            .iter()
+            .map(|(queue, unit)| ((*queue).to_owned(), *unit))
+            .collect(),
+        ..Sight::default()
+    }
+}
+
+/// A high load leaves less than all guarantees together: whoever comes first gets his own, and nobody more.
+#[test]
+fn guarantees_that_do_not_fit_together_keep_nobody_from_his_own() {
+    let ask = |holders, uid: &str, slots| {
+        let pool = guaranteed(10, holders, &[("a", 5), ("b", 5)]);
+        raise(&pool, &shed(5, &[("a", 1), ("b", 1)]), &[request(uid, slots)]).1[0]
+    };
+    assert_eq!((ask(vec![], "a", 1), ask(vec![], "b", 5)), (Ok(()), Ok(())));
+    assert_eq!(ask(vec![], "a", 6), Err(Refusal::Full));
+    assert_eq!(ask(vec![], "c", 1), Err(Refusal::Full), "it has no guarantee");
+    let b = || vec![holder("b", 3, 3)];
+    assert_eq!((ask(b(), "a", 2), ask(b(), "a", 3)), (Ok(()), Err(Refusal::Full)));
+    assert_eq!(ask(b(), "c", 1), Err(Refusal::Full));
+}
+
+/// What still fits beside one's own guarantee is kept for the other's.
+#[test]
+fn as_much_of_the_guarantees_is_kept_as_fits() {
+    let ask = |holders, uid: &str, slots| {
+        let pool = guaranteed(10, holders, &[("a", 5), ("b", 5)]);
+        raise(&pool, &shed(8, &[("a", 1), ("b", 1)]), &[request(uid, slots)]).1[0]
+    };
+    assert_eq!(
+        (ask(vec![], "a", 5), ask(vec![], "a", 6)),
+        (Ok(()), Err(Refusal::Full))
+    );
+    let both = || vec![holder("a", 3, 3), holder("b", 3, 3)];
+    assert_eq!((ask(both(), "a", 2), ask(both(), "b", 2)), (Ok(()), Ok(())));
+    let whole = || vec![holder("a", 5, 3), holder("b", 2, 3)];
+    assert_eq!(
+        (ask(whole(), "a", 1), ask(whole(), "b", 1)),
+        (Err(Refusal::Full), Ok(()))
+    );
+    let pods = |unit| {
+        let pool = guaranteed(40, vec![], &[("a", 15), ("b", 15)]);
+        raise(&pool, &shed(20, &[("a", 8), ("b", unit)]), &[request("a", 8)]).1[0]
+    };
+    assert_eq!((pods(8), pods(1)), (Ok(()), Ok(())));
+}

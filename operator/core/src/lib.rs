@@ -28,6 +28,7 @@ mod fit;
 pub mod fleet;
 pub mod grace;
 pub mod grants;
+pub mod guarantee;
 pub mod ledger;
 pub mod memory;
 pub mod objects;

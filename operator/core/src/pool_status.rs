@@ -48,12 +48,13 @@ pub fn figures(
     let mut all = BTreeMap::new();
     for (namespace, pools) in namespaces {
         for (pool, budget) in &pools.pools {
+            let load = |one| said(snapshot, one, budget.slots);
             let figures = Figures {
                 running: Some(0),
                 queued: Some(0),
                 waiters: Vec::new(),
                 effective: budget.effective,
-                load: budget.shedding.as_ref().map(|one| said(snapshot, one)),
+                load: budget.shedding.as_ref().map(load),
             };
             all.insert(((*namespace).to_owned(), pool.clone()), figures);
         }
@@ -72,15 +73,21 @@ pub fn figures(
     all
 }
 
-/// What is known of a load, in words.
-fn said(snapshot: &Snapshot, shedding: &Shedding) -> String {
+/// What is known of a load, in words. It takes nothing away from a Pool without a limit.
+fn said(snapshot: &Snapshot, shedding: &Shedding, slots: Option<u64>) -> String {
     let load = snapshot.loads.get(&shedding.load);
     match (
         fresh(load, snapshot.now),
         load.and_then(|load| load.fault.as_ref()),
     ) {
         (Some(load), _) if is_high(shedding.high_percent, Some(load), false) => {
-            format!("the load is above {} %", shedding.high_percent)
+            let limit = shedding.high_percent;
+            match slots {
+                Some(_) => format!("the load is above {limit} %"),
+                None => {
+                    format!("the load is above {limit} %, and of spec.slots -1 there is nothing to halve")
+                }
+            }
         }
         (Some(_), _) => String::new(),
         (None, Some(fault)) => format!("the load cannot be read, so nothing changes: {}", fault.message),
@@ -99,11 +106,12 @@ impl Figures {
         add(&mut self.running, decision.facts.busy);
         add(&mut self.queued, decision.facts.queued);
         let missing = match &decision.budget {
-            Some(Cause::Limited { pool: at, missing } | Cause::Waiting { pool: at, missing })
-                if at == pool =>
-            {
-                *missing
-            }
+            Some(
+                Cause::Limited {
+                    pool: at, missing, ..
+                }
+                | Cause::Waiting { pool: at, missing },
+            ) if at == pool => *missing,
             Some(Cause::TooLarge { pool: at, pod, .. }) if at == pool => *pod,
             _ => return,
         };
@@ -198,7 +206,7 @@ fn conditions(
     let no = || (false, Reason::AsDesired, String::new());
     let over = effective(pool, sight).filter(|slots| used > *slots);
     let counted = matches!(mode(pool), Mode::Limited | Mode::Unlimited);
-    let (ready, moves, stalled) = if !counted {
+    let (mut ready, moves, stalled) = if !counted {
         let text = "what is taken of this Pool is being counted; nothing is granted before".to_owned();
         let said = (Reason::Progressing, text);
         ((false, said.0, said.1.clone()), (true, said.0, said.1), no())
@@ -226,8 +234,13 @@ fn conditions(
             (true, Reason::QueueUnknown, text),
         )
     } else {
-        ((true, Reason::AsDesired, load.to_owned()), no(), no())
+        ((true, Reason::AsDesired, String::new()), no(), no())
     };
+    let words: Vec<&str> = [ready.2.as_str(), load]
+        .into_iter()
+        .filter(|words| !words.is_empty())
+        .collect();
+    ready.2 = words.join("; ");
     for (type_, (is, reason, message)) in [
         (ConditionType::Reconciling, moves),
         (ConditionType::Stalled, stalled),

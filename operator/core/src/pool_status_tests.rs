@@ -144,6 +144,32 @@ fn each_thing_that_is_wrong_is_said() {
     assert_eq!(ready(&full), said("False", Reason::TooManyHolders));
 }
 
+/// Whatever else is to be said: a Pool is above its budget just because half of it was taken away.
+#[test]
+fn a_load_is_told_beside_all_else() {
+    let load = "the load is above 80 %".to_owned();
+    let figures = Figures {
+        load: Some(load.clone()),
+        ..figures(Some(0), Some(0))
+    };
+    let message = |pool: &Pool, sight: &Sight| {
+        let status = new(pool, sight, &figures, &[]);
+        let ready = find(&status.conditions, ConditionType::Ready).expect("Ready");
+        ready.message.clone()
+    };
+    assert_eq!(message(&pool(20), &used(&[("u-1", 8)])), load);
+    let half = Sight {
+        effective: Some(5),
+        ..used(&[("u-1", 8)])
+    };
+    let words =
+        "8 slots are taken of 5: nothing is granted until enough pods have gone; the load is above 80 %";
+    assert_eq!(message(&pool(10), &half), words);
+    let mut copied = pool(10);
+    copied.metadata.uid = Some("pool-2".to_owned());
+    assert!(message(&copied, &used(&[])).ends_with(&format!("; {load}")));
+}
+
 #[test]
 fn numbers_may_wait_and_grants_may_not() {
     let pool = pool(20);

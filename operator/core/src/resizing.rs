@@ -19,6 +19,7 @@ use crate::ledger::sum;
 use crate::sample::{Answer, Sample};
 use crate::shedding::{Loads, fresh, half, is_high, words};
 use crate::snapshot::PoolInput;
+use crate::text::counted;
 use crate::time::Moment;
 
 /// A command is sent or dropped within this time.
@@ -34,6 +35,8 @@ const NODES_MAX: usize = 200;
 #[derive(Clone, Debug, Default)]
 pub struct Resizing {
     high: Option<bool>,
+    /// Some worker had, or was to have, less than all slots when it was last known.
+    acts: bool,
     /// Some may have less than all slots, or have stopped consuming, although nothing asks for it any more.
     engaged: bool,
     /// Their slots are processes.
@@ -78,9 +81,9 @@ pub struct Resized {
     pub quiet: BTreeSet<String>,
     /// All others should consume what they were started with.
     pub restores: bool,
-    /// Slots of a worker, and how many it should have while the load is high.
+    /// Slots of a worker, and how many it should have while the load is high; absent while no worker has less.
     pub slots: Option<(u32, u32)>,
-    /// Why, while there are less.
+    /// Why, and which workers have all the same, while the load is high.
     pub words: Option<String>,
     /// Why the load is not known.
     pub unknown: Option<String>,
@@ -103,7 +106,7 @@ impl Resizing {
     pub fn look(&mut self, fleet: &Fleet, loads: &Loads, now: Moment) -> Resized {
         let pool = fleet.pool;
         let mut result = Resized::default();
-        self.read(pool, loads, now, &mut result);
+        let why = self.read(pool, loads, now, &mut result);
         result.restores = self.processes && (pool.dynamic.is_some() || self.engaged);
         let all = u64::from(pool.slots);
         let Some(high) = self.high.filter(|_| !pool.terminating && pool.conflict.is_none()) else {
@@ -115,6 +118,7 @@ impl Resizing {
         };
         let mut groups: BTreeMap<(bool, u64), Vec<String>> = BTreeMap::new();
         let (mut nodes, mut whole) = (BTreeSet::new(), true);
+        let (mut acts, mut reduced) = (false, 0);
         for member in fleet.members.iter().filter(own) {
             nodes.insert(member.node.as_str());
             let step = self.step(member, target, now);
@@ -122,6 +126,12 @@ impl Resizing {
             if !matches!(step, Step::Rest) {
                 result.ask.push(member.node.clone());
             }
+            let is_reduced = member
+                .size()
+                .map(|size| size.value < all || !matches!(step, Step::Rest));
+            // Of one that has not said it yet it stands as it was.
+            acts |= is_reduced.unwrap_or(self.acts);
+            reduced += usize::from(is_reduced.unwrap_or(true));
             let size = member.size().map_or(target, |size| size.value);
             let quiet = matches!(step, Step::Quiet) || matches!(step, Step::Resize(to) if to < size);
             if quiet && self.processes {
@@ -135,6 +145,12 @@ impl Resizing {
                 }
             }
         }
+        let takes = high && target < all;
+        self.acts = acts && takes;
+        if let Some(why) = why.filter(|_| takes) {
+            let others = fleet.consuming().count().saturating_sub(reduced);
+            self.say(pool, &why, others, &mut result);
+        }
         self.told.retain(|node, _| nodes.contains(node.as_str()));
         self.deaf.retain(|node, _| result.quiet.contains(node));
         self.engaged = pool.dynamic.is_some() || self.engaged && !(whole && all_consume(fleet));
@@ -143,12 +159,29 @@ impl Resizing {
         result
     }
 
-    /// Takes in the load, and says what it means.
-    fn read(&mut self, pool: &PoolInput, loads: &Loads, now: Moment, result: &mut Resized) {
+    /// Says what a high load does, and of which workers it takes nothing.
+    fn say(&self, pool: &PoolInput, why: &str, others: usize, result: &mut Resized) {
+        let left = u32::try_from(half(u64::from(pool.slots))).unwrap_or(pool.slots);
+        let kept = (others > 0).then(|| {
+            let who = counted(others, "worker keeps all, being", "workers keep all, being");
+            format!("{who} of an older revision or out of reach")
+        });
+        if self.acts {
+            let kept = kept.map(|kept| format!("; {kept}")).unwrap_or_default();
+            let all = pool.slots;
+            result.slots = Some((all, left));
+            result.words = Some(format!("workers run {left} of {all} slots: {why}{kept}"));
+        } else {
+            result.words = kept.map(|kept| format!("{why}: {kept}"));
+        }
+    }
+
+    /// Takes in the load; why slots are taken away, if it is high.
+    fn read(&mut self, pool: &PoolInput, loads: &Loads, now: Moment, result: &mut Resized) -> Option<String> {
         let Some(dynamic) = &pool.dynamic else {
             // What was taken is given back.
             self.high = self.engaged.then_some(false);
-            return;
+            return None;
         };
         self.processes = dynamic.processes;
         let load = loads.get(&dynamic.load);
@@ -157,21 +190,15 @@ impl Resizing {
             let was = self.high.unwrap_or(false);
             self.high = Some(is_high(dynamic.high_percent, percent, was));
         }
-        let left = u32::try_from(half(u64::from(pool.slots))).unwrap_or(pool.slots);
-        result.slots = Some((pool.slots, left)).filter(|_| self.high == Some(true) && left < pool.slots);
         let limit = dynamic.high_percent;
         let why = load.and_then(|load| load.fault.as_ref());
         let why = why.map_or("no reading yet", |fault| fault.message.as_str());
         result.unknown = percent.is_none().then(|| why.to_owned());
-        result.words = result.slots.map(|(all, left)| match percent {
-            Some(percent) => {
-                let load = words(percent);
-                format!("workers run {left} of {all} slots: load {load} is above {limit} %")
-            }
-            None => {
-                format!("workers run {left} of {all} slots: load was above {limit} % when it was last known")
-            }
-        });
+        let words = match percent {
+            Some(percent) => format!("load {} is above {limit} %", words(percent)),
+            None => format!("load was above {limit} % when it was last known"),
+        };
+        (self.high == Some(true)).then_some(words)
     }
 
     fn step(&mut self, member: &Member, target: u64, now: Moment) -> Step {

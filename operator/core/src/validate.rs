@@ -190,6 +190,7 @@ pub fn validate(wp: &WorkerPool, queues: &BTreeMap<String, TaskQueue>) -> Result
     let execution_pool = execution_pool(wp.spec.class, celery)?;
     checks::execution_pool(execution_pool, celery)?;
     let concurrency = concurrency(wp, celery, execution_pool)?;
+    checks::cap(&queues, concurrency)?;
     let obeys = traits(execution_pool);
     let default = defaults(wp.spec.class);
     let (time_limit, soft_time_limit) = limits(wp.spec.class, celery, obeys);

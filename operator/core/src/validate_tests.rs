@@ -303,6 +303,26 @@ fn one_queue_under_two_names_and_unusable_queues_are_refused() {
 }
 
 #[test]
+fn a_cap_below_the_concurrency_would_never_let_a_pod_start() {
+    let with = |cap: i32| {
+        let spec = json!({"broker": {"url": "redis://redis:6379/0"}, "maxActiveTasks": cap});
+        let known = [("orders".to_owned(), task_queue("orders", &spec))].into();
+        let celery = json!({"app": "shop.celery:app", "concurrency": 4});
+        let alone = json!({"class": "Cpu", "queues": [{"name": "orders"}], "celery": celery});
+        validate(&wp(alone), &known)
+    };
+    let invalid = with(3).expect_err("no pod fits");
+    assert_eq!(
+        (invalid.field.as_str(), invalid.reason),
+        ("spec.celery.concurrency", Reason::InvalidSpec)
+    );
+    let words = "is 4, and maxActiveTasks of TaskQueue \"orders\" is 3: no pod may start; 3 is the most that fits, or \
+                 raise spec.maxActiveTasks there";
+    assert_eq!(invalid.message, words);
+    assert!(with(4).is_ok());
+}
+
+#[test]
 fn a_queue_with_a_cap_wants_one_worker_pool_of_its_own() {
     let capped = |names: &[&str]| {
         let mut known = queues();

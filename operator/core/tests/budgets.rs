@@ -3,6 +3,8 @@
 // The lint knows test functions, not their helpers.
 #![allow(clippy::unwrap_used)]
 
+#[path = "budgets/guarantees.rs"]
+mod guarantees;
 #[path = "budgets/rollouts.rs"]
 mod rollouts;
 #[path = "budgets/turns.rs"]
@@ -148,6 +150,22 @@ fn a_pod_larger_than_its_pool_names_the_concurrency_that_fits() {
     );
 }
 
+/// A lower concurrency does not help where one task alone takes more than there is.
+#[test]
+fn a_task_larger_than_its_pool_is_not_told_to_lower_the_concurrency() {
+    let mut input = on_pool("a", NORMAL);
+    input.slots = 1;
+    let mut world = with([input], budget(7));
+    load(&mut world, "a", 0, 100);
+    decide(&mut world);
+    let words = "one pod takes 10: raise spec.slots there, or lower spec.pool.slotsPerTask of its queues";
+    assert!(
+        decided(&world, "a").text.contains(words),
+        "{}",
+        decided(&world, "a").text
+    );
+}
+
 #[test]
 fn while_a_pool_is_not_there_nothing_is_started_and_nothing_stopped() {
     let mut world = with([on_pool("a", NORMAL)], budget(100));
@@ -201,26 +219,6 @@ fn a_grant_that_is_not_released_yet_is_nobodys() {
         (replicas(&world, "a"), decided(&world, "a").reason),
         (2, Reason::WaitingForSlots)
     );
-}
-
-/// The fast lane: what is guaranteed is kept free however full the Pool is, and is there at once.
-#[test]
-fn a_guarantee_is_kept_for_its_queue() {
-    let mut kept = budget(40);
-    kept.guarantees.insert("a".to_owned(), 10);
-    let mut world = with([on_pool("a", CRITICAL), on_pool("b", BACKGROUND)], kept);
-    load(&mut world, "a", 0, 0);
-    load(&mut world, "b", 0, 100);
-    decide(&mut world);
-    assert_eq!((replicas(&world, "a"), replicas(&world, "b")), (0, 3));
-    load(&mut world, "b", 3, 70);
-    load(&mut world, "a", 0, 1);
-    decide(&mut world);
-    assert_eq!(
-        (replicas(&world, "a"), decided(&world, "a").reason),
-        (1, Reason::ScaledUp)
-    );
-    assert!(decided(&world, "b").parking.marks.is_empty());
 }
 
 #[test]
@@ -340,6 +338,32 @@ fn a_high_load_halves_a_pool() {
     assert_eq!(to(true, Some(10.0)), 4);
 }
 
+/// Without a limit there is nothing to halve, and that is said.
+#[test]
+fn a_high_load_takes_nothing_from_a_pool_without_a_limit_and_says_so() {
+    let key = LoadKey {
+        namespace: "shop".to_owned(),
+        source: LoadSource::default(),
+    };
+    let shedding = Some(Shedding {
+        high_percent: 80,
+        load: key.clone(),
+        was: false,
+    });
+    let budget = Budget {
+        shedding,
+        ..Budget::default()
+    };
+    let mut world = with([on_pool("a", NORMAL)], budget);
+    load_of(&mut world, &key, Some(99.0));
+    load(&mut world, "a", 0, 100);
+    decide(&mut world);
+    let figures = &world.last.figures[&("shop".to_owned(), "p".to_owned())];
+    assert_eq!((decided(&world, "a").to, figures.effective), (10, None));
+    let words = "the load is above 80 %, and of spec.slots -1 there is nothing to halve";
+    assert_eq!(figures.load.as_deref(), Some(words));
+}
+
 fn load_of(world: &mut World, key: &LoadKey, percent: Option<f64>) {
     let now = world.now;
     let load = world.loads.entry(key.clone()).or_default();
@@ -428,42 +452,4 @@ fn who_cannot_start_for_want_of_a_pool_keeps_no_slots_of_another() {
     load(&mut world, "b", 0, 100);
     decide(&mut world);
     assert_eq!((replicas(&world, "a"), replicas(&world, "b")), (0, 4));
-}
-
-/// Of a guarantee of 16 in pods of 10 a second pod could never start.
-#[test]
-fn the_rest_of_a_guarantee_is_lent() {
-    let mut kept = budget(40);
-    kept.guarantees.insert("a".to_owned(), 16);
-    let mut small = on_pool("b", NORMAL);
-    small.bid.charge = charge("b", 3);
-    small.revisions[0].charge = charge("b", 3);
-    let mut world = with([on_pool("a", NORMAL), small], kept);
-    load(&mut world, "a", 0, 0);
-    world.set("b", 100, 0);
-    decide(&mut world);
-    let b = decided(&world, "b");
-    assert_eq!((b.to, b.reason), (10, Reason::ScaledUp), "{}", b.text);
-}
-
-/// What is kept for a queue is no room for others, also while somebody has more than his share.
-#[test]
-fn a_guarantee_is_kept_while_others_have_too_much() {
-    let mut kept = budget(40);
-    kept.guarantees.insert("g".to_owned(), POD);
-    let mut world = with(["b", "c", "g"].map(|name| on_pool(name, NORMAL)), kept);
-    load(&mut world, "g", 0, 0);
-    load(&mut world, "b", 0, 50);
-    load(&mut world, "c", 3, 50);
-    decide(&mut world);
-    let b = decided(&world, "b");
-    assert_eq!(
-        (replicas(&world, "b"), b.reason),
-        (0, Reason::WaitingForSlots),
-        "{}",
-        b.text
-    );
-    load(&mut world, "g", 0, 1);
-    decide(&mut world);
-    assert_eq!(replicas(&world, "g"), 1);
 }

@@ -21,7 +21,9 @@
 //! for any time, or for good. Both see the world as it was some time ago. Pools come and go with a status that is old,
 //! another's, or none; WorkerPools come and go, with successors of the same name.
 //!
-//! When faults have ended, every grant must become exactly what is taken, and a raise that fits must be granted.
+//! Pools have guarantees, and a high load may leave half of their slots to be granted from. When faults have ended, every
+//! grant must become exactly what is taken, and a raise that fits must be granted, also one that only fits because of a
+//! guarantee.
 //!
 //! Two things are assumed. A controller that is at work on something that was deleted ends that work within a minute, and
 //! operators wait so long before they believe that nothing is left of what they have seen go: here, they wait for its
@@ -33,6 +35,8 @@
 mod closing;
 #[path = "grants_model/controllers.rs"]
 mod controllers;
+#[path = "grants_model/guarantees.rs"]
+mod guarantees;
 #[path = "grants_model/operator.rs"]
 mod operator;
 #[path = "grants_model/raise.rs"]
@@ -62,21 +66,21 @@ const SEEDS: [u64; 0] = [];
 /// Mistakes, and a seed that shows each: others are tried where it does not, as after a change of the model.
 const MUTANTS: [(Mutant, u64); 16] = [
     (Mutant::RetryOnReplicas, 347),
-    (Mutant::AbsoluteGrant, 28),
+    (Mutant::AbsoluteGrant, 30),
     (Mutant::EpochKept, 384),
-    (Mutant::DeadUncounted, 2),
+    (Mutant::DeadUncounted, 55),
     (Mutant::ModeBySpec, 10),
     (Mutant::NoFence, 130),
     (Mutant::ScaleInWithoutMark, 11802),
-    (Mutant::MarkAfterFence, 4676),
-    (Mutant::DeploymentsUnobserved, 188),
-    (Mutant::SetsUnobserved, 3699),
+    (Mutant::MarkAfterFence, 11958),
+    (Mutant::DeploymentsUnobserved, 497),
+    (Mutant::SetsUnobserved, 6423),
     (Mutant::PodsFirst, 13303),
-    (Mutant::DrainingUncounted, 4908),
+    (Mutant::DrainingUncounted, 4996),
     (Mutant::RebuildWithoutFence, 1052),
     (Mutant::RebuildOfOldPool, 19306),
     (Mutant::NoMinute, 958),
-    (Mutant::NoLastLook, 6931),
+    (Mutant::NoLastLook, 10468),
 ];
 
 /// Runs one schedule; what was wrong, and its log.

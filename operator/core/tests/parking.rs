@@ -316,6 +316,7 @@ fn workers_are_told_until_they_say_that_they_have_done_it() {
     for look in 0..50u64 {
         world.marks_at_once = false;
         world.decide();
+        assert!(world.last.calls.len() <= 1, "one broker");
         for call in world.last.calls.values() {
             assert!(!call.consume && call.nodes == ["celery@a", "celery@b"]);
             told.push((look, call.queue.clone()));

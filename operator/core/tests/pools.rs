@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use poolwright_core::arbitrate::{Charge, Claim, Guarantee, PoolBudget, arbitrate};
-use poolwright_core::share::{Claimant, Want, layers, share};
+use poolwright_core::share::{Claimant, Layer, Want, layers, share};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -169,6 +169,44 @@ fn namespace(most_queues: usize, guaranteed: bool) -> impl Strategy<Value = Name
         })
 }
 
+/// Guaranteed pods of each claimant on queues of one Pool, and the slots that nobody asks for.
+fn split(
+    guarantees: &BTreeMap<usize, u64>,
+    on_it: &[&WorkerPool],
+    claimants: &[Claimant],
+) -> (Vec<u64>, u64) {
+    let (mut all, mut reserved) = (vec![0; claimants.len()], 0);
+    for (queue, slots) in guarantees {
+        let places: Vec<usize> = (0..claimants.len())
+            .filter(|at| on_it[*at].tasks.contains_key(queue))
+            .collect();
+        let wants: Vec<Layer> = places
+            .iter()
+            .map(|at| Layer {
+                tier: 0,
+                weight: 1,
+                pods: on_it[*at].wanted(),
+            })
+            .collect();
+        let parts: Vec<Claimant> = places
+            .iter()
+            .zip(&wants)
+            .map(|(at, want)| Claimant {
+                layers: std::slice::from_ref(want),
+                ..claimants[*at]
+            })
+            .collect();
+        let mut left = *slots;
+        for (at, pods) in places.iter().zip(share(*slots, 0, &parts)) {
+            all[*at] += pods;
+            left -= pods * claimants[*at].unit;
+        }
+        let smallest = parts.iter().map(|part| part.unit).min().unwrap_or(1);
+        reserved += left - left % smallest;
+    }
+    (all, reserved)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(3000))]
 
@@ -225,6 +263,11 @@ proptest! {
                     let fits = guaranteed / one.costs[pool];
                     prop_assert!(targets[&one.id] >= one.wanted().min(fits), "{}", one.id);
                 }
+                // Of several, no pod of one who wants more fits in what they do not take.
+                let taken: u64 = consumers.iter().map(|one| targets[&one.id] * one.costs[pool]).sum();
+                for one in consumers.iter().filter(|one| targets[&one.id] < one.wanted()) {
+                    prop_assert!(taken + one.costs[pool] > *guaranteed, "{} of {name:?}", one.id, name = name(*queue));
+                }
                 if consumers.iter().all(|one| one.wanted() == 0) {
                     let smallest = consumers.iter().map(|one| one.costs[pool]).min().unwrap_or(1);
                     idle += guaranteed / smallest * smallest;
@@ -235,11 +278,76 @@ proptest! {
         }
     }
 
-    /// Where nobody draws on several Pools and nothing is guaranteed, each Pool is shared as if it were alone.
+    /// Guarantees of a Pool that has not slots for all, as beside a high load: who wants pods of his own has no room left for
+    /// one, and as long as guarantees take all that there is nobody else has anything.
     #[test]
-    fn single_pools_are_shared_alone(namespace in namespace(1, false)) {
+    fn guarantees_that_do_not_fit_are_met_as_far_as_there_are_slots(namespace in namespace(1, true)) {
         let targets = namespace.targets();
-        for (pool, (slots, _)) in namespace.pools.iter().enumerate() {
+        for (pool, (slots, guarantees)) in namespace.pools.iter().enumerate() {
+            let Some(slots) = slots.filter(|slots| guarantees.values().sum::<u64>() > *slots) else {
+                continue;
+            };
+            let left = namespace.left(pool, &targets).unwrap();
+            let (mut kept, mut guests) = (0, 0);
+            for one in namespace.worker_pools.iter().filter(|one| one.pools(&namespace).contains(&pool)) {
+                let own = one.tasks.keys().find_map(|queue| guarantees.get(queue));
+                guests += if own.is_none() { targets[&one.id] } else { 0 };
+            }
+            for (queue, guaranteed) in guarantees {
+                let consumers: Vec<&WorkerPool> =
+                    namespace.worker_pools.iter().filter(|one| one.tasks.contains_key(queue)).collect();
+                let smallest = consumers.iter().map(|one| one.costs[pool]).min().unwrap_or(1);
+                let largest = consumers.iter().map(|one| one.costs[pool]).max().unwrap_or(1);
+                // What fits in the Pool at all, but for a rest of each.
+                kept += if largest > slots { 0 } else { (guaranteed.min(&slots) + 1).saturating_sub(smallest) };
+                if let [one] = consumers[..]
+                    && targets[&one.id] < one.wanted().min(guaranteed / one.costs[pool])
+                {
+                    prop_assert!(left < i128::from(one.costs[pool]), "{} has room: {left} of {slots}", one.id);
+                }
+            }
+            prop_assert!(kept < slots || guests == 0, "{guests} pods of {slots} slots, {kept} kept");
+        }
+    }
+
+    /// Who gets less than he wants has a Pool in which no further pod of his fits beside what is guaranteed to others,
+    /// or to one of several queues of his own.
+    #[test]
+    fn what_is_not_guaranteed_to_others_goes_to_who_can_use_it(namespace in namespace(4, true)) {
+        let targets = namespace.targets();
+        for one in namespace.worker_pools.iter().filter(|one| targets[&one.id] < one.wanted()) {
+            let is_full = |pool: usize| {
+                let guarantees = namespace.pools[pool].1.iter();
+                // Also from its own other queues a guarantee is kept.
+                let is_shared = |queue: &usize| {
+                    let consumers = namespace.worker_pools.iter().filter(|one| one.tasks.contains_key(queue));
+                    one.tasks.len() > 1 || !one.tasks.contains_key(queue) || consumers.count() > 1
+                };
+                let others: u64 = guarantees.filter(|(queue, _)| is_shared(queue)).map(|(_, slots)| slots).sum();
+                let left = namespace.left(pool, &targets);
+                left.is_some_and(|left| left < i128::from(one.costs[pool] + others))
+            };
+            prop_assert!(one.pools(&namespace).into_iter().any(is_full), "{}: {targets:?}", one.id);
+        }
+    }
+
+    /// Who asks for no more than his target gets it again, over several Pools too.
+    #[test]
+    fn arbitrating_what_was_arbitrated_changes_nothing(namespace in namespace(4, false)) {
+        let targets = namespace.targets();
+        let mut again = namespace.clone();
+        for one in &mut again.worker_pools {
+            one.pods = targets[&one.id];
+        }
+        prop_assert_eq!(again.targets(), targets);
+    }
+
+    /// Where nobody draws on several Pools, each Pool is shared as if it were alone, so that all that holds for `share`
+    /// holds there. Each guarantee is split among its consumers as a Pool of its own.
+    #[test]
+    fn single_pools_are_shared_alone(namespace in namespace(1, true)) {
+        let targets = namespace.targets();
+        for (pool, (slots, guarantees)) in namespace.pools.iter().enumerate() {
             let on_it: Vec<&WorkerPool> =
                 namespace.worker_pools.iter().filter(|one| one.pools(&namespace).contains(&pool)).collect();
             let claims: Vec<Claim> = on_it.iter().map(|one| one.claim(&namespace, &[0; 5])).collect();
@@ -256,7 +364,13 @@ proptest! {
                     cap: u64::MAX,
                 })
                 .collect();
-            for (one, pods) in on_it.iter().zip(share(slots.unwrap_or(u64::MAX), 0, &claimants)) {
+            let (guaranteed, reserved) = split(guarantees, &on_it, &claimants);
+            let claimants: Vec<Claimant> = claimants
+                .iter()
+                .zip(guaranteed)
+                .map(|(claimant, guaranteed)| Claimant { guaranteed, ..*claimant })
+                .collect();
+            for (one, pods) in on_it.iter().zip(share(slots.unwrap_or(u64::MAX), reserved, &claimants)) {
                 prop_assert_eq!(targets[&one.id], pods, "{} on {}", one.id, pool);
             }
         }

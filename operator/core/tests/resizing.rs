@@ -13,7 +13,7 @@ use poolwright_core::shedding::{LoadKey, half};
 use poolwright_core::snapshot::{Dynamic, Mark};
 use poolwright_core::time::Moment;
 use proptest::prelude::{ProptestConfig, any, proptest};
-use world::{World, pool, seconds, set_mark, wall};
+use world::{World, pool, revision, seconds, set_mark, wall};
 
 const SLOTS: u32 = 4;
 
@@ -124,6 +124,34 @@ fn green_threads_are_halved_in_one_message_once_their_size_is_known_and_given_ba
         "{}",
         decision.text
     );
+}
+
+/// Only workers of the newest revision are told, and only of what they are told is anything said to be taken.
+#[test]
+fn workers_of_an_older_revision_are_not_said_to_have_less() {
+    let mut world = new(false);
+    world.load(91.0);
+    let input = world.pool();
+    input.revision = "r2".to_owned();
+    input.revisions.push(revision("r2", 0, false));
+    world.sized("a", 4);
+    world.sized("b", 4);
+    let decision = world.look();
+    assert_eq!((world.resizes(), decision.limits.len()), (vec![], 1));
+    let words = "load 91 % is above 80 %: 2 workers keep all, being of an older revision or out of reach";
+    assert!(decision.text.ends_with(words), "{}", decision.text);
+    // One of the newest has come up, and is told.
+    world.add("c", 0);
+    world.sized("c", 4);
+    let decision = world.look();
+    assert_eq!(world.resizes(), [(false, 2, 1)]);
+    assert_eq!(
+        decision.limits.last().map(|limit| limit.name),
+        Some("dynamicConcurrency")
+    );
+    let words =
+        "workers run 2 of 4 slots: load 91 % is above 80 %; 2 workers keep all, being of an older revision";
+    assert!(decision.text.contains(words), "{}", decision.text);
 }
 
 #[test]

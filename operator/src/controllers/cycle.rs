@@ -101,21 +101,23 @@ impl Driver {
 
     /// A WorkerPool is first decided on when its queues have been looked at: in the moment after a start everything
     /// looks stale, and saying so for the whole fleet would only be noise.
-    /// So it would be while the Pool that every namespace gets is not made yet.
+    /// So it would be while the Pool that every namespace gets is not made yet, unless it cannot be made.
     fn is_known(
         &self,
         input: &PoolInput,
         brokers: &BTreeMap<String, Arc<BrokerView>>,
         namespaces: &BTreeMap<String, Arc<Namespace>>,
+        now: Moment,
     ) -> bool {
         let group = (input.key.namespace.clone(), input.key.name.clone());
         let has_default = || {
             let namespace = namespaces.get(&input.key.namespace);
             namespace.is_some_and(|namespace| namespace.pools.contains_key(DEFAULT_POOL))
         };
+        let refused = || self.world.no_default(&input.key.namespace, now).is_some();
         let needs_default = input.bid.charge.slots.contains_key(DEFAULT_POOL);
         self.latest.of(&group).is_some_and(|last| last.decision.is_some())
-            || was_read(input, brokers) && (!needs_default || has_default())
+            || was_read(input, brokers) && (!needs_default || has_default() || refused())
     }
 
     fn once(&self, memory: &mut Memory, now: Moment) {
@@ -126,11 +128,11 @@ impl Driver {
         let snapshot = Snapshot {
             now,
             wall: self.clock.wall(),
-            pools: states
-                .iter()
-                .filter_map(|state| state.input.clone())
-                .chain(self.world.leftovers())
-                .filter(|input| self.is_known(input, &brokers, &namespaces))
+            pools: self
+                .world
+                .inputs()
+                .into_iter()
+                .filter(|input| self.is_known(input, &brokers, &namespaces, now))
                 .collect(),
             brokers,
             namespaces,

@@ -11,5 +11,6 @@ pub mod run;
 pub mod secrets;
 pub mod task_queue;
 pub mod turns;
+pub mod unmade;
 pub mod worker_pool;
 pub mod world;

@@ -72,10 +72,14 @@ struct Seen<'a> {
     rival: Option<&'a TaskQueue>,
     /// The Pool that its tasks draw on.
     pool: Option<&'a Pool>,
+    /// Why the operator could not make that Pool.
+    unmade: Option<String>,
     /// What it weighs, once that was calculated.
     weight: Option<u64>,
     /// The circle that it is on.
     cycle: Option<&'a Cycle>,
+    /// Names in its `downstream` that no TaskQueue has.
+    unknown: &'a [String],
 }
 
 impl Past {
@@ -146,8 +150,15 @@ impl Controller {
                 book,
                 rival,
                 pool: pool.as_deref(),
+                unmade: self
+                    .world
+                    .no_default(&namespace, self.clock.now())
+                    .map(|trouble| trouble.message),
                 weight: weights.and_then(|weights| weights.effective.get(&name).copied()),
                 cycle: weights.and_then(|weights| weights.cycle(&name)),
+                unknown: weights
+                    .and_then(|weights| weights.unknown.get(&name))
+                    .map_or(&[], Vec::as_slice),
             };
             if !self.keep(past, queue, &seen).await {
                 starved.get_or_insert(at);
@@ -345,10 +356,13 @@ fn first_of_each<'a>(
 }
 
 /// Why the tasks of a queue may take no slots: its Pool does not exist. One that the operator makes itself is only on
-/// its way.
-fn missing_pool(queue: &TaskQueue, pool: Option<&Pool>) -> Option<String> {
+/// its way, unless it is refused.
+fn missing_pool(queue: &TaskQueue, pool: Option<&Pool>, unmade: Option<&str>) -> Option<String> {
     let name = queue.pool_name();
-    (pool.is_none() && name != DEFAULT_POOL).then(|| {
+    if name == DEFAULT_POOL {
+        return unmade.filter(|_| pool.is_none()).map(str::to_owned);
+    }
+    pool.is_none().then(|| {
         format!(
             "Pool {name:?} does not exist in this namespace, so no worker is started for this queue: create it, or \
              correct spec.pool.name"
@@ -368,7 +382,7 @@ fn summary(queue: &TaskQueue, seen: &Seen<'_>) -> (Option<bool>, Reason, String)
         );
         return (Some(false), Reason::Conflict, message);
     }
-    if let Some(message) = missing_pool(queue, seen.pool) {
+    if let Some(message) = missing_pool(queue, seen.pool, seen.unmade.as_deref()) {
         return (Some(false), Reason::PoolMissing, message);
     }
     let Some(book) = seen.book else {
@@ -382,13 +396,6 @@ fn summary(queue: &TaskQueue, seen: &Seen<'_>) -> (Option<bool>, Reason, String)
         return (None, Reason::Progressing, "not read yet".to_owned());
     }
     // It works; the first of these gives the reason, and each its words.
-    let circle = seen.cycle.map(|cycle| {
-        let words = format!(
-            "{cycle} is a circle of spec.priority.downstream, in which no queue comes before another: each weighs what \
-             is written in it; remove one of the links"
-        );
-        (Reason::WeightCycle, words)
-    });
     let foreign = (book.foreign_consumers > 0).then(|| {
         let names: Vec<&str> = book.foreign.iter().take(5).map(String::as_str).collect();
         let words = format!(
@@ -398,9 +405,32 @@ fn summary(queue: &TaskQueue, seen: &Seen<'_>) -> (Option<bool>, Reason, String)
         );
         (Reason::ForeignConsumers, words)
     });
-    let (reasons, words): (Vec<Reason>, Vec<String>) = circle.into_iter().chain(foreign).unzip();
+    let (reasons, words): (Vec<Reason>, Vec<String>) = links(seen).chain(foreign).unzip();
     let reason = reasons.first().copied().unwrap_or(Reason::AsDesired);
     (Some(true), reason, words.join("; "))
+}
+
+/// What is wrong with its links to other queues.
+fn links(seen: &Seen<'_>) -> impl Iterator<Item = (Reason, String)> {
+    let circle = seen.cycle.map(|cycle| {
+        let words = format!(
+            "{cycle} is a circle of spec.priority.downstream, in which no queue comes before another: each weighs what \
+             is written in it; remove one of the links"
+        );
+        (Reason::WeightCycle, words)
+    });
+    let unknown = seen.unknown.first().map(|first| {
+        let more = match seen.unknown.len() {
+            1 => String::new(),
+            count => format!(" and {} more", count - 1),
+        };
+        let words = format!(
+            "spec.priority.downstream names {first:?}{more}, and no TaskQueue of that name is in this namespace: it adds \
+             no weight; create it, or correct the name"
+        );
+        (Reason::QueueUnknown, words)
+    });
+    circle.into_iter().chain(unknown)
 }
 
 #[cfg(test)]
@@ -424,9 +454,14 @@ mod tests {
     #[test]
     fn a_pool_that_does_not_exist_is_told_unless_the_operator_makes_it() {
         let pool = Pool::new("gpu", PoolSpec::default());
-        assert_eq!(missing_pool(&drawing_on("gpu"), Some(&pool)), None);
-        assert_eq!(missing_pool(&drawing_on(DEFAULT_POOL), None), None);
-        let message = missing_pool(&drawing_on("gpu"), None).expect("it is missing");
+        assert_eq!(missing_pool(&drawing_on("gpu"), Some(&pool), None), None);
+        assert_eq!(missing_pool(&drawing_on(DEFAULT_POOL), None, None), None);
+        let refused = Some("exceeded quota");
+        assert_eq!(
+            missing_pool(&drawing_on(DEFAULT_POOL), None, refused).as_deref(),
+            refused
+        );
+        let message = missing_pool(&drawing_on("gpu"), None, refused).expect("it is missing");
         for words in [
             "Pool \"gpu\" does not exist",
             "create it, or correct spec.pool.name",
@@ -436,14 +471,14 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_on_a_circle_works_and_says_so() {
+    fn a_queue_with_wrong_links_works_and_says_so() {
         let names = || vec!["mail".to_owned(), "push".to_owned()];
         let cycle = Cycle {
             path: names(),
             queues: names(),
         };
         let queue = drawing_on(DEFAULT_POOL);
-        let told = |foreign: u64, cycle: Option<&Cycle>| {
+        let told = |foreign: u64, cycle: Option<&Cycle>, unknown: &[String]| {
             let book = QueueLedger {
                 ready: Some(3),
                 foreign_consumers: foreign,
@@ -455,18 +490,20 @@ mod tests {
                 book: Some(&book),
                 rival: None,
                 pool: None,
+                unmade: None,
                 weight: Some(1),
                 cycle,
+                unknown,
             };
             summary(&queue, &seen)
         };
-        assert_eq!(told(0, None), (Some(true), Reason::AsDesired, String::new()));
+        assert_eq!(told(0, None, &[]), (Some(true), Reason::AsDesired, String::new()));
         let foreign = "1 consumers are not ours: old@host";
         assert_eq!(
-            told(1, None),
+            told(1, None, &[]),
             (Some(true), Reason::ForeignConsumers, foreign.to_owned())
         );
-        let (ready, reason, message) = told(1, Some(&cycle));
+        let (ready, reason, message) = told(1, Some(&cycle), &[]);
         assert_eq!((ready, reason), (Some(true), Reason::WeightCycle));
         assert!(
             message.starts_with("mail -> push -> mail is a circle of spec.priority.downstream"),
@@ -476,5 +513,12 @@ mod tests {
             message.ends_with(&format!("remove one of the links; {foreign}")),
             "{message}"
         );
+        let (ready, reason, message) = told(1, None, &["psuh".to_owned(), "x".to_owned()]);
+        assert_eq!((ready, reason), (Some(true), Reason::QueueUnknown));
+        assert!(
+            message.starts_with("spec.priority.downstream names \"psuh\" and 1 more, and no TaskQueue"),
+            "{message}"
+        );
+        assert!(message.ends_with(&format!("; {foreign}")), "{message}");
     }
 }

@@ -5,6 +5,7 @@
 //! never waits for one that reports, and that a failed write is planned anew, not repeated.
 
 mod tell;
+mod waits;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::AssertUnwindSafe;
@@ -14,8 +15,8 @@ use std::time::Duration;
 use futures::FutureExt;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::{Api, Client, ResourceExt};
-use poolwright_api::Reason;
 use poolwright_api::v1alpha1::{WorkerPool, WorkerPoolStatus};
+use poolwright_api::{DEFAULT_POOL, Reason};
 use poolwright_core::charge::{Slots, add, whose};
 use poolwright_core::decision::Decision;
 use poolwright_core::deployment::render;
@@ -37,6 +38,7 @@ use crate::kube::execute::{Executor, Failure};
 use crate::kube::index::Group;
 use crate::kube::status::{Budget, write};
 use crate::metrics::Metrics;
+use waits::Waits;
 
 /// First and longest wait after a failure.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
@@ -90,6 +92,8 @@ struct Past {
     lost: Vec<String>,
     /// The server's refusal of our last write.
     refused: Option<Trouble>,
+    /// What a Pool has refused.
+    waits: Waits,
 }
 
 /// Runs rounds for the pools that are woken.
@@ -300,7 +304,7 @@ async fn carry_out(
         context.clock.wall(),
     );
     if steps.is_empty() {
-        (past.refused, past.plan) = (None, None);
+        (past.refused, past.plan, past.waits) = (None, None, Waits::default());
         return Ok(None);
     }
     past.written.leave_out(&mut steps, EFFECT, now);
@@ -344,7 +348,7 @@ async fn carry_out(
                 }
             }
             // What a Pool has no room for keeps nothing else from being done.
-            Err(failure @ Failure::NoRoom(_)) => no_room = Some(failure),
+            Err(Failure::NoRoom(trouble)) => no_room = Some(trouble),
             Err(failure) => {
                 (past.refused, past.plan) = match &failure {
                     // What others keep may be free at any moment; all else is refused again, and often.
@@ -359,11 +363,12 @@ async fn carry_out(
         }
     }
     past.refused = None;
-    if let Some(failure) = no_room {
+    if let Some(trouble) = no_room {
         past.plan = None;
-        return Err(failure);
+        past.waits.note(&trouble, now);
+        return Err(Failure::NoRoom(trouble));
     }
-    past.plan = Some((steps, now));
+    (past.plan, past.waits) = (Some((steps, now)), Waits::default());
     Ok(Some(EFFECT))
 }
 
@@ -430,6 +435,11 @@ async fn report(
         // Nor does it know its workers before each has sent a heartbeat: a whole fleet would be told anew, twice.
         return Ok(Some(young));
     }
+    let now = context.clock.now();
+    let needs = |input: &Arc<PoolInput>| input.bid.charge.slots.contains_key(DEFAULT_POOL);
+    let needs_default = state.input.as_ref().is_some_and(needs);
+    let unmade = context.world.no_default(&group.0, now).filter(|_| needs_default);
+    let lasting = past.waits.lasting(now).or(unmade.as_ref());
     let facts = Facts {
         generation: state.wp.metadata.generation,
         name: &group.1,
@@ -441,7 +451,7 @@ async fn report(
         },
         objects: &state.objects,
         advice: state.spec.as_ref().map_or(&[][..], |spec| &spec.advice),
-        refused: past.refused.as_ref(),
+        refused: past.refused.as_ref().or(lasting),
         wall: context.clock.wall(),
     };
     let new = status::status(&facts);

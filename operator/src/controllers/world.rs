@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
+use poolwright_api::DEFAULT_POOL;
 use poolwright_api::v1alpha1::{Pool, TaskQueue, WorkerPool};
 use poolwright_core::advice::{Advice, Neighbour, advise};
 use poolwright_core::charge::taken;
@@ -16,7 +17,7 @@ use poolwright_core::objects::{DeploymentView, Objects, PodView, SetView};
 use poolwright_core::observe::{Runs, pool_input};
 use poolwright_core::revision::revision;
 use poolwright_core::shedding::LoadKey;
-use poolwright_core::snapshot::{Namespace, PoolInput};
+use poolwright_core::snapshot::{Namespace, PoolInput, Trouble};
 use poolwright_core::time::Moment;
 use poolwright_core::validate::{Invalid, ValidPool, consumes_alone, validate};
 use poolwright_core::weight::Weights;
@@ -24,6 +25,7 @@ use poolwright_core::weight::Weights;
 use super::budgets::{self, Taken};
 use super::conflicts::Conflicts;
 use super::kept::{Keep, only_holders, own_name, owner_name, selected, without_writers};
+use super::unmade::Unmade;
 use crate::kube::index::{Group, Index};
 
 /// A WorkerPool's spec, read once.
@@ -98,6 +100,8 @@ pub struct World {
     pub pods: Arc<Index<Pod, PodView>>,
     /// Who else scales what is ours.
     pub conflicts: Conflicts,
+    /// Why namespaces have no `default-pool`.
+    pub unmade: Unmade,
     /// Marked WorkerPools; true if the spec must be read again.
     dirty: Mutex<BTreeMap<Group, bool>>,
     /// Namespaces whose Pools, or what is taken of them, have changed; true if a TaskQueue has.
@@ -119,6 +123,7 @@ impl Default for World {
             sets: Arc::new(Index::new(owner_name, move |object| set.set(object))),
             pods: Arc::new(Index::new(owner_name, move |object| pod.pod(object))),
             conflicts: Conflicts::default(),
+            unmade: Unmade::default(),
             dirty: Mutex::default(),
             stale: Mutex::default(),
             lost: Mutex::default(),
@@ -230,6 +235,12 @@ impl World {
         dirty.into_keys().collect()
     }
 
+    /// Why a namespace has no `default-pool`, where it could not be made for a while.
+    pub fn no_default(&self, namespace: &str, now: Moment) -> Option<Trouble> {
+        let is_there = self.budgets.get(namespace, DEFAULT_POOL).is_some();
+        self.unmade.lasting(namespace, now).filter(|_| !is_there)
+    }
+
     /// True for a pod that was lost with its node.
     pub fn is_lost(&self, namespace: &str, pod: &str) -> bool {
         let lost = lock(&self.lost);
@@ -285,14 +296,12 @@ impl World {
         (!input.pods.is_empty()).then_some(Leftover { wp, spec, input })
     }
 
-    /// What a decision sees of WorkerPools without a usable spec that have pods.
-    pub fn leftovers(&self) -> Vec<Arc<PoolInput>> {
+    /// What a decision sees of every WorkerPool, of those without a usable spec that have pods too.
+    pub fn inputs(&self) -> Vec<Arc<PoolInput>> {
         let built = lock(&self.built);
-        built
-            .leftovers
-            .values()
-            .map(|left| Arc::clone(&left.input))
-            .collect()
+        let usable = built.states.values().filter_map(|state| state.input.clone());
+        let left = built.leftovers.values().map(|left| Arc::clone(&left.input));
+        usable.chain(left).collect()
     }
 
     /// What the watches show of one WorkerPool.

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use poolwright_api::Reason;
-use poolwright_api::v1alpha1::WorkerPool;
+use poolwright_api::v1alpha1::{DecisionLimit, WorkerPool, WorkerPoolStatus};
 
 use super::as_it_should_be;
 
@@ -35,7 +35,10 @@ pub fn steps(wp: &WorkerPool) -> Vec<String> {
     let mut seen = BTreeSet::new();
     for reason in reasons.filter_map(|reason| reason.parse().ok()) {
         if seen.insert(reason) {
-            steps.extend(step(reason, namespace, name));
+            steps.extend(match reason {
+                Reason::AtMaximum if is_capped(status) => Some(CAPPED.to_owned()),
+                _ => step(reason, namespace, name),
+            });
         }
     }
     if steps.is_empty() && status.last_decision.is_none() {
@@ -45,6 +48,17 @@ pub fn steps(wp: &WorkerPool) -> Vec<String> {
 }
 
 const NOT_SEEN: &str = "If this lasts, see whether the operator runs and watches this namespace";
+
+const CAPPED: &str = "Raise spec.maxActiveTasks of the TaskQueue if more of its tasks may run at a time";
+
+/// What holds the number at its most is `maxActiveTasks`: the last limit is the tightest.
+fn is_capped(status: &WorkerPoolStatus) -> bool {
+    let mut limits = status.last_decision.iter().flat_map(|decision| &decision.limits);
+    let most = |limit: &&DecisionLimit| matches!(limit.name.as_str(), "maxReplicas" | "maxActiveTasks");
+    limits
+        .rfind(most)
+        .is_some_and(|limit| limit.name == "maxActiveTasks")
+}
 
 /// What to do about `reason`, or `None` where there is nothing to do.
 fn step(reason: Reason, namespace: &str, name: &str) -> Option<String> {
@@ -96,7 +110,8 @@ fn step(reason: Reason, namespace: &str, name: &str) -> Option<String> {
         Reason::PoolMissing => "Create the Pool that the condition names, or correct spec.pool.name",
         Reason::WeightCycle => "Remove one of the links in spec.priority.downstream that the condition names",
         Reason::PodLargerThanPool => {
-            "Give the budget more slots than one pod takes, or lower the concurrency"
+            "Give the budget more slots than one pod takes, or lower the concurrency or slotsPerTask, whichever the \
+             condition names"
         }
         Reason::SecretMissing => "Create the Secret and key that the condition names",
         Reason::ConfigMapMissing => "Create the ConfigMap and key that the condition names",

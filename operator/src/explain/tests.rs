@@ -185,3 +185,27 @@ fn a_pool_at_its_least_has_nothing_to_mend() {
     let least = limited(Reason::AtMinimum);
     assert!(!least.contains("not as they should be"), "{least}");
 }
+
+/// What helps depends on what holds the number down.
+#[test]
+fn at_the_maximum_the_limit_is_named_that_can_be_raised() {
+    let mut wp = pool();
+    let next = |wp: &WorkerPool| next::steps(wp).join("; ");
+    assert!(next(&wp).contains("spec.scaling.maxReplicas"), "{}", next(&wp));
+    if let Some(last) = wp
+        .status
+        .as_mut()
+        .and_then(|status| status.last_decision.as_mut())
+    {
+        last.limits.push(DecisionLimit {
+            name: "maxActiveTasks".into(),
+            from: 7,
+            to: 2,
+        });
+    }
+    let next = next(&wp);
+    assert!(
+        next.contains("spec.maxActiveTasks") && !next.contains("maxReplicas"),
+        "{next}"
+    );
+}

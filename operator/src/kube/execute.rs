@@ -30,8 +30,8 @@ pub enum Failure {
     #[error("refused: {}", .0.message)]
     Refused(Trouble),
     /// A Pool has not granted it.
-    #[error("{0}")]
-    NoRoom(String),
+    #[error("{}", .0.message)]
+    NoRoom(Trouble),
     /// Anything else.
     #[error(transparent)]
     Kube(#[from] kube::Error),

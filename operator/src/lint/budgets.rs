@@ -43,7 +43,16 @@ pub fn guarantees(read: &Read<'_>, all: &[Read<'_>]) -> Vec<Finding> {
     findings
 }
 
-/// Pods of which not even one fits: in a Pool, or under the cap of their queue.
+/// A load that takes nothing away.
+pub fn shedding(read: &Read<'_>) -> Option<Finding> {
+    let spec = &read.pool()?.spec;
+    let idle = spec.load_shedding.is_some() && spec.limit().is_none();
+    let words = "has no effect: of spec.slots -1, which is no limit, there is nothing to halve; write how many slots \
+                 there are, or remove it";
+    idle.then(|| read.find(Severity::Warning, "spec.loadShedding", words))
+}
+
+/// Pods of which not even one fits in a Pool.
 pub fn too_large(
     read: &Read<'_>,
     wp: &ValidPool,
@@ -60,14 +69,6 @@ pub fn too_large(
         let most = largest.entry(queue.pool_name()).or_insert((slots, name));
         if slots > most.0 {
             *most = (slots, name);
-        }
-        let cap = queue.spec.max_active_tasks;
-        if let Some(cap) = cap.filter(|cap| wp.concurrency > *cap) {
-            let words = format!(
-                "a pod runs {concurrency} tasks at a time, and maxActiveTasks of TaskQueue {name:?} is {cap}: no pod \
-                 may start; {cap} is the most that fits"
-            );
-            findings.push(read.find(Severity::Error, CONCURRENCY, &words));
         }
     }
     for (pool, (slots_per_task, queue)) in largest {

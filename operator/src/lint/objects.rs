@@ -84,6 +84,7 @@ pub fn check(all: &[Read<'_>]) -> Vec<Finding> {
     for read in all {
         findings.extend(references(read, all));
         findings.extend(budgets::guarantees(read, all));
+        findings.extend(budgets::shedding(read));
         if let Some(wp) = read.worker_pool() {
             findings.extend(worker_pool(read, wp, all));
         }

@@ -135,6 +135,23 @@ fn a_queue_that_is_nearly_in_the_files_is_asked_after() {
     );
 }
 
+/// Of a Pool without a limit there is nothing to halve.
+#[test]
+fn a_load_that_takes_nothing_away_is_told() {
+    let said = |slots: i32| {
+        let pool = format!(
+            "apiVersion: poolwright.dev/v1alpha1\nkind: Pool\nmetadata:\n  name: gpu\nspec:\n  slots: {slots}\n  \
+             loadShedding:\n    source: {{configMapKeyRef: {{name: load, key: percent}}}}\n"
+        );
+        let report = of(&[("pool.yaml", &pool)]);
+        let found: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
+        found.concat()
+    };
+    let words = "pool.yaml:8:5: warning: spec.loadShedding: has no effect: of spec.slots -1";
+    assert!(said(-1).starts_with(words), "{}", said(-1));
+    assert_eq!(said(8), "");
+}
+
 /// A pod that is never started is told with the number that fits; one that fits is not.
 #[test]
 fn a_pod_that_fits_nowhere_is_told_what_would() {
@@ -170,8 +187,8 @@ fn a_pod_that_fits_nowhere_is_told_what_would() {
     assert_eq!(said(1, ""), "", "it draws on another Pool");
 
     let capped = said(1, "  maxActiveTasks: 3\n");
-    let words = "a pod runs 4 tasks at a time, and maxActiveTasks of TaskQueue \"mail\" is 3: no pod may start; 3 is \
-                 the most that fits";
+    let words = "maxActiveTasks of TaskQueue \"mail\" is 3: no pod may start; 3 is the most that fits, or raise \
+                 spec.maxActiveTasks there";
     assert!(capped.ends_with(words), "{capped}");
     assert_eq!(said(1, "  maxActiveTasks: 4\n"), "");
 }

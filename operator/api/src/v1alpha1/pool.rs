@@ -131,13 +131,15 @@ pub struct PoolStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective_slots: Option<i32>,
 
-    /// `running` is the number of slots of tasks that execute: each counts what its worker takes for a task.
+    /// `running` is the number of slots of tasks that execute: each counts what its worker takes for a task. Those of
+    /// pods that are being deleted are not in it, as these say nothing any more.
     #[schemars(range(min = 0))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running: Option<i64>,
 
     /// `queued` is the number of slots of tasks that wait to be executed, in the broker or fetched by a worker: each
-    /// counts what its worker takes for a task.
+    /// counts what its worker takes for a task. Tasks of a queue that no usable WorkerPool consumes are not in it; the
+    /// status of the TaskQueue has them.
     #[schemars(range(min = 0))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queued: Option<i64>,

@@ -88,7 +88,8 @@ pub struct TaskQueueSpec {
     pub priority: Priority,
 
     /// `maxActiveTasks` caps how many tasks of the queue its workers can run at a time, 1 to 1,000,000: there are only
-    /// as many whole pods as fit. Default: no cap. It needs a WorkerPool that consumes this queue alone.
+    /// as many whole pods as fit. Default: no cap. It needs a WorkerPool that consumes this queue alone, with a
+    /// concurrency that is not above it.
     #[schemars(range(min = 1, max = 1_000_000))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_active_tasks: Option<i32>,

@@ -1,5 +1,7 @@
 //! Who has more than its share gives it back, and to whom.
 
+use poolwright_core::cause::cut;
+
 use super::*;
 
 /// Equal weights: two pods each of four, and the one that has three gives one up after a while.
@@ -18,7 +20,13 @@ fn equals_share_and_take_back_after_a_while() {
         (3, 0)
     );
     wait(&mut world, 25);
-    assert_eq!(decided(&world, "b").to, 3, "not yet");
+    let b = decided(&world, "b");
+    assert_eq!(b.to, 3, "not yet");
+    // The condition is made of the cause alone, and says the same.
+    let (reason, words) = cut(b.budget.as_ref().unwrap());
+    assert_eq!(reason, Reason::PoolLimited);
+    assert_eq!(words, "Pool \"p\" gives 2 of 8 pods: 60 slots are missing");
+    assert!(b.text.contains(&words), "{}", b.text);
     wait(&mut world, 10);
     let b = decided(&world, "b");
     assert_eq!((b.to, b.reason), (2, Reason::PoolLimited));
@@ -161,4 +169,37 @@ fn only_those_are_pressed_who_have_what_is_waited_for() {
     assert_eq!(decided(&world, "a").reason, Reason::WaitingForSlots);
     assert_eq!(decided(&world, "b").reason, Reason::PoolLimited);
     assert!(decided(&world, "b").parking.victims.is_empty());
+}
+
+/// With 0 slots a Pool is closed: what runs is finished, nothing starts, and nothing is wrong with the size of a pod.
+#[test]
+fn a_closed_pool_drains_and_opens_again() {
+    let mut world = with([on_pool("a", NORMAL)], budget(40));
+    load(&mut world, "a", 2, 50);
+    decide(&mut world);
+    set_budget(&mut world, 0);
+    wait(&mut world, 3);
+    let a = decided(&world, "a");
+    assert_eq!((a.to, a.reason), (0, Reason::PoolLimited), "{}", a.text);
+    assert_eq!(
+        (a.parking.victims.len(), replicas(&world, "a")),
+        (2, 2),
+        "they are busy"
+    );
+    finish(&mut world, "a", 30);
+    let a = decided(&world, "a");
+    assert_eq!(
+        (a.to, replicas(&world, "a"), a.reason),
+        (0, 0, Reason::PoolLimited)
+    );
+    assert!(a.text.contains("Pool \"p\" gives 0 of 5 pods"), "{}", a.text);
+    set_budget(&mut world, 40);
+    wait(&mut world, 3);
+    assert!(replicas(&world, "a") > 0, "{}", decided(&world, "a").text);
+}
+
+fn set_budget(world: &mut World, slots: u64) {
+    let pools = &mut world.namespaces.get_mut("shop").unwrap().pools;
+    let pool = pools.get_mut("p").unwrap();
+    (pool.slots, pool.effective) = (Some(slots), Some(slots));
 }

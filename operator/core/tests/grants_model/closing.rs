@@ -3,11 +3,12 @@
 use poolwright_core::grants::{Mode, mark, mode};
 
 use crate::controllers::{collect, control, end};
+use crate::guarantees::must_fit;
 use crate::operator::{Operator, Program, uid};
 use crate::raise::Raise;
 use crate::schedule::Schedule;
 use crate::sweep::Sweep;
-use crate::world::{Branch, ENDLESS, POOLS, say};
+use crate::world::{POOLS, say};
 
 impl Schedule {
     /// Operators take what they can get, and go on with what they had begun, in any order: a grant that is too small shows.
@@ -124,19 +125,18 @@ impl Schedule {
         let Some(before) = self.world.branches[at].deployment.now else {
             return;
         };
-        let fits = (0..2).all(|pool| {
-            let slots = self.world.branches[at].slots[pool];
-            let taken = |branch: &Branch| u64::from(branch.committed()) * branch.slots[pool];
-            let all: u64 = self.world.branches.iter().map(taken).sum();
-            let budget = self.world.pools[pool].as_ref();
-            let budget = budget.map(|live| live.pool.spec.limit().unwrap_or(ENDLESS));
-            slots == 0 || budget.is_some_and(|budget| all + slots <= budget)
-        });
+        let branch = &self.world.branches[at];
+        let answers = [0, 1].map(|pool| must_fit(&self.world, pool, branch.holder, branch.slots[pool]));
+        let fits = match answers {
+            [Some(false), _] | [_, Some(false)] => Some(false),
+            [Some(true), Some(true)] => Some(true),
+            _ => None,
+        };
         let raise = Raise::new(&self.world, &self.operators[0].view, at, 1).expect("a Deployment");
         self.finish_calmly(Program::Raise(raise));
         let after = self.world.branches[at].deployment.now.map(|now| now.replicas);
-        if fits != (after == Some(before.replicas + 1)) {
-            let what = format!("a raise of d{at} fits: {fits}, and there are {after:?} of {before:?}");
+        if fits.is_some_and(|fits| fits != (after == Some(before.replicas + 1))) {
+            let what = format!("a raise of d{at} fits: {fits:?}, and there are {after:?} of {before:?}");
             say!(self.world, "{what}");
             self.world.broken = Some(what);
         }

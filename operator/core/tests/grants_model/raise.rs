@@ -6,6 +6,7 @@ use poolwright_api::v1alpha1::{Pool, PoolStatus};
 use poolwright_core::charge::Slots;
 use poolwright_core::grants::{Mode, Request, Sight, mode, open, raise};
 
+use crate::guarantees::sight;
 use crate::operator::{Act, Listing, Mutant, Program, View, uid};
 use crate::sweep::Sweep;
 use crate::world::{Live, POOLS, Version, World, Write, say};
@@ -20,6 +21,8 @@ pub struct Raise {
     /// The Pools of its charge, and what the raise takes of each.
     claims: Vec<(usize, u64)>,
     used: BTreeMap<String, Slots>,
+    /// What it knows of guarantees and loads, by Pool.
+    sights: [Sight; 2],
     permits: Vec<(usize, u64)>,
     stage: Stage,
     tries: u32,
@@ -64,6 +67,7 @@ impl Raise {
                 .map(|(pool, slots)| (pool, slots * u64::from(more)))
                 .collect(),
             used: listing.taken(world),
+            sights: [sight(world, 0), sight(world, 1)],
             permits: Vec::new(),
             stage: Stage::Look(0),
             tries: 0,
@@ -179,7 +183,7 @@ impl Raise {
             .map(|(uid, slots)| (uid.clone(), slots.get(POOLS[place]).copied().unwrap_or(0)));
         let sight = Sight {
             used: used.collect(),
-            ..Sight::default()
+            ..self.sights[place].clone()
         };
         let holder = uid(self.holder);
         let request = Request {

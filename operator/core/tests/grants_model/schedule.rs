@@ -8,6 +8,7 @@ use poolwright_core::charge::Charge;
 use poolwright_core::grants::{Mode, mode, open, rebuild};
 
 use crate::controllers::{collect, control, end, evict, scale};
+use crate::guarantees::Promises;
 use crate::operator::{Act, Listing, Mutant, Operator, Program, uid};
 use crate::raise::Raise;
 use crate::random::Random;
@@ -91,7 +92,7 @@ impl Schedule {
         });
         let faults = [0, 5, 20][random.below(3)];
         let mut schedule = Self {
-            world: World::new(is_logged),
+            world: World::new(Promises::new(seed), is_logged),
             random,
             operators: [Operator::default(), Operator::default()],
             mutant,
@@ -222,6 +223,7 @@ impl Schedule {
             let place = self.random.below(3);
             for _ in 0..burst.min(left) {
                 self.world.now += 1;
+                self.world.promises.pass();
                 match actor {
                     Actor::Operator => {
                         if !self.program(operator, place) {

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use poolwright_api::v1alpha1::{Pool, PoolSpec, PoolStatus};
 use poolwright_core::charge::Charge;
 
+use crate::guarantees::Promises;
+
 /// Names of the Pools, in order.
 pub const POOLS: [&str; 2] = ["pool-a", "pool-b"];
 /// A budget without a limit.
@@ -221,6 +223,7 @@ pub struct World {
     /// Name of each WorkerPool by its uid, and whether it exists.
     pub worker_pools: Vec<(usize, bool)>,
     pub branches: Vec<Branch>,
+    pub promises: Promises,
     /// Requests that are still under way though their sender has given up.
     pub late: Vec<Write>,
     /// What was wrong.
@@ -229,7 +232,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(is_logged: bool) -> Self {
+    pub fn new(promises: Promises, is_logged: bool) -> Self {
         Self {
             now: 0,
             rv: 0,
@@ -238,6 +241,7 @@ impl World {
             budgets: [vec![(0, 0)], vec![(0, 0)]],
             worker_pools: Vec::new(),
             branches: Vec::new(),
+            promises,
             late: Vec::new(),
             broken: None,
             log: is_logged.then(Vec::new),
@@ -263,7 +267,10 @@ impl World {
     }
 
     /// A write of a Pool that is no operator's.
-    pub fn put_pool(&mut self, at: usize, pool: Option<Pool>) {
+    pub fn put_pool(&mut self, at: usize, mut pool: Option<Pool>) {
+        if let Some(pool) = &mut pool {
+            self.promises.write(at, pool);
+        }
         let slots = pool
             .as_ref()
             .map_or(0, |pool| pool.spec.limit().unwrap_or(ENDLESS));

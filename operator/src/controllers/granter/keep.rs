@@ -250,7 +250,10 @@ async fn tend(context: &Context, namespace: &str, work: Work) -> Result<(), kube
         }
     };
     if work.make_default {
-        note(make_default(context, namespace).await);
+        let made = make_default(context, namespace).await;
+        let (unmade, now) = (&context.world.unmade, context.clock.now());
+        unmade.tried(namespace, made.as_ref().err(), now);
+        note(made);
     }
     for name in &work.unknown {
         note(rebuild(context, namespace, name, work.settled.contains(name)).await);

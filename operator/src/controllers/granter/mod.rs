@@ -63,8 +63,14 @@ pub enum Refused {
         "Pool {0:?} has 1000 holders, and its status has room for no more: give some WorkerPools another Pool"
     )]
     TooManyHolders(String),
-    /// There is no such Pool, or its grants are not known yet.
-    #[error("Pool {0:?} cannot grant yet")]
+    /// There is no such Pool.
+    #[error(
+        "Pool {0:?} does not exist, and pods of a revision that draws on it are asked for: create it, or wait until \
+         another revision has taken over"
+    )]
+    Missing(String),
+    /// Its grants are not known yet.
+    #[error("Pool {0:?} cannot grant yet: what is taken of it is being counted")]
     NotReady(String),
     /// The API server could not be asked.
     #[error("{0}")]
@@ -73,13 +79,15 @@ pub enum Refused {
 
 impl From<Refused> for Failure {
     fn from(refused: Refused) -> Self {
+        let message = refused.to_string();
+        let trouble = |reason| Trouble { reason, message };
         match refused {
             // Only somebody who gives it another Pool can help it.
-            Refused::TooManyHolders(_) => Self::Refused(Trouble {
-                reason: Reason::TooManyHolders,
-                message: refused.to_string(),
-            }),
-            _ => Self::NoRoom(refused.to_string()),
+            Refused::TooManyHolders(_) => Self::Refused(trouble(Reason::TooManyHolders)),
+            Refused::Missing(_) => Self::NoRoom(trouble(Reason::PoolMissing)),
+            Refused::Full(_) | Refused::NotReady(_) | Refused::Failed(_) => {
+                Self::NoRoom(trouble(Reason::WaitingForSlots))
+            }
         }
     }
 }

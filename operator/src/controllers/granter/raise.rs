@@ -64,16 +64,15 @@ async fn grant(
         let pool = match pool {
             Some(pool) if mode(&pool) == Mode::Opening => {
                 let millis = context.clock.wall().as_millisecond();
-                write(api, &pool, &open(&pool, millis)).await?
+                write(api, &pool, &open(&pool, millis)).await?.or(Some(pool))
             }
             other => other,
         };
         match pool {
             Some(pool) if mode(&pool) == Mode::Unlimited => {}
             Some(pool) if mode(&pool) == Mode::Limited => drop(pools.insert(name, pool)),
-            _ => {
-                refuse_all(claims, &name);
-            }
+            Some(_) => refuse_all(claims, &name, Refused::NotReady),
+            None => refuse_all(claims, &name, Refused::Missing),
         }
     }
     // Whoever is refused anywhere takes nothing elsewhere.
@@ -113,14 +112,14 @@ async fn settle(
             None => break,
         }
     }
-    refuse_all(claims, &name);
+    refuse_all(claims, &name, Refused::NotReady);
     Ok(())
 }
 
 /// Refuses all that draw on a Pool which cannot grant.
-fn refuse_all(claims: &mut [Claim], pool: &str) {
+fn refuse_all(claims: &mut [Claim], pool: &str, why: impl Fn(String) -> Refused) {
     for claim in claims.iter_mut().filter(|claim| claim.slots().contains_key(pool)) {
-        claim.refuse(Refused::NotReady(pool.to_owned()));
+        claim.refuse(why(pool.to_owned()));
     }
 }
 
@@ -155,32 +154,19 @@ pub(super) fn sight(context: &Context, namespace: &str, name: &str, pool: &Pool)
     let known = namespaces
         .get(namespace)
         .and_then(|namespace| namespace.pools.get(name));
-    let mut units = BTreeMap::new();
-    let guaranteed = pool.spec.guarantees.iter();
-    let mut consumers: BTreeMap<String, BTreeSet<String>> = guaranteed
-        .map(|one| (one.queue.clone(), BTreeSet::new()))
-        .collect();
-    let states = if consumers.is_empty() {
+    // Without a guarantee nobody asks who consumes what.
+    let inputs = if pool.spec.guarantees.is_empty() {
         Vec::new()
     } else {
-        context.world.states()
+        context.world.inputs()
     };
-    for input in states.iter().filter_map(|state| state.input.as_ref()) {
-        if input.key.namespace != namespace {
-            continue;
-        }
-        for queue in &input.bid.queues {
-            if let Some(uids) = consumers.get_mut(&queue.object) {
-                uids.insert(input.key.uid.clone());
-                let least = units.entry(queue.object.clone()).or_insert(u64::MAX);
-                *least = input.bid.charge.at(name).max(1).min(*least);
-            }
-        }
-    }
-    Sight {
-        effective: figures.and_then(|figures| figures.effective),
-        used: known.map(|budget| budget.used.clone()).unwrap_or_default(),
-        consumers,
-        units,
-    }
+    Sight::new(
+        pool,
+        figures.and_then(|figures| figures.effective),
+        known.map(|budget| budget.used.clone()).unwrap_or_default(),
+        inputs
+            .iter()
+            .map(AsRef::as_ref)
+            .filter(|input| input.key.namespace == namespace),
+    )
 }
