@@ -110,7 +110,7 @@ impl Stage {
                 {"name": "CELERY_BROKER_URL", "value": broker},
                 {"name": "TAPP_LOG", "value": self.task_log()},
             ]},
-            "scaling": {"maxReplicas": 10, "scaleDownDelaySeconds": 5},
+            "scaling": {"policy": "Backlog", "maxReplicas": 10, "scaleDownDelaySeconds": 5},
         });
         merge(&mut spec, patch);
         json!({

@@ -107,7 +107,7 @@ impl Rig {
             "queues": [{"name": name}],
             "celery": {"app": "bench", "concurrency": slots, "prefetchMultiplier": 1, "timeLimitSeconds": 60},
             "worker": {"image": FAKE_IMAGE},
-            "scaling": {"minReplicas": min, "maxReplicas": max},
+            "scaling": {"policy": "Backlog", "minReplicas": min, "maxReplicas": max},
         }});
         let typed = |kind: &str, mut value: Value| {
             value["apiVersion"] = json!("poolwright.dev/v1alpha1");

@@ -31,8 +31,8 @@ pub struct Scaling {
     #[serde(default)]
     pub mode: ScalingMode,
 
-    /// `policy` that turns demand into a number of workers. Default: WaitTarget, as few slots as keep the wait of tasks
-    /// below `waitTargetSeconds` of their queue. With Backlog there is a slot for every task that waits or runs.
+    /// `policy` that turns demand into a number of workers. Default: Backlog, a slot for every task that waits or runs.
+    /// With WaitTarget there are as few slots as keep the wait of tasks below `waitTargetSeconds` of their queue.
     #[serde(default)]
     pub policy: ScalingPolicy,
 
@@ -88,11 +88,11 @@ pub enum ScalingMode {
     JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub enum ScalingPolicy {
-    /// As few slots as keep the wait of tasks below the target of their queue.
-    #[default]
-    WaitTarget,
     /// A slot for every task that waits or runs.
+    #[default]
     Backlog,
+    /// As few slots as keep the wait of tasks below the target of their queue.
+    WaitTarget,
 }
 
 impl Default for Scaling {
