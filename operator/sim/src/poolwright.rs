@@ -152,7 +152,15 @@ impl Poolwright {
     /// An operator that has just started.
     #[must_use]
     pub fn new(scenario: &Scenario, settings: Settings) -> Self {
-        let pools = (0..scenario.fleets.len()).map(|fleet| Arc::new(input(scenario, fleet, &settings)));
+        Self::with_each(scenario, settings, &[])
+    }
+
+    /// An operator that has just started, for fleets that differ in their settings; a fleet without its own has
+    /// `settings`, as has the pace.
+    #[must_use]
+    pub fn with_each(scenario: &Scenario, settings: Settings, each: &[Settings]) -> Self {
+        let of = |fleet: usize| each.get(fleet).unwrap_or(&settings);
+        let pools = (0..scenario.fleets.len()).map(|fleet| Arc::new(input(scenario, fleet, of(fleet))));
         let weights = scenario
             .queues
             .iter()

@@ -2,6 +2,31 @@
 //!
 //! Every contender meets the very same tasks: a scenario is made from its seed before anybody runs on it. This module
 //! runs and scores; what is printed or drawn of it is decided elsewhere.
+//!
+//! * `series` runs workloads × seeds × entrants, and knows the lower bound of each.
+//! * `stats` and `compare` say what that comes to, with intervals over seeds.
+//! * `tune` searches the settings of the peers, on seeds that are never scored; `tuned` holds what it found.
+//! * `table` prints.
+
+mod compare;
+mod series;
+mod stats;
+mod table;
+mod tune;
+pub mod tuned;
+
+pub use compare::{Comparison, Overall, Rival, compare, geo_mean_ratio, mean_p95};
+pub(crate) use series::parallel;
+pub use series::{Cell, Entrant, Measured, Plan, Results, entrants};
+pub use stats::{Interval, interval};
+pub use table::table;
+pub use tune::{TUNING_WORKLOADS, objective, tune};
+
+/// Scoring takes the seeds 1, 2, 3 …; tuning begins here, so that no peer is scored on what it was tuned on.
+pub const FIRST_TUNING_SEED: u64 = 1001;
+
+/// Most seeds that can be scored, so that the two never meet.
+pub const SEEDS_MAX: u64 = FIRST_TUNING_SEED - 1;
 
 use crate::outcome::{Outcome, quantile};
 use crate::peers;

@@ -327,7 +327,7 @@ impl Scaler for Best {
 fn keeps_limits(scenario: &Scenario, outcome: &Outcome) -> bool {
     let inside = |(fleet, peak): (&Fleet, &usize)| *peak <= fleet.bounds.1 as usize;
     let fleets = scenario.fleets.iter().zip(&outcome.peak).all(inside);
-    outcome.undone == 0 && fleets && outcome.overshoot_millis.iter().all(|over| *over == 0)
+    outcome.undone == 0 && fleets && outcome.overshoot.iter().all(|over| *over == 0)
 }
 
 /// Some small scenario: one fleet or two, shared or not, tasks that fail, start-ups that vary.

@@ -1,0 +1,245 @@
+//! What the results come to: how far from the bound, and against the best peer that waits no longer.
+//!
+//! A cost is a sum over seeds, and so is the bound that it is divided by: the bound speaks of means. A run that leaves a
+//! task undone did less than the bound is for, and a scenario without a bound has nothing to divide by; of a workload
+//! with either there is no ratio, rather than a flattering one.
+
+use super::stats::{Interval, geo_mean, interval, mean};
+use super::{Measured, Results, Score};
+
+/// A peer to be measured by.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rival {
+    /// Place among the entrants.
+    pub entrant: usize,
+    /// Its mean p95 wait, in seconds.
+    pub p95: f64,
+    /// Its mean slot-hours.
+    pub slot_hours: f64,
+    /// Part of its slot-hours that the first entrant saves; negative where it costs more.
+    pub saving: f64,
+    /// The interval of that.
+    pub interval: Option<Interval>,
+}
+
+/// One entrant on one workload.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Comparison {
+    /// Cost over the bound.
+    pub ratio: Option<f64>,
+    /// The interval of that.
+    pub interval: Option<Interval>,
+    /// Means over seeds: median, p95 and p99 wait, in seconds.
+    pub waits: [f64; 3],
+    /// Mean part of tasks over their target.
+    pub late: f64,
+    /// Mean slot-hours.
+    pub slot_hours: f64,
+    /// Mean changes of direction an hour.
+    pub reversals: f64,
+    /// Over all seeds: tasks killed, left undone, and slots beyond a budget.
+    pub killed: u64,
+    /// Tasks left undone.
+    pub undone: usize,
+    /// Slots beyond a budget.
+    pub overshoot: u64,
+    /// The cheapest tuned peer that finishes everything and waits no longer at p95.
+    pub rival: Option<Rival>,
+}
+
+/// One entrant on all workloads that have a ratio.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Overall {
+    /// The geometric mean of its cost over the bound.
+    pub ratio: f64,
+    /// The interval of that.
+    pub interval: Option<Interval>,
+    /// How many workloads those are.
+    pub workloads: usize,
+}
+
+/// All seeds, each once.
+fn once(results: &Results) -> Vec<usize> {
+    (0..results.seeds.len()).collect()
+}
+
+fn picked(workload: &Measured, entrant: usize, picks: &[usize], of: impl Fn(&Score) -> f64) -> Vec<f64> {
+    let scores = picks.iter().map(|at| &workload.cells[*at].scores[entrant]);
+    scores.map(of).collect()
+}
+
+fn average(workload: &Measured, entrant: usize, picks: &[usize], of: impl Fn(&Score) -> f64) -> f64 {
+    mean(&picked(workload, entrant, picks, of)).unwrap_or(0.0)
+}
+
+fn cost(workload: &Measured, entrant: usize, picks: &[usize]) -> f64 {
+    picked(workload, entrant, picks, |score| score.slot_hours)
+        .iter()
+        .sum()
+}
+
+/// True if it left nothing undone, whatever the seed.
+fn finishes(workload: &Measured, entrant: usize) -> bool {
+    workload.cells.iter().all(|cell| cell.scores[entrant].undone == 0)
+}
+
+fn ratio(workload: &Measured, entrant: usize, picks: &[usize]) -> Option<f64> {
+    let bounds = picks.iter().map(|at| workload.cells[*at].bound);
+    let bound: f64 = bounds.sum::<Option<f64>>()?;
+    let ratio = cost(workload, entrant, picks) / bound;
+    (bound > 0.0 && ratio > 0.0 && finishes(workload, entrant)).then_some(ratio)
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn seconds(score: &Score, at: usize) -> f64 {
+    score.waits[at] as f64 / 1000.0
+}
+
+fn p95(workload: &Measured, entrant: usize, picks: &[usize]) -> f64 {
+    average(workload, entrant, picks, |score| seconds(score, 1))
+}
+
+/// The cheapest tuned peer among those that finish and whose mean p95 wait is no longer than the entrant's.
+fn rival(results: &Results, workload: &Measured, entrant: usize) -> Option<Rival> {
+    let all = once(results);
+    let limit = p95(workload, entrant, &all);
+    let fits = |at: &usize| {
+        let other = &results.entrants[*at];
+        *at != entrant && other.tuned && finishes(workload, *at) && p95(workload, *at, &all) <= limit
+    };
+    let cheaper = |a: &usize, b: &usize| cost(workload, *a, &all).total_cmp(&cost(workload, *b, &all));
+    let best = (0..results.entrants.len()).filter(fits).min_by(cheaper)?;
+    let saving = |picks: &[usize]| Some(1.0 - cost(workload, entrant, picks) / cost(workload, best, picks));
+    Some(Rival {
+        entrant: best,
+        p95: p95(workload, best, &all),
+        slot_hours: average(workload, best, &all, |score| score.slot_hours),
+        saving: saving(&all)?,
+        interval: interval(all.len(), saving),
+    })
+}
+
+/// One entrant on one workload.
+#[must_use]
+pub fn compare(results: &Results, workload: &Measured, entrant: usize) -> Comparison {
+    let all = once(results);
+    let scores = || workload.cells.iter().map(|cell| &cell.scores[entrant]);
+    Comparison {
+        ratio: ratio(workload, entrant, &all),
+        interval: interval(all.len(), |picks| ratio(workload, entrant, picks)),
+        waits: [0, 1, 2].map(|at| average(workload, entrant, &all, |score| seconds(score, at))),
+        late: average(workload, entrant, &all, |score| score.late),
+        slot_hours: average(workload, entrant, &all, |score| score.slot_hours),
+        reversals: average(workload, entrant, &all, |score| score.reversals),
+        killed: scores().map(|score| score.killed).sum(),
+        undone: scores().map(|score| score.undone).sum(),
+        overshoot: scores().map(|score| score.overshoot).sum(),
+        rival: rival(results, workload, entrant),
+    }
+}
+
+fn ratios(results: &Results, entrant: usize, picks: &[usize]) -> Vec<f64> {
+    let of = |workload: &Measured| ratio(workload, entrant, picks);
+    results.workloads.iter().filter_map(of).collect()
+}
+
+/// The geometric mean over workloads of an entrant's cost over the bound.
+#[must_use]
+pub fn geo_mean_ratio(results: &Results, entrant: usize) -> Option<Overall> {
+    let all = once(results);
+    let found = ratios(results, entrant, &all);
+    Some(Overall {
+        ratio: geo_mean(&found)?,
+        interval: interval(all.len(), |picks| geo_mean(&ratios(results, entrant, picks))),
+        workloads: found.len(),
+    })
+}
+
+/// The mean over workloads of an entrant's mean p95 wait, in seconds.
+#[must_use]
+pub fn mean_p95(results: &Results, entrant: usize) -> f64 {
+    let all = once(results);
+    let each = results
+        .workloads
+        .iter()
+        .map(|workload| p95(workload, entrant, &all));
+    mean(&each.collect::<Vec<f64>>()).unwrap_or(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::suite::{Cell, entrants};
+
+    /// Two seeds of one workload, with a bound of 10 slot-hours: by entrant, its slot-hours and its p95 wait in seconds.
+    fn results(of: &[(f64, u64, bool)]) -> Results {
+        let some = entrants().into_iter().take(of.len());
+        let entrants = some.zip(of).map(|(mut one, (.., tuned))| {
+            one.tuned = *tuned;
+            one
+        });
+        let score = |(slot_hours, wait, _): &(f64, u64, bool)| Score {
+            slot_hours: *slot_hours,
+            waits: [0, wait * 1000, 0, 0],
+            ..Score::default()
+        };
+        let cell = Cell {
+            bound: Some(10.0),
+            aggregate: false,
+            scores: of.iter().map(score).collect(),
+        };
+        Results {
+            entrants: entrants.collect(),
+            seeds: vec![1, 2],
+            workloads: vec![Measured {
+                name: "one",
+                cells: vec![cell.clone(), cell],
+            }],
+        }
+    }
+
+    #[test]
+    fn the_rival_is_the_cheapest_tuned_one_that_waits_no_longer() {
+        let found = results(&[
+            (20.0, 30, false),
+            (12.0, 31, true),
+            (11.0, 30, false),
+            (40.0, 30, true),
+            (50.0, 1, true),
+        ]);
+        let rival = compare(&found, &found.workloads[0], 0).rival.unwrap();
+        assert_eq!((rival.entrant, rival.slot_hours), (3, 40.0));
+        assert!((rival.saving - 0.5).abs() < 1e-12);
+        assert_eq!(rival.interval, Some((0.5, 0.5)));
+    }
+
+    #[test]
+    fn one_that_leaves_tasks_undone_has_no_ratio_and_is_no_rival() {
+        let mut found = results(&[(20.0, 30, false), (15.0, 30, true)]);
+        found.workloads[0].cells[1].scores[1].undone = 1;
+        let [ours, theirs] = [0, 1].map(|at| compare(&found, &found.workloads[0], at));
+        assert_eq!((ours.ratio, theirs.ratio, ours.rival), (Some(2.0), None, None));
+        assert_eq!(geo_mean_ratio(&found, 1), None);
+    }
+
+    #[test]
+    fn without_a_bound_for_each_seed_there_is_no_ratio() {
+        let mut found = results(&[(20.0, 30, false)]);
+        found.workloads[0].cells[0].bound = None;
+        assert_eq!(compare(&found, &found.workloads[0], 0).ratio, None);
+    }
+
+    #[test]
+    fn the_geometric_mean_is_over_workloads_and_that_of_waits_is_not_geometric() {
+        let mut found = results(&[(20.0, 10, false)]);
+        let mut other = found.workloads[0].clone();
+        for cell in &mut other.cells {
+            cell.scores[0].slot_hours = 80.0;
+            cell.scores[0].waits[1] = 40_000;
+        }
+        found.workloads.push(other);
+        let overall = geo_mean_ratio(&found, 0).unwrap();
+        assert!((overall.ratio - 4.0).abs() < 1e-9, "{overall:?}");
+        assert_eq!((overall.workloads, mean_p95(&found, 0)), (2, 25.0));
+    }
+}

@@ -1,0 +1,271 @@
+//! Runs everybody on everything.
+//!
+//! It decides an order for the processors and nothing else: each scenario is made from its own seed and each result has
+//! its place, so that what comes out is the same for one thread and for two.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::tuned::tuned;
+use super::{Contender, Score};
+use crate::bound::lower_bound_on_average;
+use crate::peers;
+use crate::poolwright::Settings;
+use crate::scenario::Scenario;
+use crate::workloads::Workload;
+
+/// With more fleets than this, a cycle of the whole namespace is run each ten seconds instead of each second: a day of
+/// 500 queues would take minutes. It makes Poolwright slower to act there and no better.
+const MANY_FLEETS: usize = 100;
+
+/// Milliseconds between two looks where there are many fleets.
+const SLOW_POLL: u64 = 10_000;
+
+/// Somebody who takes part.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entrant {
+    /// A name that no other entrant has.
+    pub name: String,
+    /// Who.
+    pub contender: Contender,
+    /// A peer with the settings of a tuning run, or one that has none to tune.
+    pub tuned: bool,
+}
+
+/// Poolwright with its two policies, and every peer under each grace, with its defaults and tuned.
+#[must_use]
+pub fn entrants() -> Vec<Entrant> {
+    let ours = [true, false].map(|wait_target| {
+        let settings = Settings {
+            wait_target,
+            ..Settings::default()
+        };
+        let contender = Contender::Poolwright(settings);
+        Entrant {
+            name: contender.name(),
+            contender,
+            tuned: false,
+        }
+    });
+    let mut all = ours.to_vec();
+    for entry in peers::all() {
+        let fixed = entry.settings.grid().len() == 1;
+        all.push(Entrant {
+            name: entry.name(),
+            tuned: fixed,
+            contender: Contender::Peer(entry.clone()),
+        });
+        let best = tuned().into_iter().find(|best| best.name() == entry.name());
+        if let Some(best) = best.filter(|_| !fixed) {
+            all.push(Entrant {
+                name: format!("{} tuned", entry.name()),
+                tuned: true,
+                contender: Contender::Peer(best),
+            });
+        }
+    }
+    all
+}
+
+/// What is to be run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// On what.
+    pub workloads: Vec<Workload>,
+    /// With which chance; the same for everybody.
+    pub seeds: Vec<u64>,
+    /// Who; the first is the one that the others are compared with.
+    pub entrants: Vec<Entrant>,
+    /// Threads, at least 1.
+    pub threads: usize,
+}
+
+/// One scenario, and what everybody made of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Cell {
+    /// The lower bound in slot-hours; `None` where no schedule keeps the wait target, as with a budget in which nothing
+    /// can finish.
+    pub bound: Option<f64>,
+    /// The bound took the queues of a Pool together, which makes it weaker.
+    pub aggregate: bool,
+    /// By entrant.
+    pub scores: Vec<Score>,
+}
+
+/// One workload.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measured {
+    /// What it is.
+    pub name: &'static str,
+    /// By seed.
+    pub cells: Vec<Cell>,
+}
+
+/// All that was measured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Results {
+    /// Who took part.
+    pub entrants: Vec<Entrant>,
+    /// The seeds.
+    pub seeds: Vec<u64>,
+    /// By workload.
+    pub workloads: Vec<Measured>,
+}
+
+impl Contender {
+    /// The same at the pace at which a scenario of this size is run.
+    #[must_use]
+    pub fn paced(&self, scenario: &Scenario) -> Self {
+        match self {
+            Self::Poolwright(settings) if scenario.fleets.len() > MANY_FLEETS => Self::Poolwright(Settings {
+                poll: settings.poll.max(SLOW_POLL),
+                ..*settings
+            }),
+            other => other.clone(),
+        }
+    }
+}
+
+impl Plan {
+    /// Runs it. `done` is told after each scenario, in any order: the workload, the seed, how many are done, of how many.
+    pub fn run(&self, done: impl Fn(&str, u64, usize, usize) + Sync) -> Results {
+        let seeds = self.seeds.len();
+        let jobs = self.workloads.len() * seeds;
+        let cells = parallel(self.threads, jobs, &|job, finished| {
+            let (workload, seed) = (&self.workloads[job / seeds], self.seeds[job % seeds]);
+            let cell = self.cell(workload, seed);
+            done(workload.name, seed, finished(), jobs);
+            cell
+        });
+        let mut cells = cells.into_iter();
+        let measured = |workload: &Workload| Measured {
+            name: workload.name,
+            cells: cells.by_ref().take(seeds).collect(),
+        };
+        Results {
+            workloads: self.workloads.iter().map(measured).collect(),
+            entrants: self.entrants.clone(),
+            seeds: self.seeds.clone(),
+        }
+    }
+
+    fn cell(&self, workload: &Workload, seed: u64) -> Cell {
+        let scenario = (workload.make)(seed);
+        let bound = lower_bound_on_average(&scenario, None).ok();
+        let score = |entrant: &Entrant| {
+            let contender = entrant.contender.paced(&scenario);
+            Score::of(&contender.run(&scenario, seed), &scenario)
+        };
+        Cell {
+            bound: bound.map(|bound| bound.slot_hours),
+            aggregate: bound.is_some_and(|bound| bound.aggregate),
+            scores: self.entrants.iter().map(score).collect(),
+        }
+    }
+}
+
+/// Does `jobs` jobs on a few threads; what they give is in the order of the jobs. Each job gets a function that counts
+/// it as done and says how many are.
+pub(crate) fn parallel<T: Send>(
+    threads: usize,
+    jobs: usize,
+    work: &(dyn Fn(usize, &dyn Fn() -> usize) -> T + Sync),
+) -> Vec<T> {
+    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let count = || done.fetch_add(1, Ordering::Relaxed) + 1;
+    let results: Mutex<Vec<(usize, T)>> = Mutex::new(Vec::with_capacity(jobs));
+    std::thread::scope(|scope| {
+        for _ in 0..threads.clamp(1, jobs.max(1)) {
+            scope.spawn(|| {
+                loop {
+                    let job = next.fetch_add(1, Ordering::Relaxed);
+                    if job >= jobs {
+                        break;
+                    }
+                    let result = work(job, &count);
+                    results
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push((job, result));
+                }
+            });
+        }
+    });
+    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    results.sort_by_key(|(job, _)| *job);
+    results.into_iter().map(|(_, result)| result).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::{Budget, Task};
+    use crate::workloads::ALL;
+
+    fn plan(threads: usize) -> Plan {
+        let chosen = ALL
+            .into_iter()
+            .filter(|one| ["cron", "adversarial"].contains(&one.name));
+        Plan {
+            workloads: chosen.collect(),
+            seeds: vec![1, 2],
+            entrants: entrants().into_iter().skip(2).take(4).collect(),
+            threads,
+        }
+    }
+
+    #[test]
+    fn two_threads_find_what_one_finds() {
+        let (one, two) = (plan(1).run(|_, _, _, _| {}), plan(2).run(|_, _, _, _| {}));
+        assert_eq!(one, two);
+        assert_eq!(one.workloads.len(), 2);
+        assert!(one.workloads.iter().all(|one| one.cells.len() == 2));
+        assert_ne!(one.workloads[0].cells, one.workloads[1].cells);
+    }
+
+    #[test]
+    fn every_peer_takes_part_under_each_grace_by_default_and_tuned() {
+        let all = entrants();
+        let mut names: Vec<&str> = all.iter().map(|one| one.name.as_str()).collect();
+        for entry in peers::all() {
+            assert!(names.contains(&entry.name().as_str()), "{}", entry.name());
+            let tuned = format!("{} tuned", entry.name());
+            let has = names.contains(&tuned.as_str());
+            assert_eq!(has, entry.settings.grid().len() > 1, "{tuned}");
+        }
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all.len());
+        assert_eq!(all[0].name, "poolwright");
+    }
+
+    #[test]
+    fn a_budget_in_which_nothing_finishes_has_no_bound() {
+        fn closed(_: u64) -> Scenario {
+            let task = Task {
+                arrives: 1000,
+                service: 1000,
+                queue: 0,
+                failures: 0,
+            };
+            let mut scenario = Scenario::plain("closed", 60_000, vec![task]);
+            scenario.queues[0].budget = Some(0);
+            scenario.budgets = vec![Budget {
+                name: "none".to_owned(),
+                slots: vec![(0, Some(0))],
+            }];
+            scenario
+        }
+        let workload = Workload {
+            name: "closed",
+            about: "",
+            make: closed,
+        };
+        let mut plan = plan(1);
+        plan.workloads = vec![workload];
+        plan.entrants.truncate(1);
+        let results = plan.run(|_, _, _, _| {});
+        assert_eq!(results.workloads[0].cells[0].bound, None);
+        assert_eq!(super::super::geo_mean_ratio(&results, 0), None);
+    }
+}
