@@ -5,6 +5,7 @@
 //! nothing about replicas.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -86,7 +87,7 @@ pub struct QueueLedger {
     /// How many of our WorkerPools consume it.
     pub claimants: usize,
     /// The one WorkerPool that starts a pod for orphaned messages.
-    pub rescuer: Option<PoolKey>,
+    pub rescuer: Option<Arc<PoolKey>>,
     /// The broker counts at least as many consumers as our pods that run; never true where it counts none.
     pub all_consume: bool,
     /// When the count was read.
@@ -282,7 +283,7 @@ impl Page<'_> {
 
     /// The WorkerPool that starts a pod for orphaned messages: one that has pods, else the first by name. One, so
     /// that leftovers never start more than one pod.
-    fn rescuer(&self) -> Option<PoolKey> {
+    fn rescuer(&self) -> Option<Arc<PoolKey>> {
         let able = self.claimants.iter().filter(|fleet| {
             let pool = fleet.pool;
             !pool.terminating
@@ -291,7 +292,7 @@ impl Page<'_> {
         });
         // Parked workers do not sweep: it takes one that consumes.
         able.min_by_key(|fleet| (fleet.serving() == 0, &fleet.pool.key))
-            .map(|fleet| fleet.pool.key.clone())
+            .map(|fleet| Arc::clone(&fleet.pool.key))
     }
 
     /// Splits due unacked messages into those that our pods can hold and those that nobody holds.

@@ -70,7 +70,7 @@ pub fn pool_input(
         .filter_map(|pod| pod_input(pod, runs, now))
         .collect();
     PoolInput {
-        key: key(wp),
+        key: Arc::new(key(wp)),
         broker: pool.broker.id(),
         queues: pool.queue_names().map(str::to_owned).collect(),
         slots: count(pool.concurrency).max(1),

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use poolwright_api::conditions::{condition, set};
@@ -43,7 +44,7 @@ pub type PoolName = (String, String);
 pub fn figures(
     snapshot: &Snapshot,
     namespaces: &BTreeMap<&str, Cow<Namespace>>,
-    decisions: &BTreeMap<PoolKey, Decision>,
+    decisions: &BTreeMap<Arc<PoolKey>, Decision>,
 ) -> BTreeMap<PoolName, Figures> {
     let mut all = BTreeMap::new();
     for (namespace, pools) in namespaces {
@@ -58,8 +59,12 @@ pub fn figures(
             all.insert(((*namespace).to_owned(), pool.clone()), figures);
         }
     }
+    // Mostly they are in the order of their keys, and then the next decision is the one.
+    let mut next = decisions.iter().peekable();
     for input in &snapshot.pools {
-        let Some(decision) = decisions.get(&input.key) else {
+        let found = next.next_if(|(key, _)| **key == input.key);
+        let found = found.map(|(_, decision)| decision);
+        let Some(decision) = found.or_else(|| decisions.get(&input.key)) else {
             continue;
         };
         for pool in input.bid.charge.slots.keys() {

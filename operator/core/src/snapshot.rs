@@ -55,8 +55,8 @@ pub struct Snapshot {
 /// One WorkerPool, its revisions and its pods.
 #[derive(Clone, Debug)]
 pub struct PoolInput {
-    /// Which one.
-    pub key: PoolKey,
+    /// Which one; no two have the same.
+    pub key: Arc<PoolKey>,
     /// Id of the broker all its queues are on; key into [`Snapshot::brokers`].
     pub broker: String,
     /// Names of its queues on the broker.

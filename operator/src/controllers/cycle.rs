@@ -223,7 +223,7 @@ impl Driver {
 }
 
 /// Pods that were lost with their node, by WorkerPool.
-fn lost(decisions: &BTreeMap<PoolKey, Decision>) -> BTreeMap<Group, Vec<String>> {
+fn lost(decisions: &BTreeMap<Arc<PoolKey>, Decision>) -> BTreeMap<Group, Vec<String>> {
     let lost = decisions
         .iter()
         .filter(|(_, decision)| !decision.facts.lost.is_empty());

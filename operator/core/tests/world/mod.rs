@@ -49,7 +49,7 @@ pub fn key(name: &str) -> PoolKey {
 /// A WorkerPool `name` on broker `b` with queue `q`: 10 slots a pod, multiplier 1, 0 to 10 pods, revision `r1` proven.
 pub fn pool(name: &str) -> PoolInput {
     PoolInput {
-        key: key(name),
+        key: Arc::new(key(name)),
         broker: "b".to_owned(),
         queues: vec!["q".to_owned()],
         slots: 10,
