@@ -111,6 +111,9 @@ impl<'a> Member<'a> {
     /// takes of Pools is taken by nothing any more.
     #[must_use]
     pub fn is_lost(&self, view: &BrokerView, snapshot: &Snapshot) -> bool {
+        if !self.pod.draining {
+            return false;
+        }
         let now = snapshot.now;
         let overdue = self.pod.due.is_some_and(|due| {
             let late = Duration::try_from(snapshot.wall.duration_since(due)).unwrap_or_default();
@@ -120,7 +123,7 @@ impl<'a> Member<'a> {
         let mute = self
             .worker
             .is_none_or(|worker| now.since(worker.last_seen) >= LOST_AFTER);
-        self.pod.draining && overdue && audible && mute
+        overdue && audible && mute
     }
 
     /// True if its present container has run for so long.
