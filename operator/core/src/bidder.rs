@@ -1,11 +1,9 @@
 //! What one WorkerPool brings to the Pools of its namespace: what it wants, what its pods take, and what one more would.
 
-use std::collections::BTreeSet;
-
 use crate::cause::Cause;
-use crate::charge::{Charge, Slots, add, whose};
+use crate::charge::{Charge, whose};
 use crate::share::{AGING, Layer, Want, aged, layers};
-use crate::snapshot::{BidQueue, Namespace, PoolInput};
+use crate::snapshot::{BidQueue, Namespace, PodInput, PoolInput};
 
 /// One WorkerPool's side.
 pub struct Bidder<'a> {
@@ -26,43 +24,8 @@ pub struct Bidder<'a> {
     pub without: std::time::Duration,
 }
 
-/// What a WorkerPool's pods take, starting, parked and draining ones included, those that are `lost` excepted.
-#[must_use]
-pub fn committed(input: &PoolInput, lost: &[String]) -> Slots {
-    let mut sum = Slots::new();
-    // What a namesake has left behind is on its own account.
-    let uid = input.key.uid.as_str();
-    let own = |charge: &Charge| whose(charge, Some(uid)) == uid;
-    for revision in input.revisions.iter().filter(|one| own(&one.charge)) {
-        let staying = input
-            .staying()
-            .filter(|pod| pod.revision == revision.name)
-            .count();
-        let count = revision.replicas.max(revision.made);
-        add(&mut sum, &revision.charge, u64::from(count).max(staying as u64));
-    }
-    let known: BTreeSet<&str> = input.revisions.iter().map(|one| one.name.as_str()).collect();
-    let pods = input
-        .pods
-        .iter()
-        .filter(|pod| own(&pod.charge) && !lost.contains(&pod.name));
-    for pod in pods.filter(|pod| pod.draining || !known.contains(pod.revision.as_str())) {
-        add(&mut sum, &pod.charge, 1);
-    }
-    sum
-}
-
-/// The most that a new pod of any of its revisions takes.
-fn price(input: &PoolInput) -> Slots {
-    let mut most = input.bid.charge.slots.clone();
-    for (pool, slots) in input.revisions.iter().flat_map(|one| &one.charge.slots) {
-        let price = most.entry(pool.clone()).or_default();
-        *price = (*price).max(*slots);
-    }
-    most
-}
-
 /// One bidder at one Pool.
+#[derive(Default)]
 pub(crate) struct Stake {
     /// The Pool's place.
     pub(crate) account: usize,
@@ -121,6 +84,65 @@ impl Seat<'_> {
     }
 }
 
+/// What one WorkerPool has to do with one Pool.
+struct Row<'a> {
+    pool: &'a str,
+    stake: Stake,
+}
+
+/// What one WorkerPool has to do with Pools. Mostly it is one Pool: a list is faster than a map.
+#[derive(Default)]
+struct Rows<'a>(Vec<Row<'a>>);
+
+impl<'a> Rows<'a> {
+    fn of(&mut self, pool: &'a str) -> &mut Stake {
+        let at = self.0.iter().position(|row| row.pool == pool);
+        let at = at.unwrap_or_else(|| {
+            let stake = Stake::default();
+            self.0.push(Row { pool, stake });
+            self.0.len() - 1
+        });
+        &mut self.0[at].stake
+    }
+
+    /// Takes in the most that a new pod takes.
+    fn price(&mut self, charge: &'a Charge) {
+        for (pool, slots) in &charge.slots {
+            let stake = self.of(pool);
+            stake.price = stake.price.max(*slots);
+        }
+    }
+
+    /// Takes in what pods take.
+    fn commit(&mut self, charge: &'a Charge, count: u64) {
+        for (pool, slots) in &charge.slots {
+            let stake = self.of(pool);
+            stake.committed = stake.committed.saturating_add(slots.saturating_mul(count));
+        }
+    }
+
+    /// Takes in what the pods of a WorkerPool take, starting, parked and draining ones included, those that are `lost`
+    /// excepted.
+    fn commit_all(&mut self, input: &'a PoolInput, lost: &[String]) {
+        // What a namesake has left behind is on its own account.
+        let uid = input.key.uid.as_str();
+        let own = |charge: &Charge| whose(charge, Some(uid)) == uid;
+        for revision in input.revisions.iter().filter(|one| own(&one.charge)) {
+            let staying = input
+                .staying()
+                .filter(|pod| pod.revision == revision.name)
+                .count();
+            let count = revision.replicas.max(revision.made);
+            self.commit(&revision.charge, u64::from(count).max(staying as u64));
+        }
+        let known = |pod: &PodInput| input.revisions.iter().any(|one| one.name == pod.revision);
+        let pods = input.pods.iter().filter(|pod| pod.draining || !known(pod));
+        for pod in pods.filter(|pod| own(&pod.charge) && !lost.contains(&pod.name)) {
+            self.commit(&pod.charge, 1);
+        }
+    }
+}
+
 /// `pools` are the names of all Pools, in order.
 pub(crate) fn seat<'a>(namespace: &'a Namespace, pools: &[&str], bidder: &'a Bidder<'a>) -> Seat<'a> {
     let input = bidder.input;
@@ -138,26 +160,27 @@ pub(crate) fn seat<'a>(namespace: &'a Namespace, pools: &[&str], bidder: &'a Bid
         .as_ref()
         .and_then(|_| works())
         .map_or(present, |one| &one.charge);
-    let (charge, prices, committed) = (&charge.slots, price(input), committed(input, bidder.lost));
-    let place = |pool: &str| pools.binary_search(&pool).ok();
-    let names: BTreeSet<&String> = prices.keys().chain(committed.keys()).collect();
-    let stake = |pool: &&String| {
-        Some(Stake {
-            account: place(pool)?,
-            charge: charge.get(*pool).copied().unwrap_or(0),
-            price: prices.get(*pool).copied().unwrap_or(0),
-            committed: committed.get(*pool).copied().unwrap_or(0),
-        })
-    };
+    let mut rows = Rows::default();
+    for revision in &input.revisions {
+        rows.price(&revision.charge);
+    }
+    rows.price(present);
+    rows.commit_all(input, bidder.lost);
+    rows.0.sort_unstable_by_key(|row| row.pool);
+    let (mut stakes, mut missing) = (Vec::with_capacity(rows.0.len()), None);
+    for Row { pool, stake } in rows.0 {
+        if let Ok(account) = pools.binary_search(&pool) {
+            let charge = charge.at(pool);
+            stakes.push(Stake { account, charge, ..stake });
+        } else if present.slots.contains_key(pool) {
+            missing.get_or_insert(pool);
+        }
+    }
     Seat {
         bidder,
-        stakes: names.iter().filter_map(stake).collect(),
+        stakes,
         wants: wants(namespace, bidder),
-        missing: present
-            .slots
-            .keys()
-            .find(|pool| place(pool).is_none())
-            .map(String::as_str),
+        missing,
         too_large,
     }
 }

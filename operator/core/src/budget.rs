@@ -75,7 +75,7 @@ pub fn divide(namespace: &Namespace, bidders: &[Bidder]) -> Vec<Allowance> {
             .map(|bidder| Allowance::free(bidder.wanted))
             .collect();
     }
-    let desk = Desk::new(namespace, bidders);
+    let mut desk = Desk::new(namespace, bidders);
     let targets = desk.targets();
     let mut all = desk.allowances(&targets);
     let waits = desk.hand_out(&targets, &mut all);
@@ -120,25 +120,32 @@ impl<'a> Desk<'a> {
             .iter()
             .map(|bidder| seat(namespace, &names, bidder))
             .collect();
-        let mut own: Vec<BTreeMap<&str, u64>> = vec![BTreeMap::new(); accounts.len()];
         for (at, seat) in seats.iter().enumerate() {
             for stake in &seat.stakes {
                 accounts[stake.account].seats.push(at);
-                own[stake.account].insert(&seat.bidder.input.key.uid, stake.committed);
             }
         }
-        for (account, mut taken) in accounts.iter_mut().zip(own) {
-            for (uid, slots) in account.budget.used.iter().chain(&account.budget.granted) {
-                let most = taken.entry(uid).or_default();
-                *most = (*slots).max(*most);
+        let mut taken: Vec<(&str, u64)> = Vec::new();
+        for (place, account) in accounts.iter_mut().enumerate() {
+            let budget = account.budget;
+            taken.clear();
+            for seat in account.seats.iter().map(|at| &seats[*at]) {
+                let own = seat.stakes.iter().filter(|stake| stake.account == place);
+                taken.extend(own.map(|stake| (seat.bidder.input.key.uid.as_str(), stake.committed)));
             }
-            account.taken = taken.values().fold(0, |sum: u64, one| sum.saturating_add(*one));
+            let said = budget.used.iter().chain(&budget.granted);
+            taken.extend(said.map(|(uid, slots)| (uid.as_str(), *slots)));
+            // Of what is known of one holder the most counts.
+            taken.sort_by_key(|(uid, _)| *uid);
+            let holders = taken.chunk_by(|one, other| one.0 == other.0);
+            let most = holders.map(|one| one.iter().map(|(_, slots)| *slots).max().unwrap_or(0));
+            account.taken = most.fold(0, u64::saturating_add);
         }
         Self { accounts, seats }
     }
 
     /// Pods in the end, the extra ones included.
-    fn targets(&self) -> Vec<u32> {
+    fn targets(&mut self) -> Vec<u32> {
         let budgets: Vec<PoolBudget> = self
             .accounts
             .iter()
@@ -152,11 +159,11 @@ impl<'a> Desk<'a> {
                     .collect(),
             })
             .collect();
-        let claim = |seat: &Seat<'a>| Claim {
+        let claim = |seat: &mut Seat<'a>| Claim {
             id: &seat.bidder.input.key.name,
             pods: u64::from(seat.claims()),
             pod_slots: u64::from(seat.bidder.input.slots),
-            wants: seat.wants.clone(),
+            wants: std::mem::take(&mut seat.wants),
             charges: seat
                 .stakes
                 .iter()
@@ -167,8 +174,12 @@ impl<'a> Desk<'a> {
                 })
                 .collect(),
         };
-        let claims: Vec<Claim> = self.seats.iter().map(claim).collect();
-        arbitrate(&budgets, &claims).into_iter().map(pods).collect()
+        let claims: Vec<Claim> = self.seats.iter_mut().map(claim).collect();
+        let targets = arbitrate(&budgets, &claims);
+        for (seat, claim) in self.seats.iter_mut().zip(claims) {
+            seat.wants = claim.wants;
+        }
+        targets.into_iter().map(pods).collect()
     }
 
     fn allowances(&self, targets: &[u32]) -> Vec<Allowance> {
