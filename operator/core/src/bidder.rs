@@ -1,5 +1,7 @@
 //! What one WorkerPool brings to the Pools of its namespace: what it wants, what its pods take, and what one more would.
 
+use std::sync::Arc;
+
 use crate::cause::Cause;
 use crate::charge::{Charge, whose};
 use crate::share::{AGING, Layer, Want, aged, layers};
@@ -17,7 +19,7 @@ pub struct Bidder<'a> {
     /// that should get no more work.
     pub serving: u32,
     /// Worker slots that the tasks of each of its queues ask for, by the queue's name on the broker.
-    pub tasks: &'a [(String, u64)],
+    pub tasks: &'a [(Arc<str>, u64)],
     /// Names of its pods that take nothing any more.
     pub lost: &'a [String],
     /// How long it has had no pod because its Pools gave none.
@@ -137,7 +139,7 @@ impl<'a> Rows<'a> {
         }
         let known = |pod: &PodInput| input.revisions.iter().any(|one| one.name == pod.revision);
         let pods = input.pods.iter().filter(|pod| pod.draining || !known(pod));
-        for pod in pods.filter(|pod| own(&pod.charge) && !lost.contains(&pod.name)) {
+        for pod in pods.filter(|pod| own(&pod.charge) && !lost.iter().any(|name| pod.name == *name)) {
             self.commit(&pod.charge, 1);
         }
     }
@@ -171,7 +173,11 @@ pub(crate) fn seat<'a>(namespace: &'a Namespace, pools: &[&str], bidder: &'a Bid
     for Row { pool, stake } in rows.0 {
         if let Ok(account) = pools.binary_search(&pool) {
             let charge = charge.at(pool);
-            stakes.push(Stake { account, charge, ..stake });
+            stakes.push(Stake {
+                account,
+                charge,
+                ..stake
+            });
         } else if present.slots.contains_key(pool) {
             missing.get_or_insert(pool);
         }
@@ -207,7 +213,7 @@ fn wants<'a>(namespace: &'a Namespace, bidder: &Bidder<'a>) -> Vec<Want<'a>> {
             .get(&queue.object)
             .copied()
             .unwrap_or(1);
-        let tasks = bidder.tasks.iter().find(|(name, _)| *name == queue.queue);
+        let tasks = bidder.tasks.iter().find(|(name, _)| **name == *queue.queue);
         Want {
             queue: &queue.object,
             tier: queue.tier,

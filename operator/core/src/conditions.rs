@@ -130,7 +130,7 @@ fn unseen(input: &PoolInput, decision: &Decision) -> Option<Said> {
     let first = decision.facts.unseen.iter().min()?;
     let (count, queue) = (
         decision.facts.unseen.len(),
-        input.queues.first().map_or("", String::as_str),
+        input.queues.first().map_or("", AsRef::as_ref),
     );
     Some(if decision.facts.elsewhere {
         let message = format!(
@@ -460,7 +460,7 @@ fn killed_for_memory(seen: &Seen) -> Option<String> {
     let killed = seen.input?.consuming().filter(|pod| {
         let trouble = pod.trouble.as_ref();
         trouble.is_some_and(|trouble| trouble.reason == Reason::OutOfMemory)
-            && facts.heard().any(|name| name == pod.name)
+            && facts.heard().any(|name| name == &*pod.name)
     });
     let names: Vec<&str> = killed.map(|pod| pod.name.as_str()).collect();
     let first = names.iter().min()?;

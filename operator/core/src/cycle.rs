@@ -248,7 +248,7 @@ fn allow(
 
 /// Foreign workers on a WorkerPool's queues: the names that are known, and how many consume the queue that has the most.
 fn foreign(pool: &PoolInput, books: &BTreeMap<String, QueueLedger>) -> (Vec<String>, u64) {
-    let books = || pool.queues.iter().filter_map(|queue| books.get(queue));
+    let books = || pool.queues.iter().filter_map(|queue| books.get(&**queue));
     let names: BTreeSet<&String> = books().flat_map(|book| &book.foreign).collect();
     let count = books().map(|book| book.foreign_consumers).max().unwrap_or(0);
     (names.into_iter().cloned().collect(), count)

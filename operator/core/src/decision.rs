@@ -9,6 +9,7 @@ use poolwright_api::Reason;
 use crate::cause::Cause;
 use crate::demand::{Input, PodState};
 use crate::parking::Parking;
+use crate::pod_name::PodName;
 use crate::resizing::Resized;
 use crate::rollout::Allocation;
 use crate::sample::Fault;
@@ -85,7 +86,7 @@ pub struct Facts {
     /// Sources without fresh data, and why.
     pub missing: Vec<(String, Option<Fault>)>,
     /// Pods and what they do.
-    pub pods: Vec<(String, PodState)>,
+    pub pods: Vec<(PodName, PodState)>,
     /// Pods that are parked.
     pub parked: u32,
     /// Pods that run and were never heard although heartbeats stand.

@@ -49,8 +49,6 @@ pub enum PodState {
 pub struct Member<'a> {
     /// The pod.
     pub pod: &'a PodInput,
-    /// Its node name.
-    pub node: String,
     /// What its present container said last, however old.
     pub worker: Option<&'a WorkerView>,
     /// Without a heartbeat: the queues that its present container lately said it consumes, if the WorkerPool's are
@@ -68,17 +66,22 @@ impl<'a> Member<'a> {
         let speaks = |worker: &&WorkerView| {
             pod.running_since.is_some_and(|since| worker.last_seen >= since) || pod.draining
         };
-        let worker = view.workers.get(&node).filter(speaks);
+        let worker = view.workers.get(node).filter(speaks);
         let state = state(pod, worker, view, now);
-        let said = said(pod, view, &node, now).filter(|_| worker.is_none());
+        let said = said(pod, view, node, now).filter(|_| worker.is_none());
         Self {
             pod,
             start_up: worker.and_then(|worker| start_up(pod, worker, view, snapshot)),
             worker,
-            said: said.filter(|said| pool.queues.iter().any(|queue| said.contains(queue))),
-            node,
+            said: said.filter(|said| pool.queues.iter().any(|queue| said.contains(&**queue))),
             state,
         }
+    }
+
+    /// Its node name.
+    #[must_use]
+    pub fn node(&self) -> &'a str {
+        self.pod.node()
     }
 
     /// Its start-up time: from the pod's creation to its worker's first heartbeat. `None` before that heartbeat, where
@@ -230,7 +233,7 @@ fn is_stuck(pool: &PoolInput, members: &[Member], view: &BrokerView, wall: Times
     let running = consuming()
         .filter(|member| member.pod.running_since.is_some())
         .count() as u64;
-    let counted = |name: &String| {
+    let counted = |name: &str| {
         let ready = view.queues.get(name)?.ready.last.as_ref()?;
         ready.value.consumers
     };

@@ -105,7 +105,7 @@ pub struct QueueLedger {
 pub fn ledger(snapshot: &Snapshot, view: &BrokerView, fleets: &[Fleet]) -> BTreeMap<String, QueueLedger> {
     let mut claims: Vec<(&str, &Fleet)> = Vec::with_capacity(fleets.len());
     for fleet in fleets {
-        claims.extend(fleet.pool.queues.iter().map(|queue| (queue.as_str(), fleet)));
+        claims.extend(fleet.pool.queues.iter().map(|queue| (&**queue, fleet)));
     }
     claims.sort_by_key(|(queue, _)| *queue);
     // A queue that a WorkerPool names twice.
@@ -285,9 +285,7 @@ impl<'a> Page<'a> {
     /// WorkerPool is not known any more or names another queue by now.
     fn others(&self) -> impl Iterator<Item = &Consumer<'a>> {
         let is_of = |fleet: &Fleet, node: &str| {
-            let found = fleet
-                .members
-                .binary_search_by(|member| member.node.as_str().cmp(node));
+            let found = fleet.members.binary_search_by(|member| member.node().cmp(node));
             found.is_ok()
         };
         let is_claimed = move |node: &str| self.claimants().any(|fleet| is_of(fleet, node));
@@ -345,9 +343,13 @@ impl<'a> Page<'a> {
         open.sort_unstable();
         let mut fetched = Cow::Borrowed(&unacked.fetched);
         if !fetched.is_sorted_by_key(|fetched| fetched.unix_seconds) {
-            fetched.to_mut().sort_unstable_by_key(|fetched| fetched.unix_seconds);
+            fetched
+                .to_mut()
+                .sort_unstable_by_key(|fetched| fetched.unix_seconds);
         }
-        let fetched = fetched.iter().map(|fetched| (fetched.unix_seconds, fetched.count));
+        let fetched = fetched
+            .iter()
+            .map(|fetched| (fetched.unix_seconds, fetched.count));
         let dated = sum(unacked.fetched.iter().map(|fetched| fetched.count));
         let (mut able, mut taken, mut left) = (0u64, 0u64, due);
         let mut open = open.into_iter().peekable();

@@ -33,6 +33,7 @@ pub mod objects;
 pub mod observe;
 pub mod parking;
 pub mod plan;
+pub mod pod_name;
 pub mod pool_status;
 pub mod quantity;
 pub mod resizing;

@@ -10,6 +10,7 @@ use crate::demand::Demand;
 use crate::evidence::{Evidence, Proof};
 use crate::fleet::{Fleet, Member, PodState};
 use crate::ledger::{fleet_capacity, max_age, sum};
+use crate::pod_name::PodName;
 use crate::resizing::Resizing;
 use crate::sample::{BrokerView, WorkerView};
 use crate::time::Moment;
@@ -117,7 +118,7 @@ pub struct PoolMemory {
     /// How many slots its workers were told to have.
     pub resizing: Resizing,
     /// Its pods, by name.
-    tracks: BTreeMap<String, Track>,
+    tracks: BTreeMap<PodName, Track>,
     /// Tasks that were started before our eyes.
     started: u64,
     /// One was, at the last look.

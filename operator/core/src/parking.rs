@@ -7,6 +7,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::demand::{Demand, PodState};
@@ -37,7 +38,7 @@ pub struct Parking {
     /// Marks to write: `None` takes one off.
     pub marks: Vec<(String, Option<Mark>)>,
     /// Replicas of each Deployment, parked pods included.
-    pub replicas: Vec<(String, u32)>,
+    pub replicas: Vec<(Arc<str>, u32)>,
     /// Workers to ask: whether they are empty.
     pub ask: Vec<String>,
 }
@@ -47,7 +48,7 @@ impl Parking {
     #[must_use]
     pub fn replicas(&self, revision: &str) -> Option<u32> {
         let mut all = self.replicas.iter();
-        all.find(|(name, _)| name == revision).map(|(_, count)| *count)
+        all.find(|(name, _)| **name == *revision).map(|(_, count)| *count)
     }
 }
 
@@ -82,7 +83,7 @@ pub fn park(yard: &Yard, allocation: &Allocation) -> Parking {
     if yard.fleet.pool.conflict.is_some() {
         // Whoever scales it now counts on pods that work.
         let parked = yard.fleet.members.iter().filter(|member| member.is_parked());
-        parking.marks = parked.map(|member| (member.pod.name.clone(), None)).collect();
+        parking.marks = parked.map(|member| (member.pod.name.to_string(), None)).collect();
         return parking;
     }
     let mut revisions: Vec<&RevisionInput> = yard.fleet.pool.revisions.iter().collect();
@@ -110,7 +111,7 @@ impl<'a> Row<'a> {
             revision,
             pods: fleet.members.iter().filter(own).collect(),
             replaced: revision.failed
-                || allocation.fail.contains(&revision.name)
+                || allocation.fail.iter().any(|name| **name == *revision.name)
                 || revision.name != fleet.pool.revision && revision.proven.is_none(),
         }
     }
@@ -153,14 +154,14 @@ impl Yard<'_> {
             let is_chosen = chosen.iter().any(|one| one.pod.name == member.pod.name);
             let mark = is_chosen.then(|| self.mark(row, member, &chosen)).flatten();
             if mark != member.pod.mark {
-                parking.marks.push((member.pod.name.clone(), mark));
+                parking.marks.push((member.pod.name.to_string(), mark));
             }
         }
         for member in chosen {
             if member.heard().is_some() {
-                parking.ask.push(member.node.clone());
+                parking.ask.push(member.node().to_owned());
             }
-            parking.victims.push(member.pod.name.clone());
+            parking.victims.push(member.pod.name.to_string());
         }
     }
 

@@ -116,21 +116,21 @@ impl Resizing {
         let mut groups: BTreeMap<(bool, u64), Vec<String>> = BTreeMap::new();
         let (mut nodes, mut whole) = (BTreeSet::new(), true);
         for member in fleet.members.iter().filter(own) {
-            nodes.insert(member.node.as_str());
+            nodes.insert(member.node());
             let step = self.step(member, target, now);
             whole &= matches!(step, Step::Rest);
             if !matches!(step, Step::Rest) {
-                result.ask.push(member.node.clone());
+                result.ask.push(member.node().to_owned());
             }
             let size = member.size().map_or(target, |size| size.value);
             let quiet = matches!(step, Step::Quiet) || matches!(step, Step::Resize(to) if to < size);
             if quiet && self.processes {
-                result.quiet.insert(member.node.clone());
+                result.quiet.insert(member.node().to_owned());
             }
             if let Step::Resize(to) = step {
                 let group = groups.entry((to > size, to.abs_diff(size))).or_default();
                 if group.len() < NODES_MAX {
-                    group.push(member.node.clone());
+                    group.push(member.node().to_owned());
                     self.tell(member, to, now);
                 }
             }
@@ -182,7 +182,7 @@ impl Resizing {
             return Step::Ask;
         };
         let process = worker.first_seen;
-        if let Some(told) = self.told.get_mut(&member.node) {
+        if let Some(told) = self.told.get_mut(member.node()) {
             if told.process.0 == process && told.is_open(size, now) {
                 return if told.to < size.value {
                     Step::Quiet
@@ -190,7 +190,7 @@ impl Resizing {
                     Step::Ask
                 };
             }
-            self.told.remove(&member.node);
+            self.told.remove(member.node());
         }
         let is_new = now.since(size.at) <= CLEARANCE_AGE;
         if size.value == target {
@@ -209,7 +209,7 @@ impl Resizing {
         if let Some(worker) = member.worker {
             let (process, passed) = ((worker.first_seen, now), None);
             self.told
-                .insert(member.node.clone(), Told { process, to, passed });
+                .insert(member.node().to_owned(), Told { process, to, passed });
         }
     }
 
@@ -219,11 +219,11 @@ impl Resizing {
             return false;
         };
         if !answer.value.queues.is_empty() {
-            self.deaf.remove(&member.node);
+            self.deaf.remove(member.node());
             return false;
         }
         let process = (worker.first_seen, answer.at);
-        let since = self.deaf.entry(member.node.clone()).or_insert(process);
+        let since = self.deaf.entry(member.node().to_owned()).or_insert(process);
         if since.0 != process.0 {
             *since = process;
         }

@@ -114,7 +114,7 @@ pub fn sketch<'a>(
         clauses: Vec::new(),
     };
     let mut ask: BTreeSet<String> = demand.unasked.iter().cloned().collect();
-    ask.extend(fleet.unheard(now).map(|member| member.node.clone()));
+    ask.extend(fleet.unheard(now).map(|member| member.node().to_owned()));
     let scene = Scene::new(fleet, &demand, now, from);
     scene.settle(memory, &mut draft, &mut ask);
     let lost = fleet
@@ -122,7 +122,7 @@ pub fn sketch<'a>(
         .iter()
         .filter(|member| member.is_lost(view, snapshot));
     Sketch {
-        lost: lost.map(|member| member.pod.name.clone()).collect(),
+        lost: lost.map(|member| member.pod.name.to_string()).collect(),
         wanted,
         from,
         draft,
@@ -373,7 +373,7 @@ impl Scene<'_> {
                     .answer()
                     .is_none_or(|answer| self.now.since(answer.at) > age)
             })
-            .map(|member| member.node.as_str())
+            .map(|member| member.node())
     }
 
     /// Tasks that are not due and that a worker holds keep one pod. All may have been parked in the moment before they were
@@ -491,7 +491,7 @@ fn facts(fleet: &Fleet, view: &BrokerView, demand: &Demand) -> Facts {
         slots: sum(running.map(|member| member.slots(fleet.pool))),
         start_up: fleet.start_up(),
         missing: demand.missing.clone(),
-        unseen: unseen.map(|member| member.pod.name.clone()).collect(),
+        unseen: unseen.map(|member| member.pod.name.to_string()).collect(),
         elsewhere: is_elsewhere(demand),
         pods: demand.pods.clone(),
         foreign: (Vec::new(), 0),

@@ -60,7 +60,7 @@ pub fn status(facts: &Facts) -> api::WorkerPoolStatus {
     };
     if let Some(input) = input {
         new.queue_names = Some(bounded(&input.queues.join(","), 256));
-        new.revision = Some(input.revision.clone());
+        new.revision = Some(input.revision.to_string());
     }
     // Pods are there whatever the spec is worth.
     new.replicas = Some(number(facts.objects.living().count()));
@@ -178,7 +178,7 @@ fn inputs(decision: &Decision) -> Vec<api::DecisionInput> {
     shown
         .map(|input| api::DecisionInput {
             name: input.name.to_owned(),
-            queue: input.queue.clone(),
+            queue: input.queue.as_deref().map(str::to_owned),
             value: i64::try_from(input.value).unwrap_or(i64::MAX),
             source: input.source.to_owned(),
             age_milliseconds: i64::try_from(input.age.as_millis()).unwrap_or(i64::MAX),

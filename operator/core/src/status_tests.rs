@@ -129,7 +129,7 @@ fn arriving_where_a_change_led_is_no_news() {
 fn everything_is_bounded() {
     let mut input = quiet();
     input.queues = (0..64)
-        .map(|index| format!("queue-{index}-{}", "é".repeat(100)))
+        .map(|index| format!("queue-{index}-{}", "é".repeat(100)).into())
         .collect();
     let mut now = api::WorkerPoolStatus::default();
     for round in 0..20u32 {
@@ -138,7 +138,7 @@ fn everything_is_bounded() {
         next.inputs = (0..100)
             .map(|index| Input {
                 name: "ready",
-                queue: Some(index.to_string()),
+                queue: Some(index.to_string().into()),
                 value: index,
                 source: "broker",
                 age: Duration::MAX,

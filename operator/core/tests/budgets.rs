@@ -37,11 +37,11 @@ fn charge(name: &str, slots: u64) -> Arc<Charge> {
 /// A WorkerPool on a queue of its own name, charged to the Pool `p`.
 fn on_pool(name: &str, tier: u32) -> PoolInput {
     let mut input = pool(name);
-    input.queues = vec![name.to_owned()];
+    input.queues = vec![name.into()];
     input.bid.charge = charge(name, POD);
     input.bid.queues = vec![BidQueue {
-        object: name.to_owned(),
-        queue: name.to_owned(),
+        object: name.into(),
+        queue: name.into(),
         tier,
     }];
     input.revisions[0].charge = charge(name, POD);

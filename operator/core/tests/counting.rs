@@ -259,7 +259,7 @@ fn a_held_pool_takes_no_more_of_a_shared_backlog_than_it_has() {
 #[test]
 fn ten_queues_of_one_pool_sum_up_before_they_are_rounded() {
     let mut world = World::new([pool("p")]);
-    world.pool().queues = (0..10).map(|number| format!("q{number}")).collect();
+    world.pool().queues = (0..10).map(|number| format!("q{number}").into()).collect();
     for number in 0..10 {
         world.set(&format!("q{number}"), 3, 0);
     }

@@ -355,9 +355,9 @@ fn workers_are_told_until_they_say_that_they_have_done_it() {
 fn a_pod_that_comes_back_consumes_what_its_revision_did() {
     let mut world = World::new([pool("p")]);
     world.add("a", 0);
-    world.pool().queues = vec!["new".to_owned()];
-    world.pool().revision = "r2".to_owned();
-    world.pool().revisions[0].queues = Some(vec!["q".to_owned()]);
+    world.pool().queues = vec!["new".into()];
+    world.pool().revision = "r2".into();
+    world.pool().revisions[0].queues = Some(vec!["q".into()]);
     world.pool().revisions.push(revision("r2", 0, true));
     world.answered("a", |answer| answer.queues.clear());
     world.decide();

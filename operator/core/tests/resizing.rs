@@ -180,7 +180,7 @@ fn parked_draining_older_and_unreadable_workers_are_left_alone() {
             set_mark(&mut world.pool().pods[0], Some(Mark::Empty), now);
         },
         |world| world.pool().pods[0].draining = true,
-        |world| world.pool().pods[0].revision = "r0".to_owned(),
+        |world| world.pool().pods[0].revision = "r0".into(),
         |world| world.worker("a").unreadable = Some("pickle".to_owned()),
     ];
     for (index, change) in cases.into_iter().enumerate() {

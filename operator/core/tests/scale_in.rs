@@ -44,7 +44,7 @@ fn each_missing_source_holds() {
         world.broker().heartbeats.last.as_mut().unwrap().at = at;
     };
     let other = |world: &mut World| {
-        world.pool().queues = vec!["q".to_owned(), "absent".to_owned()];
+        world.pool().queues = vec!["q".into(), "absent".into()];
         let (now, wall) = (world.now, wall(world.now));
         world
             .queue("absent")

@@ -241,7 +241,7 @@ fn was_read(input: &PoolInput, brokers: &BTreeMap<String, Arc<BrokerView>>) -> b
         input
             .queues
             .iter()
-            .all(|name| view.queues.get(name).is_some_and(tried))
+            .all(|name| view.queues.get(&**name).is_some_and(tried))
     })
 }
 

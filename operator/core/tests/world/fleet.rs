@@ -205,7 +205,7 @@ impl Sim {
             .pool()
             .pods
             .iter()
-            .map(|pod| (pod.name.clone(), (pod.draining, pod.running_since.is_some())))
+            .map(|pod| (pod.name.to_string(), (pod.draining, pod.running_since.is_some())))
             .collect();
         for (name, (draining, runs)) in &pods {
             let Some(process) = self.processes.get_mut(name) else {
@@ -264,7 +264,7 @@ impl Sim {
             .pods
             .iter()
             .filter(|pod| pod.draining)
-            .map(|pod| pod.name.clone())
+            .map(|pod| pod.name.to_string())
             .collect();
         let at = self.world.now;
         for (name, process) in &mut self.processes {
