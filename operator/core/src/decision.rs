@@ -13,7 +13,7 @@ use crate::pod_name::PodName;
 use crate::resizing::Resized;
 use crate::rollout::Allocation;
 use crate::sample::Fault;
-use crate::text::bounded;
+use crate::words::Words;
 
 /// Bytes of the reason in words.
 pub const TEXT_MAX: usize = 512;
@@ -38,8 +38,8 @@ pub struct Decision {
     pub to: u32,
     /// The class of the reason.
     pub reason: Reason,
-    /// The reason in words: the formula filled in, then each limit; at most 512 bytes.
-    pub text: String,
+    /// The reason in words.
+    pub words: Words,
     /// Bounds that changed the number, in the order in which they did.
     pub limits: Vec<Limit>,
     /// The numbers that went in.
@@ -60,13 +60,19 @@ pub struct Decision {
 pub const DYNAMIC_CONCURRENCY: &str = "dynamicConcurrency";
 
 impl Decision {
+    /// The reason in words: the formula filled in, then each limit; at most 512 bytes.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.words.text()
+    }
+
     /// Takes in what a load does to the workers.
     pub fn resized(&mut self, resized: &Resized) {
         self.facts.load_unknown.clone_from(&resized.unknown);
         if let (Some((from, to)), Some(words)) = (resized.slots, &resized.words) {
             let name = DYNAMIC_CONCURRENCY;
             self.limits.push(Limit { name, from, to });
-            self.text = bounded(&format!("{}; {words}", self.text), TEXT_MAX);
+            self.words.add_load(words);
         }
     }
 }

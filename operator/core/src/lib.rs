@@ -53,6 +53,6 @@ mod trouble;
 pub mod validate;
 pub mod weight;
 pub mod window;
-mod words;
+pub mod words;
 
 pub use poolwright_api::text;

@@ -24,7 +24,7 @@ use crate::sample::BrokerView;
 use crate::snapshot::{PoolInput, Snapshot};
 use crate::text::counted;
 use crate::time::Moment;
-use crate::words::words;
+use crate::words::Words;
 
 /// What a busy worker said at most so long ago stands when pods should go: as often as busy workers are asked anyway.
 const BUSY_ANSWER_AGE: Duration = Duration::from_secs(30);
@@ -193,7 +193,7 @@ pub fn decide(
     if draft.to > from && wanted > from {
         memory.grew(now);
     }
-    let text = words(&draft, wanted, pool, &demand);
+    let words = Words::new(&mut draft, wanted, pool, &demand);
     let facts = Facts {
         lost,
         ..facts(fleet, view, &demand)
@@ -202,7 +202,7 @@ pub fn decide(
         from,
         to: draft.to,
         reason: draft.reason,
-        text,
+        words,
         limits: draft.limits,
         inputs: demand.inputs,
         allocation,

@@ -156,7 +156,7 @@ fn remember(new: &mut api::WorkerPoolStatus, decision: &Decision, wall: Timestam
         from: number(decision.from),
         to: number(decision.to),
         reason: decision.reason.to_string(),
-        text: decision.text.clone(),
+        text: decision.text(),
         inputs: inputs(decision),
         limits: decision.limits.iter().take(LIMITS_MAX).map(limit).collect(),
     });

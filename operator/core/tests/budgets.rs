@@ -119,7 +119,7 @@ fn a_pool_caps_the_number_and_says_what_is_missing() {
     let decision = decided(&world, "a");
     assert_eq!((decision.to, decision.reason), (3, Reason::PoolLimited));
     let words = "Pool \"p\" gives 3 of 10 pods: 70 slots are missing";
-    assert!(decision.text.contains(words), "{}", decision.text);
+    assert!(decision.text().contains(words), "{}", decision.text());
     assert_eq!(decision.limits.last().unwrap().name, "pool");
 }
 
@@ -142,9 +142,9 @@ fn a_pod_larger_than_its_pool_names_the_concurrency_that_fits() {
     let decision = decided(&world, "a");
     assert_eq!((decision.to, decision.reason), (0, Reason::PodLargerThanPool));
     assert!(
-        decision.text.contains("the largest concurrency that fits is 7"),
+        decision.text().contains("the largest concurrency that fits is 7"),
         "{}",
-        decision.text
+        decision.text()
     );
 }
 
@@ -249,9 +249,9 @@ fn tasks_at_a_time_are_capped_in_whole_pods() {
     let decision = decided(&world, "a");
     assert_eq!((decision.to, decision.reason), (2, Reason::AtMaximum));
     assert!(
-        decision.text.contains("capped at 2 pods by maxActiveTasks"),
+        decision.text().contains("capped at 2 pods by maxActiveTasks"),
         "{}",
-        decision.text
+        decision.text()
     );
 }
 
@@ -269,7 +269,7 @@ fn a_cap_below_what_runs_is_reached_and_holds_against_a_hold() {
         (decision.to, decision.parking.victims.len()),
         (2, 2),
         "{}",
-        decision.text
+        decision.text()
     );
     let by = None;
     world.pools.get_mut("a").unwrap().hold = Some(Hold { replicas: 9, by });
@@ -443,7 +443,7 @@ fn the_rest_of_a_guarantee_is_lent() {
     world.set("b", 100, 0);
     decide(&mut world);
     let b = decided(&world, "b");
-    assert_eq!((b.to, b.reason), (10, Reason::ScaledUp), "{}", b.text);
+    assert_eq!((b.to, b.reason), (10, Reason::ScaledUp), "{}", b.text());
 }
 
 /// What is kept for a queue is no room for others, also while somebody has more than his share.
@@ -461,7 +461,7 @@ fn a_guarantee_is_kept_while_others_have_too_much() {
         (replicas(&world, "b"), b.reason),
         (0, Reason::WaitingForSlots),
         "{}",
-        b.text
+        b.text()
     );
     load(&mut world, "g", 0, 1);
     decide(&mut world);

@@ -245,22 +245,22 @@ fn renewed(world: &mut World, event: &Event) -> bool {
 
 fn check_bounds(pool: &PoolInput, decision: &Decision) -> Result<(), TestCaseError> {
     prop_assert!(
-        decision.text.len() <= 512 && decision.text.contains(&decision.to.to_string()),
+        decision.text().len() <= 512 && decision.text().contains(&decision.to.to_string()),
         "{}",
-        decision.text
+        decision.text()
     );
     let said = [" ready + ", "demand unknown"];
     prop_assert!(
-        said.iter().any(|words| decision.text.contains(words)),
+        said.iter().any(|words| decision.text().contains(words)),
         "{}",
-        decision.text
+        decision.text()
     );
     prop_assert!(
         decision.to >= pool.min || decision.to >= decision.from,
         "{}",
-        decision.text
+        decision.text()
     );
-    prop_assert!(decision.to <= pool.max.max(decision.from), "{}", decision.text);
+    prop_assert!(decision.to <= pool.max.max(decision.from), "{}", decision.text());
     // Pods that take work, or will.
     let serving = |revision: &RevisionInput| {
         let own = || pool.staying().filter(|pod| pod.revision == revision.name);

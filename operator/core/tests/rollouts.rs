@@ -85,7 +85,7 @@ fn a_rollout_under_load_loses_nothing() {
                 sim.world.pool().revision = "r2".into();
             }
         });
-        assert_eq!(replicas(&mut sim), of(&[("r2", max)]), "{}", sim.decision().text);
+        assert_eq!(replicas(&mut sim), of(&[("r2", max)]), "{}", sim.decision().text());
         assert!(sim.most <= max + 1, "{} pods of {max}", sim.most);
         assert_eq!(sim.wronged, 0);
         sim.run(300_000);
@@ -213,7 +213,7 @@ fn take_over(min: u32, number: u32, max: u32) -> bool {
         }
         world.renew();
         let decision = world.decide();
-        assert_eq!(decision.to, number, "{}", decision.text);
+        assert_eq!(decision.to, number, "{}", decision.text());
         apply(&mut world, &decision, now);
         let total = world.pool().replicas();
         assert!(total <= max + 1, "{total} pods of {number}, {max}");
@@ -313,7 +313,7 @@ fn a_take_over_is_no_reason_to_drop_busy_pods_of_the_new_revision() {
         .insert("celery@old".to_owned(), worker(1, 1, now, now));
     world.set("q", 0, 0);
     let decision = world.settle(70);
-    assert_eq!(decision.allocation.target("r1"), Some(1), "{}", decision.text);
+    assert_eq!(decision.allocation.target("r1"), Some(1), "{}", decision.text());
     assert_eq!(decision.allocation.target("r0"), Some(0));
     let left = |revision| decision.parking.replicas(revision);
     assert_eq!((left("r1"), left("r0")), (Some(3), Some(1)), "they finish first");
@@ -344,7 +344,7 @@ fn without_heartbeats_a_consumer_proves_a_revision() {
         (decision.to, decision.reason),
         (1, Reason::WrongBroker),
         "{}",
-        decision.text
+        decision.text()
     );
 }
 
@@ -412,7 +412,7 @@ fn a_worker_that_says_it_consumes_is_no_worker_on_the_wrong_broker() {
         (decision.to, decision.reason),
         (2, Reason::HeldUnseen),
         "{}",
-        decision.text
+        decision.text()
     );
     assert!(decision.parking.victims.is_empty() && decision.allocation.target("r1") == Some(2));
     assert_eq!(decision.facts.unseen, ["a", "b"]);
@@ -450,7 +450,7 @@ fn without_heartbeats_a_rollout_comes_to_its_end() {
         (decision.allocation.target("r0"), decision.allocation.target("r1")),
         (Some(0), Some(1)),
         "{}",
-        decision.text
+        decision.text()
     );
     world.mark(world.now);
     assert_eq!(

@@ -211,7 +211,7 @@ impl Driver {
             .collect();
         for group in &woken {
             if let Some(decision) = decided.get(group).and_then(|new| new.decision.as_ref()) {
-                tracing::debug!(namespace = group.0, worker_pool = group.1, "{}", decision.text);
+                tracing::debug!(namespace = group.0, worker_pool = group.1, "{}", decision.text());
             }
         }
         *pools = decided;
