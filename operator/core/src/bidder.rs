@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::cause::Cause;
 use crate::charge::{Charge, whose};
 use crate::share::{AGING, Layer, Want, aged, layers};
-use crate::snapshot::{BidQueue, Namespace, PodInput, PoolInput};
+use crate::snapshot::{BidQueue, Budget, Namespace, PodInput, PoolInput};
 
 /// One WorkerPool's side.
 pub struct Bidder<'a> {
@@ -28,7 +28,9 @@ pub struct Bidder<'a> {
 
 /// One bidder at one Pool.
 #[derive(Default)]
-pub(crate) struct Stake {
+pub(crate) struct Stake<'a> {
+    /// The Pool.
+    pub(crate) pool: &'a str,
     /// The Pool's place.
     pub(crate) account: usize,
     /// What a pod of the present revision takes.
@@ -42,7 +44,7 @@ pub(crate) struct Stake {
 /// One bidder.
 pub(crate) struct Seat<'a> {
     pub(crate) bidder: &'a Bidder<'a>,
-    pub(crate) stakes: Vec<Stake>,
+    pub(crate) stakes: Vec<Stake<'a>>,
     pub(crate) wants: Vec<Want<'a>>,
     /// A Pool that it is charged to and that does not exist.
     pub(crate) missing: Option<&'a str>,
@@ -86,25 +88,19 @@ impl Seat<'_> {
     }
 }
 
-/// What one WorkerPool has to do with one Pool.
-struct Row<'a> {
-    pool: &'a str,
-    stake: Stake,
-}
-
 /// What one WorkerPool has to do with Pools. Mostly it is one Pool: a list is faster than a map.
 #[derive(Default)]
-struct Rows<'a>(Vec<Row<'a>>);
+struct Stakes<'a>(Vec<Stake<'a>>);
 
-impl<'a> Rows<'a> {
-    fn of(&mut self, pool: &'a str) -> &mut Stake {
-        let at = self.0.iter().position(|row| row.pool == pool);
+impl<'a> Stakes<'a> {
+    fn of(&mut self, pool: &'a str) -> &mut Stake<'a> {
+        let at = self.0.iter().position(|stake| stake.pool == pool);
         let at = at.unwrap_or_else(|| {
             let stake = Stake::default();
-            self.0.push(Row { pool, stake });
+            self.0.push(Stake { pool, ..stake });
             self.0.len() - 1
         });
-        &mut self.0[at].stake
+        &mut self.0[at]
     }
 
     /// Takes in the most that a new pod takes.
@@ -145,41 +141,39 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// `pools` are the names of all Pools, in order.
-pub(crate) fn seat<'a>(namespace: &'a Namespace, pools: &[&str], bidder: &'a Bidder<'a>) -> Seat<'a> {
+/// `pools` are all Pools of the namespace, in the order of their names.
+pub(crate) fn seat<'a>(namespace: &Namespace, pools: &[(&str, &Budget)], bidder: &'a Bidder<'a>) -> Seat<'a> {
     let input = bidder.input;
-    let too_large = too_large(namespace, input);
-    // While a new pod fits nowhere, those that there are go on.
-    let works = || {
-        input
-            .revisions
-            .iter()
-            .filter(|one| one.replicas > 0)
-            .max_by_key(|one| one.created)
-    };
     let present = &input.bid.charge;
-    let charge = too_large
-        .as_ref()
-        .and_then(|_| works())
-        .map_or(present, |one| &one.charge);
-    let mut rows = Rows::default();
+    let mut stakes = Stakes::default();
     for revision in &input.revisions {
-        rows.price(&revision.charge);
+        stakes.price(&revision.charge);
     }
-    rows.price(present);
-    rows.commit_all(input, bidder.lost);
-    rows.0.sort_unstable_by_key(|row| row.pool);
-    let (mut stakes, mut missing) = (Vec::with_capacity(rows.0.len()), None);
-    for Row { pool, stake } in rows.0 {
-        if let Ok(account) = pools.binary_search(&pool) {
-            let charge = charge.at(pool);
-            stakes.push(Stake {
-                account,
-                charge,
-                ..stake
-            });
-        } else if present.slots.contains_key(pool) {
-            missing.get_or_insert(pool);
+    stakes.price(present);
+    stakes.commit_all(input, bidder.lost);
+    let mut stakes = stakes.0;
+    stakes.sort_unstable_by_key(|stake| stake.pool);
+    let (mut missing, mut too_large) = (None, None);
+    stakes.retain_mut(|stake| {
+        stake.charge = present.at(stake.pool);
+        let Ok(place) = pools.binary_search_by_key(&stake.pool, |(name, _)| *name) else {
+            missing = missing.or_else(|| present.slots.contains_key(stake.pool).then_some(stake.pool));
+            return false;
+        };
+        stake.account = place;
+        too_large = too_large
+            .take()
+            .or_else(|| is_too_large(pools[place].1, stake, input));
+        true
+    });
+    // While a new pod fits nowhere, those that there are go on.
+    let works = input.revisions.iter().filter(|one| one.replicas > 0);
+    let works = works
+        .max_by_key(|one| one.created)
+        .filter(|_| too_large.is_some());
+    if let Some(works) = works {
+        for stake in &mut stakes {
+            stake.charge = works.charge.at(stake.pool);
         }
     }
     Seat {
@@ -191,21 +185,19 @@ pub(crate) fn seat<'a>(namespace: &'a Namespace, pools: &[&str], bidder: &'a Bid
     }
 }
 
-/// The first Pool that one pod of the present revision takes more of than there is.
-fn too_large(namespace: &Namespace, input: &PoolInput) -> Option<Cause> {
-    input.bid.charge.slots.iter().find_map(|(pool, pod)| {
-        let slots = namespace.pools.get(pool)?.slots?;
-        let task = (pod / u64::from(input.slots).max(1)).max(1);
-        (*pod > slots).then(|| Cause::TooLarge {
-            pool: pool.clone(),
-            slots,
-            pod: *pod,
-            fits: slots / task,
-        })
+/// One pod of the present revision takes more of the Pool than there is.
+fn is_too_large(budget: &Budget, stake: &Stake, input: &PoolInput) -> Option<Cause> {
+    let (slots, pod) = (budget.slots?, stake.charge);
+    let task = (pod / u64::from(input.slots).max(1)).max(1);
+    (pod > slots).then(|| Cause::TooLarge {
+        pool: stake.pool.to_owned(),
+        slots,
+        pod,
+        fits: slots / task,
     })
 }
 
-fn wants<'a>(namespace: &'a Namespace, bidder: &Bidder<'a>) -> Vec<Want<'a>> {
+fn wants<'a>(namespace: &Namespace, bidder: &Bidder<'a>) -> Vec<Want<'a>> {
     let want = |queue: &'a BidQueue| {
         let weight = namespace
             .weights

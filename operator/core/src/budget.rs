@@ -115,10 +115,13 @@ impl<'a> Desk<'a> {
             seats: Vec::new(),
         };
         let mut accounts: Vec<Account> = namespace.pools.iter().map(account).collect();
-        let names: Vec<&str> = accounts.iter().map(|account| account.name).collect();
+        let pools: Vec<(&str, &Budget)> = accounts
+            .iter()
+            .map(|account| (account.name, account.budget))
+            .collect();
         let seats: Vec<Seat> = bidders
             .iter()
-            .map(|bidder| seat(namespace, &names, bidder))
+            .map(|bidder| seat(namespace, &pools, bidder))
             .collect();
         for (at, seat) in seats.iter().enumerate() {
             for stake in &seat.stakes {

@@ -4,7 +4,7 @@
 //! are listed.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,7 +84,6 @@ pub fn cycle(snapshot: &Snapshot, memory: &mut Memory) -> Cycle {
         for ((fleet, sketch), memory) in sketches.by_ref().take(table.fleets.len()) {
             let allowance = allowances.next().unwrap_or_else(|| Allowance::free(sketch.to()));
             let mut decision = decide(snapshot, fleet, view, sketch, &allowance, memory);
-            decision.facts.foreign = foreign(fleet.pool, &table.books);
             let resized = memory.resizing.look(fleet, &snapshot.loads, snapshot.now);
             decision.resized(&resized);
             let wants = wants(fleet, view, &resized, snapshot.now);
@@ -244,12 +243,4 @@ fn allow(
         }
     }
     allowances
-}
-
-/// Foreign workers on a WorkerPool's queues: the names that are known, and how many consume the queue that has the most.
-fn foreign(pool: &PoolInput, books: &BTreeMap<String, QueueLedger>) -> (Vec<String>, u64) {
-    let books = || pool.queues.iter().filter_map(|queue| books.get(&**queue));
-    let names: BTreeSet<&String> = books().flat_map(|book| &book.foreign).collect();
-    let count = books().map(|book| book.foreign_consumers).max().unwrap_or(0);
-    (names.into_iter().cloned().collect(), count)
 }

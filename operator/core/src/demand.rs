@@ -102,6 +102,8 @@ pub struct Demand {
     pub seen_consuming: usize,
     /// Tasks of each queue, as far as they can be told apart: by its name on the broker.
     pub by_queue: Vec<(Arc<str>, u64)>,
+    /// Foreign workers on its queues: the names that are known, and how many consume the queue that has the most.
+    pub foreign: (BTreeSet<String>, u64),
     /// Sources that are not fresh: which, and why.
     pub missing: Vec<(String, Option<Fault>)>,
     /// Oldest reading of a queue that was used.
@@ -224,8 +226,11 @@ pub fn demand(
     };
     let able = fleet_capacity(fleet, |_| true);
     let (mut ready, mut held, mut alone) = (0u64, 0u64, true);
-    // A set: a queue counts once, and the order of the spec is no input.
-    for name in pool.queues.iter().collect::<BTreeSet<_>>() {
+    // A queue counts once, and the order of the spec is no input.
+    let mut names: Vec<&Arc<str>> = pool.queues.iter().collect();
+    names.sort_unstable();
+    names.dedup();
+    for name in names {
         let Some(book) = books.get(&**name) else { continue };
         take_queue(&mut demand, name, book, now);
         if book.rescuer.as_ref() == Some(&pool.key) {
@@ -293,6 +298,8 @@ fn early(mode: AckMode, seen: Option<u64>, memory: &PoolMemory) -> (u64, u64) {
 fn take_queue(demand: &mut Demand, name: &Arc<str>, book: &QueueLedger, now: Moment) {
     demand.held_later = demand.held_later.saturating_add(book.held_not_due);
     demand.all_consume &= book.all_consume;
+    demand.foreign.0.extend(book.foreign.iter().cloned());
+    demand.foreign.1 = demand.foreign.1.max(book.foreign_consumers);
     demand.visible = sum([
         demand.visible,
         book.ready.unwrap_or(0),

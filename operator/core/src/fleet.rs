@@ -230,17 +230,16 @@ fn is_stuck(pool: &PoolInput, members: &[Member], view: &BrokerView, wall: Times
     if consuming().next().is_none() {
         return pool.revisions.iter().any(|revision| revision.refused.is_some());
     }
-    let running = consuming()
-        .filter(|member| member.pod.running_since.is_some())
-        .count() as u64;
     let counted = |name: &str| {
         let ready = view.queues.get(name)?.ready.last.as_ref()?;
         ready.value.consumers
     };
-    let all_consume = pool
-        .queues
-        .iter()
-        .all(|name| counted(name).is_some_and(|count| count >= running));
+    let all_consume = || {
+        let running = consuming().filter(|member| member.pod.running_since.is_some());
+        let running = running.count() as u64;
+        let mut queues = pool.queues.iter();
+        queues.all(|name| counted(name).is_some_and(|count| count >= running))
+    };
     // A worker that dies of its first task is heard again and again, and never for long.
     let is_since = |at: Timestamp, time: Duration| {
         let age = Duration::try_from(wall.duration_since(at)).unwrap_or_default();
@@ -251,10 +250,10 @@ fn is_stuck(pool: &PoolInput, members: &[Member], view: &BrokerView, wall: Times
     let fails = |member: &Member| {
         let old = is_since(member.pod.created, UNSEEN_AFTER);
         let anew = member.pod.started.is_some() && !lasts(member);
-        let unseen = member.state == PodState::Unseen && !all_consume;
-        old && (member.pod.trouble.is_some() || anew || unseen)
+        let unseen = || member.state == PodState::Unseen && !all_consume();
+        old && (member.pod.trouble.is_some() || anew || unseen())
     };
-    consuming().any(fails) && !consuming().any(works)
+    !consuming().any(works) && consuming().any(fails)
 }
 
 /// A revision with the number of pods that take new work, or are still to come. Between a write and the act of

@@ -117,8 +117,8 @@ pub struct PoolMemory {
     pub pressed_since: (Option<Moment>, Option<Moment>),
     /// How many slots its workers were told to have.
     pub resizing: Resizing,
-    /// Its pods, by name.
-    tracks: BTreeMap<PodName, Track>,
+    /// Its pods, in name order.
+    tracks: Vec<(PodName, Track)>,
     /// Tasks that were started before our eyes.
     started: u64,
     /// One was, at the last look.
@@ -144,13 +144,9 @@ pub struct PoolMemory {
 impl PoolMemory {
     /// Looks at the workers. First in a cycle: what is demanded depends on it.
     pub fn track(&mut self, fleet: &Fleet, view: &BrokerView, now: Moment) {
-        let mut tracks = std::mem::take(&mut self.tracks);
-        let mut started = 0u64;
-        for member in &fleet.members {
-            let mut track = tracks.remove(&member.pod.name).unwrap_or_else(|| Track {
-                young: member.pod.running_since.is_none(),
-                ..Track::default()
-            });
+        let gone = self.keep_present(fleet);
+        let (mut started, mut leaving) = (0u64, 0u64);
+        for (member, (_, track)) in fleet.members.iter().zip(&mut self.tracks) {
             if let Some(worker) = member.heard() {
                 started = started.saturating_add(track.beat(worker));
             }
@@ -158,20 +154,18 @@ impl PoolMemory {
             if let Some(answer) = member.answer().filter(|_| !view.zero_is_suspect) {
                 track.later = sum(answer.value.scheduled.values().copied());
             }
-            self.tracks.insert(member.pod.name.clone(), track);
+            if member.pod.draining {
+                leaving = leaving.saturating_add(track.later);
+            }
         }
         if now.since(self.adrift.1) > ADRIFT_FOR {
             self.adrift.0 = 0;
         }
-        let gone = sum(tracks.values().map(|track| track.later));
         if gone > 0 {
             self.adrift = (self.adrift.0.saturating_add(gone), now);
         }
         self.progressed = started > 0;
         self.started = self.started.saturating_add(started);
-        let draining = fleet.members.iter().filter(|member| member.pod.draining);
-        let leaving = draining.filter_map(|member| self.tracks.get(&member.pod.name));
-        let leaving = sum(leaving.map(|track| track.later));
         if self.adrift.0 == 0 && leaving == 0 {
             self.drift_since = None;
         }
@@ -179,10 +173,34 @@ impl PoolMemory {
         self.look_for_growth(fleet, now);
     }
 
+    /// Keeps a track of each pod that is there; returns the messages with an ETA that the others held.
+    fn keep_present(&mut self, fleet: &Fleet) -> u64 {
+        let members = || fleet.members.iter().map(|member| &member.pod.name);
+        if members().eq(self.tracks.iter().map(|(name, _)| name)) {
+            return 0;
+        }
+        let mut old: BTreeMap<PodName, Track> = self.tracks.drain(..).collect();
+        for member in &fleet.members {
+            let track = old.remove(&member.pod.name).unwrap_or_else(|| Track {
+                young: member.pod.running_since.is_none(),
+                ..Track::default()
+            });
+            self.tracks.push((member.pod.name.clone(), track));
+        }
+        sum(old.values().map(|track| track.later))
+    }
+
+    fn track_of(&self, member: &Member) -> Option<&Track> {
+        let at = self
+            .tracks
+            .binary_search_by(|(name, _)| name.cmp(&member.pod.name));
+        Some(&self.tracks[at.ok()?].1)
+    }
+
     /// What a parked pod has been proven to hold.
     #[must_use]
     pub fn proof(&self, member: &Member, now: Moment) -> Proof {
-        let track = self.tracks.get(&member.pod.name);
+        let track = self.track_of(member);
         track.map_or(Proof::None, |track| track.evidence.proof(member, now))
     }
 
@@ -190,7 +208,7 @@ impl PoolMemory {
     #[must_use]
     pub fn lasting(&self, fleet: &Fleet) -> u64 {
         let heard = fleet.consuming().filter(|member| member.heard().is_some());
-        let tracks = heard.filter_map(|member| self.tracks.get(&member.pod.name));
+        let tracks = heard.filter_map(|member| self.track_of(member));
         sum(tracks.map(|track| track.lasting))
     }
 

@@ -143,7 +143,7 @@ impl Yard<'_> {
         let (many, going) = (count(chosen.len()), row.leaving().min(count(chosen.len())));
         let mut released = 0;
         // Too many come back as soon as Kubernetes has done what it was told before.
-        if chosen.len() <= wanted {
+        if chosen.len() <= wanted && going < many {
             released = self.release(row, &chosen).min(many - going).min(*spare);
         }
         *spare -= released;
@@ -197,15 +197,18 @@ impl Yard<'_> {
             let surplus = chosen.len().saturating_sub(wanted);
             chosen.drain(..surplus);
         }
-        let mut others: Vec<_> = row
-            .pods
-            .iter()
-            .copied()
-            .filter(|member| !member.is_parked() && self.is_eligible(row, member))
-            .collect();
-        others.sort_by_key(|member| (order(member), &member.pod.name));
-        others.truncate(wanted.saturating_sub(chosen.len()));
-        chosen.extend(others);
+        let lacking = wanted.saturating_sub(chosen.len());
+        if lacking > 0 {
+            let mut others: Vec<_> = row
+                .pods
+                .iter()
+                .copied()
+                .filter(|member| !member.is_parked() && self.is_eligible(row, member))
+                .collect();
+            others.sort_by_key(|member| (order(member), &member.pod.name));
+            others.truncate(lacking);
+            chosen.extend(others);
+        }
         chosen.sort_by_key(|member| (order(member), &member.pod.name));
         chosen
     }

@@ -194,10 +194,7 @@ pub fn decide(
         memory.grew(now);
     }
     let words = Words::new(&mut draft, wanted, pool, &demand);
-    let facts = Facts {
-        lost,
-        ..facts(fleet, view, &demand)
-    };
+    let facts = facts(fleet, view, &demand);
     Decision {
         from,
         to: draft.to,
@@ -209,7 +206,13 @@ pub fn decide(
         parking,
         ask: ask.into_iter().collect(),
         budget,
-        facts,
+        facts: Facts {
+            lost,
+            missing: demand.missing,
+            pods: demand.pods,
+            foreign: (demand.foreign.0.into_iter().collect(), demand.foreign.1),
+            ..facts
+        },
     }
 }
 
@@ -473,6 +476,7 @@ pub(crate) fn pods<'a>(members: impl Iterator<Item = &'a Member<'a>>) -> u32 {
     u32::try_from(members.count()).unwrap_or(u32::MAX)
 }
 
+/// All but what is moved there from elsewhere.
 fn facts(fleet: &Fleet, view: &BrokerView, demand: &Demand) -> Facts {
     let running = fleet
         .consuming()
@@ -490,18 +494,15 @@ fn facts(fleet: &Fleet, view: &BrokerView, demand: &Demand) -> Facts {
         queued: demand.known_queued(),
         slots: sum(running.map(|member| member.slots(fleet.pool))),
         start_up: fleet.start_up(),
-        missing: demand.missing.clone(),
         unseen: unseen.map(|member| member.pod.name.to_string()).collect(),
         elsewhere: is_elsewhere(demand),
-        pods: demand.pods.clone(),
-        foreign: (Vec::new(), 0),
         parked: pods(fleet.members.iter().filter(|member| member.is_parked())),
-        lost: Vec::new(),
         orphaned: demand.orphaned,
         load_unknown: None,
         is_rabbitmq: !view.zero_is_suspect && !view.address.is_empty(),
         unreadable: unreadable
             .first()
             .map(|first| (unreadable.len(), (*first).clone())),
+        ..Facts::default()
     }
 }

@@ -79,7 +79,11 @@ fn only_news_replaces_the_stored_decision() {
     let cases: [(&str, bool, Decision); 8] = [
         ("the same", false, capped.clone()),
         ("cut by more", false, with(&|one| one.limits[0].from = 30)),
-        ("other words and ages", false, with(&|one| one.words.add_load("!"))),
+        (
+            "other words and ages",
+            false,
+            with(&|one| one.words.add_load("!")),
+        ),
         ("the limit is gone", false, with(&|one| one.limits.clear())),
         ("another bound", true, with(&|one| one.limits[0].to = 4)),
         (

@@ -119,7 +119,8 @@ fn draining_pods_that_are_full_start_nothing() {
         let decision = world.decide();
         let least = u32::from(prefetch == Some(1));
         assert_eq!(
-            decision.to, least,
+            decision.to,
+            least,
             "beyond what they can hold, one pod: {}",
             decision.text()
         );

@@ -85,7 +85,12 @@ fn a_rollout_under_load_loses_nothing() {
                 sim.world.pool().revision = "r2".into();
             }
         });
-        assert_eq!(replicas(&mut sim), of(&[("r2", max)]), "{}", sim.decision().text());
+        assert_eq!(
+            replicas(&mut sim),
+            of(&[("r2", max)]),
+            "{}",
+            sim.decision().text()
+        );
         assert!(sim.most <= max + 1, "{} pods of {max}", sim.most);
         assert_eq!(sim.wronged, 0);
         sim.run(300_000);

@@ -209,7 +209,11 @@ fn pods_are_parked_only_after_the_busy_ones_have_said_what_they_hold() {
             "{}",
             decision.text()
         );
-        assert!(decision.text().contains("1 worker is asked"), "{}", decision.text());
+        assert!(
+            decision.text().contains("1 worker is asked"),
+            "{}",
+            decision.text()
+        );
         world.answered("a", |answer| {
             running(answer, 1, 0);
             answer.reserved.insert("q".to_owned(), reserved);

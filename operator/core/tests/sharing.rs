@@ -16,7 +16,11 @@ fn a_worker_pool_that_cannot_work_leaves_the_backlog_to_the_other() {
     for name in ["p", "s"] {
         let decision = &world.decide();
         assert_eq!(decision.to, 5, "{name}: {}", decision.text());
-        assert!(decision.text().contains("(50 of 100 ready"), "{}", decision.text());
+        assert!(
+            decision.text().contains("(50 of 100 ready"),
+            "{}",
+            decision.text()
+        );
     }
     let now = world.now;
     let stuck = world.pools.get_mut("s").unwrap();
