@@ -120,6 +120,10 @@ pub fn ledger(snapshot: &Snapshot, view: &BrokerView, fleets: &[Fleet]) -> BTree
     consumers.sort_by_key(|(queue, _)| *queue);
     let mut names: Vec<&str> = view.queues.keys().map(String::as_str).collect();
     names.extend(claims.iter().map(|(queue, _)| *queue));
+    #[allow(
+        clippy::stable_sort_primitive,
+        reason = "it merges the two parts, which are in order"
+    )]
     names.sort();
     names.dedup();
     let empty = QueueView::default();

@@ -96,6 +96,7 @@ mod tests {
             (name.to_string(), format!("{name:?}")),
             ("emails-1".to_owned(), "\"emails-1\"".to_owned())
         );
-        assert!(PodName::default().is_empty() && PodName::from("a") < PodName::from("b"));
+        let (first, second) = (PodName::from("a"), PodName::from("b".to_owned()));
+        assert!(PodName::default().is_empty() && first < second && second == "b");
     }
 }

@@ -376,7 +376,7 @@ impl Scene<'_> {
                     .answer()
                     .is_none_or(|answer| self.now.since(answer.at) > age)
             })
-            .map(|member| member.node())
+            .map(Member::node)
     }
 
     /// Tasks that are not due and that a worker holds keep one pod. All may have been parked in the moment before they were
