@@ -1,11 +1,11 @@
 //! What one WorkerPool brings to the Pools of its namespace: what it wants, what its pods take, and what one more would.
 
-use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::cause::Cause;
-use crate::charge::{Charge, Slots, add, whose};
+use crate::charge::{Charge, whose};
 use crate::share::{AGING, Layer, Want, aged, layers};
-use crate::snapshot::{BidQueue, Namespace, PoolInput};
+use crate::snapshot::{BidQueue, Budget, Namespace, PodInput, PoolInput};
 
 /// One WorkerPool's side.
 pub struct Bidder<'a> {
@@ -19,51 +19,18 @@ pub struct Bidder<'a> {
     /// that should get no more work.
     pub serving: u32,
     /// Worker slots that the tasks of each of its queues ask for, by the queue's name on the broker.
-    pub tasks: &'a [(String, u64)],
+    pub tasks: &'a [(Arc<str>, u64)],
     /// Names of its pods that take nothing any more.
     pub lost: &'a [String],
     /// How long it has had no pod because its Pools gave none.
     pub without: std::time::Duration,
 }
 
-/// What a WorkerPool's pods take, starting, parked and draining ones included, those that are `lost` excepted.
-#[must_use]
-pub fn committed(input: &PoolInput, lost: &[String]) -> Slots {
-    let mut sum = Slots::new();
-    // What a namesake has left behind is on its own account.
-    let uid = input.key.uid.as_str();
-    let own = |charge: &Charge| whose(charge, Some(uid)) == uid;
-    for revision in input.revisions.iter().filter(|one| own(&one.charge)) {
-        let staying = input
-            .staying()
-            .filter(|pod| pod.revision == revision.name)
-            .count();
-        let count = revision.replicas.max(revision.made);
-        add(&mut sum, &revision.charge, u64::from(count).max(staying as u64));
-    }
-    let known: BTreeSet<&str> = input.revisions.iter().map(|one| one.name.as_str()).collect();
-    let pods = input
-        .pods
-        .iter()
-        .filter(|pod| own(&pod.charge) && !lost.contains(&pod.name));
-    for pod in pods.filter(|pod| pod.draining || !known.contains(pod.revision.as_str())) {
-        add(&mut sum, &pod.charge, 1);
-    }
-    sum
-}
-
-/// The most that a new pod of any of its revisions takes.
-fn price(input: &PoolInput) -> Slots {
-    let mut most = input.bid.charge.slots.clone();
-    for (pool, slots) in input.revisions.iter().flat_map(|one| &one.charge.slots) {
-        let price = most.entry(pool.clone()).or_default();
-        *price = (*price).max(*slots);
-    }
-    most
-}
-
 /// One bidder at one Pool.
-pub(crate) struct Stake {
+#[derive(Default)]
+pub(crate) struct Stake<'a> {
+    /// The Pool.
+    pub(crate) pool: &'a str,
     /// The Pool's place.
     pub(crate) account: usize,
     /// What a pod of the present revision takes.
@@ -77,7 +44,7 @@ pub(crate) struct Stake {
 /// One bidder.
 pub(crate) struct Seat<'a> {
     pub(crate) bidder: &'a Bidder<'a>,
-    pub(crate) stakes: Vec<Stake>,
+    pub(crate) stakes: Vec<Stake<'a>>,
     pub(crate) wants: Vec<Want<'a>>,
     /// A Pool that it is charged to and that does not exist.
     pub(crate) missing: Option<&'a str>,
@@ -121,63 +88,117 @@ impl Seat<'_> {
     }
 }
 
-/// `pools` are the names of all Pools, in order.
-pub(crate) fn seat<'a>(namespace: &'a Namespace, pools: &[&str], bidder: &'a Bidder<'a>) -> Seat<'a> {
+/// What one WorkerPool has to do with Pools. Mostly it is one Pool: a list is faster than a map.
+#[derive(Default)]
+struct Stakes<'a>(Vec<Stake<'a>>);
+
+impl<'a> Stakes<'a> {
+    fn of(&mut self, pool: &'a str) -> &mut Stake<'a> {
+        let at = self.0.iter().position(|stake| stake.pool == pool);
+        let at = at.unwrap_or_else(|| {
+            let stake = Stake::default();
+            self.0.push(Stake { pool, ..stake });
+            self.0.len() - 1
+        });
+        &mut self.0[at]
+    }
+
+    /// Takes in the most that a new pod takes.
+    fn price(&mut self, charge: &'a Charge) {
+        for (pool, slots) in &charge.slots {
+            let stake = self.of(pool);
+            stake.price = stake.price.max(*slots);
+        }
+    }
+
+    /// Takes in what pods take.
+    fn commit(&mut self, charge: &'a Charge, count: u64) {
+        for (pool, slots) in &charge.slots {
+            let stake = self.of(pool);
+            stake.committed = stake.committed.saturating_add(slots.saturating_mul(count));
+        }
+    }
+
+    /// Takes in what the pods of a WorkerPool take, starting, parked and draining ones included, those that are `lost`
+    /// excepted.
+    fn commit_all(&mut self, input: &'a PoolInput, lost: &[String]) {
+        // What a namesake has left behind is on its own account.
+        let uid = input.key.uid.as_str();
+        let own = |charge: &Charge| whose(charge, Some(uid)) == uid;
+        for revision in input.revisions.iter().filter(|one| own(&one.charge)) {
+            let staying = input
+                .staying()
+                .filter(|pod| pod.revision == revision.name)
+                .count();
+            let count = revision.replicas.max(revision.made);
+            self.commit(&revision.charge, u64::from(count).max(staying as u64));
+        }
+        let known = |pod: &PodInput| input.revisions.iter().any(|one| one.name == pod.revision);
+        let pods = input.pods.iter().filter(|pod| pod.draining || !known(pod));
+        for pod in pods.filter(|pod| own(&pod.charge) && !lost.iter().any(|name| pod.name == *name)) {
+            self.commit(&pod.charge, 1);
+        }
+    }
+}
+
+/// `pools` are all Pools of the namespace, in the order of their names.
+pub(crate) fn seat<'a>(namespace: &Namespace, pools: &[(&str, &Budget)], bidder: &'a Bidder<'a>) -> Seat<'a> {
     let input = bidder.input;
-    let too_large = too_large(namespace, input);
-    // While a new pod fits nowhere, those that there are go on.
-    let works = || {
-        input
-            .revisions
-            .iter()
-            .filter(|one| one.replicas > 0)
-            .max_by_key(|one| one.created)
-    };
     let present = &input.bid.charge;
-    let charge = too_large
-        .as_ref()
-        .and_then(|_| works())
-        .map_or(present, |one| &one.charge);
-    let (charge, prices, committed) = (&charge.slots, price(input), committed(input, bidder.lost));
-    let place = |pool: &str| pools.binary_search(&pool).ok();
-    let names: BTreeSet<&String> = prices.keys().chain(committed.keys()).collect();
-    let stake = |pool: &&String| {
-        Some(Stake {
-            account: place(pool)?,
-            charge: charge.get(*pool).copied().unwrap_or(0),
-            price: prices.get(*pool).copied().unwrap_or(0),
-            committed: committed.get(*pool).copied().unwrap_or(0),
-        })
-    };
+    let mut stakes = Stakes::default();
+    for revision in &input.revisions {
+        stakes.price(&revision.charge);
+    }
+    stakes.price(present);
+    stakes.commit_all(input, bidder.lost);
+    let mut stakes = stakes.0;
+    stakes.sort_unstable_by_key(|stake| stake.pool);
+    let (mut missing, mut too_large) = (None, None);
+    stakes.retain_mut(|stake| {
+        stake.charge = present.at(stake.pool);
+        let Ok(place) = pools.binary_search_by_key(&stake.pool, |(name, _)| *name) else {
+            missing = missing.or_else(|| present.slots.contains_key(stake.pool).then_some(stake.pool));
+            return false;
+        };
+        stake.account = place;
+        too_large = too_large
+            .take()
+            .or_else(|| is_too_large(pools[place].1, stake, input));
+        true
+    });
+    // While a new pod fits nowhere, those that there are go on.
+    let works = input.revisions.iter().filter(|one| one.replicas > 0);
+    let works = works
+        .max_by_key(|one| one.created)
+        .filter(|_| too_large.is_some());
+    if let Some(works) = works {
+        for stake in &mut stakes {
+            stake.charge = works.charge.at(stake.pool);
+        }
+    }
     Seat {
         bidder,
-        stakes: names.iter().filter_map(stake).collect(),
+        stakes,
         wants: wants(namespace, bidder),
-        missing: present
-            .slots
-            .keys()
-            .find(|pool| place(pool).is_none())
-            .map(String::as_str),
+        missing,
         too_large,
     }
 }
 
-/// The first Pool that one pod of the present revision takes more of than there is. One without slots is closed, which says
-/// nothing about pods.
-fn too_large(namespace: &Namespace, input: &PoolInput) -> Option<Cause> {
-    input.bid.charge.slots.iter().find_map(|(pool, pod)| {
-        let slots = namespace.pools.get(pool)?.slots.filter(|slots| *slots > 0)?;
-        let task = (pod / u64::from(input.slots).max(1)).max(1);
-        (*pod > slots).then(|| Cause::TooLarge {
-            pool: pool.clone(),
-            slots,
-            pod: *pod,
-            fits: slots / task,
-        })
+/// One pod of the present revision takes more of the Pool than there is. One without slots is closed, which says nothing
+/// about pods.
+fn is_too_large(budget: &Budget, stake: &Stake, input: &PoolInput) -> Option<Cause> {
+    let (slots, pod) = (budget.slots.filter(|slots| *slots > 0)?, stake.charge);
+    let task = (pod / u64::from(input.slots).max(1)).max(1);
+    (pod > slots).then(|| Cause::TooLarge {
+        pool: stake.pool.to_owned(),
+        slots,
+        pod,
+        fits: slots / task,
     })
 }
 
-fn wants<'a>(namespace: &'a Namespace, bidder: &Bidder<'a>) -> Vec<Want<'a>> {
+fn wants<'a>(namespace: &Namespace, bidder: &Bidder<'a>) -> Vec<Want<'a>> {
     let want = |queue: &'a BidQueue| {
         let weight = namespace
             .weights
@@ -185,7 +206,7 @@ fn wants<'a>(namespace: &'a Namespace, bidder: &Bidder<'a>) -> Vec<Want<'a>> {
             .get(&queue.object)
             .copied()
             .unwrap_or(1);
-        let tasks = bidder.tasks.iter().find(|(name, _)| *name == queue.queue);
+        let tasks = bidder.tasks.iter().find(|(name, _)| **name == *queue.queue);
         Want {
             queue: &queue.object,
             tier: queue.tier,

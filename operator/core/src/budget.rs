@@ -6,7 +6,6 @@
 //! should take work. That no Pool is overdrawn is not left to this module: `grants` checks every raise once more.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 
 use crate::arbitrate::{Charge as Price, Claim, Guarantee, PoolBudget, arbitrate};
 use crate::bidder::{Bidder, Seat, Stake, seat};
@@ -76,7 +75,7 @@ pub fn divide(namespace: &Namespace, bidders: &[Bidder]) -> Vec<Allowance> {
             .map(|bidder| Allowance::free(bidder.wanted))
             .collect();
     }
-    let desk = Desk::new(namespace, bidders);
+    let mut desk = Desk::new(namespace, bidders);
     let targets = desk.targets();
     let mut all = desk.allowances(&targets);
     let waits = desk.hand_out(&targets, &mut all);
@@ -88,8 +87,8 @@ pub fn divide(namespace: &Namespace, bidders: &[Bidder]) -> Vec<Allowance> {
 struct Account<'a> {
     name: &'a str,
     budget: &'a Budget,
-    /// Slots that are taken or granted, by uid of the WorkerPool, and in all.
-    held: BTreeMap<&'a str, u64>,
+    /// Slots that are taken or granted, by uid of the WorkerPool, in that order, and in all.
+    held: Vec<(&'a str, u64)>,
     taken: u64,
     /// Who is charged by it, by place among the bidders.
     seats: Vec<usize>,
@@ -113,36 +112,45 @@ impl<'a> Desk<'a> {
         let account = |(name, budget): (&'a String, &'a Budget)| Account {
             name,
             budget,
-            held: BTreeMap::new(),
+            held: Vec::new(),
             taken: 0,
             seats: Vec::new(),
         };
         let mut accounts: Vec<Account> = namespace.pools.iter().map(account).collect();
-        let names: Vec<&str> = accounts.iter().map(|account| account.name).collect();
+        let pools: Vec<(&str, &Budget)> = accounts
+            .iter()
+            .map(|account| (account.name, account.budget))
+            .collect();
         let seats: Vec<Seat> = bidders
             .iter()
-            .map(|bidder| seat(namespace, &names, bidder))
+            .map(|bidder| seat(namespace, &pools, bidder))
             .collect();
         for (at, seat) in seats.iter().enumerate() {
             for stake in &seat.stakes {
-                let account = &mut accounts[stake.account];
-                account.seats.push(at);
-                account.held.insert(&seat.bidder.input.key.uid, stake.committed);
+                accounts[stake.account].seats.push(at);
             }
         }
-        for account in &mut accounts {
-            for (uid, slots) in account.budget.used.iter().chain(&account.budget.granted) {
-                let most = account.held.entry(uid).or_default();
-                *most = (*slots).max(*most);
+        for (place, account) in accounts.iter_mut().enumerate() {
+            let budget = account.budget;
+            let mut held: Vec<(&str, u64)> = Vec::new();
+            for seat in account.seats.iter().map(|at| &seats[*at]) {
+                let own = seat.stakes.iter().filter(|stake| stake.account == place);
+                held.extend(own.map(|stake| (seat.bidder.input.key.uid.as_str(), stake.committed)));
             }
-            let all = account.held.values();
-            account.taken = all.fold(0, |sum: u64, one| sum.saturating_add(*one));
+            let said = budget.used.iter().chain(&budget.granted);
+            held.extend(said.map(|(uid, slots)| (uid.as_str(), *slots)));
+            // Of what is known of one holder the most counts, and comes first.
+            held.sort_by_key(|(uid, slots)| (*uid, Reverse(*slots)));
+            held.dedup_by_key(|(uid, _)| *uid);
+            let all = held.iter().map(|(_, slots)| *slots);
+            account.taken = all.fold(0, u64::saturating_add);
+            account.held = held;
         }
         Self { accounts, seats }
     }
 
     /// Pods in the end, the extra ones included.
-    fn targets(&self) -> Vec<u32> {
+    fn targets(&mut self) -> Vec<u32> {
         let budgets: Vec<PoolBudget> = self
             .accounts
             .iter()
@@ -156,11 +164,11 @@ impl<'a> Desk<'a> {
                     .collect(),
             })
             .collect();
-        let claim = |seat: &Seat<'a>| Claim {
+        let claim = |seat: &mut Seat<'a>| Claim {
             id: &seat.bidder.input.key.name,
             pods: u64::from(seat.claims()),
             pod_slots: u64::from(seat.bidder.input.slots),
-            wants: seat.wants.clone(),
+            wants: std::mem::take(&mut seat.wants),
             charges: seat
                 .stakes
                 .iter()
@@ -171,8 +179,12 @@ impl<'a> Desk<'a> {
                 })
                 .collect(),
         };
-        let claims: Vec<Claim> = self.seats.iter().map(claim).collect();
-        arbitrate(&budgets, &claims).into_iter().map(pods).collect()
+        let claims: Vec<Claim> = self.seats.iter_mut().map(claim).collect();
+        let targets = arbitrate(&budgets, &claims);
+        for (seat, claim) in self.seats.iter_mut().zip(claims) {
+            seat.wants = claim.wants;
+        }
+        targets.into_iter().map(pods).collect()
     }
 
     fn allowances(&self, targets: &[u32]) -> Vec<Allowance> {
@@ -284,8 +296,9 @@ impl<'a> Desk<'a> {
             let seats = account.seats.iter().map(|at| &self.seats[*at]);
             let (mut used, mut unit) = (0u64, None);
             for seat in seats.filter(|seat| seat.consumes(queue)) {
-                let held = account.held.get(seat.bidder.input.key.uid.as_str());
-                used = used.saturating_add(held.copied().unwrap_or(0));
+                let uid = seat.bidder.input.key.uid.as_str();
+                let held = account.held.binary_search_by_key(&uid, |(uid, _)| uid);
+                used = used.saturating_add(held.map_or(0, |at| account.held[at].1));
                 let stakes = seat.stakes.iter();
                 let own = stakes.filter(|stake| self.accounts[stake.account].name == account.name);
                 unit = own.map(|stake| stake.charge.max(1)).chain(unit).min();

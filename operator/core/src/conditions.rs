@@ -101,7 +101,7 @@ fn ready(seen: &Seen) -> Said {
             | Reason::PoolMissing
             | Reason::PodLargerThanPool
     ) {
-        return (Some(false), decision.reason, decision.text.clone());
+        return (Some(false), decision.reason, decision.text());
     }
     if let Some(unseen) = unseen(input, decision) {
         return unseen;
@@ -130,7 +130,7 @@ fn unseen(input: &PoolInput, decision: &Decision) -> Option<Said> {
     let first = decision.facts.unseen.iter().min()?;
     let (count, queue) = (
         decision.facts.unseen.len(),
-        input.queues.first().map_or("", String::as_str),
+        input.queues.first().map_or("", AsRef::as_ref),
     );
     Some(if decision.facts.elsewhere {
         let message = format!(
@@ -237,7 +237,7 @@ fn scaling_active(seen: &Seen) -> Said {
     let held = seen.input.is_some_and(|input| input.hold.is_some());
     if held && matches!(decision.limits.last(), Some(limit) if limit.name == "pool") {
         // That a Pool gives less than the number that is held does not make it follow the demand.
-        return (Some(false), Reason::ManualHold, decision.text.clone());
+        return (Some(false), Reason::ManualHold, decision.text());
     }
     let follows = !matches!(
         decision.reason,
@@ -253,7 +253,7 @@ fn scaling_active(seen: &Seen) -> Said {
     let message = if follows {
         "the number of workers follows the demand".to_owned()
     } else {
-        decision.text.clone()
+        decision.text()
     };
     (
         Some(follows),
@@ -276,7 +276,7 @@ fn overridden(seen: &Seen, input: &PoolInput, decision: &Decision) -> Option<Sai
         let message = format!(
             "paused by annotation since {:.0}: {}",
             since(Reason::Paused),
-            decision.text
+            decision.text()
         );
         return Some((Some(false), Reason::Paused, message));
     }
@@ -284,7 +284,7 @@ fn overridden(seen: &Seen, input: &PoolInput, decision: &Decision) -> Option<Sai
         let message = format!(
             "spec.scaling.mode is Recommend since {:.0}: {}",
             since(Reason::Recommended),
-            decision.text
+            decision.text()
         );
         (Some(false), Reason::Recommended, message)
     })
@@ -316,7 +316,7 @@ fn scaling_limited(seen: &Seen) -> Said {
     match decision.limits.iter().rfind(|limit| told(limit.name)) {
         Some(limit) if limit.name == "pool" => {
             let said = decision.budget.as_ref().map(cut);
-            let (reason, words) = said.unwrap_or_else(|| (decision.reason, decision.text.clone()));
+            let (reason, words) = said.unwrap_or_else(|| (decision.reason, decision.text()));
             (Some(true), reason, words)
         }
         Some(limit) if limit.name == "maxActiveTasks" => {
@@ -457,7 +457,7 @@ fn killed_for_memory(seen: &Seen) -> Option<String> {
     let killed = seen.input?.consuming().filter(|pod| {
         let trouble = pod.trouble.as_ref();
         trouble.is_some_and(|trouble| trouble.reason == Reason::OutOfMemory)
-            && facts.heard().any(|name| name == pod.name)
+            && facts.heard().any(|name| name == &*pod.name)
     });
     let names: Vec<&str> = killed.map(|pod| pod.name.as_str()).collect();
     let first = names.iter().min()?;

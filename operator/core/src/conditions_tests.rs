@@ -29,16 +29,16 @@ fn wall() -> Timestamp {
 /// Two ready pods of a proven revision, as wanted.
 fn good() -> Case {
     let mut input = observed(&wp(json!({"class": "Cpu"})), &Objects::default(), None);
-    input.revision = "new".to_owned();
+    input.revision = "new".into();
     input.revisions = vec![RevisionInput {
-        name: "new".to_owned(),
+        name: "new".into(),
         replicas: 2,
         proven: Some(wall()),
         ..RevisionInput::default()
     }];
     input.pods = ["a", "b"].map(|name| pod(name, "new")).into();
     let mut decision = decision(2, 2, Reason::AsDesired);
-    decision.facts.pods = ["a", "b"].map(|name| (name.to_owned(), PodState::Busy(1))).into();
+    decision.facts.pods = ["a", "b"].map(|name| (name.into(), PodState::Busy(1))).into();
     Case {
         input,
         decision,
@@ -50,8 +50,8 @@ fn good() -> Case {
 
 fn pod(name: &str, revision: &str) -> PodInput {
     PodInput {
-        name: name.to_owned(),
-        revision: revision.to_owned(),
+        name: name.into(),
+        revision: revision.into(),
         ready: true,
         ..PodInput::default()
     }
@@ -254,14 +254,14 @@ fn reconciling_is_anything_on_its_way() {
             }),
             ("True", "Progressing", "takes over", |one| {
                 one.input.revisions.push(RevisionInput {
-                    name: "old".to_owned(),
+                    name: "old".into(),
                     replicas: 1,
                     ..RevisionInput::default()
                 });
             }),
             ("False", "AsDesired", "", |one| {
                 one.input.revisions.push(RevisionInput {
-                    name: "old".to_owned(),
+                    name: "old".into(),
                     replicas: 2,
                     ..RevisionInput::default()
                 });

@@ -6,6 +6,7 @@
 //! out is somebody's intention. One message a broker and cycle, for all whom it concerns.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::fleet::{Fleet, Member};
@@ -57,22 +58,22 @@ pub fn wants(fleet: &Fleet, view: &BrokerView, resized: &Resized, now: Moment) -
             continue;
         }
         let consumed = &answer.value.queues;
-        let quiet = member.is_parked() || resized.quiet.contains(&member.node);
+        let quiet = member.is_parked() || resized.quiet.contains(member.node());
         let told = member.pod.returned || resized.restores;
         if quiet && pool.conflict.is_none() {
             let all = consumed.iter();
-            wants.extend(all.map(|queue| (true, queue.clone(), member.node.clone())));
+            wants.extend(all.map(|queue| (true, queue.clone(), member.node().to_owned())));
         } else if told && !member.is_parked() && is_settled(member, worker, now) {
             // Told to a worker whose queue is gone from the broker, this could end it.
-            let absent = |queue: &&String| {
-                let fault = view.queues.get(*queue).and_then(|view| view.ready.fault.as_ref());
+            let absent = |queue: &str| {
+                let fault = view.queues.get(queue).and_then(|view| view.ready.fault.as_ref());
                 fault.is_some_and(|fault| fault.kind == FaultKind::QueueAbsent)
             };
             let missing = own_queues(fleet, member)
                 .iter()
-                .filter(|queue| !consumed.contains(*queue));
+                .filter(|queue| !consumed.contains(&***queue));
             let missing = missing.filter(|queue| !absent(queue));
-            wants.extend(missing.map(|queue| (false, queue.clone(), member.node.clone())));
+            wants.extend(missing.map(|queue| (false, queue.to_string(), member.node().to_owned())));
         }
     }
     wants
@@ -85,10 +86,10 @@ fn is_settled(member: &Member, worker: &WorkerView, now: Moment) -> bool {
 }
 
 /// The queues that a pod's workers were started with.
-fn own_queues<'a>(fleet: &'a Fleet, member: &Member) -> &'a [String] {
-    let own = |name: &String| *name == member.pod.revision;
-    let revision = fleet.revisions.iter().find(|revision| own(&revision.name));
-    revision
+fn own_queues<'a>(fleet: &'a Fleet, member: &Member) -> &'a [Arc<str>] {
+    let mut revisions = fleet.revisions.iter();
+    revisions
+        .find(|revision| revision.name == member.pod.revision)
         .and_then(|revision| revision.queues.as_deref())
         .unwrap_or(&fleet.pool.queues)
 }

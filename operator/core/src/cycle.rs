@@ -4,7 +4,8 @@
 //! are listed.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bidder::Bidder;
@@ -25,7 +26,7 @@ use crate::snapshot::{Namespace, PoolInput, PoolKey, Snapshot};
 /// What is remembered from cycle to cycle: one entry for each WorkerPool and each broker that exist.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
-    pools: BTreeMap<PoolKey, PoolMemory>,
+    pools: BTreeMap<Arc<PoolKey>, PoolMemory>,
     /// By broker id.
     calls: BTreeMap<String, Calls>,
     /// Pools that heed a load, and whether it was high.
@@ -36,7 +37,7 @@ pub struct Memory {
 #[derive(Clone, Debug, Default)]
 pub struct Cycle {
     /// By WorkerPool.
-    pub decisions: BTreeMap<PoolKey, Decision>,
+    pub decisions: BTreeMap<Arc<PoolKey>, Decision>,
     /// By broker id and queue name: what TaskQueue status shows.
     pub queues: BTreeMap<String, BTreeMap<String, QueueLedger>>,
     /// What the status of each Pool says beside its grants.
@@ -60,33 +61,29 @@ struct Table<'a> {
 
 /// Runs one cycle: what each WorkerPool wants, what the Pools allow, what is done.
 pub fn cycle(snapshot: &Snapshot, memory: &mut Memory) -> Cycle {
-    let existing: BTreeSet<&PoolKey> = snapshot.pools.iter().map(|pool| &pool.key).collect();
-    memory.pools.retain(|key, _| existing.contains(key));
     memory.calls.retain(|id, _| snapshot.brokers.contains_key(id));
+    let namespaces = shed(snapshot, &mut memory.shed);
     let no_view = BrokerView::default();
-    let tables = tables(snapshot, &no_view);
+    let (tables, mut memories) = tables(snapshot, &no_view, &mut memory.pools);
     let mut sketches = Vec::with_capacity(snapshot.pools.len());
+    let mut past = memories.iter_mut();
     for table in &tables {
-        for fleet in &table.fleets {
-            let memory = memory.pools.entry(fleet.pool.key.clone()).or_default();
+        for (fleet, memory) in table.fleets.iter().zip(past.by_ref()) {
             memory.track(fleet, table.view, snapshot.now);
             let demand = demand(fleet, table.view, &table.books, memory, snapshot.now);
             sketches.push((fleet, sketch(snapshot, fleet, table.view, demand, memory)));
         }
     }
-    let namespaces = shed(snapshot, memory);
-    let mut allowances = allow(snapshot, &namespaces, &sketches, memory).into_iter();
-    let mut sketches = sketches.into_iter();
+    let mut allowances = allow(snapshot, &namespaces, &sketches, &memories).into_iter();
+    let mut sketches = sketches.into_iter().zip(memories);
     let mut result = Cycle::default();
+    let mut decisions = Vec::with_capacity(snapshot.pools.len());
     for table in &tables {
         let view = table.view;
-        let mut untrue = Vec::new();
-        for (fleet, sketch) in sketches.by_ref().take(table.fleets.len()) {
-            let key = &fleet.pool.key;
-            let memory = memory.pools.entry(key.clone()).or_default();
+        let (mut untrue, mut sizes) = (Vec::new(), Vec::new());
+        for ((fleet, sketch), memory) in sketches.by_ref().take(table.fleets.len()) {
             let allowance = allowances.next().unwrap_or_else(|| Allowance::free(sketch.to()));
             let mut decision = decide(snapshot, fleet, view, sketch, &allowance, memory);
-            decision.facts.foreign = foreign(fleet.pool, &table.books);
             let resized = memory.resizing.look(fleet, &snapshot.loads, snapshot.now);
             decision.resized(&resized);
             let wants = wants(fleet, view, &resized, snapshot.now);
@@ -95,16 +92,15 @@ pub fn cycle(snapshot: &Snapshot, memory: &mut Memory) -> Cycle {
             decision.ask.retain(|node| !resized.ask.contains(node));
             decision.ask.sort_unstable();
             decision.ask.dedup();
-            result
-                .sizes
-                .entry(table.id.to_owned())
-                .or_default()
-                .extend(resized.ask);
+            sizes.extend(resized.ask);
             result
                 .resizes
                 .extend(resized.resizes.into_iter().map(|one| (table.id.to_owned(), one)));
             untrue.extend(wants);
-            result.decisions.insert(key.clone(), decision);
+            decisions.push((Arc::clone(&fleet.pool.key), decision));
+        }
+        if !table.fleets.is_empty() {
+            result.sizes.insert(table.id.to_owned(), sizes);
         }
         if table.known {
             let calls = memory.calls.entry(table.id.to_owned()).or_default();
@@ -112,6 +108,7 @@ pub fn cycle(snapshot: &Snapshot, memory: &mut Memory) -> Cycle {
             result.calls.extend(call.map(|call| (table.id.to_owned(), call)));
         }
     }
+    result.decisions = decisions.into_iter().collect();
     result.figures = figures(snapshot, &namespaces, &result.decisions);
     for table in tables.into_iter().filter(|table| table.known) {
         result.queues.insert(table.id.to_owned(), table.books);
@@ -119,35 +116,67 @@ pub fn cycle(snapshot: &Snapshot, memory: &mut Memory) -> Cycle {
     result
 }
 
-fn tables<'a>(snapshot: &'a Snapshot, no_view: &'a BrokerView) -> Vec<Table<'a>> {
-    let mut pools: BTreeMap<&str, Vec<&PoolInput>> = snapshot
+/// The WorkerPools of each broker, and what is remembered of each WorkerPool, in the same order.
+fn tables<'a, 'm>(
+    snapshot: &'a Snapshot,
+    no_view: &'a BrokerView,
+    memories: &'m mut BTreeMap<Arc<PoolKey>, PoolMemory>,
+) -> (Vec<Table<'a>>, Vec<&'m mut PoolMemory>) {
+    let mut pools: Vec<&PoolInput> = snapshot.pools.iter().map(AsRef::as_ref).collect();
+    pools.sort_by(|left, right| left.key.cmp(&right.key));
+    let mut groups: BTreeMap<&str, (Vec<&PoolInput>, Vec<&mut PoolMemory>)> = snapshot
         .brokers
         .keys()
-        .map(|id| (id.as_str(), Vec::new()))
+        .map(|id| (id.as_str(), Default::default()))
         .collect();
-    for pool in &snapshot.pools {
-        pools.entry(&pool.broker).or_default().push(pool);
+    for (pool, memory) in pools.iter().zip(remembered(memories, &pools)) {
+        let group = groups.entry(&pool.broker).or_default();
+        group.0.push(pool);
+        group.1.push(memory);
     }
-    let table = |(id, mut pools): (&'a str, Vec<&'a PoolInput>)| {
+    let (mut tables, mut memories) = (Vec::with_capacity(groups.len()), Vec::with_capacity(pools.len()));
+    for (id, (pools, past)) in groups {
         let known = snapshot.brokers.get(id);
         let view = known.map_or(no_view, AsRef::as_ref);
-        pools.sort_by(|left, right| left.key.cmp(&right.key));
         let fleet = |pool| Fleet::new(pool, view, snapshot);
         let fleets: Vec<Fleet> = pools.into_iter().map(fleet).collect();
-        Table {
+        tables.push(Table {
             id,
             known: known.is_some(),
             view,
             books: ledger(snapshot, view, &fleets),
             fleets,
+        });
+        memories.extend(past);
+    }
+    (tables, memories)
+}
+
+/// What is remembered of these WorkerPools, which are in the order of their keys, and of no others any more. Both are
+/// gone through side by side: ten thousand keys cost far more to look up.
+fn remembered<'m>(
+    memories: &'m mut BTreeMap<Arc<PoolKey>, PoolMemory>,
+    pools: &[&PoolInput],
+) -> impl Iterator<Item = &'m mut PoolMemory> {
+    let mut rest = pools.iter().peekable();
+    memories.retain(|key, _| {
+        while rest.next_if(|pool| pool.key != *key && pool.key < *key).is_some() {}
+        rest.next_if(|pool| pool.key == *key).is_some()
+    });
+    if memories.len() < pools.len() {
+        for pool in pools {
+            memories.entry(Arc::clone(&pool.key)).or_default();
         }
-    };
-    pools.into_iter().map(table).collect()
+    }
+    memories.values_mut()
 }
 
 /// The Pools of every namespace, with what is granted from at the loads that they heed.
-fn shed<'a>(snapshot: &'a Snapshot, memory: &mut Memory) -> BTreeMap<&'a str, Cow<'a, Namespace>> {
-    let mut was = std::mem::take(&mut memory.shed);
+fn shed<'a>(
+    snapshot: &'a Snapshot,
+    memory: &mut BTreeMap<PoolName, bool>,
+) -> BTreeMap<&'a str, Cow<'a, Namespace>> {
+    let mut was = std::mem::take(memory);
     let mut all = BTreeMap::new();
     for (name, namespace) in &snapshot.namespaces {
         let mut namespace = Cow::Borrowed(namespace.as_ref());
@@ -160,7 +189,7 @@ fn shed<'a>(snapshot: &'a Snapshot, memory: &mut Memory) -> BTreeMap<&'a str, Co
             let load = fresh(snapshot.loads.get(&shedding.load), snapshot.now);
             let was_high = was.remove(&place).unwrap_or(shedding.was);
             let left = effective(budget.slots, shedding.high_percent, load, was_high);
-            memory.shed.insert(place, left.high);
+            memory.insert(place, left.high);
             if left.slots != budget.effective
                 && let Some(budget) = namespace.to_mut().pools.get_mut(pool)
             {
@@ -177,7 +206,7 @@ fn allow(
     snapshot: &Snapshot,
     namespaces: &BTreeMap<&str, Cow<Namespace>>,
     sketches: &[(&Fleet, Sketch)],
-    memory: &Memory,
+    memories: &[&mut PoolMemory],
 ) -> Vec<Allowance> {
     let none = Namespace::default();
     let mut allowances: Vec<Allowance> = sketches
@@ -194,10 +223,7 @@ fn allow(
             .iter()
             .map(|at| {
                 let (fleet, sketch) = &sketches[*at];
-                let without = memory
-                    .pools
-                    .get(&fleet.pool.key)
-                    .and_then(|past| past.without_since);
+                let without = memories[*at].without_since;
                 Bidder {
                     input: fleet.pool,
                     wanted: sketch.to(),
@@ -217,12 +243,4 @@ fn allow(
         }
     }
     allowances
-}
-
-/// Foreign workers on a WorkerPool's queues: the names that are known, and how many consume the queue that has the most.
-fn foreign(pool: &PoolInput, books: &BTreeMap<String, QueueLedger>) -> (Vec<String>, u64) {
-    let books = || pool.queues.iter().filter_map(|queue| books.get(queue));
-    let names: BTreeSet<&String> = books().flat_map(|book| &book.foreign).collect();
-    let count = books().map(|book| book.foreign_consumers).max().unwrap_or(0);
-    (names.into_iter().cloned().collect(), count)
 }

@@ -9,10 +9,11 @@ use poolwright_api::Reason;
 use crate::cause::Cause;
 use crate::demand::{Input, PodState};
 use crate::parking::Parking;
+use crate::pod_name::PodName;
 use crate::resizing::Resized;
 use crate::rollout::Allocation;
 use crate::sample::Fault;
-use crate::text::bounded;
+use crate::words::Words;
 
 /// Bytes of the reason in words.
 pub const TEXT_MAX: usize = 512;
@@ -37,8 +38,8 @@ pub struct Decision {
     pub to: u32,
     /// The class of the reason.
     pub reason: Reason,
-    /// The reason in words: the formula filled in, then each limit; at most 512 bytes.
-    pub text: String,
+    /// The reason in words.
+    pub words: Words,
     /// Bounds that changed the number, in the order in which they did.
     pub limits: Vec<Limit>,
     /// The numbers that went in.
@@ -59,6 +60,12 @@ pub struct Decision {
 pub const DYNAMIC_CONCURRENCY: &str = "dynamicConcurrency";
 
 impl Decision {
+    /// The reason in words: the formula filled in, then each limit; at most 512 bytes.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.words.text()
+    }
+
     /// Takes in what a load does to the workers.
     pub fn resized(&mut self, resized: &Resized) {
         self.facts.load_unknown.clone_from(&resized.unknown);
@@ -67,7 +74,7 @@ impl Decision {
             self.limits.push(Limit { name, from, to });
         }
         if let Some(words) = &resized.words {
-            self.text = bounded(&format!("{}; {words}", self.text), TEXT_MAX);
+            self.words.add_load(words);
         }
     }
 }
@@ -87,7 +94,7 @@ pub struct Facts {
     /// Sources without fresh data, and why.
     pub missing: Vec<(String, Option<Fault>)>,
     /// Pods and what they do.
-    pub pods: Vec<(String, PodState)>,
+    pub pods: Vec<(PodName, PodState)>,
     /// Pods that are parked.
     pub parked: u32,
     /// Pods that run and were never heard although heartbeats stand.

@@ -5,6 +5,7 @@
 //! is silent, and for tasks too short to be sure that they still run. This module reads; it does not decide.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use poolwright_api::v1alpha1::AckMode;
@@ -13,6 +14,7 @@ pub use crate::fleet::PodState;
 use crate::fleet::{Fleet, Member};
 use crate::ledger::{ANSWER_AGE, QueueLedger, capacity, fleet_capacity, heartbeats_since, sum, weight};
 use crate::memory::PoolMemory;
+use crate::pod_name::PodName;
 use crate::sample::{BrokerView, Fault};
 use crate::snapshot::PoolInput;
 use crate::time::Moment;
@@ -31,7 +33,7 @@ pub struct Input {
     /// What it is: `ready`, `reserved`, `busy`, `orphaned`, …
     pub name: &'static str,
     /// The queue, for numbers of one queue.
-    pub queue: Option<String>,
+    pub queue: Option<Arc<str>>,
     /// The number.
     pub value: u64,
     /// Who said it: `broker`, `heartbeats` or `answers`.
@@ -89,7 +91,7 @@ pub struct Demand {
     /// All that a broker shows of these queues, due or not: to see a sudden zero.
     pub visible: u64,
     /// Pods and what they do, in name order.
-    pub pods: Vec<(String, PodState)>,
+    pub pods: Vec<(PodName, PodState)>,
     /// Every source is fresh.
     pub complete: bool,
     /// At least one queue's count is fresh.
@@ -99,7 +101,9 @@ pub struct Demand {
     /// How many workers are not heard and have said themselves that they consume one of these queues.
     pub seen_consuming: usize,
     /// Tasks of each queue, as far as they can be told apart: by its name on the broker.
-    pub by_queue: Vec<(String, u64)>,
+    pub by_queue: Vec<(Arc<str>, u64)>,
+    /// Foreign workers on its queues: the names that are known, and how many consume the queue that has the most.
+    pub foreign: (BTreeSet<String>, u64),
     /// Sources that are not fresh: which, and why.
     pub missing: Vec<(String, Option<Fault>)>,
     /// Oldest reading of a queue that was used.
@@ -222,9 +226,12 @@ pub fn demand(
     };
     let able = fleet_capacity(fleet, |_| true);
     let (mut ready, mut held, mut alone) = (0u64, 0u64, true);
-    // A set: a queue counts once, and the order of the spec is no input.
-    for name in pool.queues.iter().collect::<BTreeSet<_>>() {
-        let Some(book) = books.get(name) else { continue };
+    // A queue counts once, and the order of the spec is no input.
+    let mut names: Vec<&Arc<str>> = pool.queues.iter().collect();
+    names.sort_unstable();
+    names.dedup();
+    for name in names {
+        let Some(book) = books.get(&**name) else { continue };
         take_queue(&mut demand, name, book, now);
         if book.rescuer.as_ref() == Some(&pool.key) {
             demand.orphaned = demand.orphaned.saturating_add(book.orphaned);
@@ -238,7 +245,7 @@ pub fn demand(
         demand.ready_of_all = demand.ready_of_all.saturating_add(book.ready.unwrap_or(0));
         held = held.saturating_add(holds);
         let tasks = waits.saturating_add(holds).div_ceil(MILLI);
-        demand.by_queue.push((name.clone(), tasks));
+        demand.by_queue.push((Arc::clone(name), tasks));
     }
     demand.seen_consuming = fleet
         .members
@@ -248,7 +255,7 @@ pub fn demand(
     check_heartbeats(&mut demand, fleet, view, now);
     let said = answers(fleet, demand.read_at, now);
     for (queue, tasks) in &mut demand.by_queue {
-        *tasks = tasks.saturating_add(said.early.get(queue).copied().unwrap_or(0));
+        *tasks = tasks.saturating_add(said.early.get(&**queue).copied().unwrap_or(0));
     }
     demand.held_later = demand.held_later.max(said.later);
     let running = said.acknowledged.saturating_add(said.unacknowledged);
@@ -288,9 +295,11 @@ fn early(mode: AckMode, seen: Option<u64>, memory: &PoolMemory) -> (u64, u64) {
     }
 }
 
-fn take_queue(demand: &mut Demand, name: &str, book: &QueueLedger, now: Moment) {
+fn take_queue(demand: &mut Demand, name: &Arc<str>, book: &QueueLedger, now: Moment) {
     demand.held_later = demand.held_later.saturating_add(book.held_not_due);
     demand.all_consume &= book.all_consume;
+    demand.foreign.0.extend(book.foreign.iter().cloned());
+    demand.foreign.1 = demand.foreign.1.max(book.foreign_consumers);
     demand.visible = sum([
         demand.visible,
         book.ready.unwrap_or(0),
@@ -310,7 +319,7 @@ fn take_queue(demand: &mut Demand, name: &str, book: &QueueLedger, now: Moment) 
     let mut input = |label, value| {
         demand.inputs.push(Input {
             name: label,
-            queue: Some(name.to_owned()),
+            queue: Some(Arc::clone(name)),
             value,
             source: "broker",
             age: now.since(book.read_at),
@@ -502,6 +511,6 @@ fn unasked(demand: &Demand, fleet: &Fleet, disputed: bool, now: Moment) -> Vec<S
     fleet
         .consuming()
         .filter(silent)
-        .map(|member| member.node.clone())
+        .map(|member| member.node().to_owned())
         .collect()
 }

@@ -4,6 +4,7 @@
 //! last seconds is no news of the one that replaced it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -49,8 +50,6 @@ pub enum PodState {
 pub struct Member<'a> {
     /// The pod.
     pub pod: &'a PodInput,
-    /// Its node name.
-    pub node: String,
     /// What its present container said last, however old.
     pub worker: Option<&'a WorkerView>,
     /// Without a heartbeat: the queues that its present container lately said it consumes, if the WorkerPool's are
@@ -68,17 +67,22 @@ impl<'a> Member<'a> {
         let speaks = |worker: &&WorkerView| {
             pod.running_since.is_some_and(|since| worker.last_seen >= since) || pod.draining
         };
-        let worker = view.workers.get(&node).filter(speaks);
+        let worker = view.workers.get(node).filter(speaks);
         let state = state(pod, worker, view, now);
-        let said = said(pod, view, &node, now).filter(|_| worker.is_none());
+        let said = said(pod, view, node, now).filter(|_| worker.is_none());
         Self {
             pod,
             start_up: worker.and_then(|worker| start_up(pod, worker, view, snapshot)),
             worker,
-            said: said.filter(|said| pool.queues.iter().any(|queue| said.contains(queue))),
-            node,
+            said: said.filter(|said| pool.queues.iter().any(|queue| said.contains(&**queue))),
             state,
         }
+    }
+
+    /// Its node name.
+    #[must_use]
+    pub fn node(&self) -> &'a str {
+        self.pod.node()
     }
 
     /// Its start-up time: from the pod's creation to its worker's first heartbeat. `None` before that heartbeat, where
@@ -111,6 +115,9 @@ impl<'a> Member<'a> {
     /// takes of Pools is taken by nothing any more.
     #[must_use]
     pub fn is_lost(&self, view: &BrokerView, snapshot: &Snapshot) -> bool {
+        if !self.pod.draining {
+            return false;
+        }
         let now = snapshot.now;
         let overdue = self.pod.due.is_some_and(|due| {
             let late = Duration::try_from(snapshot.wall.duration_since(due)).unwrap_or_default();
@@ -120,7 +127,7 @@ impl<'a> Member<'a> {
         let mute = self
             .worker
             .is_none_or(|worker| now.since(worker.last_seen) >= LOST_AFTER);
-        self.pod.draining && overdue && audible && mute
+        overdue && audible && mute
     }
 
     /// True if its present container has run for so long.
@@ -141,7 +148,7 @@ impl<'a> Member<'a> {
     /// The latest answer of the process that runs now. Its pid alone would not tell: in a container it is 1 again and
     /// again.
     #[must_use]
-    pub fn answer(&self) -> Option<&'a Sample<Answer>> {
+    pub fn answer(&self) -> Option<&'a Sample<Arc<Answer>>> {
         let worker = self.worker?;
         let anew = |at: Moment| self.pod.running_since.is_some_and(|since| at < since);
         worker
@@ -224,17 +231,16 @@ fn is_stuck(pool: &PoolInput, members: &[Member], view: &BrokerView, wall: Times
     if consuming().next().is_none() {
         return pool.revisions.iter().any(|revision| revision.refused.is_some());
     }
-    let running = consuming()
-        .filter(|member| member.pod.running_since.is_some())
-        .count() as u64;
-    let counted = |name: &String| {
+    let counted = |name: &str| {
         let ready = view.queues.get(name)?.ready.last.as_ref()?;
         ready.value.consumers
     };
-    let all_consume = pool
-        .queues
-        .iter()
-        .all(|name| counted(name).is_some_and(|count| count >= running));
+    let all_consume = || {
+        let running = consuming().filter(|member| member.pod.running_since.is_some());
+        let running = running.count() as u64;
+        let mut queues = pool.queues.iter();
+        queues.all(|name| counted(name).is_some_and(|count| count >= running))
+    };
     // A worker that dies of its first task is heard again and again, and never for long.
     let is_since = |at: Timestamp, time: Duration| {
         let age = Duration::try_from(wall.duration_since(at)).unwrap_or_default();
@@ -245,10 +251,10 @@ fn is_stuck(pool: &PoolInput, members: &[Member], view: &BrokerView, wall: Times
     let fails = |member: &Member| {
         let old = is_since(member.pod.created, UNSEEN_AFTER);
         let anew = member.pod.started.is_some() && !lasts(member);
-        let unseen = member.state == PodState::Unseen && !all_consume;
-        old && (member.pod.trouble.is_some() || anew || unseen)
+        let unseen = || member.state == PodState::Unseen && !all_consume();
+        old && (member.pod.trouble.is_some() || anew || unseen())
     };
-    consuming().any(fails) && !consuming().any(works)
+    !consuming().any(works) && consuming().any(fails)
 }
 
 /// A revision with the number of pods that take new work, or are still to come. Between a write and the act of

@@ -4,7 +4,9 @@
 //! holds any more. The ledger takes them apart, queue by queue, before any WorkerPool is looked at. It decides
 //! nothing about replicas.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -86,7 +88,7 @@ pub struct QueueLedger {
     /// How many of our WorkerPools consume it.
     pub claimants: usize,
     /// The one WorkerPool that starts a pod for orphaned messages.
-    pub rescuer: Option<PoolKey>,
+    pub rescuer: Option<Arc<PoolKey>>,
     /// The broker counts at least as many consumers as our pods that run; never true where it counts none.
     pub all_consume: bool,
     /// When the count was read.
@@ -96,46 +98,64 @@ pub struct QueueLedger {
 }
 
 /// Takes apart every queue of one broker, and every queue that a WorkerPool on it consumes.
+///
+/// What belongs to a queue is found by going through lists in the order of its name: with a queue for each of ten thousand
+/// WorkerPools, maps would be most of the work.
 #[must_use]
 pub fn ledger(snapshot: &Snapshot, view: &BrokerView, fleets: &[Fleet]) -> BTreeMap<String, QueueLedger> {
-    let mut claimants: BTreeMap<&str, Vec<&Fleet>> = BTreeMap::new();
+    let mut claims: Vec<(&str, &Fleet)> = Vec::with_capacity(fleets.len());
     for fleet in fleets {
-        let queues: BTreeSet<&str> = fleet.pool.queues.iter().map(String::as_str).collect();
-        for queue in queues {
-            claimants.entry(queue).or_default().push(fleet);
+        claims.extend(fleet.pool.queues.iter().map(|queue| (&**queue, fleet)));
+    }
+    claims.sort_by_key(|(queue, _)| *queue);
+    // A queue that a WorkerPool names twice.
+    claims.dedup_by(|one, last| one.0 == last.0 && std::ptr::eq(one.1, last.1));
+    let mut consumers: Vec<(&str, Consumer)> = Vec::with_capacity(view.workers.len());
+    for (node, worker) in &view.workers {
+        if let Some(answer) = worker.answer.as_ref().filter(|_| is_heard(worker, snapshot.now)) {
+            let queues = answer.value.queues.iter();
+            consumers.extend(queues.map(|queue| (queue.as_str(), (node.as_str(), worker))));
         }
     }
-    let mut consumers: BTreeMap<&str, Vec<(&str, &WorkerView)>> = BTreeMap::new();
-    for (node, worker) in view
-        .workers
-        .iter()
-        .filter(|(_, worker)| is_heard(worker, snapshot.now))
-    {
-        for queue in worker.answer.iter().flat_map(|answer| &answer.value.queues) {
-            consumers.entry(queue).or_default().push((node, worker));
-        }
-    }
+    consumers.sort_by_key(|(queue, _)| *queue);
+    let mut names: Vec<&str> = view.queues.keys().map(String::as_str).collect();
+    names.extend(claims.iter().map(|(queue, _)| *queue));
+    #[allow(
+        clippy::stable_sort_primitive,
+        reason = "it merges the two parts, which are in order"
+    )]
+    names.sort();
+    names.dedup();
     let empty = QueueView::default();
-    let names: BTreeSet<&str> = view
-        .queues
-        .keys()
-        .map(String::as_str)
-        .chain(claimants.keys().copied())
-        .collect();
-    let mut books = BTreeMap::new();
-    for name in names {
+    let mut queues = view.queues.iter().peekable();
+    let (mut claims, mut consumers) = (&claims[..], &consumers[..]);
+    let close = |name: &str| {
+        let queue = queues.next_if(|(queue, _)| *queue == name);
         let book = Page {
             snapshot,
             view,
             name,
-            queue: view.queues.get(name).unwrap_or(&empty),
-            claimants: claimants.get(name).map_or(&[], Vec::as_slice),
-            consumers: consumers.get(name).map_or(&[], Vec::as_slice),
+            queue: queue.map_or(&empty, |(_, queue)| queue),
+            claims: take(&mut claims, name),
+            consumers: take(&mut consumers, name),
         };
-        books.insert(name.to_owned(), book.close());
-    }
-    books
+        (name.to_owned(), book.close())
+    };
+    names.into_iter().map(close).collect()
 }
+
+/// What a list that is sorted by name has of this one; what comes before it is dropped.
+fn take<'a, T>(list: &mut &'a [(&str, T)], name: &str) -> &'a [(&'a str, T)] {
+    let before = list.iter().take_while(|(queue, _)| *queue < name).count();
+    let rest = &list[before..];
+    let own = rest.iter().take_while(|(queue, _)| *queue == name).count();
+    let (own, rest) = rest.split_at(own);
+    *list = rest;
+    own
+}
+
+/// A worker and its node name.
+type Consumer<'a> = (&'a str, &'a WorkerView);
 
 /// All that is known of one queue.
 struct Page<'a> {
@@ -143,11 +163,21 @@ struct Page<'a> {
     view: &'a BrokerView,
     name: &'a str,
     queue: &'a QueueView,
-    claimants: &'a [&'a Fleet<'a>],
-    consumers: &'a [(&'a str, &'a WorkerView)],
+    /// Who consumes it, by its name.
+    claims: &'a [(&'a str, &'a Fleet<'a>)],
+    /// Heard workers that said that they consume it, by its name.
+    consumers: &'a [(&'a str, Consumer<'a>)],
 }
 
-impl Page<'_> {
+impl<'a> Page<'a> {
+    fn claimants(&self) -> impl Iterator<Item = &'a Fleet<'a>> {
+        self.claims.iter().map(|(_, fleet)| *fleet)
+    }
+
+    fn members(&self) -> impl Iterator<Item = &'a Member<'a>> {
+        self.claimants().flat_map(|fleet| &fleet.members)
+    }
+
     fn close(&self) -> QueueLedger {
         let age = max_age(self.view);
         let ready = self.queue.ready.fresh(self.snapshot.now, age);
@@ -172,8 +202,7 @@ impl Page<'_> {
             later += said;
         }
         let (held, orphaned) = unacked.map_or((0, 0), |unacked| self.attribute(due, unacked, others_held));
-        let members = || self.claimants.iter().flat_map(|fleet| &fleet.members);
-        let running = members().filter(|member| member.pod.running_since.is_some());
+        let running = self.members().filter(|member| member.pod.running_since.is_some());
         let (ours, consuming) = running.fold((known.len() as u64, 0), |(all, consuming), member| {
             // A parked one that has said so consumes nothing, and must not hide a foreign one.
             let mute = member.is_parked() && member.answer().is_some_and(|one| one.value.queues.is_empty());
@@ -199,11 +228,11 @@ impl Page<'_> {
                 .map(|(node, _)| (*node).to_owned())
                 .collect(),
             consumers: counted.unwrap_or_else(|| self.consumers.len() as u64 + self.unheard()),
-            weight: sum(self.claimants.iter().map(|fleet| weight(fleet)))
+            weight: sum(self.claimants().map(weight))
                 .saturating_add(other_slots)
                 .saturating_add(unnamed),
-            able: sum(self.claimants.iter().map(|fleet| fleet_capacity(fleet, |_| true))),
-            claimants: self.claimants.len(),
+            able: sum(self.claimants().map(|fleet| fleet_capacity(fleet, |_| true))),
+            claimants: self.claims.len(),
             rescuer: self.rescuer(),
             all_consume: consuming > 0 && counted.is_some_and(|all| all.saturating_sub(named) >= consuming),
             read_at: self
@@ -223,7 +252,7 @@ impl Page<'_> {
 
     /// Our workers that are not heard and said that they consume this queue.
     fn unheard(&self) -> u64 {
-        let members = self.claimants.iter().flat_map(|fleet| fleet.consuming());
+        let members = self.members().filter(|member| member.consumes());
         members
             .filter(|member| member.said.is_some_and(|said| said.contains(self.name)))
             .count() as u64
@@ -258,32 +287,27 @@ impl Page<'_> {
 
     /// Heard workers that consume this queue and are of no WorkerPool that does: foreign ones, and pods of ours whose
     /// WorkerPool is not known any more or names another queue by now.
-    fn others(&self) -> impl Iterator<Item = &(&str, &WorkerView)> {
+    fn others(&self) -> impl Iterator<Item = &Consumer<'a>> {
         let is_of = |fleet: &Fleet, node: &str| {
-            let found = fleet
-                .members
-                .binary_search_by(|member| member.node.as_str().cmp(node));
+            let found = fleet.members.binary_search_by(|member| member.node().cmp(node));
             found.is_ok()
         };
-        let is_claimed = move |node: &str| self.claimants.iter().any(|fleet| is_of(fleet, node));
-        self.consumers.iter().filter(move |(node, _)| !is_claimed(node))
+        let is_claimed = move |node: &str| self.claimants().any(|fleet| is_of(fleet, node));
+        let consumers = self.consumers.iter().map(|(_, consumer)| consumer);
+        consumers.filter(move |(node, _)| !is_claimed(node))
     }
 
     /// The latest answers of all workers that consume this queue.
     fn answers(&self) -> impl Iterator<Item = &Answer> {
-        let own = self
-            .claimants
-            .iter()
-            .flat_map(|fleet| &fleet.members)
-            .filter_map(Member::answer);
+        let own = self.members().filter_map(Member::answer);
         own.chain(self.others().filter_map(|(_, worker)| worker.answer.as_ref()))
-            .map(|answer| &answer.value)
+            .map(|answer| &*answer.value)
     }
 
     /// The WorkerPool that starts a pod for orphaned messages: one that has pods, else the first by name. One, so
     /// that leftovers never start more than one pod.
-    fn rescuer(&self) -> Option<PoolKey> {
-        let able = self.claimants.iter().filter(|fleet| {
+    fn rescuer(&self) -> Option<Arc<PoolKey>> {
+        let able = self.claimants().filter(|fleet| {
             let pool = fleet.pool;
             !pool.terminating
                 && pool.conflict.is_none()
@@ -291,7 +315,7 @@ impl Page<'_> {
         });
         // Parked workers do not sweep: it takes one that consumes.
         able.min_by_key(|fleet| (fleet.serving() == 0, &fleet.pool.key))
-            .map(|fleet| fleet.pool.key.clone())
+            .map(|fleet| Arc::clone(&fleet.pool.key))
     }
 
     /// Splits due unacked messages into those that our pods can hold and those that nobody holds.
@@ -300,12 +324,11 @@ impl Page<'_> {
     /// what was fetched before it answered no more than it said. So all that a pod can hold is open from some
     /// second on, and taking the oldest message first finds the largest match.
     fn attribute(&self, due: u64, unacked: &Unacked, others_held: u64) -> (u64, u64) {
-        let mut open: BTreeMap<i64, u64> = BTreeMap::from([(i64::MIN, others_held)]);
-        let mut add = |second: i64, count: u64| {
-            let sum = open.entry(second).or_insert(0);
-            *sum = sum.saturating_add(count);
-        };
-        for fleet in self.claimants {
+        if due == 0 {
+            return (0, 0);
+        }
+        let mut open = vec![(i64::MIN, others_held)];
+        for fleet in self.claimants() {
             for member in &fleet.members {
                 let most = capacity(member, fleet.pool);
                 let start = member.pod.started.map_or(i64::MIN, Timestamp::as_second);
@@ -314,24 +337,28 @@ impl Page<'_> {
                     let answered =
                         self.snapshot.wall.as_second().saturating_sub(age) - CLOCK_TOLERANCE_SECONDS;
                     let said = held_by(&answer.value, self.name).min(most);
-                    add(start, said);
-                    add(start.max(answered), most - said);
+                    open.push((start, said));
+                    open.push((start.max(answered), most - said));
                 } else {
-                    add(start, most);
+                    open.push((start, most));
                 }
             }
         }
-        let mut fetched: Vec<(i64, u64)> = unacked
-            .fetched
+        open.sort_unstable();
+        let mut fetched = Cow::Borrowed(&unacked.fetched);
+        if !fetched.is_sorted_by_key(|fetched| fetched.unix_seconds) {
+            fetched
+                .to_mut()
+                .sort_unstable_by_key(|fetched| fetched.unix_seconds);
+        }
+        let fetched = fetched
             .iter()
-            .map(|fetched| (fetched.unix_seconds, fetched.count))
-            .collect();
-        fetched.sort_unstable();
-        let dated = sum(fetched.iter().map(|(_, count)| *count));
+            .map(|fetched| (fetched.unix_seconds, fetched.count));
+        let dated = sum(unacked.fetched.iter().map(|fetched| fetched.count));
         let (mut able, mut taken, mut left) = (0u64, 0u64, due);
         let mut open = open.into_iter().peekable();
         // Those without a date may have been fetched just now.
-        for (second, count) in fetched.into_iter().chain([(i64::MAX, due.saturating_sub(dated))]) {
+        for (second, count) in fetched.chain([(i64::MAX, due.saturating_sub(dated))]) {
             while let Some((_, count)) = open.next_if(|(from, _)| *from <= second) {
                 able = able.saturating_add(count);
             }

@@ -35,6 +35,7 @@ pub mod objects;
 pub mod observe;
 pub mod parking;
 pub mod plan;
+pub mod pod_name;
 pub mod policy;
 pub mod pool_status;
 pub mod quantity;
@@ -56,6 +57,6 @@ pub mod validate;
 pub mod wait_target;
 pub mod weight;
 pub mod window;
-mod words;
+pub mod words;
 
 pub use poolwright_api::text;

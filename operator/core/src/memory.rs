@@ -11,6 +11,7 @@ use crate::estimate::{Counts, Estimates, OCCUPANCY_EVERY};
 use crate::evidence::{Evidence, Proof};
 use crate::fleet::{Fleet, Member, PodState};
 use crate::ledger::{fleet_capacity, max_age, sum};
+use crate::pod_name::PodName;
 use crate::resizing::Resizing;
 use crate::sample::{BrokerView, WorkerView};
 use crate::time::Moment;
@@ -139,8 +140,8 @@ pub struct PoolMemory {
     pub resizing: Resizing,
     /// How long its workers take to come up: a little above most of them.
     start_up: Option<Duration>,
-    /// Its pods, by name.
-    tracks: BTreeMap<String, Track>,
+    /// Its pods, in name order.
+    tracks: Vec<(PodName, Track)>,
     /// Tasks that were started before our eyes.
     started: u64,
     /// One was, at the last look.
@@ -166,13 +167,9 @@ pub struct PoolMemory {
 impl PoolMemory {
     /// Looks at the workers. First in a cycle: what is demanded depends on it.
     pub fn track(&mut self, fleet: &Fleet, view: &BrokerView, now: Moment) {
-        let mut tracks = std::mem::take(&mut self.tracks);
-        let mut started = 0u64;
-        for member in &fleet.members {
-            let mut track = tracks.remove(&member.pod.name).unwrap_or_else(|| Track {
-                young: member.pod.running_since.is_none(),
-                ..Track::default()
-            });
+        let gone = self.keep_present(fleet);
+        let (mut started, mut leaving) = (0u64, 0u64);
+        for (member, (_, track)) in fleet.members.iter().zip(&mut self.tracks) {
             if let Some(worker) = member.heard() {
                 started = started.saturating_add(track.beat(worker));
             }
@@ -184,20 +181,18 @@ impl PoolMemory {
             if let Some(answer) = member.answer().filter(|_| !view.zero_is_suspect) {
                 track.later = sum(answer.value.scheduled.values().copied());
             }
-            self.tracks.insert(member.pod.name.clone(), track);
+            if member.pod.draining {
+                leaving = leaving.saturating_add(track.later);
+            }
         }
         if now.since(self.adrift.1) > ADRIFT_FOR {
             self.adrift.0 = 0;
         }
-        let gone = sum(tracks.values().map(|track| track.later));
         if gone > 0 {
             self.adrift = (self.adrift.0.saturating_add(gone), now);
         }
         self.progressed = started > 0;
         self.started = self.started.saturating_add(started);
-        let draining = fleet.members.iter().filter(|member| member.pod.draining);
-        let leaving = draining.filter_map(|member| self.tracks.get(&member.pod.name));
-        let leaving = sum(leaving.map(|track| track.later));
         if self.adrift.0 == 0 && leaving == 0 {
             self.drift_since = None;
         }
@@ -218,10 +213,34 @@ impl PoolMemory {
         coming.max().map_or(known, |longest| longest.max(known))
     }
 
+    /// Keeps a track of each pod that is there; returns the messages with an ETA that the others held.
+    fn keep_present(&mut self, fleet: &Fleet) -> u64 {
+        let members = || fleet.members.iter().map(|member| &member.pod.name);
+        if members().eq(self.tracks.iter().map(|(name, _)| name)) {
+            return 0;
+        }
+        let mut old: BTreeMap<PodName, Track> = self.tracks.drain(..).collect();
+        for member in &fleet.members {
+            let track = old.remove(&member.pod.name).unwrap_or_else(|| Track {
+                young: member.pod.running_since.is_none(),
+                ..Track::default()
+            });
+            self.tracks.push((member.pod.name.clone(), track));
+        }
+        sum(old.values().map(|track| track.later))
+    }
+
+    fn track_of(&self, member: &Member) -> Option<&Track> {
+        let at = self
+            .tracks
+            .binary_search_by(|(name, _)| name.cmp(&member.pod.name));
+        Some(&self.tracks[at.ok()?].1)
+    }
+
     /// What a parked pod has been proven to hold.
     #[must_use]
     pub fn proof(&self, member: &Member, now: Moment) -> Proof {
-        let track = self.tracks.get(&member.pod.name);
+        let track = self.track_of(member);
         track.map_or(Proof::None, |track| track.evidence.proof(member, now))
     }
 
@@ -229,7 +248,7 @@ impl PoolMemory {
     #[must_use]
     pub fn lasting(&self, fleet: &Fleet) -> u64 {
         let heard = fleet.consuming().filter(|member| member.heard().is_some());
-        let tracks = heard.filter_map(|member| self.tracks.get(&member.pod.name));
+        let tracks = heard.filter_map(|member| self.track_of(member));
         sum(tracks.map(|track| track.lasting))
     }
 

@@ -70,9 +70,9 @@ pub fn pool_input(
         .filter_map(|pod| pod_input(pod, runs, now))
         .collect();
     PoolInput {
-        key: key(wp),
+        key: Arc::new(key(wp)),
         broker: pool.broker.id(),
-        queues: pool.queue_names().map(str::to_owned).collect(),
+        queues: pool.queue_names().map(Into::into).collect(),
         slots: count(pool.concurrency).max(1),
         dynamic: dynamic(pool),
         prefetch: Some(count(pool.effective_prefetch())).filter(|prefetch| *prefetch > 0),
@@ -92,7 +92,7 @@ pub fn pool_input(
         pause: pause(wp),
         recommend: wp.spec.scaling.mode == ScalingMode::Recommend,
         ack_mode: pool.ack_mode,
-        revision: revision.to_owned(),
+        revision: revision.into(),
         revisions: owned(wp, objects)
             .map(|deployment| revision_input(deployment, &objects.sets, revision))
             .collect(),
@@ -173,7 +173,7 @@ fn revision_input(deployment: &DeploymentView, sets: &[Arc<SetView>], newest: &s
     RevisionInput {
         behind: !settled || asked != deployment.replicas,
         queues: is_old.then(|| queues_of_template(&deployment.template)).flatten(),
-        name: deployment.revision.clone(),
+        name: deployment.revision.as_str().into(),
         replicas: deployment.replicas,
         created: deployment.created,
         proven: deployment.proven,
@@ -185,16 +185,13 @@ fn revision_input(deployment: &DeploymentView, sets: &[Arc<SetView>], newest: &s
 }
 
 /// The queues that workers made from this template (JSON) were started with.
-fn queues_of_template(template: &str) -> Option<Vec<String>> {
+fn queues_of_template(template: &str) -> Option<Vec<Arc<str>>> {
     let template: serde_json::Value = serde_json::from_str(template).ok()?;
     let containers = template.pointer("/spec/containers")?.as_array()?;
     let worker = containers.iter().find(|one| one["name"] == WORKER_CONTAINER)?;
-    queues(
-        worker["args"]
-            .as_array()?
-            .iter()
-            .filter_map(serde_json::Value::as_str),
-    )
+    let arguments = worker["args"].as_array()?.iter();
+    let queues = queues(arguments.filter_map(serde_json::Value::as_str))?;
+    Some(queues.into_iter().map(Into::into).collect())
 }
 
 /// A pod with what this process remembers of it, unless it has ended for good or is no longer its `ReplicaSet`'s.
@@ -219,8 +216,8 @@ fn pod_input(pod: &PodView, runs: &mut Runs, now: Moment) -> Option<PodInput> {
     }
     run.ready = (pod.rank == Rank::Ready).then(|| run.ready.unwrap_or(now));
     Some(PodInput {
-        name: pod.name.clone(),
-        revision: pod.revision.clone(),
+        name: pod.name.as_str().into(),
+        revision: pod.revision.as_str().into(),
         created: pod.created,
         started: pod.started,
         running_since,

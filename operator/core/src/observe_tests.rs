@@ -96,7 +96,7 @@ fn only_deployments_of_this_very_pool_are_revisions() {
     let seen: Vec<_> = input
         .revisions
         .iter()
-        .map(|one| (one.name.as_str(), one.replicas, one.proven.is_some(), one.failed))
+        .map(|one| (&*one.name, one.replicas, one.proven.is_some(), one.failed))
         .collect();
     assert_eq!(seen, [("r1", 2, true, false), ("r2", 1, false, true)]);
 }
@@ -200,7 +200,7 @@ fn a_mark_that_is_taken_off_is_remembered() {
 fn a_pod_is_seen_as_it_is() {
     let seen = one(pod("p", running("2026-01-01T00:01:00Z")));
     assert_eq!(
-        (seen.name.as_str(), seen.revision.as_str(), seen.ready),
+        (seen.name.as_str(), &*seen.revision, seen.ready),
         ("pod-p", "r1", true)
     );
     assert_eq!(seen.started.unwrap().to_string(), "2026-01-01T00:01:00Z");

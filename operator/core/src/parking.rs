@@ -7,6 +7,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::demand::{Demand, PodState};
@@ -37,7 +38,7 @@ pub struct Parking {
     /// Marks to write: `None` takes one off.
     pub marks: Vec<(String, Option<Mark>)>,
     /// Replicas of each Deployment, parked pods included.
-    pub replicas: Vec<(String, u32)>,
+    pub replicas: Vec<(Arc<str>, u32)>,
     /// Workers to ask: whether they are empty.
     pub ask: Vec<String>,
 }
@@ -47,7 +48,7 @@ impl Parking {
     #[must_use]
     pub fn replicas(&self, revision: &str) -> Option<u32> {
         let mut all = self.replicas.iter();
-        all.find(|(name, _)| name == revision).map(|(_, count)| *count)
+        all.find(|(name, _)| **name == *revision).map(|(_, count)| *count)
     }
 }
 
@@ -82,7 +83,7 @@ pub fn park(yard: &Yard, allocation: &Allocation) -> Parking {
     if yard.fleet.pool.conflict.is_some() {
         // Whoever scales it now counts on pods that work.
         let parked = yard.fleet.members.iter().filter(|member| member.is_parked());
-        parking.marks = parked.map(|member| (member.pod.name.clone(), None)).collect();
+        parking.marks = parked.map(|member| (member.pod.name.to_string(), None)).collect();
         return parking;
     }
     let mut revisions: Vec<&RevisionInput> = yard.fleet.pool.revisions.iter().collect();
@@ -110,7 +111,7 @@ impl<'a> Row<'a> {
             revision,
             pods: fleet.members.iter().filter(own).collect(),
             replaced: revision.failed
-                || allocation.fail.contains(&revision.name)
+                || allocation.fail.iter().any(|name| **name == *revision.name)
                 || revision.name != fleet.pool.revision && revision.proven.is_none(),
         }
     }
@@ -142,7 +143,7 @@ impl Yard<'_> {
         let (many, going) = (count(chosen.len()), row.leaving().min(count(chosen.len())));
         let mut released = 0;
         // Too many come back as soon as Kubernetes has done what it was told before.
-        if chosen.len() <= wanted {
+        if chosen.len() <= wanted && going < many {
             released = self.release(row, &chosen).min(many - going).min(*spare);
         }
         *spare -= released;
@@ -156,14 +157,14 @@ impl Yard<'_> {
             // While Kubernetes is choosing, one that is newly marked might go for one that was proven empty.
             let waits = falls && member.pod.mark.is_none();
             if mark != member.pod.mark && !waits {
-                parking.marks.push((member.pod.name.clone(), mark));
+                parking.marks.push((member.pod.name.to_string(), mark));
             }
         }
         for member in chosen {
             if member.heard().is_some() {
-                parking.ask.push(member.node.clone());
+                parking.ask.push(member.node().to_owned());
             }
-            parking.victims.push(member.pod.name.clone());
+            parking.victims.push(member.pod.name.to_string());
         }
     }
 
@@ -199,15 +200,18 @@ impl Yard<'_> {
             let surplus = chosen.len().saturating_sub(wanted);
             chosen.drain(..surplus);
         }
-        let mut others: Vec<_> = row
-            .pods
-            .iter()
-            .copied()
-            .filter(|member| !member.is_parked() && self.is_eligible(row, member))
-            .collect();
-        others.sort_by_key(|member| (order(member), &member.pod.name));
-        others.truncate(wanted.saturating_sub(chosen.len()));
-        chosen.extend(others);
+        let lacking = wanted.saturating_sub(chosen.len());
+        if lacking > 0 {
+            let mut others: Vec<_> = row
+                .pods
+                .iter()
+                .copied()
+                .filter(|member| !member.is_parked() && self.is_eligible(row, member))
+                .collect();
+            others.sort_by_key(|member| (order(member), &member.pod.name));
+            others.truncate(lacking);
+            chosen.extend(others);
+        }
         chosen.sort_by_key(|member| (order(member), &member.pod.name));
         chosen
     }

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use poolwright_api::conditions::{condition, set};
@@ -14,7 +15,7 @@ use crate::cause::Cause;
 use crate::decision::Decision;
 use crate::grants::{HOLDERS_MAX, Mode, Sight, holds, mode};
 use crate::shedding::{fresh, is_high};
-use crate::snapshot::{Namespace, PoolInput, PoolKey, Shedding, Snapshot};
+use crate::snapshot::{Budget, Namespace, PoolInput, PoolKey, Shedding, Snapshot};
 
 /// Waiters that a status names.
 const WAITERS_MAX: usize = 50;
@@ -43,34 +44,45 @@ pub type PoolName = (String, String);
 pub fn figures(
     snapshot: &Snapshot,
     namespaces: &BTreeMap<&str, Cow<Namespace>>,
-    decisions: &BTreeMap<PoolKey, Decision>,
+    decisions: &BTreeMap<Arc<PoolKey>, Decision>,
 ) -> BTreeMap<PoolName, Figures> {
-    let mut all = BTreeMap::new();
-    for (namespace, pools) in namespaces {
-        for (pool, budget) in &pools.pools {
-            let load = |one| said(snapshot, one, budget.slots);
-            let figures = Figures {
-                running: Some(0),
-                queued: Some(0),
-                waiters: Vec::new(),
-                effective: budget.effective,
-                load: budget.shedding.as_ref().map(load),
-            };
-            all.insert(((*namespace).to_owned(), pool.clone()), figures);
-        }
-    }
+    let figures = |(pool, budget): (&'_ String, &Budget)| {
+        let load = |one| said(snapshot, one, budget.slots);
+        let figures = Figures {
+            running: Some(0),
+            queued: Some(0),
+            waiters: Vec::new(),
+            effective: budget.effective,
+            load: budget.shedding.as_ref().map(load),
+        };
+        (pool.clone(), figures)
+    };
+    let mut all: BTreeMap<&str, BTreeMap<String, Figures>> = namespaces
+        .iter()
+        .map(|(name, namespace)| (*name, namespace.pools.iter().map(figures).collect()))
+        .collect();
+    // Mostly they are in the order of their keys, and then the next decision is the one.
+    let mut next = decisions.iter().peekable();
     for input in &snapshot.pools {
-        let Some(decision) = decisions.get(&input.key) else {
+        let found = next.next_if(|(key, _)| **key == input.key);
+        let found = found.map(|(_, decision)| decision);
+        let decision = found.or_else(|| decisions.get(&input.key));
+        let pools = all.get_mut(input.key.namespace.as_str());
+        let Some((decision, pools)) = decision.zip(pools) else {
             continue;
         };
         for pool in input.bid.charge.slots.keys() {
-            let name = (input.key.namespace.clone(), pool.clone());
-            if let Some(figures) = all.get_mut(&name) {
+            if let Some(figures) = pools.get_mut(pool) {
                 figures.add(input, pool, decision);
             }
         }
     }
-    all
+    let named = |(namespace, pools): (&str, BTreeMap<String, Figures>)| {
+        let namespace = namespace.to_owned();
+        let pools = pools.into_iter();
+        pools.map(move |(pool, figures)| ((namespace.clone(), pool), figures))
+    };
+    all.into_iter().flat_map(named).collect()
 }
 
 /// What is known of a load, in words. It takes nothing away from a Pool without a limit.

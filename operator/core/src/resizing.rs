@@ -11,6 +11,7 @@
 //! holds nothing that could begin and that enough of its processes are free.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::evidence::CLEARANCE_AGE;
@@ -120,11 +121,11 @@ impl Resizing {
         let (mut nodes, mut whole) = (BTreeSet::new(), true);
         let (mut acts, mut reduced) = (false, 0);
         for member in fleet.members.iter().filter(own) {
-            nodes.insert(member.node.as_str());
+            nodes.insert(member.node());
             let step = self.step(member, target, now);
             whole &= matches!(step, Step::Rest);
             if !matches!(step, Step::Rest) {
-                result.ask.push(member.node.clone());
+                result.ask.push(member.node().to_owned());
             }
             let is_reduced = member
                 .size()
@@ -135,12 +136,12 @@ impl Resizing {
             let size = member.size().map_or(target, |size| size.value);
             let quiet = matches!(step, Step::Quiet) || matches!(step, Step::Resize(to) if to < size);
             if quiet && self.processes {
-                result.quiet.insert(member.node.clone());
+                result.quiet.insert(member.node().to_owned());
             }
             if let Step::Resize(to) = step {
                 let group = groups.entry((to > size, to.abs_diff(size))).or_default();
                 if group.len() < NODES_MAX {
-                    group.push(member.node.clone());
+                    group.push(member.node().to_owned());
                     self.tell(member, to, now);
                 }
             }
@@ -209,7 +210,7 @@ impl Resizing {
             return Step::Ask;
         };
         let process = worker.first_seen;
-        if let Some(told) = self.told.get_mut(&member.node) {
+        if let Some(told) = self.told.get_mut(member.node()) {
             if told.process.0 == process && told.is_open(size, now) {
                 return if told.to < size.value {
                     Step::Quiet
@@ -217,7 +218,7 @@ impl Resizing {
                     Step::Ask
                 };
             }
-            self.told.remove(&member.node);
+            self.told.remove(member.node());
         }
         let is_new = now.since(size.at) <= CLEARANCE_AGE;
         if size.value == target {
@@ -236,7 +237,7 @@ impl Resizing {
         if let Some(worker) = member.worker {
             let (process, passed) = ((worker.first_seen, now), None);
             self.told
-                .insert(member.node.clone(), Told { process, to, passed });
+                .insert(member.node().to_owned(), Told { process, to, passed });
         }
     }
 
@@ -246,11 +247,11 @@ impl Resizing {
             return false;
         };
         if !answer.value.queues.is_empty() {
-            self.deaf.remove(&member.node);
+            self.deaf.remove(member.node());
             return false;
         }
         let process = (worker.first_seen, answer.at);
-        let since = self.deaf.entry(member.node.clone()).or_insert(process);
+        let since = self.deaf.entry(member.node().to_owned()).or_insert(process);
         if since.0 != process.0 {
             *since = process;
         }
@@ -273,7 +274,7 @@ impl Told {
     }
 }
 
-fn fits(answer: &Sample<Answer>, target: u64) -> bool {
+fn fits(answer: &Sample<Arc<Answer>>, target: u64) -> bool {
     let said = &answer.value;
     let running = said.running.values();
     let running = sum(running.flat_map(|one| [one.acknowledged, one.unacknowledged]));

@@ -5,6 +5,7 @@
 //! one pod above the maximum. This module only divides; how many pods there should be is decided before.
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use poolwright_api::Reason;
@@ -25,7 +26,7 @@ pub const REVISIONS_MAX: usize = 5;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Allocation {
     /// Pods that take work by revision, in name order; revisions that exist and are not named keep what they have.
-    pub targets: Vec<(String, u32)>,
+    pub targets: Vec<(Arc<str>, u32)>,
     /// The Deployment of the newest revision is missing and should be created.
     pub create: bool,
     /// Revisions whose worker was heard, or seen to consume, for the first time.
@@ -48,7 +49,7 @@ impl Allocation {
     pub fn target(&self, revision: &str) -> Option<u32> {
         self.targets
             .iter()
-            .find(|(name, _)| name == revision)
+            .find(|(name, _)| **name == *revision)
             .map(|(_, replicas)| *replicas)
     }
 }
@@ -78,11 +79,12 @@ impl<'a> Cast<'a> {
             .filter(|revision| {
                 revision.proven.is_none() && come_up(fleet, demand, snapshot, &revision.name) > 0
             })
-            .map(|revision| revision.name.clone())
+            .map(|revision| revision.name.to_string())
             .collect();
         prove.sort();
-        let is_proven =
-            |revision: &RevisionInput| revision.proven.is_some() || prove.contains(&revision.name);
+        let is_proven = |revision: &RevisionInput| {
+            revision.proven.is_some() || prove.iter().any(|name| **name == *revision.name)
+        };
         let mut others: Vec<&RevisionInput> = fleet
             .revisions
             .iter()
@@ -154,7 +156,9 @@ fn come_up(fleet: &Fleet, demand: &Demand, snapshot: &Snapshot, revision: &str) 
         let seen = demand.all_consume || member.seen_consuming();
         seen && member.pod.ready && member.has_run(CONSUMED_FOR, snapshot.now)
     };
-    let own = fleet.consuming().filter(|member| member.pod.revision == revision);
+    let own = fleet
+        .consuming()
+        .filter(|member| *member.pod.revision == *revision);
     let up = own.filter(|member| has_been_heard(member) || !are_heard && consumes(member));
     u32::try_from(up.count()).unwrap_or(u32::MAX)
 }
@@ -251,10 +255,10 @@ pub fn allocate(ground: &Ground, cast: &Cast, to: u32) -> Allocation {
 /// The newest gets one pod to prove itself, beside those that serve. At zero nothing is started to prove it, nor
 /// while an earlier take-over still needs the room.
 fn prove(ground: &Ground, cast: &Cast, newest: &RevisionInput, to: u32, allocation: &mut Allocation) -> u32 {
-    let serving = cast.leader.map_or("", |leader| leader.name.as_str());
+    let serving = cast.leader.map_or("", |leader| &*leader.name);
     if newest.failed || waited(ground, newest) {
         if !newest.failed {
-            allocation.fail.push(newest.name.clone());
+            allocation.fail.push(newest.name.to_string());
         }
         let text = format!(
             "revision {} was given up: no heartbeat from its pod within {UNPROVEN_SECONDS} s; revision {serving} works on",
@@ -382,7 +386,7 @@ fn waited(ground: &Ground, revision: &RevisionInput) -> bool {
 }
 
 /// An old revision goes when it has no pods, unless it is what the newest would fall back to.
-fn removable(fleet: &Fleet, cast: &Cast, targets: &[(String, u32)]) -> Vec<String> {
+fn removable(fleet: &Fleet, cast: &Cast, targets: &[(Arc<str>, u32)]) -> Vec<String> {
     let idle = |revision: &&&RevisionInput| {
         revision.replicas == 0
             && targets
@@ -394,7 +398,7 @@ fn removable(fleet: &Fleet, cast: &Cast, targets: &[(String, u32)]) -> Vec<Strin
         .others
         .iter()
         .filter(idle)
-        .map(|one| one.name.clone())
+        .map(|one| one.name.to_string())
         .collect();
     names.sort();
     names

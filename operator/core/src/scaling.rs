@@ -25,7 +25,7 @@ use crate::sample::BrokerView;
 use crate::snapshot::{PoolInput, Snapshot};
 use crate::text::counted;
 use crate::time::Moment;
-use crate::words::words;
+use crate::words::Words;
 
 /// What a busy worker said at most so long ago stands when pods should go: as often as busy workers are asked anyway.
 const BUSY_ANSWER_AGE: Duration = Duration::from_secs(30);
@@ -115,7 +115,7 @@ pub fn sketch<'a>(
         clauses: Vec::new(),
     };
     let mut ask: BTreeSet<String> = demand.unasked.iter().cloned().collect();
-    ask.extend(fleet.unheard(now).map(|member| member.node.clone()));
+    ask.extend(fleet.unheard(now).map(|member| member.node().to_owned()));
     let scene = Scene::new(fleet, &demand, now, from);
     scene.settle(memory, &mut draft, &mut ask);
     let lost = fleet
@@ -123,7 +123,7 @@ pub fn sketch<'a>(
         .iter()
         .filter(|member| member.is_lost(view, snapshot));
     Sketch {
-        lost: lost.map(|member| member.pod.name.clone()).collect(),
+        lost: lost.map(|member| member.pod.name.to_string()).collect(),
         wanted,
         from,
         draft,
@@ -194,23 +194,26 @@ pub fn decide(
     if draft.to > from && wanted.pods > from {
         memory.grew(now);
     }
-    let text = words(&draft, &wanted, pool, &demand);
-    let facts = Facts {
-        lost,
-        ..facts(fleet, view, &demand)
-    };
+    let words = Words::new(&mut draft, &wanted, pool, &demand);
+    let facts = facts(fleet, view, &demand);
     Decision {
         from,
         to: draft.to,
         reason: draft.reason,
-        text,
+        words,
         limits: draft.limits,
         inputs: demand.inputs,
         allocation,
         parking,
         ask: ask.into_iter().collect(),
         budget,
-        facts,
+        facts: Facts {
+            lost,
+            missing: demand.missing,
+            pods: demand.pods,
+            foreign: (demand.foreign.0.into_iter().collect(), demand.foreign.1),
+            ..facts
+        },
     }
 }
 
@@ -375,7 +378,7 @@ impl Scene<'_> {
                     .answer()
                     .is_none_or(|answer| self.now.since(answer.at) > age)
             })
-            .map(|member| member.node.as_str())
+            .map(Member::node)
     }
 
     /// Tasks that are not due and that a worker holds keep one pod. All may have been parked in the moment before they were
@@ -475,6 +478,7 @@ pub(crate) fn pods<'a>(members: impl Iterator<Item = &'a Member<'a>>) -> u32 {
     u32::try_from(members.count()).unwrap_or(u32::MAX)
 }
 
+/// All but what is moved there from elsewhere.
 fn facts(fleet: &Fleet, view: &BrokerView, demand: &Demand) -> Facts {
     let running = fleet
         .consuming()
@@ -492,18 +496,15 @@ fn facts(fleet: &Fleet, view: &BrokerView, demand: &Demand) -> Facts {
         queued: demand.known_queued(),
         slots: sum(running.map(|member| member.slots(fleet.pool))),
         start_up: fleet.start_up(),
-        missing: demand.missing.clone(),
-        unseen: unseen.map(|member| member.pod.name.clone()).collect(),
+        unseen: unseen.map(|member| member.pod.name.to_string()).collect(),
         elsewhere: is_elsewhere(demand),
-        pods: demand.pods.clone(),
-        foreign: (Vec::new(), 0),
         parked: pods(fleet.members.iter().filter(|member| member.is_parked())),
-        lost: Vec::new(),
         orphaned: demand.orphaned,
         load_unknown: None,
         is_rabbitmq: !view.zero_is_suspect && !view.address.is_empty(),
         unreadable: unreadable
             .first()
             .map(|first| (unreadable.len(), (*first).clone())),
+        ..Facts::default()
     }
 }

@@ -12,6 +12,7 @@ use poolwright_api::Reason;
 use poolwright_api::v1alpha1::AckMode;
 
 use crate::charge::Charge;
+use crate::pod_name::PodName;
 use crate::policy::Policy;
 use crate::sample::BrokerView;
 use crate::shedding::{LoadKey, Loads};
@@ -56,12 +57,12 @@ pub struct Snapshot {
 /// One WorkerPool, its revisions and its pods.
 #[derive(Clone, Debug)]
 pub struct PoolInput {
-    /// Which one.
-    pub key: PoolKey,
+    /// Which one; no two have the same.
+    pub key: Arc<PoolKey>,
     /// Id of the broker all its queues are on; key into [`Snapshot::brokers`].
     pub broker: String,
     /// Names of its queues on the broker.
-    pub queues: Vec<String>,
+    pub queues: Vec<Arc<str>>,
     /// Slots of one pod, at least 1.
     pub slots: u32,
     /// When the slots of its workers are halved, if ever.
@@ -90,7 +91,7 @@ pub struct PoolInput {
     /// When tasks of this pool acknowledge.
     pub ack_mode: AckMode,
     /// Revision of the current spec.
-    pub revision: String,
+    pub revision: Arc<str>,
     /// The Deployments that exist, in any order.
     pub revisions: Vec<RevisionInput>,
     /// Its pods, in any order, draining ones included.
@@ -203,7 +204,7 @@ pub struct Hold {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RevisionInput {
     /// The revision's name.
-    pub name: String,
+    pub name: Arc<str>,
     /// `spec.replicas` of the Deployment.
     pub replicas: u32,
     /// When the Deployment was created.
@@ -215,7 +216,7 @@ pub struct RevisionInput {
     /// Its controllers have not acted on the number yet, or on an earlier one: pods may still go, or come.
     pub behind: bool,
     /// The queues that its workers were started with, where they are not those of the present spec.
-    pub queues: Option<Vec<String>>,
+    pub queues: Option<Vec<Arc<str>>>,
     /// Refusals by the cluster (quota, admission), in the server's words.
     pub refused: Option<Trouble>,
     /// What a pod of it takes of Pools.
@@ -228,10 +229,10 @@ pub struct RevisionInput {
 #[allow(clippy::struct_excessive_bools)] // They are the pod's own, and none follows from another.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodInput {
-    /// Its name; the worker's node name is `celery@` and this.
-    pub name: String,
+    /// Its name.
+    pub name: PodName,
     /// Its revision label.
-    pub revision: String,
+    pub revision: Arc<str>,
     /// When it was created.
     pub created: Timestamp,
     /// When the present run of the worker container started, by the node's clock. `None` while it does not run.
@@ -342,8 +343,8 @@ impl Trouble {
 impl PodInput {
     /// The name under which its worker speaks.
     #[must_use]
-    pub fn node(&self) -> String {
-        format!("celery@{}", self.name)
+    pub fn node(&self) -> &str {
+        self.name.node()
     }
 }
 

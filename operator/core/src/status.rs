@@ -60,7 +60,7 @@ pub fn status(facts: &Facts) -> api::WorkerPoolStatus {
     };
     if let Some(input) = input {
         new.queue_names = Some(bounded(&input.queues.join(","), 256));
-        new.revision = Some(input.revision.clone());
+        new.revision = Some(input.revision.to_string());
     }
     // Pods are there whatever the spec is worth.
     new.replicas = Some(number(facts.objects.living().count()));
@@ -156,7 +156,7 @@ fn remember(new: &mut api::WorkerPoolStatus, decision: &Decision, wall: Timestam
         from: number(decision.from),
         to: number(decision.to),
         reason: decision.reason.to_string(),
-        text: decision.text.clone(),
+        text: decision.text(),
         inputs: inputs(decision),
         limits: decision.limits.iter().take(LIMITS_MAX).map(limit).collect(),
     });
@@ -178,7 +178,7 @@ fn inputs(decision: &Decision) -> Vec<api::DecisionInput> {
     shown
         .map(|input| api::DecisionInput {
             name: input.name.to_owned(),
-            queue: input.queue.clone(),
+            queue: input.queue.as_deref().map(str::to_owned),
             value: i64::try_from(input.value).unwrap_or(i64::MAX),
             source: input.source.to_owned(),
             age_milliseconds: i64::try_from(input.age.as_millis()).unwrap_or(i64::MAX),

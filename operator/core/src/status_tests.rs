@@ -79,7 +79,11 @@ fn only_news_replaces_the_stored_decision() {
     let cases: [(&str, bool, Decision); 8] = [
         ("the same", false, capped.clone()),
         ("cut by more", false, with(&|one| one.limits[0].from = 30)),
-        ("other words and ages", false, with(&|one| one.text.push('!'))),
+        (
+            "other words and ages",
+            false,
+            with(&|one| one.words.add_load("!")),
+        ),
         ("the limit is gone", false, with(&|one| one.limits.clear())),
         ("another bound", true, with(&|one| one.limits[0].to = 4)),
         (
@@ -129,7 +133,7 @@ fn arriving_where_a_change_led_is_no_news() {
 fn everything_is_bounded() {
     let mut input = quiet();
     input.queues = (0..64)
-        .map(|index| format!("queue-{index}-{}", "é".repeat(100)))
+        .map(|index| format!("queue-{index}-{}", "é".repeat(100)).into())
         .collect();
     let mut now = api::WorkerPoolStatus::default();
     for round in 0..20u32 {
@@ -138,7 +142,7 @@ fn everything_is_bounded() {
         next.inputs = (0..100)
             .map(|index| Input {
                 name: "ready",
-                queue: Some(index.to_string()),
+                queue: Some(index.to_string().into()),
                 value: index,
                 source: "broker",
                 age: Duration::MAX,

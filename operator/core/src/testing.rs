@@ -15,6 +15,7 @@ use crate::rollout::Allocation;
 use crate::snapshot::PoolInput;
 use crate::time::Moment;
 use crate::validate::{Invalid, ValidPool, validate};
+use crate::words::Words;
 
 /// Lays `patch` over `base`: objects member by member, everything else replaced, `null` removes.
 pub fn merge(base: &mut Value, patch: Value) {
@@ -103,7 +104,7 @@ pub fn decision(from: u32, to: u32, reason: Reason) -> Decision {
         from,
         to,
         reason,
-        text: format!("{to} = ceil(0 tasks)"),
+        words: Words::plain(format!("{to} = ceil(0 tasks)")),
         limits: Vec::new(),
         inputs: Vec::new(),
         allocation: Allocation::default(),

@@ -1,44 +1,152 @@
 //! A decision in words.
+//!
+//! They are put together when somebody reads them: of ten thousand decisions a cycle nearly all are the same as the last
+//! ones, and nobody does.
 
 use std::fmt::Write as _;
 
 use crate::decision::TEXT_MAX;
-use crate::demand::Demand;
+use crate::demand::{Counted, Demand};
 use crate::policy::Wanted;
 use crate::scaling::Draft;
 use crate::snapshot::PoolInput;
 use crate::text::bounded;
 use crate::wait_target::{Sight, Term, Wish};
 
-/// The formula filled in, then each limit; at most 512 bytes.
-pub(crate) fn words(draft: &Draft, wanted: &Wanted, pool: &PoolInput, demand: &Demand) -> String {
-    let mut formula = wanted.wish.map_or_else(
-        || tasks_by_slots(pool, demand),
-        |(sight, wish)| target_kept(&sight, &wish),
-    );
-    if demand.orphaned > 0 {
-        let _ = write!(formula, ", at least 1 for {} orphaned", demand.orphaned);
+/// What the words of a decision are made from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Words {
+    /// Missing where there is nothing but clauses.
+    formula: Option<Formula>,
+    /// What limited the number, and what else there is to say of it.
+    clauses: Vec<String>,
+    /// What a load does to the workers.
+    load: Option<String>,
+}
+
+/// The numbers of the formula.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Formula {
+    to: u32,
+    wanted: u32,
+    limited: bool,
+    known: bool,
+    slots: u32,
+    counted: Counted,
+    ready: u64,
+    ready_of_all: u64,
+    busy: u64,
+    orphaned: u64,
+    doubtful: u64,
+    /// How the wait target came to it, with that policy.
+    wish: Option<(Sight, Wish)>,
+}
+
+impl Words {
+    /// The words for a number of pods.
+    pub(crate) fn new(draft: &mut Draft, wanted: &Wanted, pool: &PoolInput, demand: &Demand) -> Self {
+        let formula = Formula {
+            to: draft.to,
+            wanted: wanted.pods,
+            limited: !draft.limits.is_empty() || wanted.pods != draft.to,
+            known: demand.any,
+            slots: pool.slots,
+            counted: demand.counted,
+            ready: demand.ready,
+            ready_of_all: demand.ready_of_all,
+            busy: demand.busy,
+            orphaned: demand.orphaned,
+            doubtful: demand.doubtful,
+            wish: wanted.wish,
+        };
+        Self {
+            formula: Some(formula),
+            clauses: std::mem::take(&mut draft.clauses),
+            load: None,
+        }
     }
-    if demand.doubtful > 0 {
-        let _ = write!(
-            formula,
-            ", without {} that were given back and are not due",
-            demand.doubtful
+
+    /// These very words.
+    #[cfg(test)]
+    pub(crate) fn plain(text: String) -> Self {
+        Self {
+            clauses: vec![text],
+            ..Self::default()
+        }
+    }
+
+    /// Adds what a load does to the workers.
+    pub(crate) fn add_load(&mut self, words: &str) {
+        self.load = Some(words.to_owned());
+    }
+
+    /// The formula filled in, then each limit; at most 512 bytes.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = self.formula.map_or_else(String::new, Formula::text);
+        for clause in &self.clauses {
+            if !text.is_empty() {
+                text.push_str("; ");
+            }
+            text.push_str(clause);
+        }
+        let text = bounded(&text, TEXT_MAX);
+        match &self.load {
+            Some(load) => bounded(&format!("{text}; {load}"), TEXT_MAX),
+            None => text,
+        }
+    }
+}
+
+impl Formula {
+    fn text(self) -> String {
+        let mut formula = self.wish.map_or_else(
+            || self.tasks_by_slots(),
+            |(sight, wish)| target_kept(&sight, &wish),
         );
+        if self.orphaned > 0 {
+            let _ = write!(formula, ", at least 1 for {} orphaned", self.orphaned);
+        }
+        if self.doubtful > 0 {
+            let _ = write!(
+                formula,
+                ", without {} that were given back and are not due",
+                self.doubtful
+            );
+        }
+        if !self.known {
+            // A formula over nothing would look like a demand of nothing.
+            format!("{}; demand unknown", self.to)
+        } else if self.limited {
+            format!("{}; wanted {} = {formula}", self.to, self.wanted)
+        } else {
+            format!("{} = {formula}", self.to)
+        }
     }
-    let mut text = if !demand.any {
-        // A formula over nothing would look like a demand of nothing.
-        format!("{}; demand unknown", draft.to)
-    } else if draft.limits.is_empty() && wanted.pods == draft.to {
-        format!("{} = {formula}", draft.to)
-    } else {
-        format!("{}; wanted {} = {formula}", draft.to, wanted.pods)
-    };
-    for clause in &draft.clauses {
-        text.push_str("; ");
-        text.push_str(clause);
+
+    /// The tasks that there are, by the slots of a pod.
+    fn tasks_by_slots(self) -> String {
+        let tasks = self.counted;
+        // Of the busy slots only those count whose task is certain to run still.
+        let of = |part: u64, all: u64| {
+            if part < all {
+                format!("{part} of {all}")
+            } else {
+                part.to_string()
+            }
+        };
+        let ready = if self.ready < self.ready_of_all {
+            of(tasks.ready, self.ready_of_all)
+        } else {
+            tasks.ready.to_string()
+        };
+        format!(
+            "ceil(({ready} ready + {} reserved + {} busy) / {} slots)",
+            tasks.reserved,
+            of(tasks.busy, self.busy),
+            self.slots
+        )
     }
-    bounded(&text, TEXT_MAX)
 }
 
 /// The need that won, with its numbers, and what the other would have been.
@@ -67,28 +175,4 @@ fn target_kept(sight: &Sight, wish: &Wish) -> String {
             wish.steady.max(wish.backlog)
         ),
     }
-}
-
-/// The tasks that there are, by the slots of a pod.
-fn tasks_by_slots(pool: &PoolInput, demand: &Demand) -> String {
-    let tasks = demand.counted;
-    // Of the busy slots only those count whose task is certain to run still.
-    let of = |part: u64, all: u64| {
-        if part < all {
-            format!("{part} of {all}")
-        } else {
-            part.to_string()
-        }
-    };
-    let ready = if demand.ready < demand.ready_of_all {
-        of(tasks.ready, demand.ready_of_all)
-    } else {
-        tasks.ready.to_string()
-    };
-    format!(
-        "ceil(({ready} ready + {} reserved + {} busy) / {} slots)",
-        tasks.reserved,
-        of(tasks.busy, demand.busy),
-        pool.slots
-    )
 }

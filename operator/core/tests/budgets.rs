@@ -39,11 +39,11 @@ fn charge(name: &str, slots: u64) -> Arc<Charge> {
 /// A WorkerPool on a queue of its own name, charged to the Pool `p`.
 fn on_pool(name: &str, tier: u32) -> PoolInput {
     let mut input = pool(name);
-    input.queues = vec![name.to_owned()];
+    input.queues = vec![name.into()];
     input.bid.charge = charge(name, POD);
     input.bid.queues = vec![BidQueue {
-        object: name.to_owned(),
-        queue: name.to_owned(),
+        object: name.into(),
+        queue: name.into(),
         tier,
     }];
     input.revisions[0].charge = charge(name, POD);
@@ -121,7 +121,7 @@ fn a_pool_caps_the_number_and_says_what_is_missing() {
     let decision = decided(&world, "a");
     assert_eq!((decision.to, decision.reason), (3, Reason::PoolLimited));
     let words = "Pool \"p\" gives 3 of 10 pods: 70 slots are missing";
-    assert!(decision.text.contains(words), "{}", decision.text);
+    assert!(decision.text().contains(words), "{}", decision.text());
     assert_eq!(decision.limits.last().unwrap().name, "pool");
 }
 
@@ -144,9 +144,9 @@ fn a_pod_larger_than_its_pool_names_the_concurrency_that_fits() {
     let decision = decided(&world, "a");
     assert_eq!((decision.to, decision.reason), (0, Reason::PodLargerThanPool));
     assert!(
-        decision.text.contains("the largest concurrency that fits is 7"),
+        decision.text().contains("the largest concurrency that fits is 7"),
         "{}",
-        decision.text
+        decision.text()
     );
 }
 
@@ -160,9 +160,9 @@ fn a_task_larger_than_its_pool_is_not_told_to_lower_the_concurrency() {
     decide(&mut world);
     let words = "one pod takes 10: raise spec.slots there, or lower spec.pool.slotsPerTask of its queues";
     assert!(
-        decided(&world, "a").text.contains(words),
+        decided(&world, "a").text().contains(words),
         "{}",
-        decided(&world, "a").text
+        decided(&world, "a").text()
     );
 }
 
@@ -247,9 +247,9 @@ fn tasks_at_a_time_are_capped_in_whole_pods() {
     let decision = decided(&world, "a");
     assert_eq!((decision.to, decision.reason), (2, Reason::AtMaximum));
     assert!(
-        decision.text.contains("capped at 2 pods by maxActiveTasks"),
+        decision.text().contains("capped at 2 pods by maxActiveTasks"),
         "{}",
-        decision.text
+        decision.text()
     );
 }
 
@@ -267,7 +267,7 @@ fn a_cap_below_what_runs_is_reached_and_holds_against_a_hold() {
         (decision.to, decision.parking.victims.len()),
         (2, 2),
         "{}",
-        decision.text
+        decision.text()
     );
     let by = None;
     world.pools.get_mut("a").unwrap().hold = Some(Hold { replicas: 9, by });

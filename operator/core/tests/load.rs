@@ -30,7 +30,7 @@ fn grows_in_one_write_and_returns_to_zero() {
             (sim.total(), sim.finished, sim.wronged),
             (0, 95, 0),
             "{}",
-            sim.decision().text
+            sim.decision().text()
         );
         assert_eq!(sim.replicas.iter().filter(|count| **count > 0).max(), Some(&10));
     }
@@ -52,7 +52,7 @@ fn five_short_tasks_a_second_leave_one_pod_alone() {
                 sim.replicas,
                 [1],
                 "{slots} slots, late {late}: {}",
-                sim.decision().text
+                sim.decision().text()
             );
             assert!(sim.finished > 1450);
         }
@@ -68,7 +68,7 @@ fn a_trickle_over_ten_pods_shrinks_to_one() {
         turn += 1;
         sim.publish(usize::from(turn % 2 == 0), 100);
     });
-    assert_eq!(sim.total(), 1, "{}", sim.decision().text);
+    assert_eq!(sim.total(), 1, "{}", sim.decision().text());
     assert_eq!(sim.wronged, 0);
 }
 
@@ -81,7 +81,7 @@ fn a_pod_that_is_never_idle_stays() {
     sim.run(5_000);
     sim.world.pool().slots = 10;
     sim.run(200_000);
-    assert_eq!((sim.total(), sim.busy()), (3, 3), "{}", sim.decision().text);
+    assert_eq!((sim.total(), sim.busy()), (3, 3), "{}", sim.decision().text());
     assert_eq!((sim.decision().to, sim.decision().facts.parked), (1, 2));
     sim.run(400_000);
     assert_eq!((sim.total(), sim.wronged), (0, 0));
@@ -116,7 +116,7 @@ fn countdowns_on_redis_need_one_pod_at_most() {
         sim.publish_later(1_000, 3_600_000);
         sim.replicas.clear();
         sim.run(600_000);
-        assert_eq!(sim.replicas, [pods], "{}", sim.decision().text);
+        assert_eq!(sim.replicas, [pods], "{}", sim.decision().text());
     }
 }
 
@@ -136,7 +136,7 @@ fn countdowns_on_rabbitmq_grow_once_and_never_flap() {
             path.is_sorted_by(|left, right| left > right),
             "{known} {busy}: {path:?}"
         );
-        assert_eq!(path.last(), Some(&1), "{known} {busy}: {}", sim.decision().text);
+        assert_eq!(path.last(), Some(&1), "{known} {busy}: {}", sim.decision().text());
     }
 }
 
@@ -146,7 +146,7 @@ fn tasks_that_come_due_grow_the_pool() {
     sim.world = std::mem::replace(&mut sim.world, world::World::new([])).rabbitmq(true);
     sim.publish_later(400, 300_000);
     sim.run(290_000);
-    assert_eq!(sim.total(), 1, "{}", sim.decision().text);
+    assert_eq!(sim.total(), 1, "{}", sim.decision().text());
     sim.run(120_000);
     assert_eq!(sim.finished, 400);
 }
@@ -165,7 +165,7 @@ fn a_killed_worker_leaves_one_pod() {
     sim.world.pool().max = 10;
     sim.replicas.clear();
     sim.run(600_000);
-    assert_eq!(sim.replicas, [1], "{}", sim.decision().text);
+    assert_eq!(sim.replicas, [1], "{}", sim.decision().text());
     assert_eq!(sim.decision().facts.orphaned, 100);
 }
 
@@ -178,16 +178,16 @@ fn a_broker_that_is_gone_for_30_s_holds_everything_for_a_window_more() {
     sim.run(5_000);
     assert_eq!((sim.total(), sim.decision().reason), (5, Reason::HeldStale));
     assert!(
-        sim.decision().text.contains("no fresh data"),
+        sim.decision().text().contains("no fresh data"),
         "{}",
-        sim.decision().text
+        sim.decision().text()
     );
     sim.run(25_000);
     sim.broker_up = true;
     sim.run(59_000);
-    assert_eq!(sim.total(), 5, "{}", sim.decision().text);
+    assert_eq!(sim.total(), 5, "{}", sim.decision().text());
     sim.run(8_000);
-    assert_eq!(sim.total(), 0, "{}", sim.decision().text);
+    assert_eq!(sim.total(), 0, "{}", sim.decision().text());
 }
 
 #[test]
@@ -202,10 +202,10 @@ fn a_flush_while_busy_takes_no_pod_for_a_window() {
         (sim.total(), sim.decision().reason),
         (5, Reason::HeldSuspect),
         "{}",
-        sim.decision().text
+        sim.decision().text()
     );
     sim.run(60_000);
-    assert_eq!((sim.total(), sim.wronged), (0, 0), "{}", sim.decision().text);
+    assert_eq!((sim.total(), sim.wronged), (0, 0), "{}", sim.decision().text());
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn a_restarted_operator_takes_no_pod_before_a_full_window() {
     sim.run(50_000);
     sim.world.memory = poolwright_core::cycle::Memory::default();
     sim.run(59_000);
-    assert_eq!(sim.total(), 4, "{}", sim.decision().text);
+    assert_eq!(sim.total(), 4, "{}", sim.decision().text());
     sim.run(10_000);
     assert_eq!(sim.total(), 0);
 }
@@ -229,7 +229,7 @@ fn a_lowered_maximum_is_reached_as_pods_empty() {
     sim.run(80_000);
     assert_eq!(sim.total(), 10);
     sim.run(60_000);
-    assert_eq!((sim.total(), sim.busy()), (5, 5), "{}", sim.decision().text);
+    assert_eq!((sim.total(), sim.busy()), (5, 5), "{}", sim.decision().text());
     sim.run(300_000);
     assert_eq!((sim.total(), sim.finished, sim.wronged), (0, 10, 0));
 }
@@ -240,7 +240,7 @@ fn pods_that_find_no_node_are_not_multiplied_and_go_first() {
     sim.nodes = 2;
     sim.publish(100, 30_000);
     sim.run(60_000);
-    assert_eq!(sim.total(), 10, "{}", sim.decision().text);
+    assert_eq!(sim.total(), 10, "{}", sim.decision().text());
     sim.run(300_000);
     assert_eq!((sim.total(), sim.finished, sim.wronged), (0, 100, 0));
 }

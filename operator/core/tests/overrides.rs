@@ -33,7 +33,7 @@ fn a_pause_keeps_the_number_of_pods_and_brings_parked_ones_back() {
             scale_out: true,
         };
         let decision = world.settle(70);
-        assert_eq!((decision.from, decision.to), (2, 3), "{}", decision.text);
+        assert_eq!((decision.from, decision.to), (2, 3), "{}", decision.text());
         assert_eq!(decision.parking.replicas("r1"), Some(3));
         assert_eq!(decision.parking.marks, [("c".to_owned(), None)]);
         assert_eq!(decision.reason, Reason::Paused);
@@ -66,7 +66,7 @@ fn one_direction_can_be_paused() {
     assert_eq!(world.decide().to, 2);
     world.pool().min = 0;
     world.set("q", 0, 0);
-    assert_eq!(world.settle(70).to, 0, "{}", world.decision("p").text);
+    assert_eq!(world.settle(70).to, 0, "{}", world.decision("p").text());
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn a_recommendation_is_told_and_not_carried_out() {
     world.pool().recommend = true;
     let decision = world.decide();
     assert_eq!((decision.to, decision.reason), (2, Reason::Recommended));
-    assert!(decision.text.contains("5 recommended"), "{}", decision.text);
+    assert!(decision.text().contains("5 recommended"), "{}", decision.text());
     assert_eq!(decision.limits[0].from, 5);
     // One that agrees with what runs is none.
     world.set("q", 15, 0);
@@ -102,5 +102,5 @@ fn a_fallback_does_not_pass_a_pause() {
     world.brokers.clear();
     world.decide();
     world.now = world.now.after(seconds(20));
-    assert_eq!(world.decide().to, 2, "{}", world.decision("p").text);
+    assert_eq!(world.decide().to, 2, "{}", world.decision("p").text());
 }

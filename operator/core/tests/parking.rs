@@ -45,7 +45,7 @@ fn what_a_parked_worker_says_or_does_starts_the_proof_anew() {
             world.step();
             decision = world.decide();
         }
-        assert_eq!(left(&decision), 0, "{}", decision.text);
+        assert_eq!(left(&decision), 0, "{}", decision.text());
         world.now = world.now.after(Duration::from_millis(200));
         world.renew();
         change(&mut world);
@@ -122,7 +122,7 @@ fn pods_go_when_their_marks_have_been_seen_for_a_while() {
     world.worker("a").active = 1;
     world.worker("a").processed += 1;
     let decision = world.settle(3);
-    assert_eq!((decision.to, left(&decision)), (0, 2), "{}", decision.text);
+    assert_eq!((decision.to, left(&decision)), (0, 2), "{}", decision.text());
     // It keeps the other back no longer than it takes to tell them apart, once for all.
     let decision = world.settle(12);
     assert_eq!(decision.parking.marks, [("a".to_owned(), Some(Mark::Held))]);
@@ -148,7 +148,7 @@ fn of_pods_that_have_not_started_any_may_go() {
     }
     world.set("q", 15, 0);
     let decision = world.settle(5);
-    assert_eq!((decision.to, left(&decision)), (2, 2), "{}", decision.text);
+    assert_eq!((decision.to, left(&decision)), (2, 2), "{}", decision.text());
     assert!(decision.parking.marks.is_empty(), "they go before any that runs");
 }
 
@@ -194,7 +194,7 @@ fn the_last_pod_goes_only_on_what_this_process_has_seen() {
         (decision.from, decision.to, left(&decision)),
         (0, 0, 1),
         "{}",
-        decision.text
+        decision.text()
     );
     assert!(world.told.contains("celery@a"), "it is told to stop all the same");
     assert_eq!(left(&world.settle(10)), 0);
@@ -213,8 +213,8 @@ fn tasks_that_are_not_due_bring_one_parked_pod_back() {
     let unacked = &mut world.queue("q").unacked.last;
     unacked.as_mut().expect("a reading").value.not_due = 6;
     let decision = world.decide();
-    assert_eq!((decision.from, decision.to), (0, 1), "{}", decision.text);
-    assert!(decision.text.contains("not due"), "{}", decision.text);
+    assert_eq!((decision.from, decision.to), (0, 1), "{}", decision.text());
+    assert!(decision.text().contains("not due"), "{}", decision.text());
     assert_eq!(decision.parking.marks.len(), 1);
 }
 
@@ -229,7 +229,7 @@ fn a_parked_worker_that_falls_silent_is_given_back() {
         world.worker("b").last_seen = quiet;
         decision = world.decide();
     }
-    assert_eq!(decision.parking.victims, ["a", "c"], "{}", decision.text);
+    assert_eq!(decision.parking.victims, ["a", "c"], "{}", decision.text());
     assert_eq!((decision.to, left(&decision)), (1, 1));
 }
 
@@ -245,7 +245,7 @@ fn a_parked_pod_stays_parked() {
         set_mark(pod, mark, now);
     }
     let decision = world.decide();
-    assert_eq!(decision.parking.victims, ["b"], "{}", decision.text);
+    assert_eq!(decision.parking.victims, ["b"], "{}", decision.text());
     assert!(decision.parking.marks.is_empty());
 }
 
@@ -261,7 +261,7 @@ fn a_busy_pod_that_is_not_ready_protects_the_ready_ones() {
         unready(world);
     });
     let decision = world.decision("p");
-    assert_eq!((decision.to, left(decision)), (1, 3), "{}", decision.text);
+    assert_eq!((decision.to, left(decision)), (1, 3), "{}", decision.text());
     // Ready again, it is taken to be so only after a while: the controller may see it as before.
     let mut world = world;
     let ready = world.now;
@@ -272,14 +272,14 @@ fn a_busy_pod_that_is_not_ready_protects_the_ready_ones() {
         (pod.ready, pod.rank, pod.ready_since) = (true, Rank::Ready, Some(ready));
         let decision = world.decide();
         let wanted = if step < 10 { 3 } else { 1 };
-        assert_eq!(left(&decision), wanted, "{step}: {}", decision.text);
+        assert_eq!(left(&decision), wanted, "{step}: {}", decision.text());
     }
     let world = idle(|world| {
         world.worker("a").active = 1;
         unready(world);
     });
     let decision = world.decision("p");
-    assert_eq!((decision.to, left(decision)), (1, 1), "{}", decision.text);
+    assert_eq!((decision.to, left(decision)), (1, 1), "{}", decision.text());
 }
 
 /// Nobody of ours waits for an order that nobody gives any more.
@@ -356,9 +356,9 @@ fn workers_are_told_until_they_say_that_they_have_done_it() {
 fn a_pod_that_comes_back_consumes_what_its_revision_did() {
     let mut world = World::new([pool("p")]);
     world.add("a", 0);
-    world.pool().queues = vec!["new".to_owned()];
-    world.pool().revision = "r2".to_owned();
-    world.pool().revisions[0].queues = Some(vec!["q".to_owned()]);
+    world.pool().queues = vec!["new".into()];
+    world.pool().revision = "r2".into();
+    world.pool().revisions[0].queues = Some(vec!["q".into()]);
     world.pool().revisions.push(revision("r2", 0, true));
     world.answered("a", |answer| answer.queues.clear());
     world.decide();

@@ -95,10 +95,10 @@ fn green_threads_are_halved_in_one_message_once_their_size_is_known_and_given_ba
     assert_eq!(world.resizes(), [(false, 2, 2)]);
     assert!(
         decision
-            .text
+            .text()
             .ends_with("; workers run 2 of 4 slots: load 91 % is above 80 %"),
         "{}",
-        decision.text
+        decision.text()
     );
     // Not told again before an answer shows it.
     for _ in 0..40 {
@@ -120,9 +120,9 @@ fn green_threads_are_halved_in_one_message_once_their_size_is_known_and_given_ba
     let decision = world.look();
     assert_eq!(world.resizes(), [(true, 2, 2)]);
     assert!(
-        !decision.text.contains("load") && decision.limits.len() == 1,
+        !decision.text().contains("load") && decision.limits.len() == 1,
         "{}",
-        decision.text
+        decision.text()
     );
 }
 
@@ -175,7 +175,7 @@ fn a_missing_reading_changes_nothing_and_is_said() {
     for _ in 0..200 {
         let decision = world.look();
         assert_eq!(world.resizes(), []);
-        assert_eq!(decision.limits.len(), 2, "{}", decision.text);
+        assert_eq!(decision.limits.len(), 2, "{}", decision.text());
     }
 }
 
@@ -208,7 +208,7 @@ fn parked_draining_older_and_unreadable_workers_are_left_alone() {
             set_mark(&mut world.pool().pods[0], Some(Mark::Empty), now);
         },
         |world| world.pool().pods[0].draining = true,
-        |world| world.pool().pods[0].revision = "r0".to_owned(),
+        |world| world.pool().pods[0].revision = "r0".into(),
         |world| world.worker("a").unreadable = Some("pickle".to_owned()),
     ];
     for (index, change) in cases.into_iter().enumerate() {
@@ -261,7 +261,7 @@ fn a_worker_with_half_its_slots_keeps_what_it_has_fetched() {
     world.set("q", 0, 4);
     let decision = world.look();
     let reserved = decision.inputs.iter().find(|input| input.name == "reserved");
-    assert_eq!(reserved.map(|input| input.value), Some(2), "{}", decision.text);
+    assert_eq!(reserved.map(|input| input.value), Some(2), "{}", decision.text());
 }
 
 /// What one worker of processes says two seconds after it has said that it consumes nothing, while the other has half

@@ -27,7 +27,7 @@ fn replicas(sim: &mut Sim) -> Vec<(String, u32)> {
         .pool()
         .revisions
         .iter()
-        .map(|one| (one.name.clone(), one.replicas))
+        .map(|one| (one.name.to_string(), one.replicas))
         .collect();
     all.sort();
     all
@@ -43,7 +43,7 @@ fn of(list: &[(&str, u32)]) -> Vec<(String, u32)> {
 fn a_wrong_revision_never_replaces_the_proven_one() {
     let mut sim = sim(3, |_| ());
     sim.broken.insert("r2".to_owned());
-    sim.world.pool().revision = "r2".to_owned();
+    sim.world.pool().revision = "r2".into();
     sim.run(10_000);
     assert_eq!(replicas(&mut sim), of(&[("r1", 3), ("r2", 1)]));
     assert_eq!(
@@ -63,7 +63,7 @@ fn a_wrong_revision_never_replaces_the_proven_one() {
         "{text}"
     );
     // Then a good one rolls out, and the wrong one is cleared away.
-    sim.world.pool().revision = "r3".to_owned();
+    sim.world.pool().revision = "r3".into();
     sim.run(60_000);
     assert_eq!(replicas(&mut sim), of(&[("r3", 3)]));
     assert!(sim.decision().allocation.complete && sim.decision().allocation.note.is_none());
@@ -82,10 +82,15 @@ fn a_rollout_under_load_loses_nothing() {
                 sim.publish(5, 3_000);
             }
             if sim.world.now.0 == 620_000 {
-                sim.world.pool().revision = "r2".to_owned();
+                sim.world.pool().revision = "r2".into();
             }
         });
-        assert_eq!(replicas(&mut sim), of(&[("r2", max)]), "{}", sim.decision().text);
+        assert_eq!(
+            replicas(&mut sim),
+            of(&[("r2", max)]),
+            "{}",
+            sim.decision().text()
+        );
         assert!(sim.most <= max + 1, "{} pods of {max}", sim.most);
         assert_eq!(sim.wronged, 0);
         sim.run(300_000);
@@ -96,7 +101,7 @@ fn a_rollout_under_load_loses_nothing() {
 #[test]
 fn at_zero_nothing_is_started_to_prove_a_revision() {
     let mut sim = sim(0, |_| ());
-    sim.world.pool().revision = "r2".to_owned();
+    sim.world.pool().revision = "r2".into();
     sim.run(60_000);
     assert_eq!(replicas(&mut sim), of(&[("r1", 0), ("r2", 0)]));
     sim.publish(25, 10_000);
@@ -117,7 +122,7 @@ fn without_a_proven_revision_the_newest_grows_straight_and_keeps_its_pods() {
         sim.decision().allocation.note.as_ref().unwrap().0,
         Reason::RevisionUnproven
     );
-    sim.world.pool().revision = "r2".to_owned();
+    sim.world.pool().revision = "r2".into();
     sim.run(1_000);
     assert_eq!(sim.decision().allocation.target("r2"), Some(4));
     assert_eq!(
@@ -135,10 +140,10 @@ fn without_a_proven_revision_the_newest_grows_straight_and_keeps_its_pods() {
 fn back_to_an_older_revision_that_is_proven() {
     let mut sim = sim(3, |_| ());
     sim.broken.insert("r2".to_owned());
-    sim.world.pool().revision = "r2".to_owned();
+    sim.world.pool().revision = "r2".into();
     sim.run(20_000);
     sim.replicas.clear();
-    sim.world.pool().revision = "r1".to_owned();
+    sim.world.pool().revision = "r1".into();
     sim.run(20_000);
     assert_eq!(
         (replicas(&mut sim), sim.replicas.clone()),
@@ -150,9 +155,9 @@ fn back_to_an_older_revision_that_is_proven() {
 fn a_spec_that_changes_again_gives_up_the_unproven_one() {
     let mut sim = sim(3, |pool| pool.max = 3);
     sim.broken.insert("r2".to_owned());
-    sim.world.pool().revision = "r2".to_owned();
+    sim.world.pool().revision = "r2".into();
     sim.run(20_000);
-    sim.world.pool().revision = "r3".to_owned();
+    sim.world.pool().revision = "r3".into();
     sim.run(60_000);
     assert_eq!(replicas(&mut sim), of(&[("r3", 3)]));
     assert!(sim.most <= 4);
@@ -162,10 +167,10 @@ fn a_spec_that_changes_again_gives_up_the_unproven_one() {
 #[test]
 fn a_third_revision_does_not_cut_short_a_take_over() {
     let mut sim = sim(20, |pool| pool.max = 20);
-    sim.world.pool().revision = "r2".to_owned();
+    sim.world.pool().revision = "r2".into();
     sim.run(2_600);
     let mut least = u32::MAX;
-    sim.world.pool().revision = "r3".to_owned();
+    sim.world.pool().revision = "r3".into();
     sim.run_with(120_000, |sim| least = least.min(sim.consuming()));
     assert_eq!(replicas(&mut sim), of(&[("r3", 20)]));
     assert!(least >= 15 && sim.most <= 21, "between {least} and {}", sim.most);
@@ -193,7 +198,7 @@ fn take_over(min: u32, number: u32, max: u32) -> bool {
     }
     // As many as are wanted whatever the minimum is.
     world.set("q", u64::from(number), 0);
-    "r2".clone_into(&mut world.pool().revision);
+    world.pool().revision = "r2".into();
     for _ in 0..4 * max + 20 {
         world.now = world.now.after(seconds(1));
         let now = world.now;
@@ -202,21 +207,25 @@ fn take_over(min: u32, number: u32, max: u32) -> bool {
             .pods
             .clone()
             .iter()
-            .filter(|pod| pod.revision == "r2")
+            .filter(|pod| *pod.revision == *"r2")
         {
             let heard = worker(0, 0, now, now);
-            world.broker().workers.entry(pod.node()).or_insert(heard);
+            world
+                .broker()
+                .workers
+                .entry(pod.node().to_owned())
+                .or_insert(heard);
         }
         world.renew();
         let decision = world.decide();
-        assert_eq!(decision.to, number, "{}", decision.text);
+        assert_eq!(decision.to, number, "{}", decision.text());
         apply(&mut world, &decision, now);
         let total = world.pool().replicas();
         assert!(total <= max + 1, "{total} pods of {number}, {max}");
         let least = min.max(number - number / 4);
         assert!(total >= least, "{total} pods of {number}, {min} to {max}");
         if decision.allocation.complete && world.pool().revisions.len() == 1 {
-            assert_eq!((total, world.pool().revisions[0].name.as_str()), (number, "r2"));
+            assert_eq!((total, world.pool().revisions[0].name.as_ref()), (number, "r2"));
             return true;
         }
     }
@@ -231,7 +240,7 @@ fn apply(world: &mut World, decision: &Decision, now: Moment) {
         pool.revisions.push(revision("r2", 0, false));
     }
     for one in &mut pool.revisions {
-        if allocation.prove.contains(&one.name) {
+        if allocation.prove.iter().any(|name| **name == *one.name) {
             one.proven = Some(stamp);
         }
         let target = allocation.target(&one.name).unwrap_or(one.replicas);
@@ -249,7 +258,7 @@ fn apply(world: &mut World, decision: &Decision, now: Moment) {
         one.replicas = target;
     }
     pool.revisions
-        .retain(|one| !allocation.remove.contains(&one.name));
+        .retain(|one| !allocation.remove.iter().any(|name| **name == *one.name));
 }
 
 #[test]
@@ -257,7 +266,7 @@ fn a_full_cluster_makes_room_for_the_first_pod_and_the_rollout_ends() {
     for number in [1, 2, 3, 10] {
         let mut sim = sim(number, |pool| pool.max = number);
         sim.nodes = number as usize;
-        sim.world.pool().revision = "r2".to_owned();
+        sim.world.pool().revision = "r2".into();
         sim.run(25_000);
         assert_eq!(
             replicas(&mut sim),
@@ -273,7 +282,7 @@ fn a_full_cluster_makes_room_for_the_first_pod_and_the_rollout_ends() {
 fn an_outage_neither_condemns_a_revision_nor_moves_a_rollout() {
     let mut sim = sim(8, |pool| pool.max = 8);
     sim.start_up = 20_000;
-    sim.world.pool().revision = "r2".to_owned();
+    sim.world.pool().revision = "r2".into();
     sim.run(5_000);
     sim.broker_up = false;
     sim.run(700_000);
@@ -309,7 +318,7 @@ fn a_take_over_is_no_reason_to_drop_busy_pods_of_the_new_revision() {
         .insert("celery@old".to_owned(), worker(1, 1, now, now));
     world.set("q", 0, 0);
     let decision = world.settle(70);
-    assert_eq!(decision.allocation.target("r1"), Some(1), "{}", decision.text);
+    assert_eq!(decision.allocation.target("r1"), Some(1), "{}", decision.text());
     assert_eq!(decision.allocation.target("r0"), Some(0));
     let left = |revision| decision.parking.replicas(revision);
     assert_eq!((left("r1"), left("r0")), (Some(3), Some(1)), "they finish first");
@@ -340,7 +349,7 @@ fn without_heartbeats_a_consumer_proves_a_revision() {
         (decision.to, decision.reason),
         (1, Reason::WrongBroker),
         "{}",
-        decision.text
+        decision.text()
     );
 }
 
@@ -408,7 +417,7 @@ fn a_worker_that_says_it_consumes_is_no_worker_on_the_wrong_broker() {
         (decision.to, decision.reason),
         (2, Reason::HeldUnseen),
         "{}",
-        decision.text
+        decision.text()
     );
     assert!(decision.parking.victims.is_empty() && decision.allocation.target("r1") == Some(2));
     assert_eq!(decision.facts.unseen, ["a", "b"]);
@@ -446,7 +455,7 @@ fn without_heartbeats_a_rollout_comes_to_its_end() {
         (decision.allocation.target("r0"), decision.allocation.target("r1")),
         (Some(0), Some(1)),
         "{}",
-        decision.text
+        decision.text()
     );
     world.mark(world.now);
     assert_eq!(
@@ -468,7 +477,7 @@ fn five_revisions_at_most() {
         old.draining = true;
         world.pool().pods.push(old);
     }
-    world.pool().revision = "r6".to_owned();
+    world.pool().revision = "r6".into();
     let decision = world.decide();
     assert!(!decision.allocation.create);
     assert!(decision.allocation.note.is_some());
@@ -487,7 +496,7 @@ fn nothing_moves_while_it_is_deleted_or_contested() {
         world.add("a", 0);
         world.pool().conflict = contested.then(|| "an HPA scales it".to_owned());
         world.pool().terminating = !contested;
-        world.pool().revision = "r2".to_owned();
+        world.pool().revision = "r2".into();
         world.set("q", 100, 0);
         let decision = world.settle(100);
         assert_eq!((decision.to, decision.allocation.create), (1, contested));

@@ -26,7 +26,7 @@ fn all_goes_when_all_is_known() {
     assert_eq!(decision.parking.victims, ["a", "b", "c"]);
     assert_eq!(left(&decision), 3, "parked, and nothing is proven yet");
     let decision = world.settle(3);
-    assert_eq!((decision.to, left(&decision)), (0, 0), "{}", decision.text);
+    assert_eq!((decision.to, left(&decision)), (0, 0), "{}", decision.text());
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn each_missing_source_holds() {
         world.broker().heartbeats.last.as_mut().unwrap().at = at;
     };
     let other = |world: &mut World| {
-        world.pool().queues = vec!["q".to_owned(), "absent".to_owned()];
+        world.pool().queues = vec!["q".into(), "absent".into()];
         let (now, wall) = (world.now, wall(world.now));
         world
             .queue("absent")
@@ -58,7 +58,7 @@ fn each_missing_source_holds() {
             (decision.to, decision.reason),
             (3, Reason::HeldStale),
             "{}",
-            decision.text
+            decision.text()
         );
         assert!(!decision.facts.missing.is_empty() && decision.parking.victims.is_empty());
     }
@@ -73,7 +73,7 @@ fn a_gap_within_the_window_starts_it_anew() {
     world.decide();
     world.renew();
     assert_eq!(world.settle(58).to, 1);
-    assert_eq!(world.settle(8).to, 0, "{}", world.decision("p").text);
+    assert_eq!(world.settle(8).to, 0, "{}", world.decision("p").text());
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn time_in_which_nobody_looked_is_a_gap() {
     world.now = world.now.after(seconds(40));
     world.renew();
     assert_eq!(world.decide().to, 1);
-    assert_eq!(world.settle(58).to, 1, "{}", world.decision("p").text);
+    assert_eq!(world.settle(58).to, 1, "{}", world.decision("p").text());
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn a_count_that_moves_is_work() {
             world.worker("a").processed += 1;
         }
     });
-    assert_eq!(world.decision("p").to, 1, "{}", world.decision("p").text);
+    assert_eq!(world.decision("p").to, 1, "{}", world.decision("p").text());
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn a_busy_pod_is_parked_last_and_goes_when_it_is_done() {
         world.worker("b").active = 3;
     });
     let decision = world.decision("p").clone();
-    assert_eq!((decision.to, left(&decision)), (1, 2), "{}", decision.text);
+    assert_eq!((decision.to, left(&decision)), (1, 2), "{}", decision.text());
     assert_eq!(decision.parking.victims, ["c", "a"]);
     world.worker("a").active = 0;
     assert_eq!(left(&world.settle(3)), 1);
@@ -149,7 +149,7 @@ fn a_pod_that_says_it_holds_tasks_stays_though_it_idles() {
         world.answered("b", |answer| running(answer, 0, 1));
     });
     let decision = world.decision("p");
-    assert_eq!((decision.to, left(decision)), (0, 2), "{}", decision.text);
+    assert_eq!((decision.to, left(decision)), (0, 2), "{}", decision.text());
     assert_eq!(decision.parking.victims[0], "c");
 }
 
@@ -165,7 +165,7 @@ fn pods_go_only_after_they_have_answered() {
         world.renew();
         decision = world.decide();
     }
-    assert_eq!((decision.to, left(&decision)), (0, 3), "{}", decision.text);
+    assert_eq!((decision.to, left(&decision)), (0, 3), "{}", decision.text());
     assert_eq!(decision.ask, ["celery@a", "celery@b", "celery@c"]);
     // What it said before it was told to stop is no proof, nor is one answer.
     for _ in 0..5 {
@@ -207,9 +207,13 @@ fn pods_are_parked_only_after_the_busy_ones_have_said_what_they_hold() {
             (decision.to, &decision.ask[..]),
             (2, &["celery@a".to_owned()][..]),
             "{}",
-            decision.text
+            decision.text()
         );
-        assert!(decision.text.contains("1 worker is asked"), "{}", decision.text);
+        assert!(
+            decision.text().contains("1 worker is asked"),
+            "{}",
+            decision.text()
+        );
         world.answered("a", |answer| {
             running(answer, 1, 0);
             answer.reserved.insert("q".to_owned(), reserved);
@@ -234,7 +238,7 @@ fn silent_and_unseen_workers_count_as_full() {
         (decision.to, &decision.parking.victims[..]),
         (2, &["c".to_owned()][..]),
         "{}",
-        decision.text
+        decision.text()
     );
     assert_eq!(
         (decision.facts.unseen.as_slice(), decision.reason),
@@ -251,7 +255,7 @@ fn silent_and_unseen_workers_count_as_full() {
         (decision.to, decision.reason),
         (2, Reason::HeldUnseen),
         "{}",
-        decision.text
+        decision.text()
     );
 }
 
@@ -269,7 +273,7 @@ fn a_worker_that_cannot_be_asked_goes_after_a_whole_idle_window() {
     };
     let world = idle(|world| unreadable(world, Moment(600_000)));
     let decision = world.decision("p");
-    assert_eq!((decision.to, left(decision)), (0, 1), "{}", decision.text);
+    assert_eq!((decision.to, left(decision)), (0, 1), "{}", decision.text());
     assert_eq!(decision.parking.victims[..2], ["b", "c"]);
     assert_eq!(decision.facts.unreadable, Some((3, "pickle".to_owned())));
     // One answer that is missed is not enough, however long it idled before.
@@ -303,18 +307,18 @@ fn the_minimum_needs_no_broker_and_the_fallback_comes_after_its_time() {
         (decision.to, decision.reason),
         (2, Reason::HeldStale),
         "{}",
-        decision.text
+        decision.text()
     );
     world.pool().revisions[0].replicas = 2;
     world.now = world.now.after(seconds(30));
     let decision = world.decide();
     assert_eq!((decision.to, decision.reason), (5, Reason::Fallback));
-    assert!(decision.text.contains("at least 5 pods"), "{}", decision.text);
+    assert!(decision.text().contains("at least 5 pods"), "{}", decision.text());
     // Reached, it is still what keeps them.
     world.pool().revisions[0].replicas = 5;
     let decision = world.decide();
     assert_eq!((decision.to, decision.reason), (5, Reason::Fallback));
-    assert!(decision.text.contains("at least 5 pods"), "{}", decision.text);
+    assert!(decision.text().contains("at least 5 pods"), "{}", decision.text());
     world.pool().revisions[0].replicas = 7;
     let decision = world.decide();
     assert_eq!((decision.to, decision.reason), (7, Reason::HeldStale));

@@ -15,8 +15,12 @@ fn a_worker_pool_that_cannot_work_leaves_the_backlog_to_the_other() {
     world.set("q", 100, 0);
     for name in ["p", "s"] {
         let decision = &world.decide();
-        assert_eq!(decision.to, 5, "{name}: {}", decision.text);
-        assert!(decision.text.contains("(50 of 100 ready"), "{}", decision.text);
+        assert_eq!(decision.to, 5, "{name}: {}", decision.text());
+        assert!(
+            decision.text().contains("(50 of 100 ready"),
+            "{}",
+            decision.text()
+        );
     }
     let now = world.now;
     let stuck = world.pools.get_mut("s").unwrap();
@@ -37,23 +41,23 @@ fn a_worker_pool_that_cannot_work_leaves_the_backlog_to_the_other() {
         (world.decision("p").to, world.decision("s").to)
     };
     assert_eq!(after(&mut world, 59), (5, 5), "it may come");
-    assert_eq!(after(&mut world, 61).0, 10, "{}", world.decision("p").text);
+    assert_eq!(after(&mut world, 61).0, 10, "{}", world.decision("p").text());
     assert!(
-        world.decision("s").text.contains("(1 of 100 ready"),
+        world.decision("s").text().contains("(1 of 100 ready"),
         "{}",
-        world.decision("s").text
+        world.decision("s").text()
     );
     // Pods that it makes while it tries say nothing yet.
     let now = world.now;
     let fresh = world::pod("s9", "r1", now);
     world.pools.get_mut("s").unwrap().pods.push(fresh);
-    assert_eq!(after(&mut world, 61).0, 10, "{}", world.decision("p").text);
+    assert_eq!(after(&mut world, 61).0, 10, "{}", world.decision("p").text());
     // Nor does a worker that is heard until its first task ends it.
     world
         .broker()
         .workers
         .insert("celery@s9".to_owned(), worker(1, 1, now, now));
-    assert_eq!(after(&mut world, 62).0, 10, "{}", world.decision("p").text);
+    assert_eq!(after(&mut world, 62).0, 10, "{}", world.decision("p").text());
     assert_eq!(after(&mut world, 100), (5, 5), "this one lasts");
     world.pools.get_mut("s").unwrap().pods.pop();
     // One that only takes long has no trouble.
@@ -114,7 +118,7 @@ fn what_pods_without_a_usable_worker_pool_hold_is_theirs() {
         }
         let result = cycle(&snapshot, &mut world.memory);
         let (decision, book) = (&result.decisions[&key("p")], &result.queues["b"]["q"]);
-        assert_eq!(decision.to, 1, "{left} {heard}: {}", decision.text);
+        assert_eq!(decision.to, 1, "{left} {heard}: {}", decision.text());
         assert_eq!((book.orphaned, book.foreign_consumers), (0, 0), "{left} {heard}");
     }
 }

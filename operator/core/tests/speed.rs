@@ -36,7 +36,7 @@ fn bid(number: usize) -> Bid {
 fn ten_thousand_pools_in_one_cycle() {
     let many = (0..10_000).map(|number| {
         let mut one = pool(&format!("p{number}"));
-        one.queues = vec![format!("q{number}")];
+        one.queues = vec![format!("q{number}").into()];
         one.bid = bid(number);
         one.revisions[0].charge = Arc::clone(&one.bid.charge);
         one

@@ -110,13 +110,13 @@ fn input(scenario: &Scenario, fleet: usize, settings: &Settings) -> PoolInput {
         tier: queue.tier,
     };
     PoolInput {
-        key: PoolKey {
+        key: Arc::new(PoolKey {
             namespace: NAMESPACE.to_owned(),
             name: spec.name.clone(),
             uid: uid(&spec.name),
-        },
+        }),
         broker: BROKER.to_owned(),
-        queues: queues().map(|queue| queue.name.clone()).collect(),
+        queues: queues().map(|queue| queue.name.as_str().into()).collect(),
         slots: spec.slots,
         dynamic: None,
         prefetch: Some(spec.prefetch),
@@ -130,9 +130,9 @@ fn input(scenario: &Scenario, fleet: usize, settings: &Settings) -> PoolInput {
         pause: Pause::default(),
         recommend: false,
         ack_mode: AckMode::Auto,
-        revision: REVISION.to_owned(),
+        revision: REVISION.into(),
         revisions: vec![RevisionInput {
-            name: REVISION.to_owned(),
+            name: REVISION.into(),
             created: wall(0),
             proven: Some(wall(0)),
             charge: Arc::clone(&charge),
@@ -207,7 +207,7 @@ impl Poolwright {
                     at += 1;
                 } else {
                     let pod = input.pods.remove(at);
-                    self.snapshot.own_nodes.remove(&pod.node());
+                    self.snapshot.own_nodes.remove(pod.node());
                 }
                 stays
             });
@@ -216,13 +216,13 @@ impl Poolwright {
                     continue;
                 }
                 let pod = PodInput {
-                    name: format!("{}-{id}", input.key.name),
-                    revision: REVISION.to_owned(),
+                    name: format!("{}-{id}", input.key.name).into(),
+                    revision: REVISION.into(),
                     created: wall(world.pods[*id].created),
                     charge: Arc::clone(&input.bid.charge),
                     ..PodInput::default()
                 };
-                self.snapshot.own_nodes.insert(pod.node());
+                self.snapshot.own_nodes.insert(pod.node().to_owned());
                 input.pods.push(pod);
                 places.push(*id);
             }

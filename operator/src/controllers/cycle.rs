@@ -213,7 +213,7 @@ impl Driver {
             .collect();
         for group in &woken {
             if let Some(decision) = decided.get(group).and_then(|new| new.decision.as_ref()) {
-                tracing::debug!(namespace = group.0, worker_pool = group.1, "{}", decision.text);
+                tracing::debug!(namespace = group.0, worker_pool = group.1, "{}", decision.text());
             }
         }
         *pools = decided;
@@ -225,7 +225,7 @@ impl Driver {
 }
 
 /// Pods that were lost with their node, by WorkerPool.
-fn lost(decisions: &BTreeMap<PoolKey, Decision>) -> BTreeMap<Group, Vec<String>> {
+fn lost(decisions: &BTreeMap<Arc<PoolKey>, Decision>) -> BTreeMap<Group, Vec<String>> {
     let lost = decisions
         .iter()
         .filter(|(_, decision)| !decision.facts.lost.is_empty());
@@ -243,7 +243,7 @@ fn was_read(input: &PoolInput, brokers: &BTreeMap<String, Arc<BrokerView>>) -> b
         input
             .queues
             .iter()
-            .all(|name| view.queues.get(name).is_some_and(tried))
+            .all(|name| view.queues.get(&**name).is_some_and(tried))
     })
 }
 

@@ -274,7 +274,7 @@ fn log(decision: &Decision, step: &Step, group: &Group) {
             reason = decision.reason.as_str(),
             rollout = !decision.allocation.complete,
             "{}",
-            decision.text
+            decision.text()
         );
     }
 }

@@ -104,11 +104,14 @@ impl Cluster {
     /// What a decision would be that wants `want` of what is here.
     pub(super) fn decide(&self, want: &Want) -> Decision {
         let input = self.input(want);
-        let of = |name: &str| input.revisions.iter().find(|one| one.name == name);
+        let of = |name: &str| input.revisions.iter().find(|one| *one.name == *name);
         let mut decision = testing::decision(0, 0, Reason::AsDesired);
         let allocation = &mut decision.allocation;
         allocation.create = of(&input.revision).is_none();
-        allocation.targets.clone_from(&want.targets);
+        let targets = want.targets.iter();
+        allocation.targets = targets
+            .map(|(name, target)| (name.as_str().into(), *target))
+            .collect();
         let kept = |names: &[String], keep: &dyn Fn(&str) -> bool| -> Vec<String> {
             names.iter().filter(|name| keep(name)).cloned().collect()
         };
@@ -116,18 +119,18 @@ impl Cluster {
             of(name).is_some_and(|one| one.proven.is_none())
         });
         allocation.fail = kept(&want.fail, &|name| of(name).is_some_and(|one| !one.failed));
-        let empty = |name: &str| !input.pods.iter().any(|pod| pod.revision == name);
+        let empty = |name: &str| !input.pods.iter().any(|pod| *pod.revision == *name);
         allocation.remove = kept(&want.remove, &|name| {
             empty(name) && of(name).is_some_and(|one| one.replicas == 0)
         });
         for (name, target) in want.targets.iter().filter(|_| !want.conflict) {
             let replicas = of(name).map_or(0, |one| one.replicas);
-            let mut pods: Vec<_> = input.staying().filter(|pod| pod.revision == *name).collect();
+            let mut pods: Vec<_> = input.staying().filter(|pod| *pod.revision == **name).collect();
             pods.sort_by_key(|pod| (pod.mark.is_none(), pod.name.clone()));
             pods.truncate(replicas.saturating_sub(*target) as usize);
             let unmarked = pods.iter().filter(|pod| pod.mark.is_none());
             let marks: Vec<_> = unmarked
-                .map(|pod| (pod.name.clone(), Some(Mark::Empty)))
+                .map(|pod| (pod.name.to_string(), Some(Mark::Empty)))
                 .collect();
             let left = if marks.is_empty() {
                 *target
@@ -135,7 +138,7 @@ impl Cluster {
                 replicas.max(*target)
             };
             decision.parking.marks.extend(marks);
-            decision.parking.replicas.push((name.clone(), left));
+            decision.parking.replicas.push((name.as_str().into(), left));
         }
         decision
     }

@@ -42,7 +42,7 @@ fn the_rest_of_a_guarantee_is_lent() {
     world.set("b", 100, 0);
     decide(&mut world);
     let b = decided(&world, "b");
-    assert_eq!((b.to, b.reason), (10, Reason::ScaledUp), "{}", b.text);
+    assert_eq!((b.to, b.reason), (10, Reason::ScaledUp), "{}", b.text());
 }
 
 /// What is kept for a queue is no room for others, also while somebody has more than his share.
@@ -60,7 +60,7 @@ fn a_guarantee_is_kept_while_others_have_too_much() {
         (replicas(&world, "b"), b.reason),
         (0, Reason::WaitingForSlots),
         "{}",
-        b.text
+        b.text()
     );
     load(&mut world, "g", 0, 1);
     decide(&mut world);
@@ -79,7 +79,7 @@ fn guarantees_that_do_not_fit_together_keep_nobody_from_his_own() {
     load(&mut world, "c", 0, 60);
     decide(&mut world);
     let numbers = |world: &World| ["a", "b", "c"].map(|name| replicas(world, name));
-    assert_eq!(numbers(&world), [4, 0, 0], "{}", decided(&world, "a").text);
+    assert_eq!(numbers(&world), [4, 0, 0], "{}", decided(&world, "a").text());
     load(&mut world, "b", 0, 60);
     decide(&mut world);
     assert_eq!(numbers(&world), [2, 2, 0]);

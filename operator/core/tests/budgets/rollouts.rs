@@ -5,7 +5,7 @@ use super::*;
 /// A WorkerPool on the Pool `p` whose revision `r2` should take over from `r1`; it is to prove itself first, or has.
 fn rolling(name: &str, proven: bool) -> PoolInput {
     let mut input = on_pool(name, NORMAL);
-    "r2".clone_into(&mut input.revision);
+    input.revision = "r2".into();
     let mut newest = revision("r2", 0, proven);
     newest.charge = charge(name, POD);
     input.revisions.push(newest);
@@ -63,7 +63,7 @@ fn a_rollout_of_one_pod_at_the_limit_comes_to_its_end() {
 #[test]
 fn a_new_revision_that_fits_nowhere_takes_no_pod_of_the_old_one() {
     let mut input = on_pool("a", NORMAL);
-    input.revision = "r2".to_owned();
+    input.revision = "r2".into();
     input.bid.charge = charge("a", 50);
     let mut newest = revision("r2", 0, false);
     newest.charge = charge("a", 50);

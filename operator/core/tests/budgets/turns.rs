@@ -26,7 +26,7 @@ fn equals_share_and_take_back_after_a_while() {
     let (reason, words) = cut(b.budget.as_ref().unwrap());
     assert_eq!(reason, Reason::PoolLimited);
     assert_eq!(words, "Pool \"p\" gives 2 of 8 pods: 60 slots are missing");
-    assert!(b.text.contains(&words), "{}", b.text);
+    assert!(b.text().contains(&words), "{}", b.text());
     wait(&mut world, 10);
     let b = decided(&world, "b");
     assert_eq!((b.to, b.reason), (2, Reason::PoolLimited));
@@ -180,7 +180,7 @@ fn a_closed_pool_drains_and_opens_again() {
     set_budget(&mut world, 0);
     wait(&mut world, 3);
     let a = decided(&world, "a");
-    assert_eq!((a.to, a.reason), (0, Reason::PoolLimited), "{}", a.text);
+    assert_eq!((a.to, a.reason), (0, Reason::PoolLimited), "{}", a.text());
     assert_eq!(
         (a.parking.victims.len(), replicas(&world, "a")),
         (2, 2),
@@ -192,10 +192,10 @@ fn a_closed_pool_drains_and_opens_again() {
         (a.to, replicas(&world, "a"), a.reason),
         (0, 0, Reason::PoolLimited)
     );
-    assert!(a.text.contains("Pool \"p\" gives 0 of 5 pods"), "{}", a.text);
+    assert!(a.text().contains("Pool \"p\" gives 0 of 5 pods"), "{}", a.text());
     set_budget(&mut world, 40);
     wait(&mut world, 3);
-    assert!(replicas(&world, "a") > 0, "{}", decided(&world, "a").text);
+    assert!(replicas(&world, "a") > 0, "{}", decided(&world, "a").text());
 }
 
 fn set_budget(world: &mut World, slots: u64) {

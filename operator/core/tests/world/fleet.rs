@@ -4,6 +4,7 @@
 mod cluster;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use poolwright_core::decision::Decision;
@@ -205,7 +206,7 @@ impl Sim {
             .pool()
             .pods
             .iter()
-            .map(|pod| (pod.name.clone(), (pod.draining, pod.running_since.is_some())))
+            .map(|pod| (pod.name.to_string(), (pod.draining, pod.running_since.is_some())))
             .collect();
         for (name, (draining, runs)) in &pods {
             let Some(process) = self.processes.get_mut(name) else {
@@ -264,7 +265,7 @@ impl Sim {
             .pods
             .iter()
             .filter(|pod| pod.draining)
-            .map(|pod| pod.name.clone())
+            .map(|pod| pod.name.to_string())
             .collect();
         let at = self.world.now;
         for (name, process) in &mut self.processes {
@@ -406,7 +407,10 @@ impl Sim {
                 asked_at: at,
             };
             view.asked = Some(at);
-            view.answer = Some(Sample { value, at });
+            view.answer = Some(Sample {
+                value: Arc::new(value),
+                at,
+            });
         }
     }
 

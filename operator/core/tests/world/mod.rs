@@ -50,9 +50,9 @@ pub fn key(name: &str) -> PoolKey {
 /// A WorkerPool `name` on broker `b` with queue `q`: 10 slots a pod, multiplier 1, 0 to 10 pods, revision `r1` proven.
 pub fn pool(name: &str) -> PoolInput {
     PoolInput {
-        key: key(name),
+        key: Arc::new(key(name)),
         broker: "b".to_owned(),
-        queues: vec!["q".to_owned()],
+        queues: vec!["q".into()],
         slots: 10,
         dynamic: None,
         prefetch: Some(1),
@@ -66,7 +66,7 @@ pub fn pool(name: &str) -> PoolInput {
         pause: Pause::default(),
         recommend: false,
         ack_mode: AckMode::Auto,
-        revision: "r1".to_owned(),
+        revision: "r1".into(),
         revisions: vec![revision("r1", 0, true)],
         pods: Vec::new(),
         bid: Bid::default(),
@@ -77,7 +77,7 @@ pub fn pool(name: &str) -> PoolInput {
 
 pub fn revision(name: &str, replicas: u32, proven: bool) -> RevisionInput {
     RevisionInput {
-        name: name.to_owned(),
+        name: name.into(),
         replicas,
         created: wall(Moment(0)),
         proven: proven.then(|| wall(Moment(0))),
@@ -93,8 +93,8 @@ pub fn revision(name: &str, replicas: u32, proven: bool) -> RevisionInput {
 /// A ready pod of `revision` that runs since `since`.
 pub fn pod(name: &str, revision: &str, since: Moment) -> PodInput {
     PodInput {
-        name: name.to_owned(),
-        revision: revision.to_owned(),
+        name: name.into(),
+        revision: revision.into(),
         created: wall(since),
         started: Some(wall(since)),
         running_since: Some(since),
@@ -293,7 +293,10 @@ impl World {
         value.asked_at = now;
         change(&mut value);
         worker.asked = Some(now);
-        worker.answer = Some(Sample { value, at: now });
+        worker.answer = Some(Sample {
+            value: Arc::new(value),
+            at: now,
+        });
     }
 
     /// A worker that is not heard answers that it consumes these queues.
@@ -361,7 +364,7 @@ impl World {
                 .iter()
                 .map(|(name, one)| (name.clone(), Arc::new(one.clone())))
                 .collect(),
-            own_nodes: pods.map(PodInput::node).collect(),
+            own_nodes: pods.map(|pod| pod.node().to_owned()).collect(),
             loads: self.loads.clone(),
         }
     }

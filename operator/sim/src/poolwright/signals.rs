@@ -91,7 +91,7 @@ impl Poolwright {
             for (id, input) in places.iter().zip(&self.snapshot.pools[fleet].pods) {
                 let pod = &world.pods[*id];
                 if pod.up_at <= world.now {
-                    beat(view, &input.node(), (*id, pod), world.now, now);
+                    beat(view, input.node(), (*id, pod), world.now, now);
                 }
             }
         }
@@ -212,5 +212,8 @@ fn answer(view: &mut BrokerView, node: &str, pod: &Pod, scenario: &Scenario, now
         ..Answer::default()
     };
     worker.asked = Some(now);
-    worker.answer = Some(Sample { value, at: now });
+    worker.answer = Some(Sample {
+        value: Arc::new(value),
+        at: now,
+    });
 }

@@ -15,10 +15,10 @@ impl Sim {
             self.world.pool().revisions.push(revision(&name, 0, false));
         }
         for one in &mut self.world.pool().revisions {
-            if allocation.prove.contains(&one.name) {
+            if allocation.prove.iter().any(|name| **name == *one.name) {
                 one.proven = Some(stamp);
             }
-            one.failed |= allocation.fail.contains(&one.name);
+            one.failed |= allocation.fail.iter().any(|name| **name == *one.name);
         }
         let now = self.world.now;
         for (name, mark) in &decision.parking.marks {
@@ -31,7 +31,7 @@ impl Sim {
         self.world
             .pool()
             .revisions
-            .retain(|one| !allocation.remove.contains(&one.name));
+            .retain(|one| !allocation.remove.iter().any(|name| **name == *one.name));
         let total = self.total();
         let consuming = u32::try_from(self.world.pool().consuming().count()).unwrap();
         self.most = self.most.max(consuming);
@@ -44,7 +44,7 @@ impl Sim {
     pub(super) fn scale(&mut self, name: &str, target: u32) {
         let now = self.world.now.0;
         let pool = self.world.pool();
-        let Some(one) = pool.revisions.iter_mut().find(|one| one.name == name) else {
+        let Some(one) = pool.revisions.iter_mut().find(|one| *one.name == *name) else {
             return;
         };
         if one.replicas != target {
@@ -59,7 +59,7 @@ impl Sim {
         let now = self.world.now.0;
         self.follow_at.retain(|_, at| *at > now);
         for one in self.world.pool().revisions.clone() {
-            if !self.follow_at.contains_key(&one.name) {
+            if !self.follow_at.contains_key(&*one.name) {
                 self.reconcile(&one.name, one.replicas);
             }
         }
@@ -70,14 +70,14 @@ impl Sim {
         let stamp = wall(self.world.now);
         let processes = &self.processes;
         let empty = |pod: &PodInput| {
-            let process = processes.get(&pod.name);
+            let process = processes.get(&*pod.name);
             process.is_none_or(|process| process.running.is_empty() && process.reserved.is_empty())
         };
         let pool = self.world.pools.values_mut().next().unwrap();
         let mut own: Vec<&mut PodInput> = pool
             .pods
             .iter_mut()
-            .filter(|pod| pod.revision == name && !pod.draining)
+            .filter(|pod| *pod.revision == *name && !pod.draining)
             .collect();
         own.sort_by_key(|pod| {
             (
@@ -93,10 +93,10 @@ impl Sim {
         for pod in own.into_iter().take(go) {
             self.wronged += u32::from(!empty(pod));
             pod.draining = true;
-            leaving.push(pod.node());
+            leaving.push(pod.name.clone());
         }
-        for node in leaving {
-            if let Some(view) = self.world.broker().workers.get_mut(&node) {
+        for pod in leaving {
+            if let Some(view) = self.world.broker().workers.get_mut(pod.node()) {
                 view.offline = true;
             }
         }
@@ -104,13 +104,13 @@ impl Sim {
             .world
             .pool()
             .staying()
-            .filter(|pod| pod.revision == name)
+            .filter(|pod| *pod.revision == *name)
             .count();
         for _ in have..target as usize {
             self.next += 1;
             let pod = PodInput {
-                name: format!("{name}-{:04}", self.next),
-                revision: name.to_owned(),
+                name: format!("{name}-{:04}", self.next).into(),
+                revision: name.into(),
                 created: stamp,
                 ..PodInput::default()
             };
@@ -131,7 +131,7 @@ impl Sim {
             .flat_map(|pool| &pool.pods)
             .filter(|pod| pod.draining)
         {
-            let process = self.processes.get_mut(&pod.name).unwrap();
+            let process = self.processes.get_mut(&*pod.name).unwrap();
             if process.running.is_empty() && process.gone_at.is_none() {
                 process.gone_at = Some(now + 300);
                 let reserved = process.reserved.drain(..).map(|(task, _)| task);
@@ -145,7 +145,7 @@ impl Sim {
             }
         }
         for name in gone {
-            self.processes.remove(&name);
+            self.processes.remove(&*name);
             self.world.pool().pods.retain(|pod| pod.name != name);
         }
     }
@@ -179,10 +179,10 @@ impl Sim {
                 let process = Process {
                     pid: 7,
                     up_at: now + start_up,
-                    mute: broken.contains(&pod.revision),
+                    mute: broken.contains(&*pod.revision),
                     ..Process::default()
                 };
-                self.processes.insert(pod.name.clone(), process);
+                self.processes.insert(pod.name.to_string(), process);
             }
         }
     }
