@@ -4,6 +4,7 @@
 //! last seconds is no news of the one that replaced it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -147,7 +148,7 @@ impl<'a> Member<'a> {
     /// The latest answer of the process that runs now. Its pid alone would not tell: in a container it is 1 again and
     /// again.
     #[must_use]
-    pub fn answer(&self) -> Option<&'a Sample<Answer>> {
+    pub fn answer(&self) -> Option<&'a Sample<Arc<Answer>>> {
         let worker = self.worker?;
         let anew = |at: Moment| self.pod.running_since.is_some_and(|since| at < since);
         worker

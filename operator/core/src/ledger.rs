@@ -301,7 +301,7 @@ impl<'a> Page<'a> {
     fn answers(&self) -> impl Iterator<Item = &Answer> {
         let own = self.members().filter_map(Member::answer);
         own.chain(self.others().filter_map(|(_, worker)| worker.answer.as_ref()))
-            .map(|answer| &answer.value)
+            .map(|answer| &*answer.value)
     }
 
     /// The WorkerPool that starts a pod for orphaned messages: one that has pods, else the first by name. One, so

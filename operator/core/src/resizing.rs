@@ -11,6 +11,7 @@
 //! holds nothing that could begin and that enough of its processes are free.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::evidence::CLEARANCE_AGE;
@@ -246,7 +247,7 @@ impl Told {
     }
 }
 
-fn fits(answer: &Sample<Answer>, target: u64) -> bool {
+fn fits(answer: &Sample<Arc<Answer>>, target: u64) -> bool {
     let said = &answer.value;
     let running = said.running.values();
     let running = sum(running.flat_map(|one| [one.acknowledged, one.unacknowledged]));

@@ -4,6 +4,7 @@
 //! the last good one in place beside the fault, because missing is not zero.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -165,8 +166,9 @@ pub struct WorkerView {
     pub last_progress: Moment,
     /// True after its `worker-offline`: it is shutting down.
     pub offline: bool,
-    /// The latest answer of this process to our questions.
-    pub answer: Option<Sample<Answer>>,
+    /// The latest answer of this process to our questions. Shared: a view is copied whenever it is published, and most of
+    /// it are answers.
+    pub answer: Option<Sample<Arc<Answer>>>,
     /// When it was last asked, answered or not.
     pub asked: Option<Moment>,
     /// Set while its answers are missing or cannot be read (remote control off, pickle, too large). Of a process that has

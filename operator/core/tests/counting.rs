@@ -277,7 +277,10 @@ fn foreign_workers_share_the_backlog_and_are_named() {
         let mut view = worker(5, 5, Moment(0), now);
         let mut value = world::answer();
         running(&mut value, 0, 5);
-        view.answer = Some(poolwright_core::sample::Sample { value, at: now });
+        view.answer = Some(poolwright_core::sample::Sample {
+            value: std::sync::Arc::new(value),
+            at: now,
+        });
         world
             .broker()
             .workers

@@ -11,6 +11,7 @@
 //! in answer to a question from before it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use poolwright_core::constants::COMMAND_DEADLINE;
@@ -152,7 +153,10 @@ impl Roster {
         value.pid = worker.pid;
         value.processed = question.processed.get(node).copied().unwrap_or_default();
         value.asked_at = question.put;
-        worker.answer = Some(Sample { value, at });
+        worker.answer = Some(Sample {
+            value: Arc::new(value),
+            at,
+        });
         if let Some(value) = told.size {
             let at = question.put;
             worker.size = Some(Sample { value, at });

@@ -4,6 +4,7 @@
 mod cluster;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use poolwright_core::decision::Decision;
@@ -406,7 +407,10 @@ impl Sim {
                 asked_at: at,
             };
             view.asked = Some(at);
-            view.answer = Some(Sample { value, at });
+            view.answer = Some(Sample {
+                value: Arc::new(value),
+                at,
+            });
         }
     }
 

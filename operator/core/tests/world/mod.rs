@@ -291,7 +291,10 @@ impl World {
         value.asked_at = now;
         change(&mut value);
         worker.asked = Some(now);
-        worker.answer = Some(Sample { value, at: now });
+        worker.answer = Some(Sample {
+            value: Arc::new(value),
+            at: now,
+        });
     }
 
     /// A worker that is not heard answers that it consumes these queues.

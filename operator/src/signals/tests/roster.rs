@@ -436,7 +436,10 @@ fn what_a_parked_worker_holds_counts_for_the_queue_that_it_consumed() {
         seen.answers(&to("celery@a", at(second), false), vec![told], second);
         seen.roster.forget_gone(&mut seen.view, at(second));
         let answer = seen.worker("celery@a").answer.clone().unwrap().value;
-        (answer.queues, answer.reserved.into_keys().collect::<Vec<_>>())
+        (
+            answer.queues.clone(),
+            answer.reserved.keys().cloned().collect::<Vec<_>>(),
+        )
     };
     let high = r#"{"name":"high","exchange":{"name":"tasks","type":"topic"},"routing_key":"task.high.#"}"#;
     let low = r#"{"name":"low","exchange":{"name":"tasks","type":"topic"},"routing_key":"task.low.#"}"#;
