@@ -11,7 +11,7 @@ report=
 failed=
 wanted=${GROUPS_ONLY:-}
 
-known="setup fmt clippy deny unit harness install refusals redis rabbitmq faults parking dynamic outages rollouts lifecycle pools budgets demo"
+known="setup fmt clippy deny unit harness install refusals redis rabbitmq faults parking dynamic outages rollouts lifecycle policies pools budgets demo"
 for name in $wanted; do
     case " $known " in *" $name "*) ;; *)
         echo "there is no group $name; there are: $known" >&2
@@ -65,7 +65,7 @@ group unit unit
 group harness harness
 group install install
 group refusals refusals
-for suite in redis rabbitmq faults parking dynamic outages rollouts lifecycle pools budgets; do group "$suite" end_to_end "$suite"; done
+for suite in redis rabbitmq faults parking dynamic outages rollouts lifecycle policies pools budgets; do group "$suite" end_to_end "$suite"; done
 group demo demo
 
 printf '\n%s' "$report"

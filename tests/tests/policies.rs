@@ -50,12 +50,12 @@ impl Account {
 }
 
 /// Waits and cost of one WorkerPool, from the tasks' own log and the numbers that were written.
-fn account(stage: &Stage, pool: &str, published: &BTreeMap<String, f64>) -> Result<Account> {
+fn account(stage: &Stage, pool: &str, came: &BTreeMap<String, f64>) -> Result<Account> {
     let mut waits: Vec<u64> = stage
         .events()?
         .iter()
         .filter(|event| event.event == "start")
-        .filter_map(|event| Some(((event.at - published.get(&event.id)?).max(0.0) * 1000.0) as u64))
+        .filter_map(|event| Some(((event.at - came.get(&event.id)?).max(0.0) * 1000.0) as u64))
         .collect();
     waits.sort_unstable();
     let timeline = stage.timeline(pool);
@@ -123,20 +123,20 @@ async fn the_wait_target_costs_less_than_a_slot_for_each_task_and_is_kept() -> R
     let mut publisher = wire.publisher().await?;
     let plan = plan(length);
     let begin = Instant::now();
-    let mut published: [BTreeMap<String, f64>; 2] = Default::default();
+    let mut came: [BTreeMap<String, f64>; 2] = Default::default();
     for (second, count, seconds) in &plan {
         tokio::time::sleep_until((begin + Duration::from_secs(*second)).into()).await;
-        for (queue, times) in ["waittarget", "backlog"].into_iter().zip(&mut published) {
+        for (queue, times) in ["waittarget", "backlog"].into_iter().zip(&mut came) {
             let ids = publisher.publish(&Batch::sleep(queue, *count, *seconds)).await?;
             times.extend(ids.into_iter().map(|id| (id, wall())));
         }
     }
-    let all = published.iter().map(BTreeMap::len).sum();
+    let all = came.iter().map(BTreeMap::len).sum();
     stage.await_ended(all, Duration::from_secs(120)).await?;
     for name in ["waittarget", "backlog"] {
         stage.await_no_pods(name, Duration::from_secs(150)).await?;
     }
-    let ids: Vec<String> = published.iter().flat_map(BTreeMap::keys).cloned().collect();
+    let ids: Vec<String> = came.iter().flat_map(BTreeMap::keys).cloned().collect();
     stage.expect_all_done_once(&ids)?;
     stage.expect_no_busy_victim()?;
     let start_up = stage
@@ -145,7 +145,7 @@ async fn the_wait_target_costs_less_than_a_slot_for_each_task_and_is_kept() -> R
         .unwrap_or(3.0);
     let mut both = Vec::new();
     for (at, name) in ["waittarget", "backlog"].into_iter().enumerate() {
-        let seen = account(&stage, name, &published[at])?;
+        let seen = account(&stage, name, &came[at])?;
         let said = predicted(&plan, length, start_up, at == 0);
         println!(
             "{name}: p50 {:.1} s, p95 {:.1} s (simulated {:.1} s); {:.0} slot-seconds (simulated {:.0}: {:+.0} %); peak {} (simulated {})",

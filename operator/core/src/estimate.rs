@@ -215,6 +215,7 @@ impl Estimates {
     }
 
     /// Tasks that were in service in each half minute of the last hour, oldest first, if none had had to wait.
+    #[must_use]
     pub fn occupancy(&self) -> impl ExactSizeIterator<Item = u32> {
         self.occupancy.iter().copied()
     }

@@ -204,7 +204,9 @@ impl PoolMemory {
     /// are still coming up have needed by now.
     #[must_use]
     pub fn start_up(&self, fleet: &Fleet, now: Moment) -> Duration {
-        let known = self.start_up.unwrap_or(Duration::from_secs_f64(PRIOR_START_UP));
+        let known = self
+            .start_up
+            .unwrap_or_else(|| Duration::from_secs_f64(PRIOR_START_UP));
         let coming = fleet.consuming().filter_map(|member| {
             let coming = matches!(member.state, PodState::Starting);
             let since = member.pod.running_since.filter(|_| coming)?;

@@ -146,7 +146,7 @@ fn staff(load: f64, service: f64, wait: f64) -> f64 {
         (low, high) = (high, high + step);
     }
     while high - low > 1.0 {
-        let middle = ((low + high) / 2.0).floor();
+        let middle = f64::midpoint(low, high).floor();
         if middle > load && late(middle) <= LATE_SHARE {
             high = middle;
         } else {

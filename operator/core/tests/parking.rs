@@ -399,7 +399,7 @@ fn no_pod_is_marked_in_the_moment_in_which_another_goes() {
     world.decide();
     world.step();
     let decision = world.decide();
-    assert_eq!((decision.to, left(&decision)), (1, 2), "{}", decision.text);
+    assert_eq!((decision.to, left(&decision)), (1, 2), "{}", decision.text());
     assert!(decision.parking.marks.is_empty(), "{:?}", decision.parking);
     // The ReplicaSet has not acted yet.
     world.pool().revisions[0].replicas = 2;

@@ -132,14 +132,14 @@ fn workers_of_an_older_revision_are_not_said_to_have_less() {
     let mut world = new(false);
     world.load(91.0);
     let input = world.pool();
-    input.revision = "r2".to_owned();
+    input.revision = "r2".into();
     input.revisions.push(revision("r2", 0, false));
     world.sized("a", 4);
     world.sized("b", 4);
     let decision = world.look();
     assert_eq!((world.resizes(), decision.limits.len()), (vec![], 1));
     let words = "load 91 % is above 80 %: 2 workers keep all, being of an older revision or out of reach";
-    assert!(decision.text.ends_with(words), "{}", decision.text);
+    assert!(decision.text().ends_with(words), "{}", decision.text());
     // One of the newest has come up, and is told.
     world.add("c", 0);
     world.sized("c", 4);
@@ -151,7 +151,7 @@ fn workers_of_an_older_revision_are_not_said_to_have_less() {
     );
     let words =
         "workers run 2 of 4 slots: load 91 % is above 80 %; 2 workers keep all, being of an older revision";
-    assert!(decision.text.contains(words), "{}", decision.text);
+    assert!(decision.text().contains(words), "{}", decision.text());
 }
 
 #[test]
