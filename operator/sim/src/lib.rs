@@ -4,12 +4,14 @@
 //! decides: Poolwright's own cycle, unforked, or the rule of a peer. Time is a number, chance has a seed, and the same
 //! scenario with the same seed gives the same outcome. Nothing here reads a clock, a file or the network.
 //!
-//! `scenario` says what happens to whom, `world` lets it happen, a `scaler` decides, `outcome` measures.
+//! `scenario` says what happens to whom, `world` lets it happen, a `scaler` decides, `outcome` measures. `suite` compares
+//! and `report` draws.
 
 pub mod bound;
 pub mod outcome;
 pub mod peers;
 pub mod poolwright;
+pub mod report;
 pub mod scaler;
 pub mod scenario;
 pub mod suite;
