@@ -20,7 +20,7 @@ pub struct Line {
 
 /// The lines of every workload of the results.
 pub(super) fn all(results: &Results, workloads: &[Workload], seed: u64, threads: usize) -> Vec<Vec<Line>> {
-    crate::suite::parallel(threads, results.workloads.len(), &|at, _| {
+    crate::suite::parallel(threads, results.workloads.len(), &|at| {
         let measured = &results.workloads[at];
         let workload = workloads.iter().find(|one| one.name == measured.name);
         workload.map_or_else(Vec::new, |workload| lines(results, measured, workload, seed))

@@ -131,10 +131,16 @@ impl Plan {
     pub fn run(&self, done: impl Fn(&str, u64, usize, usize) + Sync) -> Results {
         let seeds = self.seeds.len();
         let jobs = self.workloads.len() * seeds;
-        let cells = parallel(self.threads, jobs, &|job, finished| {
+        let finished = AtomicUsize::new(0);
+        let cells = parallel(self.threads, jobs, &|job| {
             let (workload, seed) = (&self.workloads[job / seeds], self.seeds[job % seeds]);
             let cell = self.cell(workload, seed);
-            done(workload.name, seed, finished(), jobs);
+            done(
+                workload.name,
+                seed,
+                finished.fetch_add(1, Ordering::Relaxed) + 1,
+                jobs,
+            );
             cell
         });
         let mut cells = cells.into_iter();
@@ -164,15 +170,9 @@ impl Plan {
     }
 }
 
-/// Does `jobs` jobs on a few threads; what they give is in the order of the jobs. Each job gets a function that counts
-/// it as done and says how many are.
-pub(crate) fn parallel<T: Send>(
-    threads: usize,
-    jobs: usize,
-    work: &(dyn Fn(usize, &dyn Fn() -> usize) -> T + Sync),
-) -> Vec<T> {
-    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let count = || done.fetch_add(1, Ordering::Relaxed) + 1;
+/// Does `jobs` jobs on a few threads; what they give is in the order of the jobs.
+pub fn parallel<T: Send>(threads: usize, jobs: usize, work: &(dyn Fn(usize) -> T + Sync)) -> Vec<T> {
+    let next = AtomicUsize::new(0);
     let results: Mutex<Vec<(usize, T)>> = Mutex::new(Vec::with_capacity(jobs));
     std::thread::scope(|scope| {
         for _ in 0..threads.clamp(1, jobs.max(1)) {
@@ -182,11 +182,9 @@ pub(crate) fn parallel<T: Send>(
                     if job >= jobs {
                         break;
                     }
-                    let result = work(job, &count);
-                    results
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .push((job, result));
+                    let result = work(job);
+                    let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
+                    results.push((job, result));
                 }
             });
         }
