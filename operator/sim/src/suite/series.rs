@@ -28,7 +28,7 @@ pub struct Entrant {
     pub name: String,
     /// Who.
     pub contender: Contender,
-    /// A peer with the settings of a tuning run, or one that has none to tune.
+    /// A peer with the settings of a tuning run, or one whose defaults are the best or the only ones.
     pub tuned: bool,
 }
 
@@ -49,20 +49,18 @@ pub fn entrants() -> Vec<Entrant> {
     });
     let mut all = ours.to_vec();
     for entry in peers::all() {
-        let fixed = entry.settings.grid().len() == 1;
+        let best = tuned().into_iter().find(|best| best.name() == entry.name());
+        let better = best.filter(|best| *best != entry);
         all.push(Entrant {
             name: entry.name(),
-            tuned: fixed,
+            tuned: better.is_none(),
             contender: Contender::Peer(entry.clone()),
         });
-        let best = tuned().into_iter().find(|best| best.name() == entry.name());
-        if let Some(best) = best.filter(|_| !fixed) {
-            all.push(Entrant {
-                name: format!("{} tuned", entry.name()),
-                tuned: true,
-                contender: Contender::Peer(best),
-            });
-        }
+        all.extend(better.map(|best| Entrant {
+            name: format!("{} tuned", entry.name()),
+            tuned: true,
+            contender: Contender::Peer(best),
+        }));
     }
     all
 }
@@ -227,9 +225,10 @@ mod tests {
         let mut names: Vec<&str> = all.iter().map(|one| one.name.as_str()).collect();
         for entry in peers::all() {
             assert!(names.contains(&entry.name().as_str()), "{}", entry.name());
-            let tuned = format!("{} tuned", entry.name());
-            let has = names.contains(&tuned.as_str());
-            assert_eq!(has, entry.settings.grid().len() > 1, "{tuned}");
+            let own = all
+                .iter()
+                .filter(|one| one.name.split(' ').next() == Some(&entry.name()));
+            assert_eq!(own.filter(|one| one.tuned).count(), 1, "{}", entry.name());
         }
         names.sort_unstable();
         names.dedup();
