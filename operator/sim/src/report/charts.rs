@@ -147,7 +147,7 @@ pub(super) fn steps(caption: &str, lines: &[Line]) -> Result<String, Failure> {
             .margin(12)
             .x_label_area_size(36)
             .y_label_area_size(56)
-            .build_cartesian_2d(0.0..right, 0.0..top * 1.25)?;
+            .build_cartesian_2d(0.0..right, 0.0..top * 1.4)?;
         chart
             .configure_mesh()
             .light_line_style(TRANSPARENT)
@@ -163,6 +163,7 @@ pub(super) fn steps(caption: &str, lines: &[Line]) -> Result<String, Failure> {
         }
         chart
             .configure_series_labels()
+            .position(SeriesLabelPosition::UpperRight)
             .background_style(WHITE.mix(0.85))
             .label_font(("sans-serif", 12))
             .draw()?;
