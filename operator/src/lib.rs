@@ -11,6 +11,7 @@ pub mod kube;
 pub mod lint;
 pub mod metrics;
 pub mod signals;
+pub mod simulate;
 pub mod telemetry;
 
 #[cfg(test)]

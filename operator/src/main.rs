@@ -7,7 +7,7 @@ use std::time::Duration;
 use poolwright::cli::{Cli, Command, RunArgs};
 use poolwright::controllers::run::{Options, run};
 use poolwright::kube::Clients;
-use poolwright::{cli, explain, lint, signals, telemetry};
+use poolwright::{cli, explain, lint, signals, simulate, telemetry};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -28,6 +28,9 @@ fn main() -> ExitCode {
                 }
             })
             .map_err(Into::into),
+        Command::Simulate(args) => {
+            simulate::run(&args, &mut std::io::stdout(), &mut std::io::stderr()).map(|()| ExitCode::SUCCESS)
+        }
         Command::Explain(args) => block_on(async move {
             explain::run(&args, jiff::Timestamp::now(), &mut std::io::stdout()).await?;
             Ok(ExitCode::SUCCESS)

@@ -16,8 +16,7 @@ mod tune;
 pub mod tuned;
 
 pub use compare::{Comparison, Overall, Rival, compare, geo_mean_ratio, mean_p95};
-pub(crate) use series::parallel;
-pub use series::{Cell, Entrant, Measured, Plan, Results, entrants};
+pub use series::{Cell, Entrant, Measured, Plan, Results, entrants, parallel};
 pub use stats::{Interval, interval};
 pub use table::table;
 pub use tune::{TUNING_WORKLOADS, objective, tune};

@@ -81,6 +81,7 @@ fn row(page: &mut String, argument: &Arg) {
     let defaults: Vec<String> = argument
         .get_default_values()
         .iter()
+        .filter(|_| argument.get_action().takes_values())
         .map(|value| format!("`{}`", value.to_string_lossy()))
         .collect();
     if !defaults.is_empty() {
@@ -91,7 +92,10 @@ fn row(page: &mut String, argument: &Arg) {
 
 /// How an argument is written: `-n`, `--namespace NAMESPACE`.
 fn form(argument: &Arg) -> String {
-    let value = argument.get_value_names().unwrap_or_default().join(" ");
+    let value = argument
+        .get_value_names()
+        .filter(|_| argument.get_action().takes_values());
+    let value = value.unwrap_or_default().join(" ");
     let short = argument.get_short().map(|short| format!("`-{short}`"));
     let long = argument
         .get_long()

@@ -6,6 +6,7 @@
 
 mod budgets;
 mod document;
+pub mod fleet;
 mod kinds;
 mod objects;
 mod schema;
@@ -143,17 +144,22 @@ impl fmt::Display for Report {
 ///
 /// A file cannot be read, or the report not be written.
 pub fn run(args: &LintArgs, output: &mut impl Write) -> io::Result<bool> {
+    let report = lint(&sources(&args.files)?);
+    write!(output, "{report}")?;
+    Ok(!report.has_errors())
+}
+
+/// The texts of the files, each with the name that findings show.
+fn sources(paths: &[PathBuf]) -> io::Result<Vec<(String, String)>> {
     let mut sources = Vec::new();
-    for path in &args.files {
+    for path in paths {
         for path in manifests(path).map_err(|error| named(path, &error))? {
             let text = read(&path).map_err(|error| named(&path, &error))?;
             let name = path.display().to_string();
             sources.push((if name == "-" { "stdin".to_owned() } else { name }, text));
         }
     }
-    let report = lint(&sources);
-    write!(output, "{report}")?;
-    Ok(!report.has_errors())
+    Ok(sources)
 }
 
 fn named(path: &Path, error: &io::Error) -> io::Error {
@@ -197,6 +203,11 @@ fn read(path: &Path) -> io::Result<String> {
 /// Checks texts, each with the name that findings show.
 #[must_use]
 pub fn lint(sources: &[(String, String)]) -> Report {
+    examine(sources).0
+}
+
+/// What was found, and the objects that it was found in.
+fn examine(sources: &[(String, String)]) -> (Report, Vec<Read<'_>>) {
     let definitions = kinds::definitions();
     let mut findings = Vec::new();
     let mut objects = Vec::new();
@@ -225,11 +236,12 @@ pub fn lint(sources: &[(String, String)]) -> Report {
     findings.extend(objects::check(&objects));
     let order = |file: &str| sources.iter().position(|(name, _)| name == file);
     findings.sort_by_key(|finding| (order(&finding.file), finding.place, finding.severity));
-    Report {
+    let report = Report {
         findings,
         files: sources.len(),
         objects: objects.len(),
-    }
+    };
+    (report, objects)
 }
 
 fn document<'a>(

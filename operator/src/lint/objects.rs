@@ -66,7 +66,7 @@ impl Read<'_> {
         }
     }
 
-    fn worker_pool(&self) -> Option<&WorkerPool> {
+    pub(super) fn worker_pool(&self) -> Option<&WorkerPool> {
         match &self.object {
             Some(Object::WorkerPool(wp)) => Some(wp),
             _ => None,

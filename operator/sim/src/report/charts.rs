@@ -90,7 +90,11 @@ pub(super) fn scatter(results: &Results, workload: &Measured) -> Result<String, 
             chart.draw_series([Circle::new((*x, *y), size, colour.filled())])?;
             if *at == 0 || front.iter().any(|point| point.0 == *at) {
                 let style = ("sans-serif", 11).into_font().color(&colour);
-                let label = EmptyElement::at((*x, *y)) + Text::new(entrant.name.clone(), (6, -6), style);
+                // On the right half it would leave the chart.
+                let far = (x / least).ln() > 0.5 * (right / least).ln();
+                let (anchor, shift) = if far { (HPos::Right, -6) } else { (HPos::Left, 6) };
+                let style = style.pos(Pos::new(anchor, VPos::Top));
+                let label = EmptyElement::at((*x, *y)) + Text::new(entrant.name.clone(), (shift, -14), style);
                 chart.draw_series([label])?;
             }
         }
@@ -143,7 +147,7 @@ pub(super) fn steps(caption: &str, lines: &[Line]) -> Result<String, Failure> {
             .margin(12)
             .x_label_area_size(36)
             .y_label_area_size(56)
-            .build_cartesian_2d(0.0..right, 0.0..top * 1.25)?;
+            .build_cartesian_2d(0.0..right, 0.0..top * 1.4)?;
         chart
             .configure_mesh()
             .light_line_style(TRANSPARENT)
@@ -159,6 +163,7 @@ pub(super) fn steps(caption: &str, lines: &[Line]) -> Result<String, Failure> {
         }
         chart
             .configure_series_labels()
+            .position(SeriesLabelPosition::UpperRight)
             .background_style(WHITE.mix(0.85))
             .label_font(("sans-serif", 12))
             .draw()?;
@@ -186,6 +191,7 @@ pub(super) fn bars(caption: &str, bars: &[Bar]) -> Result<String, Failure> {
             .y_labels(0)
             .light_line_style(TRANSPARENT)
             .bold_line_style(BLACK.mix(0.12))
+            .x_label_formatter(&|value| format!("{value:.0}"))
             .x_desc("times the bound")
             .draw()?;
         for (row, bar) in (0..count).rev().zip(bars) {

@@ -2,8 +2,9 @@
 //!
 //! It runs them once more on one seed, because the results keep no history, and takes the most of each column.
 
+use crate::peers::Settings;
 use crate::scenario::Millis;
-use crate::suite::{Measured, Results, compare, geo_mean_ratio};
+use crate::suite::{Contender, Measured, Results, compare, geo_mean_ratio};
 use crate::workloads::Workload;
 
 /// Columns of a chart: more are not seen.
@@ -20,18 +21,25 @@ pub struct Line {
 
 /// The lines of every workload of the results.
 pub(super) fn all(results: &Results, workloads: &[Workload], seed: u64, threads: usize) -> Vec<Vec<Line>> {
-    crate::suite::parallel(threads, results.workloads.len(), &|at, _| {
+    crate::suite::parallel(threads, results.workloads.len(), &|at| {
         let measured = &results.workloads[at];
         let workload = workloads.iter().find(|one| one.name == measured.name);
         workload.map_or_else(Vec::new, |workload| lines(results, measured, workload, seed))
     })
 }
 
-/// The first entrant, its rival on this workload, and the tuned peer that is nearest to the bound over all.
+/// The first entrant, its rival on this workload, and the tuned peer that is nearest to the bound over all, among those
+/// that scale.
 #[must_use]
 pub fn lines(results: &Results, measured: &Measured, workload: &Workload, seed: u64) -> Vec<Line> {
     let near = |at: &usize| geo_mean_ratio(results, *at).map_or(f64::INFINITY, |found| found.ratio);
-    let tuned = (1..results.entrants.len()).filter(|at| results.entrants[*at].tuned);
+    let scales = |at: &usize| match &results.entrants[*at].contender {
+        Contender::Peer(entry) => {
+            results.entrants[*at].tuned && !matches!(entry.settings, Settings::Fixed(_) | Settings::Celery(_))
+        }
+        Contender::Poolwright(_) => false,
+    };
+    let tuned = (1..results.entrants.len()).filter(scales);
     let mut who = vec![0];
     who.extend(compare(results, measured, 0).rival.map(|rival| rival.entrant));
     who.extend(tuned.min_by(|a, b| near(a).total_cmp(&near(b))));

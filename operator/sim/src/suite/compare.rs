@@ -43,7 +43,7 @@ pub struct Comparison {
     pub undone: usize,
     /// Slots beyond a budget.
     pub overshoot: u64,
-    /// The cheapest tuned peer that finishes everything and waits no longer at p95.
+    /// The cheapest tuned peer that finishes everything inside the budgets and waits no longer at p95.
     pub rival: Option<Rival>,
 }
 
@@ -83,6 +83,15 @@ fn finishes(workload: &Measured, entrant: usize) -> bool {
     workload.cells.iter().all(|cell| cell.scores[entrant].undone == 0)
 }
 
+/// True if it also made no pod beyond a budget, which nobody may.
+fn allowed(workload: &Measured, entrant: usize) -> bool {
+    let keeps = workload
+        .cells
+        .iter()
+        .all(|cell| cell.scores[entrant].overshoot == 0);
+    keeps && finishes(workload, entrant)
+}
+
 fn ratio(workload: &Measured, entrant: usize, picks: &[usize]) -> Option<f64> {
     let bounds = picks.iter().map(|at| workload.cells[*at].bound);
     let bound: f64 = bounds.sum::<Option<f64>>()?;
@@ -99,13 +108,14 @@ fn p95(workload: &Measured, entrant: usize, picks: &[usize]) -> f64 {
     average(workload, entrant, picks, |score| seconds(score, 1))
 }
 
-/// The cheapest tuned peer among those that finish and whose mean p95 wait is no longer than the entrant's.
+/// The cheapest tuned peer among those that finish, keep to the budgets, and whose mean p95 wait is no longer than the
+/// entrant's.
 fn rival(results: &Results, workload: &Measured, entrant: usize) -> Option<Rival> {
     let all = once(results);
     let limit = p95(workload, entrant, &all);
     let fits = |at: &usize| {
         let other = &results.entrants[*at];
-        *at != entrant && other.tuned && finishes(workload, *at) && p95(workload, *at, &all) <= limit
+        *at != entrant && other.tuned && allowed(workload, *at) && p95(workload, *at, &all) <= limit
     };
     let cheaper = |a: &usize, b: &usize| cost(workload, *a, &all).total_cmp(&cost(workload, *b, &all));
     let best = (0..results.entrants.len()).filter(fits).min_by(cheaper)?;
@@ -220,6 +230,14 @@ mod tests {
         let [ours, theirs] = [0, 1].map(|at| compare(&found, &found.workloads[0], at));
         assert_eq!((ours.ratio, theirs.ratio, ours.rival), (Some(2.0), None, None));
         assert_eq!(geo_mean_ratio(&found, 1), None);
+    }
+
+    #[test]
+    fn one_that_exceeds_a_budget_is_no_rival() {
+        let mut found = results(&[(20.0, 30, false), (15.0, 30, true), (25.0, 30, true)]);
+        found.workloads[0].cells[0].scores[1].overshoot = 4;
+        let rival = compare(&found, &found.workloads[0], 0).rival.unwrap();
+        assert_eq!(rival.entrant, 2);
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub struct Entrant {
     pub name: String,
     /// Who.
     pub contender: Contender,
-    /// A peer with the settings of a tuning run, or one that has none to tune.
+    /// A peer with the settings of a tuning run, or one whose defaults are the best or the only ones.
     pub tuned: bool,
 }
 
@@ -49,20 +49,18 @@ pub fn entrants() -> Vec<Entrant> {
     });
     let mut all = ours.to_vec();
     for entry in peers::all() {
-        let fixed = entry.settings.grid().len() == 1;
+        let best = tuned().into_iter().find(|best| best.name() == entry.name());
+        let better = best.filter(|best| *best != entry);
         all.push(Entrant {
             name: entry.name(),
-            tuned: fixed,
+            tuned: better.is_none(),
             contender: Contender::Peer(entry.clone()),
         });
-        let best = tuned().into_iter().find(|best| best.name() == entry.name());
-        if let Some(best) = best.filter(|_| !fixed) {
-            all.push(Entrant {
-                name: format!("{} tuned", entry.name()),
-                tuned: true,
-                contender: Contender::Peer(best),
-            });
-        }
+        all.extend(better.map(|best| Entrant {
+            name: format!("{} tuned", entry.name()),
+            tuned: true,
+            contender: Contender::Peer(best),
+        }));
     }
     all
 }
@@ -131,10 +129,16 @@ impl Plan {
     pub fn run(&self, done: impl Fn(&str, u64, usize, usize) + Sync) -> Results {
         let seeds = self.seeds.len();
         let jobs = self.workloads.len() * seeds;
-        let cells = parallel(self.threads, jobs, &|job, finished| {
+        let finished = AtomicUsize::new(0);
+        let cells = parallel(self.threads, jobs, &|job| {
             let (workload, seed) = (&self.workloads[job / seeds], self.seeds[job % seeds]);
             let cell = self.cell(workload, seed);
-            done(workload.name, seed, finished(), jobs);
+            done(
+                workload.name,
+                seed,
+                finished.fetch_add(1, Ordering::Relaxed) + 1,
+                jobs,
+            );
             cell
         });
         let mut cells = cells.into_iter();
@@ -164,15 +168,9 @@ impl Plan {
     }
 }
 
-/// Does `jobs` jobs on a few threads; what they give is in the order of the jobs. Each job gets a function that counts
-/// it as done and says how many are.
-pub(crate) fn parallel<T: Send>(
-    threads: usize,
-    jobs: usize,
-    work: &(dyn Fn(usize, &dyn Fn() -> usize) -> T + Sync),
-) -> Vec<T> {
-    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let count = || done.fetch_add(1, Ordering::Relaxed) + 1;
+/// Does `jobs` jobs on a few threads; what they give is in the order of the jobs.
+pub fn parallel<T: Send>(threads: usize, jobs: usize, work: &(dyn Fn(usize) -> T + Sync)) -> Vec<T> {
+    let next = AtomicUsize::new(0);
     let results: Mutex<Vec<(usize, T)>> = Mutex::new(Vec::with_capacity(jobs));
     std::thread::scope(|scope| {
         for _ in 0..threads.clamp(1, jobs.max(1)) {
@@ -182,11 +180,9 @@ pub(crate) fn parallel<T: Send>(
                     if job >= jobs {
                         break;
                     }
-                    let result = work(job, &count);
-                    results
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .push((job, result));
+                    let result = work(job);
+                    let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
+                    results.push((job, result));
                 }
             });
         }
@@ -229,9 +225,10 @@ mod tests {
         let mut names: Vec<&str> = all.iter().map(|one| one.name.as_str()).collect();
         for entry in peers::all() {
             assert!(names.contains(&entry.name().as_str()), "{}", entry.name());
-            let tuned = format!("{} tuned", entry.name());
-            let has = names.contains(&tuned.as_str());
-            assert_eq!(has, entry.settings.grid().len() > 1, "{tuned}");
+            let own = all
+                .iter()
+                .filter(|one| one.name.split(' ').next() == Some(&entry.name()));
+            assert_eq!(own.filter(|one| one.tuned).count(), 1, "{}", entry.name());
         }
         names.sort_unstable();
         names.dedup();

@@ -6,6 +6,7 @@
 //! as Poolwright does, and one for each grace. Seeds are those from [`FIRST_TUNING_SEED`](super::FIRST_TUNING_SEED) on.
 
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::series::parallel;
 use super::{Contender, FIRST_TUNING_SEED};
@@ -43,11 +44,17 @@ pub fn tune(seeds: u64, threads: usize, done: impl Fn(&str, u64, usize, usize) +
         .filter(|grid| grid.len() > 1)
         .collect();
     let jobs = workloads.len() * seeds.len();
-    let logs = parallel(threads, jobs, &|job, finished| {
+    let finished = AtomicUsize::new(0);
+    let logs = parallel(threads, jobs, &|job| {
         let (workload, seed) = (&workloads[job / seeds.len()], seeds[job % seeds.len()]);
         let scenario = (workload.make)(seed);
         let found: Vec<Vec<f64>> = grids.iter().map(|grid| logs_of(grid, &scenario, seed)).collect();
-        done(workload.name, seed, finished(), jobs);
+        done(
+            workload.name,
+            seed,
+            finished.fetch_add(1, Ordering::Relaxed) + 1,
+            jobs,
+        );
         found
     });
     file(&workloads, &seeds, &grids, &logs)

@@ -1,0 +1,140 @@
+//! `poolwright simulate`: what a fleet would do, and how far Poolwright and others are from what is possible.
+//!
+//! Reads files, runs the simulator and prints; decides nothing about scaling. Progress goes to the error output, so that
+//! the answer can be kept in a file.
+
+mod answer;
+mod arrivals;
+mod cheaper;
+mod world;
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Mutex;
+
+use poolwright_sim::report;
+use poolwright_sim::suite::{Plan, Results, entrants, table, tune};
+use poolwright_sim::workloads::{ALL, Workload};
+
+use crate::cli::SimulateArgs;
+use crate::lint::fleet;
+
+/// Threads of a run: more would not help the longest workload.
+const THREADS_MAX: usize = 2;
+/// Seeds where none are asked for.
+const SUITE_SEEDS: u64 = 5;
+const TUNE_SEEDS: u64 = 2;
+/// Chance of the run of a user's own fleet.
+const FLEET_SEED: u64 = 1;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Does what is asked for.
+///
+/// # Errors
+///
+/// A file that cannot be read or used, or an output that cannot be written.
+pub fn run(
+    args: &SimulateArgs,
+    output: &mut impl Write,
+    progress: &mut (impl Write + Send),
+) -> Result<(), Failure> {
+    if args.suite {
+        suite(args, output, progress)
+    } else if args.tune {
+        let file = tune(args.seeds.unwrap_or(TUNE_SEEDS), threads(), tell(progress));
+        Ok(output.write_all(file.as_bytes())?)
+    } else {
+        own_fleet(args, output)
+    }
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(THREADS_MAX)
+}
+
+/// Says what is done; that nobody reads it is no reason to stop.
+fn tell(progress: &mut (impl Write + Send)) -> impl Fn(&str, u64, usize, usize) + Sync {
+    let progress = Mutex::new(progress);
+    move |workload, seed, done, all| {
+        if let Ok(mut progress) = progress.lock() {
+            let _ = writeln!(progress, "{done}/{all} {workload}, seed {seed}");
+        }
+    }
+}
+
+fn suite(
+    args: &SimulateArgs,
+    output: &mut impl Write,
+    progress: &mut (impl Write + Send),
+) -> Result<(), Failure> {
+    let wanted =
+        |one: &Workload| args.workloads.is_empty() || args.workloads.iter().any(|name| name == one.name);
+    let plan = Plan {
+        workloads: ALL.into_iter().filter(wanted).collect(),
+        seeds: (1..=args.seeds.unwrap_or(SUITE_SEEDS)).collect(),
+        entrants: entrants(),
+        threads: threads(),
+    };
+    // Before the run, which takes minutes.
+    if let Some(folder) = &args.report {
+        std::fs::create_dir_all(folder).map_err(|error| named(folder, &error))?;
+    }
+    let results = plan.run(tell(progress));
+    if let Some(folder) = &args.report {
+        page(&results, &plan, folder)?;
+    }
+    Ok(output.write_all(table(&results).as_bytes())?)
+}
+
+fn page(results: &Results, plan: &Plan, folder: &Path) -> Result<(), Failure> {
+    let page = report::page(results, &plan.workloads, plan.threads)?;
+    let file = folder.join("index.html");
+    std::fs::write(&file, page).map_err(|error| named(&file, &error))?;
+    Ok(())
+}
+
+fn own_fleet(args: &SimulateArgs, output: &mut impl Write) -> Result<(), Failure> {
+    let fleet = match fleet::read(&args.files)? {
+        Ok(fleet) => fleet,
+        Err(report) => return Err(report.to_string().trim_end().into()),
+    };
+    let mut world = world::of(&fleet, args.start_up_seconds);
+    let names = world.queue_names();
+    let tasks = if let Some(file) = &args.arrivals {
+        arrivals::csv(&text(file)?, &names).map_err(|error| format!("{}:{error}", file.display()))?
+    } else if let Some(file) = &args.trace {
+        let queue = arrivals::one_queue(args.queue.as_deref(), &names)?;
+        arrivals::trace(&text(file)?, queue).map_err(|error| format!("{}:{error}", file.display()))?
+    } else {
+        arrivals::at_once(args.tasks, args.service_seconds, names.len())
+    };
+    let burst = args.arrivals.is_none() && args.trace.is_none();
+    world.take(tasks);
+    let answer = answer::run(&world, FLEET_SEED);
+    answer::print(output, &world, &answer, burst)?;
+    cheaper::print(output, &cheaper::search(&world, &answer, FLEET_SEED, threads()))?;
+    Ok(())
+}
+
+/// A file of arrivals, bounded.
+fn text(path: &Path) -> Result<String, Failure> {
+    let size = std::fs::metadata(path)
+        .map_err(|error| named(path, &error))?
+        .len();
+    if size > arrivals::FILE_BYTES_MAX {
+        return Err(format!(
+            "{}: is larger than {} bytes",
+            path.display(),
+            arrivals::FILE_BYTES_MAX
+        )
+        .into());
+    }
+    Ok(std::fs::read_to_string(path).map_err(|error| named(path, &error))?)
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
