@@ -69,9 +69,11 @@ pub fn wants(fleet: &Fleet, view: &BrokerView, resized: &Resized, now: Moment) -
                 let fault = view.queues.get(queue).and_then(|view| view.ready.fault.as_ref());
                 fault.is_some_and(|fault| fault.kind == FaultKind::QueueAbsent)
             };
+            // What it said before it was brought back may be from before it stopped.
+            let old = member.pod.unmarked.is_some_and(|at| answer.value.asked_at < at);
             let missing = own_queues(fleet, member)
                 .iter()
-                .filter(|queue| !consumed.contains(&***queue));
+                .filter(|queue| old || !consumed.contains(&***queue));
             let missing = missing.filter(|queue| !absent(queue));
             wants.extend(missing.map(|queue| (false, queue.to_string(), member.node().to_owned())));
         }

@@ -410,3 +410,30 @@ fn no_pod_is_marked_in_the_moment_in_which_another_goes() {
     world.step();
     assert_eq!(world.decide().parking.marks.len(), 1);
 }
+
+/// Tasks wait for it: what it said before it stopped is no reason to wait until it is asked again.
+#[test]
+fn a_pod_that_comes_back_is_told_at_once_whatever_it_said_before() {
+    let mut world = World::new([pool("p")]);
+    world.marks_at_once = false;
+    world.add("a", 0);
+    world.set("q", 1, 0);
+    world.answered("a", |_| ());
+    for mark in [Some(Mark::Empty), None] {
+        world.now = world.now.after(Duration::from_millis(200));
+        world.renew();
+        let now = world.now;
+        set_mark(&mut world.pool().pods[0], mark, now);
+        world.decide();
+        let calls: Vec<bool> = world.last.calls.values().map(|call| call.consume).collect();
+        assert_eq!(calls, [mark.is_none()]);
+        world.told.clear();
+    }
+    assert!(world.decision("p").ask.contains(&"celery@a".to_owned()));
+    // Until it says so.
+    world.now = world.now.after(Duration::from_millis(200));
+    world.renew();
+    world.answered("a", |_| ());
+    world.decide();
+    assert!(world.last.calls.is_empty());
+}

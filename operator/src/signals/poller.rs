@@ -291,13 +291,13 @@ impl Poller {
         wanted: &Wanted,
     ) -> Result<(), SignalError> {
         // A count is as old as its question: what a worker fetched after that may be in it still.
-        let now = self.clock.now();
+        let asked = self.clock.now();
         let polled = within("reading the queues", session.source.poll(wanted)).await;
         self.metrics.broker_request(polled.is_ok());
         let open = self.board.connections(&self.id, session.source.connections());
         self.metrics.broker_connections(open);
-        self.take_counts(view, polled?, now);
-        view.heartbeats.succeed(session.since, now);
+        self.take_counts(view, polled?, asked);
+        view.heartbeats.succeed(session.since, self.clock.now());
         Ok(())
     }
 

@@ -31,6 +31,8 @@ use crate::metrics::Metrics;
 enum Mood {
     #[default]
     Well,
+    /// A poll takes half a second.
+    Slow,
     Down,
     Refusing,
     Hung,
@@ -78,6 +80,10 @@ struct Fake;
 async fn well() -> Result<(), SignalError> {
     match with(|stage| stage.mood) {
         Mood::Well => Ok(()),
+        Mood::Slow => {
+            sleep(Duration::from_millis(500)).await;
+            Ok(())
+        }
         Mood::Down => Err(SignalError::new(FaultKind::Unreachable, "connection refused")),
         Mood::Refusing => Err(SignalError::new(FaultKind::Refused, "wrong password")),
         Mood::Hung => std::future::pending().await,
@@ -324,6 +330,22 @@ async fn a_poller_lives_through_an_outage_and_a_hang() {
         board.views().is_empty(),
         "a broker that nobody names is forgotten"
     );
+}
+
+/// What a worker fetches while the queues are being read may be in their counts still; the stream is known to stand after it.
+#[tokio::test(start_paused = true)]
+async fn a_count_is_as_old_as_its_question() {
+    with(|stage| stage.mood = Mood::Slow);
+    let run = Run::start();
+    sleep(Duration::from_secs(3)).await;
+    let view = run.view();
+    let (counted, stands) = (
+        view.queues["q"].ready.last.as_ref().unwrap().at,
+        view.heartbeats.last.as_ref().unwrap().at,
+    );
+    assert_eq!(stands.since(counted), Duration::from_millis(500));
+    drop(run.sender);
+    run.running.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

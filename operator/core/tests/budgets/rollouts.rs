@@ -46,35 +46,36 @@ fn a_rollout_with_room_takes_one_pod_more() {
     assert!(decision.parking.victims.is_empty());
 }
 
-/// With one pod in a full Pool, the old one goes before the new one comes.
+/// With one pod in a full Pool, the old one goes before the new one comes, proven or not.
 #[test]
 fn a_rollout_of_one_pod_at_the_limit_comes_to_its_end() {
-    let mut input = rolling("a", false);
-    input.max = 1;
-    let mut world = with([input], budget(POD));
-    load(&mut world, "a", 1, 50);
-    wait(&mut world, 1);
-    finish(&mut world, "a", 20);
-    assert!(world.pools["a"].pods.is_empty(), "{:?}", decided(&world, "a"));
-    wait(&mut world, 1);
-    assert_eq!(decided(&world, "a").parking.replicas("r2"), Some(1));
+    for proven in [false, true] {
+        let mut input = rolling("a", proven);
+        input.max = 1;
+        let mut world = with([input], budget(POD));
+        load(&mut world, "a", 1, 50);
+        wait(&mut world, 1);
+        finish(&mut world, "a", 20);
+        assert!(world.pools["a"].pods.is_empty(), "{:?}", decided(&world, "a"));
+        wait(&mut world, 1);
+        assert_eq!(decided(&world, "a").parking.replicas("r2"), Some(1));
+    }
 }
 
 #[test]
-fn a_new_revision_that_fits_nowhere_takes_no_pod_of_the_old_one() {
-    let mut input = on_pool("a", NORMAL);
-    input.revision = "r2".into();
-    input.bid.charge = charge("a", 50);
-    let mut newest = revision("r2", 0, false);
-    newest.charge = charge("a", 50);
-    input.revisions.push(newest);
-    let mut world = with([input], budget(40));
-    load(&mut world, "a", 4, 50);
-    for _ in 0..10 {
-        wait(&mut world, 5);
-        let decision = decided(&world, "a");
-        assert!(decision.parking.victims.is_empty(), "{decision:?}");
-        assert_eq!(decision.reason, Reason::PodLargerThanPool);
+fn a_revision_that_fits_nowhere_takes_no_pod_of_the_old_one_proven_or_not() {
+    for proven in [false, true] {
+        let mut input = rolling("a", proven);
+        input.bid.charge = charge("a", 50);
+        input.revisions[1].charge = charge("a", 50);
+        let mut world = with([input], budget(40));
+        load(&mut world, "a", 4, 50);
+        for _ in 0..10 {
+            wait(&mut world, 5);
+            let decision = decided(&world, "a");
+            assert!(decision.parking.victims.is_empty(), "{decision:?}");
+            assert_eq!(decision.reason, Reason::PodLargerThanPool);
+        }
     }
 }
 
@@ -113,32 +114,6 @@ fn a_proven_revision_takes_over_within_a_cap() {
     let decision = decided(&world, "a");
     let of = |name: &str| decision.allocation.target(name).unwrap();
     assert_eq!((of("r1"), of("r2")), (2, 1), "{decision:?}");
-}
-
-#[test]
-fn a_proven_revision_takes_the_place_of_the_only_pod_there_is() {
-    let mut input = rolling("a", true);
-    input.max = 1;
-    let mut world = with([input], budget(POD));
-    load(&mut world, "a", 1, 50);
-    wait(&mut world, 1);
-    finish(&mut world, "a", 20);
-    assert!(world.pools["a"].pods.is_empty(), "{:?}", decided(&world, "a"));
-    wait(&mut world, 1);
-    assert_eq!(decided(&world, "a").parking.replicas("r2"), Some(1));
-}
-
-#[test]
-fn a_proven_revision_that_fits_nowhere_takes_no_pod_of_the_old_one() {
-    let mut input = rolling("a", true);
-    input.bid.charge = charge("a", 50);
-    input.revisions[1].charge = charge("a", 50);
-    let mut world = with([input], budget(40));
-    load(&mut world, "a", 4, 50);
-    for _ in 0..10 {
-        wait(&mut world, 5);
-        assert!(decided(&world, "a").parking.victims.is_empty());
-    }
 }
 
 /// A change that fits nowhere leaves what works its share, also beside others who want it.
