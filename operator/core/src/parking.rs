@@ -343,14 +343,15 @@ fn held(member: &Member) -> u64 {
     active.max(member.said_held().unwrap_or(0)).saturating_add(later)
 }
 
-/// The order in which pods are parked.
-fn order(member: &Member) -> (u8, u64) {
+/// The order in which pods are parked. Of two that hold as much, one that executes nothing goes first: what it said it holds
+/// may be done.
+fn order(member: &Member) -> (u8, u64, bool) {
     match member.state {
-        _ if member.pod.running_since.is_none() => (0, 0),
-        PodState::Idle(_) if held(member) > 0 => (3, held(member)),
-        PodState::Idle(since) => (1, since.0),
-        PodState::Starting | PodState::Pending => (2, 0),
-        PodState::Busy(_) => (3, held(member)),
-        PodState::Silent | PodState::Unseen | PodState::Draining => (4, 0),
+        _ if member.pod.running_since.is_none() => (0, 0, false),
+        PodState::Idle(_) if held(member) > 0 => (3, held(member), false),
+        PodState::Idle(since) => (1, since.0, false),
+        PodState::Starting | PodState::Pending => (2, 0, false),
+        PodState::Busy(_) => (3, held(member), true),
+        PodState::Silent | PodState::Unseen | PodState::Draining => (4, 0, false),
     }
 }

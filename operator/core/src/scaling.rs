@@ -363,15 +363,18 @@ impl Scene<'_> {
         draft.limit("workersAsked", self.from, clause);
     }
 
-    /// Busy workers that have not said what they hold within the window: what they fetched in it was waiting in it, and
-    /// is in the window's largest need.
+    /// Workers that are busy, or said so when they were, and have not said what they hold within the window: what they
+    /// fetched in it was waiting in it, and is in the window's largest need.
     fn untold(&self) -> impl Iterator<Item = &str> {
         let age = self.pool.scale_down_delay.clamp(CLEARANCE_AGE, BUSY_ANSWER_AGE);
-        let busy = self
+        let holds = |member: &&Member| {
+            matches!(member.state, PodState::Busy(_)) || member.said_held().is_some_and(|held| held > 0)
+        };
+        let readable = self
             .fleet
             .consuming()
-            .filter(|member| matches!(member.state, PodState::Busy(_)));
-        let readable = busy.filter(|member| member.heard().is_some_and(|worker| worker.unreadable.is_none()));
+            .filter(holds)
+            .filter(|member| member.heard().is_some_and(|worker| worker.unreadable.is_none()));
         readable
             .filter(move |member| {
                 member

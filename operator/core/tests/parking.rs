@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use poolwright_api::Reason;
 use poolwright_core::snapshot::{Hold, Mark, Rank};
-use world::{World, idle, key, left, pool, revision, seconds, set_mark};
+use world::{World, idle, key, left, pool, revision, running, seconds, set_mark};
 
 /// Each step of the proof is needed, in its order, of one process.
 #[test]
@@ -436,4 +436,35 @@ fn a_pod_that_comes_back_is_told_at_once_whatever_it_said_before() {
     world.answered("a", |_| ());
     world.decide();
     assert!(world.last.calls.is_empty());
+}
+
+/// What a worker held when it was asked last is no reason to spare it when it has nothing to do, and another has.
+#[test]
+fn who_is_done_is_parked_before_who_works_whatever_it_said_before() {
+    for says_so in [true, false] {
+        let mut world = World::new([pool("p")]);
+        world.pool().min = 1;
+        world.set("q", 0, 1);
+        for name in ["a", "b"] {
+            world.add(name, 0);
+            let held = if name == "b" && says_so { 2 } else { 1 };
+            world.answered(name, |answer| running(answer, 0, held));
+        }
+        let mut parked = Vec::new();
+        for _ in 0..120 * 5 {
+            world.now = world.now.after(Duration::from_millis(200));
+            world.renew();
+            world.worker("a").active = 1;
+            let decision = world.decide();
+            for node in &decision.ask {
+                let held = u64::from(node == "celery@a" || !says_so);
+                world.answered(&node["celery@".len()..], |answer| running(answer, 0, held));
+            }
+            parked.clone_from(&decision.parking.victims);
+            if !parked.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(parked.iter().map(|name| &**name).collect::<Vec<_>>(), ["b"]);
+    }
 }
