@@ -296,10 +296,9 @@ proptest! {
             for (queue, guaranteed) in guarantees {
                 let consumers: Vec<&WorkerPool> =
                     namespace.worker_pools.iter().filter(|one| one.tasks.contains_key(queue)).collect();
-                let smallest = consumers.iter().map(|one| one.costs[pool]).min().unwrap_or(1);
                 let largest = consumers.iter().map(|one| one.costs[pool]).max().unwrap_or(1);
-                // What fits in the Pool at all, but for a rest of each.
-                kept += if largest > slots { 0 } else { (guaranteed.min(&slots) + 1).saturating_sub(smallest) };
+                // What fits in the Pool at all, but for a rest in which the largest pod of the queue does not fit.
+                kept += if largest > slots { 0 } else { (guaranteed.min(&slots) + 1).saturating_sub(largest) };
                 if let [one] = consumers[..]
                     && targets[&one.id] < one.wanted().min(guaranteed / one.costs[pool])
                 {
