@@ -177,7 +177,7 @@ names! {
         AdmissionDenied,
         /// Pods were lost with their node.
         LostPods,
-        /// Growth stopped: pods that came up add no work.
+        /// Growth stopped: more pods add no work.
         NoProgress,
     }
 }

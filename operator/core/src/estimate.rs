@@ -165,7 +165,7 @@ impl Estimates {
     }
 
     /// Tasks that ended within so many seconds, and the slot-seconds that were worked.
-    fn served(&self, seconds: f64, now: Moment) -> Option<(f64, f64)> {
+    pub(crate) fn served(&self, seconds: f64, now: Moment) -> Option<(f64, f64)> {
         let (_, [_, ended, worked]) = self.since(seconds, now)?;
         Some((ended, worked / 1000.0))
     }

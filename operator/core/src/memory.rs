@@ -6,10 +6,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::crowding::Crowding;
 use crate::demand::Demand;
 use crate::estimate::{Counts, Estimates, OCCUPANCY_EVERY};
 use crate::evidence::{Evidence, Proof};
 use crate::fleet::{Fleet, Member, PodState};
+use crate::idle::Idle;
 use crate::ledger::{fleet_capacity, max_age, sum};
 use crate::pod_name::PodName;
 use crate::resizing::Resizing;
@@ -130,6 +132,10 @@ pub struct PoolMemory {
     pub pressed_since: (Option<Moment>, Option<Moment>),
     /// Its load.
     pub estimates: Estimates,
+    /// Whether more slots do more.
+    pub crowding: Crowding,
+    /// Its idle times.
+    pub idle: Idle,
     /// Since when a little more than there is has been wanted.
     pub little_more_since: Option<Moment>,
     /// Since when a little less than there is would have sufficed.
@@ -313,7 +319,10 @@ impl PoolMemory {
             busy: demand.busy.saturating_add(demand.parked_busy),
             started: self.started,
         };
-        if self.estimates.observe(counts, now) {
+        let sampled = self.estimates.observe(counts, now);
+        self.crowding.observe(counts.waiting, &self.estimates, now);
+        self.idle.observe(counts.waiting > 0 || counts.busy > 0, now);
+        if sampled {
             let start_up = self.start_up(fleet, now).as_secs_f64();
             self.warm = floor(
                 self.estimates.occupancy(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::crowding::Useful;
 use crate::demand::{Demand, PodState};
 use crate::estimate::Estimates;
 use crate::fleet::{Fleet, Member};
@@ -98,6 +99,7 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, sn
     };
     let hold = desired(&doubtful, warm).pods.max(wish.pods);
     let hold = hold.max(kept(&sight, hold, memory, now));
+    let hold = useful_pods(fleet, memory).map_or(hold, |(most, _)| hold.min(most));
     Wanted {
         pods: steadied(&sight, &wish, memory, now).max(least),
         hold,
@@ -105,13 +107,25 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, sn
     }
 }
 
+/// The most pods that are of use, where more have been seen to do no more work.
+pub(crate) fn useful_pods(fleet: &Fleet, memory: &PoolMemory) -> Option<(u32, Useful)> {
+    let useful = memory
+        .crowding
+        .useful()
+        .filter(|_| fleet.pool.policy != Policy::Backlog)?;
+    let pods = crate::estimate::whole(useful.slots / f64::from(fleet.pool.slots.max(1)));
+    Some((pods.max(1), useful))
+}
+
 /// For how long a need must be gone before pods go.
 pub(crate) fn stay(fleet: &Fleet, memory: &PoolMemory, now: Moment) -> Duration {
     match fleet.pool.policy {
         Policy::Backlog => fleet.pool.scale_down_delay,
-        Policy::WaitTarget { delay, .. } => {
-            delay.unwrap_or_else(|| memory.start_up(fleet, now).clamp(STAY.0, STAY.1))
-        }
+        Policy::WaitTarget { delay, .. } => delay.unwrap_or_else(|| {
+            memory
+                .idle
+                .stay(memory.start_up(fleet, now).clamp(STAY.0, STAY.1), STAY.0)
+        }),
     }
 }
 

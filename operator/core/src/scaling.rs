@@ -19,7 +19,7 @@ use crate::fleet::{Fleet, Member};
 use crate::ledger::sum;
 use crate::memory::PoolMemory;
 use crate::parking::{Yard, park};
-use crate::policy::{Wanted, stay, wanted};
+use crate::policy::{Wanted, stay, useful_pods, wanted};
 use crate::rollout::{Cast, Ground, allocate};
 use crate::sample::BrokerView;
 use crate::snapshot::{PoolInput, Snapshot};
@@ -251,6 +251,7 @@ impl Scene<'_> {
             cap(pool, draft);
         } else {
             self.grow(memory, draft);
+            self.crowd(memory, draft);
             bound(pool, draft);
             if draft.to < from {
                 self.shrink(memory, draft, ask);
@@ -258,6 +259,18 @@ impl Scene<'_> {
             self.keep_for_later(draft);
             self.fall_back(memory, draft);
             self.brake(draft);
+        }
+    }
+
+    /// Asks for no more pods than have been seen to be of use.
+    fn crowd(&self, memory: &PoolMemory, draft: &mut Draft) {
+        if let Some((most, useful)) = useful_pods(self.fleet, memory).filter(|(most, _)| draft.to > *most) {
+            draft.reason = Reason::NoProgress;
+            let clause = format!(
+                "{most} at most: with {:.0} slots {:.0} tasks a minute end, and with twice as many no more did",
+                useful.slots, useful.each_minute
+            );
+            draft.limit("throughput", most, clause);
         }
     }
 

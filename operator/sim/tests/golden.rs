@@ -15,12 +15,12 @@ use poolwright_sim::workloads::ALL;
 )]
 const GOLDEN: [(&str, f64); 7] = [
     ("steady", 1.360),
-    ("spikes", 3.376),
+    ("spikes", 3.175),
     ("long", 1.382),
-    ("mmpp", 1.547),
-    ("cron", 6.283),
-    ("square", 1.380),
-    ("geo-mean", 2.098),
+    ("mmpp", 1.559),
+    ("cron", 4.933),
+    ("square", 1.318),
+    ("geo-mean", 1.981),
 ];
 
 /// How far, in parts, a workload and the geometric mean may be from the table.

@@ -1,0 +1,263 @@
+//! Whether more workers do more work.
+//!
+//! Behind the tasks there may be something that bears only so many at a time, for example a database: beyond that, each
+//! task takes longer by as much as there are more of them, and a policy that staffs for the time that tasks take would ask
+//! for ever more. This module compares what was done at different numbers of busy slots. Where twice the slots ended no more
+//! tasks a minute while tasks waited, it tries the lower number; if as many tasks end with it, that is the most that is
+//! asked for, until a later trial with a few more slots does better or nothing waits any more. It is told only sums, and
+//! knows no WorkerPool.
+//!
+//! That tasks have become longer for another reason looks different: then fewer end, until more slots make up for it. Where
+//! both happen at once the trial costs one service time, and tells.
+
+use std::time::Duration;
+
+use crate::estimate::Estimates;
+use crate::time::Moment;
+
+/// So many times the slots of the reference.
+const TWICE: f64 = 2.0;
+/// Bounds within which two paces are the same.
+const SAME: (f64, f64) = (0.7, 1.2);
+/// More slots have helped if the pace has risen by this power of what the slots have, and these by so much that chance
+/// does not explain it.
+const HELPED: (f64, f64) = (0.5, 1.3);
+/// For so many stretches on end something must have waited: new workers have had their time to come up and to help.
+const PRESSED: u32 = 3;
+/// With the lower number at least this part of the pace must remain.
+const REMAINS: f64 = 0.8;
+/// A trial of fewer begins when no more than so many times as many are busy still.
+const REACHED: f64 = 1.2;
+/// So many stretches more are looked at where the first says neither.
+const LOOKS: u32 = 2;
+/// The part that a stretch has in the usual pace.
+const LATEST: f64 = 0.2;
+/// So much is left above the slots that sufficed.
+const MARGIN: f64 = 1.1;
+/// A later trial takes so many times the slots, and must end more by at least half of that part.
+const TRIAL: f64 = 1.25;
+/// Less has ended in a stretch: it says nothing.
+const ENOUGH: f64 = 30.0;
+/// A stretch lasts for so many service times, within these bounds (seconds).
+const STRETCH: (f64, f64, f64) = (3.0, 60.0, 600.0);
+/// After a change so many service times are waited for, within the same bounds: what runs has begun before it.
+const SETTLING: f64 = 2.0;
+/// A reference is of use for so long.
+const FRESH: Duration = Duration::from_secs(1800);
+/// So long after a trial that did not help the next is made, and so long nothing is suspected after a wrong suspicion.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(900), Duration::from_secs(1800));
+
+/// What was done in one stretch of time.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Pace {
+    /// Busy slots in the mean.
+    slots: f64,
+    /// Tasks that ended a second.
+    ended: f64,
+    at: Moment,
+}
+
+/// What is known of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Stage {
+    /// Nothing is limited. The least slots that were seen with the present pace.
+    Free(Option<Pace>),
+    /// The most slots that are asked for on trial, the pace at the number before, and the stretches that were looked at.
+    Lower { most: f64, before: Pace, looks: u32 },
+    /// The most slots that are asked for, the usual pace with them and since when it is that many, and whether in the last
+    /// stretch there was a moment when nothing waited.
+    Limited {
+        most: f64,
+        usual: f64,
+        since: Moment,
+        calm: bool,
+    },
+    /// More of them, on trial, instead of so many with that pace.
+    Higher { most: f64, before: f64, usual: f64 },
+}
+
+impl Default for Stage {
+    fn default() -> Self {
+        Self::Free(None)
+    }
+}
+
+/// Where more slots do not help.
+#[derive(Clone, Debug, Default)]
+pub struct Crowding {
+    stage: Stage,
+    /// When the stretch began that is being looked at, and whether something has waited all the time since.
+    since: Option<(Moment, bool)>,
+    /// The stretch is the first one after a change: what runs has begun before it.
+    settling: bool,
+    /// For so many stretches something has waited all the time.
+    pressed: u32,
+    /// Nothing is suspected until then.
+    free_until: Moment,
+}
+
+/// The most slots that are of use.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Useful {
+    /// Busy slots.
+    pub slots: f64,
+    /// Tasks that ended a minute with about so many.
+    pub each_minute: f64,
+}
+
+impl Crowding {
+    /// Takes in that so many tasks wait now.
+    pub fn observe(&mut self, waiting: u64, estimates: &Estimates, now: Moment) {
+        let (since, waited) = self.since.unwrap_or((now, true));
+        let waited = waited && waiting > 0;
+        self.since = Some((since, waited));
+        let (times, least, most) = STRETCH;
+        let times = if self.settling { SETTLING } else { times };
+        let long = (estimates.service() * times).clamp(least, most);
+        let passed = now.since(since).as_secs_f64();
+        let (ended, worked) = estimates.served(passed, now).unwrap_or_default();
+        if !self.settling && self.is_refuted(ended, worked, passed) {
+            self.stage = self.acquit(now);
+            self.since = None;
+        }
+        if passed < long {
+            return;
+        }
+        self.since = None;
+        if std::mem::take(&mut self.settling) || ended < ENOUGH {
+            return;
+        }
+        let pace = Pace {
+            slots: worked / passed,
+            ended: ended / passed,
+            at: now,
+        };
+        self.pressed = if waited { self.pressed.saturating_add(1) } else { 0 };
+        let next = self.next(pace, waited);
+        self.settling |= most_of(&next) != most_of(&self.stage);
+        self.stage = next;
+    }
+
+    /// The most slots that are of use; `None` while all may be.
+    #[must_use]
+    pub fn useful(&self) -> Option<Useful> {
+        let ended = match self.stage {
+            Stage::Free(_) => return None,
+            Stage::Lower { before, .. } => before.ended,
+            Stage::Limited { usual, .. } | Stage::Higher { usual, .. } => usual,
+        };
+        Some(Useful {
+            slots: most_of(&self.stage)?,
+            each_minute: ended * 60.0,
+        })
+    }
+
+    fn next(&mut self, pace: Pace, waited: bool) -> Stage {
+        let limited = |most, usual| Stage::Limited {
+            most,
+            usual,
+            since: pace.at,
+            calm: false,
+        };
+        match self.stage {
+            Stage::Free(low) => self.suspect(low, pace),
+            Stage::Lower { most, .. } if pace.slots > REACHED * most => self.wait(pace),
+            Stage::Lower { most, before, .. } if pace.ended >= REMAINS * before.ended => {
+                limited(most, pace.ended)
+            }
+            Stage::Lower { most, before, looks } if looks < LOOKS => Stage::Lower {
+                most,
+                before,
+                looks: looks + 1,
+            },
+            Stage::Lower { .. } => self.acquit(pace.at),
+            Stage::Limited { calm, usual, .. }
+                if !waited && calm || waited && pace.ended < SAME.0 * usual =>
+            {
+                Stage::Free(None)
+            }
+            Stage::Limited {
+                most, usual, since, ..
+            } if waited && pace.at.since(since) >= AGAIN.0 => Stage::Higher {
+                most: most * TRIAL,
+                before: most,
+                usual,
+            },
+            Stage::Limited {
+                most, usual, since, ..
+            } => Stage::Limited {
+                most,
+                usual: usual + LATEST * (pace.ended - usual),
+                since,
+                calm: !waited,
+            },
+            Stage::Higher { most, usual, .. } if pace.ended >= usual * f64::midpoint(1.0, TRIAL) => {
+                Stage::Higher {
+                    most: most * TRIAL,
+                    before: most,
+                    usual: pace.ended,
+                }
+            }
+            Stage::Higher { before, usual, .. } => limited(before, usual),
+        }
+    }
+
+    /// True as soon as chance does not explain any more why with the lower number so few end.
+    fn is_refuted(&self, ended: f64, worked: f64, passed: f64) -> bool {
+        let Stage::Lower { most, before, .. } = self.stage else {
+            return false;
+        };
+        // While what was begun before takes slots still, a few fewer end anyway.
+        let reached = worked <= REACHED * most * passed;
+        let expected = if reached { REMAINS } else { SAME.0 } * before.ended * passed;
+        ended + 3.0 * expected.sqrt() + 2.0 < expected
+    }
+
+    /// Compares with the least slots that had the same pace.
+    fn suspect(&self, low: Option<Pace>, pace: Pace) -> Stage {
+        let Some(low) = low.filter(|low| pace.at.since(low.at) < FRESH) else {
+            return Stage::Free(Some(pace));
+        };
+        let (more, faster) = (pace.slots / low.slots, pace.ended / low.ended);
+        let helped = more >= HELPED.1 && faster >= more.powf(HELPED.0);
+        if more <= 1.0 || faster < SAME.0 || helped {
+            return Stage::Free(Some(pace));
+        }
+        if self.pressed >= PRESSED && more >= TWICE && faster <= SAME.1 && pace.at >= self.free_until {
+            let most = low.slots * MARGIN;
+            return Stage::Lower {
+                most,
+                before: pace,
+                looks: 0,
+            };
+        }
+        Stage::Free(Some(low))
+    }
+
+    /// What was begun before takes slots still. Not for ever: some of it may never end, or somebody keeps more pods.
+    fn wait(&mut self, pace: Pace) -> Stage {
+        if let Stage::Lower { before, .. } = self.stage
+            && pace.at.since(before.at) < FRESH
+        {
+            self.settling = true;
+            return self.stage;
+        }
+        self.acquit(pace.at)
+    }
+
+    fn acquit(&mut self, now: Moment) -> Stage {
+        self.free_until = now.after(AGAIN.1);
+        Stage::Free(None)
+    }
+}
+
+const fn most_of(stage: &Stage) -> Option<f64> {
+    match stage {
+        Stage::Free(_) => None,
+        Stage::Lower { most, .. } | Stage::Limited { most, .. } | Stage::Higher { most, .. } => Some(*most),
+    }
+}
+
+#[cfg(test)]
+#[path = "crowding_tests.rs"]
+mod tests;

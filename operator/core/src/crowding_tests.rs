@@ -1,0 +1,126 @@
+use super::*;
+use crate::estimate::Counts;
+
+/// Slots that work on a database, and a queue before them; one step a second.
+struct Fluid {
+    estimates: Estimates,
+    crowding: Crowding,
+    /// Tasks that the database bears; each takes ten seconds where it is not crowded.
+    bears: f64,
+    service: f64,
+    waiting: f64,
+    started: f64,
+    ended: f64,
+    second: u64,
+    slots: f64,
+    useful: Option<Useful>,
+}
+
+impl Fluid {
+    fn new(bears: f64) -> Self {
+        Self {
+            estimates: Estimates::default(),
+            crowding: Crowding::default(),
+            bears,
+            service: 10.0,
+            waiting: 0.0,
+            started: 0.0,
+            ended: 0.0,
+            second: 0,
+            slots: 20.0,
+            useful: None,
+        }
+    }
+
+    /// A second in which `coming` tasks come.
+    fn second(&mut self, coming: f64) {
+        self.second += 1;
+        let now = Moment(self.second * 1000);
+        let busy = self.started - self.ended;
+        self.ended += busy.min(self.bears) / self.service;
+        self.waiting += coming;
+        let begun = (self.slots - (self.started - self.ended)).clamp(0.0, self.waiting);
+        self.waiting -= begun;
+        self.started += begun;
+        let whole = |value: f64| crate::estimate::whole(value).into();
+        let counts = Counts {
+            waiting: whole(self.waiting.floor()),
+            busy: whole((self.started - self.ended).floor()),
+            started: whole(self.started.floor()),
+        };
+        self.estimates.observe(counts, now);
+        self.crowding.observe(counts.waiting, &self.estimates, now);
+        self.useful = self.crowding.useful();
+    }
+
+    /// So many seconds of a load, with as many slots as its tasks seem to need, and no more than are of use; returns
+    /// the most slots.
+    fn chase(&mut self, seconds: u64, coming: f64) -> f64 {
+        let mut most = 0.0_f64;
+        for _ in 0..seconds {
+            // A worker takes its time: each second a thirtieth of what is missing.
+            let wish = (coming * self.estimates.service() * 1.1 + self.waiting / 3.0).min(400.0);
+            let wish = self.useful.map_or(wish, |useful| wish.min(useful.slots));
+            self.slots += (wish - self.slots) / 30.0;
+            self.second(coming);
+            most = most.max(self.slots);
+        }
+        most
+    }
+}
+
+#[test]
+fn more_slots_than_a_database_bears_are_found_to_be_of_no_use() {
+    let mut fluid = Fluid::new(32.0);
+    fluid.chase(1200, 2.0);
+    assert_eq!(fluid.useful, None);
+    fluid.chase(1800, 4.0);
+    let most = fluid.chase(1800, 4.0);
+    let useful = fluid.useful.expect("a limit");
+    assert!((32.0..60.0).contains(&useful.slots), "{useful:?}");
+    assert!((useful.each_minute - 192.0).abs() < 6.0, "{useful:?}");
+    assert!(most < 80.0, "{most}");
+    // When nothing waits any more, nothing is limited.
+    fluid.waiting = 0.0;
+    fluid.chase(1800, 2.0);
+    assert_eq!(fluid.useful, None);
+}
+
+#[test]
+fn what_bears_more_later_is_found_by_trying() {
+    let mut fluid = Fluid::new(32.0);
+    fluid.chase(3600, 4.0);
+    assert!(fluid.useful.is_some());
+    fluid.bears = 1000.0;
+    fluid.chase(2400, 4.0);
+    assert!(fluid.waiting < 1.0, "{} wait", fluid.waiting);
+}
+
+/// Ten times as long from one moment on, or 1.7 times: more slots are what helps.
+#[test]
+fn tasks_that_take_longer_are_given_their_slots() {
+    for times in [1.7, 10.0] {
+        let mut fluid = Fluid::new(f64::INFINITY);
+        fluid.chase(1800, 2.0);
+        fluid.service *= times;
+        let mut limited = 0;
+        for _ in 0..3600 {
+            fluid.chase(1, 2.0);
+            limited += u32::from(fluid.useful.is_some());
+        }
+        assert!(limited < 200, "limited for {limited} s");
+        assert_eq!(fluid.useful, None);
+        assert!(fluid.waiting < 1.0, "{} wait", fluid.waiting);
+    }
+}
+
+/// A rising and a falling load never.
+#[test]
+fn a_load_that_rises_and_falls_is_not_limited() {
+    let mut fluid = Fluid::new(f64::INFINITY);
+    for minute in 0..240_u32 {
+        let coming = 2.0 - (f64::from(minute) / 20.0).cos() * 1.5;
+        fluid.chase(60, coming);
+        assert_eq!(fluid.useful, None, "minute {minute}");
+    }
+}
