@@ -122,6 +122,7 @@ fn input(scenario: &Scenario, fleet: usize, settings: &Settings) -> PoolInput {
         prefetch: Some(spec.prefetch),
         min: spec.bounds.0,
         max: spec.bounds.1,
+        schedules: Arc::clone(&spec.schedules),
         cap: None,
         policy: policy(scenario, fleet, settings),
         scale_down_delay: settings.scale_down_delay.unwrap_or(Duration::from_secs(60)),

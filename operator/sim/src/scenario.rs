@@ -3,6 +3,10 @@
 //! A scenario holds no decision and no chance: two scalers that run on one scenario meet the very same tasks. Times are
 //! milliseconds since the beginning.
 
+use std::sync::Arc;
+
+use poolwright_core::schedule::Schedule;
+
 /// Milliseconds.
 pub type Millis = u64;
 
@@ -45,6 +49,8 @@ pub struct Fleet {
     pub slots: u32,
     /// Least and most workers.
     pub bounds: (u32, u32),
+    /// Times in which Poolwright keeps more than the least; no other scaler has them.
+    pub schedules: Arc<[Schedule]>,
     /// Messages that a slot may hold, the running one included; at least 1.
     pub prefetch: u32,
     /// Tasks acknowledge when they end, not when they start.
@@ -150,6 +156,7 @@ impl Scenario {
                 queues: vec![0],
                 slots: 4,
                 bounds: (0, 1000),
+                schedules: Arc::default(),
                 prefetch: 1,
                 late: true,
                 grace: 21_600_000,
