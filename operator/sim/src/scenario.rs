@@ -5,10 +5,14 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use poolwright_core::schedule::Schedule;
 
 /// Milliseconds.
 pub type Millis = u64;
+
+/// 2027-01-01 00:00 UTC, a Friday: when a scenario begins that says nothing else.
+const BEGINS: i64 = 1_798_761_600;
 
 /// One task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +119,8 @@ pub struct Downstream {
 pub struct Scenario {
     /// Its name.
     pub name: String,
+    /// The time of day at the beginning; only schedules ask for it.
+    pub begins: Timestamp,
     /// Tasks arrive before this.
     pub length: Millis,
     /// In order of arrival.
@@ -142,6 +148,7 @@ impl Scenario {
     pub fn plain(name: &str, length: Millis, tasks: Vec<Task>) -> Self {
         Self {
             name: name.to_owned(),
+            begins: Timestamp::from_second(BEGINS).unwrap_or_default(),
             length,
             tasks,
             queues: vec![Queue {
