@@ -201,12 +201,12 @@ fn worker_pool() {
             scaling(json!({ "fallback": { "replicas": 11, "afterSeconds": 60 } })),
         ),
         row(
-            "spec.scaling.schedules: minReplicas of",
+            "spec.scaling.schedules must have no minReplicas above",
             scaling(json!({ "schedules": [schedule("a", "0 8 * * *", 10), schedule("b", "0 9 * * *", 10)] })),
             scaling(json!({ "schedules": [schedule("a", "0 8 * * *", 10), schedule("b", "0 9 * * *", 11)] })),
         ),
         row(
-            "spec.scaling.schedules: cron must have five fields",
+            "spec.scaling.schedules must have a cron of five fields",
             scaling(json!({ "schedules": [schedule("a", "0 8 * * MON-FRI", 1)] })),
             scaling(json!({ "schedules": [schedule("a", "0 8 * * * Europe/Berlin", 1)] })),
         ),

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("!has(self.fallback) || self.fallback.replicas <= self.maxReplicas")
         .message(Message::Expression("'spec.scaling.fallback.replicas must be at most spec.scaling.maxReplicas (%d), is %d'.format([self.maxReplicas, self.fallback.replicas])".into())),
     validation = Rule::new("!has(self.schedules) || self.schedules.all(s, s.minReplicas <= self.maxReplicas)")
-        .message(Message::Expression("'spec.scaling.schedules: minReplicas of %s must be at most spec.scaling.maxReplicas (%d)'.format([self.schedules.filter(s, s.minReplicas > self.maxReplicas).map(s, s.name).join(', '), self.maxReplicas])".into()))
+        .message(Message::Expression("'spec.scaling.schedules must have no minReplicas above spec.scaling.maxReplicas (%d), as %s has'.format([self.maxReplicas, self.schedules.filter(s, s.minReplicas > self.maxReplicas)[0].name])".into()))
 )]
 pub struct Scaling {
     /// `minReplicas` is the least number of consuming workers, 0 to 10,000. Default: 0. At zero workers revocations are
@@ -75,7 +75,7 @@ pub struct Schedule {
     /// begins in the hour that comes twice begins both times.
     #[schemars(length(min = 9, max = 128))]
     #[x_kube(validation = Rule::new("self.matches('^[!-~]+( [!-~]+){4}$')")
-        .message("spec.scaling.schedules: cron must have five fields with one space between them: minute, hour, day of month, month and day of week, such as 0 8 * * MON-FRI"))]
+        .message("spec.scaling.schedules must have a cron of five fields with one space between them: minute, hour, day of month, month and day of week, such as 0 8 * * MON-FRI"))]
     pub cron: String,
 
     /// `timeZone` that `cron` is read in, by its name in the IANA database, such as Europe/Berlin; 1 to 64 characters.
