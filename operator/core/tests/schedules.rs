@@ -1,5 +1,7 @@
 //! Schedules raise the minimum for a time, and go before nothing that goes before a minimum.
 
+#![allow(clippy::unwrap_used, reason = "the lint knows test functions, not their helpers")]
+
 mod world;
 
 use std::sync::Arc;
