@@ -1,6 +1,9 @@
 //! Schedules raise the minimum for a time, and go before nothing that goes before a minimum.
 
-#![allow(clippy::unwrap_used, reason = "the lint knows test functions, not their helpers")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "the lint knows test functions, not their helpers"
+)]
 
 mod world;
 
