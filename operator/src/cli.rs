@@ -12,6 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use jiff::Timestamp;
 use poolwright_core::constants::POLL_INTERVAL_MILLISECONDS;
 use poolwright_sim::workloads;
 
@@ -167,6 +168,15 @@ pub struct SimulateArgs {
     /// Seconds from a pod's creation until its worker consumes, in the mean; the standard deviation is a fifth
     #[arg(long, value_name = "NUMBER", default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=3600))]
     pub start_up_seconds: u32,
+
+    /// Time of day of the first second, for schedules, such as 2027-01-04T07:55:00+01:00
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "2027-01-01T00:00:00Z",
+        requires = "files"
+    )]
+    pub begins_at: Timestamp,
 
     /// Run all workloads against all other autoscalers, by default and tuned, and print how far each is from the lower bound.
     /// The last line begins with geo-mean

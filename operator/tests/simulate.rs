@@ -28,6 +28,31 @@ const ONE: &str = "concurrency: 32, ackMode: Late, prefetchMultiplier: 1}
   scaling: {minReplicas: 1, maxReplicas: 1}
 ";
 
+/// A burst at eight on a Monday meets the workers that a schedule has started before it.
+#[test]
+fn a_schedule_is_simulated_at_the_time_of_day_that_is_asked_for() {
+    let folder = Folder::new();
+    let schedules = "scaling: {schedules: [{name: day, cron: '58 7 * * MON', timeZone: Europe/Berlin, \
+                     durationSeconds: 3600, minReplicas: 5}], ";
+    let fleet = folder.write("fleet.yaml", &FLEET.replace("scaling: {", schedules));
+    let tasks: String = (0..20).map(|_| "300,mail,10\n").collect();
+    let arrivals = folder.write("arrivals.csv", &format!("seconds,queue,service_seconds\n{tasks}"));
+    let files: [(&str, &Path); 2] = [("-f", &fleet), ("--arrivals", &arrivals)];
+    let longest = |at: &str| {
+        let text = good(&simulate(&["--begins-at", at], &files));
+        let line = text.lines().find(|line| line.starts_with("wait p99")).unwrap();
+        let seconds = line.split_ascii_whitespace().nth(2).unwrap();
+        seconds.parse::<f64>().unwrap()
+    };
+    let (monday, sunday) = (
+        longest("2027-01-04T07:55:00+01:00"),
+        longest("2027-01-03T07:55:00+01:00"),
+    );
+    assert!(monday < 2.0 && sunday > 15.0, "{monday} s and {sunday} s");
+    let text = bad(&simulate(&["--begins-at", "eight o'clock"], &files));
+    assert!(text.contains("--begins-at"), "{text}");
+}
+
 struct Folder(tempfile::TempDir);
 
 impl Folder {

@@ -10,6 +10,8 @@ mod namespaces;
 mod overrides;
 #[path = "lifecycle/rivals.rs"]
 mod rivals;
+#[path = "lifecycle/schedules.rs"]
+mod schedules;
 
 use ground::{Ground, LIMIT};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};

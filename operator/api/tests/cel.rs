@@ -129,6 +129,10 @@ fn bounds_that_cross_are_said_with_both_values() {
     );
 }
 
+fn schedule(name: &str, cron: &str, least: i32) -> Value {
+    json!({ "name": name, "cron": cron, "timeZone": "UTC", "durationSeconds": 3600, "minReplicas": least })
+}
+
 #[test]
 fn worker_pool() {
     let spec = |spec: Value| json!({ "spec": spec });
@@ -195,6 +199,16 @@ fn worker_pool() {
             "spec.scaling.fallback.replicas must be at most",
             scaling(json!({ "fallback": { "replicas": 10, "afterSeconds": 60 } })),
             scaling(json!({ "fallback": { "replicas": 11, "afterSeconds": 60 } })),
+        ),
+        row(
+            "spec.scaling.schedules must have no minReplicas above",
+            scaling(json!({ "schedules": [schedule("a", "0 8 * * *", 10), schedule("b", "0 9 * * *", 10)] })),
+            scaling(json!({ "schedules": [schedule("a", "0 8 * * *", 10), schedule("b", "0 9 * * *", 11)] })),
+        ),
+        row(
+            "spec.scaling.schedules must have a cron of five fields",
+            scaling(json!({ "schedules": [schedule("a", "0 8 * * MON-FRI", 1)] })),
+            scaling(json!({ "schedules": [schedule("a", "0 8 * * * Europe/Berlin", 1)] })),
         ),
     ];
     rows.extend(celery_rows());

@@ -11,7 +11,7 @@ use poolwright_api::conditions::{condition, find, set};
 use poolwright_api::{ConditionType, Reason};
 
 use crate::cause::cut;
-use crate::decision::Decision;
+use crate::decision::{Decision, SCHEDULE};
 use crate::sample::FaultKind;
 use crate::snapshot::{PoolInput, Trouble};
 use crate::status::Facts;
@@ -311,7 +311,12 @@ fn scaling_limited(seen: &Seen) -> Said {
         let message = format!("{what} is paused by annotation since {at:.0}");
         return (Some(true), Reason::Paused, message);
     }
-    let told = |name: &str| matches!(name, "maxReplicas" | "minReplicas" | "pool" | "maxActiveTasks");
+    let told = |name: &str| {
+        matches!(
+            name,
+            "maxReplicas" | "minReplicas" | "pool" | "maxActiveTasks" | SCHEDULE
+        )
+    };
     // The last one is the tightest.
     match decision.limits.iter().rfind(|limit| told(limit.name)) {
         Some(limit) if limit.name == "pool" => {
@@ -326,6 +331,10 @@ fn scaling_limited(seen: &Seen) -> Said {
         Some(limit) if limit.name == "maxReplicas" => {
             let message = format!("the demand asks for more than maxReplicas {}", limit.to);
             (Some(true), Reason::AtMaximum, message)
+        }
+        Some(limit) if limit.name == SCHEDULE => {
+            let message = format!("the demand asks for less than the {} of a schedule", limit.to);
+            (Some(true), Reason::AtMinimum, message)
         }
         Some(limit) => (
             Some(true),

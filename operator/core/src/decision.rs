@@ -59,6 +59,9 @@ pub struct Decision {
 /// The limit under which a high load stands.
 pub const DYNAMIC_CONCURRENCY: &str = "dynamicConcurrency";
 
+/// The limit under which a schedule stands.
+pub const SCHEDULE: &str = "schedule";
+
 impl Decision {
     /// The reason in words: the formula filled in, then each limit; at most 512 bytes.
     #[must_use]

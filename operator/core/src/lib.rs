@@ -47,9 +47,11 @@ pub mod revision;
 pub mod rollout;
 pub mod sample;
 pub mod scaling;
+pub mod schedule;
 pub mod share;
 pub mod shedding;
 pub mod snapshot;
+pub mod starts;
 pub mod status;
 #[cfg(test)]
 mod testing;

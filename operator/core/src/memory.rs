@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use crate::crowding::Crowding;
 use crate::demand::Demand;
 use crate::estimate::{Counts, Estimates, OCCUPANCY_EVERY};
@@ -16,6 +18,8 @@ use crate::ledger::{fleet_capacity, max_age, sum};
 use crate::pod_name::PodName;
 use crate::resizing::Resizing;
 use crate::sample::{BrokerView, WorkerView};
+use crate::schedule::{Agenda, Raise};
+use crate::snapshot::PoolInput;
 use crate::time::Moment;
 use crate::wait_target::{PRIOR_START_UP, floor};
 use crate::window::Window;
@@ -144,6 +148,8 @@ pub struct PoolMemory {
     pub warm: u32,
     /// How many slots its workers were told to have.
     pub resizing: Resizing,
+    /// Which of its schedules is on; absent for a WorkerPool that has none.
+    agenda: Option<Box<Agenda>>,
     /// How long its workers take to come up: a little above most of them.
     start_up: Option<Duration>,
     /// Its pods, in name order.
@@ -204,6 +210,17 @@ impl PoolMemory {
         }
         self.leaving = leaving;
         self.look_for_growth(fleet, now);
+    }
+
+    /// The schedule that raises the minimum at this time.
+    pub fn raise(&mut self, pool: &PoolInput, wall: Timestamp) -> Option<Raise> {
+        if pool.schedules.is_empty() {
+            self.agenda = None;
+            return None;
+        }
+        let agenda = self.agenda.get_or_insert_default();
+        let raise = agenda.at(&pool.schedules, wall);
+        raise.filter(|raise| raise.pods > pool.min).cloned()
     }
 
     /// How long a worker needs from its pod's creation until it takes tasks: as observed, and no less than those that

@@ -78,6 +78,7 @@ pub fn pool_input(
         prefetch: Some(count(pool.effective_prefetch())).filter(|prefetch| *prefetch > 0),
         min: count(pool.min),
         max: count(pool.max),
+        schedules: Arc::clone(&pool.schedules),
         cap: cap(pool),
         policy: pool.policy,
         scale_down_delay: pool.scale_down_delay,

@@ -173,6 +173,8 @@ pub struct Ground<'a> {
     pub demand: &'a Demand,
     /// The clocks.
     pub snapshot: &'a Snapshot,
+    /// Least pods, by `minReplicas` and schedules.
+    pub least: u32,
     /// Pods that its Pools let it create now.
     pub room: u32,
     /// Its Pools give it one pod more, to bring up a new revision.
@@ -333,7 +335,7 @@ fn take_over(
     }
     targets.push((leader.name.clone(), target));
     let up = come_up(ground.fleet, ground.demand, ground.snapshot, &leader.name);
-    let floor = if pool.hold.is_some() { 0 } else { pool.min };
+    let floor = if pool.hold.is_some() { 0 } else { ground.least };
     let spare = (goal / 4).min(goal.saturating_sub(floor));
     let mut left = goal
         .saturating_sub(up.min(target))

@@ -12,7 +12,7 @@ use poolwright_api::Reason;
 use crate::budget::Allowance;
 use crate::cause::Cause;
 use crate::constants::ZEROS;
-use crate::decision::{Decision, Facts, Limit};
+use crate::decision::{Decision, Facts, Limit, SCHEDULE};
 use crate::demand::{Demand, PodState};
 use crate::evidence::CLEARANCE_AGE;
 use crate::fleet::{Fleet, Member};
@@ -22,6 +22,7 @@ use crate::parking::{Yard, park};
 use crate::policy::{Wanted, stay, useful_pods, wanted};
 use crate::rollout::{Cast, Ground, allocate};
 use crate::sample::BrokerView;
+use crate::schedule::Raise;
 use crate::snapshot::{PoolInput, Snapshot};
 use crate::text::counted;
 use crate::time::Moment;
@@ -67,6 +68,8 @@ pub struct Sketch<'a> {
     wanted: Wanted,
     from: u32,
     draft: Draft,
+    /// Least pods, by `minReplicas` and schedules.
+    least: u32,
     cast: Cast<'a>,
     ask: BTreeSet<String>,
     /// Its demand.
@@ -101,7 +104,10 @@ pub fn sketch<'a>(
 ) -> Sketch<'a> {
     let now = snapshot.now;
     let wanted = wanted(fleet, &demand, memory, snapshot);
-    memory.observe(fleet, view, &demand, (wanted.pods, wanted.hold), now);
+    let raise = memory.raise(fleet.pool, snapshot.wall);
+    let least = raise.as_ref().map_or(0, |raise| raise.pods);
+    // What a schedule keeps is needed, so that after its end pods stay as long as after any other need.
+    memory.observe(fleet, view, &demand, (wanted.pods, wanted.hold.max(least)), now);
     let cast = Cast::new(fleet, &demand, snapshot);
     let from = match memory.decided {
         // Both revisions' pods together are no measure of what is wanted.
@@ -117,7 +123,7 @@ pub fn sketch<'a>(
     let mut ask: BTreeSet<String> = demand.unasked.iter().cloned().collect();
     ask.extend(fleet.unheard(now).map(|member| member.node().to_owned()));
     let scene = Scene::new(fleet, &demand, now, from);
-    scene.settle(memory, &mut draft, &mut ask);
+    scene.settle(memory, raise.as_ref(), &mut draft, &mut ask);
     let lost = fleet
         .members
         .iter()
@@ -127,6 +133,7 @@ pub fn sketch<'a>(
         wanted,
         from,
         draft,
+        least: fleet.pool.min.max(least),
         cast,
         ask,
         demand,
@@ -148,6 +155,7 @@ pub fn decide(
         wanted,
         from,
         mut draft,
+        least,
         cast,
         mut ask,
         demand,
@@ -167,6 +175,7 @@ pub fn decide(
         view,
         demand: &demand,
         snapshot,
+        least,
         room: allowance.room,
         extra: allowance.extra,
         fits: !matches!(
@@ -237,7 +246,13 @@ impl<'a> Scene<'a> {
 }
 
 impl Scene<'_> {
-    fn settle(&self, memory: &mut PoolMemory, draft: &mut Draft, ask: &mut BTreeSet<String>) {
+    fn settle(
+        &self,
+        memory: &mut PoolMemory,
+        raise: Option<&Raise>,
+        draft: &mut Draft,
+        ask: &mut BTreeSet<String>,
+    ) {
         let (pool, from) = (self.pool, self.from);
         if let Some(conflict) = &pool.conflict {
             draft.reason = Reason::Conflict;
@@ -252,7 +267,7 @@ impl Scene<'_> {
         } else {
             self.grow(memory, draft);
             self.crowd(memory, draft);
-            bound(pool, draft);
+            bound(pool, raise, draft);
             if draft.to < from {
                 self.shrink(memory, draft, ask);
             }
@@ -453,8 +468,10 @@ fn unheard_clause(unheard: u32) -> String {
     format!("{pods} not heard, and count as full")
 }
 
-fn bound(pool: &PoolInput, draft: &mut Draft) {
-    if draft.to < pool.min {
+fn bound(pool: &PoolInput, raise: Option<&Raise>, draft: &mut Draft) {
+    if let Some(raise) = raise.filter(|raise| draft.to < raise.pods) {
+        draft.limit(SCHEDULE, raise.pods, raise.words(pool.min));
+    } else if draft.to < pool.min {
         let clause = format!("raised to minReplicas {}", pool.min);
         draft.limit("minReplicas", pool.min, clause);
     }

@@ -15,6 +15,7 @@ use crate::charge::Charge;
 use crate::pod_name::PodName;
 use crate::policy::Policy;
 use crate::sample::BrokerView;
+use crate::schedule::Schedule;
 use crate::shedding::{LoadKey, Loads};
 use crate::text::bounded;
 use crate::time::Moment;
@@ -74,6 +75,8 @@ pub struct PoolInput {
     pub min: u32,
     /// Most consuming pods.
     pub max: u32,
+    /// Times in which there are more than `min`.
+    pub schedules: Arc<[Schedule]>,
     /// Most consuming pods by `maxActiveTasks` of its queue: no hold and no rollout passes it.
     pub cap: Option<u32>,
     /// How it comes to a number.

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use poolwright_api::Reason;
@@ -23,6 +24,7 @@ use crate::grace::{Grace, grace};
 use crate::policy::Policy;
 use crate::quantity::{self, Amount};
 use crate::resources;
+use crate::schedule::{self, Schedule};
 
 /// Most slots of one pod, as in the CRD.
 const SLOTS_MAX: i64 = 10_000;
@@ -77,6 +79,8 @@ pub struct ValidPool {
     pub min: i32,
     /// Most consuming pods, at least 1.
     pub max: i32,
+    /// Times in which there are more than `min`, at most 16.
+    pub schedules: Arc<[Schedule]>,
     /// How it comes to a number.
     pub policy: Policy,
     /// How long a need must be gone before pods go, where the policy does not say.
@@ -183,6 +187,7 @@ pub fn validate(wp: &WorkerPool, queues: &BTreeMap<String, TaskQueue>) -> Result
     checks::ranges(&wp.spec, celery)?;
     checks::celery(celery)?;
     checks::scaling(&wp.spec.scaling)?;
+    let schedules = schedule::read(&wp.spec.scaling)?;
     checks::worker(&wp.spec.worker, celery)?;
     checks::pod(wp.spec.pod.as_ref())?;
     resources::check(wp)?;
@@ -228,6 +233,7 @@ pub fn validate(wp: &WorkerPool, queues: &BTreeMap<String, TaskQueue>) -> Result
         ack_mode: celery.ack_mode,
         min: scaling.min_replicas,
         max: scaling.max_replicas,
+        schedules,
         scale_down_delay: written_delay(scaling).unwrap_or(DELAY),
         fallback: scaling.fallback,
         hold: wp.spec.replicas,

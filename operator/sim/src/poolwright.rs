@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use poolwright_api::v1alpha1::AckMode;
 use poolwright_core::charge::Charge;
 use poolwright_core::cycle::{Cycle, Memory, cycle};
@@ -28,8 +28,6 @@ use crate::world::{PodId, World};
 const NAMESPACE: &str = "simulated";
 const BROKER: &str = "simulated";
 const REVISION: &str = "r1";
-/// Wall clock at the beginning: a whole day, in 2027.
-const EPOCH: i64 = 1_798_761_600;
 
 /// What a user would write in `spec.scaling`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,9 +62,9 @@ pub struct Poolwright {
 }
 
 /// Wall clock at this time.
-fn wall(now: Millis) -> Timestamp {
-    let past = i64::try_from(now).unwrap_or(i64::MAX / 2);
-    Timestamp::from_millisecond(EPOCH * 1000 + past).unwrap_or_default()
+fn wall(scenario: &Scenario, now: Millis) -> Timestamp {
+    let past = SignedDuration::from_millis(i64::try_from(now).unwrap_or(i64::MAX));
+    scenario.begins.saturating_add(past).unwrap_or(scenario.begins)
 }
 
 fn uid(fleet: &str) -> String {
@@ -122,6 +120,7 @@ fn input(scenario: &Scenario, fleet: usize, settings: &Settings) -> PoolInput {
         prefetch: Some(spec.prefetch),
         min: spec.bounds.0,
         max: spec.bounds.1,
+        schedules: Arc::clone(&spec.schedules),
         cap: None,
         policy: policy(scenario, fleet, settings),
         scale_down_delay: settings.scale_down_delay.unwrap_or(Duration::from_secs(60)),
@@ -133,8 +132,8 @@ fn input(scenario: &Scenario, fleet: usize, settings: &Settings) -> PoolInput {
         revision: REVISION.into(),
         revisions: vec![RevisionInput {
             name: REVISION.into(),
-            created: wall(0),
-            proven: Some(wall(0)),
+            created: scenario.begins,
+            proven: Some(scenario.begins),
             charge: Arc::clone(&charge),
             ..RevisionInput::default()
         }],
@@ -197,7 +196,7 @@ impl Poolwright {
 
     /// Pods as a watch shows them.
     fn watch(&mut self, world: &World) {
-        let stamp = wall(world.now);
+        let stamp = wall(&world.scenario, world.now);
         for (fleet, places) in self.places.iter_mut().enumerate() {
             let input = Arc::make_mut(&mut self.snapshot.pools[fleet]);
             let mut at = 0;
@@ -218,7 +217,7 @@ impl Poolwright {
                 let pod = PodInput {
                     name: format!("{}-{id}", input.key.name).into(),
                     revision: REVISION.into(),
-                    created: wall(world.pods[*id].created),
+                    created: wall(&world.scenario, world.pods[*id].created),
                     charge: Arc::clone(&input.bid.charge),
                     ..PodInput::default()
                 };
@@ -332,7 +331,7 @@ impl Scaler for Poolwright {
     fn look(&mut self, world: &mut World) {
         // A process does not start at its own beginning of time: it took a second to come up.
         self.snapshot.now = Moment(world.now + 1000);
-        self.snapshot.wall = wall(world.now);
+        self.snapshot.wall = wall(&world.scenario, world.now);
         self.watch(world);
         self.count(world);
         self.listen(world);

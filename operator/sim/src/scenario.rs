@@ -3,8 +3,16 @@
 //! A scenario holds no decision and no chance: two scalers that run on one scenario meet the very same tasks. Times are
 //! milliseconds since the beginning.
 
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use poolwright_core::schedule::Schedule;
+
 /// Milliseconds.
 pub type Millis = u64;
+
+/// 2027-01-01 00:00 UTC, a Friday: when a scenario begins that says nothing else.
+const BEGINS: i64 = 1_798_761_600;
 
 /// One task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +53,8 @@ pub struct Fleet {
     pub slots: u32,
     /// Least and most workers.
     pub bounds: (u32, u32),
+    /// Times in which Poolwright keeps more than the least; no other scaler has them.
+    pub schedules: Arc<[Schedule]>,
     /// Messages that a slot may hold, the running one included; at least 1.
     pub prefetch: u32,
     /// Tasks acknowledge when they end, not when they start.
@@ -109,6 +119,8 @@ pub struct Downstream {
 pub struct Scenario {
     /// Its name.
     pub name: String,
+    /// The time of day at the beginning; only schedules ask for it.
+    pub begins: Timestamp,
     /// Tasks arrive before this.
     pub length: Millis,
     /// In order of arrival.
@@ -136,6 +148,7 @@ impl Scenario {
     pub fn plain(name: &str, length: Millis, tasks: Vec<Task>) -> Self {
         Self {
             name: name.to_owned(),
+            begins: Timestamp::from_second(BEGINS).unwrap_or_default(),
             length,
             tasks,
             queues: vec![Queue {
@@ -150,6 +163,7 @@ impl Scenario {
                 queues: vec![0],
                 slots: 4,
                 bounds: (0, 1000),
+                schedules: Arc::default(),
                 prefetch: 1,
                 late: true,
                 grace: 21_600_000,

@@ -1,6 +1,7 @@
 //! Poolwright's own cycle on simulated fleets.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use poolwright_api::v1alpha1::Schedule;
 use poolwright_sim::outcome::quantile;
 use poolwright_sim::poolwright::{Poolwright, Settings};
 use poolwright_sim::scenario::{Scenario, Task};
@@ -38,6 +39,35 @@ fn two_hundred_tasks_on_thirty_two_slots_take_seven_waves() {
         "longest {} s, {:.2} slot-hours",
         quantile(&waits, 1.0) / 1000,
         outcome.slot_hours()
+    );
+}
+
+/// The time of day is that of the scenario.
+#[test]
+fn a_schedule_is_kept_at_its_time_of_day() {
+    let mut scenario = Scenario::plain("schedule", 1_200_000, burst(1, 1000));
+    scenario.begins = "2027-01-04T06:58:00Z".parse().unwrap();
+    let spec = Schedule {
+        name: "day".to_owned(),
+        cron: "0 8 * * MON".to_owned(),
+        time_zone: "Europe/Berlin".to_owned(),
+        duration_seconds: 300,
+        min_replicas: 3,
+    };
+    let read = poolwright_core::schedule::Schedule::new(&spec).unwrap();
+    scenario.fleets[0].schedules = [read].into();
+    let outcome = run(&scenario, &mut Poolwright::new(&scenario, backlog()), 1);
+    let to = |least: u32| {
+        let mut changes = outcome.changes.iter().filter(move |one| one.to >= least);
+        (changes.next().map(|one| one.at), changes.next().map(|one| one.at))
+    };
+    assert_eq!(outcome.peak, [3], "{:?}", outcome.changes);
+    assert_eq!(to(3), (Some(120_000), None), "{:?}", outcome.changes);
+    let last = outcome.changes.last().unwrap();
+    assert!(
+        last.to == 0 && (480_000..500_000).contains(&last.at),
+        "{:?}",
+        outcome.changes
     );
 }
 

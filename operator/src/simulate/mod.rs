@@ -102,6 +102,7 @@ fn own_fleet(args: &SimulateArgs, output: &mut impl Write) -> Result<(), Failure
         Err(report) => return Err(report.to_string().trim_end().into()),
     };
     let mut world = world::of(&fleet, args.start_up_seconds);
+    world.scenario.begins = args.begins_at;
     let names = world.queue_names();
     let tasks = if let Some(file) = &args.arrivals {
         arrivals::csv(&text(file)?, &names).map_err(|error| format!("{}:{error}", file.display()))?

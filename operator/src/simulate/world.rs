@@ -4,6 +4,7 @@
 //! express is not passed over in silence: it becomes a note that is printed with the answer.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use poolwright_api::DEFAULT_POOL;
@@ -193,6 +194,11 @@ fn workers(wp: &WorkerPool, valid: &ValidPool, queues: Vec<usize>, notes: &mut V
             count(valid.hold.unwrap_or(valid.min)),
             count(valid.hold.unwrap_or(valid.max)),
         ),
+        schedules: if valid.hold.is_some() {
+            Arc::default()
+        } else {
+            Arc::clone(&valid.schedules)
+        },
         prefetch: if prefetch == 0 {
             UNLIMITED_PREFETCH
         } else {

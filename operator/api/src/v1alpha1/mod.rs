@@ -13,6 +13,6 @@ pub use task_queue::{
 };
 pub use worker_pool::{
     AckMode, Autoscale, BrokerEnv, Celery, Decision, DecisionInput, DecisionLimit, Drain, ExecutionPool,
-    Fallback, LogLevel, PastDecision, Pod, QueueRef, Scaling, ScalingMode, ScalingPolicy, Worker,
+    Fallback, LogLevel, PastDecision, Pod, QueueRef, Scaling, ScalingMode, ScalingPolicy, Schedule, Worker,
     WorkerClass, WorkerPool, WorkerPoolSpec, WorkerPoolStatus,
 };

@@ -58,6 +58,7 @@ pub fn pool(name: &str) -> PoolInput {
         prefetch: Some(1),
         min: 0,
         max: 10,
+        schedules: Arc::default(),
         cap: None,
         policy: Policy::Backlog,
         scale_down_delay: seconds(60),

@@ -9,7 +9,7 @@ use poolwright_core::sample::{
 };
 use poolwright_core::time::Moment;
 
-use super::{BROKER, EPOCH, Poolwright};
+use super::{BROKER, Poolwright, wall};
 use crate::scenario::{Millis, Scenario};
 use crate::world::{Pod, PodId, World};
 
@@ -62,7 +62,7 @@ impl Poolwright {
                 ..Ready::default()
             };
             queue.ready.succeed(ready, now);
-            let second = EPOCH + i64::try_from(world.now / 1000).unwrap_or(0);
+            let second = wall(&world.scenario, world.now).as_second();
             let mut list = std::mem::take(&mut fetched[at]);
             if fault.is_some() && seen.unacked > 0 {
                 list.insert(second, seen.unacked);
@@ -125,7 +125,7 @@ fn fetched(world: &World) -> Vec<BTreeMap<i64, u64>> {
     let scenario = &world.scenario;
     let mut all = vec![BTreeMap::new(); scenario.queues.len()];
     let mut note = |task: usize, at: Millis| {
-        let second = EPOCH + i64::try_from(at / 1000).unwrap_or(0);
+        let second = wall(scenario, at).as_second();
         *all[scenario.tasks[task].queue].entry(second).or_default() += 1;
     };
     for (fleet, crew) in world.crews.iter().enumerate() {

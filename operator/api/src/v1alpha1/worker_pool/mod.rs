@@ -13,7 +13,7 @@ use crate::schema;
 
 pub use celery::{AckMode, Autoscale, BrokerEnv, Celery, ExecutionPool, LogLevel};
 pub use pod::{Pod, Worker};
-pub use scaling::{Drain, Fallback, Scaling, ScalingMode, ScalingPolicy};
+pub use scaling::{Drain, Fallback, Scaling, ScalingMode, ScalingPolicy, Schedule};
 pub use status::{Decision, DecisionInput, DecisionLimit, PastDecision, WorkerPoolStatus};
 
 /// `spec` of a WorkerPool: what the workers consume and run, how many there may be, and how they stop.

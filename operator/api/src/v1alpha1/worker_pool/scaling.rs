@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("self.minReplicas <= self.maxReplicas")
         .message(Message::Expression("'spec.scaling.minReplicas must be at most spec.scaling.maxReplicas (%d), is %d'.format([self.maxReplicas, self.minReplicas])".into())),
     validation = Rule::new("!has(self.fallback) || self.fallback.replicas <= self.maxReplicas")
-        .message(Message::Expression("'spec.scaling.fallback.replicas must be at most spec.scaling.maxReplicas (%d), is %d'.format([self.maxReplicas, self.fallback.replicas])".into()))
+        .message(Message::Expression("'spec.scaling.fallback.replicas must be at most spec.scaling.maxReplicas (%d), is %d'.format([self.maxReplicas, self.fallback.replicas])".into())),
+    validation = Rule::new("!has(self.schedules) || self.schedules.all(s, s.minReplicas <= self.maxReplicas)")
+        .message(Message::Expression("'spec.scaling.schedules must have no minReplicas above spec.scaling.maxReplicas (%d), as %s has'.format([self.maxReplicas, self.schedules.filter(s, s.minReplicas > self.maxReplicas)[0].name])".into()))
 )]
 pub struct Scaling {
     /// `minReplicas` is the least number of consuming workers, 0 to 10,000. Default: 0. At zero workers revocations are
@@ -45,6 +47,52 @@ pub struct Scaling {
     /// `fallback` is what to do when data stays away. Default: none, the number of workers is held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Fallback>,
+
+    /// `schedules` are times in which more workers are kept than `minReplicas`, at most 16. Default: none. While several
+    /// are on, the largest of their `minReplicas` counts, and `minReplicas` of `scaling` where that is larger. A Pool may
+    /// give less, as it may for any minimum.
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub schedules: Vec<Schedule>,
+}
+
+/// Times in which more workers are kept.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Schedule {
+    /// `name` of the schedule, by which decisions call it: 1 to 63 lower case letters, digits and dashes. Required.
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    )]
+    pub name: String,
+
+    /// `cron` says when it begins, in five fields with one space between them: minute, hour, day of month, month, day of
+    /// week, such as `0 8 * * MON-FRI`; 9 to 128 characters. Required. Workers are started at that time and not before
+    /// it: where they must be up by then, write a time that is earlier by as long as they take to start. When clocks are
+    /// set forward, what would begin in the hour that is left out begins as much later; when they are set back, what
+    /// begins in the hour that comes twice begins both times.
+    #[schemars(length(min = 9, max = 128))]
+    #[x_kube(validation = Rule::new("self.matches('^[!-~]+( [!-~]+){4}$')")
+        .message("spec.scaling.schedules must have a cron of five fields with one space between them: minute, hour, day of month, month and day of week, such as 0 8 * * MON-FRI"))]
+    pub cron: String,
+
+    /// `timeZone` that `cron` is read in, by its name in the IANA database, such as Europe/Berlin; 1 to 64 characters.
+    /// Default: UTC. The operator brings the database along; it is as new as the operator.
+    #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9_+/-]+$"))]
+    #[serde(default = "time_zone")]
+    pub time_zone: String,
+
+    /// `durationSeconds` after which it ends, in seconds, 60 to 604,800. Required. They pass at the same pace when clocks
+    /// change. Afterwards workers go as they do when tasks become fewer, after the same delay.
+    #[schemars(range(min = 60, max = 604_800))]
+    pub duration_seconds: i32,
+
+    /// `minReplicas` is the least number of consuming workers while it is on, 1 to 10,000 and at most `maxReplicas` of
+    /// `scaling`. Required.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub min_replicas: i32,
 }
 
 /// What to do when data stays away.
@@ -104,10 +152,15 @@ impl Default for Scaling {
             policy: ScalingPolicy::default(),
             scale_down_delay_seconds: None,
             fallback: None,
+            schedules: Vec::new(),
         }
     }
 }
 
 const fn max_replicas() -> i32 {
     10
+}
+
+fn time_zone() -> String {
+    "UTC".to_owned()
 }
