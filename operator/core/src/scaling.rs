@@ -96,11 +96,14 @@ pub fn sketch<'a>(
     snapshot: &Snapshot,
     fleet: &'a Fleet<'a>,
     view: &BrokerView,
-    demand: Demand,
+    mut demand: Demand,
     memory: &mut PoolMemory,
 ) -> Sketch<'a> {
     let now = snapshot.now;
     let wanted = wanted(fleet, &demand, memory, snapshot);
+    if let Some((soon, _)) = wanted.ahead.counted {
+        demand.count_soon(soon, now);
+    }
     memory.observe(fleet, view, &demand, (wanted.pods, wanted.hold), now);
     let cast = Cast::new(fleet, &demand, snapshot);
     let from = match memory.decided {

@@ -242,8 +242,8 @@ impl World {
         queue.unacked.succeed(
             Unacked {
                 due,
-                not_due: 0,
                 fetched,
+                ..Unacked::default()
             },
             now,
         );
