@@ -59,7 +59,9 @@ impl Ahead {
         }
         let within = memory.start_up(fleet, now).saturating_add(EARLY);
         let count = |later: &Later| later.within(within, wall).div_ceil(MILLI);
-        let kept = [&demand.coming, &demand.attended, &demand.held_coming].map(count);
+        // A worker has begun what was due by now, and may not have been asked since.
+        let held = demand.held_coming.after(wall);
+        let kept = [&demand.coming, &demand.attended, &held].map(count);
         Self {
             tasks: count(&coming),
             kept: sum(kept),

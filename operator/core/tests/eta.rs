@@ -164,6 +164,20 @@ fn clocks_that_jump_do_no_harm() {
     assert_eq!((to(0), to(-1_000_000), to(4_000), to(i64::MAX / 4)), (0, 0, 5, 5));
 }
 
+/// It fetches them a moment later, and no other pod could run them.
+#[test]
+fn what_comes_while_a_worker_takes_from_the_queue_starts_no_other() {
+    let mut world = at_zero(false, &[(400, 9)]);
+    world.pool().slots = 1;
+    assert_eq!(world.decide().to, 9, "{}", world.decision("p").text());
+    world.add("a", 0);
+    for _ in 0..5 {
+        let decision = world.decide();
+        assert_eq!(decision.to, 1, "{}", decision.text());
+        world.step();
+    }
+}
+
 #[test]
 fn what_stays_in_a_queue_although_workers_take_from_it_counts_after_a_while() {
     let mut world = at_zero(false, &[(34_000, 9)]);
@@ -202,6 +216,29 @@ fn pods_stay_for_what_falls_due_soon() {
             last = world.decide();
         }
         assert_eq!(last.to, stay, "{}", last.text());
+    }
+}
+
+/// RabbitMQ shows only what workers say, and that may be old: what was due since has begun.
+#[test]
+fn pods_stay_for_what_a_worker_said_that_it_held_until_it_is_due() {
+    for (after, stay) in [(4_000, 3), (3_000_000, 1), (-1_000, 1)] {
+        let mut world = World::new([pool("p")]).rabbitmq(true);
+        world.pool().scale_down_delay = seconds(4);
+        for name in ["a", "b", "c"] {
+            world.add(name, 0);
+        }
+        let mut last = world.decide();
+        for _ in 0..5 * 12 {
+            world.step();
+            let due = wall(world.now).as_millisecond() + after;
+            world.answered("a", |answer| {
+                answer.scheduled.insert("q".to_owned(), 25);
+                answer.later = Later::new([(due, 25)]);
+            });
+            last = world.decide();
+        }
+        assert_eq!(last.to, stay, "{after}: {}", last.text());
     }
 }
 
