@@ -83,7 +83,7 @@ impl Ahead {
     )]
     pub(crate) fn plan(&self, sight: Sight) -> Option<Sight> {
         let young = -self.first.as_secs_f64().min(sight.start_up);
-        (self.tasks > 0).then(|| Sight {
+        (self.tasks > 0).then_some(Sight {
             waiting: sight.waiting + self.tasks as f64,
             age: if sight.waiting > 0.0 { sight.age } else { young },
             ..sight

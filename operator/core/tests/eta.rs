@@ -123,7 +123,7 @@ fn at_zero(rabbitmq: bool, due: &[(i64, u64)]) -> World {
         .map(|(_, count)| count)
         .fold(0, |sum: u64, one| sum.saturating_add(*one));
     world.set("q", count, 0);
-    let ready = &mut world.queue("q").ready.last.as_mut().unwrap().value;
+    let ready = &mut world.queue("q").ready.last.as_mut().expect("a reading").value;
     ready.not_due = count;
     ready.later = Later::new(
         due.iter()
