@@ -25,6 +25,7 @@ use poolwright::clock::Clock;
 use poolwright::signals::redis::RedisSource;
 use poolwright::signals::{self, Polled, SignalError, SignalSource, Wanted};
 use poolwright_core::broker::{BrokerConfig, BrokerOptions};
+use poolwright_core::later::Later;
 use poolwright_core::sample::{FaultKind, Ready, Unacked};
 use redis::aio::MultiplexedConnection;
 use server::Server;
@@ -69,6 +70,15 @@ fn message(eta: Option<&str>, body_bytes: usize, separator: &str) -> String {
         "\"properties\": {\"body_encoding\": \"base64\"}".to_owned(),
     ];
     format!("{{{}}}", fields.join(separator))
+}
+
+/// The due time of the tests' late messages.
+const LATE: &str = "2999-01-01T00:00:00+00:00";
+
+/// So many of them.
+fn in_2999(count: u64) -> Later {
+    let due: jiff::Timestamp = LATE.parse().expect("a time");
+    Later::new([(due.as_millisecond(), count)])
 }
 
 async fn fetch(raw: &mut MultiplexedConnection, tag: &str, score: f64, message: &str, route: &str) {
@@ -128,8 +138,7 @@ async fn a_queue_is_the_sum_of_its_lists_under_its_prefix_in_its_database() {
         ready(&polled, "q").ok(),
         Some(Ready {
             count: 6,
-            not_due: 0,
-            consumers: None
+            ..Ready::default()
         })
     );
     assert_eq!(ready(&polled, "none").ok(), Some(Ready::default()));
@@ -313,7 +322,7 @@ async fn waiting_messages_with_an_eta_are_estimated_from_both_ends() {
     let server = Server::start();
     let mut raw = server.raw(0).await;
     let messages = |due: usize, later: usize| {
-        let later = std::iter::repeat_n(message(Some("2999-01-01T00:00:00+00:00"), 400, ", "), later);
+        let later = std::iter::repeat_n(message(Some(LATE), 400, ", "), later);
         std::iter::repeat_n(message(None, 400, ","), due)
             .chain(later)
             .collect::<Vec<_>>()
@@ -334,8 +343,7 @@ async fn waiting_messages_with_an_eta_are_estimated_from_both_ends() {
         ready(&polled, "heavy").ok(),
         Some(Ready {
             count: 2,
-            not_due: 0,
-            consumers: None
+            ..Ready::default()
         })
     );
     source.poll(&queues).await.unwrap();
@@ -345,7 +353,8 @@ async fn waiting_messages_with_an_eta_are_estimated_from_both_ends() {
         Some(Ready {
             count: 12,
             not_due: 5,
-            consumers: None
+            later: in_2999(5),
+            ..Ready::default()
         })
     );
     assert_eq!(
@@ -353,7 +362,8 @@ async fn waiting_messages_with_an_eta_are_estimated_from_both_ends() {
         Some(Ready {
             count: 1000,
             not_due: 500,
-            consumers: None
+            later: in_2999(500),
+            ..Ready::default()
         })
     );
     push(&mut raw, "small", &messages(0, 1)).await;
@@ -363,7 +373,8 @@ async fn waiting_messages_with_an_eta_are_estimated_from_both_ends() {
         Some(Ready {
             count: 13,
             not_due: 6,
-            consumers: None
+            later: in_2999(6),
+            ..Ready::default()
         })
     );
 }

@@ -1,6 +1,9 @@
 //! Queues and busy slots on real Redis scale real Celery workers.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "redis/due.rs"]
+mod due;
+
 use k8s_openapi::api::core::v1::ContainerStatus;
 use kube::ResourceExt as _;
 use poolwright_api::ConditionType;

@@ -12,6 +12,7 @@ use poolwright_api::v1alpha1::AckMode;
 
 pub use crate::fleet::PodState;
 use crate::fleet::{Fleet, Member};
+use crate::later::Later;
 use crate::ledger::{ANSWER_AGE, QueueLedger, capacity, fleet_capacity, heartbeats_since, sum, weight};
 use crate::memory::PoolMemory;
 use crate::pod_name::PodName;
@@ -88,6 +89,12 @@ pub struct Demand {
     pub orphaned: u64,
     /// Held by workers with an ETA in the future.
     pub held_later: u64,
+    /// When what waits falls due, its share, in thousandths: on queues that no worker takes from.
+    pub coming: Later,
+    /// The same on queues that one takes from.
+    pub attended: Later,
+    /// The same of what workers hold: each must run what it holds itself.
+    pub held_coming: Later,
     /// All that a broker shows of these queues, due or not: to see a sudden zero.
     pub visible: u64,
     /// Pods and what they do, in name order.
@@ -119,6 +126,18 @@ pub struct Demand {
 }
 
 impl Demand {
+    /// Takes in what counts although it is not due: the broker alone shows it.
+    pub(crate) fn count_soon(&mut self, tasks: u64, now: Moment) {
+        self.certain = self.certain.saturating_add(tasks);
+        self.inputs.push(Input {
+            name: "dueSoon",
+            queue: None,
+            value: tasks,
+            source: "broker",
+            age: now.since(self.read_at),
+        });
+    }
+
     /// How many pods are in such a state.
     #[must_use]
     pub fn count(&self, which: impl Fn(PodState) -> bool) -> u32 {
@@ -166,6 +185,8 @@ struct Answers {
     /// Of these, what was fetched before the queues were counted: the rest may be in that count still.
     apart: u64,
     later: u64,
+    /// When these fall due.
+    coming: Later,
     acknowledged: u64,
     unacknowledged: u64,
     /// Running and acknowledged, by queue: no broker counts them.
@@ -191,6 +212,8 @@ fn answers(fleet: &Fleet, counted: Moment, now: Moment) -> Answers {
             }
         }
         all.later = sum(answer.value.scheduled.values().copied().chain([all.later]));
+        all.coming
+            .add(&answer.value.later, |count| count.saturating_mul(MILLI));
         for (queue, running) in &answer.value.running {
             if running.acknowledged > 0 {
                 let early = all.early.entry(queue.clone()).or_default();
@@ -241,6 +264,7 @@ pub fn demand(
             share(book.ready.unwrap_or(0), weight(fleet), book.weight),
             share(book.held, able, book.able),
         );
+        take_later(&mut demand, fleet, book, able);
         ready = ready.saturating_add(waits);
         demand.ready_of_all = demand.ready_of_all.saturating_add(book.ready.unwrap_or(0));
         held = held.saturating_add(holds);
@@ -258,6 +282,10 @@ pub fn demand(
         *tasks = tasks.saturating_add(said.early.get(&**queue).copied().unwrap_or(0));
     }
     demand.held_later = demand.held_later.max(said.later);
+    if !view.zero_is_suspect {
+        // This broker cannot tell when what is held falls due.
+        demand.held_coming = said.coming;
+    }
     let running = said.acknowledged.saturating_add(said.unacknowledged);
     demand.early_seen = (running > 0).then(|| share(said.acknowledged, 1, running));
     if view.zero_is_suspect && alone {
@@ -335,6 +363,19 @@ fn take_queue(demand: &mut Demand, name: &Arc<str>, book: &QueueLedger, now: Mom
             input(label, value);
         }
     }
+}
+
+/// Its share of what is not due, by the time at which it falls due.
+fn take_later(demand: &mut Demand, fleet: &Fleet, book: &QueueLedger, able: u64) {
+    let waits = if book.attended {
+        &mut demand.attended
+    } else {
+        &mut demand.coming
+    };
+    waits.add(&book.later, |count| share(count, weight(fleet), book.weight));
+    demand
+        .held_coming
+        .add(&book.held_later, |count| share(count, able, book.able));
 }
 
 fn check_heartbeats(demand: &mut Demand, fleet: &Fleet, view: &BrokerView, now: Moment) {

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 
 use crate::constants::{FRESH_AT_LEAST, FRESH_HEARTBEATS, FRESH_POLLS};
 use crate::fleet::{Fleet, Member};
+use crate::later::Later;
 use crate::sample::{Answer, BrokerView, Fault, QueueView, Unacked, WorkerView};
 use crate::snapshot::{PoolInput, PoolKey, Snapshot};
 use crate::time::Moment;
@@ -61,10 +62,17 @@ pub struct QueueLedger {
     pub ready: Option<u64>,
     /// Waiting messages with an ETA in the future.
     pub not_due: u64,
+    /// When these fall due, as far as it is known.
+    pub later: Later,
+    /// True if a worker takes from it: what is not due is then fetched as soon as it comes, unless something keeps all
+    /// workers from it.
+    pub attended: bool,
     /// Fetched, due, held by our pods (running ones that acknowledge late included).
     pub held: u64,
     /// Fetched with an ETA in the future.
     pub held_not_due: u64,
+    /// When these fall due, as far as the broker shows it (Redis).
+    pub held_later: Later,
     /// Fetched by workers that no longer exist.
     pub orphaned: u64,
     /// All due unacked messages, as the broker says.
@@ -215,8 +223,11 @@ impl<'a> Page<'a> {
         QueueLedger {
             ready: ready.map(|ready| ready.count.min(COUNT_MAX).saturating_sub(ready.not_due)),
             not_due: ready.map_or(0, |ready| ready.not_due.min(ready.count).min(COUNT_MAX)),
+            later: ready.map_or_else(Later::default, |ready| ready.later.clone()),
+            attended: self.attended(),
             held,
             held_not_due: later,
+            held_later: unacked.map_or_else(Later::default, |unacked| unacked.later.clone()),
             orphaned,
             unacked: due,
             reserved: self.reserved(unacked.is_some(), due, later, orphaned),
@@ -295,6 +306,13 @@ impl<'a> Page<'a> {
         let is_claimed = move |node: &str| self.claimants().any(|fleet| is_of(fleet, node));
         let consumers = self.consumers.iter().map(|(_, consumer)| consumer);
         consumers.filter(move |(node, _)| !is_claimed(node))
+    }
+
+    /// One of our pods is heard, or is seen to consume, and takes work; or somebody else does.
+    fn attended(&self) -> bool {
+        let takes =
+            |member: &Member| member.consumes() && (member.heard().is_some() || member.seen_consuming());
+        self.members().any(takes) || self.others().next().is_some()
     }
 
     /// The latest answers of all workers that consume this queue.

@@ -4,6 +4,7 @@
 //! lets the operator, `explain` and the tests print and check the same decision.
 
 pub mod advice;
+mod ahead;
 pub mod arbitrate;
 pub mod bidder;
 pub mod broker;
@@ -31,6 +32,7 @@ pub mod grace;
 pub mod grants;
 pub mod guarantee;
 pub mod idle;
+pub mod later;
 pub mod ledger;
 pub mod memory;
 pub mod objects;

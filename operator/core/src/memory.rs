@@ -85,6 +85,15 @@ struct Track {
     evidence: Evidence,
 }
 
+/// Follows a shorter time at once and a longer one slowly.
+fn blend_down(known: Duration, seen: Duration) -> Duration {
+    if seen <= known {
+        seen
+    } else {
+        known.mul_f64(0.9) + seen.mul_f64(0.1)
+    }
+}
+
 /// Follows a longer time at once and a shorter one slowly: what is planned for should suffice nine times in ten.
 fn blend(known: Duration, seen: Duration) -> Duration {
     if seen >= known {
@@ -152,6 +161,10 @@ pub struct PoolMemory {
     agenda: Option<Box<Agenda>>,
     /// How long its workers take to come up: a little above most of them.
     start_up: Option<Duration>,
+    /// The same a little below most of them.
+    quickest: Option<Duration>,
+    /// Since when tasks that are not due have waited on a queue that a worker takes from.
+    pub(crate) unfetched_since: Option<Moment>,
     /// Its pods, in name order.
     tracks: Vec<(PodName, Track)>,
     /// Tasks that were started before our eyes.
@@ -188,6 +201,8 @@ impl PoolMemory {
             if let Some(start_up) = member.start_up().filter(|_| !track.timed) {
                 track.timed = true;
                 self.start_up = Some(self.start_up.map_or(start_up, |known| blend(known, start_up)));
+                let quickest = self.quickest.unwrap_or(start_up);
+                self.quickest = Some(blend_down(quickest, start_up));
             }
             track.evidence.observe(member);
             if let Some(answer) = member.answer().filter(|_| !view.zero_is_suspect) {
@@ -236,6 +251,13 @@ impl PoolMemory {
             Some(now.since(since))
         });
         coming.max().map_or(known, |longest| longest.max(known))
+    }
+
+    /// The least that a worker needs from its pod's creation until it takes tasks, or a little more; zero while none was seen
+    /// to.
+    #[must_use]
+    pub fn quickest(&self) -> Duration {
+        self.quickest.unwrap_or_default()
     }
 
     /// Keeps a track of each pod that is there; returns the messages with an ETA that the others held.

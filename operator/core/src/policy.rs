@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::ahead::{Ahead, Told};
 use crate::crowding::Useful;
 use crate::demand::{Demand, PodState};
 use crate::estimate::Estimates;
@@ -55,6 +56,8 @@ pub(crate) struct Wanted {
     pub(crate) hold: u32,
     /// How the wait target came to it.
     pub(crate) wish: Option<(Sight, Wish)>,
+    /// What falls due soon.
+    pub(crate) ahead: Told,
 }
 
 /// What the policy of this WorkerPool makes of its demand.
@@ -62,11 +65,16 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, sn
     let now = snapshot.now;
     let slots = fleet.pool.slots;
     let least = u32::from(demand.orphaned > 0);
+    let ahead = Ahead::new(fleet, demand, memory, snapshot);
     let Policy::WaitTarget { target, .. } = fleet.pool.policy else {
+        let tasks = demand.counted.tasks();
+        let (now, soon) = (need(tasks, slots), need(ahead.with(tasks), slots));
+        let (counts, told) = ahead.counts(now, soon);
         return Wanted {
-            pods: need(demand.counted.tasks(), slots).max(least),
-            hold: need(demand.hold, slots),
+            pods: if counts { soon } else { now }.max(least),
+            hold: need(demand.hold.saturating_add(ahead.kept), slots),
             wish: None,
+            ahead: told,
         };
     };
     let start_up = memory.start_up(fleet, now).as_secs_f64();
@@ -91,9 +99,12 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, sn
         target: target.as_secs_f64(),
     };
     let wish = desired(&sight, warm);
+    let soon = ahead.plan(sight).map_or(wish, |sight| desired(&sight, warm));
+    let (counts, told) = ahead.counts(wish.pods, soon.pods);
+    let wish = if counts { soon } else { wish };
     // What may be true keeps pods, and so does what is busy only perhaps.
     let doubtful = Sight {
-        waiting: float(demand.hold.saturating_sub(demand.busy)),
+        waiting: float(demand.hold.saturating_sub(demand.busy).saturating_add(ahead.kept)),
         busy: float(demand.busy),
         ..sight
     };
@@ -104,6 +115,7 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, sn
         pods: steadied(&sight, &wish, memory, now).max(least),
         hold,
         wish: Some((sight, wish)),
+        ahead: told,
     }
 }
 

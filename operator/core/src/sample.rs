@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::later::Later;
 use crate::time::Moment;
 
 /// A value and the moment it was read.
@@ -110,6 +111,8 @@ pub struct Ready {
     pub count: u64,
     /// Of these, how many have an ETA in the future (on Redis estimated from a bounded sample; elsewhere 0).
     pub not_due: u64,
+    /// When these fall due, as far as it is known (on Redis from the same sample; elsewhere not at all).
+    pub later: Later,
     /// Consumers of the queue, where the broker knows (RabbitMQ): one for each worker, ours and others.
     pub consumers: Option<u64>,
 }
@@ -121,6 +124,8 @@ pub struct Unacked {
     pub due: u64,
     /// Messages whose ETA lies in the future. Where the broker cannot tell (RabbitMQ), 0.
     pub not_due: u64,
+    /// When these fall due, as far as it is known.
+    pub later: Later,
     /// The due ones by the second in which they were fetched, oldest first, at most 256 entries (the oldest are
     /// merged); empty where the broker does not say (RabbitMQ).
     pub fetched: Vec<Fetched>,
@@ -199,6 +204,8 @@ pub struct Answer {
     pub reserved: BTreeMap<String, u64>,
     /// Held with an ETA that has not come, by queue.
     pub scheduled: BTreeMap<String, u64>,
+    /// When these fall due, whatever their queue.
+    pub later: Later,
     /// The queues it consumes.
     pub queues: BTreeSet<String>,
     /// `processed` of the last heartbeat before the question.

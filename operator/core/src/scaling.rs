@@ -99,11 +99,14 @@ pub fn sketch<'a>(
     snapshot: &Snapshot,
     fleet: &'a Fleet<'a>,
     view: &BrokerView,
-    demand: Demand,
+    mut demand: Demand,
     memory: &mut PoolMemory,
 ) -> Sketch<'a> {
     let now = snapshot.now;
     let wanted = wanted(fleet, &demand, memory, snapshot);
+    if let Some((soon, _)) = wanted.ahead.counted {
+        demand.count_soon(soon, now);
+    }
     let raise = memory.raise(fleet.pool, snapshot.wall);
     let least = raise.as_ref().map_or(0, |raise| raise.pods);
     // What a schedule keeps is needed, so that after its end pods stay as long as after any other need.

@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 
+use crate::ahead::Told;
 use crate::decision::TEXT_MAX;
 use crate::demand::{Counted, Demand};
 use crate::policy::Wanted;
@@ -40,6 +41,8 @@ struct Formula {
     doubtful: u64,
     /// How the wait target came to it, with that policy.
     wish: Option<(Sight, Wish)>,
+    /// What falls due soon.
+    ahead: Told,
 }
 
 impl Words {
@@ -58,6 +61,7 @@ impl Words {
             orphaned: demand.orphaned,
             doubtful: demand.doubtful,
             wish: wanted.wish,
+            ahead: wanted.ahead,
         };
         Self {
             formula: Some(formula),
@@ -102,10 +106,18 @@ impl Formula {
     fn text(self) -> String {
         let mut formula = self.wish.map_or_else(
             || self.tasks_by_slots(),
-            |(sight, wish)| target_kept(&sight, &wish),
+            |(sight, wish)| target_kept(&sight, &wish, &self.soon()),
         );
         if self.orphaned > 0 {
             let _ = write!(formula, ", at least 1 for {} orphaned", self.orphaned);
+        }
+        if let Some((tasks, first)) = self.ahead.waits {
+            let _ = write!(
+                formula,
+                ", without {tasks} of which the first is due in {} s: several pods start for them later, so that none is up \
+                 before",
+                first.as_secs()
+            );
         }
         if self.doubtful > 0 {
             let _ = write!(
@@ -122,6 +134,13 @@ impl Formula {
         } else {
             format!("{} = {formula}", self.to)
         }
+    }
+
+    /// What is counted although it is not due.
+    fn soon(&self) -> String {
+        self.ahead.counted.map_or_else(String::new, |(tasks, within)| {
+            format!(" + {tasks} due within {:.0} s", within.as_secs_f64())
+        })
     }
 
     /// The tasks that there are, by the slots of a pod.
@@ -141,19 +160,20 @@ impl Formula {
             tasks.ready.to_string()
         };
         format!(
-            "ceil(({ready} ready + {} reserved + {} busy) / {} slots)",
+            "ceil(({ready} ready + {} reserved + {} busy{}) / {} slots)",
             tasks.reserved,
             of(tasks.busy, self.busy),
+            self.soon(),
             self.slots
         )
     }
 }
 
 /// The need that won, with its numbers, and what the other would have been.
-fn target_kept(sight: &Sight, wish: &Wish) -> String {
+fn target_kept(sight: &Sight, wish: &Wish, soon: &str) -> String {
     let load = format!("{:.2} tasks/s x {:.1} s each", sight.rate, sight.service);
     let waits = format!(
-        "{:.0} waiting, the oldest for {:.0} s, {:.0} busy",
+        "{:.0} waiting, the oldest for {:.0} s, {:.0} busy{soon}",
         sight.waiting, sight.age, sight.busy
     );
     let rest = format!("target {:.0} s, start-up {:.0} s", sight.target, sight.start_up);

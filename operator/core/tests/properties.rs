@@ -8,6 +8,7 @@ use poolwright_core::cycle::{Memory, cycle};
 use poolwright_core::decision::Decision;
 use poolwright_core::demand::PodState;
 use poolwright_core::evidence::CLEARANCE_AGE;
+use poolwright_core::later::Later;
 use poolwright_core::sample::Answer;
 use poolwright_core::snapshot::{PodInput, PoolInput, Rank, RevisionInput, Snapshot};
 use poolwright_core::time::Moment;
@@ -19,6 +20,8 @@ use world::{World, pod, pool, revision, running, wall, worker};
 enum Event {
     Ready(usize, u64),
     Unacked(usize, u64, i64),
+    /// So many of what waits, and as many that are held, fall due so long after now.
+    Later(usize, u64, i64),
     QueueFails(usize),
     HeartbeatsFail,
     Busy(usize, u64),
@@ -42,9 +45,11 @@ enum Event {
 fn event() -> impl Strategy<Value = Event> {
     let count = || prop_oneof![0u64..3, 0u64..200, any::<u64>()];
     let some = || 0usize..12;
+    let ahead = || prop_oneof![0i64..90_000, Just(i64::MAX), Just(i64::MIN)];
     prop_oneof![
         2 => (0usize..3, count()).prop_map(|(queue, count)| Event::Ready(queue, count)),
         2 => (0usize..3, count(), 0i64..700).prop_map(|(queue, count, ago)| Event::Unacked(queue, count, ago)),
+        2 => (0usize..3, count(), ahead()).prop_map(|(queue, count, after)| Event::Later(queue, count, after)),
         1 => (0usize..3).prop_map(Event::QueueFails),
         1 => Just(Event::HeartbeatsFail),
         3 => (some(), count()).prop_map(|(pod, count)| Event::Busy(pod, count)),
@@ -108,6 +113,17 @@ fn happen(world: &mut World, event: &Event, last: Option<&Decision>, next: &mut 
                 .as_ref()
                 .map_or(0, |one| one.value.count);
             world.set_fetched(&format!("q{queue}"), ready, &[(second, *count)]);
+        }
+        Event::Later(queue, count, after) => {
+            let later = Later::new([(stamp.as_millisecond().saturating_add(*after), *count)]);
+            let queue = world.queue(&format!("q{queue}"));
+            if let Some(sample) = &mut queue.ready.last {
+                sample.value.not_due = sample.value.count.min(*count);
+                sample.value.later = later.clone();
+            }
+            if let Some(sample) = &mut queue.unacked.last {
+                sample.value.later = later;
+            }
         }
         Event::QueueFails(queue) => world.queue(&format!("q{queue}")).ready.last = None,
         Event::HeartbeatsFail => world.broker().heartbeats.last = None,

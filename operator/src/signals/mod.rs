@@ -112,6 +112,19 @@ pub type NodeAnswer = (String, Result<Told, String>);
 /// Inquiries to the workers of one broker that may be under way at a time: each may read some megabytes.
 const INQUIRIES_MAX: usize = 4;
 
+/// An ETA as Celery writes it (ISO 8601; without an offset it is UTC), in Unix milliseconds. Beyond the last moment that can
+/// be told, which Python's last second is, it is that moment: a task that is never due is not due.
+fn eta_milliseconds(text: &str) -> Option<i64> {
+    let zoned = text.parse::<jiff::Timestamp>().ok();
+    let naive = || {
+        let civil: jiff::civil::DateTime = text.trim_end_matches('Z').parse().ok()?;
+        let zoned = civil.to_zoned(jiff::tz::TimeZone::UTC);
+        let never = || (civil.year() == 9999).then_some(jiff::Timestamp::MAX);
+        zoned.map(|zoned| zoned.timestamp()).ok().or_else(never)
+    };
+    zoned.or_else(naive).map(jiff::Timestamp::as_millisecond)
+}
+
 /// One broker's readings.
 pub trait SignalSource: Send + Sync {
     /// Reads every wanted queue at bounded cost. `Err` means that nothing could be read at all.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use poolwright_core::decision::Decision;
+use poolwright_core::later::Later;
 use poolwright_core::sample::{Answer, Fetched, Ready, Running, Sample, Unacked, WorkerView};
 use poolwright_core::snapshot::RevisionInput;
 use poolwright_core::time::Moment;
@@ -40,6 +41,12 @@ struct Process {
     parked: bool,
     beat_at: u64,
     gone_at: Option<u64>,
+}
+
+/// When these fall due, on the wall clock.
+fn later_of<'a>(tasks: impl Iterator<Item = &'a Task>) -> Later {
+    let due = |task: &Task| (wall(Moment(task.due)).as_millisecond(), 1);
+    Later::new(tasks.map(due))
 }
 
 /// The simulation.
@@ -335,12 +342,16 @@ impl Sim {
         let ready = Ready {
             count: self.queue.len() as u64,
             not_due: if redis { waits } else { 0 },
+            later: later_of(self.queue.iter().filter(|task| redis && task.due > now)),
             consumers: None,
         };
         let list = fetched.into_iter().filter(|_| redis);
+        let holding = self.processes.values().flat_map(|process| &process.later);
+        let holding = holding.map(|(task, _)| task);
         let unacked = Unacked {
             due: if redis { due } else { due + later },
             not_due: if redis { later } else { 0 },
+            later: later_of(holding.filter(|_| redis)),
             fetched: list
                 .map(|(unix_seconds, count)| Fetched { unix_seconds, count })
                 .collect(),
@@ -401,6 +412,7 @@ impl Sim {
                     .collect(),
                 reserved: one(process.reserved.len()),
                 scheduled: one(process.later.len()),
+                later: later_of(process.later.iter().map(|(task, _)| task)),
                 queues: (!process.parked).then(|| "q".to_owned()).into_iter().collect(),
                 processed: view.processed,
                 pid: view.pid,

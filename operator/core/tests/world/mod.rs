@@ -243,8 +243,8 @@ impl World {
         queue.unacked.succeed(
             Unacked {
                 due,
-                not_due: 0,
                 fetched,
+                ..Unacked::default()
             },
             now,
         );

@@ -72,8 +72,8 @@ impl Poolwright {
                 .map(|(unix_seconds, count)| Fetched { unix_seconds, count });
             let unacked = Unacked {
                 due: seen.unacked,
-                not_due: 0,
                 fetched: list.collect(),
+                ..Unacked::default()
             };
             queue.unacked.succeed(unacked, now);
         }

@@ -9,6 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 use base64::Engine as _;
+use poolwright_core::later::Later;
 use poolwright_core::sample::{Answer, Running};
 use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 
 use super::bindings::{Bindings, Bound, MAX_QUEUES, Route};
 use super::{Envelope, MAX_INQUIRY_BYTES, MAX_REPLY_BYTES, Method, is_json, is_name};
-use crate::signals::NodeAnswer;
+use crate::signals::{NodeAnswer, eta_milliseconds};
 
 /// Most distinct routes of tasks that one reply may name.
 const MAX_ROUTES: usize = 4096;
@@ -46,7 +47,27 @@ struct DeliveryInfo {
 
 #[derive(Deserialize)]
 struct Scheduled {
+    #[serde(default)]
+    eta: Option<Eta>,
     request: Task,
+}
+
+/// A due time; whatever else stands there says nothing of when.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Eta {
+    Text(String),
+    Other(IgnoredAny),
+}
+
+impl Scheduled {
+    /// In Unix milliseconds.
+    fn due(&self) -> Option<i64> {
+        match self.eta.as_ref()? {
+            Eta::Text(text) => eta_milliseconds(text),
+            Eta::Other(_) => None,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -120,6 +141,7 @@ struct Parts {
     active: Option<BTreeMap<Route, Running>>,
     reserved: Option<BTreeMap<Route, u64>>,
     scheduled: Option<BTreeMap<Route, u64>>,
+    later: Later,
     queues: Option<Bindings>,
     size: Option<u64>,
     unreadable: Option<&'static str>,
@@ -134,6 +156,8 @@ pub struct Told {
     running: BTreeMap<Route, Running>,
     reserved: BTreeMap<Route, u64>,
     scheduled: BTreeMap<Route, u64>,
+    /// When these fall due.
+    later: Later,
     /// The queues that it consumes, and how they are bound.
     pub bindings: Bindings,
     /// Slots of its execution pool, if it was asked for them.
@@ -148,6 +172,7 @@ impl Told {
     pub fn answer(&self, known: &Bindings) -> Answer {
         let mut answer = Answer {
             queues: self.bindings.queues(),
+            later: self.later.clone(),
             ..Answer::default()
         };
         let bindings = self.bindings.clone().with(known);
@@ -294,6 +319,7 @@ impl Collector {
                 Ok(())
             }),
             Method::Scheduled => self.store(body, |parts, tasks: Vec<Scheduled>| {
+                parts.later = Later::new(tasks.iter().filter_map(|task| Some((task.due()?, 1))));
                 parts.scheduled = Some(counted(tasks.into_iter().map(|s| s.request).collect())?);
                 Ok(())
             }),
@@ -343,6 +369,7 @@ impl Parts {
             running: self.active?,
             reserved: self.reserved?,
             scheduled: self.scheduled?,
+            later: self.later,
             bindings: self.queues?,
             size: self.size,
             age: self.first.map_or(Duration::ZERO, |first| first.elapsed()),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use base64::Engine as _;
+use poolwright_core::later::Later;
 use poolwright_core::sample::Running;
 use proptest::prelude::*;
 
@@ -210,6 +211,39 @@ fn answers_are_reduced_to_counts_by_queue_without_arguments() {
         [(&"direct".to_owned(), &1)]
     );
     assert_eq!(answer.queues.iter().collect::<Vec<_>>(), ["direct", "high", "q1"]);
+    assert_eq!(answer.later, Later::new([(1_795_338_221_494, 1)]));
+}
+
+/// What a worker says of when counts as far as it is a time; that it holds the task counts anyway.
+#[test]
+fn a_due_time_that_cannot_be_read_is_not_known() {
+    let task = r#""request":{"delivery_info":{"exchange":"","routing_key":"q1"}}"#;
+    let etas = [
+        r#""eta":"9990-12-31T23:59:59+00:00","#,
+        r#""eta":"1950-01-01T00:00:00","#,
+        r#""eta":"soon","#,
+        r#""eta":7,"#,
+        r#""eta":null,"#,
+        "",
+    ];
+    let tasks = etas.map(|eta| format!("{{{eta}{task}}}")).join(",");
+    let scheduled = format!(r#"{{"w1@vm":[{tasks}]}}"#);
+    let mut collector = Collector::new(&["w1@vm".to_owned()], &tickets());
+    let replies = [ACTIVE, RESERVED, &scheduled, QUEUES];
+    for ((_, ticket), body) in tickets().iter().zip(replies) {
+        collector.take_body(ticket, "application/json", "utf-8", body.as_bytes());
+    }
+    let answer = collector
+        .finish()
+        .remove(0)
+        .1
+        .unwrap()
+        .answer(&Bindings::default());
+    assert_eq!(answer.scheduled["q1"], 6);
+    assert_eq!(
+        answer.later,
+        Later::new([(253_118_303_999_000, 1), (-631_152_000_000, 1)])
+    );
 }
 
 /// The size of a worker that answered the four other questions as above, and this to `stats`.

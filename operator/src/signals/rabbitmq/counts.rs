@@ -141,8 +141,8 @@ impl Counter {
 fn ready(queue: &lapin::Queue) -> Count {
     Ok(Ready {
         count: errors::believed(u64::from(queue.message_count()))?,
-        not_due: 0,
         consumers: Some(u64::from(queue.consumer_count())),
+        ..Ready::default()
     })
 }
 

@@ -245,8 +245,8 @@ mod tests {
             .into();
         let ready: Count = Ok(Ready {
             count: 1,
-            not_due: 0,
             consumers: Some(1),
+            ..Ready::default()
         });
         assert_eq!(unacked("q", &ready, Ok(&totals)).expect("true").due, 1 << 20);
         let error = unacked("odd", &ready, Ok(&totals)).expect_err("absurd");

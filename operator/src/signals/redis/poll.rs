@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use poolwright_core::later::Later;
 use poolwright_core::sample::{FaultKind, Ready, Unacked};
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
@@ -18,7 +19,7 @@ use super::unacked::{EDGE, Entries};
 use super::waiting::{Looks, PROBES, REACH, SIDE};
 use super::{errors, scripts, values};
 use crate::signals::celery::topic_matches;
-use crate::signals::{Polled, PolledQueue, SignalError, Wanted};
+use crate::signals::{Polled, PolledQueue, SignalError, Wanted, eta_milliseconds};
 
 /// Celery's default queue.
 const STRAY: &str = "celery";
@@ -227,7 +228,7 @@ fn learn(entries: &mut Entries, tags: Vec<Vec<u8>>, rows: &[Value]) {
             Some([]) => entries.gone(tag),
             Some([exchange, key, eta]) => {
                 let text = |value| scripts::unescaped(values::bytes(value)?);
-                let eta = text(eta).and_then(|eta| scripts::eta_milliseconds(&eta));
+                let eta = text(eta).and_then(|eta| eta_milliseconds(&eta));
                 let entry = text(exchange)
                     .zip(text(key))
                     .map(|(exchange, key)| (exchange, key, eta));
@@ -373,13 +374,16 @@ impl Memory {
         if count > 1_000_000_000 {
             return Err(implausible("the queue's lists together"));
         }
-        let not_due = lists
-            .iter()
-            .map(|(list, n)| self.looks.not_due(list, *n, now_milliseconds))
-            .sum();
+        let (mut not_due, mut later) = (0, Later::default());
+        for (list, n) in lists {
+            let of_list = self.looks.not_due(list, *n, now_milliseconds);
+            not_due += of_list;
+            later.add(&self.looks.later(list, of_list, now_milliseconds), |count| count);
+        }
         Ok(Ready {
             count,
             not_due,
+            later,
             consumers: None,
         })
     }

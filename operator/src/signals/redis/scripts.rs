@@ -6,8 +6,9 @@
 //! A message is JSON in which a body is base64 or a JSON string, so an unescaped `"eta"` can only be a key or a
 //! whole value; and an unacked entry is `[message, exchange, routing_key]`, so its route is its tail.
 
-use jiff::Timestamp;
 use serde::Deserialize;
+
+use crate::signals::eta_milliseconds;
 
 /// Finds a message's ETA.
 macro_rules! eta {
@@ -149,23 +150,10 @@ pub(super) fn unescaped(fragment: &[u8]) -> Option<String> {
     }
 }
 
-/// An ETA as Celery writes it (ISO 8601; without an offset it is UTC), in Unix milliseconds.
-pub(super) fn eta_milliseconds(text: &str) -> Option<i64> {
-    let zoned = text.parse::<Timestamp>().ok();
-    let naive = || {
-        text.parse::<jiff::civil::DateTime>()
-            .ok()?
-            .to_zoned(jiff::tz::TimeZone::UTC)
-            .ok()
-    };
-    zoned
-        .or_else(|| naive().map(|z| z.timestamp()))
-        .map(Timestamp::as_millisecond)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{entry, eta_milliseconds, unescaped};
+    use super::{entry, unescaped};
+    use crate::signals::eta_milliseconds;
 
     #[test]
     fn entries_and_etas_are_read() {
@@ -182,7 +170,19 @@ mod tests {
         let utc = eta_milliseconds("2026-11-22T09:03:41").unwrap();
         assert_eq!(eta_milliseconds("2026-11-22T10:03:41+01:00"), Some(utc));
         assert_eq!(eta_milliseconds("2026-11-22T09:03:41Z"), Some(utc));
+        for never in [
+            "9999-12-31T23:59:59.999999",
+            "9999-12-31T23:59:59Z",
+            "9999-12-31T23:59:59+00:00",
+        ] {
+            assert!(
+                eta_milliseconds(never).is_some_and(|eta| eta > 253_402_000_000_000),
+                "{never}"
+            );
+        }
+        assert!(eta_milliseconds("0001-01-01T00:00:00").is_some_and(|eta| eta < 0));
         assert_eq!(eta_milliseconds("soon"), None);
+        assert_eq!(eta_milliseconds("99999-01-01T00:00:00"), None);
         assert_eq!(unescaped(br"caf\u00e9").as_deref(), Some("café"));
         assert_eq!(unescaped(br"caf\u"), None);
     }

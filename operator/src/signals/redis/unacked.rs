@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use poolwright_core::later::Later;
 use poolwright_core::sample::{Fetched, Unacked};
 use redis::Value;
 
@@ -127,15 +128,15 @@ impl Entries {
         queue_of: impl Fn(&str, &str) -> String,
     ) -> Option<BTreeMap<String, Unacked>> {
         let mut seconds: BTreeMap<String, BTreeMap<i64, u64>> = BTreeMap::new();
-        let mut not_due: BTreeMap<String, u64> = BTreeMap::new();
+        let mut not_due: BTreeMap<String, Vec<i64>> = BTreeMap::new();
         let mut known: u64 = 0;
         for (tag, score) in &self.index.listed {
             match self.known.get(tag) {
                 Some(Known::Entry((exchange, key, eta))) => {
                     known += 1;
                     let queue = queue_of(exchange, key);
-                    if eta.is_some_and(|eta| eta > now_milliseconds) {
-                        *not_due.entry(queue).or_default() += 1;
+                    if let Some(eta) = eta.filter(|eta| *eta > now_milliseconds) {
+                        not_due.entry(queue).or_default().push(eta);
                     } else {
                         *seconds
                             .entry(queue)
@@ -156,13 +157,13 @@ impl Entries {
         let scale = Scale {
             total: share(self.index.total, present, listed),
             known,
-            late: not_due.values().sum(),
+            late: not_due.values().map(|etas| etas.len() as u64).sum(),
         };
         let queues: BTreeSet<&String> = seconds.keys().chain(not_due.keys()).collect();
         let one = |queue: &String| {
             let by_second = seconds.get(queue);
             let due = by_second.map_or(0, |by_second| by_second.values().sum());
-            let late = not_due.get(queue).copied().unwrap_or_default();
+            let late = not_due.get(queue).map_or(&[][..], Vec::as_slice);
             scale.unacked(due, late, by_second)
         };
         Some(
@@ -183,13 +184,15 @@ struct Scale {
 }
 
 impl Scale {
-    fn unacked(&self, due: u64, late: u64, by_second: Option<&BTreeMap<i64, u64>>) -> Unacked {
-        let all = share(self.total, due + late, self.known);
+    /// `late` are the due times of the known ones that are not due.
+    fn unacked(&self, due: u64, late: &[i64], by_second: Option<&BTreeMap<i64, u64>>) -> Unacked {
+        let all = share(self.total, due + late.len() as u64, self.known);
         let scaled = self.due(due).min(all);
         let fetched = by_second.map_or_else(Vec::new, |by_second| spread(by_second, due, scaled));
         Unacked {
             due: scaled,
             not_due: all - scaled,
+            later: Later::sampled(late.iter().map(|eta| (*eta, 1)).collect(), all - scaled),
             fetched: newest(fetched),
         }
     }
@@ -256,6 +259,7 @@ fn whole_seconds(score: f64) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use poolwright_core::later::Later;
     use redis::Value;
 
     use super::{Entries, FETCHED};
@@ -371,6 +375,12 @@ mod tests {
     #[test]
     fn a_due_entry_among_late_ones_is_one_before_all_are_read() {
         assert_eq!(tally(&burst(1001, 1, "q")), [("q".to_owned(), 1, 1000, 1)]);
+        let all = burst(1001, 1, "q").tally(1000, |_, key| key.to_owned()).unwrap();
+        assert_eq!(
+            all["q"].later,
+            Later::new([(2000, 1000)]),
+            "those that are unread, too"
+        );
         let other = tally(&burst(1001, 1, "late"));
         let late = ("late".to_owned(), 0, 998, 0);
         assert_eq!(other, [late, ("q".to_owned(), 1, 2, 1)]);

@@ -10,14 +10,18 @@
 //! that fetch a thousand tasks of next hour between the two leave a list to which the poll's length does not belong.
 //! So the due messages are estimated with the length at the look, and a list that is longer in the poll that looked
 //! has lost the difference, and not gained it. What it lost was work only if no message of a later hour was seen.
+//!
+//! When messages fall due is told by the same sample, in the proportion in which it stands for the list.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use poolwright_core::later::Later;
 use redis::Value;
 use tokio::time::Instant;
 
-use super::{scripts, values};
+use super::values;
+use crate::signals::eta_milliseconds;
 
 /// Messages read from each end of a list.
 pub(super) const SIDE: usize = 25;
@@ -83,6 +87,27 @@ impl Look {
         };
         (ends + share(unread + grown)).min(length)
     }
+
+    /// The due times that were seen and have not come, and for how many messages each stands, as parts of one whole. The
+    /// earliest of those that stand for many stands for itself alone: one in thousands is chance.
+    fn weighted(&self, now_milliseconds: i64) -> Vec<(i64, u64)> {
+        let late = |sample: &Sample| -> Vec<i64> {
+            let late = sample.etas.iter().filter(|eta| **eta > now_milliseconds);
+            late.copied().collect()
+        };
+        let unread = self.length.saturating_sub(self.ends.read);
+        let (typical, one) = match self.between.read {
+            0 => (&self.ends, self.ends.read),
+            read => (&self.between, read),
+        };
+        let mut many = late(typical);
+        many.sort_unstable();
+        let ends = late(&self.ends).into_iter().map(|eta| (eta, one));
+        let many = many.into_iter().enumerate();
+        // No less than itself, where the list is read whole.
+        let many = many.map(|(at, eta)| (eta, if at == 0 { unread.min(one) } else { unread }));
+        ends.chain(many).collect()
+    }
 }
 
 /// Some messages of a list.
@@ -96,7 +121,7 @@ impl Sample {
     fn parse(row: &Value) -> Option<Self> {
         let (read, found) = values::array(row)?.split_first()?;
         let text = |v| std::str::from_utf8(values::bytes(v)?).ok();
-        let etas = found.iter().filter_map(|v| scripts::eta_milliseconds(text(v)?));
+        let etas = found.iter().filter_map(|v| eta_milliseconds(text(v)?));
         Some(Self {
             read: values::count(read)?,
             etas: etas.collect(),
@@ -158,6 +183,14 @@ impl Looks {
                 }
             }
         }
+    }
+
+    /// When so many of a list's messages fall due, which is how many are not due.
+    pub(super) fn later(&self, list: &str, not_due: u64, now_milliseconds: i64) -> Later {
+        let look = self.by_list.get(list).filter(|_| not_due > 0);
+        look.map_or_else(Later::default, |look| {
+            Later::sampled(look.weighted(now_milliseconds), not_due)
+        })
     }
 
     /// How many of a list's messages are not due.
@@ -241,6 +274,39 @@ mod tests {
     fn a_list_of_which_nothing_was_read_is_work() {
         assert_eq!(looked(9, row(9, 0, &[])).not_due("a", 9, 0), 0);
         assert_eq!(Looks::default().not_due("a", 9, 0), 0);
+    }
+
+    #[test]
+    fn when_messages_fall_due_is_told_by_the_sample() {
+        let at = |second: i64| jiff::Timestamp::from_second(second).unwrap();
+        let upto = |looks: &Looks, length, second| {
+            let later = looks.later("a", looks.not_due("a", length, 0), 0);
+            later.within(Duration::ZERO, at(second))
+        };
+        let (soon, late, far) = (
+            "1970-01-01T00:00:10.5Z",
+            "1970-01-01T01:00:00+00:00",
+            "9999-12-31T23:59:59",
+        );
+        // Read whole: as they are. One that cannot be read as a time is due.
+        let small = looked(5, row(5, 5, &[soon, "soon", late, far, soon]));
+        let seen = [9, 10, 3599, 3600].map(|second| upto(&small, 5, second));
+        assert_eq!(seen, [0, 2, 2, 3]);
+        assert_eq!(upto(&small, 5, 253_402_207_200), 4);
+        // Half of the probes are due in ten seconds, and so is about half of the list.
+        let between: Vec<&str> = (0..24).map(|n| if n < 12 { soon } else { late }).collect();
+        let large = row(1050, 50, &LATER);
+        let Value::Array(mut parts) = large else {
+            unreachable!()
+        };
+        parts[2] = sample(24, &between);
+        let found = upto(&looked(1050, Value::Array(parts.clone())), 1050, 10);
+        assert!((440..500).contains(&found), "{found}");
+        // One of them is chance.
+        (parts[0], parts[2]) = (Value::Int(100_050), sample(24, &[&[soon], &LATER[..23]].concat()));
+        assert!(upto(&looked(100_050, Value::Array(parts)), 100_050, 10) <= 2);
+        assert_eq!(upto(&Looks::default(), 9, 10), 0);
+        assert_eq!(upto(&looked(9, row(9, 0, &[])), 9, 10), 0);
     }
 
     #[test]
