@@ -178,7 +178,12 @@ pub async fn prefetched(stage: &Stage, wire: &Wire, pool: &str) -> Result<()> {
     let mut publisher = wire.publisher().await?;
     publisher.publish(&Batch::sleep(pool, 1, 200.0)).await?;
     publisher.publish(&Batch::sleep(pool, 4, 0.5)).await?;
-    stage.await_running(1, LIMIT).await?;
+    // A pod that looks idle when the minimum falls would be parked, and what it holds then is no demand.
+    stage
+        .await_status(pool, "one busy slot", LIMIT, |status| {
+            status.busy_slots == Some(1)
+        })
+        .await?;
     stage
         .await_tq(pool, "empty", LIMIT, |queue| {
             queue
