@@ -28,7 +28,7 @@ const UNFETCHED_AFTER: Duration = Duration::from_secs(10);
 pub(crate) struct Ahead {
     /// Tasks that no worker has fetched, or is about to.
     tasks: u64,
-    /// Tasks, wherever they are: those that a worker holds, too.
+    /// Tasks, wherever they are: those that workers hold, too, as many as fall due at once.
     pub(crate) kept: u64,
     /// How far ahead was looked.
     within: Duration,
@@ -59,9 +59,12 @@ impl Ahead {
         }
         let within = memory.start_up(fleet, now).saturating_add(EARLY);
         let count = |later: &Later| later.within(within, wall).div_ceil(MILLI);
-        // A worker has begun what was due by now, and may not have been asked since.
+        // A worker has begun what was due by now, and may not have been asked since. Of a stream only what falls due within
+        // one service time is there at once.
         let held = demand.held_coming.after(wall);
-        let kept = [&demand.coming, &demand.attended, &held].map(count);
+        let service = Duration::try_from_secs_f64(memory.estimates.service()).unwrap_or(within);
+        let at_once = held.most_at_once(service, within, wall).div_ceil(MILLI);
+        let kept = [count(&demand.coming), count(&demand.attended), at_once];
         Self {
             tasks: count(&coming),
             kept: sum(kept),

@@ -11,7 +11,7 @@ use poolwright_api::conditions::{condition, find, set};
 use poolwright_api::{ConditionType, Reason};
 
 use crate::cause::cut;
-use crate::decision::{Decision, SCHEDULE};
+use crate::decision::{Decision, SCHEDULE, THROUGHPUT};
 use crate::sample::FaultKind;
 use crate::snapshot::{PoolInput, Trouble};
 use crate::status::Facts;
@@ -314,7 +314,7 @@ fn scaling_limited(seen: &Seen) -> Said {
     let told = |name: &str| {
         matches!(
             name,
-            "maxReplicas" | "minReplicas" | "pool" | "maxActiveTasks" | SCHEDULE
+            "maxReplicas" | "minReplicas" | "pool" | "maxActiveTasks" | SCHEDULE | THROUGHPUT
         )
     };
     // The last one is the tightest.
@@ -331,6 +331,10 @@ fn scaling_limited(seen: &Seen) -> Said {
         Some(limit) if limit.name == "maxReplicas" => {
             let message = format!("the demand asks for more than maxReplicas {}", limit.to);
             (Some(true), Reason::AtMaximum, message)
+        }
+        Some(limit) if limit.name == THROUGHPUT => {
+            let message = format!("more than {} were seen to end no more tasks", counted(limit.to, "pod", "pods"));
+            (Some(true), Reason::NoProgress, message)
         }
         Some(limit) if limit.name == SCHEDULE => {
             let message = format!("the demand asks for less than the {} of a schedule", limit.to);

@@ -19,9 +19,6 @@ use crate::time::Moment;
 const TWICE: f64 = 2.0;
 /// Bounds within which two paces are the same.
 const SAME: (f64, f64) = (0.7, 1.2);
-/// More slots have helped if the pace has risen by this power of what the slots have, and these by so much that chance
-/// does not explain it.
-const HELPED: (f64, f64) = (0.5, 1.3);
 /// For so many stretches on end something must have waited: new workers have had their time to come up and to help.
 const PRESSED: u32 = 3;
 /// With the lower number at least this part of the pace must remain.
@@ -54,6 +51,8 @@ struct Pace {
     slots: f64,
     /// Tasks that ended a second.
     ended: f64,
+    /// Tasks that ended.
+    tasks: f64,
     at: Moment,
 }
 
@@ -99,15 +98,28 @@ pub struct Crowding {
 /// The most slots that are of use.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Useful {
-    /// Busy slots.
+    /// Busy slots, of whole pods.
     pub slots: f64,
-    /// Tasks that ended a minute with about so many.
+    /// Tasks that end a minute.
     pub each_minute: f64,
+    /// What is known by now.
+    pub known: Known,
+}
+
+/// How sure it is that more slots are of no use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// With twice as many no more ended; so many are tried.
+    Lower,
+    /// As many end with them.
+    Suffices,
+    /// A few more than suffice are tried.
+    Higher,
 }
 
 impl Crowding {
-    /// Takes in that so many tasks wait now.
-    pub fn observe(&mut self, waiting: u64, estimates: &Estimates, now: Moment) {
+    /// Takes in that so many tasks wait now for pods of `slots` slots.
+    pub fn observe(&mut self, waiting: u64, slots: u32, estimates: &Estimates, now: Moment) {
         let (since, waited) = self.since.unwrap_or((now, true));
         let waited = waited && waiting > 0;
         self.since = Some((since, waited));
@@ -119,48 +131,80 @@ impl Crowding {
         if !self.settling && self.is_refuted(ended, worked, passed) {
             self.stage = self.acquit(now);
             self.since = None;
+            return;
         }
-        if passed < long {
+        let short = passed < long || !self.settling && ended < ENOUGH && passed < most;
+        if short {
             return;
         }
         self.since = None;
-        if std::mem::take(&mut self.settling) || ended < ENOUGH {
+        self.pressed = if waited { self.pressed.saturating_add(1) } else { 0 };
+        if std::mem::take(&mut self.settling) {
             return;
         }
         let pace = Pace {
             slots: worked / passed,
             ended: ended / passed,
+            tasks: ended,
             at: now,
         };
-        self.pressed = if waited { self.pressed.saturating_add(1) } else { 0 };
-        let next = self.next(pace, waited);
+        let next = if ended < ENOUGH || pace.slots < 1.0 {
+            self.unknown(now, waited)
+        } else {
+            self.next(pace, waited, f64::from(slots.max(1)))
+        };
         self.settling |= most_of(&next) != most_of(&self.stage);
         self.stage = next;
+    }
+
+    /// What was there for a while is not known.
+    pub fn gap(&mut self) {
+        self.since = None;
+        self.pressed = 0;
+        // The past second of the first stretch after it would be the whole gap.
+        self.settling = true;
+    }
+
+    /// Too little ends to conclude anything from it: nothing is tried, and nothing is limited that does not wait.
+    fn unknown(&mut self, now: Moment, waited: bool) -> Stage {
+        match self.stage {
+            Stage::Free(_) => Stage::Free(None),
+            Stage::Lower { .. } => self.acquit(now),
+            Stage::Limited { .. } | Stage::Higher { .. } if !waited => Stage::Free(None),
+            limited => limited,
+        }
     }
 
     /// The most slots that are of use; `None` while all may be.
     #[must_use]
     pub fn useful(&self) -> Option<Useful> {
-        let ended = match self.stage {
+        let (ended, known) = match self.stage {
             Stage::Free(_) => return None,
-            Stage::Lower { before, .. } => before.ended,
-            Stage::Limited { usual, .. } | Stage::Higher { usual, .. } => usual,
+            Stage::Lower { before, .. } => (before.ended, Known::Lower),
+            Stage::Limited { usual, .. } => (usual, Known::Suffices),
+            Stage::Higher { usual, .. } => (usual, Known::Higher),
         };
         Some(Useful {
             slots: most_of(&self.stage)?,
             each_minute: ended * 60.0,
+            known,
         })
     }
 
-    fn next(&mut self, pace: Pace, waited: bool) -> Stage {
+    fn next(&mut self, pace: Pace, waited: bool, pod: f64) -> Stage {
         let limited = |most, usual| Stage::Limited {
             most,
             usual,
             since: pace.at,
             calm: false,
         };
+        let higher = |before: f64, usual| Stage::Higher {
+            most: whole_pods((before * TRIAL).max(before + pod), pod),
+            before,
+            usual,
+        };
         match self.stage {
-            Stage::Free(low) => self.suspect(low, pace),
+            Stage::Free(low) => self.suspect(low, pace, pod),
             Stage::Lower { most, .. } if pace.slots > REACHED * most => self.wait(pace),
             Stage::Lower { most, before, .. } if pace.ended >= REMAINS * before.ended => {
                 limited(most, pace.ended)
@@ -171,18 +215,15 @@ impl Crowding {
                 looks: looks + 1,
             },
             Stage::Lower { .. } => self.acquit(pace.at),
-            Stage::Limited { calm, usual, .. }
-                if !waited && calm || waited && pace.ended < SAME.0 * usual =>
+            // With as many slots as ever it is something else now.
+            Stage::Limited { most, calm, usual, .. }
+                if !waited && calm || waited && pace.slots * REACHED >= most && pace.ended < SAME.0 * usual =>
             {
                 Stage::Free(None)
             }
             Stage::Limited {
                 most, usual, since, ..
-            } if waited && pace.at.since(since) >= AGAIN.0 => Stage::Higher {
-                most: most * TRIAL,
-                before: most,
-                usual,
-            },
+            } if waited && pace.at.since(since) >= AGAIN.0 => higher(most, usual),
             Stage::Limited {
                 most, usual, since, ..
             } => Stage::Limited {
@@ -191,12 +232,8 @@ impl Crowding {
                 since,
                 calm: !waited,
             },
-            Stage::Higher { most, usual, .. } if pace.ended >= usual * f64::midpoint(1.0, TRIAL) => {
-                Stage::Higher {
-                    most: most * TRIAL,
-                    before: most,
-                    usual: pace.ended,
-                }
+            Stage::Higher { most, before, usual } if pace.slots > before && gains(&pace, most / before, usual) => {
+                higher(most, pace.ended)
             }
             Stage::Higher { before, usual, .. } => limited(before, usual),
         }
@@ -214,17 +251,17 @@ impl Crowding {
     }
 
     /// Compares with the least slots that had the same pace.
-    fn suspect(&self, low: Option<Pace>, pace: Pace) -> Stage {
+    fn suspect(&self, low: Option<Pace>, pace: Pace, pod: f64) -> Stage {
         let Some(low) = low.filter(|low| pace.at.since(low.at) < FRESH) else {
             return Stage::Free(Some(pace));
         };
         let (more, faster) = (pace.slots / low.slots, pace.ended / low.ended);
-        let helped = more >= HELPED.1 && faster >= more.powf(HELPED.0);
-        if more <= 1.0 || faster < SAME.0 || helped {
+        if more <= 1.0 || !(SAME.0..=SAME.1).contains(&faster) {
             return Stage::Free(Some(pace));
         }
-        if self.pressed >= PRESSED && more >= TWICE && faster <= SAME.1 && pace.at >= self.free_until {
-            let most = low.slots * MARGIN;
+        let most = whole_pods(low.slots * MARGIN, pod);
+        let much = more >= TWICE && pace.slots > REACHED * most;
+        if self.pressed >= PRESSED && much && pace.at >= self.free_until {
             return Stage::Lower {
                 most,
                 before: pace,
@@ -249,6 +286,17 @@ impl Crowding {
         self.free_until = now.after(AGAIN.1);
         Stage::Free(None)
     }
+}
+
+/// The slots of so many pods that there are at least that many.
+fn whole_pods(slots: f64, pod: f64) -> f64 {
+    (slots / pod).ceil().max(1.0) * pod
+}
+
+/// True if so many times the slots have ended more tasks by at least half of that part, and by more than chance does.
+fn gains(pace: &Pace, more: f64, usual: f64) -> bool {
+    let expected = usual * pace.tasks / pace.ended.max(1e-9);
+    pace.ended >= usual * f64::midpoint(1.0, more) && pace.tasks >= expected + 2.0 * expected.sqrt()
 }
 
 const fn most_of(stage: &Stage) -> Option<f64> {

@@ -13,6 +13,8 @@ struct Fluid {
     ended: f64,
     second: u64,
     slots: f64,
+    /// Slots of a pod.
+    pod: u32,
     useful: Option<Useful>,
 }
 
@@ -28,6 +30,7 @@ impl Fluid {
             ended: 0.0,
             second: 0,
             slots: 20.0,
+            pod: 4,
             useful: None,
         }
     }
@@ -49,7 +52,7 @@ impl Fluid {
             started: whole(self.started.floor()),
         };
         self.estimates.observe(counts, now);
-        self.crowding.observe(counts.waiting, &self.estimates, now);
+        self.crowding.observe(counts.waiting, self.pod, &self.estimates, now);
         self.useful = self.crowding.useful();
     }
 
@@ -123,4 +126,52 @@ fn a_load_that_rises_and_falls_is_not_limited() {
         fluid.chase(60, coming);
         assert_eq!(fluid.useful, None, "minute {minute}");
     }
+}
+
+/// Few and long tasks: too little ends to conclude anything from, and nothing stays limited for want of it.
+#[test]
+fn few_tasks_are_not_limited_for_ever() {
+    let mut fluid = Fluid::new(f64::INFINITY);
+    fluid.service = 120.0;
+    fluid.chase(7200, 0.07);
+    fluid.service = 260.0;
+    fluid.chase(4 * 3600, 0.07);
+    assert!(fluid.waiting < 2.0, "{} wait", fluid.waiting);
+}
+
+#[test]
+fn nothing_is_limited_when_work_returns_after_a_pause() {
+    let mut fluid = Fluid::new(32.0);
+    fluid.chase(3600, 4.0);
+    assert!(fluid.useful.is_some());
+    (fluid.waiting, fluid.bears) = (0.0, 1000.0);
+    fluid.chase(1200, 0.0);
+    assert_eq!(fluid.useful, None);
+}
+
+/// One or three pods suffice, of many slots each.
+#[test]
+fn whole_pods_are_what_is_tried() {
+    for bears in [8.0, 24.0] {
+        let mut fluid = Fluid::new(bears);
+        fluid.pod = 8;
+        fluid.slots = bears;
+        fluid.chase(1800, bears / 14.0);
+        fluid.chase(5400, bears / 8.0);
+        let useful = fluid.useful.expect("a limit").slots;
+        assert!(useful <= 2.0 * bears && useful % 8.0 == 0.0, "{useful} of {bears}");
+    }
+}
+
+/// Half of the slots are lost: that fewer end says nothing of what helps.
+#[test]
+fn lost_slots_do_not_end_a_limit() {
+    let mut fluid = Fluid::new(32.0);
+    fluid.chase(3600, 4.0);
+    let before = fluid.useful.expect("a limit").slots;
+    for _ in 0..90 {
+        fluid.slots = 12.0;
+        fluid.second(4.0);
+    }
+    assert!(fluid.useful.is_some_and(|useful| useful.slots <= before * TRIAL + 4.0));
 }

@@ -62,6 +62,9 @@ pub const DYNAMIC_CONCURRENCY: &str = "dynamicConcurrency";
 /// The limit under which a schedule stands.
 pub const SCHEDULE: &str = "schedule";
 
+/// The limit by what more slots were seen to do.
+pub const THROUGHPUT: &str = "throughput";
+
 impl Decision {
     /// The reason in words: the formula filled in, then each limit; at most 512 bytes.
     #[must_use]

@@ -41,6 +41,11 @@ impl Idle {
         }
     }
 
+    /// What was there meanwhile is not known: this idle time is none to learn from.
+    pub fn gap(&mut self) {
+        self.since = None;
+    }
+
     /// For how long pods stay that take `start_up` to come back, and that stay no shorter than `least`.
     #[must_use]
     pub fn stay(&self, start_up: Duration, least: Duration) -> Duration {

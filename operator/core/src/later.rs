@@ -92,6 +92,24 @@ impl Later {
         soon.fold(0, |sum, (_, count)| sum.saturating_add(*count))
     }
 
+    /// The most that fall due in any stretch of `long` (a second at least) within `span` of this time.
+    #[must_use]
+    pub fn most_at_once(&self, long: Duration, span: Duration, wall: Timestamp) -> u64 {
+        let whole = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+        let (long, until) = (whole(long).max(1), wall.as_second().saturating_add(whole(span)));
+        let soon = self.by_second.partition_point(|(due, _)| *due <= until);
+        let (mut most, mut sum, mut first) = (0, 0_u64, 0);
+        for (due, count) in &self.by_second[..soon] {
+            sum = sum.saturating_add(*count);
+            while self.by_second[first].0.saturating_add(long) <= *due {
+                sum = sum.saturating_sub(self.by_second[first].1);
+                first += 1;
+            }
+            most = most.max(sum);
+        }
+        most
+    }
+
     /// How long it takes until the first falls due; zero if it is by now.
     #[must_use]
     pub fn first(&self, wall: Timestamp) -> Option<Duration> {
@@ -118,6 +136,20 @@ mod tests {
 
     const fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
+    }
+
+    /// A stream needs a slot at a time, a burst one for each.
+    #[test]
+    fn most_at_once_is_of_one_service_time() {
+        let stream = Later::new((100..130).map(|second| (second * 1000, 20)));
+        assert_eq!(stream.most_at_once(Duration::from_millis(50), seconds(35), at(90)), 20);
+        assert_eq!(stream.most_at_once(seconds(3), seconds(35), at(90)), 60);
+        assert_eq!(stream.most_at_once(seconds(600), seconds(12), at(90)), 60, "the rest is too far");
+        let burst = Later::new([(100_000, 6), (900_000, 9)]);
+        assert_eq!(burst.most_at_once(seconds(1), seconds(35), at(90)), 6);
+        assert_eq!(burst.most_at_once(seconds(1), Duration::MAX, at(90)), 9);
+        let full = Later::new([(100_000, u64::MAX), (101_000, u64::MAX)]);
+        assert_eq!(full.most_at_once(seconds(9), seconds(35), at(90)), u64::MAX);
     }
 
     #[test]

@@ -347,6 +347,8 @@ impl PoolMemory {
         self.looked = Some(now);
         if slept || !demand.complete {
             self.window.gap();
+            self.crowding.gap();
+            self.idle.gap();
         }
         if !demand.complete {
             self.stale_since.get_or_insert(now);
@@ -359,8 +361,12 @@ impl PoolMemory {
             started: self.started,
         };
         let sampled = self.estimates.observe(counts, now);
-        self.crowding.observe(counts.waiting, &self.estimates, now);
-        self.idle.observe(counts.waiting > 0 || counts.busy > 0, now);
+        self.crowding
+            .observe(counts.waiting, fleet.pool.slots, &self.estimates, now);
+        if self.suspect_until.is_none() {
+            let something = self.progressed || counts.waiting > 0 || counts.busy > 0;
+            self.idle.observe(something, now);
+        }
         if sampled {
             let start_up = self.start_up(fleet, now).as_secs_f64();
             self.warm = floor(

@@ -12,7 +12,8 @@ use poolwright_api::Reason;
 use crate::budget::Allowance;
 use crate::cause::Cause;
 use crate::constants::ZEROS;
-use crate::decision::{Decision, Facts, Limit, SCHEDULE};
+use crate::crowding::Known;
+use crate::decision::{Decision, Facts, Limit, SCHEDULE, THROUGHPUT};
 use crate::demand::{Demand, PodState};
 use crate::evidence::CLEARANCE_AGE;
 use crate::fleet::{Fleet, Member};
@@ -269,7 +270,8 @@ impl Scene<'_> {
             cap(pool, draft);
         } else {
             self.grow(memory, draft);
-            self.crowd(memory, draft);
+            let least = raise.map_or(pool.min, |raise| raise.pods.max(pool.min));
+            self.crowd(memory, least, draft);
             bound(pool, raise, draft);
             if draft.to < from {
                 self.shrink(memory, draft, ask);
@@ -280,15 +282,20 @@ impl Scene<'_> {
         }
     }
 
-    /// Asks for no more pods than have been seen to be of use.
-    fn crowd(&self, memory: &PoolMemory, draft: &mut Draft) {
-        if let Some((most, useful)) = useful_pods(self.fleet, memory).filter(|(most, _)| draft.to > *most) {
-            draft.reason = Reason::NoProgress;
-            let clause = format!(
-                "{most} at most: with {:.0} slots {:.0} tasks a minute end, and with twice as many no more did",
-                useful.slots, useful.each_minute
-            );
-            draft.limit("throughput", most, clause);
+    /// Asks for no more pods than have been seen to be of use, or than are kept anyway.
+    fn crowd(&self, memory: &PoolMemory, least: u32, draft: &mut Draft) {
+        let Some((most, useful)) = useful_pods(self.fleet, memory) else {
+            return;
+        };
+        let most = most.max(least);
+        if draft.to > most {
+            let minute = format!("{:.0} tasks a minute", useful.each_minute);
+            let clause = match useful.known {
+                Known::Lower => format!("{most} on trial: twice the slots did no more than {minute}"),
+                Known::Suffices => format!("{most} suffice: more slots do no more than {minute}"),
+                Known::Higher => format!("{most} on trial: fewer do {minute}"),
+            };
+            draft.limit(THROUGHPUT, most, clause);
         }
     }
 

@@ -15,6 +15,8 @@ pub struct Window {
     falling: VecDeque<(Moment, u32)>,
     /// Start of the unbroken run of fresh data of which the largest need is known.
     since: Option<Moment>,
+    /// The longest that was asked for: nothing within it is forgotten.
+    longest: Duration,
     /// The newest zero's data time, and how many distinct zeros stand in a row.
     zeros: (Option<Moment>, u32),
 }
@@ -36,7 +38,10 @@ impl Window {
 
     /// Data was missing: what is known of the past no longer counts as unbroken.
     pub fn gap(&mut self) {
-        *self = Self::default();
+        *self = Self {
+            longest: self.longest,
+            ..Self::default()
+        };
     }
 
     /// The largest need of the last `length`, if all of it was seen; `None` while the window is not yet full.
@@ -45,17 +50,15 @@ impl Window {
         if now.since(since) < length {
             return None;
         }
-        while self.falling.len() > 1
-            && self
-                .falling
-                .front()
-                .is_some_and(|(at, _)| now.since(*at) > length)
-        {
+        self.longest = self.longest.max(length);
+        let is_old = |at: Moment, length: Duration| now.since(at) > length;
+        while self.falling.len() > 1 && self.falling.front().is_some_and(|(at, _)| is_old(*at, self.longest)) {
             self.falling.pop_front();
             // A longer window that somebody asks for next is not known from the start.
-            self.since = Some(now.before(length));
+            self.since = Some(now.before(self.longest));
         }
-        self.falling.front().map(|(_, value)| *value)
+        let young = self.falling.iter().find(|(at, _)| !is_old(*at, length));
+        young.or(self.falling.back()).map(|(_, value)| *value)
     }
 
     /// How long the data has been unbroken.
