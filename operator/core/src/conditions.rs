@@ -333,7 +333,10 @@ fn scaling_limited(seen: &Seen) -> Said {
             (Some(true), Reason::AtMaximum, message)
         }
         Some(limit) if limit.name == THROUGHPUT => {
-            let message = format!("more than {} were seen to end no more tasks", counted(limit.to, "pod", "pods"));
+            let message = format!(
+                "more than {} were seen to end no more tasks",
+                counted(limit.to, "pod", "pods")
+            );
             (Some(true), Reason::NoProgress, message)
         }
         Some(limit) if limit.name == SCHEDULE => {

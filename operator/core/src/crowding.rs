@@ -216,9 +216,9 @@ impl Crowding {
             },
             Stage::Lower { .. } => self.acquit(pace.at),
             // With as many slots as ever it is something else now.
-            Stage::Limited { most, calm, usual, .. }
-                if !waited && calm || waited && pace.slots * REACHED >= most && pace.ended < SAME.0 * usual =>
-            {
+            Stage::Limited {
+                most, calm, usual, ..
+            } if !waited && calm || waited && pace.slots * REACHED >= most && pace.ended < SAME.0 * usual => {
                 Stage::Free(None)
             }
             Stage::Limited {
@@ -232,7 +232,9 @@ impl Crowding {
                 since,
                 calm: !waited,
             },
-            Stage::Higher { most, before, usual } if pace.slots > before && gains(&pace, most / before, usual) => {
+            Stage::Higher { most, before, usual }
+                if pace.slots > before && gains(&pace, most / before, usual) =>
+            {
                 higher(most, pace.ended)
             }
             Stage::Higher { before, usual, .. } => limited(before, usual),

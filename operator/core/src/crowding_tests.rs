@@ -52,7 +52,8 @@ impl Fluid {
             started: whole(self.started.floor()),
         };
         self.estimates.observe(counts, now);
-        self.crowding.observe(counts.waiting, self.pod, &self.estimates, now);
+        self.crowding
+            .observe(counts.waiting, self.pod, &self.estimates, now);
         self.useful = self.crowding.useful();
     }
 
@@ -159,7 +160,10 @@ fn whole_pods_are_what_is_tried() {
         fluid.chase(1800, bears / 14.0);
         fluid.chase(5400, bears / 8.0);
         let useful = fluid.useful.expect("a limit").slots;
-        assert!(useful <= 2.0 * bears && useful % 8.0 == 0.0, "{useful} of {bears}");
+        assert!(
+            useful <= 2.0 * bears && useful % 8.0 == 0.0,
+            "{useful} of {bears}"
+        );
     }
 }
 
@@ -173,5 +177,9 @@ fn lost_slots_do_not_end_a_limit() {
         fluid.slots = 12.0;
         fluid.second(4.0);
     }
-    assert!(fluid.useful.is_some_and(|useful| useful.slots <= before * TRIAL + 4.0));
+    assert!(
+        fluid
+            .useful
+            .is_some_and(|useful| useful.slots <= before * TRIAL + 4.0)
+    );
 }

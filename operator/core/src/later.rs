@@ -142,9 +142,16 @@ mod tests {
     #[test]
     fn most_at_once_is_of_one_service_time() {
         let stream = Later::new((100..130).map(|second| (second * 1000, 20)));
-        assert_eq!(stream.most_at_once(Duration::from_millis(50), seconds(35), at(90)), 20);
+        assert_eq!(
+            stream.most_at_once(Duration::from_millis(50), seconds(35), at(90)),
+            20
+        );
         assert_eq!(stream.most_at_once(seconds(3), seconds(35), at(90)), 60);
-        assert_eq!(stream.most_at_once(seconds(600), seconds(12), at(90)), 60, "the rest is too far");
+        assert_eq!(
+            stream.most_at_once(seconds(600), seconds(12), at(90)),
+            60,
+            "the rest is too far"
+        );
         let burst = Later::new([(100_000, 6), (900_000, 9)]);
         assert_eq!(burst.most_at_once(seconds(1), seconds(35), at(90)), 6);
         assert_eq!(burst.most_at_once(seconds(1), Duration::MAX, at(90)), 9);

@@ -52,7 +52,12 @@ impl Window {
         }
         self.longest = self.longest.max(length);
         let is_old = |at: Moment, length: Duration| now.since(at) > length;
-        while self.falling.len() > 1 && self.falling.front().is_some_and(|(at, _)| is_old(*at, self.longest)) {
+        while self.falling.len() > 1
+            && self
+                .falling
+                .front()
+                .is_some_and(|(at, _)| is_old(*at, self.longest))
+        {
             self.falling.pop_front();
             // A longer window that somebody asks for next is not known from the start.
             self.since = Some(now.before(self.longest));
