@@ -35,10 +35,13 @@ async fn a_schedule_starts_workers_at_its_time_without_a_task() -> Result<()> {
     let before = left(start).saturating_sub(Duration::from_secs(1));
     ground.stage.expect_steady("w", 0, before).await?;
     ground.stage.await_replicas("w", 2, left(start) + LATE).await?;
-    let text = ground.stage.decision("w").await?;
     let words =
         format!("schedule soon ({minute} * * * *, Europe/Berlin) raises the minimum from 0 to 2 until 20");
-    assert!(text.contains(&words), "{text}");
+    // The status follows the number.
+    wait_until("a status that says why", LIMIT, || async {
+        Ok(ground.stage.decision("w").await?.contains(&words))
+    })
+    .await?;
 
     // One that cannot be read is named, and stops nothing; put right, it goes on.
     let patch = |minute: &str| ground.stage.patch_pool("w", json!({"spec": scaling(minute)}));
