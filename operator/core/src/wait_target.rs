@@ -23,6 +23,8 @@ const TOO_LATE: f64 = 1.0;
 const NO_LOAD: f64 = 0.5;
 /// What a slot-second of waiting costs, in slot-seconds of a warm worker.
 const WAITING_COSTS: f64 = 4.0;
+/// More slots are never asked for: beyond it, a slot more or less is less than a number can tell.
+const SLOTS_MAX: f64 = 1e9;
 /// Floors that are compared.
 const FLOORS: usize = 24;
 /// Half minutes of the past without which no floor is thought of: ten minutes.
@@ -136,6 +138,7 @@ fn staff(load: f64, service: f64, wait: f64) -> f64 {
     if load <= 0.0 {
         return 0.0;
     }
+    let load = load.min(SLOTS_MAX);
     let late = |slots: f64| {
         let spare = slots - load;
         delay_probability(spare / load.sqrt()) * (-spare * wait / service.max(1e-3)).exp()

@@ -8,6 +8,7 @@ use poolwright_core::cycle::{Memory, cycle};
 use poolwright_core::decision::Decision;
 use poolwright_core::demand::PodState;
 use poolwright_core::evidence::CLEARANCE_AGE;
+use poolwright_core::policy::Policy;
 use poolwright_core::sample::Answer;
 use poolwright_core::snapshot::{PodInput, PoolInput, Rank, RevisionInput, Snapshot};
 use poolwright_core::time::Moment;
@@ -66,8 +67,14 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-fn start(rabbitmq: bool, queues: usize, prefetch: Option<u32>, delay: u64) -> World {
+fn start(rabbitmq: bool, wait_target: bool, queues: usize, prefetch: Option<u32>, delay: u64) -> World {
     let mut first = pool("p");
+    if wait_target {
+        first.policy = Policy::WaitTarget {
+            target: Duration::from_secs(30),
+            delay: Some(Duration::from_secs(delay)),
+        };
+    }
     first.queues = (0..queues).map(|number| format!("q{number}").into()).collect();
     first.prefetch = prefetch;
     first.scale_down_delay = Duration::from_secs(delay);
@@ -249,7 +256,7 @@ fn check_bounds(pool: &PoolInput, decision: &Decision) -> Result<(), TestCaseErr
         "{}",
         decision.text()
     );
-    let said = [" ready + ", "demand unknown"];
+    let said = [" ready + ", "demand unknown", "; target ", "kept warm"];
     prop_assert!(
         said.iter().any(|words| decision.text().contains(words)),
         "{}",
@@ -350,12 +357,13 @@ proptest! {
     #[test]
     fn invariants_hold_in_any_history(
         rabbitmq: bool,
+        wait_target: bool,
         queues in 1usize..4,
         prefetch in prop_oneof![Just(None), (1u32..5).prop_map(Some), Just(Some(u32::MAX))],
         delay in prop_oneof![Just(0u64), Just(7), Just(60)],
         events in prop::collection::vec(event(), 1..120),
     ) {
-        let mut world = start(rabbitmq, queues, prefetch, delay);
+        let mut world = start(rabbitmq, wait_target, queues, prefetch, delay);
         let mut other = Memory::default();
         let mut last: Option<Decision> = None;
         let (mut next, mut whole_since, mut before) = (0, None, world.now);
