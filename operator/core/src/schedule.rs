@@ -98,13 +98,13 @@ impl Agenda {
     }
 
     fn look(&mut self, schedules: &Arc<[Schedule]>, now: i64) {
-        let phases = || schedules.iter().map(|one| (one, one.phase(now)));
-        let changes = phases().filter_map(|(_, phase)| match phase {
-            Phase::On(until, _) => Some(until),
-            Phase::Off(next) => next,
+        let phases: Vec<_> = schedules.iter().map(|one| (one, one.phase(now))).collect();
+        let changes = phases.iter().filter_map(|(_, phase)| match phase {
+            Phase::On(until, _) => Some(*until),
+            Phase::Off(next) => *next,
         });
-        let on = phases().filter_map(|(one, phase)| match phase {
-            Phase::On(until, ends) => Some((one, until, ends)),
+        let on = phases.iter().filter_map(|(one, phase)| match phase {
+            Phase::On(until, ends) => Some((one, *until, *ends)),
             Phase::Off(_) => None,
         });
         let first =
