@@ -140,3 +140,16 @@ proptest! {
         prop_assert!(desired(&longer, 0).pods >= desired(&sight, 0).pods, "{sight:?}");
     }
 }
+
+/// Beyond some number the next slot cannot be told from it: the search must end all the same.
+#[test]
+fn an_absurd_load_is_answered_too() {
+    let absurd = Sight {
+        rate: 1e15,
+        service: 1e6,
+        ..sight()
+    };
+    let slots = staff(absurd.rate * absurd.service, absurd.service, 15.0);
+    assert!((SLOTS_MAX..2.0 * SLOTS_MAX).contains(&slots), "{slots}");
+    assert!(desired(&absurd, 0).steady.is_finite());
+}
