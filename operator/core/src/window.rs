@@ -63,7 +63,7 @@ impl Window {
             self.since = Some(now.before(self.longest));
         }
         let young = self.falling.iter().find(|(at, _)| !is_old(*at, length));
-        young.or(self.falling.back()).map(|(_, value)| *value)
+        young.or_else(|| self.falling.back()).map(|(_, value)| *value)
     }
 
     /// How long the data has been unbroken.
