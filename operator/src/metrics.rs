@@ -127,6 +127,18 @@ const SAMPLE_AGE: Metric = gauge(
     "seconds",
     "Age of the newest good reading of the queue; absent before the first.",
 );
+const ARRIVALS: Metric = gauge(
+    "poolwright_task_queue_arrivals_per_minute",
+    OBJECT,
+    "tasks a minute",
+    "Tasks that came, over the last five minutes; an estimate where queues share workers.",
+);
+const WAIT: Metric = gauge(
+    "poolwright_task_queue_estimated_wait_seconds",
+    OBJECT,
+    "seconds",
+    "How long a task that is pushed now would wait; absent while it is not known.",
+);
 const POOL_SLOTS: Metric = gauge(
     "poolwright_pool_slots",
     OBJECT,
@@ -172,6 +184,8 @@ pub const TABLE: &[Metric] = &[
     READY,
     RESERVED,
     SAMPLE_AGE,
+    ARRIVALS,
+    WAIT,
     POOL_SLOTS,
     POOL_RUNNING,
     POOL_QUEUED,
@@ -207,6 +221,10 @@ pub struct TaskQueueNumbers {
     pub reserved: Option<u64>,
     /// Age of the newest good reading.
     pub sample_age_seconds: Option<f64>,
+    /// Tasks that come in a minute.
+    pub arrivals_per_minute: Option<f64>,
+    /// How long a task that is pushed now would wait.
+    pub estimated_wait_seconds: Option<f64>,
 }
 
 /// What is shown of a Pool; a number that is not known is not shown.
@@ -235,6 +253,8 @@ pub struct Metrics {
     ready: GaugeVec,
     reserved: GaugeVec,
     sample_age: GaugeVec,
+    arrivals: GaugeVec,
+    wait: GaugeVec,
     pool_slots: GaugeVec,
     pool_running: GaugeVec,
     pool_queued: GaugeVec,
@@ -265,6 +285,8 @@ impl Metrics {
             ready: register_gauge(&registry, &READY),
             reserved: register_gauge(&registry, &RESERVED),
             sample_age: register_gauge(&registry, &SAMPLE_AGE),
+            arrivals: register_gauge(&registry, &ARRIVALS),
+            wait: register_gauge(&registry, &WAIT),
             pool_slots: register_gauge(&registry, &POOL_SLOTS),
             pool_running: register_gauge(&registry, &POOL_RUNNING),
             pool_queued: register_gauge(&registry, &POOL_QUEUED),
@@ -307,6 +329,8 @@ impl Metrics {
             (&self.ready, numbers.ready.map(float)),
             (&self.reserved, numbers.reserved.map(float)),
             (&self.sample_age, numbers.sample_age_seconds),
+            (&self.arrivals, numbers.arrivals_per_minute),
+            (&self.wait, numbers.estimated_wait_seconds),
         ] {
             show(series, &labels, value);
         }
@@ -356,7 +380,13 @@ impl Metrics {
 
     /// Removes every series of a TaskQueue.
     pub fn forget_task_queue(&self, namespace: &str, name: &str) {
-        for series in [&self.ready, &self.reserved, &self.sample_age] {
+        for series in [
+            &self.ready,
+            &self.reserved,
+            &self.sample_age,
+            &self.arrivals,
+            &self.wait,
+        ] {
             forget(series, &[namespace, name]);
         }
     }

@@ -16,6 +16,7 @@ use crate::demand::demand;
 use crate::fleet::Fleet;
 use crate::ledger::{QueueLedger, ledger};
 use crate::memory::PoolMemory;
+use crate::outlook;
 use crate::pool_status::{Figures, PoolName, figures};
 use crate::resizing::Resize;
 use crate::sample::BrokerView;
@@ -56,8 +57,10 @@ struct Table<'a> {
     known: bool,
     view: &'a BrokerView,
     fleets: Vec<Fleet<'a>>,
-    books: BTreeMap<String, QueueLedger>,
 }
+
+/// One broker's queues, by name.
+type Books = BTreeMap<String, QueueLedger>;
 
 /// Runs one cycle: what each WorkerPool wants, what the Pools allow, what is done.
 pub fn cycle(snapshot: &Snapshot, memory: &mut Memory) -> Cycle {
@@ -67,18 +70,21 @@ pub fn cycle(snapshot: &Snapshot, memory: &mut Memory) -> Cycle {
     let (tables, mut memories) = tables(snapshot, &no_view, &mut memory.pools);
     let mut sketches = Vec::with_capacity(snapshot.pools.len());
     let mut past = memories.iter_mut();
+    let mut books: Vec<Books> = Vec::with_capacity(tables.len());
     for table in &tables {
+        let page = ledger(snapshot, table.view, &table.fleets);
         for (fleet, memory) in table.fleets.iter().zip(past.by_ref()) {
             memory.track(fleet, table.view, snapshot.now);
-            let demand = demand(fleet, table.view, &table.books, memory, snapshot.now);
+            let demand = demand(fleet, table.view, &page, memory, snapshot.now);
             sketches.push((fleet, sketch(snapshot, fleet, table.view, demand, memory)));
         }
+        books.push(page);
     }
     let mut allowances = allow(snapshot, &namespaces, &sketches, &memories).into_iter();
     let mut sketches = sketches.into_iter().zip(memories);
     let mut result = Cycle::default();
     let mut decisions = Vec::with_capacity(snapshot.pools.len());
-    for table in &tables {
+    for (table, books) in tables.iter().zip(&mut books) {
         let view = table.view;
         let (mut untrue, mut sizes) = (Vec::new(), Vec::new());
         for ((fleet, sketch), memory) in sketches.by_ref().take(table.fleets.len()) {
@@ -86,6 +92,7 @@ pub fn cycle(snapshot: &Snapshot, memory: &mut Memory) -> Cycle {
             let mut decision = decide(snapshot, fleet, view, sketch, &allowance, memory);
             let resized = memory.resizing.look(fleet, &snapshot.loads, snapshot.now);
             decision.resized(&resized);
+            outlook::look(books, fleet, memory, &decision, snapshot.now);
             let wants = wants(fleet, view, &resized, snapshot.now);
             // Whether it has been heeded, only an answer tells.
             decision.ask.extend(wants.iter().map(|(_, _, node)| node.clone()));
@@ -110,8 +117,8 @@ pub fn cycle(snapshot: &Snapshot, memory: &mut Memory) -> Cycle {
     }
     result.decisions = decisions.into_iter().collect();
     result.figures = figures(snapshot, &namespaces, &result.decisions);
-    for table in tables.into_iter().filter(|table| table.known) {
-        result.queues.insert(table.id.to_owned(), table.books);
+    for (table, books) in tables.into_iter().zip(books).filter(|(table, _)| table.known) {
+        result.queues.insert(table.id.to_owned(), books);
     }
     result
 }
@@ -144,7 +151,6 @@ fn tables<'a, 'm>(
             id,
             known: known.is_some(),
             view,
-            books: ledger(snapshot, view, &fleets),
             fleets,
         });
         memories.extend(past);

@@ -109,6 +109,8 @@ pub struct Demand {
     pub seen_consuming: usize,
     /// Tasks of each queue, as far as they can be told apart: by its name on the broker.
     pub by_queue: Vec<(Arc<str>, u64)>,
+    /// Its share of what waits in each queue and is due, in thousandths, in the order of the names.
+    pub waits: Vec<(Arc<str>, u64)>,
     /// Foreign workers on its queues: the names that are known, and how many consume the queue that has the most.
     pub foreign: (BTreeSet<String>, u64),
     /// Sources that are not fresh: which, and why.
@@ -268,6 +270,7 @@ pub fn demand(
         ready = ready.saturating_add(waits);
         demand.ready_of_all = demand.ready_of_all.saturating_add(book.ready.unwrap_or(0));
         held = held.saturating_add(holds);
+        demand.waits.push((Arc::clone(name), waits));
         let tasks = waits.saturating_add(holds).div_ceil(MILLI);
         demand.by_queue.push((Arc::clone(name), tasks));
     }

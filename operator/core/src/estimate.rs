@@ -246,6 +246,14 @@ pub(crate) fn whole(value: f64) -> u32 {
     (value - 1e-9).ceil() as u32
 }
 
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "counts far below 2^52; larger ones are only large"
+)]
+pub(crate) const fn float(count: u64) -> f64 {
+    count as f64
+}
+
 #[cfg(test)]
 #[path = "estimate_tests.rs"]
 mod tests;

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use crate::constants::{FRESH_AT_LEAST, FRESH_HEARTBEATS, FRESH_POLLS};
 use crate::fleet::{Fleet, Member};
 use crate::later::Later;
+use crate::outlook::Outlook;
 use crate::sample::{Answer, BrokerView, Fault, QueueView, Unacked, WorkerView};
 use crate::snapshot::{PoolInput, PoolKey, Snapshot};
 use crate::time::Moment;
@@ -99,6 +100,8 @@ pub struct QueueLedger {
     pub rescuer: Option<Arc<PoolKey>>,
     /// The broker counts at least as many consumers as our pods that run; never true where it counts none.
     pub all_consume: bool,
+    /// What is expected of it: the cycle adds what each WorkerPool does.
+    pub outlook: Outlook,
     /// When the count was read.
     pub read_at: Moment,
     /// Why the count or the unacked count is not fresh.
@@ -221,6 +224,7 @@ impl<'a> Page<'a> {
         let unnamed = counted.unwrap_or(0).saturating_sub(ours).saturating_sub(named);
         let other_slots = sum(others().map(|(_, worker)| worker.active.clamp(1, CAPACITY_MAX)));
         QueueLedger {
+            outlook: Outlook::default(),
             ready: ready.map(|ready| ready.count.min(COUNT_MAX).saturating_sub(ready.not_due)),
             not_due: ready.map_or(0, |ready| ready.not_due.min(ready.count).min(COUNT_MAX)),
             later: ready.map_or_else(Later::default, |ready| ready.later.clone()),

@@ -13,11 +13,12 @@ use crate::demand::Demand;
 use crate::estimate::{Counts, Estimates, OCCUPANCY_EVERY};
 use crate::evidence::{Evidence, Proof};
 use crate::fleet::{Fleet, Member, PodState};
+use crate::flow::Flows;
 use crate::idle::Idle;
 use crate::ledger::{fleet_capacity, max_age, sum};
 use crate::pod_name::PodName;
 use crate::resizing::Resizing;
-use crate::sample::{BrokerView, WorkerView};
+use crate::sample::{Answer, BrokerView, WorkerView};
 use crate::schedule::{Agenda, Raise};
 use crate::snapshot::PoolInput;
 use crate::time::Moment;
@@ -81,6 +82,8 @@ struct Track {
     timed: bool,
     /// Messages with an ETA that it said it held.
     later: u64,
+    /// Of its last answer that was looked at: when it was given, and whether it told of running tasks.
+    told: Option<(Moment, bool)>,
     /// That it is empty, while it is parked.
     evidence: Evidence,
 }
@@ -122,6 +125,17 @@ impl Track {
         self.processed = worker.processed;
         started
     }
+
+    /// Its newest answer, once, if the one before told of running tasks, too: tasks that began when it turned busy
+    /// are all young, and say nothing of how long tasks run.
+    fn news<'a>(&mut self, member: &Member<'a>) -> Option<&'a Answer> {
+        let answer = member.answer()?;
+        let before = self.told.filter(|(at, _)| *at != answer.at);
+        if before.is_some() || self.told.is_none() {
+            self.told = Some((answer.at, !answer.value.running.is_empty()));
+        }
+        before.filter(|(_, ran)| *ran).map(|_| &*answer.value)
+    }
 }
 
 /// The past of one WorkerPool.
@@ -145,6 +159,8 @@ pub struct PoolMemory {
     pub pressed_since: (Option<Moment>, Option<Moment>),
     /// Its load.
     pub estimates: Estimates,
+    /// The same by queue.
+    pub flows: Flows,
     /// Whether more slots do more.
     pub crowding: Crowding,
     /// Its idle times.
@@ -169,6 +185,8 @@ pub struct PoolMemory {
     tracks: Vec<(PodName, Track)>,
     /// Tasks that were started before our eyes.
     started: u64,
+    /// The same at the last look at the queues.
+    flowed: u64,
     /// One was, at the last look.
     progressed: bool,
     /// The last look.
@@ -205,6 +223,11 @@ impl PoolMemory {
                 self.quickest = Some(blend_down(quickest, start_up));
             }
             track.evidence.observe(member);
+            if fleet.pool.queues.len() > 1
+                && let Some(answer) = track.news(member)
+            {
+                self.flows.told(&answer.running);
+            }
             if let Some(answer) = member.answer().filter(|_| !view.zero_is_suspect) {
                 track.later = sum(answer.value.scheduled.values().copied());
             }
@@ -361,6 +384,10 @@ impl PoolMemory {
             started: self.started,
         };
         let sampled = self.estimates.observe(counts, now);
+        let held = fleet_capacity(fleet, |member| member.consumes()).max(demand.reserved);
+        self.flows
+            .observe(&demand.waits, self.started - self.flowed, held, now);
+        self.flowed = self.started;
         self.crowding
             .observe(counts.waiting, fleet.pool.slots, &self.estimates, now);
         if self.suspect_until.is_none() {

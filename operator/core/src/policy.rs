@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use crate::ahead::{Ahead, Told};
 use crate::crowding::Useful;
 use crate::demand::{Demand, PodState};
-use crate::estimate::Estimates;
+use crate::estimate::{Estimates, float};
 use crate::fleet::{Fleet, Member};
 use crate::memory::PoolMemory;
 use crate::scaling::need;
@@ -81,12 +81,15 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, sn
     let warm = memory.warm;
     let counted = demand.counted;
     let waiting = counted.ready.saturating_add(counted.reserved);
+    let (coming, waits) = memory.flows.coming_and_waiting(memory.estimates.service());
     let sight = Sight {
         waiting: float(waiting),
         age: memory.estimates.age(waiting, now).as_secs_f64(),
         busy: float(counted.busy),
         rate: rate(&memory.estimates, now),
         service: memory.estimates.service(),
+        coming_service: coming,
+        waiting_service: waits,
         start_up,
         slots: f64::from(slots),
         up: fleet_count(fleet, |state| {
@@ -221,12 +224,4 @@ fn fleet_count(fleet: &Fleet, which: impl Fn(PodState) -> bool) -> f64 {
         .filter(|member: &&Member| member.consumes() && which(member.state))
         .count();
     float(count as u64)
-}
-
-#[allow(
-    clippy::cast_precision_loss,
-    reason = "counts far below 2^52; larger ones are only large"
-)]
-fn float(count: u64) -> f64 {
-    count as f64
 }

@@ -223,6 +223,8 @@ pub struct Running {
     pub acknowledged: u64,
     /// Not yet acknowledged: still among the broker's unacked messages (late acknowledgement).
     pub unacknowledged: u64,
+    /// For how long they have been running, added up.
+    pub ran: Duration,
 }
 
 /// All that is known of one broker.

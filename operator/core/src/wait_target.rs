@@ -43,8 +43,12 @@ pub struct Sight {
     pub busy: f64,
     /// Tasks a second that come.
     pub rate: f64,
-    /// Mean time that a task runs.
+    /// Mean time that a task runs, of all that run.
     pub service: f64,
+    /// The same of those that come.
+    pub coming_service: f64,
+    /// The same of those that wait.
+    pub waiting_service: f64,
     /// Time from a worker's creation until it takes tasks.
     pub start_up: f64,
     /// Slots of one worker.
@@ -125,11 +129,11 @@ fn most(sight: &Sight) -> f64 {
 
 /// Slots for the load that comes, of which `LATE_SHARE` at most wait longer than the planned part of the target.
 fn steady(sight: &Sight) -> f64 {
-    let load = sight.rate * sight.service;
+    let load = sight.rate * sight.coming_service;
     if load < NO_LOAD && sight.waiting + sight.busy == 0.0 {
         return 0.0;
     }
-    staff(load, sight.service, PLANNED * sight.target).min(most(sight).ceil())
+    staff(load, sight.coming_service, PLANNED * sight.target).min(most(sight).ceil())
 }
 
 /// Least number of slots above `load` with which the share of tasks that wait longer than `wait` is at most
@@ -176,6 +180,7 @@ fn backlog(sight: &Sight, steady: f64) -> f64 {
         return 0.0;
     }
     let service = sight.service.max(1e-3);
+    let waiting_service = sight.waiting_service.max(1e-3);
     let slack = PLANNED * sight.target - sight.age;
     // Where a new worker would be late for that, so long after it could be up: the less, the better the target can be kept.
     let horizon = if slack > sight.start_up {
@@ -193,11 +198,11 @@ fn backlog(sight: &Sight, steady: f64) -> f64 {
         sight.busy * (1.0 - (-horizon / service).exp())
     };
     // Tasks that one slot of a new worker begins by then, and one of a worker that has begun to start.
-    let begun_after = |start_up: f64| 1.0 + (horizon - start_up.max(0.0)).max(0.0) / service;
+    let begun_after = |start_up: f64| 1.0 + (horizon - start_up.max(0.0)).max(0.0) / waiting_service;
     let each = begun_after(sight.start_up);
     let each_starting = begun_after(sight.start_up - sight.starting_for);
     // Those that are idle begin at once; then those that start; then ever more.
-    let at_once = 1.0 + horizon / service;
+    let at_once = 1.0 + horizon / waiting_service;
     let unserved = (sight.waiting - freed).max(0.0);
     let idle = (up - sight.busy).max(0.0).min(unserved / at_once);
     let unserved = unserved - idle * at_once;

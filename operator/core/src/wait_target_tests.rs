@@ -9,12 +9,23 @@ fn sight() -> Sight {
         busy: 0.0,
         rate: 0.0,
         service: 10.0,
+        coming_service: 10.0,
+        waiting_service: 10.0,
         start_up: 30.0,
         slots: 4.0,
         up: 0.0,
         starting: 0.0,
         starting_for: 0.0,
         target: 30.0,
+    }
+}
+
+fn lasting(service: f64) -> Sight {
+    Sight {
+        service,
+        coming_service: service,
+        waiting_service: service,
+        ..sight()
     }
 }
 
@@ -62,16 +73,23 @@ fn the_probability_of_waiting_is_halfin_and_whitts() {
 fn a_burst_that_is_done_before_others_are_up_is_not_chased() {
     let burst = Sight {
         waiting: 100.0,
-        service: 1.0,
         up: 1.0,
-        ..sight()
+        ..lasting(1.0)
     };
     assert_eq!(desired(&burst, 0).pods, 1);
     let long = Sight {
-        service: 60.0,
-        ..burst
+        waiting: 100.0,
+        up: 1.0,
+        ..lasting(60.0)
     };
     assert!(desired(&long, 0).pods > 10, "{:?}", desired(&long, 0));
+    // What is known of other queues' tasks does not hide it.
+    let mixed = Sight {
+        service: 1.0,
+        coming_service: 1.0,
+        ..long
+    };
+    assert!(desired(&mixed, 0).pods > 10, "{:?}", desired(&mixed, 0));
 }
 
 #[test]
@@ -98,6 +116,8 @@ prop_compose! {
         busy in 0u32..400,
         rate in prop_oneof![Just(0.0), 0.0f64..50.0],
         service in prop_oneof![Just(0.0), 0.01f64..5000.0],
+        coming_service in prop_oneof![Just(0.0), 0.01f64..5000.0],
+        waiting_service in prop_oneof![Just(0.0), 0.01f64..5000.0],
         start_up in 0.0f64..400.0,
         slots in 1u32..64,
         up in 0u32..100,
@@ -111,6 +131,8 @@ prop_compose! {
             busy: f64::from(busy.min(up * slots)),
             rate,
             service,
+            coming_service,
+            waiting_service,
             start_up,
             slots: f64::from(slots),
             up: f64::from(up),

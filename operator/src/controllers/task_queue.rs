@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, Client, Resource, ResourceExt};
 use poolwright_api::conditions::{condition, find, set, whole_seconds};
@@ -14,6 +15,7 @@ use poolwright_api::{ConditionType, DEFAULT_POOL, Reason};
 use poolwright_core::broker_key::BrokerKey;
 use poolwright_core::conditions::reason_of;
 use poolwright_core::ledger::QueueLedger;
+use poolwright_core::outlook::settled;
 use poolwright_core::sample::BrokerView;
 use poolwright_core::time::Moment;
 use poolwright_core::weight::Cycle;
@@ -177,6 +179,8 @@ impl Controller {
             ready: book.and_then(|book| Some(book.ready? + book.not_due)),
             reserved: book.and_then(|book| book.reserved),
             sample_age_seconds: age,
+            arrivals_per_minute: book.and_then(|book| book.outlook.each_minute),
+            estimated_wait_seconds: book.and_then(|book| book.outlook.wait()),
         };
         self.metrics
             .task_queue(&queue.namespace().unwrap_or_default(), &queue.name_any(), numbers);
@@ -229,6 +233,10 @@ impl Controller {
             new.orphaned = Some(wide(book.orphaned));
             new.consumers = Some(narrow(book.consumers));
             new.foreign_consumers = Some(narrow(book.foreign_consumers));
+            if new != *old || is_due(old, wall) {
+                new.arrivals_per_minute = settled(old.arrivals_per_minute, book.outlook.each_minute);
+                new.estimated_wait_seconds = settled(old.estimated_wait_seconds, book.outlook.wait());
+            }
             let moved = TaskQueueStatus {
                 observed_at: None,
                 ..new.clone()
@@ -317,6 +325,14 @@ impl Controller {
                 .await;
         }
     }
+}
+
+/// Estimates alone are told so often at most.
+const ESTIMATES_EVERY: Duration = Duration::from_secs(30);
+
+fn is_due(old: &TaskQueueStatus, wall: Timestamp) -> bool {
+    let told = old.observed_at.as_ref().map(|time| time.0);
+    told.is_none_or(|told| wall.duration_since(told).unsigned_abs() >= ESTIMATES_EVERY)
 }
 
 /// Address, key prefix and queue.
@@ -434,91 +450,5 @@ fn links(seen: &Seen<'_>) -> impl Iterator<Item = (Reason, String)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use poolwright_api::v1alpha1::{PoolSpec, PoolUse, TaskQueueSpec};
-
-    use super::*;
-
-    fn drawing_on(name: &str) -> TaskQueue {
-        let pool = PoolUse {
-            name: name.to_owned(),
-            ..PoolUse::default()
-        };
-        let spec = TaskQueueSpec {
-            pool,
-            ..TaskQueueSpec::default()
-        };
-        TaskQueue::new("mail", spec)
-    }
-
-    #[test]
-    fn a_pool_that_does_not_exist_is_told_unless_the_operator_makes_it() {
-        let pool = Pool::new("gpu", PoolSpec::default());
-        assert_eq!(missing_pool(&drawing_on("gpu"), Some(&pool), None), None);
-        assert_eq!(missing_pool(&drawing_on(DEFAULT_POOL), None, None), None);
-        let refused = Some("exceeded quota");
-        assert_eq!(
-            missing_pool(&drawing_on(DEFAULT_POOL), None, refused).as_deref(),
-            refused
-        );
-        let message = missing_pool(&drawing_on("gpu"), None, refused).expect("it is missing");
-        for words in [
-            "Pool \"gpu\" does not exist",
-            "create it, or correct spec.pool.name",
-        ] {
-            assert!(message.contains(words), "{message}");
-        }
-    }
-
-    #[test]
-    fn a_queue_with_wrong_links_works_and_says_so() {
-        let names = || vec!["mail".to_owned(), "push".to_owned()];
-        let cycle = Cycle {
-            path: names(),
-            queues: names(),
-        };
-        let queue = drawing_on(DEFAULT_POOL);
-        let told = |foreign: u64, cycle: Option<&Cycle>, unknown: &[String]| {
-            let book = QueueLedger {
-                ready: Some(3),
-                foreign_consumers: foreign,
-                foreign: BTreeSet::from(["old@host".to_owned()]),
-                ..QueueLedger::default()
-            };
-            let seen = Seen {
-                view: None,
-                book: Some(&book),
-                rival: None,
-                pool: None,
-                unmade: None,
-                weight: Some(1),
-                cycle,
-                unknown,
-            };
-            summary(&queue, &seen)
-        };
-        assert_eq!(told(0, None, &[]), (Some(true), Reason::AsDesired, String::new()));
-        let foreign = "1 consumers are not ours: old@host";
-        assert_eq!(
-            told(1, None, &[]),
-            (Some(true), Reason::ForeignConsumers, foreign.to_owned())
-        );
-        let (ready, reason, message) = told(1, Some(&cycle), &[]);
-        assert_eq!((ready, reason), (Some(true), Reason::WeightCycle));
-        assert!(
-            message.starts_with("mail -> push -> mail is a circle of spec.priority.downstream"),
-            "{message}"
-        );
-        assert!(
-            message.ends_with(&format!("remove one of the links; {foreign}")),
-            "{message}"
-        );
-        let (ready, reason, message) = told(1, None, &["psuh".to_owned(), "x".to_owned()]);
-        assert_eq!((ready, reason), (Some(true), Reason::QueueUnknown));
-        assert!(
-            message.starts_with("spec.priority.downstream names \"psuh\" and 1 more, and no TaskQueue"),
-            "{message}"
-        );
-        assert!(message.ends_with(&format!("; {foreign}")), "{message}");
-    }
-}
+#[path = "task_queue_tests.rs"]
+mod tests;

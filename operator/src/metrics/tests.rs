@@ -25,6 +25,8 @@ fn filled() -> Metrics {
             ready: Some(3),
             reserved: Some(1),
             sample_age_seconds: Some(0.25),
+            arrivals_per_minute: Some(12.5),
+            estimated_wait_seconds: Some(3.0),
         },
     );
     metrics.pool(

@@ -235,9 +235,9 @@ impl Poller {
                 },
                 Some((question, answers)) = session.asking.ended() => {
                     self.metrics.broker_request(answers.is_ok());
-                    let now = self.clock.now();
+                    let (now, wall) = (self.clock.now(), self.clock.wall());
                     match answers {
-                        Ok(answers) => roster.take_answers(view, &question, answers, now),
+                        Ok(answers) => roster.take_answers(view, &question, answers, (now, wall)),
                         // The polls go on without answers. If it is the connection that died, they tell.
                         Err(error) => roster.take_failure(view, &question, &error.message, now),
                     }

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use poolwright_core::constants::COMMAND_DEADLINE;
 use poolwright_core::ledger::{ANSWER_AGE, is_heard};
 use poolwright_core::sample::{BrokerView, Sample, UnheardView, WorkerView};
@@ -109,13 +110,13 @@ impl Roster {
         worker.offline = false;
     }
 
-    /// Takes in the answers to one question, and who gave none.
+    /// Takes in the answers to one question, and who gave none. The two clocks tell the same moment.
     pub fn take_answers(
         &mut self,
         view: &mut BrokerView,
         question: &Question,
         answers: Vec<NodeAnswer>,
-        now: Moment,
+        (now, wall): (Moment, Timestamp),
     ) {
         let mut silent: BTreeSet<&String> = question.nodes.iter().collect();
         for (node, answer) in answers {
@@ -127,7 +128,7 @@ impl Roster {
                 });
             } else if let Some(worker) = concerned(view, &node, question) {
                 match answer {
-                    Ok(told) => self.take_answer(worker, &node, question, &told, now),
+                    Ok(told) => self.take_answer(worker, &node, question, &told, (now, wall)),
                     Err(why) => self.note(&node).fail(worker, &why, now),
                 }
             }
@@ -145,11 +146,11 @@ impl Roster {
         node: &str,
         question: &Question,
         told: &Told,
-        now: Moment,
+        (now, wall): (Moment, Timestamp),
     ) {
         let mut kept = self.notes.remove(node).unwrap_or_default();
         let at = now.before(told.age);
-        let mut value = told.answer(&kept.bindings);
+        let mut value = told.answer(&kept.bindings, wall.saturating_sub(told.age).unwrap_or(wall));
         value.pid = worker.pid;
         value.processed = question.processed.get(node).copied().unwrap_or_default();
         value.asked_at = question.put;

@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use poolwright::signals::SignalSource;
 use poolwright::signals::celery::{self, Bindings};
 use poolwright_core::sample::Answer;
@@ -104,7 +105,10 @@ pub async fn said(source: &dyn SignalSource, node: &str) -> Option<Answer> {
     let nodes = [node.to_owned()];
     let answers = source.ask(&nodes, Duration::from_secs(2)).await.expect("asked");
     let (_, told) = answers.into_iter().next()?;
-    Some(told.expect("it can be read").answer(&Bindings::default()))
+    Some(
+        told.expect("it can be read")
+            .answer(&Bindings::default(), Timestamp::now()),
+    )
 }
 
 /// The queues that a worker consumes now.

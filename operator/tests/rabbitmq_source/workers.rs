@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use jiff::Timestamp;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, ExchangeKind};
@@ -159,7 +160,7 @@ async fn workers_answer_before_the_deadline_or_are_missing() {
     let [(node, Ok(answer))] = answers.as_slice() else {
         panic!("{answers:?}")
     };
-    let answer = answer.answer(&Bindings::default());
+    let answer = answer.answer(&Bindings::default(), Timestamp::now());
     assert_eq!((node.as_str(), answer.running["q"].acknowledged), ("w1@pod", 1));
     assert!(answer.queues.contains("q") && !format!("{answers:?}").contains("sesame"));
     let two = ["w1@pod".to_owned(), "gone@pod".to_owned()];

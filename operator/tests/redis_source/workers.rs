@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use futures::StreamExt as _;
+use jiff::Timestamp;
 use poolwright::signals::celery::Bindings;
 use poolwright::signals::{SignalSource, Wanted};
 use poolwright_core::broker::{BrokerConfig, BrokerOptions};
@@ -221,7 +222,9 @@ async fn workers_answer_within_bounds_and_nothing_is_left_behind() {
     );
     assert!(!format!("{answers:?}").contains("SECRET-ARG"));
     let of = |node: &str| answers.iter().find(|(n, _)| n == node).unwrap().1.clone();
-    let good = of("good@1").unwrap().answer(&Bindings::default());
+    let good = of("good@1")
+        .unwrap()
+        .answer(&Bindings::default(), Timestamp::now());
     assert_eq!((good.running["q"].unacknowledged, good.queues.len()), (1, 1));
     assert!(of("pickle@1").unwrap_err().contains("not JSON"));
     assert!(of("large@1").unwrap_err().contains("larger than 1 MiB"));
@@ -297,7 +300,11 @@ async fn without_scripts_too_large_an_answer_spoils_no_other() {
     let answers = source.ask(&nodes, Duration::from_secs(8)).await.unwrap();
     let of = |node: &str| answers.iter().find(|(n, _)| n == node).unwrap().1.clone();
     assert_eq!(
-        of("good@1").unwrap().answer(&Bindings::default()).running["q"].unacknowledged,
+        of("good@1")
+            .unwrap()
+            .answer(&Bindings::default(), Timestamp::now())
+            .running["q"]
+            .unacknowledged,
         1
     );
     assert!(of("pickle@1").unwrap_err().contains("not JSON"));

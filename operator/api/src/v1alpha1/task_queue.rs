@@ -347,6 +347,21 @@ pub struct TaskQueueStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub foreign_consumers: Option<i32>,
 
+    /// `arrivalsPerMinute` is how many tasks came in a minute, over the last five. It is written anew when it has changed
+    /// by a quarter, every half minute at most. Absent while no WorkerPool consumes the queue. Of queues that share
+    /// workers it is an estimate: a worker does not say whose the tasks are that it starts.
+    #[schemars(range(min = 0))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrivals_per_minute: Option<i64>,
+
+    /// `estimatedWaitSeconds` is how long, in seconds, a task that is pushed now would wait until it starts, by what waits
+    /// before it, by how long tasks run, and by the slots that there are; at zero workers also by how long
+    /// these take to start. It is written as `arrivalsPerMinute` is. Absent while it is not known, or while no
+    /// worker would be started.
+    #[schemars(range(min = 0))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimated_wait_seconds: Option<i64>,
+
     /// `effectiveWeight` of the queue inside its tier, by its weight rule.
     #[schemars(range(min = 0))]
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -392,11 +392,13 @@ impl Sim {
                 Running {
                     acknowledged: 0,
                     unacknowledged: count,
+                    ..Running::default()
                 }
             } else {
                 Running {
                     acknowledged: count,
                     unacknowledged: 0,
+                    ..Running::default()
                 }
             };
             let one = |count: usize| {

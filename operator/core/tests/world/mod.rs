@@ -465,6 +465,7 @@ pub fn running(answer: &mut Answer, acknowledged: u64, unacknowledged: u64) {
         Running {
             acknowledged,
             unacknowledged,
+            ..Running::default()
         },
     );
 }

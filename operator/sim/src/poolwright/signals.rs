@@ -99,7 +99,7 @@ impl Poolwright {
             let Some(pod) = super::place(node).map(|id| &world.pods[id]) else {
                 continue;
             };
-            answer(view, node, pod, &world.scenario, now);
+            answer(view, node, (pod, world.now), &world.scenario, now);
         }
         let often = |worker: &WorkerView| {
             worker.active > 0 && worker.asked.is_none_or(|asked| now.since(asked) >= ASKED_EVERY)
@@ -112,7 +112,7 @@ impl Poolwright {
             .collect();
         for node in busy {
             if let Some(pod) = super::place(&node).map(|id| &world.pods[id]) {
-                answer(view, &node, pod, &world.scenario, now);
+                answer(view, &node, (pod, world.now), &world.scenario, now);
             }
         }
         view.workers
@@ -179,7 +179,7 @@ fn beat(view: &mut BrokerView, node: &str, (id, pod): (PodId, &Pod), at: Millis,
 }
 
 /// A worker says what it runs and holds, and what it consumes.
-fn answer(view: &mut BrokerView, node: &str, pod: &Pod, scenario: &Scenario, now: Moment) {
+fn answer(view: &mut BrokerView, node: &str, (pod, at): (&Pod, Millis), scenario: &Scenario, now: Moment) {
     let Some(worker) = view.workers.get_mut(node) else {
         return;
     };
@@ -191,6 +191,7 @@ fn answer(view: &mut BrokerView, node: &str, pod: &Pod, scenario: &Scenario, now
     let mut running: BTreeMap<String, Running> = BTreeMap::new();
     for run in &pod.running {
         let one = running.entry(name(run.task)).or_default();
+        one.ran += Duration::from_millis(at.saturating_sub(run.since));
         if fleet.late {
             one.unacknowledged += 1;
         } else {

@@ -9,8 +9,9 @@ use std::fmt;
 use std::time::Duration;
 
 use base64::Engine as _;
+use jiff::Timestamp;
 use poolwright_core::later::Later;
-use poolwright_core::sample::{Answer, Running};
+use poolwright_core::sample::Answer;
 use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use tokio::time::Instant;
@@ -24,6 +25,11 @@ const MAX_ROUTES: usize = 4096;
 /// Most slots of one worker that are believed.
 const SIZE_MAX: u64 = 1_000_000;
 
+/// Beyond this a date (seconds of Unix time) and the time that a task may have run (milliseconds, thirty days) are no such
+/// thing; clocks that differ make it a little less than nothing.
+const DATE_MAX: f64 = 1e11;
+const RAN_MAX: i64 = 30 * 24 * 3600 * 1000;
+
 const NOT_JSON: &str = "unreadable: the answer is not JSON in UTF-8 (is task_serializer something else?)";
 const SHAPE: &str = "unreadable: the answer does not have the expected shape";
 const TOO_LARGE: &str = "unreadable: the answer is larger than 1 MiB";
@@ -36,6 +42,9 @@ struct Task {
     delivery_info: DeliveryInfo,
     #[serde(default)]
     acknowledged: Option<bool>,
+    /// When it began, in seconds of Unix time by the worker's clock.
+    #[serde(default)]
+    time_start: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -135,10 +144,40 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for OfNode<T> {
     }
 }
 
+/// Running tasks of one route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Begun {
+    acknowledged: u64,
+    unacknowledged: u64,
+    /// Of those that say when they began: how many, and these times added up, in Unix milliseconds.
+    dated: i64,
+    dates: i64,
+}
+
+impl Begun {
+    /// Notes when one of them began.
+    fn date(&mut self, seconds: f64) {
+        if !(seconds > 0.0 && seconds < DATE_MAX) {
+            return;
+        }
+        #[allow(clippy::cast_possible_truncation, reason = "bounded just now")]
+        let milliseconds = (seconds * 1000.0) as i64;
+        self.dated += 1;
+        self.dates = self.dates.saturating_add(milliseconds);
+    }
+
+    /// For how long they have been running, added up.
+    fn ran(&self, wall: Timestamp) -> Duration {
+        let now = wall.as_millisecond().saturating_mul(self.dated);
+        let ran = now.saturating_sub(self.dates).clamp(0, self.dated * RAN_MAX);
+        Duration::from_millis(u64::try_from(ran).unwrap_or(0))
+    }
+}
+
 /// What one worker has answered so far.
 #[derive(Debug, Default)]
 struct Parts {
-    active: Option<BTreeMap<Route, Running>>,
+    active: Option<BTreeMap<Route, Begun>>,
     reserved: Option<BTreeMap<Route, u64>>,
     scheduled: Option<BTreeMap<Route, u64>>,
     later: Later,
@@ -153,7 +192,7 @@ struct Parts {
 /// that it consumes no longer are not in the answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
-    running: BTreeMap<Route, Running>,
+    running: BTreeMap<Route, Begun>,
     reserved: BTreeMap<Route, u64>,
     scheduled: BTreeMap<Route, u64>,
     /// When these fall due.
@@ -167,9 +206,10 @@ pub struct Told {
 }
 
 impl Told {
-    /// What it tells by queue. `known` are bindings that the same process has told of before: its own come first.
+    /// What it tells by queue. `known` are bindings that the same process has told of before: its own come first. It came
+    /// at `wall`.
     #[must_use]
-    pub fn answer(&self, known: &Bindings) -> Answer {
+    pub fn answer(&self, known: &Bindings, wall: Timestamp) -> Answer {
         let mut answer = Answer {
             queues: self.bindings.queues(),
             later: self.later.clone(),
@@ -180,6 +220,7 @@ impl Told {
             let sum = answer.running.entry(bindings.queue_of(route)).or_default();
             sum.acknowledged += found.acknowledged;
             sum.unacknowledged += found.unacknowledged;
+            sum.ran = sum.ran.saturating_add(found.ran(wall));
         }
         for (route, count) in &self.reserved {
             *answer.reserved.entry(bindings.queue_of(route)).or_default() += count;
@@ -377,26 +418,26 @@ impl Parts {
     }
 }
 
-fn route(task: Task) -> Result<(Route, Option<bool>), &'static str> {
+fn route(task: Task) -> Result<Route, &'static str> {
     let exchange = task.delivery_info.exchange.unwrap_or_default();
     let routing_key = task.delivery_info.routing_key;
     if !is_name(&routing_key) || !(exchange.is_empty() || is_name(&exchange)) {
         return Err(SHAPE);
     }
-    Ok((
-        Route {
-            exchange,
-            routing_key,
-        },
-        task.acknowledged,
-    ))
+    Ok(Route {
+        exchange,
+        routing_key,
+    })
 }
 
-fn running(tasks: Vec<Task>) -> Result<BTreeMap<Route, Running>, &'static str> {
-    let mut out: BTreeMap<Route, Running> = BTreeMap::new();
+fn running(tasks: Vec<Task>) -> Result<BTreeMap<Route, Begun>, &'static str> {
+    let mut out: BTreeMap<Route, Begun> = BTreeMap::new();
     for task in tasks {
-        let (route, acknowledged) = route(task)?;
-        let sum = out.entry(route).or_default();
+        let (acknowledged, began) = (task.acknowledged, task.time_start);
+        let sum = out.entry(route(task)?).or_default();
+        if let Some(began) = began {
+            sum.date(began);
+        }
         match acknowledged {
             Some(true) => sum.acknowledged += 1,
             Some(false) => sum.unacknowledged += 1,
@@ -413,7 +454,7 @@ fn running(tasks: Vec<Task>) -> Result<BTreeMap<Route, Running>, &'static str> {
 fn counted(tasks: Vec<Task>) -> Result<BTreeMap<Route, u64>, &'static str> {
     let mut out = BTreeMap::new();
     for task in tasks {
-        *out.entry(route(task)?.0).or_default() += 1;
+        *out.entry(route(task)?).or_default() += 1;
     }
     if out.len() > MAX_ROUTES {
         Err(MANY)

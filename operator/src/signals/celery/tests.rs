@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use base64::Engine as _;
+use jiff::Timestamp;
 use poolwright_core::later::Later;
 use poolwright_core::sample::Running;
 use proptest::prelude::*;
@@ -172,6 +173,37 @@ fn a_command_names_its_workers_and_not_too_many() {
     assert_eq!(command.body(&[]), None, "every worker would heed it");
 }
 
+/// How long tasks have been running is told by another machine's clock.
+#[test]
+fn dates_that_cannot_be_true_are_no_time() {
+    let began = ["90.5", "-5", "1e300", "101", "null"];
+    let one = |began: &str| {
+        format!(
+            r#"{{"time_start":{began},"acknowledged":true,"delivery_info":{{"exchange":"","routing_key":"q1"}}}}"#
+        )
+    };
+    let tasks = began.map(one).join(",");
+    let active = format!(r#"{{"w1@vm":[{tasks}]}}"#);
+    let mut collector = Collector::new(&["w1@vm".to_owned()], &tickets());
+    for ((_, ticket), body) in tickets().iter().zip([&active, RESERVED, SCHEDULED, QUEUES]) {
+        collector.take_body(ticket, "application/json", "utf-8", body.as_bytes());
+    }
+    let told = collector.finish().remove(0).1.unwrap();
+    let ran = |second| {
+        let wall = Timestamp::from_second(second).unwrap();
+        let answer = told.answer(&Bindings::default(), wall);
+        assert_eq!(answer.running["q1"].acknowledged, 5);
+        answer.running["q1"].ran
+    };
+    assert_eq!(
+        ran(100),
+        Duration::from_millis(8500),
+        "9.5 s, less one of a clock that is ahead"
+    );
+    assert_eq!(ran(50), Duration::ZERO);
+    assert_eq!(ran(1_000_000_000), Duration::from_secs(2 * 30 * 24 * 3600));
+}
+
 #[test]
 fn answers_are_reduced_to_counts_by_queue_without_arguments() {
     let json = "application/json";
@@ -186,20 +218,24 @@ fn answers_are_reduced_to_counts_by_queue_without_arguments() {
     let answers = collector.finish();
     assert!(!format!("{answers:?}").contains("SECRET-ARG"));
     let (node, answer) = answers.into_iter().next().unwrap();
-    let answer = answer.unwrap().answer(&Bindings::default());
+    let wall = Timestamp::from_millisecond(1_795_337_652_900).unwrap();
+    let answer = answer.unwrap().answer(&Bindings::default(), wall);
     assert_eq!(node, "w1@vm");
     assert_eq!(
         answer.running["q1"],
         Running {
             acknowledged: 1,
-            unacknowledged: 1
+            unacknowledged: 1,
+            // Of the other it is not said.
+            ran: Duration::from_secs(10),
         }
     );
     assert_eq!(
         answer.running["high"],
         Running {
             acknowledged: 0,
-            unacknowledged: 1
+            unacknowledged: 1,
+            ran: Duration::ZERO,
         }
     );
     assert_eq!(
@@ -238,7 +274,7 @@ fn a_due_time_that_cannot_be_read_is_not_known() {
         .remove(0)
         .1
         .unwrap()
-        .answer(&Bindings::default());
+        .answer(&Bindings::default(), Timestamp::UNIX_EPOCH);
     assert_eq!(answer.scheduled["q1"], 6);
     assert_eq!(
         answer.later,

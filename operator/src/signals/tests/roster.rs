@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use poolwright_core::sample::{BrokerView, WorkerView};
 use poolwright_core::time::Moment;
 
@@ -40,8 +41,12 @@ impl Seen {
     }
 
     pub(super) fn answers(&mut self, question: &Question, answers: Vec<NodeAnswer>, second: u64) {
-        self.roster
-            .take_answers(&mut self.view, question, answers, at(second));
+        self.roster.take_answers(
+            &mut self.view,
+            question,
+            answers,
+            (at(second), Timestamp::UNIX_EPOCH),
+        );
     }
 
     pub(super) fn worker(&self, node: &str) -> &WorkerView {
@@ -260,8 +265,12 @@ fn a_worker_that_is_silent_in_two_inquiries_at_once_is_asked_apart_once() {
     seen.answers(&question, vec![good("celery@a")], 0);
     let ask = |seen: &mut Seen, now| seen.questions(&["celery@a"], Moment(now)).pop();
     let silent = |seen: &mut Seen, question: &Question, now| {
-        seen.roster
-            .take_answers(&mut seen.view, question, Vec::new(), Moment(now));
+        seen.roster.take_answers(
+            &mut seen.view,
+            question,
+            Vec::new(),
+            (Moment(now), Timestamp::UNIX_EPOCH),
+        );
     };
     let (first, second) = (ask(&mut seen, 1000).unwrap(), ask(&mut seen, 1500).unwrap());
     assert!(!first.apart && !second.apart);

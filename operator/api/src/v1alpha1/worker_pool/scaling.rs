@@ -33,13 +33,13 @@ pub struct Scaling {
     #[serde(default)]
     pub mode: ScalingMode,
 
-    /// `policy` that turns demand into a number of workers. Default: Backlog, a slot for every task that waits or runs.
-    /// With WaitTarget there are as few slots as keep the wait of tasks below `waitTargetSeconds` of their queue.
+    /// `policy` that turns demand into a number of workers. Default: WaitTarget, as few slots as keep the wait of tasks
+    /// below `waitTargetSeconds` of their queue. With Backlog there is a slot for every task that waits or runs.
     #[serde(default)]
     pub policy: ScalingPolicy,
 
     /// `scaleDownDelaySeconds` is how long, in seconds, fewer workers must suffice before any is stopped, 0 to 86,400.
-    /// Default: 60 with policy Backlog; with WaitTarget as long as workers were seen to need to start, 10 to 600.
+    /// Default: as long as workers were seen to need to start, 10 to 600; with policy Backlog 60.
     #[schemars(range(min = 0, max = 86_400))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale_down_delay_seconds: Option<i32>,
@@ -136,11 +136,11 @@ pub enum ScalingMode {
     JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub enum ScalingPolicy {
-    /// A slot for every task that waits or runs.
-    #[default]
-    Backlog,
     /// As few slots as keep the wait of tasks below the target of their queue.
+    #[default]
     WaitTarget,
+    /// A slot for every task that waits or runs.
+    Backlog,
 }
 
 impl Default for Scaling {

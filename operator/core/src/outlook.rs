@@ -1,0 +1,126 @@
+//! What a task that is pushed now has to expect of its queue. For people: no decision follows from it.
+//!
+//! Workers take from their queues in turn. So before a task runs, those ahead of it in its own queue have begun, and of each
+//! other queue as many, if there are so many. Several WorkerPools on one queue do that side by side.
+
+use std::collections::BTreeMap;
+
+use crate::decision::Decision;
+use crate::estimate::float;
+use crate::fleet::Fleet;
+use crate::ledger::QueueLedger;
+use crate::memory::PoolMemory;
+use crate::time::Moment;
+
+/// What is expected of one queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Outlook {
+    /// Tasks that come in a minute, over the last minutes; `None` while no WorkerPool knows.
+    pub each_minute: Option<f64>,
+    /// Turns a second: each WorkerPool would have come to the new task after some time, of which this is the reciprocal.
+    turns: f64,
+}
+
+impl Outlook {
+    /// Seconds until a task that is pushed now begins; `None` where nobody would run it or it is not known.
+    #[must_use]
+    pub fn wait(&self) -> Option<f64> {
+        (self.turns > 0.0).then(|| 1.0 / self.turns)
+    }
+}
+
+/// An estimate as a status says it: as before, unless that is off by more than a quarter and more than one. So a steady
+/// load is no reason to write.
+#[must_use]
+pub fn settled(old: Option<i64>, new: Option<f64>) -> Option<i64> {
+    /// Less is nothing.
+    const NOTHING: f64 = 0.05;
+    let new = new?;
+    #[allow(clippy::cast_precision_loss, reason = "counts far below 2^52")]
+    let stays = |old: &i64| {
+        let off = (new - *old as f64).abs();
+        off <= (*old as f64 / 4.0).max(1.0) && (*old == 0) == (new < NOTHING)
+    };
+    #[allow(clippy::cast_possible_truncation, reason = "saturates")]
+    let rounded = new.round() as i64;
+    old.filter(stays).or(Some(rounded.max(i64::from(new >= NOTHING))))
+}
+
+/// Adds what one WorkerPool does for its queues.
+pub(crate) fn look(
+    books: &mut BTreeMap<String, QueueLedger>,
+    fleet: &Fleet,
+    memory: &PoolMemory,
+    decision: &Decision,
+    now: Moment,
+) {
+    let services = memory.flows.services(memory.estimates.service());
+    let waits = |name: &str| {
+        let book = books.get(name)?;
+        Some(float(book.ready?.saturating_add(book.reserved?)))
+    };
+    let queues: Option<Vec<(f64, f64)>> = memory
+        .flows
+        .names()
+        .zip(services)
+        .map(|(name, service)| Some((waits(name)?, service)))
+        .collect();
+    for (at, name) in memory.flows.names().enumerate() {
+        let each_minute = memory.flows.each_minute(name, now);
+        let turn = queues
+            .as_ref()
+            .and_then(|queues| turn(queues, at, fleet, memory, decision, now));
+        if let Some(book) = books.get_mut(&**name) {
+            let outlook = &mut book.outlook;
+            outlook.each_minute = each_minute.map(|rate| rate + outlook.each_minute.unwrap_or(0.0));
+            outlook.turns += turn.map_or(0.0, |turn| 1.0 / turn);
+        }
+    }
+}
+
+/// Seconds until one more task of the queue at this place begins on this WorkerPool, never quite zero. `queues` are what
+/// waits in each and how long its tasks run.
+fn turn(
+    queues: &[(f64, f64)],
+    at: usize,
+    fleet: &Fleet,
+    memory: &PoolMemory,
+    decision: &Decision,
+    now: Moment,
+) -> Option<f64> {
+    /// Less than a person would notice.
+    const AT_ONCE: f64 = 1e-3;
+    let own = queues[at].0;
+    let (up, busy) = (float(decision.facts.slots), float(decision.facts.busy?));
+    let ahead: f64 = queues.iter().map(|(waits, _)| waits.min(own)).sum();
+    if ahead < up - busy {
+        return Some(AT_ONCE);
+    }
+    let others = queues.iter().enumerate().filter(|(other, _)| *other != at);
+    let work = others
+        .map(|(_, (waits, service))| waits.min(own + 1.0) * service)
+        .sum::<f64>()
+        + (own + 1.0) * queues[at].1;
+    let slots = f64::from(fleet.pool.slots);
+    if up > 0.0 {
+        return Some((work / up).max(AT_ONCE));
+    }
+    // Nobody is up. If it is decided that somebody will be, or would be for this task: after the start.
+    let start_up = memory.start_up(fleet, now).as_secs_f64();
+    match decision.to {
+        0 if own > 0.0 || is_kept_down(fleet, decision) => None,
+        pods => Some(start_up + work / (slots * f64::from(pods.max(1))) - queues[at].1 / slots),
+    }
+    .map(|seconds| seconds.max(AT_ONCE))
+}
+
+/// True where no worker would be started for a task.
+fn is_kept_down(fleet: &Fleet, decision: &Decision) -> bool {
+    let pool = fleet.pool;
+    pool.hold.is_some()
+        || pool.pause.scale_out
+        || pool.recommend
+        || pool.terminating
+        || pool.conflict.is_some()
+        || decision.budget.is_some()
+}

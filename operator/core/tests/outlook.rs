@@ -1,0 +1,111 @@
+//! What a task that is pushed now has to expect, as the status of its TaskQueue says it.
+
+mod world;
+
+use poolwright_core::outlook::{Outlook, settled};
+use poolwright_core::snapshot::Hold;
+use world::{World, pool, seconds};
+
+fn outlook(world: &World, queue: &str) -> Outlook {
+    world.last.queues["b"][queue].outlook
+}
+
+/// A tenth of what is wanted may be missing.
+#[track_caller]
+fn waits(world: &World, queue: &str, wanted: f64) {
+    let wait = outlook(world, queue).wait().expect("it is known");
+    assert!((wait - wanted).abs() <= 0.1 * wanted + 0.01, "{queue}: {wait} s");
+}
+
+/// Ten slots of one pod that all work; tasks are taken to last five seconds.
+fn busy() -> World {
+    let mut one = pool("p");
+    one.slots = 10;
+    one.queues = vec!["q".into(), "r".into()];
+    let mut world = World::new([one]);
+    world.add("a", 10);
+    world.set("q", 40, 10);
+    world.set("r", 0, 0);
+    world.answered("a", |answer| {
+        answer.queues = ["q".to_owned(), "r".to_owned()].into();
+        world::running(answer, 0, 10);
+    });
+    world.decide();
+    world
+}
+
+#[test]
+fn those_ahead_go_first_and_queues_take_turns() {
+    let world = busy();
+    waits(&world, "q", 41.0 * 5.0 / 10.0);
+    // One of the other queue comes before it, and not all forty.
+    waits(&world, "r", 2.0 * 5.0 / 10.0);
+}
+
+#[test]
+fn an_idle_slot_takes_it_at_once() {
+    let mut world = busy();
+    world.set("q", 0, 5);
+    world.worker("a").active = 5;
+    world.decide();
+    waits(&world, "q", 0.0);
+    waits(&world, "r", 0.0);
+}
+
+#[test]
+fn a_worker_pool_at_zero_needs_the_time_of_a_start() {
+    let mut world = World::new([pool("p")]);
+    world.decide();
+    waits(&world, "q", 30.0);
+    world.pool().hold = Some(Hold {
+        replicas: 0,
+        by: None,
+    });
+    world.decide();
+    assert_eq!(outlook(&world, "q").wait(), None, "nobody would run it");
+}
+
+#[test]
+fn worker_pools_on_one_queue_share_the_work() {
+    let mut others = ["p", "s"].map(pool);
+    for (pool, node) in others.iter_mut().zip(["a", "b"]) {
+        pool.slots = 10;
+        pool.pods.push(world::pod(node, "r1", world::World::new([]).now));
+    }
+    let mut world = World::new(others);
+    world.set("q", 39, 20);
+    for node in ["a", "b"] {
+        let now = world.now;
+        let worker = world::worker(10, 10, now.before(seconds(60)), now);
+        world.broker().workers.insert(format!("celery@{node}"), worker);
+        world.answered(node, |answer| world::running(answer, 0, 10));
+    }
+    world.decide();
+    waits(&world, "q", 40.0 * 5.0 / 20.0);
+}
+
+#[test]
+fn what_is_not_known_is_not_told() {
+    let mut world = busy();
+    world.now = world.now.after(seconds(120));
+    world.fail_all();
+    world.decide();
+    assert_eq!(outlook(&world, "q").wait(), None);
+}
+
+#[test]
+fn a_status_follows_what_has_changed_and_not_what_chance_does() {
+    assert_eq!(settled(None, Some(40.4)), Some(40));
+    for near in [31.0, 40.0, 49.0] {
+        assert_eq!(settled(Some(40), Some(near)), Some(40));
+    }
+    assert_eq!(settled(Some(40), Some(51.0)), Some(51));
+    assert_eq!(settled(Some(40), Some(29.0)), Some(29));
+    // Nothing is not little, and little is not nothing.
+    assert_eq!(settled(Some(1), Some(0.01)), Some(0));
+    assert_eq!(settled(Some(0), Some(0.2)), Some(1));
+    assert_eq!(settled(Some(1), Some(0.2)), Some(1));
+    assert_eq!(settled(Some(0), Some(0.0)), Some(0));
+    assert_eq!(settled(Some(40), None), None);
+    assert_eq!(settled(None, Some(f64::MAX)), Some(i64::MAX));
+}
