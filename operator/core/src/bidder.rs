@@ -35,8 +35,6 @@ pub(crate) struct Stake<'a> {
     pub(crate) account: usize,
     /// What a pod of the present revision takes.
     pub(crate) charge: u64,
-    /// The most that a new pod of any of its revisions takes.
-    pub(crate) price: u64,
     /// What its pods take.
     pub(crate) committed: u64,
 }
@@ -103,11 +101,10 @@ impl<'a> Stakes<'a> {
         &mut self.0[at]
     }
 
-    /// Takes in the most that a new pod takes.
-    fn price(&mut self, charge: &'a Charge) {
-        for (pool, slots) in &charge.slots {
-            let stake = self.of(pool);
-            stake.price = stake.price.max(*slots);
+    /// Takes in where a new pod takes something.
+    fn draw(&mut self, charge: &'a Charge) {
+        for pool in charge.slots.keys() {
+            self.of(pool);
         }
     }
 
@@ -147,9 +144,9 @@ pub(crate) fn seat<'a>(namespace: &Namespace, pools: &[(&str, &Budget)], bidder:
     let present = &input.bid.charge;
     let mut stakes = Stakes::default();
     for revision in &input.revisions {
-        stakes.price(&revision.charge);
+        stakes.draw(&revision.charge);
     }
-    stakes.price(present);
+    stakes.draw(present);
     stakes.commit_all(input, bidder.lost);
     let mut stakes = stakes.0;
     stakes.sort_unstable_by_key(|stake| stake.pool);

@@ -257,17 +257,18 @@ impl<'a> Desk<'a> {
             let seat = &self.seats[at];
             let lacks = u64::from(targets[at] - seat.bidder.serving);
             let (mut fit, mut tight) = (lacks, None);
-            for stake in &seat.stakes {
+            // A pod of an older revision may take more, or of other Pools: `grants` refuses it where that is not there.
+            for stake in seat.stakes.iter().filter(|stake| stake.charge > 0) {
                 let slots = self.accounts[stake.account].budget.effective.unwrap_or(u64::MAX);
                 let uses = uses[stake.account].iter();
                 let kept = kept(slots, uses.map(|(queue, one)| (*one, seat.consumes(queue))));
-                let fits = left[stake.account].saturating_sub(kept) / stake.price.max(1);
+                let fits = left[stake.account].saturating_sub(kept) / stake.charge;
                 if fits < fit {
                     (fit, tight) = (fits, Some(stake));
                 }
             }
             for stake in &seat.stakes {
-                let spent = stake.price.saturating_mul(fit);
+                let spent = stake.charge.saturating_mul(fit);
                 left[stake.account] = left[stake.account].saturating_sub(spent);
                 let uses = uses[stake.account].iter_mut();
                 let own = uses.filter(|(queue, _)| seat.consumes(queue));
@@ -277,7 +278,7 @@ impl<'a> Desk<'a> {
             waits[at] = tight.map(|stake| stake.account);
             all[at].waits = tight.map(|stake| Cause::Waiting {
                 pool: self.accounts[stake.account].name.to_owned(),
-                missing: stake.price.saturating_mul(lacks - fit),
+                missing: stake.charge.saturating_mul(lacks - fit),
             });
         }
         for (seat, allowance) in self.seats.iter().zip(all) {

@@ -131,6 +131,12 @@ impl<'a> Cast<'a> {
         self.leader.is_some() && self.in_others() > 0
     }
 
+    /// True if there is no other revision than the one that serves, not even one without pods.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.proving.is_none() && self.others.is_empty()
+    }
+
     fn in_others(&self) -> u32 {
         self.others.iter().copied().fold(0, add)
     }
@@ -228,7 +234,9 @@ pub fn allocate(ground: &Ground, cast: &Cast, to: u32) -> Allocation {
     if let Some(newest) = cast.proving {
         extra = prove(ground, cast, newest, to, &mut allocation);
         let stands = ground.stands(newest);
-        let may_exceed = ground.extra && pool.cap.is_none_or(|cap| to < cap);
+        // What is given in the end may be what its own older pods take now.
+        let given = ground.extra && (stands > 0 || room > 0);
+        let may_exceed = given && pool.cap.is_none_or(|cap| to < cap);
         let needs_room = !may_exceed && (ground.fits || stands > 0);
         if extra > 0 && ground.demand.complete && (needs_room || has_no_room(ground, newest)) {
             serving = to.saturating_sub(1);

@@ -61,6 +61,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) fleet: &'a Fleet<'a>,
     pub(crate) now: Moment,
     pub(crate) from: u32,
+    /// What stays where nothing may change, and what is parked and would come back to it.
+    stands: (u32, u32),
 }
 
 /// What a WorkerPool wants, before its Pools are asked.
@@ -118,6 +120,12 @@ pub fn sketch<'a>(
         Some(decided) if cast.rolls() => decided.min(cast.serving()),
         _ => cast.serving(),
     };
+    // While one revision makes way for another, pods are few for a moment, and what is parked then does not come back.
+    let returning = || cast.leader.map_or(0, |leader| parked(fleet, &leader.name));
+    let stands = (
+        memory.decided.filter(|_| !cast.is_alone()).unwrap_or(from),
+        if cast.rolls() { 0 } else { returning() },
+    );
     let mut draft = Draft {
         to: wanted.pods,
         reason: Reason::AsDesired,
@@ -126,7 +134,10 @@ pub fn sketch<'a>(
     };
     let mut ask: BTreeSet<String> = demand.unasked.iter().cloned().collect();
     ask.extend(fleet.unheard(now).map(|member| member.node().to_owned()));
-    let scene = Scene::new(fleet, &demand, now, from);
+    let scene = Scene {
+        stands,
+        ..Scene::new(fleet, &demand, now, from)
+    };
     scene.settle(memory, raise.as_ref(), &mut draft, &mut ask);
     let lost = fleet
         .members
@@ -245,6 +256,7 @@ impl<'a> Scene<'a> {
             fleet,
             now,
             from,
+            stands: (from, 0),
         }
     }
 }
@@ -432,16 +444,17 @@ impl Scene<'_> {
         }
     }
 
-    /// What somebody has asked not to be done. Where no pod may go, those that are parked take work again.
+    /// What somebody has asked not to be done. Where no pod may go, those that are parked take work again, as far as the
+    /// bounds let them.
     fn brake(&self, draft: &mut Draft) {
-        let (pause, from) = (self.pool.pause, self.from);
-        if self.pool.recommend && draft.to != from {
+        let (pause, (stands, parked)) = (self.pool.pause, self.stands);
+        if self.pool.recommend && draft.to != stands {
             draft.reason = Reason::Recommended;
             let clause = format!("{} recommended: spec.scaling.mode is Recommend", draft.to);
-            draft.limit("mode", from, clause);
+            draft.limit("mode", stands, clause);
         }
-        let whole = from.saturating_add(pods(self.fleet.members.iter().filter(|one| one.is_parked())));
-        let most = if pause.scale_in { whole } else { from };
+        let whole = stands.saturating_add(parked).min(self.pool.most()).max(stands);
+        let most = if pause.scale_in { whole } else { stands };
         if pause.scale_in && draft.to < whole {
             draft.reason = Reason::Paused;
             draft.limit("pausedScaleIn", whole, "scale-in is paused".to_owned());
@@ -515,6 +528,14 @@ fn is_elsewhere(demand: &Demand) -> bool {
     let heard = demand.count(|state| matches!(state, PodState::Busy(_) | PodState::Idle(_)));
     let unseen = demand.count(|state| state == PodState::Unseen);
     heard == 0 && unseen > 0 && !demand.all_consume && demand.seen_consuming == 0
+}
+
+fn parked(fleet: &Fleet, revision: &str) -> u32 {
+    let own = fleet
+        .members
+        .iter()
+        .filter(|member| *member.pod.revision == *revision);
+    pods(own.filter(|member| member.is_parked()))
 }
 
 pub(crate) fn pods<'a>(members: impl Iterator<Item = &'a Member<'a>>) -> u32 {

@@ -254,6 +254,7 @@ fn a_worker_with_half_its_slots_keeps_what_it_has_fetched() {
         let running = Running {
             acknowledged: 0,
             unacknowledged: 2,
+            ..Running::default()
         };
         answer.running.insert("q".to_owned(), running);
         answer.reserved.insert("q".to_owned(), 2);
@@ -317,6 +318,7 @@ fn runs(answer: &mut Answer, count: u64) {
     let running = Running {
         acknowledged: count - 1,
         unacknowledged: 1,
+        ..Running::default()
     };
     answer.running.insert("q".to_owned(), running);
 }
@@ -511,6 +513,7 @@ impl Sim {
                     Running {
                         acknowledged,
                         unacknowledged,
+                        ..Running::default()
                     },
                 )
             }));

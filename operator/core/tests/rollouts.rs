@@ -278,6 +278,46 @@ fn a_full_cluster_makes_room_for_the_first_pod_and_the_rollout_ends() {
     }
 }
 
+/// Eight pods in the middle of a rollout, with more to do than they can, when somebody wants nothing changed.
+#[test]
+fn a_pause_or_a_recommendation_in_a_rollout_keeps_the_number_of_pods() {
+    let all = [
+        (true, true, false),
+        (true, false, false),
+        (false, true, false),
+        (false, false, true),
+    ];
+    for (scale_in, scale_out, recommend) in all {
+        for early in [false, true] {
+            let mut sim = sim(0, |pool| {
+                (pool.max, pool.slots) = (8, 2);
+            });
+            let pause = |sim: &mut Sim| {
+                let pool = sim.world.pool();
+                (pool.pause.scale_in, pool.pause.scale_out, pool.recommend) =
+                    (scale_in, scale_out, recommend);
+            };
+            sim.run_with(180_000, |sim| {
+                if sim.queue.len() < 20 {
+                    sim.publish(20, 10_000);
+                }
+                match sim.world.now.0 - 605_000 {
+                    30_000 if early => pause(sim),
+                    35_000 => sim.world.pool().revision = "r2".into(),
+                    40_000 if !early => pause(sim),
+                    _ => (),
+                }
+            });
+            let what = format!(
+                "{scale_in} {scale_out} {recommend} {early}: {}",
+                sim.decision().text()
+            );
+            assert_eq!(replicas(&mut sim), of(&[("r2", 8)]), "{what}");
+            assert!(sim.most <= 9 && sim.wronged == 0, "{} pods: {what}", sim.most);
+        }
+    }
+}
+
 #[test]
 fn an_outage_neither_condemns_a_revision_nor_moves_a_rollout() {
     let mut sim = sim(8, |pool| pool.max = 8);

@@ -130,3 +130,67 @@ fn who_cannot_roll_out_keeps_its_share() {
     assert!(a.parking.victims.is_empty(), "{:?}", a.parking);
     assert_eq!((a.to, b.to), (2, 2));
 }
+
+/// What a pod of the older revision takes is no measure for one of the newest, whose spec was made to fit.
+#[test]
+fn a_smaller_pod_rolls_out_where_the_older_one_does_not_fit_any_more() {
+    for running in [false, true] {
+        let mut input = rolling("a", false);
+        input.bid.charge = charge("a", 6);
+        input.revisions[0].charge = charge("a", 8);
+        input.revisions[1].charge = charge("a", 6);
+        let mut world = with([input], budget(6));
+        load(&mut world, "a", 0, 30);
+        if running {
+            let now = world.now;
+            let input = world.pools.get_mut("a").unwrap();
+            input.revisions[0].replicas = 1;
+            let mut pod = pod("a-0", "r1", now);
+            pod.charge = charge("a", 8);
+            input.pods.push(pod);
+            let view = worker(0, 0, now, now);
+            world.broker().workers.insert("celery@a-0".to_owned(), view);
+            wait(&mut world, 2);
+            finish(&mut world, "a", 30);
+            assert!(world.pools["a"].pods.is_empty(), "{:?}", decided(&world, "a"));
+        }
+        wait(&mut world, 2);
+        assert_eq!(decided(&world, "a").parking.replicas("r2"), Some(1), "{running}");
+    }
+}
+
+/// A queue was moved from a full Pool to an empty one: nothing is waited for in the first.
+#[test]
+fn a_rollout_into_an_empty_pool_waits_for_no_slots_of_the_pool_that_it_leaves() {
+    let mut input = rolling("a", false);
+    let away = Charge {
+        holder: "uid-a".to_owned(),
+        slots: [("empty".to_owned(), POD)].into(),
+    };
+    input.bid.charge = Arc::new(away.clone());
+    input.revisions[1].charge = Arc::new(away);
+    let mut world = with([input, on_pool("b", NORMAL)], budget(20));
+    let pools = &mut world.namespaces.get_mut("shop").unwrap().pools;
+    pools.insert("empty".to_owned(), budget(20));
+    load(&mut world, "b", 2, 50);
+    world.set("a", 10, 0);
+    wait(&mut world, 2);
+    let decision = decided(&world, "a");
+    assert_eq!(decision.parking.replicas("r2"), Some(1), "{decision:?}");
+}
+
+/// In new and smaller pods everything would fit, one pod more included; in the pods that there are nothing more does.
+#[test]
+fn a_rollout_to_smaller_pods_makes_room_in_a_pool_that_its_own_older_pods_fill() {
+    let mut input = rolling("a", false);
+    input.revisions[0].charge = charge("a", 4);
+    let mut world = with([input], budget(8));
+    world.pools.get_mut("a").unwrap().bid.charge = charge("a", 4);
+    load(&mut world, "a", 2, 10);
+    let input = world.pools.get_mut("a").unwrap();
+    input.bid.charge = charge("a", 2);
+    input.revisions[1].charge = charge("a", 2);
+    wait(&mut world, 20);
+    let decision = decided(&world, "a");
+    assert_eq!(decision.parking.victims.len(), 1, "{decision:?}");
+}
