@@ -304,13 +304,21 @@ fn scaling_limited(seen: &Seen) -> Said {
     let Some(decision) = seen.decision else {
         return (Some(false), Reason::AsDesired, String::new());
     };
-    let pause = seen.input.map(|input| input.pause).unwrap_or_default();
+    let bound = bounded_by(decision);
+    let pause = seen.input.filter(|input| input.hold.is_none());
+    let pause = pause.map(|input| input.pause).unwrap_or_default();
     if pause.scale_in != pause.scale_out {
         let what = if pause.scale_in { "scale-in" } else { "scale-out" };
         let at = since(seen, ConditionType::ScalingLimited, Reason::Paused);
-        let message = format!("{what} is paused by annotation since {at:.0}");
+        let also = if bound.2.is_empty() { "" } else { "; " };
+        let message = format!("{what} is paused by annotation since {at:.0}{also}{}", bound.2);
         return (Some(true), Reason::Paused, message);
     }
+    bound
+}
+
+/// The bound that keeps the number from what is wanted.
+fn bounded_by(decision: &Decision) -> Said {
     let told = |name: &str| {
         matches!(
             name,

@@ -404,6 +404,18 @@ fn what_somebody_asked_for_is_said_with_since_when() {
     case.old.conditions = old(Reason::AtMaximum, "since 2026-01-15T08:00:00Z");
     assert_eq!(scaling(&case, limited).2, words);
 
+    // What else keeps it is said as well; a manual hold goes before a pause.
+    case.decision.limits = vec![Limit {
+        name: "maxReplicas",
+        from: 9,
+        to: 5,
+    }];
+    let bound = "the demand asks for more than maxReplicas 5";
+    assert_eq!(scaling(&case, limited).2, format!("{words}; {bound}"));
+    case.input.hold = Some(Hold { replicas: 5, by: None });
+    assert_eq!(scaling(&case, limited).2, bound);
+    (case.input.hold, case.decision.limits) = (None, Vec::new());
+
     case.input.pause.scale_out = true;
     let active = ConditionType::ScalingActive;
     let (status, reason, message) = scaling(&case, active);

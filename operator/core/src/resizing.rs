@@ -165,7 +165,7 @@ impl Resizing {
         let left = u32::try_from(half(u64::from(pool.slots))).unwrap_or(pool.slots);
         let kept = (others > 0).then(|| {
             let who = counted(others, "worker keeps all, being", "workers keep all, being");
-            format!("{who} of an older revision or out of reach")
+            format!("{who} of an older revision, out of reach, or holding tasks that are not due")
         });
         if self.acts {
             let kept = kept.map(|kept| format!("; {kept}")).unwrap_or_default();
@@ -223,6 +223,9 @@ impl Resizing {
         let is_new = now.since(size.at) <= CLEARANCE_AGE;
         if size.value == target {
             Step::Rest
+        } else if size.value > target && self.processes && waits_for_later(member) {
+            // It would hold them for longer than anybody can wait, and take nothing meanwhile.
+            Step::Rest
         } else if size.value > target && self.processes {
             let ready = self.is_quiet(member, target, now) && is_new;
             if ready { Step::Resize(target) } else { Step::Quiet }
@@ -272,6 +275,13 @@ impl Told {
         }
         self.passed.is_none_or(|passed| size.at <= passed.after(SHOWN))
     }
+}
+
+/// True if it holds tasks that are not due: no process of it may go before they have run.
+fn waits_for_later(member: &Member) -> bool {
+    member
+        .answer()
+        .is_some_and(|answer| answer.value.scheduled.values().any(|count| *count > 0))
 }
 
 fn fits(answer: &Sample<Arc<Answer>>, target: u64) -> bool {

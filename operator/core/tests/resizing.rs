@@ -138,7 +138,8 @@ fn workers_of_an_older_revision_are_not_said_to_have_less() {
     world.sized("b", 4);
     let decision = world.look();
     assert_eq!((world.resizes(), decision.limits.len()), (vec![], 1));
-    let words = "load 91 % is above 80 %: 2 workers keep all, being of an older revision or out of reach";
+    let words = "load 91 % is above 80 %: 2 workers keep all, being of an older revision, out of reach, or \
+                 holding tasks that are not due";
     assert!(decision.text().ends_with(words), "{}", decision.text());
     // One of the newest has come up, and is told.
     world.add("c", 0);
@@ -311,6 +312,29 @@ fn a_worker_of_processes_is_told_when_nothing_can_begin_and_enough_are_free() {
     assert_eq!(says(|answer| answer.reserved.extend([("q".to_owned(), 1)])), []);
     assert_eq!(says(|answer| answer.scheduled.extend([("q".to_owned(), 1)])), []);
     assert_eq!(says(|answer| answer.queues.extend(["q".to_owned()])), []);
+}
+
+/// It cannot have fewer processes before these have run, and until then it would do nothing at all.
+#[test]
+fn a_worker_of_processes_that_holds_tasks_for_later_goes_on_with_all_its_slots() {
+    let mut world = new(true);
+    world.load(99.0);
+    for name in ["a", "b"] {
+        world.sized(name, 4);
+        world.answered(name, |answer| {
+            answer.scheduled.insert("q".to_owned(), 1);
+        });
+    }
+    let decision = world.look();
+    assert!(!world.last.calls.contains_key("b"), "{:?}", world.last.calls);
+    let words = "2 workers keep all, being of an older revision, out of reach, or holding tasks that are not due";
+    assert!(decision.text().contains(words), "{}", decision.text());
+    // They have run.
+    for name in ["a", "b"] {
+        world.answered(name, |answer| answer.scheduled.clear());
+    }
+    world.look();
+    assert!(!world.last.calls["b"].consume);
 }
 
 /// So many tasks.
