@@ -11,6 +11,8 @@ use crate::snapshot::{BidQueue, Budget, Namespace, PodInput, PoolInput};
 pub struct Bidder<'a> {
     /// It, its revisions and pods.
     pub input: &'a PoolInput,
+    /// Slots of one of its pods that serve.
+    pub slots: u32,
     /// Pods that it wants to take work.
     pub wanted: u32,
     /// One pod more, to bring up a new revision.
@@ -70,7 +72,7 @@ impl Seat<'_> {
     /// The layer that its pod number `pod + 1` belongs to.
     pub(crate) fn layer(&self, pod: u32) -> Layer {
         let wanted = u64::from(self.bidder.wanted.saturating_add(self.bidder.extra)).max(u64::from(pod) + 1);
-        let all = layers(&self.wants, u64::from(self.bidder.input.slots), wanted);
+        let all = layers(&self.wants, u64::from(self.bidder.slots), wanted);
         let mut left = u64::from(pod);
         for layer in &all {
             if left < layer.pods {

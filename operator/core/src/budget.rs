@@ -167,7 +167,7 @@ impl<'a> Desk<'a> {
         let claim = |seat: &mut Seat<'a>| Claim {
             id: &seat.bidder.input.key.name,
             pods: u64::from(seat.claims()),
-            pod_slots: u64::from(seat.bidder.input.slots),
+            pod_slots: u64::from(seat.bidder.slots),
             wants: std::mem::take(&mut seat.wants),
             charges: seat
                 .stakes

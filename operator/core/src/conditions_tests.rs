@@ -412,7 +412,10 @@ fn what_somebody_asked_for_is_said_with_since_when() {
     }];
     let bound = "the demand asks for more than maxReplicas 5";
     assert_eq!(scaling(&case, limited).2, format!("{words}; {bound}"));
-    case.input.hold = Some(Hold { replicas: 5, by: None });
+    case.input.hold = Some(Hold {
+        replicas: 5,
+        by: None,
+    });
     assert_eq!(scaling(&case, limited).2, bound);
     (case.input.hold, case.decision.limits) = (None, Vec::new());
 

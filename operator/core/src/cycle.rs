@@ -232,6 +232,7 @@ fn allow(
                 let without = memories[*at].without_since;
                 Bidder {
                     input: fleet.pool,
+                    slots: fleet.slots,
                     wanted: sketch.to(),
                     extra: sketch.extra(),
                     serving: fleet

@@ -206,7 +206,7 @@ fn answers(fleet: &Fleet, counted: Moment, now: Moment) -> Answers {
         }
         // What it started since is no longer reserved, and with a free slot it would have started all.
         let started = worker.processed.saturating_sub(answer.value.processed);
-        if worker.last_seen <= answer.at || worker.active >= member.slots(fleet.pool) {
+        if worker.last_seen <= answer.at || worker.active >= member.slots() {
             let reserved = sum(answer.value.reserved.values().copied()).saturating_sub(started);
             all.reserved = all.reserved.saturating_add(reserved);
             if answer.at <= counted {
@@ -424,7 +424,7 @@ fn held_apart(member: &Member, pool: &PoolInput, now: Moment) -> (u64, u64) {
     let said = member.said_held().filter(|_| asked);
     (
         said.unwrap_or_else(|| capacity(member, pool)),
-        still_held(member, pool, now),
+        still_held(member, now),
     )
 }
 
@@ -441,7 +441,7 @@ fn held_by_consuming(fleet: &Fleet, held: u64, able: u64, dated: bool, now: Mome
     let heard = || fleet.consuming().filter(|member| member.heard().is_some());
     let said = sum(heard().filter_map(Member::said_held)).saturating_mul(MILLI);
     let held = held.min(able.saturating_mul(MILLI));
-    let still = || sum(heard().map(|member| still_held(member, fleet.pool, now))).saturating_mul(MILLI);
+    let still = || sum(heard().map(|member| still_held(member, now))).saturating_mul(MILLI);
     let certain = if most == 0 { 0 } else { held.min(still()) };
     let at_most = held.saturating_sub(least.saturating_mul(MILLI)).max(certain);
     let held = held.saturating_sub(most.saturating_mul(MILLI)).max(certain);
@@ -454,7 +454,7 @@ fn held_by_consuming(fleet: &Fleet, held: u64, able: u64, dated: bool, now: Mome
 }
 
 /// The least that a worker still holds unacknowledged of what it last said, by what it has started and runs since.
-fn still_held(member: &Member, pool: &PoolInput, now: Moment) -> u64 {
+fn still_held(member: &Member, now: Moment) -> u64 {
     let (Some(worker), Some(answer)) = (member.heard(), member.answer()) else {
         return 0;
     };
@@ -465,7 +465,7 @@ fn still_held(member: &Member, pool: &PoolInput, now: Moment) -> u64 {
         0
     } else if worker.last_seen <= answer.at {
         running.saturating_add(reserved)
-    } else if worker.active < member.slots(pool) {
+    } else if worker.active < member.slots() {
         // With a free slot it has started all that it had.
         running.min(worker.active)
     } else {
@@ -508,7 +508,7 @@ fn add_up(
     let unheard = fleet
         .consuming()
         .filter(|member| matches!(member.state, PodState::Silent | PodState::Unseen));
-    let unheard = unheard.count() as u64 * u64::from(fleet.pool.slots);
+    let unheard = sum(unheard.map(|member| u64::from(member.made_with)));
     let ready = demand.ready.saturating_mul(MILLI);
     demand.hold = sum([whole(sum([ready, by_early, by_late])), unheard]);
 }

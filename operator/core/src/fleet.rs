@@ -57,6 +57,8 @@ pub struct Member<'a> {
     pub said: Option<&'a BTreeSet<String>>,
     /// What it is doing.
     pub state: PodState,
+    /// Slots that it was made with.
+    pub made_with: u32,
     start_up: Option<Duration>,
 }
 
@@ -70,8 +72,10 @@ impl<'a> Member<'a> {
         let worker = view.workers.get(node).filter(speaks);
         let state = state(pod, worker, view, now);
         let said = said(pod, view, node, now).filter(|_| worker.is_none());
+        let older = pool.revisions.iter().find(|one| one.name == pod.revision);
         Self {
             pod,
+            made_with: older.and_then(|one| one.slots).unwrap_or(pool.slots),
             start_up: worker.and_then(|worker| start_up(pod, worker, view, snapshot)),
             worker,
             said: said.filter(|said| pool.queues.iter().any(|queue| said.contains(&**queue))),
@@ -167,8 +171,8 @@ impl<'a> Member<'a> {
 
     /// Tasks that it can execute at a time, as far as is known.
     #[must_use]
-    pub fn slots(&self, pool: &PoolInput) -> u64 {
-        let all = u64::from(pool.slots);
+    pub fn slots(&self) -> u64 {
+        let all = u64::from(self.made_with);
         self.size().map_or(all, |size| size.value.min(all))
     }
 
@@ -289,6 +293,24 @@ pub struct Fleet<'a> {
     pub revisions: Vec<RevisionInput>,
     /// It cannot work: it has had pods for [`UNSEEN_AFTER`], none can start or be heard, or none can be made.
     pub stuck: bool,
+    /// Slots of a pod of the revision that serves.
+    pub slots: u32,
+}
+
+/// Slots of a pod of the revision that serves: of the latest proven one while the newest has not shown that it works.
+fn serving_slots(pool: &PoolInput) -> u32 {
+    let newest = |one: &&RevisionInput| one.name == pool.revision;
+    if pool
+        .revisions
+        .iter()
+        .find(newest)
+        .is_some_and(|one| one.proven.is_some())
+    {
+        return pool.slots;
+    }
+    let latest = pool.revisions.iter().max_by_key(|one| (one.proven, &one.name));
+    let proven = latest.filter(|one| one.proven.is_some());
+    proven.and_then(|one| one.slots).unwrap_or(pool.slots)
 }
 
 impl<'a> Fleet<'a> {
@@ -305,6 +327,7 @@ impl<'a> Fleet<'a> {
             members,
             revisions,
             stuck,
+            slots: serving_slots(pool),
         }
     }
 

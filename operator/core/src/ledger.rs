@@ -412,7 +412,7 @@ pub fn weight(fleet: &Fleet) -> u64 {
         None if pool.terminating || pool.conflict.is_some() => fleet.serving(),
         None => pool.max.max(1),
     };
-    u64::from(pods) * u64::from(pool.slots)
+    u64::from(pods) * u64::from(fleet.slots)
 }
 
 /// What a worker said that it held unacknowledged of one queue.
@@ -438,7 +438,10 @@ pub fn capacity(member: &Member, pool: &PoolInput) -> u64 {
             .map(|running| running.unacknowledged);
         sum(running.chain(answer.value.reserved.values().copied()))
     });
-    pool.pod_capacity().max(said).min(CAPACITY_MAX)
+    let fetched = pool.prefetch.map_or(u64::MAX, |prefetch| {
+        u64::from(member.made_with) * u64::from(prefetch.max(1))
+    });
+    fetched.max(said).min(CAPACITY_MAX)
 }
 
 /// What such pods of a WorkerPool can hold together.

@@ -389,19 +389,14 @@ impl PoolMemory {
             .observe(&demand.waits, self.started - self.flowed, held, now);
         self.flowed = self.started;
         self.crowding
-            .observe(counts.waiting, fleet.pool.slots, &self.estimates, now);
+            .observe(counts.waiting, fleet.slots, &self.estimates, now);
         if self.suspect_until.is_none() {
             let something = self.progressed || counts.waiting > 0 || counts.busy > 0;
             self.idle.observe(something, now);
         }
         if sampled {
             let start_up = self.start_up(fleet, now).as_secs_f64();
-            self.warm = floor(
-                self.estimates.occupancy(),
-                OCCUPANCY_EVERY,
-                start_up,
-                fleet.pool.slots,
-            );
+            self.warm = floor(self.estimates.occupancy(), OCCUPANCY_EVERY, start_up, fleet.slots);
         }
         // Heartbeats sample every two seconds and miss short tasks: a count that moved is work, too.
         let least = u32::from(self.progressed || !demand.nothing());
@@ -439,7 +434,7 @@ impl PoolMemory {
             ran.max(busy),
             // Silent, and done with what they held before they go.
             draining,
-            u64::from(fleet.pool.slots),
+            u64::from(fleet.slots),
         ]);
         if explained >= vanished {
             self.before_zero = None;

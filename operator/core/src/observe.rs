@@ -15,7 +15,7 @@ use poolwright_api::{
 
 use crate::charge::Charge;
 use crate::class::traits;
-use crate::command::queues;
+use crate::command::{concurrency, queues};
 use crate::objects::{DeploymentView, Objects, PodView, SetView, owned, sets_of};
 use crate::shedding::LoadKey;
 use crate::snapshot::{
@@ -69,6 +69,9 @@ pub fn pool_input(
         .iter()
         .filter_map(|pod| pod_input(pod, runs, now))
         .collect();
+    let revisions: Vec<RevisionInput> = owned(wp, objects)
+        .map(|deployment| revision_input(deployment, &objects.sets, revision))
+        .collect();
     PoolInput {
         key: Arc::new(key(wp)),
         broker: pool.broker.id(),
@@ -79,7 +82,7 @@ pub fn pool_input(
         min: count(pool.min),
         max: count(pool.max),
         schedules: Arc::clone(&pool.schedules),
-        cap: cap(pool),
+        cap: cap(pool, &revisions),
         policy: pool.policy,
         scale_down_delay: pool.scale_down_delay,
         fallback: pool.fallback.as_ref().map(|fallback| Fallback {
@@ -94,9 +97,7 @@ pub fn pool_input(
         recommend: wp.spec.scaling.mode == ScalingMode::Recommend,
         ack_mode: pool.ack_mode,
         revision: revision.into(),
-        revisions: owned(wp, objects)
-            .map(|deployment| revision_input(deployment, &objects.sets, revision))
-            .collect(),
+        revisions,
         pods,
         bid: bid(pool),
         conflict,
@@ -104,10 +105,12 @@ pub fn pool_input(
     }
 }
 
-/// In whole pods.
-fn cap(pool: &ValidPool) -> Option<u32> {
+/// In whole pods, the largest of the revisions that have any.
+fn cap(pool: &ValidPool, revisions: &[RevisionInput]) -> Option<u32> {
     let caps = pool.queues.iter().filter_map(|queue| queue.max_active_tasks);
-    let worker = u32::try_from(pool.concurrency).unwrap_or(1).max(1);
+    let present = u32::try_from(pool.concurrency).unwrap_or(1).max(1);
+    let running = revisions.iter().filter(|one| one.replicas > 0);
+    let worker = running.filter_map(|one| one.slots).fold(present, u32::max);
     caps.min().map(|most| most / worker)
 }
 
@@ -171,9 +174,13 @@ fn revision_input(deployment: &DeploymentView, sets: &[Arc<SetView>], newest: &s
     let own = || sets_of(deployment, sets);
     let asked = own().fold(0u32, |sum, set| sum.saturating_add(set.replicas));
     let settled = deployment.observed >= deployment.generation && own().all(|set| set.settled);
+    let arguments = is_old.then(|| arguments_of(&deployment.template)).flatten();
+    let arguments = || arguments.iter().flatten().map(String::as_str);
+    let slots = concurrency(arguments()).and_then(|slots| u32::try_from(slots).ok());
     RevisionInput {
         behind: !settled || asked != deployment.replicas,
-        queues: is_old.then(|| queues_of_template(&deployment.template)).flatten(),
+        queues: queues(arguments()).map(|queues| queues.into_iter().map(Into::into).collect()),
+        slots,
         name: deployment.revision.as_str().into(),
         replicas: deployment.replicas,
         created: deployment.created,
@@ -185,14 +192,14 @@ fn revision_input(deployment: &DeploymentView, sets: &[Arc<SetView>], newest: &s
     }
 }
 
-/// The queues that workers made from this template (JSON) were started with.
-fn queues_of_template(template: &str) -> Option<Vec<Arc<str>>> {
+/// The command line of workers made from this template (JSON).
+fn arguments_of(template: &str) -> Option<Vec<String>> {
     let template: serde_json::Value = serde_json::from_str(template).ok()?;
     let containers = template.pointer("/spec/containers")?.as_array()?;
     let worker = containers.iter().find(|one| one["name"] == WORKER_CONTAINER)?;
     let arguments = worker["args"].as_array()?.iter();
-    let queues = queues(arguments.filter_map(serde_json::Value::as_str))?;
-    Some(queues.into_iter().map(Into::into).collect())
+    let arguments = arguments.filter_map(serde_json::Value::as_str);
+    Some(arguments.map(str::to_owned).collect())
 }
 
 /// A pod with what this process remembers of it, unless it has ended for good or is no longer its `ReplicaSet`'s.

@@ -343,3 +343,31 @@ fn trouble_is_told_in_the_clusters_words() {
     let patch = worker(&json!({"state": {"waiting": {"reason": "ErrImagePull", "message": long}}}));
     assert!(one(pod("p", patch)).trouble.unwrap().message.len() <= WORDS_MAX);
 }
+
+/// A spec was changed from pods of eight slots to pods of two while some of the former run: as many tasks as they could
+/// execute together is what a cap is about.
+#[test]
+fn older_pods_are_known_by_their_own_command_line_and_count_as_such_for_a_cap() {
+    let older = |replicas: u32| {
+        let args = ["-A", "shop", "worker", "-Q", "orders,old", "-c", "8"];
+        let template = json!({"spec": {"containers": [{"name": WORKER_CONTAINER, "args": args}]}});
+        let mut deployment = DeploymentView::clone(&deployment("r0", "u-1", 0, &json!({})));
+        deployment.template = template.to_string().into();
+        deployment.replicas = replicas;
+        deployment
+    };
+    let wp = wp(json!({"spec": {"queues": [{"name": "orders"}], "celery": {"concurrency": 2}}}));
+    let broker = json!({"url": "redis://redis:6379/0"});
+    let queue = testing::task_queue("orders", &json!({"broker": broker, "maxActiveTasks": 12}));
+    let pool = crate::validate::validate(&wp, &[("orders".to_owned(), queue)].into()).unwrap();
+    for (replicas, most) in [(3, 1), (0, 6)] {
+        let objects = Objects {
+            deployments: vec![Arc::new(older(replicas))],
+            ..Objects::default()
+        };
+        let input = pool_input(&wp, &pool, "r1", &objects, None, &mut Runs::new(), Moment(0));
+        let queues = input.revisions[0].queues.clone().unwrap();
+        assert_eq!((input.revisions[0].slots, queues.len()), (Some(8), 2));
+        assert_eq!(input.cap, Some(most));
+    }
+}

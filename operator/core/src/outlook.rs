@@ -101,7 +101,7 @@ fn turn(
         .map(|(_, (waits, service))| waits.min(own + 1.0) * service)
         .sum::<f64>()
         + (own + 1.0) * queues[at].1;
-    let slots = f64::from(fleet.pool.slots);
+    let slots = f64::from(fleet.slots);
     if up > 0.0 {
         return Some((work / up).max(AT_ONCE));
     }

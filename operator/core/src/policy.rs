@@ -63,7 +63,7 @@ pub(crate) struct Wanted {
 /// What the policy of this WorkerPool makes of its demand.
 pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, snapshot: &Snapshot) -> Wanted {
     let now = snapshot.now;
-    let slots = fleet.pool.slots;
+    let slots = fleet.slots;
     let least = u32::from(demand.orphaned > 0);
     let ahead = Ahead::new(fleet, demand, memory, snapshot);
     let Policy::WaitTarget { target, .. } = fleet.pool.policy else {
@@ -128,7 +128,7 @@ pub(crate) fn useful_pods(fleet: &Fleet, memory: &PoolMemory) -> Option<(u32, Us
         .crowding
         .useful()
         .filter(|_| fleet.pool.policy != Policy::Backlog)?;
-    let pods = crate::estimate::whole(useful.slots / f64::from(fleet.pool.slots.max(1)));
+    let pods = crate::estimate::whole(useful.slots / f64::from(fleet.slots.max(1)));
     Some((pods.max(1), useful))
 }
 

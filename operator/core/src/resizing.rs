@@ -113,15 +113,21 @@ impl Resizing {
         let Some(high) = self.high.filter(|_| !pool.terminating && pool.conflict.is_none()) else {
             return result;
         };
-        let target = if high { half(all) } else { all };
         let own = |member: &&Member| {
-            !member.pod.draining && !member.is_parked() && member.pod.revision == pool.revision
+            // One of an older revision gets back what was taken from it, and nothing more is taken.
+            let heeds = member.pod.revision == pool.revision || !high;
+            !member.pod.draining && !member.is_parked() && heeds
         };
         let mut groups: BTreeMap<(bool, u64), Vec<String>> = BTreeMap::new();
         let (mut nodes, mut whole) = (BTreeSet::new(), true);
         let (mut acts, mut reduced) = (false, 0);
         for member in fleet.members.iter().filter(own) {
             nodes.insert(member.node());
+            let target = if high {
+                half(all)
+            } else {
+                u64::from(member.made_with)
+            };
             let step = self.step(member, target, now);
             whole &= matches!(step, Step::Rest);
             if !matches!(step, Step::Rest) {
@@ -146,7 +152,7 @@ impl Resizing {
                 }
             }
         }
-        let takes = high && target < all;
+        let takes = high && half(all) < all;
         self.acts = acts && takes;
         if let Some(why) = why.filter(|_| takes) {
             let others = fleet.consuming().count().saturating_sub(reduced);

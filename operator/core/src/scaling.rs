@@ -165,7 +165,7 @@ pub fn decide(
     allowance: &Allowance,
     memory: &mut PoolMemory,
 ) -> Decision {
-    let (pool, now) = (fleet.pool, snapshot.now);
+    let now = snapshot.now;
     let Sketch {
         wanted,
         from,
@@ -218,7 +218,7 @@ pub fn decide(
     if draft.to > from && wanted.pods > from {
         memory.grew(now);
     }
-    let words = Words::new(&mut draft, &wanted, pool, &demand);
+    let words = Words::new(&mut draft, &wanted, fleet.slots, &demand);
     let facts = facts(fleet, view, &demand);
     Decision {
         from,
@@ -322,7 +322,7 @@ impl Scene<'_> {
         }
         // A task that a heartbeat shows may have ended, and its successor may wait: two readings tell.
         let least = u32::from(demand.orphaned > 0).max(from);
-        let certain = need(demand.certain, self.pool.slots)
+        let certain = need(demand.certain, self.fleet.slots)
             .max(memory.confirmed())
             .max(least);
         if draft.to > certain {
@@ -558,7 +558,7 @@ fn facts(fleet: &Fleet, view: &BrokerView, demand: &Demand) -> Facts {
     Facts {
         busy: demand.known_busy(),
         queued: demand.known_queued(),
-        slots: sum(running.map(|member| member.slots(fleet.pool))),
+        slots: sum(running.map(|member| member.slots())),
         start_up: fleet.start_up(),
         unseen: unseen.map(|member| member.pod.name.to_string()).collect(),
         elsewhere: is_elsewhere(demand),

@@ -220,6 +220,8 @@ pub struct RevisionInput {
     pub behind: bool,
     /// The queues that its workers were started with, where they are not those of the present spec.
     pub queues: Option<Vec<Arc<str>>>,
+    /// Slots of one of its pods, where they are not those of the present spec.
+    pub slots: Option<u32>,
     /// Refusals by the cluster (quota, admission), in the server's words.
     pub refused: Option<Trouble>,
     /// What a pod of it takes of Pools.
@@ -373,13 +375,5 @@ impl PoolInput {
     pub fn replicas(&self) -> u32 {
         let replicas = self.revisions.iter().map(|revision| revision.replicas);
         replicas.fold(0, u32::saturating_add)
-    }
-
-    /// Messages one pod can hold, running ones included; `u64::MAX` when unlimited.
-    #[must_use]
-    pub fn pod_capacity(&self) -> u64 {
-        self.prefetch.map_or(u64::MAX, |prefetch| {
-            u64::from(self.slots) * u64::from(prefetch.max(1))
-        })
     }
 }

@@ -10,7 +10,6 @@ use crate::decision::TEXT_MAX;
 use crate::demand::{Counted, Demand};
 use crate::policy::Wanted;
 use crate::scaling::Draft;
-use crate::snapshot::PoolInput;
 use crate::text::bounded;
 use crate::wait_target::{Sight, Term, Wish};
 
@@ -47,13 +46,13 @@ struct Formula {
 
 impl Words {
     /// The words for a number of pods.
-    pub(crate) fn new(draft: &mut Draft, wanted: &Wanted, pool: &PoolInput, demand: &Demand) -> Self {
+    pub(crate) fn new(draft: &mut Draft, wanted: &Wanted, slots: u32, demand: &Demand) -> Self {
         let formula = Formula {
             to: draft.to,
             wanted: wanted.pods,
             limited: !draft.limits.is_empty() || wanted.pods != draft.to,
             known: demand.any,
-            slots: pool.slots,
+            slots,
             counted: demand.counted,
             ready: demand.ready,
             ready_of_all: demand.ready_of_all,

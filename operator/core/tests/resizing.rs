@@ -243,6 +243,30 @@ fn what_was_taken_is_given_back_when_nothing_heeds_the_load_any_more() {
     assert_eq!(world.resizes(), [], "somebody else does it now");
 }
 
+/// Also while a newer one proves itself, or has been given up.
+#[test]
+fn workers_of_an_older_revision_get_back_what_was_taken() {
+    let mut world = new(false);
+    world.load(99.0);
+    world.sized("a", 2);
+    world.sized("b", 2);
+    world.look();
+    let pool = world.pool();
+    (pool.revision, pool.slots) = ("r2".into(), 8);
+    pool.revisions[0].slots = Some(4);
+    let older = pool.revisions[0].name.clone();
+    pool.pods.iter_mut().for_each(|pod| pod.revision = older.clone());
+    world.sized("a", 2);
+    world.sized("b", 2);
+    world.look();
+    assert_eq!(world.resizes(), [], "the load is high");
+    world.load(10.0);
+    world.sized("a", 2);
+    world.sized("b", 2);
+    world.look();
+    assert_eq!(world.resizes(), [(true, 2, 2)]);
+}
+
 #[test]
 fn a_worker_with_half_its_slots_keeps_what_it_has_fetched() {
     let mut world = new(false);
@@ -327,7 +351,8 @@ fn a_worker_of_processes_that_holds_tasks_for_later_goes_on_with_all_its_slots()
     }
     let decision = world.look();
     assert!(!world.last.calls.contains_key("b"), "{:?}", world.last.calls);
-    let words = "2 workers keep all, being of an older revision, out of reach, or holding tasks that are not due";
+    let words =
+        "2 workers keep all, being of an older revision, out of reach, or holding tasks that are not due";
     assert!(decision.text().contains(words), "{}", decision.text());
     // They have run.
     for name in ["a", "b"] {

@@ -602,3 +602,26 @@ fn the_order_of_revisions_is_no_input() {
     assert_eq!(decide(false).allocation.prove, ["r1", "r2", "r3"]);
     assert_eq!(decide(false), decide(true));
 }
+
+/// While the older revision serves, its pods do the work, and each does what it was made for.
+#[test]
+fn what_serves_is_counted_by_its_own_slots() {
+    for (older, newer, pods) in [(8, 2, 3), (2, 8, 12)] {
+        let mut input = pool("p");
+        (input.slots, input.max, input.revision) = (newer, 20, "r2".into());
+        input.revisions = vec![revision("r1", 0, true), revision("r2", 0, false)];
+        input.revisions[0].slots = Some(older);
+        let mut world = World::new([input]);
+        world.set("q", 24, 0);
+        let decision = world.settle(1);
+        assert_eq!(decision.to, pods, "{}", decision.text());
+        assert!(
+            decision.text().contains(&format!("/ {older} slots")),
+            "{}",
+            decision.text()
+        );
+        world.pool().revisions[1].proven = world.pool().revisions[0].proven;
+        let decision = world.settle(1);
+        assert_eq!(decision.to, 24 / newer, "{}", decision.text());
+    }
+}

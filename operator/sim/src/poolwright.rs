@@ -131,6 +131,7 @@ fn input(scenario: &Scenario, fleet: usize, settings: &Settings) -> PoolInput {
         ack_mode: AckMode::Auto,
         revision: REVISION.into(),
         revisions: vec![RevisionInput {
+            slots: None,
             name: REVISION.into(),
             created: scenario.begins,
             proven: Some(scenario.begins),

@@ -78,6 +78,7 @@ pub fn pool(name: &str) -> PoolInput {
 
 pub fn revision(name: &str, replicas: u32, proven: bool) -> RevisionInput {
     RevisionInput {
+        slots: None,
         name: name.into(),
         replicas,
         created: wall(Moment(0)),
