@@ -123,7 +123,10 @@ pub fn sketch<'a>(
     // While one revision makes way for another, pods are few for a moment, and what is parked then does not come back.
     let returning = || cast.leader.map_or(0, |leader| parked(fleet, &leader.name));
     let stands = (
-        memory.decided.filter(|_| !cast.is_alone()).unwrap_or(from),
+        memory
+            .decided
+            .filter(|_| !cast.is_alone())
+            .map_or(from, |decided| decided.max(from)),
         if cast.rolls() { 0 } else { returning() },
     );
     let mut draft = Draft {

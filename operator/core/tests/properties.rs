@@ -11,7 +11,7 @@ use poolwright_core::evidence::CLEARANCE_AGE;
 use poolwright_core::later::Later;
 use poolwright_core::policy::Policy;
 use poolwright_core::sample::Answer;
-use poolwright_core::snapshot::{PodInput, PoolInput, Rank, RevisionInput, Snapshot};
+use poolwright_core::snapshot::{Hold, PodInput, PoolInput, Rank, RevisionInput, Snapshot};
 use poolwright_core::time::Moment;
 use proptest::prelude::*;
 use world::{World, pod, pool, revision, running, wall, worker};
@@ -40,6 +40,12 @@ enum Event {
     NotReady(usize),
     Bounds(u32, u32),
     Revision(u8),
+    /// Somebody pauses scale-in, scale-out or both, wants recommendations only, or nothing of this any more.
+    Brakes(bool, bool, bool),
+    Holds(Option<u32>),
+    Caps(Option<u32>),
+    /// Pods of the present spec and of the older ones have other slots.
+    Slots(u32, Option<u32>),
     Passes(u64),
 }
 
@@ -67,6 +73,11 @@ fn event() -> impl Strategy<Value = Event> {
         1 => some().prop_map(Event::NotReady),
         1 => (0u32..4, 0u32..12).prop_map(|(min, more)| Event::Bounds(min, min + more)),
         1 => (0u8..4).prop_map(Event::Revision),
+        1 => any::<(bool, bool, bool)>().prop_map(|(inward, out, tell)| Event::Brakes(inward, out, tell && !out)),
+        1 => Just(Event::Brakes(false, false, false)),
+        1 => prop_oneof![2 => Just(None), 1 => (0u32..12).prop_map(Some)].prop_map(Event::Holds),
+        1 => prop_oneof![2 => Just(None), 1 => (0u32..12).prop_map(Some)].prop_map(Event::Caps),
+        1 => (1u32..20, prop::option::of(1u32..20)).prop_map(|(slots, older)| Event::Slots(slots, older)),
         8 => (50u64..4000).prop_map(Event::Passes),
         2 => (4000u64..90_000).prop_map(Event::Passes),
     ]
@@ -143,6 +154,21 @@ fn happen(world: &mut World, event: &Event, last: Option<&Decision>, next: &mut 
         }
         Event::Bounds(min, max) => (world.pool().min, world.pool().max) = (*min, *max),
         Event::Revision(number) => world.pool().revision = format!("r{number}").into(),
+        Event::Brakes(scale_in, scale_out, recommend) => {
+            let pool = world.pool();
+            (pool.pause.scale_in, pool.pause.scale_out) = (*scale_in, *scale_out);
+            pool.recommend = *recommend;
+        }
+        Event::Holds(replicas) => {
+            world.pool().hold = replicas.map(|replicas| Hold { replicas, by: None });
+        }
+        Event::Caps(cap) => world.pool().cap = *cap,
+        Event::Slots(slots, older) => {
+            let pool = world.pool();
+            pool.slots = *slots;
+            let others = pool.revisions.iter_mut().filter(|one| one.name != pool.revision);
+            others.for_each(|one| one.slots = *older);
+        }
         Event::Passes(millis) => world.now = now.after(Duration::from_millis(*millis)),
         Event::Gone(number) => {
             if let Some(name) = name(world, *number) {
@@ -266,7 +292,8 @@ fn renewed(world: &mut World, event: &Event) -> bool {
             .is_some()
 }
 
-fn check_bounds(pool: &PoolInput, decision: &Decision) -> Result<(), TestCaseError> {
+/// `before` is the number that was decided before.
+fn check_bounds(pool: &PoolInput, decision: &Decision, before: u32) -> Result<(), TestCaseError> {
     prop_assert!(
         decision.text().len() <= 512 && decision.text().contains(&decision.to.to_string()),
         "{}",
@@ -278,12 +305,16 @@ fn check_bounds(pool: &PoolInput, decision: &Decision) -> Result<(), TestCaseErr
         "{}",
         decision.text()
     );
+    let brakes = pool.pause.scale_in || pool.pause.scale_out || pool.recommend;
+    let obeys = brakes || pool.hold.is_some() || pool.cap.is_some();
     prop_assert!(
-        decision.to >= pool.min || decision.to >= decision.from,
+        decision.to >= pool.min || decision.to >= decision.from || obeys,
         "{}",
         decision.text()
     );
-    prop_assert!(decision.to <= pool.max.max(decision.from), "{}", decision.text());
+    let hold = pool.hold.as_ref().map_or(0, |hold| hold.replicas);
+    let most = pool.max.max(hold).max(decision.from).max(before);
+    prop_assert!(decision.to <= most, "{} {most} {}", decision.to, decision.text());
     // Pods that take work, or will.
     let serving = |revision: &RevisionInput| {
         let own = || pool.staying().filter(|pod| pod.revision == revision.name);
@@ -341,8 +372,11 @@ fn check_falls(world: &mut World, decision: &Decision) -> Result<(), TestCaseErr
                     view.unreadable.is_some()
                         || answer.is_some_and(|one| now.since(one.at) <= CLEARANCE_AGE && empty(&one.value))
                 }
-                // Never heard, and another revision takes its place.
-                (state, _) => !matches!(state, PodState::Busy(_)) && revision.proven.is_none(),
+                // Never heard, and another revision takes its place; or somebody holds fewer by hand.
+                (state, _) => {
+                    let meant = revision.proven.is_none() || pool.hold.is_some();
+                    !matches!(state, PodState::Busy(_)) && meant
+                }
             };
             prop_assert!(
                 pod.mark.is_some() && proven,
@@ -395,14 +429,16 @@ proptest! {
                 whole_since.get_or_insert(world.now);
             }
             before = world.now;
-            if decision.to < decision.from {
+            let obeys = world.pool().hold.is_some() || world.pool().cap.is_some();
+            if decision.to < decision.from && !obeys {
                 let whole = whole_since.is_some_and(|since| world.now.since(since) >= Duration::from_secs(delay));
                 prop_assert!(whole, "scale-in without data: {decision:?}");
             }
             let rest: Vec<Decision> = cycle(&shuffled(&world.snapshot()), &mut other).decisions.into_values().collect();
             let same: Vec<Decision> = world.last.decisions.values().cloned().collect();
             prop_assert_eq!(same, rest);
-            check_bounds(&world.pool().clone(), &decision)?;
+            let decided = last.as_ref().map_or(0, |last| last.to);
+            check_bounds(&world.pool().clone(), &decision, decided)?;
             check_falls(&mut world, &decision)?;
             last = Some(decision);
         }
