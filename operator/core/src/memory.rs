@@ -384,9 +384,9 @@ impl PoolMemory {
             started: self.started,
         };
         let sampled = self.estimates.observe(counts, now);
-        let held = fleet_capacity(fleet, |member| member.consumes()).max(demand.reserved);
+        let room = fleet_capacity(fleet, |_| true).max(demand.reserved);
         self.flows
-            .observe(&demand.waits, self.started - self.flowed, held, now);
+            .observe(&demand.waits, self.started - self.flowed, room, now);
         self.flowed = self.started;
         self.crowding
             .observe(counts.waiting, fleet.slots, &self.estimates, now);

@@ -43,7 +43,10 @@ pub fn settled(old: Option<i64>, new: Option<f64>) -> Option<i64> {
     };
     #[allow(clippy::cast_possible_truncation, reason = "saturates")]
     let rounded = new.round() as i64;
-    old.filter(stays).or(Some(rounded.max(i64::from(new >= NOTHING))))
+    Some(
+        old.filter(stays)
+            .unwrap_or_else(|| rounded.max(i64::from(new >= NOTHING))),
+    )
 }
 
 /// Adds what one WorkerPool does for its queues.

@@ -561,7 +561,7 @@ fn facts(fleet: &Fleet, view: &BrokerView, demand: &Demand) -> Facts {
     Facts {
         busy: demand.known_busy(),
         queued: demand.known_queued(),
-        slots: sum(running.map(|member| member.slots())),
+        slots: sum(running.map(Member::slots)),
         start_up: fleet.start_up(),
         unseen: unseen.map(|member| member.pod.name.to_string()).collect(),
         elsewhere: is_elsewhere(demand),
