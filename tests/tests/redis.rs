@@ -3,6 +3,8 @@
 
 #[path = "redis/due.rs"]
 mod due;
+#[path = "redis/rates.rs"]
+mod rates;
 
 use k8s_openapi::api::core::v1::ContainerStatus;
 use kube::ResourceExt as _;
