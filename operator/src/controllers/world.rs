@@ -279,6 +279,11 @@ impl World {
         lock(&self.built).namespaces.clone()
     }
 
+    /// One of them.
+    pub fn namespace(&self, name: &str) -> Option<Arc<Namespace>> {
+        lock(&self.built).namespaces.get(name).cloned()
+    }
+
     /// The pods of a WorkerPool without a usable spec, as of one that is being deleted: nothing is decided for it, and
     /// what its workers hold and may take is no other's.
     fn leftover(
@@ -302,6 +307,17 @@ impl World {
         let usable = built.states.values().filter_map(|state| state.input.clone());
         let left = built.leftovers.values().map(|left| Arc::clone(&left.input));
         usable.chain(left).collect()
+    }
+
+    /// Those of one namespace.
+    pub fn inputs_of(&self, namespace: &str) -> Vec<Arc<PoolInput>> {
+        let built = lock(&self.built);
+        let usable = built.states.values().filter_map(|state| state.input.as_ref());
+        let left = built.leftovers.values().map(|left| &left.input);
+        let own = usable
+            .chain(left)
+            .filter(|input| input.key.namespace == namespace);
+        own.cloned().collect()
     }
 
     /// What the watches show of one WorkerPool.

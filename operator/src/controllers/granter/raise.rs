@@ -148,25 +148,20 @@ fn ask(name: &str, pool: &Pool, sight: &Sight, claims: &mut [Claim]) -> Option<P
 
 /// What the watches show beside a Pool.
 pub(super) fn sight(context: &Context, namespace: &str, name: &str, pool: &Pool) -> Sight {
-    let namespaces = context.world.namespaces();
+    let own = context.world.namespace(namespace);
     let figures = context.latest.budgets();
     let figures = figures.get(&(namespace.to_owned(), name.to_owned()));
-    let known = namespaces
-        .get(namespace)
-        .and_then(|namespace| namespace.pools.get(name));
+    let known = own.as_ref().and_then(|own| own.pools.get(name));
     // Without a guarantee nobody asks who consumes what.
     let inputs = if pool.spec.guarantees.is_empty() {
         Vec::new()
     } else {
-        context.world.inputs()
+        context.world.inputs_of(namespace)
     };
     Sight::new(
         pool,
         figures.and_then(|figures| figures.effective),
         known.map(|budget| budget.used.clone()).unwrap_or_default(),
-        inputs
-            .iter()
-            .map(AsRef::as_ref)
-            .filter(|input| input.key.namespace == namespace),
+        inputs.iter().map(AsRef::as_ref),
     )
 }
