@@ -194,6 +194,15 @@ async fn green_threads_are_halved_on_rabbitmq_and_come_back() -> Result<()> {
     expect_half_and_back(stage, wire, celery).await
 }
 
+#[tokio::test]
+async fn green_threads_of_eventlet_are_halved_on_redis_and_come_back() -> Result<()> {
+    let redis = Redis::start(RedisConfig::default()).await?;
+    let wire = Wire::redis(&redis, 0);
+    let stage = Stage::new("d-eventlet").await?;
+    let celery = json!({"executionPool": "Eventlet", "concurrency": 10});
+    expect_half_and_back(stage, wire, celery).await
+}
+
 /// The same load from a server that speaks as Prometheus does; and what a process of ours took, another gives back.
 #[tokio::test]
 async fn a_prometheus_tells_the_load_and_a_restart_of_the_operator_changes_nothing() -> Result<()> {
