@@ -208,7 +208,7 @@ pub struct Answer {
     pub later: Later,
     /// The queues it consumes.
     pub queues: BTreeSet<String>,
-    /// `processed` of the last heartbeat before the question.
+    /// `processed` of the last heartbeat before the question, and what was started after it and ran then.
     pub processed: u64,
     /// Process id at the time of the answer.
     pub pid: i64,

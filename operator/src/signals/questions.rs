@@ -33,8 +33,8 @@ pub struct Question {
     pub apart: bool,
     /// For the size of their execution pools, too.
     pub sizes: bool,
-    /// What they had started by their last heartbeat before it.
-    pub processed: BTreeMap<String, u64>,
+    /// What they had started by their last heartbeat before it, and how many of these ran.
+    pub processed: BTreeMap<String, (u64, u64)>,
 }
 
 impl Question {

@@ -17,7 +17,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use poolwright_core::constants::COMMAND_DEADLINE;
 use poolwright_core::ledger::{ANSWER_AGE, is_heard};
-use poolwright_core::sample::{BrokerView, Sample, UnheardView, WorkerView};
+use poolwright_core::sample::{Answer, BrokerView, Sample, UnheardView, WorkerView};
 use poolwright_core::text::bounded;
 use poolwright_core::time::Moment;
 
@@ -100,7 +100,8 @@ impl Roster {
             worker.last_progress = now;
         }
         // Asked anew when it turns busy: the first answer tells when its tasks acknowledge.
-        if worker.active == 0 && beat.active > 0 && !runs(worker) && !self.failed(&beat.node) {
+        let said = worker.answer.as_ref().map_or(0, |answer| runs(&answer.value));
+        if worker.active == 0 && beat.active > 0 && said == 0 && !self.failed(&beat.node) {
             worker.asked = None;
         }
         worker.active = beat.active;
@@ -152,7 +153,9 @@ impl Roster {
         let at = now.before(told.age);
         let mut value = told.answer(&kept.bindings, wall.saturating_sub(told.age).unwrap_or(wall));
         value.pid = worker.pid;
-        value.processed = question.processed.get(node).copied().unwrap_or_default();
+        let (processed, active) = question.processed.get(node).copied().unwrap_or_default();
+        // What runs beyond those of the heartbeat was started after it, and is in no number of reserved ones.
+        value.processed = processed.saturating_add(runs(&value).saturating_sub(active));
         value.asked_at = question.put;
         worker.answer = Some(Sample {
             value: Arc::new(value),
@@ -234,7 +237,7 @@ impl Roster {
         for node in &nodes {
             if let Some(worker) = view.workers.get_mut(node).filter(|worker| is_heard(worker, now)) {
                 worker.asked = Some(now);
-                processed.insert(node.clone(), worker.processed);
+                processed.insert(node.clone(), (worker.processed, worker.active));
             }
         }
         let put = now;
@@ -329,11 +332,11 @@ fn begin(beat: &Heartbeat, now: Moment) -> WorkerView {
     }
 }
 
-fn runs(worker: &WorkerView) -> bool {
-    worker
-        .answer
-        .as_ref()
-        .is_some_and(|answer| !answer.value.running.is_empty())
+/// How many tasks run by this answer.
+fn runs(answer: &Answer) -> u64 {
+    let running = answer.running.values();
+    let counts = running.map(|one| one.acknowledged.saturating_add(one.unacknowledged));
+    counts.fold(0, u64::saturating_add)
 }
 
 /// The worker that a question tells of, unless its process is a newer one, or has answered a newer question.

@@ -408,6 +408,26 @@ pub(super) fn on_q(node: &str) -> NodeAnswer {
     (node.to_owned(), Ok(Told::consuming(&["q"])))
 }
 
+/// A task that began between the heartbeat and the answer is in what runs by the answer: counted again as one that has been
+/// started since, it would be missing from what the worker holds.
+#[test]
+fn what_an_answer_shows_to_run_was_not_started_after_it() {
+    let running = r#"[{"acknowledged":true,"delivery_info":{"exchange":"","routing_key":"q"}}]"#;
+    let waiting = r#"[{"acknowledged":false,"delivery_info":{"exchange":"","routing_key":"q"}}]"#;
+    for (active, processed) in [(0, 5), (1, 4)] {
+        let mut seen = Seen::default();
+        seen.beat(&beat("celery@a", active, 4), 0);
+        let question = seen.questions(&[], at(1)).remove(0);
+        let told = parsed("celery@a", [running, waiting, "[]", "[]"]);
+        seen.answers(&question, vec![told], 1);
+        let answer = seen.worker("celery@a").answer.as_ref().unwrap();
+        assert_eq!(
+            (answer.value.processed, answer.value.reserved["q"]),
+            (processed, 1)
+        );
+    }
+}
+
 /// An inquiry lasts as long as its slowest worker: what another said is as old as it is.
 #[test]
 fn an_answer_is_dated_by_when_it_came_and_by_when_it_was_asked_for() {
