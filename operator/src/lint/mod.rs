@@ -8,8 +8,10 @@ mod budgets;
 mod document;
 pub mod fleet;
 mod kinds;
+mod names;
 mod objects;
 mod schema;
+mod workers;
 
 use std::fmt;
 use std::io::{self, Read as _, Write};
@@ -24,6 +26,8 @@ use document::{Node, Place};
 use kinds::{Definition, Sort};
 use objects::{Object, Read};
 
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
 
