@@ -7,7 +7,10 @@
 mod budgets;
 mod document;
 pub mod fleet;
+mod hints;
+mod intents;
 mod kinds;
+mod lanes;
 mod names;
 mod objects;
 mod schema;
@@ -41,7 +44,7 @@ pub enum Severity {
     Error,
     /// It works, and is a known mistake or not what was meant.
     Warning,
-    /// Something that could not be checked.
+    /// Worth knowing, or something that could not be checked.
     Note,
 }
 
@@ -257,7 +260,7 @@ fn document<'a>(
 ) {
     match kinds::sort(definitions, node) {
         Sort::Ours(definition) => {
-            let (value, found) = kinds::check(definition, node, file);
+            let (value, found) = kinds::check(definitions, definition, node, file);
             findings.extend(found);
             let object = value.and_then(|value| match typed(&definition.kind, value) {
                 Ok(object) => Some(object),

@@ -84,7 +84,7 @@ fn elsewhere(kind: &str, name: &str, all: &[Read<'_>]) -> Option<String> {
 }
 
 /// What a document names: the field, the kind and the name.
-fn named<'a>(read: &'a Read<'_>) -> Vec<(String, &'static str, &'a str)> {
+pub(super) fn named<'a>(read: &'a Read<'_>) -> Vec<(String, &'static str, &'a str)> {
     let Some(spec) = read.node.get("spec") else {
         return Vec::new();
     };

@@ -10,7 +10,7 @@ use poolwright_core::broker::{BrokerConfig, BrokerError, BrokerOptions};
 use poolwright_core::broker_key::BrokerKey;
 
 use super::document::Node;
-use super::{Finding, Severity, budgets, names, workers};
+use super::{Finding, Severity, budgets, intents, lanes, names, workers};
 
 /// An object of the files that is valid on its own.
 pub enum Object {
@@ -82,9 +82,12 @@ pub fn check(all: &[Read<'_>]) -> Vec<Finding> {
     for read in all {
         findings.extend(names::references(read, all));
         findings.extend(budgets::check(read, all, &workers));
+        findings.extend(intents::check(read, all));
     }
     for worker in &workers {
         findings.extend(budgets::too_large(worker, all));
+        findings.extend(lanes::check(worker, all));
+        findings.extend(intents::hold(worker));
     }
     findings
 }

@@ -11,7 +11,7 @@ use poolwright_core::advice::{Neighbour, advise};
 use poolwright_core::validate::{ValidPool, consumes_alone, validate};
 
 use super::objects::Read;
-use super::{Finding, Severity};
+use super::{Finding, Severity, hints};
 
 /// A WorkerPool that can run.
 pub struct Worker<'a> {
@@ -117,8 +117,9 @@ fn worker_pool(read: &Read<'_>, wp: &WorkerPool, all: &[Read<'_>]) -> (Option<Va
     });
     match valid {
         Err(invalid) => {
-            let finding = read.find(Severity::Error, &invalid.field, &invalid.message);
-            (None, vec![finding])
+            let hint = hints::schedule(&read.node, &invalid.field).unwrap_or_default();
+            let words = format!("{}{hint}", invalid.message);
+            (None, vec![read.find(Severity::Error, &invalid.field, &words)])
         }
         Ok(pool) => {
             let mut advice = advise(&pool, wp, &queues, &others);
