@@ -145,7 +145,8 @@ impl fmt::Display for Report {
     }
 }
 
-/// Reads and checks the files, and writes the report to `output`. True if nothing would be refused.
+/// Reads and checks the files, and writes the report to `output`. True if nothing would be refused; with `strict`, if
+/// there is nothing to say.
 ///
 /// # Errors
 ///
@@ -153,7 +154,11 @@ impl fmt::Display for Report {
 pub fn run(args: &LintArgs, output: &mut impl Write) -> io::Result<bool> {
     let report = lint(&sources(&args.files)?);
     write!(output, "{report}")?;
-    Ok(!report.has_errors())
+    Ok(if args.strict {
+        report.findings.is_empty()
+    } else {
+        !report.has_errors()
+    })
 }
 
 /// The texts of the files, each with the name that findings show.
