@@ -84,7 +84,8 @@ pub struct PoolSpec {
     pub guarantees: Vec<Guarantee>,
 
     /// `loadShedding` halves the slots that are granted from, but to no less than 1, while the load of the resource
-    /// behind this Pool is high. Default: off. As a lowered `slots`, it stops no busy worker.
+    /// behind this Pool is high. Default: off. As a lowered `slots`, it stops no busy worker. Where one pod takes more than
+    /// the half, none is started meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_shedding: Option<HighLoad>,
 }
