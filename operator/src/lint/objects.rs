@@ -1,4 +1,4 @@
-//! What only several objects together can get wrong, and the known mistakes of one.
+//! The objects of the files, and what only several of them together can get wrong.
 //!
 //! Asks the same functions as the operator does, with the objects of the files as its world, so that `lint` cannot
 //! tell another story.
