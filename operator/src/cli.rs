@@ -121,6 +121,10 @@ pub struct LintArgs {
     /// repeated. - is standard input.
     #[arg(short = 'f', long = "filename", value_name = "PATH", required = true, num_args = 1..)]
     pub files: Vec<PathBuf>,
+
+    /// End with 1 for a warning or a note, too.
+    #[arg(long)]
+    pub strict: bool,
 }
 
 /// Flags of `explain`.

@@ -10,6 +10,7 @@ pub mod http;
 pub mod kube;
 pub mod lint;
 pub mod metrics;
+pub mod outcome;
 pub mod signals;
 pub mod simulate;
 pub mod telemetry;

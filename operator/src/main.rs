@@ -7,6 +7,7 @@ use std::time::Duration;
 use poolwright::cli::{Cli, Command, RunArgs};
 use poolwright::controllers::run::{Options, run};
 use poolwright::kube::Clients;
+use poolwright::outcome::is_closed_pipe;
 use poolwright::{cli, explain, lint, signals, simulate, telemetry};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,7 +15,9 @@ use tokio::signal::unix::{SignalKind, signal};
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
-    let outcome = match Cli::from_process().command {
+    let command = Cli::from_process().command;
+    let prints = !matches!(command, Command::Run(_));
+    let outcome = match command {
         Command::Run(args) => operate(args),
         Command::Crd(args) => cli::crd(&args, &mut std::io::stdout())
             .map(|()| ExitCode::SUCCESS)
@@ -37,7 +40,9 @@ fn main() -> ExitCode {
         }),
     };
     outcome.unwrap_or_else(|error| {
-        eprintln!("poolwright: {error}");
+        if !(prints && is_closed_pipe(&*error)) {
+            eprintln!("poolwright: {error}");
+        }
         ExitCode::FAILURE
     })
 }

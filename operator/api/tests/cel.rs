@@ -35,7 +35,9 @@ fn pool() {
     let pool = |slots: i32, guaranteed: &[i32]| json!({ "spec": { "slots": slots, "guarantees": guarantees(guaranteed) } });
     let rows = [
         row(message, pool(10, &[4, 6]), pool(10, &[4, 6, 1])),
-        row(message, pool(-1, &[4, 6]), pool(0, &[1])),
+        row(message, pool(-1, &[4, 6]), pool(1, &[1, 1])),
+        // Closing the resource must not wait for its guarantees.
+        row(message, pool(0, &[4, 6]), pool(9, &[4, 6])),
         row(message, pool(10, &[]), pool(1_000_000, &[1_000_000; 100])),
     ];
     check(
@@ -46,7 +48,10 @@ fn pool() {
     let patch = json!({ "spec": { "guarantees": guarantees(&[4, 8]) } });
     assert_eq!(
         messages(&schema("Pool"), &pool_base(), &patch),
-        ["spec.guarantees must add up to at most spec.slots (10), add up to 12"]
+        [
+            "spec.guarantees must add up to at most spec.slots (10), add up to 12: lower or remove some of them in the \
+          same change, or close the Pool with slots 0"
+        ]
     );
 }
 
@@ -201,7 +206,7 @@ fn worker_pool() {
             scaling(json!({ "fallback": { "replicas": 11, "afterSeconds": 60 } })),
         ),
         row(
-            "spec.scaling.schedules must have no minReplicas above",
+            "spec.scaling.schedules[",
             scaling(json!({ "schedules": [schedule("a", "0 8 * * *", 10), schedule("b", "0 9 * * *", 10)] })),
             scaling(json!({ "schedules": [schedule("a", "0 8 * * *", 10), schedule("b", "0 9 * * *", 11)] })),
         ),
@@ -216,6 +221,15 @@ fn worker_pool() {
     rows.extend(resource_rows());
     rows.extend(pod_rows());
     check("WorkerPool", &worker_pool_base(), &rows);
+    let two = [schedule("a", "0 8 * * *", 1), schedule("b", "0 9 * * *", 11)];
+    assert_eq!(
+        messages(
+            &schema("WorkerPool"),
+            &worker_pool_base(),
+            &scaling(json!({ "schedules": two }))
+        ),
+        ["spec.scaling.schedules[1].minReplicas must be at most spec.scaling.maxReplicas (10), is 11"]
+    );
 }
 
 fn celery_rows() -> Vec<Row> {

@@ -21,7 +21,7 @@ const BEHIND_PLUGIN: &str = " on the path it is `kubectl poolwright`. In a clust
 [deploy/install/operator.yaml](../../deploy/install/operator.yaml), behind `run`.
 
 Every command ends with 0 if all went well, with 1 if not, and with 2 if its arguments cannot be used. `lint` ends with \
-1 if it found an error; warnings and notes leave it at 0.
+1 if it found an error; warnings and notes leave it at 0, unless `--strict` is given.
 ";
 
 const TAIL: &str = "

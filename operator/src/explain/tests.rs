@@ -209,3 +209,29 @@ fn at_the_maximum_the_limit_is_named_that_can_be_raised() {
         "{next}"
     );
 }
+
+/// The library's words name every place that it looked at, those of a pod first.
+#[test]
+fn without_a_cluster_it_is_told_what_to_set() {
+    use kube::config::KubeconfigError;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("in-cluster, kubeconfig")]
+    struct Infer(#[source] KubeconfigError);
+
+    let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+    for (flaw, words) in [
+        (KubeconfigError::FindPath, "no kubeconfig: set KUBECONFIG"),
+        (
+            KubeconfigError::ReadConfig(missing, "/root/.kube/config".into()),
+            "no kubeconfig at /root/.kube/config: set KUBECONFIG",
+        ),
+        (
+            KubeconfigError::CurrentContextNotSet,
+            "no cluster to ask: failed to determine current context; set KUBECONFIG",
+        ),
+    ] {
+        let said = no_cluster(&Infer(flaw));
+        assert!(said.starts_with(words), "{said}");
+    }
+}

@@ -121,17 +121,26 @@ impl Node {
         }
     }
 
+    /// What `path` names, if it exists.
+    #[must_use]
+    pub fn at(&self, path: &str) -> Option<&Self> {
+        steps(path).iter().try_fold(self, |node, step| node.step(step))
+    }
+
+    fn step(&self, step: &Step) -> Option<&Self> {
+        match (step, &self.value) {
+            (Step::Key(key), _) => self.get(key),
+            (Step::Index(index), Value::List(items)) => items.get(*index),
+            (Step::Index(_), _) => None,
+        }
+    }
+
     /// The place of what `path` names, or of the nearest thing above it that exists.
     #[must_use]
     pub fn locate(&self, path: &str) -> Place {
         let mut node = self;
         for step in steps(path) {
-            let next = match (&step, &node.value) {
-                (Step::Key(key), _) => node.get(key),
-                (Step::Index(index), Value::List(items)) => items.get(*index),
-                (Step::Index(_), _) => None,
-            };
-            match next {
+            match node.step(&step) {
                 Some(next) => node = next,
                 None => break,
             }

@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 
 use super::document::{Node, Place, Value};
 use super::schema::{self, Problem, Weight};
-use super::{Finding, Severity};
+use super::{Finding, Severity, hints};
 
 /// Longest name of an object of any kind.
 const NAME_CHARACTERS_MAX: usize = 253;
@@ -34,6 +34,14 @@ pub enum Sort<'a> {
     Other(String),
     /// It claims to be ours and cannot be; says which field is wrong.
     Wrong(&'static str, String),
+}
+
+impl Definition {
+    /// The schema of its `spec`.
+    #[must_use]
+    pub fn spec(&self) -> &Json {
+        &self.schema["properties"]["spec"]
+    }
 }
 
 /// The definitions of all kinds.
@@ -155,31 +163,34 @@ pub fn sort<'a>(definitions: &'a [Definition], node: &'a Node) -> Sort<'a> {
     )
 }
 
-/// Checks one object. The value is the object as the server would store it, if it would.
+/// Checks one object; `definitions` are all, since a field may belong elsewhere. The value is the object as the server
+/// would store it, if it would.
 #[must_use]
-pub fn check(definition: &Definition, node: &Node, file: &str) -> (Option<Json>, Vec<Finding>) {
+pub fn check(
+    definitions: &[Definition],
+    definition: &Definition,
+    node: &Node,
+    file: &str,
+) -> (Option<Json>, Vec<Finding>) {
     let (bare, mut problems) = without_status(node);
     let (object, found) = schema::check(&definition.schema, &bare, "");
     problems.extend(found);
     let mut usable = problems.iter().all(|problem| problem.weight != Weight::Invalid);
-    let mut findings: Vec<Finding> = problems
-        .into_iter()
-        .map(
-            |Problem {
-                 weight,
-                 path,
-                 place,
-                 message,
-             }| {
-                let severity = if weight == Weight::Ignored {
-                    Severity::Warning
-                } else {
-                    Severity::Error
-                };
-                Finding::new(file, place, severity, &path, &message)
-            },
-        )
-        .collect();
+    let finding = |problem: Problem| {
+        let severity = match problem.weight {
+            Weight::Ignored => Severity::Warning,
+            Weight::Invalid | Weight::Unknown => Severity::Error,
+        };
+        let hint = match problem.weight {
+            Weight::Unknown if problem.message == schema::UNKNOWN => {
+                hints::misplaced(definitions, &definition.kind, &problem.path)
+            }
+            _ => hints::schedule(node, &problem.path),
+        };
+        let words = problem.message + &hint.unwrap_or_default();
+        Finding::new(file, problem.place, severity, &problem.path, &words)
+    };
+    let mut findings: Vec<Finding> = problems.into_iter().map(finding).collect();
     if usable {
         let rules = rules(definition, &object, node, file);
         usable = rules.is_empty();
@@ -226,30 +237,30 @@ fn rules(definition: &Definition, object: &Json, node: &Node, file: &str) -> Vec
         .map(|error| {
             let (path, message) = named_field(&error.field_path, &error.message);
             let place: Place = node.locate(path);
-            Finding::new(file, place, Severity::Error, path, message)
+            let hint = hints::schedule(node, path).unwrap_or_default();
+            Finding::new(file, place, Severity::Error, path, &format!("{message}{hint}"))
         })
         .collect()
 }
 
-/// Our rules begin their message with the field they are about. It is at or below the node that holds the rule, and
-/// names the place better than that node does.
+/// Our rules begin their message with the field they are about. Where it is at or below the node that holds the rule, it
+/// names the place better than that node does; where it is above, as for a rule about entries of a list, it does not.
 fn named_field<'a>(rule_path: &'a str, message: &'a str) -> (&'a str, &'a str) {
     let rule_path = rule_path.trim_start_matches('.');
     match message.split_once(' ') {
-        Some((field, rest)) if field == rule_path => (field, rest),
+        Some((field, rest)) if is_within(rule_path, field) => (rule_path, rest),
         Some((field, rest))
             if rule_path.is_empty() && (field.starts_with("metadata.") || field.starts_with("spec.")) =>
         {
             (field, rest)
         }
-        Some((field, rest))
-            if !rule_path.is_empty()
-                && field
-                    .strip_prefix(rule_path)
-                    .is_some_and(|below| below.starts_with(['.', '['])) =>
-        {
-            (field, rest)
-        }
+        Some((field, rest)) if !rule_path.is_empty() && is_within(field, rule_path) => (field, rest),
         _ => (rule_path, message),
     }
+}
+
+/// Whether one path is another or below it.
+fn is_within(path: &str, above: &str) -> bool {
+    let rest = path.strip_prefix(above);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }

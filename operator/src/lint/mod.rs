@@ -7,9 +7,14 @@
 mod budgets;
 mod document;
 pub mod fleet;
+mod hints;
+mod intents;
 mod kinds;
+mod lanes;
+mod names;
 mod objects;
 mod schema;
+mod workers;
 
 use std::fmt;
 use std::io::{self, Read as _, Write};
@@ -25,6 +30,8 @@ use kinds::{Definition, Sort};
 use objects::{Object, Read};
 
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 
 /// Largest file that is read, in bytes; far above what the API server takes.
@@ -37,7 +44,7 @@ pub enum Severity {
     Error,
     /// It works, and is a known mistake or not what was meant.
     Warning,
-    /// Something that could not be checked.
+    /// Worth knowing, or something that could not be checked.
     Note,
 }
 
@@ -138,7 +145,8 @@ impl fmt::Display for Report {
     }
 }
 
-/// Reads and checks the files, and writes the report to `output`. True if nothing would be refused.
+/// Reads and checks the files, and writes the report to `output`. True if nothing would be refused; with `strict`, if
+/// there is nothing to say.
 ///
 /// # Errors
 ///
@@ -146,7 +154,11 @@ impl fmt::Display for Report {
 pub fn run(args: &LintArgs, output: &mut impl Write) -> io::Result<bool> {
     let report = lint(&sources(&args.files)?);
     write!(output, "{report}")?;
-    Ok(!report.has_errors())
+    Ok(if args.strict {
+        report.findings.is_empty()
+    } else {
+        !report.has_errors()
+    })
 }
 
 /// The texts of the files, each with the name that findings show.
@@ -253,7 +265,7 @@ fn document<'a>(
 ) {
     match kinds::sort(definitions, node) {
         Sort::Ours(definition) => {
-            let (value, found) = kinds::check(definition, node, file);
+            let (value, found) = kinds::check(definitions, definition, node, file);
             findings.extend(found);
             let object = value.and_then(|value| match typed(&definition.kind, value) {
                 Ok(object) => Some(object),

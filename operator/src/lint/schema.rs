@@ -36,6 +36,9 @@ const KEYWORDS: &[&str] = &[
     "x-kubernetes-validations",
 ];
 
+/// What is said of a field that is not known and like no other.
+pub const UNKNOWN: &str = "unknown field";
+
 /// What a problem does to the document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weight {
@@ -119,18 +122,14 @@ impl Walk {
             }
         };
         if !fits {
-            let scalar = !matches!(node.value, Value::List(_) | Value::Map(_) | Value::Null);
-            // A Deployment takes a CPU limit of 0.5 as it is, which a definition cannot.
-            let quote = if (wanted == "text" && scalar) || (wanted.ends_with("text") && number) {
-                ": put it in quotes"
-            } else {
-                ""
+            let words = match &node.value {
+                // One that is too large for any whole number is so for this one.
+                Value::Number(number) if wanted == "a whole number" && is_whole(number.as_ref()) => {
+                    format!("must be {}", range(schema))
+                }
+                value => format!("must be {wanted}, is {}{}", kind(value), quotes(wanted, value)),
             };
-            self.invalid(
-                path,
-                node,
-                format!("must be {wanted}, is {}{quote}", kind(&node.value)),
-            );
+            self.invalid(path, node, words);
         }
         fits
     }
@@ -139,7 +138,7 @@ impl Walk {
         let Some(number) = number else { return Json::Null };
         let value = number.as_f64().unwrap_or_default();
         let bound = |name: &str| schema[name].as_f64();
-        let range = match (bound("minimum"), bound("maximum")) {
+        let outside = match (bound("minimum"), bound("maximum")) {
             (Some(least), _) if value < least => true,
             (_, Some(most)) if value > most => true,
             _ => {
@@ -147,14 +146,8 @@ impl Walk {
                     && integer(number).is_none_or(|whole| i32::try_from(whole).is_err())
             }
         };
-        if range {
-            let least = bound("minimum").unwrap_or_else(|| f64::from(i32::MIN));
-            let most = bound("maximum").unwrap_or_else(|| f64::from(i32::MAX));
-            let allowed = match (schema["minimum"].is_null(), schema["maximum"].is_null()) {
-                (false, true) if schema["format"] != "int32" => format!("at least {least}"),
-                _ => format!("{least} to {most}"),
-            };
-            self.invalid(path, node, format!("must be {allowed}, is {number}"));
+        if outside {
+            self.invalid(path, node, format!("must be {}, is {number}", range(schema)));
         }
         integer(number).map_or_else(|| Json::Number(number.clone()), Json::from)
     }
@@ -263,12 +256,7 @@ impl Walk {
                 value.insert(entry.key.clone(), entry.node.to_json());
             } else if of_map && !child.is_object() {
                 let hint = hint(&entry.key, properties.keys().map(String::as_str));
-                self.say(
-                    Weight::Unknown,
-                    &path,
-                    entry.place,
-                    format!("unknown field{hint}"),
-                );
+                self.say(Weight::Unknown, &path, entry.place, format!("{UNKNOWN}{hint}"));
             } else if matches!(entry.node.value, Value::Null) {
                 self.say(
                     Weight::Ignored,
@@ -316,6 +304,40 @@ fn integer(number: &Number) -> Option<i64> {
             .filter(|float| float.fract() == 0.0 && float.abs() <= EXACT)
     };
     number.as_i64().or_else(|| float().map(|float| float as i64))
+}
+
+/// Whether a number is whole, however large; one that JSON cannot hold is too large.
+fn is_whole(number: Option<&Number>) -> bool {
+    let float = number.and_then(Number::as_f64);
+    float.is_none_or(|float| float.fract() == 0.0)
+}
+
+/// The numbers that a schema allows, in words.
+fn range(schema: &Json) -> String {
+    let bound = |name: &str| schema[name].as_f64();
+    let least = bound("minimum").unwrap_or_else(|| f64::from(i32::MIN));
+    let most = bound("maximum").unwrap_or_else(|| f64::from(i32::MAX));
+    match (schema["minimum"].is_null(), schema["maximum"].is_null()) {
+        (false, true) if schema["format"] != "int32" => format!("at least {least}"),
+        _ => format!("{least} to {most}"),
+    }
+}
+
+/// What to do with the quotes of a value of the wrong type.
+fn quotes(wanted: &str, value: &Value) -> &'static str {
+    let number = matches!(value, Value::Number(_));
+    match value {
+        Value::List(_) | Value::Map(_) | Value::Null => "",
+        Value::Text(text) if wanted.ends_with("number") && text.trim().parse::<f64>().is_ok() => {
+            ": remove the quotes"
+        }
+        Value::Text(text) if wanted == "true or false" && matches!(text.as_str(), "true" | "false") => {
+            ": remove the quotes"
+        }
+        // A Deployment takes a CPU limit of 0.5 as it is, which a definition cannot.
+        _ if wanted == "text" || wanted.ends_with("text") && number => ": put it in quotes",
+        _ => "",
+    }
 }
 
 fn kind(value: &Value) -> &'static str {

@@ -42,6 +42,15 @@ fn types() {
         "1:4 spec.a: must be a whole number, is a number"
     );
     assert_eq!(run(&integer, "a: 1.0"), (json!({ "a": 1 }), vec![]));
+    assert_eq!(
+        problem(&integer, "a: \"1\""),
+        "1:4 spec.a: must be a whole number, is text: remove the quotes"
+    );
+    let boolean = of(&json!({ "type": "boolean" }));
+    assert_eq!(
+        problem(&boolean, "a: 'true'"),
+        "1:4 spec.a: must be true or false, is text: remove the quotes"
+    );
     let text = of(&json!({ "type": "string" }));
     assert_eq!(
         problem(&text, "a: 1"),
@@ -72,6 +81,16 @@ fn types() {
 fn bounds() {
     let number = of(&json!({ "type": "integer", "format": "int32", "minimum": 1, "maximum": 64 }));
     assert_eq!(problem(&number, "a: 65"), "1:4 spec.a: must be 1 to 64, is 65");
+    for large in [
+        "99999999999999999999",
+        "1e30",
+        "-99999999999999999999999999999999999999999999",
+    ] {
+        assert_eq!(
+            problem(&number, &format!("a: {large}")),
+            "1:4 spec.a: must be 1 to 64"
+        );
+    }
     let open = of(&json!({ "type": "integer", "format": "int32", "minimum": 0 }));
     assert_eq!(
         problem(&open, "a: 3000000000"),

@@ -134,6 +134,14 @@ fn numbers() -> Vec<Case> {
             &["spec.scaling.fallback.replicas must be at most spec.scaling.maxReplicas"],
         ),
         change(
+            "a schedule above max",
+            json!({"scaling": {"schedules": [
+                {"name": "day", "cron": "0 8 * * *", "durationSeconds": 60, "minReplicas": 10},
+                {"name": "night", "cron": "0 22 * * *", "durationSeconds": 60, "minReplicas": 11},
+            ]}}),
+            &["spec.scaling.schedules[1].minReplicas must be at most spec.scaling.maxReplicas (10), is 11"],
+        ),
+        change(
             "time limits that cross",
             json!({"celery": {"timeLimitSeconds": 60, "softTimeLimitSeconds": 60}}),
             &["spec.celery.softTimeLimitSeconds must be less than spec.celery.timeLimitSeconds"],
@@ -174,7 +182,10 @@ fn budgets() -> Vec<Case> {
         pool(
             "guarantees above the slots",
             json!({"slots": 4, "guarantees": guarantees(&[("q", 3), ("r", 2)])}),
-            &["spec.guarantees must add up to at most spec.slots (4), add up to 5"],
+            &[
+                "spec.guarantees must add up to at most spec.slots (4), add up to 5",
+                "close the Pool with slots 0",
+            ],
         ),
         pool(
             "a queue with two guarantees",

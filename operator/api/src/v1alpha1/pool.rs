@@ -57,16 +57,16 @@ pub const UNLIMITED: i32 = -1;
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("self.slots == -1 || !has(self.guarantees) || self.guarantees.map(g, g.slots).sum() <= self.slots")
-        .message(Message::Expression("'spec.guarantees must add up to at most spec.slots (%d), add up to %d'.format([self.slots, self.guarantees.map(g, g.slots).sum()])".into())),
+    validation = Rule::new("self.slots <= 0 || !has(self.guarantees) || self.guarantees.map(g, g.slots).sum() <= self.slots")
+        .message(Message::Expression("'spec.guarantees must add up to at most spec.slots (%d), add up to %d: lower or remove some of them in the same change, or close the Pool with slots 0'.format([self.slots, self.guarantees.map(g, g.slots).sum()])".into())),
     validation = Rule::new("!has(self.loadShedding) || has(self.loadShedding.source.prometheus) != has(self.loadShedding.source.configMapKeyRef)")
         .message("spec.loadShedding.source must have exactly one of prometheus and configMapKeyRef")
 )]
 pub struct PoolSpec {
     /// `slots` of the budget: 0 to 1,000,000, or -1 for no limit. Required. Every worker of a queue of this Pool takes
     /// slots from when its pod is created until the pod is gone. With 0 nothing starts and what runs is finished, which
-    /// closes the resource for a while. A number below what is taken stops no busy worker: slots return as workers
-    /// become empty.
+    /// closes the resource for a while, whatever is guaranteed. Any other number must be at least what `guarantees` add
+    /// up to. One below what is taken stops no busy worker: slots return as workers become empty.
     // The lower bound is Airflow's: -1 is its Pool without a limit, 0 its closed one, and nothing below has a meaning.
     #[schemars(range(min = -1, max = 1_000_000))]
     pub slots: i32,
@@ -77,14 +77,15 @@ pub struct PoolSpec {
     pub description: Option<String>,
 
     /// `guarantees` keep slots free for one queue each, at most 100 of them. Default: none. They are lent to nobody,
-    /// so that the queue's tasks find room at once; together they are at most `slots`.
+    /// so that the queue's tasks find room at once. Together they are at most `slots`, unless that is 0 or -1.
     #[schemars(length(max = 100))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["queue".into()]))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub guarantees: Vec<Guarantee>,
 
     /// `loadShedding` halves the slots that are granted from, but to no less than 1, while the load of the resource
-    /// behind this Pool is high. Default: off. As a lowered `slots`, it stops no busy worker.
+    /// behind this Pool is high. Default: off. As a lowered `slots`, it stops no busy worker. Where one pod takes more than
+    /// the half, none is started meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_shedding: Option<HighLoad>,
 }

@@ -79,7 +79,7 @@ pub struct TaskQueueSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<String>,
 
-    /// `pool` is the budget that the tasks draw on. Default: one slot of default-pool for each task.
+    /// `pool` is the one budget that the tasks draw on. Default: one slot of default-pool for each task.
     #[serde(default)]
     pub pool: PoolUse,
 

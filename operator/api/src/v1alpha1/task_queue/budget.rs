@@ -35,7 +35,7 @@ pub struct Priority {
     pub tier: PriorityTier,
 
     /// `weight` of the queue inside its tier, 1 to 1,000,000. Default: 1. Queues that all want more share the slots in
-    /// proportion to their effective weights.
+    /// proportion to their effective weights; a WorkerPool of several queues weighs what those with work weigh together.
     #[schemars(range(min = 1, max = 1_000_000))]
     #[serde(default = "weight")]
     pub weight: i32,

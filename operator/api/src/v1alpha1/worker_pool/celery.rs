@@ -60,7 +60,8 @@ pub struct Celery {
     pub dynamic_concurrency: Option<HighLoad>,
 
     /// `prefetchMultiplier` is how many messages a worker fetches for each slot, 1 to 1,000. Default: that of the
-    /// class; without a class Celery's own, 4. Fetched messages wait for that one worker.
+    /// class; without a class Celery's own, 4. Fetched messages wait for that one worker, which runs them before it makes
+    /// room in a Pool: where queues of several tiers share one, 1 is best.
     #[schemars(range(min = 1, max = 1000))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefetch_multiplier: Option<i32>,

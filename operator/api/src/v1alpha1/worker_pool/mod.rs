@@ -109,7 +109,8 @@ pub struct WorkerPoolSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<WorkerClass>,
 
-    /// `queues` that the workers consume: 1 to 64 TaskQueues of this namespace, all on one broker.
+    /// `queues` that the workers consume: 1 to 64 TaskQueues of this namespace, all on one broker. A worker takes from
+    /// them in turn, whatever their tiers and guarantees.
     #[schemars(length(min = 1, max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub queues: Vec<QueueRef>,
@@ -130,8 +131,8 @@ pub struct WorkerPoolSpec {
     pub scaling: Scaling,
 
     /// `replicas` holds the number of workers at 0 to 10,000, whatever the demand; `kubectl scale` writes it. Default:
-    /// none, and the number follows the demand. The hold passes `scaling.minReplicas` and `scaling.maxReplicas` and
-    /// ends when the field is removed.
+    /// none, and the number follows the demand. The hold passes `scaling.minReplicas` and `scaling.maxReplicas`, but
+    /// neither a Pool nor `maxActiveTasks`, and ends when the field is removed.
     #[schemars(range(min = 0, max = 10_000))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<i32>,

@@ -13,10 +13,11 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("!has(self.fallback) || self.fallback.replicas <= self.maxReplicas")
         .message(Message::Expression("'spec.scaling.fallback.replicas must be at most spec.scaling.maxReplicas (%d), is %d'.format([self.maxReplicas, self.fallback.replicas])".into())),
     validation = Rule::new("!has(self.schedules) || self.schedules.all(s, s.minReplicas <= self.maxReplicas)")
-        .message(Message::Expression("'spec.scaling.schedules must have no minReplicas above spec.scaling.maxReplicas (%d), as %s has'.format([self.maxReplicas, self.schedules.filter(s, s.minReplicas > self.maxReplicas)[0].name])".into()))
+        .message(Message::Expression("'spec.scaling.schedules[%d].minReplicas must be at most spec.scaling.maxReplicas (%d), is %d'.format([self.schedules.map(s, s.minReplicas > self.maxReplicas).indexOf(true), self.maxReplicas, self.schedules.filter(s, s.minReplicas > self.maxReplicas)[0].minReplicas])".into()))
 )]
 pub struct Scaling {
-    /// `minReplicas` is the least number of consuming workers, 0 to 10,000. Default: 0. At zero workers revocations are
+    /// `minReplicas` is the least number of consuming workers, 0 to 10,000. Default: 0. They take slots of their Pools
+    /// when they are idle, too, and compete for these in the tier of their queues. At zero workers revocations are
     /// forgotten: they live only in workers, so a task revoked before runs when workers start again.
     #[schemars(range(min = 0, max = 10_000))]
     #[serde(default)]
