@@ -5,17 +5,17 @@
 
 #[cfg(test)]
 mod reference;
+mod simulate;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use clap::{ArgGroup, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
-use jiff::Timestamp;
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use poolwright_core::constants::POLL_INTERVAL_MILLISECONDS;
-use poolwright_sim::workloads;
 
+pub use self::simulate::SimulateArgs;
 use crate::telemetry::LogFormat;
 
 /// Name under which kubectl finds its plugins.
@@ -139,71 +139,6 @@ pub struct ExplainArgs {
     pub namespace: Option<String>,
 }
 
-/// Flags of `simulate`.
-#[derive(Clone, Debug, Args)]
-#[command(group(ArgGroup::new("what").required(true).args(["files", "suite", "tune"])))]
-pub struct SimulateArgs {
-    /// Manifests of a fleet to run, as for lint: files, or folders; may be repeated. - is standard input.
-    #[arg(short = 'f', long = "filename", value_name = "PATH", num_args = 1..)]
-    pub files: Vec<PathBuf>,
-
-    /// Tasks of the fleet: a CSV file with the header `seconds,queue,service_seconds`, in order of seconds. The queue is the
-    /// name of a TaskQueue. Default: --tasks of --service-seconds each, all at once
-    #[arg(long, value_name = "FILE", requires = "files", conflicts_with_all = ["trace", "suite", "tune"])]
-    pub arrivals: Option<PathBuf>,
-
-    /// Tasks of the fleet: a trace with the header `TIMESTAMP,ContextTokens,GeneratedTokens`, in order of time. A task takes
-    /// 0.1 s for each generated token
-    #[arg(long, value_name = "FILE", requires = "files", conflicts_with_all = ["suite", "tune"])]
-    pub trace: Option<PathBuf>,
-
-    /// TaskQueue that gets the tasks of --trace. Default: the only one
-    #[arg(long, value_name = "NAME", requires = "trace")]
-    pub queue: Option<String>,
-
-    /// Tasks that arrive at once, dealt to the queues in turn, where neither --arrivals nor --trace says what does
-    #[arg(long, value_name = "NUMBER", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub tasks: u32,
-
-    /// Seconds that each of --tasks takes
-    #[arg(long, value_name = "NUMBER", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
-    pub service_seconds: u32,
-
-    /// Seconds from a pod's creation until its worker consumes, in the mean; the standard deviation is a fifth
-    #[arg(long, value_name = "NUMBER", default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=3600))]
-    pub start_up_seconds: u32,
-
-    /// Time of day of the first second, for schedules, such as 2027-01-04T07:55:00+01:00
-    #[arg(
-        long,
-        value_name = "TIME",
-        default_value = "2027-01-01T00:00:00Z",
-        requires = "files"
-    )]
-    pub begins_at: Timestamp,
-
-    /// Run all workloads against all other autoscalers, by default and tuned, and print how far each is from the lower bound.
-    /// The last line begins with geo-mean
-    #[arg(long)]
-    pub suite: bool,
-
-    /// Search the other autoscalers' settings on seeds that the suite does not use, and print the file that holds them
-    #[arg(long)]
-    pub tune: bool,
-
-    /// Seeds for each workload, 1 to 1000. Default: 5 for --suite, 2 for --tune
-    #[arg(long, value_name = "NUMBER", conflicts_with = "files", value_parser = clap::value_parser!(u64).range(1..=1000))]
-    pub seeds: Option<u64>,
-
-    /// Only this workload of the suite; may be repeated. Default: all
-    #[arg(long = "workload", value_name = "NAME", requires = "suite", conflicts_with_all = ["files", "tune"], value_parser = workload)]
-    pub workloads: Vec<String>,
-
-    /// Folder for index.html, one page with the suite's tables and charts
-    #[arg(long, value_name = "DIRECTORY", requires = "suite", conflicts_with_all = ["files", "tune"])]
-    pub report: Option<PathBuf>,
-}
-
 impl Cli {
     /// Parses the arguments of the process, and ends it with a usage message where they cannot be used.
     #[must_use]
@@ -253,15 +188,6 @@ pub fn crd(args: &CrdArgs, output: &mut impl Write) -> io::Result<()> {
 
 fn is_plugin(program: &OsString) -> bool {
     Path::new(program).file_stem().is_some_and(|name| name == PLUGIN)
-}
-
-fn workload(text: &str) -> Result<String, String> {
-    let names: Vec<&str> = workloads::ALL.iter().map(|one| one.name).collect();
-    if names.contains(&text) {
-        Ok(text.to_owned())
-    } else {
-        Err(format!("is no workload; there are {}", names.join(", ")))
-    }
 }
 
 fn worker_pool_name(text: &str) -> Result<String, String> {
@@ -393,48 +319,6 @@ mod tests {
             }
         }
         assert!(parse("poolwright lint").is_err());
-    }
-
-    #[test]
-    fn simulate_does_one_thing_with_the_flags_that_belong_to_it() {
-        for line in [
-            "-f fleet.yaml",
-            "-f fleet.yaml --arrivals a.csv",
-            "-f fleet.yaml --trace t.csv --queue mail",
-            "--suite",
-            "--suite --seeds 20 --workload cron --workload steady --report out",
-            "--tune --seeds 1",
-        ] {
-            assert!(
-                matches!(
-                    parse(&format!("poolwright simulate {line}")),
-                    Ok(Command::Simulate(_))
-                ),
-                "{line}"
-            );
-        }
-        for (line, words) in [
-            ("--seeds 3", "required"),
-            ("--suite --tune", "cannot be used with"),
-            ("--suite -f fleet.yaml", "cannot be used with"),
-            ("--suite --seeds 0", "0 is not in 1..=1000"),
-            ("--suite --seeds -1", "-1"),
-            (
-                "--suite --workload tides",
-                "is no workload; there are steady, diurnal",
-            ),
-            ("--suite --arrivals a.csv", "cannot be used with"),
-            ("--tune --trace t.csv", "cannot be used with"),
-            ("--tune --workload cron", "cannot be used with"),
-            (
-                "-f fleet.yaml --arrivals a.csv --trace t.csv",
-                "cannot be used with",
-            ),
-            ("-f fleet.yaml --report out", "cannot be used with"),
-        ] {
-            let error = parse(&format!("poolwright simulate {line}")).unwrap_err();
-            assert!(error.contains(words), "{line}: {error}");
-        }
     }
 
     #[test]

@@ -13,6 +13,15 @@ pub struct Change {
     pub to: u32,
 }
 
+/// What workers took of a budget until the last task was over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Most slots at a time.
+    pub peak: u64,
+    /// Slots × time.
+    pub slot_millis: u128,
+}
+
 /// The measures of one run. Waits are from a task's last publication to its last start.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outcome {
@@ -32,15 +41,24 @@ pub struct Outcome {
     pub killed: u64,
     /// Time that killed tasks had executed.
     pub wasted_millis: u128,
+    /// Tasks that were ended at their time limit. They are not done, and nothing is left to do of them.
+    pub over_limit: u64,
     /// Slots of pods that were made beyond a budget, by budget. A budget that was lowered below what is taken is nobody's
     /// act.
     pub overshoot: Vec<u64>,
+    /// What was taken, by budget.
+    pub taken: Vec<Taken>,
+    /// By queue of a budget that it shares: slots × time of the tasks that began while slots were scarce, which means that no
+    /// worker more fitted into the budget and every queue of it that has tasks at all had some that waited.
+    pub scarce_millis: Vec<u128>,
     /// Every change of a number, in order.
     pub changes: Vec<Change>,
     /// Changes of direction, by fleet.
     pub reversals: Vec<u64>,
     /// Most pods at a time, draining ones included, by fleet.
     pub peak: Vec<usize>,
+    /// When the last task was over, or else the end of the run.
+    pub over: Millis,
     /// When the run ended.
     pub ended: Millis,
     /// Tasks that were not done then.
@@ -54,6 +72,8 @@ impl Outcome {
             waits: vec![None; scenario.tasks.len()],
             done: vec![None; scenario.tasks.len()],
             overshoot: vec![0; scenario.budgets.len()],
+            taken: vec![Taken::default(); scenario.budgets.len()],
+            scarce_millis: vec![0; scenario.queues.len()],
             reversals: vec![0; scenario.fleets.len()],
             peak: vec![0; scenario.fleets.len()],
             rising: vec![None; scenario.fleets.len()],

@@ -16,8 +16,7 @@ use poolwright_core::cycle::{Cycle, Memory, cycle};
 use poolwright_core::policy::Policy;
 use poolwright_core::sample::BrokerView;
 use poolwright_core::snapshot::{
-    Bid, BidQueue, Budget, Mark, Namespace, Pause, PodInput, PoolInput, PoolKey, Rank, RevisionInput,
-    Snapshot,
+    Bid, BidQueue, Budget, Mark, Namespace, PodInput, PoolInput, PoolKey, Rank, RevisionInput, Snapshot,
 };
 use poolwright_core::time::Moment;
 
@@ -74,14 +73,11 @@ fn uid(fleet: &str) -> String {
 /// What a pod of the fleet takes of each Pool of its queues.
 fn charge(scenario: &Scenario, fleet: usize) -> Charge {
     let spec = &scenario.fleets[fleet];
-    let budgets = spec
-        .queues
-        .iter()
-        .filter_map(|queue| scenario.queues[*queue].budget);
+    let charge = scenario.charge(fleet).into_iter();
     Charge {
         holder: uid(&spec.name),
-        slots: budgets
-            .map(|budget| (scenario.budgets[budget].name.clone(), u64::from(spec.slots)))
+        slots: charge
+            .map(|(budget, slots)| (scenario.budgets[budget].name.clone(), slots))
             .collect(),
     }
 }
@@ -121,12 +117,12 @@ fn input(scenario: &Scenario, fleet: usize, settings: &Settings) -> PoolInput {
         min: spec.bounds.0,
         max: spec.bounds.1,
         schedules: Arc::clone(&spec.schedules),
-        cap: None,
+        cap: spec.max_active.map(|most| most / spec.slots.max(1)),
         policy: policy(scenario, fleet, settings),
         scale_down_delay: settings.scale_down_delay.unwrap_or(Duration::from_secs(60)),
         fallback: None,
         hold: None,
-        pause: Pause::default(),
+        pause: spec.pause,
         recommend: false,
         ack_mode: AckMode::Auto,
         revision: REVISION.into(),
@@ -253,6 +249,7 @@ impl Poolwright {
                 Budget {
                     slots,
                     effective: slots,
+                    guarantees: budget.guarantees.iter().cloned().collect(),
                     ..Budget::default()
                 },
             );

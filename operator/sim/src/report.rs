@@ -4,6 +4,7 @@
 //! fonts or links to anything: it can be mailed.
 
 mod charts;
+mod labels;
 mod replicas;
 
 use std::error::Error;

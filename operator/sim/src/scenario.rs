@@ -3,10 +3,12 @@
 //! A scenario holds no decision and no chance: two scalers that run on one scenario meet the very same tasks. Times are
 //! milliseconds since the beginning.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use poolwright_core::schedule::Schedule;
+use poolwright_core::snapshot::Pause;
 
 /// Milliseconds.
 pub type Millis = u64;
@@ -40,6 +42,8 @@ pub struct Queue {
     pub weight: u32,
     /// Place of its Pool in [`Scenario::budgets`], if it has one.
     pub budget: Option<usize>,
+    /// Slots of its Pool that one of its tasks takes, at least 1.
+    pub slots_per_task: u32,
 }
 
 /// Workers of one kind.
@@ -61,6 +65,12 @@ pub struct Fleet {
     pub late: bool,
     /// A worker that is told to go is killed after so long.
     pub grace: Millis,
+    /// A task that runs for so long is ended, and not tried again: the hard time limit.
+    pub time_limit: Option<Millis>,
+    /// Most tasks at a time, kept in whole workers; only Poolwright heeds it.
+    pub max_active: Option<u32>,
+    /// What Poolwright is told not to do; no other scaler has it.
+    pub pause: Pause,
 }
 
 /// A budget of slots, as it is from each of these times on; `None` is no limit.
@@ -70,6 +80,8 @@ pub struct Budget {
     pub name: String,
     /// In order of time; the first is at 0.
     pub slots: Vec<(Millis, Option<u64>)>,
+    /// Slots that are kept for a queue, by its name; only Poolwright heeds them.
+    pub guarantees: Vec<(String, u64)>,
 }
 
 /// How long workers take to come up, from a time on: the mean and the standard deviation of a normal distribution, cut
@@ -157,6 +169,7 @@ impl Scenario {
                 tier: 50,
                 weight: 1,
                 budget: None,
+                slots_per_task: 1,
             }],
             fleets: vec![Fleet {
                 name: "w".to_owned(),
@@ -167,6 +180,9 @@ impl Scenario {
                 prefetch: 1,
                 late: true,
                 grace: 21_600_000,
+                time_limit: None,
+                max_active: None,
+                pause: Pause::default(),
             }],
             budgets: Vec::new(),
             start_up: vec![StartUp {
@@ -189,6 +205,21 @@ impl Scenario {
             mean: 0,
             spread: 0,
         })
+    }
+
+    /// What a worker of a fleet takes of each budget of its queues, by the budget's place: its slots, times the largest
+    /// `slots_per_task` of those queues.
+    #[must_use]
+    pub fn charge(&self, fleet: usize) -> BTreeMap<usize, u64> {
+        let spec = &self.fleets[fleet];
+        let mut charge = BTreeMap::new();
+        for queue in spec.queues.iter().map(|place| &self.queues[*place]) {
+            let Some(budget) = queue.budget else { continue };
+            let slots = u64::from(spec.slots) * u64::from(queue.slots_per_task.max(1));
+            let most = charge.entry(budget).or_insert(0);
+            *most = slots.max(*most);
+        }
+        charge
     }
 
     /// What is wrong with the signals now.

@@ -4,6 +4,7 @@
 //! Celery and a `ReplicaSet` decide it, and measured in the [`Outcome`]. Nothing in here knows why.
 
 mod cluster;
+mod slots;
 mod work;
 
 use std::cmp::Reverse;
@@ -12,6 +13,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
+use self::slots::Slots;
 use crate::outcome::Outcome;
 use crate::scaler::{Scaler, Victims};
 use crate::scenario::{FaultKind, Millis, Scenario};
@@ -46,6 +48,8 @@ pub struct Run {
     pub task: usize,
     /// When it began.
     pub since: Millis,
+    /// Its time limit ends it.
+    pub cut: bool,
 }
 
 /// One pod with its worker.
@@ -133,6 +137,7 @@ pub struct World {
     past: VecDeque<(Millis, Vec<QueueSeen>)>,
     chance: ChaCha8Rng,
     victims: Victims,
+    slots: Slots,
 }
 
 /// Runs a scenario under a scaler.
@@ -181,6 +186,7 @@ impl World {
             past: VecDeque::new(),
             chance: ChaCha8Rng::seed_from_u64(seed),
             victims: Victims::Any,
+            slots: Slots::new(&scenario),
             scenario,
         }
     }
@@ -271,27 +277,15 @@ impl World {
         self.busy
     }
 
-    /// Slots that a Pool's pods take, starting, parked and draining ones included.
-    #[must_use]
-    pub fn taken(&self, budget: usize) -> u64 {
-        let of = |fleet: &usize| {
-            let queues = &self.scenario.fleets[*fleet].queues;
-            queues
-                .iter()
-                .any(|queue| self.scenario.queues[*queue].budget == Some(budget))
-        };
-        let fleets = (0..self.crews.len()).filter(of);
-        fleets
-            .map(|fleet| self.crews[fleet].pods.len() as u64 * u64::from(self.scenario.fleets[fleet].slots))
-            .sum()
-    }
-
     fn finish(mut self) -> Outcome {
         let ids: Vec<PodId> = self.crews.iter().flat_map(|crew| crew.pods.clone()).collect();
         for id in ids {
             let pod = &self.pods[id];
             let slots = self.scenario.fleets[pod.fleet].slots;
             self.outcome.paid(slots, self.now.saturating_sub(pod.created));
+        }
+        if self.left > 0 {
+            self.sum_up();
         }
         self.outcome.close(self.now, self.left);
         self.outcome

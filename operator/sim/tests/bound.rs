@@ -124,6 +124,7 @@ fn a_budget_binds_while_it_is_small() {
         both.budgets.push(Budget {
             name: "p".to_owned(),
             slots,
+            guarantees: Vec::new(),
         });
         both.queues[0].budget = Some(0);
         let queue = beside(&mut both, Some(0));
@@ -354,6 +355,7 @@ fn small() -> impl Strategy<Value = Scenario> {
             some.budgets.push(Budget {
                 name: "p".to_owned(),
                 slots: vec![(0, Some(60)), (300_000, Some(30)), (600_000, None)],
+                guarantees: Vec::new(),
             });
             some.queues[0].budget = Some(0);
         }
@@ -499,6 +501,7 @@ fn four_hours_take_about_a_second() {
         let budget = |at| Budget {
             name: format!("p{at}"),
             slots: vec![(0, Some(160)), (HOUR, Some(120))],
+            guarantees: Vec::new(),
         };
         some.budgets = (0..pools).map(budget).collect();
         some

@@ -6,11 +6,15 @@
 //! * Arrivals: `seconds,queue,service_seconds` in any order of columns; seconds since the beginning, the name of a
 //!   `TaskQueue`, and how long the task takes a slot.
 //! * A trace, as published for language models: `TIMESTAMP,ContextTokens,GeneratedTokens`. The first task arrives at 0;
-//!   each takes 0.1 s for each generated token.
+//!   each takes 0.1 s for each generated token. A time without an offset is taken as UTC.
+//!
+//! A cell may stand in double quotes; a comma inside them is not understood.
 
 use std::fmt;
 
+use jiff::Timestamp;
 use jiff::civil::DateTime;
+use jiff::tz::Offset;
 use poolwright_sim::scenario::{Millis, Task};
 
 /// Largest file that is read, in bytes: some million tasks.
@@ -19,6 +23,8 @@ pub(super) const FILE_BYTES_MAX: u64 = 128 * 1024 * 1024;
 const SECONDS_MAX: f64 = 31.0 * 86_400.0;
 /// Milliseconds that a task takes for a generated token.
 const TOKEN_MILLIS: u64 = 100;
+/// Most tokens of a task: a month, as for the times of a file.
+const TOKENS_MAX: u64 = 26_784_000;
 
 const ARRIVALS: [&str; 3] = ["seconds", "queue", "service_seconds"];
 const TRACE: [&str; 3] = ["TIMESTAMP", "ContextTokens", "GeneratedTokens"];
@@ -43,11 +49,20 @@ fn wrong(line: usize, message: impl Into<String>) -> Wrong {
     }
 }
 
+/// The TaskQueues that a file may name.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Queues<'a> {
+    /// Those that a `WorkerPool` consumes, in the order of the scenario.
+    pub(super) consumed: Vec<&'a str>,
+    /// The others.
+    pub(super) idle: Vec<&'a str>,
+}
+
 /// Tasks that arrive at the beginning, dealt to the queues in turn.
-pub(super) fn at_once(tasks: u32, service_seconds: u32, queues: usize) -> Vec<Task> {
+pub(super) fn at_once(tasks: u32, service: Millis, queues: usize) -> Vec<Task> {
     let task = |at: u32| Task {
         arrives: 0,
-        service: u64::from(service_seconds) * 1000,
+        service,
         queue: at as usize % queues.max(1),
         failures: 0,
     };
@@ -55,7 +70,7 @@ pub(super) fn at_once(tasks: u32, service_seconds: u32, queues: usize) -> Vec<Ta
 }
 
 /// The tasks of a file of arrivals.
-pub(super) fn csv(text: &str, queues: &[&str]) -> Result<Vec<Task>, Wrong> {
+pub(super) fn csv(text: &str, queues: &Queues) -> Result<Vec<Task>, Wrong> {
     let mut before = 0;
     rows(text, ARRIVALS, |line, [seconds, queue, service]| {
         let task = Task {
@@ -73,27 +88,17 @@ pub(super) fn csv(text: &str, queues: &[&str]) -> Result<Vec<Task>, Wrong> {
 pub(super) fn trace(text: &str, queue: usize) -> Result<Vec<Task>, Wrong> {
     let (mut first, mut before) = (None, 0);
     rows(text, TRACE, |line, [time, _, tokens]| {
-        let at: DateTime = time.parse().map_err(|_| {
-            wrong(
-                line,
-                format!(
-                    "TIMESTAMP is {time:?}, and must be a date and a time such as 2023-11-16 18:15:46.68"
-                ),
-            )
-        })?;
+        let at = instant(line, time)?;
         let since = at.duration_since(*first.get_or_insert(at));
         let since = u64::try_from(since.as_millis()).map_err(|_| unsorted(line))?;
         in_order(line, &mut before, since)?;
-        let tokens: u64 = tokens
-            .parse()
-            .ok()
-            .filter(|tokens| *tokens <= 1_000_000_000)
-            .ok_or_else(|| {
-                wrong(
-                    line,
-                    format!("GeneratedTokens is {tokens:?}, and must be a whole number, not negative"),
-                )
-            })?;
+        let count: Option<u64> = tokens.parse().ok();
+        let tokens = count.filter(|count| *count <= TOKENS_MAX).ok_or_else(|| {
+            wrong(
+                line,
+                format!("GeneratedTokens is {tokens:?}, and must be a whole number from 0 to {TOKENS_MAX}"),
+            )
+        })?;
         Ok(Task {
             arrives: since,
             service: (tokens * TOKEN_MILLIS).max(1),
@@ -103,24 +108,38 @@ pub(super) fn trace(text: &str, queue: usize) -> Result<Vec<Task>, Wrong> {
     })
 }
 
+/// A time of a trace, with an offset or without.
+fn instant(line: usize, text: &str) -> Result<DateTime, Wrong> {
+    let with_offset = text.parse::<Timestamp>().map(|at| Offset::UTC.to_datetime(at));
+    with_offset.or_else(|_| text.parse()).map_err(|_| {
+        wrong(
+            line,
+            format!("TIMESTAMP is {text:?}, and must be a date and a time such as 2023-11-16 18:15:46.68"),
+        )
+    })
+}
+
 /// The place of the queue that gets a trace: the named one, or the only one.
-pub(super) fn one_queue(name: Option<&str>, queues: &[&str]) -> Result<usize, String> {
-    match (name, queues) {
+pub(super) fn one_queue(name: Option<&str>, queues: &Queues) -> Result<usize, String> {
+    match (name, &queues.consumed[..]) {
         (Some(name), _) => place(name, queues),
         (None, [_]) => Ok(0),
         (None, _) => Err(format!(
             "--queue is required, because there are several: {}",
-            queues.join(", ")
+            queues.consumed.join(", ")
         )),
     }
 }
 
-fn place(name: &str, queues: &[&str]) -> Result<usize, String> {
-    let found = queues.iter().position(|queue| *queue == name);
+fn place(name: &str, queues: &Queues) -> Result<usize, String> {
+    let found = queues.consumed.iter().position(|queue| *queue == name);
     found.ok_or_else(|| {
+        if queues.idle.contains(&name) {
+            return format!("no WorkerPool consumes TaskQueue {name:?}: its tasks would never run");
+        }
         format!(
-            "{name:?} is no TaskQueue that a WorkerPool of the fleet consumes; there are {}",
-            queues.join(", ")
+            "{name:?} is no TaskQueue of the fleet; there are {}",
+            queues.consumed.join(", ")
         )
     })
 }
@@ -141,7 +160,7 @@ fn rows(
     let order = order(header, columns)?;
     let mut tasks = Vec::new();
     for (line, row) in lines.filter(|(_, row)| !row.trim().is_empty()) {
-        let cells: Vec<&str> = row.split(',').map(str::trim).collect();
+        let cells = cells(line, row)?;
         if cells.len() != columns.len() {
             return Err(wrong(
                 line,
@@ -156,10 +175,27 @@ fn rows(
     Ok(tasks)
 }
 
+/// The cells of a line, without the quotes around them.
+fn cells(line: usize, row: &str) -> Result<Vec<&str>, Wrong> {
+    let bare = |cell: &str| !cell.contains('"');
+    let cell = |cell| {
+        let cell = str::trim(cell);
+        let inner = cell.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        Some(inner.unwrap_or(cell)).filter(|cell| bare(cell))
+    };
+    let cells: Option<Vec<&str>> = row.split(',').map(cell).collect();
+    cells.ok_or_else(|| {
+        wrong(
+            line,
+            "has a quote that is not understood: quotes may only stand around a whole cell without comma or quote",
+        )
+    })
+}
+
 /// The place of each column in the header.
 fn order(header: &str, columns: [&str; 3]) -> Result<[usize; 3], Wrong> {
     let must = format!("the header must be {}", columns.join(","));
-    let found: Vec<&str> = header.split(',').map(str::trim).collect();
+    let found = cells(1, header)?;
     if let Some(unknown) = found.iter().find(|name| !columns.contains(name)) {
         return Err(wrong(1, format!("unknown column {unknown:?}; {must}")));
     }
@@ -213,17 +249,22 @@ fn in_order(line: usize, before: &mut Millis, now: Millis) -> Result<(), Wrong> 
 mod tests {
     use super::*;
 
-    const QUEUES: [&str; 2] = ["mail", "video"];
+    fn queues() -> Queues<'static> {
+        Queues {
+            consumed: vec!["mail", "video"],
+            idle: vec!["old"],
+        }
+    }
 
     fn error(text: &str) -> String {
-        csv(text, &QUEUES).unwrap_err().to_string()
+        csv(text, &queues()).unwrap_err().to_string()
     }
 
     #[test]
     fn arrivals_are_read_by_the_names_of_their_columns() {
         let tasks = csv(
             "queue,service_seconds,seconds\r\nvideo,1.5,0\r\n\r\nmail,0,2.25\r\n",
-            &QUEUES,
+            &queues(),
         )
         .unwrap();
         let task = |arrives, service, queue| Task {
@@ -274,6 +315,18 @@ mod tests {
             ),
             (format!("{header}0,mail,inf\n"), "2: service_seconds is \"inf\""),
             (format!("{header}0,mial,1\n"), "2: \"mial\" is no TaskQueue"),
+            (
+                format!("{header}0,old,1\n"),
+                "2: no WorkerPool consumes TaskQueue \"old\"",
+            ),
+            (
+                format!("{header}0,\"mail,1\n"),
+                "2: has a quote that is not understood",
+            ),
+            (
+                format!("{header}0,\"ma\"\"il\",1\n"),
+                "2: has a quote that is not understood",
+            ),
             (format!("{header}0,mail\n"), "2: has 2 cells, and the header 3"),
         ] {
             assert!(error(&text).starts_with(words), "{text:?}: {}", error(&text));
@@ -300,6 +353,10 @@ mod tests {
                 "2: GeneratedTokens is \"-4\"",
             ),
             (
+                format!("{header}2023-11-16 18:15:46,1,26784001\n"),
+                "2: GeneratedTokens is \"26784001\", and must be a whole number from 0 to 26784000",
+            ),
+            (
                 format!("{header}yesterday,1,4\n"),
                 "2: TIMESTAMP is \"yesterday\"",
             ),
@@ -314,24 +371,46 @@ mod tests {
     }
 
     #[test]
-    fn a_trace_needs_a_queue_where_there_are_several() {
-        assert_eq!(one_queue(None, &["mail"]), Ok(0));
-        assert_eq!(one_queue(Some("video"), &QUEUES), Ok(1));
-        assert!(
-            one_queue(None, &QUEUES)
-                .unwrap_err()
-                .contains("--queue is required")
-        );
-        assert!(
-            one_queue(Some("x"), &QUEUES)
-                .unwrap_err()
-                .contains("there are mail, video")
+    fn quotes_around_a_cell_are_taken_off() {
+        let text = "\"seconds\", \"queue\",\"service_seconds\"\n\"1\",\"mail\", \"2\"\n";
+        let tasks = csv(text, &queues()).unwrap();
+        assert_eq!(
+            (tasks[0].arrives, tasks[0].service, tasks[0].queue),
+            (1000, 2000, 0)
         );
     }
 
     #[test]
+    fn times_of_a_trace_may_have_an_offset() {
+        let header = "TIMESTAMP,ContextTokens,GeneratedTokens\n";
+        let text = format!(
+            "{header}2023-11-16T18:15:46,1,1\n2023-11-16T18:15:47.5Z,1,1\n2023-11-16 20:15:49+02:00,1,1\n"
+        );
+        let found: Vec<Millis> = trace(&text, 0).unwrap().iter().map(|task| task.arrives).collect();
+        assert_eq!(found, [0, 1500, 3000]);
+    }
+
+    #[test]
+    fn a_trace_needs_a_queue_where_there_are_several() {
+        let one = Queues {
+            consumed: vec!["mail"],
+            idle: Vec::new(),
+        };
+        assert_eq!(one_queue(None, &one), Ok(0));
+        assert_eq!(one_queue(Some("video"), &queues()), Ok(1));
+        for (name, words) in [
+            (None, "--queue is required"),
+            (Some("x"), "there are mail, video"),
+            (Some("old"), "no WorkerPool consumes TaskQueue \"old\""),
+        ] {
+            let error = one_queue(name, &queues()).unwrap_err();
+            assert!(error.contains(words), "{name:?}: {error}");
+        }
+    }
+
+    #[test]
     fn tasks_at_once_are_dealt_in_turn() {
-        let tasks = at_once(5, 60, 2);
+        let tasks = at_once(5, 60_000, 2);
         assert_eq!(
             tasks.iter().map(|task| task.queue).collect::<Vec<_>>(),
             [0, 1, 0, 1, 0]

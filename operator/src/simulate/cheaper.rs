@@ -141,7 +141,7 @@ pub(super) fn print(output: &mut impl Write, found: &[Found]) -> io::Result<()> 
         let (answer, less) = (&one.answer, 100.0 * one.saving);
         writeln!(
             output,
-            "  {less:.0} % less: {:.2} slot-hours, p95 {:.1} s, {:.1} % over: {}",
+            "  {less:.0} % less: {:.2} slot-hours, p95 {} s, {:.1} % over: {}",
             answer.slot_hours,
             answer.waits[1],
             100.0 * answer.late,

@@ -1,20 +1,25 @@
 //! A fleet of manifests as a scenario.
 //!
 //! Takes every number from the validated objects, with the defaults that the operator uses. What a scenario cannot
-//! express is not passed over in silence: it becomes a note that is printed with the answer.
+//! express is not passed over in silence: `notes` says it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use poolwright_api::DEFAULT_POOL;
-use poolwright_api::v1alpha1::{AckMode, Pool, ScalingMode, TaskQueue, WorkerPool};
+use poolwright_api::v1alpha1::{AckMode, Pool, TaskQueue, WorkerPool};
+use poolwright_core::objects::Objects;
+use poolwright_core::observe::{Runs, pool_input};
 use poolwright_core::policy::Policy;
-use poolwright_core::validate::ValidPool;
+use poolwright_core::snapshot::Pause;
+use poolwright_core::time::Moment;
+use poolwright_core::validate::{ValidPool, ValidQueue};
 use poolwright_core::weight::weights;
 use poolwright_sim::poolwright::Settings;
 use poolwright_sim::scenario::{Budget, Fleet as Workers, Millis, Queue, Scenario, StartUp, Task};
 
+use super::notes;
 use crate::lint::fleet::Fleet;
 
 /// Slots of a `default-pool` that no file holds: what the operator makes.
@@ -32,7 +37,9 @@ pub(super) struct World {
     pub(super) scenario: Scenario,
     /// By fleet.
     pub(super) settings: Vec<Settings>,
-    /// What is not as it would be in a cluster.
+    /// By fleet: the time after which Celery asks a task to end itself.
+    pub(super) soft_limits: Vec<Option<Millis>>,
+    /// What is not as it would be in a cluster, or is easily overlooked.
     pub(super) notes: Vec<String>,
 }
 
@@ -49,18 +56,23 @@ impl World {
     pub(super) fn take(&mut self, tasks: Vec<Task>) {
         self.scenario.length = tasks.last().map_or(0, |task| task.arrives) + TAIL;
         self.scenario.tasks = tasks;
+        self.notes
+            .extend(notes::of_limits(&self.scenario, &self.soft_limits));
     }
 }
 
 /// The world of a fleet, without tasks.
-pub(super) fn of(fleet: &Fleet, start_up_seconds: u32) -> World {
-    let mut notes = Vec::new();
-    let mean = u64::from(start_up_seconds) * 1000;
+///
+/// # Errors
+///
+/// A Pool is missing: in a cluster its workers would never start.
+pub(super) fn of(fleet: &Fleet, start_up: Millis) -> Result<World, String> {
+    pools_are_there(fleet)?;
     let mut scenario = Scenario::plain("fleet", 0, Vec::new());
     scenario.start_up = vec![StartUp {
         from: 0,
-        mean,
-        spread: mean / 5,
+        mean: start_up,
+        spread: start_up / 5,
     }];
     (scenario.queues, scenario.fleets, scenario.budgets) = (Vec::new(), Vec::new(), Vec::new());
     let priorities = fleet
@@ -76,29 +88,55 @@ pub(super) fn of(fleet: &Fleet, start_up_seconds: u32) -> World {
             places.push(known.unwrap_or(scenario.queues.len()));
             if let (None, Some(task_queue)) = (known, fleet.queues.get(name)) {
                 let weight = weights.get(name).copied().unwrap_or(1);
-                let queue = queue(
-                    name,
-                    task_queue,
-                    weight,
-                    &fleet.pools,
-                    &mut scenario.budgets,
-                    &mut notes,
-                );
+                let queue = queue(name, task_queue, weight, &fleet.pools, &mut scenario.budgets);
                 scenario.queues.push(queue);
             }
         }
-        scenario.fleets.push(workers(wp, valid, places, &mut notes));
+        scenario.fleets.push(workers(wp, valid, places));
         settings.push(of_policy(valid));
     }
-    slots_per_task(fleet, &mut scenario, &mut notes);
     let many = scenario.fleets.len() > MANY_FLEETS;
     for one in settings.iter_mut().filter(|_| many) {
         one.poll = 10_000;
     }
-    World {
-        scenario,
+    let soft = fleet.workers.iter().map(|(_, valid)| valid.soft_time_limit);
+    Ok(World {
         settings,
-        notes,
+        notes: notes::of(fleet),
+        soft_limits: soft
+            .map(|limit| {
+                limit
+                    .filter(|limit| limit.enforced)
+                    .map(|limit| seconds(limit.seconds))
+            })
+            .collect(),
+        scenario,
+    })
+}
+
+/// True if every Pool that a consumed queue names is in the files. The one that the operator makes need not be.
+fn pools_are_there(fleet: &Fleet) -> Result<(), String> {
+    let missing = |(wp, queue): (&WorkerPool, &ValidQueue)| {
+        let is_there = queue.pool == DEFAULT_POOL || fleet.pools.contains_key(&queue.pool);
+        (!is_there).then(|| {
+            format!(
+                "Pool {:?} of TaskQueue {:?} is not in the files: in a cluster no worker of WorkerPool {:?} would start \
+                 (PoolMissing)",
+                queue.pool,
+                queue.object,
+                wp.metadata.name.as_deref().unwrap_or_default()
+            )
+        })
+    };
+    let queues = fleet.workers.iter();
+    let all: Vec<String> = queues
+        .flat_map(|(wp, valid)| valid.queues.iter().map(move |queue| (wp, queue)))
+        .filter_map(missing)
+        .collect();
+    if all.is_empty() {
+        Ok(())
+    } else {
+        Err(all.join("\n"))
     }
 }
 
@@ -122,72 +160,50 @@ fn millis(time: Duration) -> Millis {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
+fn seconds(seconds: i32) -> Millis {
+    u64::from(count(seconds)) * 1000
+}
+
 fn queue(
     name: &str,
     queue: &TaskQueue,
     weight: u64,
     pools: &BTreeMap<String, Pool>,
     budgets: &mut Vec<Budget>,
-    notes: &mut Vec<String>,
 ) -> Queue {
     let pool = queue.pool_name();
-    let budget = budgets
-        .iter()
-        .position(|budget| budget.name == pool)
-        .unwrap_or_else(|| {
-            budgets.push(budget(pool, pools.get(pool), notes));
-            budgets.len() - 1
-        });
-    if queue.spec.max_active_tasks.is_some() {
-        notes.push(format!("maxActiveTasks of TaskQueue {name} is not simulated"));
-    }
+    let known = budgets.iter().position(|budget| budget.name == pool);
+    let budget = known.unwrap_or_else(|| {
+        budgets.push(budget(pool, pools.get(pool)));
+        budgets.len() - 1
+    });
     Queue {
         name: name.to_owned(),
         wait_target: millis(queue.wait_target()),
         tier: queue.tier().value(),
         weight: u32::try_from(weight).unwrap_or(u32::MAX),
         budget: Some(budget),
+        slots_per_task: u32::try_from(queue.slots_per_task()).unwrap_or(u32::MAX),
     }
 }
 
-fn budget(name: &str, pool: Option<&Pool>, notes: &mut Vec<String>) -> Budget {
-    let slots = match pool {
-        Some(pool) => pool.spec.limit(),
-        None if name == DEFAULT_POOL => Some(DEFAULT_POOL_SLOTS),
-        None => {
-            notes.push(format!("Pool {name} is not in the files, and has no limit here"));
-            None
-        }
-    };
-    if let Some(pool) = pool {
-        if !pool.spec.guarantees.is_empty() {
-            notes.push(format!("guarantees of Pool {name} are not simulated"));
-        }
-        if pool.spec.load_shedding.is_some() {
-            notes.push(format!("loadShedding of Pool {name} is not simulated"));
-        }
-    }
+fn budget(name: &str, pool: Option<&Pool>) -> Budget {
+    let slots = pool.map_or(Some(DEFAULT_POOL_SLOTS), |pool| pool.spec.limit());
+    let guarantees = pool.iter().flat_map(|pool| &pool.spec.guarantees);
     Budget {
         name: name.to_owned(),
         slots: vec![(0, slots)],
+        guarantees: guarantees
+            .map(|one| (one.queue.clone(), u64::from(count(one.slots))))
+            .collect(),
     }
 }
 
-fn workers(wp: &WorkerPool, valid: &ValidPool, queues: Vec<usize>, notes: &mut Vec<String>) -> Workers {
-    let name = &valid.name;
-    let mut note = |words: &str| notes.push(format!("WorkerPool {name}: {words}"));
-    if valid.autoscale.is_some() || valid.dynamic_concurrency.is_some() {
-        note("slots of a worker stay at their most");
-    }
-    if wp.spec.scaling.mode == ScalingMode::Recommend {
-        note("decisions are carried out, though its mode is Recommend");
-    }
-    if valid.ack_mode == AckMode::Auto {
-        note("tasks acknowledge before they run, which is Celery's default; write ackMode if they do not");
-    }
+fn workers(wp: &WorkerPool, valid: &ValidPool, queues: Vec<usize>) -> Workers {
     let prefetch = count(valid.effective_prefetch());
+    let caps = valid.queues.iter().filter_map(|queue| queue.max_active_tasks);
     Workers {
-        name: name.clone(),
+        name: valid.name.clone(),
         queues,
         slots: count(valid.concurrency).max(1),
         bounds: (
@@ -206,28 +222,14 @@ fn workers(wp: &WorkerPool, valid: &ValidPool, queues: Vec<usize>, notes: &mut V
         },
         late: valid.ack_mode == AckMode::Late,
         grace: u64::try_from(valid.grace.seconds).unwrap_or(1) * 1000,
+        time_limit: valid.enforced_time_limit_seconds().map(seconds),
+        max_active: caps.min(),
+        pause: pause(wp, valid),
     }
 }
 
-/// A scenario's task takes one slot of its Pool. Where all tasks of a Pool take the same number, the Pool has so many
-/// times fewer; where they do not, the most is taken for all.
-fn slots_per_task(fleet: &Fleet, scenario: &mut Scenario, notes: &mut Vec<String>) {
-    for (at, budget) in scenario.budgets.iter_mut().enumerate() {
-        let of_pool = scenario.queues.iter().filter(|queue| queue.budget == Some(at));
-        let each = of_pool
-            .filter_map(|queue| fleet.queues.get(&queue.name))
-            .map(TaskQueue::slots_per_task);
-        let (least, most) = each.fold((u64::MAX, 1), |(least, most), one| {
-            (least.min(one), most.max(one))
-        });
-        if least < most {
-            notes.push(format!(
-                "every task takes {most} slots of Pool {}, the most of its queues",
-                budget.name
-            ));
-        }
-        for (_, slots) in &mut budget.slots {
-            *slots = slots.map(|slots| slots / most);
-        }
-    }
+/// What its annotations pause, as the operator reads them.
+pub(super) fn pause(wp: &WorkerPool, valid: &ValidPool) -> Pause {
+    let nothing = Objects::default();
+    pool_input(wp, valid, "", &nothing, None, &mut Runs::new(), Moment(0)).pause
 }

@@ -3,12 +3,14 @@
 //! They decide shapes, colours and scales. Costs and waits differ by orders of magnitude between contenders, so both
 //! have logarithmic axes; what is below the least that an axis shows stands on its edge.
 
+use std::ops::Range;
+
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::Failure;
 use super::replicas::Line;
+use super::{Failure, labels};
 use crate::suite::{Contender, Interval, Measured, Results, compare};
 
 /// Poolwright, tuned peers, peers with their defaults.
@@ -88,18 +90,42 @@ pub(super) fn scatter(results: &Results, workload: &Measured) -> Result<String, 
             let entrant = &results.entrants[*at];
             let (colour, size) = look(&entrant.contender, entrant.tuned);
             chart.draw_series([Circle::new((*x, *y), size, colour.filled())])?;
-            if *at == 0 || front.iter().any(|point| point.0 == *at) {
-                let style = ("sans-serif", 11).into_font().color(&colour);
-                // On the right half it would leave the chart.
-                let far = (x / least).ln() > 0.5 * (right / least).ln();
-                let (anchor, shift) = if far { (HPos::Right, -6) } else { (HPos::Left, 6) };
-                let style = style.pos(Pos::new(anchor, VPos::Top));
-                let label = EmptyElement::at((*x, *y)) + Text::new(entrant.name.clone(), (shift, -14), style);
-                chart.draw_series([label])?;
-            }
         }
+        let named = points
+            .iter()
+            .filter(|(at, ..)| *at == 0 || front.iter().any(|point| point.0 == *at));
+        let named: Vec<(usize, (i32, i32))> = named
+            .map(|(at, x, y)| (*at, chart.backend_coord(&(*x, *y))))
+            .collect();
+        names(area, results, &named, chart.plotting_area().get_pixel_range())?;
         Ok(())
     })
+}
+
+/// Writes the names of these entrants beside their points.
+fn names(
+    area: &Area<'_>,
+    results: &Results,
+    points: &[(usize, (i32, i32))],
+    (across, down): (Range<i32>, Range<i32>),
+) -> Result<(), Failure> {
+    let sized: Vec<((i32, i32), usize)> = points
+        .iter()
+        .map(|(at, point)| (*point, results.entrants[*at].name.chars().count()))
+        .collect();
+    for ((at, point), label) in points.iter().zip(labels::place(&sized, &across, &down)) {
+        let entrant = &results.entrants[*at];
+        let (colour, _) = look(&entrant.contender, entrant.tuned);
+        if label.leads {
+            let end = (label.x, label.y + labels::HEIGHT / 2);
+            area.draw(&PathElement::new([*point, end], colour.mix(0.5)))?;
+        }
+        let anchor = if label.is_left { HPos::Right } else { HPos::Left };
+        let style = ("sans-serif", 11).into_font().color(&colour);
+        let style = style.pos(Pos::new(anchor, VPos::Top));
+        area.draw(&Text::new(entrant.name.clone(), (label.x, label.y), style))?;
+    }
+    Ok(())
 }
 
 fn look(contender: &Contender, tuned: bool) -> (RGBColor, i32) {

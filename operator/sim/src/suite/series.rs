@@ -250,6 +250,7 @@ mod tests {
             scenario.budgets = vec![Budget {
                 name: "none".to_owned(),
                 slots: vec![(0, Some(0))],
+                guarantees: Vec::new(),
             }];
             scenario
         }

@@ -65,6 +65,7 @@ pub fn tenants(seed: u64) -> Scenario {
     let budget = |(pool, load): (usize, &f64)| Budget {
         name: format!("p{pool}"),
         slots: vec![(0, Some(whole_workers(1.25 * load) + 4 * UNIT))],
+        guarantees: Vec::new(),
     };
     scenario.budgets = loads.iter().enumerate().map(budget).collect();
     scenario
@@ -86,6 +87,7 @@ fn all_tenants() -> Vec<Tenant> {
                 tier,
                 weight: [1, 2, 4][(place / 3) % 3],
                 budget: Some(pool),
+                slots_per_task: 1,
             },
         }
     };
@@ -146,11 +148,13 @@ pub fn pool_shrink(seed: u64) -> Scenario {
         tier,
         weight,
         budget: Some(0),
+        slots_per_task: 1,
     });
     let mut scenario = of_queues("pool-shrink", LENGTH, all, queues);
     scenario.budgets = vec![Budget {
         name: "p".to_owned(),
         slots: vec![(0, Some(64)), (millis(LENGTH / 2.0), Some(32))],
+        guarantees: Vec::new(),
     }];
     scenario
 }

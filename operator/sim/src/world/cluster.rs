@@ -70,23 +70,9 @@ impl World {
             turn: 0,
         });
         self.crews[fleet].pods.push(id);
-        self.check_budgets(fleet);
+        self.take(fleet);
         self.outcome.created += 1;
         self.push(self.now + long, Event::Up(id));
-    }
-
-    /// Notes where a pod that was just made takes more than there is.
-    fn check_budgets(&mut self, fleet: usize) {
-        for at in 0..self.scenario.budgets.len() {
-            let draws = |queue: &usize| self.scenario.queues[*queue].budget == Some(at);
-            if !self.scenario.fleets[fleet].queues.iter().any(draws) {
-                continue;
-            }
-            let (taken, slots) = (self.taken(at), self.scenario.budgets[at].at(self.now));
-            let over = slots.map_or(0, |slots| taken.saturating_sub(slots));
-            let own = u64::from(self.scenario.fleets[fleet].slots);
-            self.outcome.overdrawn(at, over.min(own));
-        }
     }
 
     /// Who goes: those that do not run yet, then the marked where marks count, then any.
@@ -130,6 +116,7 @@ impl World {
         let (fleet, lived) = (pod.fleet, self.now - pod.created);
         self.crews[fleet].pods.retain(|one| *one != id);
         self.crews[fleet].line.retain(|one| *one != id);
+        self.free(fleet);
         self.outcome.paid(self.scenario.fleets[fleet].slots, lived);
     }
 

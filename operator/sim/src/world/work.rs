@@ -17,6 +17,7 @@ impl World {
         let queue = self.scenario.tasks[task].queue;
         self.published[task].0 = self.now;
         self.counts[queue] += 1;
+        self.slots.waiting[queue] += 1;
         self.queues[queue].push_back(task);
         self.offer(queue);
     }
@@ -81,9 +82,9 @@ impl World {
     /// Starts what it holds in its free slots.
     fn begin(&mut self, id: PodId) {
         let fleet = self.pods[id].fleet;
-        let (slots, late) = {
+        let (slots, late, limit) = {
             let fleet = &self.scenario.fleets[fleet];
-            (fleet.slots as usize, fleet.late)
+            (fleet.slots as usize, fleet.late, fleet.time_limit)
         };
         while self.pods[id].running.len() < slots {
             let Some((task, _)) = self.pods[id].reserved.pop_front() else {
@@ -95,14 +96,18 @@ impl World {
             }
             self.busy += 1;
             let number = self.sequence;
-            let long = self.lasts(spec.service);
+            let lasts = self.lasts(spec.service);
+            let long = limit.map_or(lasts, |limit| lasts.min(limit));
             self.outcome.started(task, self.now - self.published[task].0);
+            self.note_scarce(spec.queue, long);
+            self.slots.waiting[spec.queue] -= 1;
             let pod = &mut self.pods[id];
             pod.started += 1;
             pod.running.push(Run {
                 number,
                 task,
                 since: self.now,
+                cut: long < lasts,
             });
             self.push(self.now + long, Event::End(id, number));
         }
@@ -135,13 +140,16 @@ impl World {
         }
         self.outcome.worked(self.now - run.since);
         let failures = &mut self.published[run.task].1;
-        if *failures > 0 {
+        if run.cut {
+            self.outcome.over_limit += 1;
+            self.is_over();
+        } else if *failures > 0 {
             *failures -= 1;
             let at = self.now + self.scenario.retry_after;
             self.push(at, Event::Again(run.task));
         } else {
-            self.left -= 1;
             self.outcome.done(run.task, self.now);
+            self.is_over();
         }
         self.begin(id);
         self.pull(id);
@@ -186,6 +194,7 @@ impl World {
                 self.unacked[queue] -= 1;
             }
             self.queues[queue].push_front(run.task);
+            self.slots.waiting[queue] += 1;
         }
         self.go(id);
         for queue in 0..self.queues.len() {
