@@ -7,18 +7,20 @@ use crate::cli::{Cli, Command};
 
 /// The answer to `simulate -f` with these arguments, in which `ARRIVALS` stands for a file of `arrivals`.
 fn told(manifests: &str, arguments: &str, arrivals: &str) -> Result<String, String> {
-    let folder = tempfile::tempdir().unwrap();
+    let words = |error: std::io::Error| error.to_string();
+    let folder = tempfile::tempdir().map_err(words)?;
     let path = |name: &str| folder.path().join(name).display().to_string();
     let (fleet, csv) = (path("fleet.yaml"), path("arrivals.csv"));
-    std::fs::write(&fleet, manifests).unwrap();
-    std::fs::write(&csv, format!("seconds,queue,service_seconds\n{arrivals}")).unwrap();
+    std::fs::write(&fleet, manifests).map_err(words)?;
+    std::fs::write(&csv, format!("seconds,queue,service_seconds\n{arrivals}")).map_err(words)?;
     let line = format!("poolwright simulate -f {fleet} {arguments}").replace("ARRIVALS", &csv);
-    let Command::Simulate(args) = Cli::try_from_arguments(line.split_whitespace()).unwrap().command else {
+    let cli = Cli::try_from_arguments(line.split_whitespace()).map_err(|error| error.to_string())?;
+    let Command::Simulate(args) = cli.command else {
         panic!("{line}");
     };
     let mut output = Vec::new();
     run(&args, &mut output, &mut Vec::new()).map_err(|error| error.to_string())?;
-    Ok(String::from_utf8(output).unwrap())
+    String::from_utf8(output).map_err(|error| error.to_string())
 }
 
 /// A TaskQueue with what its spec holds beside the broker.
