@@ -16,7 +16,7 @@ use poolwright_core::cycle::{Cycle, Memory, cycle};
 use poolwright_core::policy::Policy;
 use poolwright_core::sample::BrokerView;
 use poolwright_core::snapshot::{
-    Bid, BidQueue, Budget, Mark, Namespace, PodInput, PoolInput, PoolKey, Rank, RevisionInput, Snapshot,
+    Bid, BidQueue, Mark, Namespace, PodInput, PoolInput, PoolKey, Rank, RevisionInput, Snapshot,
 };
 use poolwright_core::time::Moment;
 
@@ -241,32 +241,24 @@ impl Poolwright {
         let Some(namespace) = self.snapshot.namespaces.get_mut(NAMESPACE) else {
             return;
         };
-        let mut pools: BTreeMap<String, Budget> = BTreeMap::new();
+        let pools = &mut Arc::make_mut(namespace).pools;
         for budget in &world.scenario.budgets {
             let slots = budget.at(world.now);
-            pools.insert(
-                budget.name.clone(),
-                Budget {
-                    slots,
-                    effective: slots,
-                    guarantees: budget.guarantees.iter().cloned().collect(),
-                    ..Budget::default()
-                },
-            );
+            let known = entry(pools, &budget.name);
+            (known.slots, known.effective) = (slots, slots);
+            if known.guarantees.len() < budget.guarantees.len() {
+                known.guarantees = budget.guarantees.iter().cloned().collect();
+            }
         }
         for input in &self.snapshot.pools {
             for (pool, slots) in &input.bid.charge.slots {
                 let Some(budget) = pools.get_mut(pool) else {
                     continue;
                 };
-                let uid = input.key.uid.clone();
-                budget
-                    .granted
-                    .insert(uid.clone(), slots * u64::from(input.replicas()));
-                budget.used.insert(uid, slots * input.pods.len() as u64);
+                *entry(&mut budget.granted, &input.key.uid) = slots * u64::from(input.replicas());
+                *entry(&mut budget.used, &input.key.uid) = slots * input.pods.len() as u64;
             }
         }
-        Arc::make_mut(namespace).pools = pools;
     }
 
     /// Carries out what was decided.
@@ -305,6 +297,14 @@ impl Poolwright {
             }
         }
     }
+}
+
+/// What stands under this name, made where nothing does. The name is copied only then: it is looked up in every cycle.
+fn entry<'a, T: Default>(all: &'a mut BTreeMap<String, T>, name: &str) -> &'a mut T {
+    if !all.contains_key(name) {
+        all.insert(name.to_owned(), T::default());
+    }
+    all.get_mut(name).expect("it was made where it was missing")
 }
 
 /// The pod that a node's name stands for.

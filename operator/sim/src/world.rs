@@ -124,6 +124,8 @@ pub struct World {
     /// What happened.
     pub outcome: Outcome,
     queues: Vec<VecDeque<usize>>,
+    /// By queue: the fleets that consume it, in their order.
+    consumers: Vec<Vec<usize>>,
     /// By task: when it was last published, and how often it will still fail.
     published: Vec<(Millis, u8)>,
     counts: Vec<u64>,
@@ -160,6 +162,18 @@ pub fn run(scenario: &Scenario, scaler: &mut dyn Scaler, seed: u64) -> Outcome {
     world.finish()
 }
 
+fn consumers(scenario: &Scenario) -> Vec<Vec<usize>> {
+    let mut all = vec![Vec::new(); scenario.queues.len()];
+    for (place, fleet) in scenario.fleets.iter().enumerate() {
+        for queue in &fleet.queues {
+            if all[*queue].last() != Some(&place) {
+                all[*queue].push(place);
+            }
+        }
+    }
+    all
+}
+
 impl World {
     /// The beginning.
     #[must_use]
@@ -171,6 +185,7 @@ impl World {
             crews: vec![Crew::default(); scenario.fleets.len()],
             outcome: Outcome::new(&scenario),
             queues: vec![VecDeque::new(); scenario.queues.len()],
+            consumers: consumers(&scenario),
             published: scenario
                 .tasks
                 .iter()

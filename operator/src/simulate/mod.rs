@@ -21,7 +21,9 @@ use poolwright_sim::report;
 use poolwright_sim::suite::{Plan, Results, entrants, table, tune};
 use poolwright_sim::workloads::{ALL, Workload};
 
+use self::answer::Answer;
 use self::arrivals::Queues;
+use self::world::World;
 use crate::cli::SimulateArgs;
 use crate::lint::fleet;
 
@@ -103,6 +105,13 @@ fn page(results: &Results, plan: &Plan, folder: &Path) -> Result<(), Failure> {
 }
 
 fn own_fleet(args: &SimulateArgs, output: &mut impl Write) -> Result<(), Failure> {
+    let (world, answer) = as_written(args, output)?;
+    cheaper::print(output, &cheaper::search(&world, &answer, FLEET_SEED, threads()))?;
+    Ok(())
+}
+
+/// Runs a fleet with the settings that it has, and prints what came of it.
+fn as_written(args: &SimulateArgs, output: &mut impl Write) -> Result<(World, Answer), Failure> {
     let fleet = match fleet::read(&args.files)? {
         Ok(fleet) => fleet,
         Err(report) => return Err(report.to_string().trim_end().into()),
@@ -125,8 +134,7 @@ fn own_fleet(args: &SimulateArgs, output: &mut impl Write) -> Result<(), Failure
     world.take(tasks);
     let answer = answer::run(&world, FLEET_SEED);
     answer::print(output, &world, &answer, burst)?;
-    cheaper::print(output, &cheaper::search(&world, &answer, FLEET_SEED, threads()))?;
-    Ok(())
+    Ok((world, answer))
 }
 
 /// A file of arrivals, bounded.

@@ -2,25 +2,31 @@
 
 use std::fmt::Write as _;
 
-use super::run;
-use crate::cli::{Cli, Command};
+use tempfile::TempDir;
 
-/// The answer to `simulate -f` with these arguments, in which `ARRIVALS` stands for a file of `arrivals`.
-fn told(manifests: &str, arguments: &str, arrivals: &str) -> Result<String, String> {
-    let words = |error: std::io::Error| error.to_string();
-    let folder = tempfile::tempdir().map_err(words)?;
+use super::as_written;
+use crate::cli::{Cli, Command, SimulateArgs};
+
+/// `simulate -f` with these arguments, in which `ARRIVALS` stands for a file of `arrivals`, and the folder of its files.
+fn asked(manifests: &str, arguments: &str, arrivals: &str) -> (SimulateArgs, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
     let (fleet, csv) = (path("fleet.yaml"), path("arrivals.csv"));
-    std::fs::write(&fleet, manifests).map_err(words)?;
-    std::fs::write(&csv, format!("seconds,queue,service_seconds\n{arrivals}")).map_err(words)?;
+    std::fs::write(&fleet, manifests).unwrap();
+    std::fs::write(&csv, format!("seconds,queue,service_seconds\n{arrivals}")).unwrap();
     let line = format!("poolwright simulate -f {fleet} {arguments}").replace("ARRIVALS", &csv);
-    let cli = Cli::try_from_arguments(line.split_whitespace()).map_err(|error| error.to_string())?;
-    let Command::Simulate(args) = cli.command else {
+    let Command::Simulate(args) = Cli::try_from_arguments(line.split_whitespace()).unwrap().command else {
         panic!("{line}");
     };
+    (args, folder)
+}
+
+/// What it says before it searches cheaper settings, or its error.
+fn told(manifests: &str, arguments: &str, arrivals: &str) -> Result<String, String> {
+    let (args, _folder) = asked(manifests, arguments, arrivals);
     let mut output = Vec::new();
-    run(&args, &mut output, &mut Vec::new()).map_err(|error| error.to_string())?;
-    String::from_utf8(output).map_err(|error| error.to_string())
+    as_written(&args, &mut output).map_err(|error| error.to_string())?;
+    Ok(String::from_utf8_lossy(&output).into_owned())
 }
 
 /// A TaskQueue with what its spec holds beside the broker.

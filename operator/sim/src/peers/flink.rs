@@ -173,7 +173,9 @@ impl Flink {
     fn later(&mut self, now: Millis, slots: u32, outside: bool) -> Option<(u32, bool)> {
         let interval = self.settings.down_interval;
         let since = *self.down.get_or_insert(now);
-        self.asked.retain(|(at, ..)| at + interval >= now);
+        while self.asked.front().is_some_and(|(at, ..)| at + interval < now) {
+            self.asked.pop_front();
+        }
         self.asked.push_back((now, slots, outside));
         if since + interval > now {
             return None;

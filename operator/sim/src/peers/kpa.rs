@@ -81,8 +81,11 @@ pub fn grid() -> Vec<Settings> {
 #[derive(Clone, Debug)]
 pub struct Kpa {
     settings: Settings,
-    /// Concurrency, one sample a tick, over the long window.
+    /// Concurrency, one sample a tick, over the long window: when, and the sum of all samples before it. Windows are
+    /// summed as differences, for a day of hundreds of fleets has tens of millions of ticks.
     samples: VecDeque<(Millis, u64)>,
+    /// Sum of all samples.
+    total: u64,
     /// Last time over the threshold, and the most pods since then.
     panic: Option<(Millis, u32)>,
     /// Decisions within the delay.
@@ -104,6 +107,7 @@ impl Kpa {
         Self {
             settings,
             samples: VecDeque::new(),
+            total: 0,
             panic: None,
             decided: VecDeque::new(),
             idle: None,
@@ -112,13 +116,11 @@ impl Kpa {
 
     /// Mean concurrency of a window that ends now.
     fn mean(&self, now: Millis, window: f64) -> Option<f64> {
-        let within = |(at, _): &&(Millis, u64)| real(now - at) < window;
-        let (mut sum, mut count) = (0, 0);
-        for (_, value) in self.samples.iter().filter(within) {
-            sum += value;
-            count += 1;
-        }
-        (count > 0).then(|| real(sum) / real(count))
+        let is_older = |(at, _): &(Millis, u64)| real(now - at) >= window;
+        let first = self.samples.partition_point(is_older);
+        let (_, before) = self.samples.get(first)?;
+        let count = self.samples.len() - first;
+        Some(real(self.total - before) / real(count as u64))
     }
 
     /// In panic, never fewer than before; out of it once the short window has been calm for a long one.
@@ -138,7 +140,9 @@ impl Kpa {
     /// The largest decision of the delay.
     fn delayed(&mut self, now: Millis, pods: u32) -> u32 {
         let delay = self.settings.down_delay;
-        self.decided.retain(|(at, _)| at + delay > now);
+        while self.decided.front().is_some_and(|(at, _)| at + delay <= now) {
+            self.decided.pop_front();
+        }
         self.decided.push_back((now, pods));
         self.decided.iter().map(|(_, pods)| *pods).fold(pods, u32::max)
     }
@@ -157,9 +161,12 @@ impl Kpa {
 impl Rule for Kpa {
     fn decide(&mut self, view: &View) -> Option<u32> {
         let (now, stable) = (view.now, self.settings.stable);
-        self.samples.retain(|(at, _)| at + stable > now);
+        while self.samples.front().is_some_and(|(at, _)| at + stable <= now) {
+            self.samples.pop_front();
+        }
         if let Some(reading) = view.reading {
-            self.samples.push_back((now, reading.in_system()));
+            self.samples.push_back((now, self.total));
+            self.total += reading.in_system();
         }
         let long = self.mean(now, real(stable))?;
         let short = self.mean(now, real(stable) * self.settings.panic_window)?;

@@ -24,10 +24,8 @@ impl World {
 
     /// Whoever has waited longest for a message of the queue gets the next.
     pub(super) fn offer(&mut self, queue: usize) {
-        for fleet in 0..self.crews.len() {
-            if !self.scenario.fleets[fleet].queues.contains(&queue) {
-                continue;
-            }
+        for at in 0..self.consumers[queue].len() {
+            let fleet = self.consumers[queue][at];
             while !self.queues[queue].is_empty() {
                 let Some(pod) = self.crews[fleet].line.pop_front() else {
                     break;
