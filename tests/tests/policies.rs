@@ -135,7 +135,10 @@ async fn the_wait_target_costs_less_than_a_slot_for_each_task_and_is_kept() -> R
     stage.await_ended(all, Duration::from_secs(120)).await?;
     stage.await_no_pods("backlog", Duration::from_secs(150)).await?;
     // After ten minutes of such bursts workers may be kept warm for the next, which does not come.
-    stage.kubectl()?.run(["scale", "wp/waittarget", "--replicas=0"]).await?;
+    stage
+        .kubectl()?
+        .run(["scale", "wp/waittarget", "--replicas=0"])
+        .await?;
     stage.await_no_pods("waittarget", Duration::from_secs(60)).await?;
     let ids: Vec<String> = came.iter().flat_map(BTreeMap::keys).cloned().collect();
     stage.expect_all_done_once(&ids)?;
