@@ -150,13 +150,13 @@ pub async fn same_demand(stage: &Stage, wires: &[(&str, Wire)]) -> Result<()> {
     }
     let mut pods = Vec::new();
     for (pool, _) in wires {
+        let seen = Cell::new(0);
         stage
             .await_status(pool, "a demand of four", LIMIT, |status| {
-                workers(status).is_some()
+                workers(status).inspect(|workers| seen.set(*workers)).is_some()
             })
             .await?;
-        let status = stage.status(pool).await?;
-        pods.push(workers(&status).ok_or_else(|| format!("{pool} has moved: {status:?}"))?);
+        pods.push(seen.get());
     }
     let length = Duration::from_secs(8);
     let steady = wires.iter().zip(&pods);
