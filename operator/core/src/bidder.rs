@@ -1,9 +1,8 @@
 //! What one WorkerPool brings to the Pools of its namespace: what it wants, what its pods take, and what one more would.
 
-use std::sync::Arc;
-
 use crate::cause::Cause;
 use crate::charge::{Charge, whose};
+use crate::demand::Share;
 use crate::share::{AGING, Layer, Want, aged, layers};
 use crate::snapshot::{BidQueue, Budget, Namespace, PodInput, PoolInput};
 
@@ -20,8 +19,8 @@ pub struct Bidder<'a> {
     /// Pods that take work, or will. A parked one still takes its slots, and is not counted on: it may be of a revision
     /// that should get no more work.
     pub serving: u32,
-    /// Worker slots that the tasks of each of its queues ask for, by the queue's name on the broker.
-    pub tasks: &'a [(Arc<str>, u64)],
+    /// Its share of each of its queues, whose tasks ask for worker slots.
+    pub tasks: &'a [Share],
     /// Names of its pods that take nothing any more.
     pub lost: &'a [String],
     /// How long it has had no pod because its Pools gave none.
@@ -103,13 +102,6 @@ impl<'a> Stakes<'a> {
         &mut self.0[at]
     }
 
-    /// Takes in where a new pod takes something.
-    fn draw(&mut self, charge: &'a Charge) {
-        for pool in charge.slots.keys() {
-            self.of(pool);
-        }
-    }
-
     /// Takes in what pods take.
     fn commit(&mut self, charge: &'a Charge, count: u64) {
         for (pool, slots) in &charge.slots {
@@ -145,10 +137,8 @@ pub(crate) fn seat<'a>(namespace: &Namespace, pools: &[(&str, &Budget)], bidder:
     let input = bidder.input;
     let present = &input.bid.charge;
     let mut stakes = Stakes::default();
-    for revision in &input.revisions {
-        stakes.draw(&revision.charge);
-    }
-    stakes.draw(present);
+    // Where a new pod takes something, and where those that there are do.
+    stakes.commit(present, 0);
     stakes.commit_all(input, bidder.lost);
     let mut stakes = stakes.0;
     stakes.sort_unstable_by_key(|stake| stake.pool);
@@ -205,12 +195,12 @@ fn wants<'a>(namespace: &Namespace, bidder: &Bidder<'a>) -> Vec<Want<'a>> {
             .get(&queue.object)
             .copied()
             .unwrap_or(1);
-        let tasks = bidder.tasks.iter().find(|(name, _)| **name == *queue.queue);
+        let tasks = bidder.tasks.iter().find(|one| *one.name == *queue.queue);
         Want {
             queue: &queue.object,
             tier: queue.tier,
             weight: aged(weight.max(1), bidder.without),
-            slots: tasks.map_or(0, |(_, slots)| *slots),
+            slots: tasks.map_or(0, |one| one.tasks),
         }
     };
     bidder.input.bid.queues.iter().map(want).collect()

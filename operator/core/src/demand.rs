@@ -62,6 +62,17 @@ impl Counted {
     }
 }
 
+/// A WorkerPool's share of one queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// The queue's name on the broker.
+    pub name: Arc<str>,
+    /// Its tasks, running ones included, as far as they can be told from those of other queues.
+    pub tasks: u64,
+    /// What waits in it and is due, in thousandths.
+    pub waits: u64,
+}
+
 /// A WorkerPool's demand.
 #[derive(Clone, Debug, Default)]
 pub struct Demand {
@@ -107,10 +118,8 @@ pub struct Demand {
     pub all_consume: bool,
     /// How many workers are not heard and have said themselves that they consume one of these queues.
     pub seen_consuming: usize,
-    /// Tasks of each queue, as far as they can be told apart: by its name on the broker.
-    pub by_queue: Vec<(Arc<str>, u64)>,
-    /// Its share of what waits in each queue and is due, in thousandths, in the order of the names.
-    pub waits: Vec<(Arc<str>, u64)>,
+    /// Its share of each queue, in the order of the names.
+    pub by_queue: Vec<Share>,
     /// Foreign workers on its queues: the names that are known, and how many consume the queue that has the most.
     pub foreign: (BTreeSet<String>, u64),
     /// Sources that are not fresh: which, and why.
@@ -270,9 +279,11 @@ pub fn demand(
         ready = ready.saturating_add(waits);
         demand.ready_of_all = demand.ready_of_all.saturating_add(book.ready.unwrap_or(0));
         held = held.saturating_add(holds);
-        demand.waits.push((Arc::clone(name), waits));
-        let tasks = waits.saturating_add(holds).div_ceil(MILLI);
-        demand.by_queue.push((Arc::clone(name), tasks));
+        demand.by_queue.push(Share {
+            name: Arc::clone(name),
+            tasks: waits.saturating_add(holds).div_ceil(MILLI),
+            waits,
+        });
     }
     demand.seen_consuming = fleet
         .members
@@ -281,8 +292,9 @@ pub fn demand(
         .count();
     check_heartbeats(&mut demand, fleet, view, now);
     let said = answers(fleet, demand.read_at, now);
-    for (queue, tasks) in &mut demand.by_queue {
-        *tasks = tasks.saturating_add(said.early.get(&**queue).copied().unwrap_or(0));
+    for queue in &mut demand.by_queue {
+        let early = said.early.get(&*queue.name).copied().unwrap_or(0);
+        queue.tasks = queue.tasks.saturating_add(early);
     }
     demand.held_later = demand.held_later.max(said.later);
     if !view.zero_is_suspect {

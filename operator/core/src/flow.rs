@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::demand::MILLI;
+use crate::demand::{MILLI, Share};
 use crate::estimate::float;
 use crate::sample::Running;
 use crate::time::Moment;
@@ -61,18 +61,17 @@ impl Flows {
         }
     }
 
-    /// Takes in what waits in each queue, in thousandths and in the order of the names, and how many tasks were
-    /// started since the last look. Workers hold at most `held` tasks that they have not started.
-    pub fn observe(&mut self, waits: &[(Arc<str>, u64)], started: u64, held: u64, now: Moment) {
+    /// Takes in what waits in each queue, in the order of the names, and how many tasks were started since the last look. Workers hold at most `held` tasks that they have not started.
+    pub fn observe(&mut self, queues: &[Share], started: u64, held: u64, now: Moment) {
         self.turn(now);
-        let names = || waits.iter().map(|(name, _)| name);
+        let names = || queues.iter().map(|queue| &queue.name);
         if !names().eq(self.queues.iter().map(|flow| &flow.name)) {
-            self.keep(waits);
+            self.keep(queues);
         }
         let mut started = float(started);
         let mut left = 0.0;
-        for (flow, (_, waits)) in self.queues.iter_mut().zip(waits) {
-            let waits = float(*waits) / float(MILLI);
+        for (flow, queue) in self.queues.iter_mut().zip(queues) {
+            let waits = float(queue.waits) / float(MILLI);
             let more = waits - flow.waits;
             flow.waits = waits;
             flow.came[MINUTES - 1] += more.max(0.0);
@@ -200,20 +199,20 @@ impl Flows {
     }
 
     /// Takes over what is known of queues that are still there. What waits in a new one has come before.
-    fn keep(&mut self, waits: &[(Arc<str>, u64)]) {
+    fn keep(&mut self, queues: &[Share]) {
         let mut old = std::mem::take(&mut self.queues);
-        let flow = |(name, waits): &(Arc<str>, u64)| {
-            let known = old.iter().position(|flow| flow.name == *name);
+        let flow = |queue: &Share| {
+            let known = old.iter().position(|flow| flow.name == queue.name);
             known.map_or_else(
                 || Flow {
-                    name: Arc::clone(name),
-                    waits: float(*waits) / float(MILLI),
+                    name: Arc::clone(&queue.name),
+                    waits: float(queue.waits) / float(MILLI),
                     ..Flow::default()
                 },
                 |at| old.swap_remove(at),
             )
         };
-        self.queues = waits.iter().map(flow).collect();
+        self.queues = queues.iter().map(flow).collect();
     }
 }
 

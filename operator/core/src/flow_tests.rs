@@ -2,8 +2,12 @@ use std::time::Duration;
 
 use super::*;
 
-fn waits(counts: &[(&str, u64)]) -> Vec<(Arc<str>, u64)> {
-    let one = |(name, count): &(&str, u64)| (Arc::from(*name), count * MILLI);
+fn waits(counts: &[(&str, u64)]) -> Vec<Share> {
+    let one = |(name, count): &(&str, u64)| Share {
+        name: Arc::from(*name),
+        waits: count * MILLI,
+        ..Share::default()
+    };
     counts.iter().map(one).collect()
 }
 

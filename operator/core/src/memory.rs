@@ -386,7 +386,7 @@ impl PoolMemory {
         let sampled = self.estimates.observe(counts, now);
         let room = fleet_capacity(fleet, |_| true).max(demand.reserved);
         self.flows
-            .observe(&demand.waits, self.started - self.flowed, room, now);
+            .observe(&demand.by_queue, self.started - self.flowed, room, now);
         self.flowed = self.started;
         self.crowding
             .observe(counts.waiting, fleet.slots, &self.estimates, now);

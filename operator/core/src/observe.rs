@@ -135,8 +135,9 @@ fn dynamic(pool: &ValidPool) -> Option<Dynamic> {
     })
 }
 
-/// By annotation. Any value but `false` pauses: who writes `yes` wants no less.
-fn pause(wp: &WorkerPool) -> Pause {
+/// What its annotations keep from being done. Any value but `false` pauses: who writes `yes` wants no less.
+#[must_use]
+pub fn pause(wp: &WorkerPool) -> Pause {
     let annotations = wp.metadata.annotations.as_ref();
     let set = |key: &str| {
         annotations

@@ -170,7 +170,7 @@ impl Formula {
 
 /// The need that won, with its numbers, and what the other would have been.
 fn target_kept(sight: &Sight, wish: &Wish, soon: &str) -> String {
-    let load = format!("{:.2} tasks/s x {:.1} s each", sight.rate, sight.service);
+    let load = format!("{:.2} tasks/s x {:.1} s each", sight.rate, sight.coming_service);
     let waits = format!(
         "{:.0} waiting, the oldest for {:.0} s, {:.0} busy{soon}",
         sight.waiting, sight.age, sight.busy

@@ -150,15 +150,21 @@ impl Outcome {
     }
 }
 
-/// The value below which this part (0 to 1) of `sorted` lies, by nearest rank; 0 where there is none.
+/// How many of so many sorted values lie below this part (0 to 1) of them, the value itself included: the nearest rank, at
+/// least 1.
 #[must_use]
 #[allow(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss
 )]
+pub fn rank(count: usize, part: f64) -> usize {
+    let rank = (part * count as f64).ceil() as usize;
+    rank.clamp(1, count.max(1))
+}
+
+/// The value below which this part (0 to 1) of `sorted` lies, by nearest rank; 0 where there is none.
+#[must_use]
 pub fn quantile(sorted: &[Millis], part: f64) -> Millis {
-    let rank = (part * sorted.len() as f64).ceil() as usize;
-    let at = rank.clamp(1, sorted.len().max(1)) - 1;
-    sorted.get(at).copied().unwrap_or(0)
+    sorted.get(rank(sorted.len(), part) - 1).copied().unwrap_or(0)
 }

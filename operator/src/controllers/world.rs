@@ -303,21 +303,19 @@ impl World {
 
     /// What a decision sees of every WorkerPool, of those without a usable spec that have pods too.
     pub fn inputs(&self) -> Vec<Arc<PoolInput>> {
-        let built = lock(&self.built);
-        let usable = built.states.values().filter_map(|state| state.input.clone());
-        let left = built.leftovers.values().map(|left| Arc::clone(&left.input));
-        usable.chain(left).collect()
+        self.inputs_that(|_| true)
     }
 
     /// Those of one namespace.
     pub fn inputs_of(&self, namespace: &str) -> Vec<Arc<PoolInput>> {
+        self.inputs_that(|input| input.key.namespace == namespace)
+    }
+
+    fn inputs_that(&self, are: impl Fn(&PoolInput) -> bool) -> Vec<Arc<PoolInput>> {
         let built = lock(&self.built);
         let usable = built.states.values().filter_map(|state| state.input.as_ref());
-        let left = built.leftovers.values().map(|left| &left.input);
-        let own = usable
-            .chain(left)
-            .filter(|input| input.key.namespace == namespace);
-        own.cloned().collect()
+        let all = usable.chain(built.leftovers.values().map(|left| &left.input));
+        all.filter(|input| are(input)).cloned().collect()
     }
 
     /// What the watches show of one WorkerPool.

@@ -4,10 +4,10 @@
 
 use poolwright_api::text::counted;
 use poolwright_api::v1alpha1::{AckMode, ScalingMode, WorkerPool};
+use poolwright_core::observe::pause;
 use poolwright_core::validate::ValidPool;
 use poolwright_sim::scenario::{Millis, Scenario};
 
-use super::world::pause;
 use crate::lint::fleet::Fleet;
 
 /// The notes on manifests.
@@ -36,7 +36,7 @@ pub(super) fn of(fleet: &Fleet) -> Vec<String> {
 }
 
 fn of_workers(wp: &WorkerPool, valid: &ValidPool) -> Vec<&'static str> {
-    let pause = pause(wp, valid);
+    let pause = pause(wp);
     let notes = [
         (
             pause.scale_in && pause.scale_out,

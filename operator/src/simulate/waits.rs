@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use poolwright_sim::outcome::Outcome;
+use poolwright_sim::outcome::{Outcome, rank};
 use poolwright_sim::scenario::{Millis, Scenario};
 
 /// One wait.
@@ -50,14 +50,8 @@ pub(super) fn sorted(
 
 /// The wait that this part (0 to 1) of `sorted` does not exceed, by nearest rank. A longer wait of a task before it
 /// would push it up, so it is open as soon as one of them is.
-#[allow(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss
-)] // a part of a length
 pub(super) fn quantile(sorted: &[Wait], part: f64) -> Wait {
-    let rank = (part * sorted.len() as f64).ceil() as usize;
-    let rank = rank.clamp(1, sorted.len().max(1));
+    let rank = rank(sorted.len(), part);
     let millis = sorted.get(rank - 1).map_or(0, |wait| wait.millis);
     Wait {
         millis,

@@ -9,11 +9,8 @@ use std::time::Duration;
 
 use poolwright_api::DEFAULT_POOL;
 use poolwright_api::v1alpha1::{AckMode, Pool, TaskQueue, WorkerPool};
-use poolwright_core::objects::Objects;
-use poolwright_core::observe::{Runs, pool_input};
+use poolwright_core::observe::pause;
 use poolwright_core::policy::Policy;
-use poolwright_core::snapshot::Pause;
-use poolwright_core::time::Moment;
 use poolwright_core::validate::{ValidPool, ValidQueue};
 use poolwright_core::weight::weights;
 use poolwright_sim::poolwright::Settings;
@@ -224,12 +221,6 @@ fn workers(wp: &WorkerPool, valid: &ValidPool, queues: Vec<usize>) -> Workers {
         grace: u64::try_from(valid.grace.seconds).unwrap_or(1) * 1000,
         time_limit: valid.enforced_time_limit_seconds().map(seconds),
         max_active: caps.min(),
-        pause: pause(wp, valid),
+        pause: pause(wp),
     }
-}
-
-/// What its annotations pause, as the operator reads them.
-pub(super) fn pause(wp: &WorkerPool, valid: &ValidPool) -> Pause {
-    let nothing = Objects::default();
-    pool_input(wp, valid, "", &nothing, None, &mut Runs::new(), Moment(0)).pause
 }
