@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use poolwright_api::v1alpha1::AckMode;
 
+use crate::answers::answers;
 pub use crate::fleet::PodState;
 use crate::fleet::{Fleet, Member};
 use crate::later::Later;
@@ -187,54 +188,6 @@ fn share(value: u64, part: u64, whole: u64) -> u64 {
     }
     let milli = u128::from(value) * u128::from(MILLI) * u128::from(part);
     u64::try_from(milli.div_ceil(u128::from(whole))).unwrap_or(u64::MAX)
-}
-
-/// Answers of a pool's consuming workers, added up.
-#[derive(Default)]
-struct Answers {
-    reserved: u64,
-    /// Of these, what was fetched before the queues were counted: the rest may be in that count still.
-    apart: u64,
-    later: u64,
-    /// When these fall due.
-    coming: Later,
-    acknowledged: u64,
-    unacknowledged: u64,
-    /// Running and acknowledged, by queue: no broker counts them.
-    early: BTreeMap<String, u64>,
-}
-
-fn answers(fleet: &Fleet, counted: Moment, now: Moment) -> Answers {
-    let mut all = Answers::default();
-    for member in fleet.consuming() {
-        let (Some(worker), Some(answer)) = (member.heard(), member.answer()) else {
-            continue;
-        };
-        if now.since(answer.at) > ANSWER_AGE {
-            continue;
-        }
-        // What it started since is no longer reserved, and with a free slot it would have started all.
-        let started = worker.processed.saturating_sub(answer.value.processed);
-        if worker.last_seen <= answer.at || worker.active >= member.slots() {
-            let reserved = sum(answer.value.reserved.values().copied()).saturating_sub(started);
-            all.reserved = all.reserved.saturating_add(reserved);
-            if answer.at <= counted {
-                all.apart = all.apart.saturating_add(reserved);
-            }
-        }
-        all.later = sum(answer.value.scheduled.values().copied().chain([all.later]));
-        all.coming
-            .add(&answer.value.later, |count| count.saturating_mul(MILLI));
-        for (queue, running) in &answer.value.running {
-            if running.acknowledged > 0 {
-                let early = all.early.entry(queue.clone()).or_default();
-                *early = early.saturating_add(running.acknowledged);
-            }
-            all.acknowledged = all.acknowledged.saturating_add(running.acknowledged);
-            all.unacknowledged = all.unacknowledged.saturating_add(running.unacknowledged);
-        }
-    }
-    all
 }
 
 /// Computes the demand of one WorkerPool.

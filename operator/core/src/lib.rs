@@ -5,8 +5,10 @@
 
 pub mod advice;
 mod ahead;
+mod answers;
 pub mod arbitrate;
 pub mod bidder;
+mod bounds;
 pub mod broker;
 pub mod broker_key;
 pub mod budget;

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use poolwright_api::Reason;
 
+use crate::bounds::{bound, cap};
 use crate::budget::Allowance;
 use crate::cause::Cause;
 use crate::constants::ZEROS;
 use crate::crowding::Known;
-use crate::decision::{Decision, Facts, Limit, SCHEDULE, THROUGHPUT};
+use crate::decision::{Decision, Facts, Limit, THROUGHPUT};
 use crate::demand::{Demand, PodState};
 use crate::evidence::CLEARANCE_AGE;
 use crate::fleet::{Fleet, Member};
@@ -62,7 +63,7 @@ pub(crate) struct Scene<'a> {
     pub(crate) now: Moment,
     pub(crate) from: u32,
     /// What stays where nothing may change, and what is parked and would come back to it.
-    stands: (u32, u32),
+    pub(crate) stands: (u32, u32),
 }
 
 /// What a WorkerPool wants, before its Pools are asked.
@@ -436,85 +437,11 @@ impl Scene<'_> {
             })
             .map(Member::node)
     }
-
-    /// Tasks that are not due and that a worker holds keep one pod. All may have been parked in the moment before they were
-    /// seen to be fetched: then one comes back.
-    fn keep_for_later(&self, draft: &mut Draft) {
-        let parked = self.fleet.members.iter().any(Member::is_parked);
-        if draft.to == 0 && parked && self.demand.held_later > 0 {
-            let clause = "1 stays for tasks that are not due".to_owned();
-            draft.limit("heldLater", 1, clause);
-        }
-    }
-
-    /// What somebody has asked not to be done. Where no pod may go, those that are parked take work again, as far as the
-    /// bounds let them.
-    fn brake(&self, draft: &mut Draft) {
-        let (pause, (stands, parked)) = (self.pool.pause, self.stands);
-        if self.pool.recommend && draft.to != stands {
-            draft.reason = Reason::Recommended;
-            let clause = format!("{} recommended: spec.scaling.mode is Recommend", draft.to);
-            draft.limit("mode", stands, clause);
-        }
-        let whole = stands.saturating_add(parked).min(self.pool.most()).max(stands);
-        let most = if pause.scale_in { whole } else { stands };
-        if pause.scale_in && draft.to < whole {
-            draft.reason = Reason::Paused;
-            draft.limit("pausedScaleIn", whole, "scale-in is paused".to_owned());
-        }
-        if pause.scale_out && draft.to > most {
-            draft.reason = Reason::Paused;
-            draft.limit("pausedScaleOut", most, "scale-out is paused".to_owned());
-        }
-    }
-
-    fn fall_back(&self, memory: &PoolMemory, draft: &mut Draft) {
-        let (Some(fallback), Some(since)) = (self.pool.fallback, memory.stale_since) else {
-            return;
-        };
-        let stale = self.now.since(since);
-        let least = fallback.replicas.min(self.pool.most());
-        if stale < fallback.after || draft.to > least || self.from > least {
-            return;
-        }
-        draft.reason = Reason::Fallback;
-        let seconds = stale.as_secs();
-        let clause = format!("fallback: no fresh data for {seconds} s, so at least {least} pods");
-        if draft.to == least {
-            // Reached: that it is the fallback which keeps them must be said all the same.
-            draft.clauses.push(clause);
-        } else {
-            draft.limit("fallback", least, clause);
-        }
-    }
 }
 
 fn unheard_clause(unheard: u32) -> String {
     let pods = counted(unheard, "pod is", "pods are");
     format!("{pods} not heard, and count as full")
-}
-
-fn bound(pool: &PoolInput, raise: Option<&Raise>, draft: &mut Draft) {
-    if let Some(raise) = raise.filter(|raise| draft.to < raise.pods) {
-        draft.limit(SCHEDULE, raise.pods, raise.words(pool.min));
-    } else if draft.to < pool.min {
-        let clause = format!("raised to minReplicas {}", pool.min);
-        draft.limit("minReplicas", pool.min, clause);
-    }
-    if draft.to > pool.max {
-        draft.reason = Reason::AtMaximum;
-        let clause = format!("capped at maxReplicas {}", pool.max);
-        draft.limit("maxReplicas", pool.max, clause);
-    }
-    cap(pool, draft);
-}
-
-fn cap(pool: &PoolInput, draft: &mut Draft) {
-    if let Some(most) = pool.cap.filter(|most| draft.to > *most) {
-        draft.reason = Reason::AtMaximum;
-        let clause = format!("capped at {most} pods by maxActiveTasks");
-        draft.limit("maxActiveTasks", most, clause);
-    }
 }
 
 fn sources(demand: &Demand) -> String {

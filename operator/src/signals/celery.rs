@@ -5,6 +5,7 @@
 //! an error never holds a byte of the message. Everything is bounded in bytes, because workers that share a
 //! broker with ours may send anything.
 
+mod begun;
 mod bindings;
 mod events;
 mod pidbox;

@@ -16,6 +16,7 @@ use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use tokio::time::Instant;
 
+use super::begun::Begun;
 use super::bindings::{Bindings, Bound, MAX_QUEUES, Route};
 use super::{Envelope, MAX_INQUIRY_BYTES, MAX_REPLY_BYTES, Method, is_json, is_name};
 use crate::signals::{NodeAnswer, eta_milliseconds};
@@ -24,11 +25,6 @@ use crate::signals::{NodeAnswer, eta_milliseconds};
 const MAX_ROUTES: usize = 4096;
 /// Most slots of one worker that are believed.
 const SIZE_MAX: u64 = 1_000_000;
-
-/// Beyond this a date (seconds of Unix time) and the time that a task may have run (milliseconds, thirty days) are no such
-/// thing; clocks that differ make it a little less than nothing.
-const DATE_MAX: f64 = 1e11;
-const RAN_MAX: i64 = 30 * 24 * 3600 * 1000;
 
 const NOT_JSON: &str = "unreadable: the answer is not JSON in UTF-8 (is task_serializer something else?)";
 const SHAPE: &str = "unreadable: the answer does not have the expected shape";
@@ -141,36 +137,6 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for OfNode<T> {
             }
         }
         deserializer.deserialize_map(One(std::marker::PhantomData))
-    }
-}
-
-/// Running tasks of one route.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Begun {
-    acknowledged: u64,
-    unacknowledged: u64,
-    /// Of those that say when they began: how many, and these times added up, in Unix milliseconds.
-    dated: i64,
-    dates: i64,
-}
-
-impl Begun {
-    /// Notes when one of them began.
-    fn date(&mut self, seconds: f64) {
-        if !(seconds > 0.0 && seconds < DATE_MAX) {
-            return;
-        }
-        #[allow(clippy::cast_possible_truncation, reason = "bounded just now")]
-        let milliseconds = (seconds * 1000.0) as i64;
-        self.dated += 1;
-        self.dates = self.dates.saturating_add(milliseconds);
-    }
-
-    /// For how long they have been running, added up.
-    fn ran(&self, wall: Timestamp) -> Duration {
-        let now = wall.as_millisecond().saturating_mul(self.dated);
-        let ran = now.saturating_sub(self.dates).clamp(0, self.dated * RAN_MAX);
-        Duration::from_millis(u64::try_from(ran).unwrap_or(0))
     }
 }
 
