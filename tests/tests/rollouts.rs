@@ -112,6 +112,40 @@ async fn a_rollout_needs_one_pod_above_a_maximum_of_one() -> Result<()> {
     ground.expect_done(&ids)
 }
 
+/// Workers that are parked to make way are none that would come back.
+#[tokio::test]
+async fn a_pause_in_a_rollout_keeps_the_number_of_workers() -> Result<()> {
+    let ground = Ground::new("paused").await?;
+    let scaling = json!({"minReplicas": 2, "maxReplicas": 2, "scaleDownDelaySeconds": 5});
+    ground
+        .pool("w", json!({"celery": {"concurrency": 1}, "scaling": scaling}))
+        .await?;
+    // Long enough for the older workers to be parked for a while.
+    let feeder = ground.feed(2, 6.0, Duration::from_secs(5)).await?;
+    ground.await_running(2).await?;
+    ground.await_ready("w").await?;
+    let old = ground.revision("w", "").await?;
+    let since = Instant::now();
+    ground.restart("w", "once").await?;
+    let new = ground.revision("w", &old).await?;
+    let kubectl = ground.stage.kubectl()?;
+    kubectl
+        .run(["annotate", "wp", "w", "poolwright.dev/paused=true"])
+        .await?;
+    ground.await_alone("w", &new, 2).await?;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let (least, most) = ground.range("w", since);
+    assert!(least >= 2 && most <= 4, "replicas went from {least} to {most}");
+    let (status, reason, _) = ground.stage.condition("w", ConditionType::ScalingActive).await?;
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "Paused"));
+    kubectl
+        .run(["annotate", "wp", "w", "poolwright.dev/paused-"])
+        .await?;
+    let ids = feeder.end().await?;
+    ground.stage.await_ended(ids.len(), LIMIT).await?;
+    ground.expect_done(&ids)
+}
+
 #[tokio::test]
 async fn at_zero_replicas_a_rollout_starts_nothing() -> Result<()> {
     let mut ground = Ground::new("none").await?;

@@ -195,3 +195,32 @@ fn target_kept(sight: &Sight, wish: &Wish, soon: &str) -> String {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of several queues each has tasks of its own length: the load is told by those that come.
+    #[test]
+    fn a_load_is_told_by_the_numbers_that_it_was_calculated_from() {
+        let sight = Sight {
+            waiting: 0.0,
+            age: 0.0,
+            busy: 5.0,
+            rate: 2.0,
+            service: 10.0,
+            coming_service: 3.0,
+            waiting_service: 7.0,
+            start_up: 30.0,
+            slots: 4.0,
+            up: 2.0,
+            starting: 0.0,
+            starting_for: 0.0,
+            target: 30.0,
+        };
+        let wish = crate::wait_target::desired(&sight, 0);
+        assert_eq!(wish.term, Term::Steady);
+        let text = target_kept(&sight, &wish, "");
+        assert!(text.contains("2.00 tasks/s x 3.0 s each"), "{text}");
+    }
+}

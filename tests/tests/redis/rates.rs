@@ -44,6 +44,11 @@ async fn a_queue_says_how_many_tasks_come_and_how_long_the_next_would_wait() -> 
             .await?;
         println!("{queue}: {:?} a minute and seconds", estimates(&seen));
     }
+    for metric in ["arrivals_per_minute", "estimated_wait_seconds"] {
+        let name = format!("poolwright_task_queue_{metric}");
+        let shown = stage.metric(&name, "name=\"long\"").await?;
+        assert!(shown.is_some_and(|value| value > 1.0), "{name}: {shown:?}");
+    }
     stage.await_ended(80, LIMIT).await?;
     for queue in ["short", "long"] {
         stage
