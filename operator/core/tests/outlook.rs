@@ -3,6 +3,7 @@
 mod world;
 
 use poolwright_core::outlook::{Outlook, settled};
+use poolwright_core::sample::Running;
 use poolwright_core::snapshot::Hold;
 use world::{World, pool, seconds};
 
@@ -84,6 +85,47 @@ fn worker_pools_on_one_queue_share_the_work() {
     waits(&world, "q", 40.0 * 5.0 / 20.0);
 }
 
+/// Answers tell how long running tasks have been at it, by queue: tasks of `q` for a minute, those of `r` for a second.
+fn told(idle_between: bool) -> World {
+    let mut world = busy();
+    for _ in 0..20 {
+        for runs in [true, !idle_between] {
+            world.now = world.now.after(seconds(30));
+            world.renew();
+            world.answered("a", |answer| {
+                answer.running.clear();
+                for (queue, ran) in [("q", 60), ("r", 1)].into_iter().filter(|_| runs) {
+                    let running = Running {
+                        unacknowledged: 5,
+                        ran: seconds(5 * ran),
+                        ..Running::default()
+                    };
+                    answer.running.insert(queue.to_owned(), running);
+                }
+            });
+            world.decide();
+        }
+    }
+    world.set("q", 10, 5);
+    world.set("r", 10, 5);
+    world.decide();
+    world
+}
+
+#[test]
+fn each_queue_counts_with_the_length_of_its_own_tasks() {
+    let lengths = |world: &World| {
+        let wait = |queue| outlook(world, queue).wait().expect("it is known");
+        wait("q") / wait("r")
+    };
+    // One more of its own, at 60 s or at 1 s, beside ten of each.
+    let apart = lengths(&told(false));
+    assert!((1.08..1.11).contains(&apart), "{apart}");
+    // What is told when a worker turns busy is of tasks that have just begun.
+    let alike = lengths(&told(true));
+    assert!((alike - 1.0).abs() < 1e-6, "{alike}");
+}
+
 #[test]
 fn what_is_not_known_is_not_told() {
     let mut world = busy();
@@ -91,6 +133,11 @@ fn what_is_not_known_is_not_told() {
     world.fail_all();
     world.decide();
     assert_eq!(outlook(&world, "q").wait(), None);
+
+    let mut deaf = busy();
+    deaf.broker().heartbeats.last = None;
+    deaf.decide();
+    assert_eq!(outlook(&deaf, "q").wait(), None, "who works is not known");
 }
 
 #[test]

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use poolwright_api::Reason;
 use poolwright_core::decision::Decision;
-use poolwright_core::snapshot::Hold;
+use poolwright_core::snapshot::{Hold, Mark};
 use poolwright_core::time::Moment;
 use world::fleet::Sim;
-use world::{World, pod, pool, revision, seconds, wall, worker};
+use world::{World, pod, pool, revision, seconds, set_mark, wall, worker};
 
 fn sim(replicas: u32, change: impl FnOnce(&mut poolwright_core::snapshot::PoolInput)) -> Sim {
     let mut pool = pool("p");
@@ -316,6 +316,40 @@ fn a_pause_or_a_recommendation_in_a_rollout_keeps_the_number_of_pods() {
             assert!(sim.most <= 9 && sim.wronged == 0, "{} pods: {what}", sim.most);
         }
     }
+}
+
+/// A rollout is taken back while its older pods are parked: these come back in the place of the newer ones, and not
+/// beside them.
+#[test]
+fn a_pause_while_a_rollout_is_taken_back_adds_no_pods() {
+    let mut input = pool("p");
+    (input.max, input.revision) = (20, "r2".into());
+    input.revisions = vec![revision("r1", 2, true), revision("r2", 4, true)];
+    let mut world = World::new([input]);
+    world.marks_at_once = false;
+    let now = world.now;
+    for (name, of) in [
+        ("a", "r1"),
+        ("b", "r1"),
+        ("c", "r2"),
+        ("d", "r2"),
+        ("e", "r2"),
+        ("f", "r2"),
+    ] {
+        let mut one = pod(name, of, now);
+        if of == "r1" {
+            set_mark(&mut one, Some(Mark::Held), now);
+        }
+        world.pool().pods.push(one);
+        let view = worker(10, 10, now, now);
+        world.broker().workers.insert(format!("celery@{name}"), view);
+    }
+    world.set("q", 0, 40);
+    assert_eq!(world.settle(1).to, 4, "{}", world.decision("p").text());
+    world.pool().revision = "r1".into();
+    (world.pool().pause.scale_in, world.pool().pause.scale_out) = (true, true);
+    let decision = world.settle(1);
+    assert_eq!(decision.to, 4, "{}", decision.text());
 }
 
 #[test]
