@@ -89,7 +89,7 @@ fn worker_pools_on_one_queue_share_the_work() {
 fn told(idle_between: bool) -> World {
     let mut world = busy();
     for _ in 0..20 {
-        for runs in [true, !idle_between] {
+        for runs in [!idle_between, true] {
             world.now = world.now.after(seconds(30));
             world.renew();
             world.answered("a", |answer| {
