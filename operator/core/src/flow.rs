@@ -141,7 +141,7 @@ impl Flows {
     }
 
     /// The queues' names, in order.
-    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+    pub fn names(&self) -> impl ExactSizeIterator<Item = &Arc<str>> {
         self.queues.iter().map(|flow| &flow.name)
     }
 

@@ -22,6 +22,11 @@ pub struct Outlook {
 }
 
 impl Outlook {
+    fn add(&mut self, each_minute: Option<f64>, turn: Option<f64>) {
+        self.each_minute = each_minute.map(|rate| rate + self.each_minute.unwrap_or(0.0));
+        self.turns += turn.map_or(0.0, |turn| 1.0 / turn);
+    }
+
     /// Seconds until a task that is pushed now begins; `None` where nobody would run it or it is not known.
     #[must_use]
     pub fn wait(&self) -> Option<f64> {
@@ -57,28 +62,34 @@ pub(crate) fn look(
     decision: &Decision,
     now: Moment,
 ) {
-    let services = memory.flows.services(memory.estimates.service());
-    let waits = |name: &str| {
-        let book = books.get(name)?;
-        Some(float(book.ready?.saturating_add(book.reserved?)))
-    };
-    let queues: Option<Vec<(f64, f64)>> = memory
-        .flows
-        .names()
-        .zip(services)
-        .map(|(name, service)| Some((waits(name)?, service)))
-        .collect();
-    for (at, name) in memory.flows.names().enumerate() {
-        let each_minute = memory.flows.each_minute(name, now);
-        let turn = queues
-            .as_ref()
-            .and_then(|queues| turn(queues, at, fleet, memory, decision, now));
+    let flows = &memory.flows;
+    let service = memory.estimates.service();
+    let turn = |queues: &[(f64, f64)], at| turn(queues, at, fleet, memory, decision, now);
+    if flows.names().len() == 1 {
+        // Most have one queue: it is looked up once, and no list is made.
+        for name in flows.names() {
+            let Some(book) = books.get_mut(&**name) else {
+                continue;
+            };
+            let turn = waits(book).and_then(|waits| turn(&[(waits, service)], 0));
+            book.outlook.add(flows.each_minute(name, now), turn);
+        }
+        return;
+    }
+    let known = flows.names().zip(flows.services(service));
+    let known = known.map(|(name, service)| Some((waits(books.get(&**name)?)?, service)));
+    let queues: Option<Vec<(f64, f64)>> = known.collect();
+    for (at, name) in flows.names().enumerate() {
+        let turn = queues.as_ref().and_then(|queues| turn(queues, at));
         if let Some(book) = books.get_mut(&**name) {
-            let outlook = &mut book.outlook;
-            outlook.each_minute = each_minute.map(|rate| rate + outlook.each_minute.unwrap_or(0.0));
-            outlook.turns += turn.map_or(0.0, |turn| 1.0 / turn);
+            book.outlook.add(flows.each_minute(name, now), turn);
         }
     }
+}
+
+/// What waits in a queue or is fetched from it.
+fn waits(book: &QueueLedger) -> Option<f64> {
+    Some(float(book.ready?.saturating_add(book.reserved?)))
 }
 
 /// Seconds until one more task of the queue at this place begins on this WorkerPool, never quite zero. `queues` are what

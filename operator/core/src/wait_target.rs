@@ -253,8 +253,12 @@ pub fn floor(
     let mut sorted = needed.clone();
     sorted.sort_unstable();
     let quantile = |part: usize| sorted[part * (sorted.len() - 1) / FLOORS];
-    let mut best = (cost(0), 0);
+    let (mut best, mut last) = ((cost(0), 0), 0);
     for candidate in (0..=FLOORS).map(quantile) {
+        if candidate == last {
+            continue;
+        }
+        last = candidate;
         let cost = cost(candidate);
         if cost < best.0 {
             best = (cost, candidate);
