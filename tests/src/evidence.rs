@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Everything of a WorkerPool that runs, so that two looks can be compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Footprint {
-    /// Generation and replicas of each Deployment.
-    pub deployments: BTreeMap<String, (i64, i32)>,
+    /// The spec of each Deployment, as text. Its generation would count annotations too, and so the return of slots.
+    pub deployments: BTreeMap<String, String>,
     /// The pods: name, uid, whether it is being deleted, and how often its containers were started again.
     pub pods: BTreeSet<(String, String, bool, i32)>,
 }
@@ -23,8 +23,8 @@ impl Stage {
     /// What runs of a WorkerPool.
     pub async fn footprint(&self, pool: &str) -> Result<Footprint> {
         let deployments = self.deployments(pool).await?.into_iter().map(|one| {
-            let replicas = one.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-            (one.name_any(), (one.metadata.generation.unwrap_or(0), replicas))
+            let spec = serde_json::to_string(&one.spec).unwrap_or_default();
+            (one.name_any(), spec)
         });
         let pods = self.pods(pool).await?.into_iter().map(|pod| {
             let statuses = pod

@@ -270,6 +270,18 @@ fn a_queue_alone_in_its_pool_has_no_share() {
 }
 
 #[test]
+fn a_task_that_never_began_is_over_its_target() {
+    let fleet = mail("concurrency: 1", "maxReplicas: 1")
+        + &queue("post", "")
+        + &workers("post", "concurrency: 1", "maxReplicas: 1");
+    let arrivals = "0,mail,36000\n0,mail,60\n0,post,60\n";
+    let text = told(&fleet, "--arrivals ARRIVALS", arrivals).unwrap();
+    let row = line(&text, "mail ");
+    assert_eq!((row[0], row[1], row[6], row[7]), ("2", "2", "50.0", "%"), "{text}");
+    assert_eq!(line(&text, "post ")[6], "0.0", "{text}");
+}
+
+#[test]
 fn guarantees_and_caps_act() {
     let mut arrivals: String = (0..200).map(|_| "0,a,60\n").collect();
     for at in 0..20 {
