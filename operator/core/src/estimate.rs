@@ -60,6 +60,8 @@ pub struct Estimates {
     /// Tasks in service if none had to wait, in each half minute, oldest first.
     occupancy: VecDeque<u32>,
     sampled: Option<Moment>,
+    /// When the last task was seen to have come, or the first look.
+    came: Moment,
 }
 
 impl Estimates {
@@ -68,7 +70,7 @@ impl Estimates {
         let arrived = counts.started.saturating_add(counts.waiting);
         let ended = counts.started.saturating_sub(counts.busy);
         let Some(last) = self.points.back().copied() else {
-            self.busy = counts.busy;
+            (self.busy, self.came) = (counts.busy, now);
             self.points.push_back(Point {
                 at: now,
                 arrived,
@@ -86,6 +88,9 @@ impl Estimates {
             worked: last.worked.saturating_add(self.busy.saturating_mul(past)),
         };
         self.busy = counts.busy;
+        if point.arrived > last.arrived {
+            self.came = now;
+        }
         let near = self.points.len() > 1 && {
             let before = self.points[self.points.len() - 2];
             now.since(before.at) < FINEST
@@ -181,6 +186,12 @@ impl Estimates {
     pub fn arrived(&self, seconds: f64, now: Moment) -> (f64, f64) {
         self.since(seconds, now)
             .map_or((0.0, 0.0), |(long, [arrived, ..])| (arrived, long))
+    }
+
+    /// For how long no task has come.
+    #[must_use]
+    pub fn quiet(&self, now: Moment) -> Duration {
+        now.since(self.came)
     }
 
     /// For how long the oldest waiting task has waited, if tasks start in the order in which they come; at most the time

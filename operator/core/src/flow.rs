@@ -141,6 +141,7 @@ impl Flows {
     }
 
     /// The queues' names, in order.
+    #[must_use]
     pub fn names(&self) -> impl ExactSizeIterator<Item = &Arc<str>> {
         self.queues.iter().map(|flow| &flow.name)
     }

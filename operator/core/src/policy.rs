@@ -87,6 +87,7 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, sn
         age: memory.estimates.age(waiting, now).as_secs_f64(),
         busy: float(counted.busy),
         rate: rate(&memory.estimates, now),
+        quiet: memory.estimates.quiet(now).as_secs_f64(),
         service: memory.estimates.service(),
         coming_service: coming,
         waiting_service: waits,

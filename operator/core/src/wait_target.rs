@@ -21,6 +21,9 @@ const LATE_SHARE: f64 = 0.05;
 const TOO_LATE: f64 = 1.0;
 /// Below this load and with nothing to do, no slot is kept.
 const NO_LOAD: f64 = 0.5;
+/// With nothing to do, a rate is believed at which at most so many tasks would have come since the last one: of a Poisson
+/// stream, that none comes then has a chance of a twentieth.
+const MISSED: f64 = 3.0;
 /// What a slot-second of waiting costs, in slot-seconds of a warm worker.
 const WAITING_COSTS: f64 = 4.0;
 /// More slots are never asked for: beyond it, a slot more or less is less than a number can tell.
@@ -43,6 +46,8 @@ pub struct Sight {
     pub busy: f64,
     /// Tasks a second that come.
     pub rate: f64,
+    /// For how long none has come.
+    pub quiet: f64,
     /// Mean time that a task runs, of all that run.
     pub service: f64,
     /// The same of those that come.
@@ -130,7 +135,8 @@ fn most(sight: &Sight) -> f64 {
 /// Slots for the load that comes, of which `LATE_SHARE` at most wait longer than the planned part of the target.
 fn steady(sight: &Sight) -> f64 {
     let load = sight.rate * sight.coming_service;
-    if load < NO_LOAD && sight.waiting + sight.busy == 0.0 {
+    let believed = load.min(MISSED / sight.quiet.max(1e-3) * sight.coming_service);
+    if believed < NO_LOAD && sight.waiting + sight.busy == 0.0 {
         return 0.0;
     }
     staff(load, sight.coming_service, PLANNED * sight.target).min(most(sight).ceil())

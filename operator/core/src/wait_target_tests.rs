@@ -16,6 +16,7 @@ fn sight() -> Sight {
         up: 0.0,
         starting: 0.0,
         starting_for: 0.0,
+        quiet: 0.0,
         target: 30.0,
     }
 }
@@ -39,6 +40,27 @@ fn nothing_needs_nothing_and_one_task_one_worker() {
     assert_eq!(desired(&one, 0).pods, 1);
     let runs = Sight { busy: 1.0, ..sight() };
     assert_eq!(desired(&runs, 0).pods, 1);
+}
+
+/// A burst of fifteen a minute ago is no stream of one each four seconds: three would have to come in the time in which
+/// none has. While something is to be done, the load is not doubted.
+#[test]
+fn a_load_that_stays_away_is_not_kept_for() {
+    let idle = |quiet| Sight {
+        rate: 0.25,
+        quiet,
+        up: 1.0,
+        ..sight()
+    };
+    assert_eq!(desired(&idle(59.0), 0).term, Term::Steady);
+    assert_eq!(desired(&idle(61.0), 0).term, Term::Nothing);
+    let works = Sight {
+        busy: 1.0,
+        ..idle(61.0)
+    };
+    let wish = desired(&works, 0);
+    assert_eq!(wish, desired(&Sight { quiet: 0.0, ..works }, 0));
+    assert!(wish.steady > 2.0, "{wish:?}");
 }
 
 /// Two tasks a second of ten seconds: twenty slots work, and a few more keep the wait low.
@@ -138,6 +160,7 @@ prop_compose! {
             up: f64::from(up),
             starting: f64::from(starting),
             starting_for,
+            quiet: 0.0,
             target,
         }
     }

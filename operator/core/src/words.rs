@@ -178,7 +178,10 @@ fn target_kept(sight: &Sight, wish: &Wish, soon: &str) -> String {
     let rest = format!("target {:.0} s, start-up {:.0} s", sight.target, sight.start_up);
     let slots = sight.slots;
     match wish.term {
-        Term::Nothing => format!("nothing waits and {load} need no slot; {rest}"),
+        Term::Nothing => format!(
+            "nothing waits, none came for {:.0} s, and {load} need no slot; {rest}",
+            sight.quiet
+        ),
         Term::One => format!("at least one: {waits}; {rest}"),
         Term::Steady => format!(
             "ceil({:.0} slots for {load} / {slots:.0} slots); backlog alone {:.0} ({waits}); {rest}",
@@ -216,6 +219,7 @@ mod tests {
             up: 2.0,
             starting: 0.0,
             starting_for: 0.0,
+            quiet: 0.0,
             target: 30.0,
         };
         let wish = crate::wait_target::desired(&sight, 0);

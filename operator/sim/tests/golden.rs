@@ -15,13 +15,13 @@ use poolwright_sim::workloads::ALL;
 )]
 const GOLDEN: [(&str, f64); 8] = [
     ("steady", 1.360),
-    ("spikes", 3.175),
+    ("spikes", 3.162),
     ("long", 1.382),
     ("mmpp", 1.559),
     ("cron", 4.933),
-    ("square", 1.318),
+    ("square", 1.306),
     ("downstream", 1.531),
-    ("geo-mean", 1.910),
+    ("geo-mean", 1.906),
 ];
 
 /// How far, in parts, a workload and the geometric mean may be from the table.

@@ -80,3 +80,16 @@ fn a_burst_starts_what_it_needs_at_once_and_all_of_it_goes_again() {
     assert_eq!(outcome.changes.last().unwrap().to, 0);
     println!("{:?} {:.2} slot-hours", outcome.changes, outcome.slot_hours());
 }
+
+/// What comes at once says nothing of what comes next, however short the past is that it is a part of.
+#[test]
+fn workers_of_one_small_burst_go_soon_after_it() {
+    let mut scenario = Scenario::plain("small", 1_200_000, burst(15, 7_600));
+    scenario.fleets[0].slots = 2;
+    let outcome = run(&scenario, &mut Poolwright::new(&scenario, Settings::default()), 1);
+    assert_eq!((outcome.undone, outcome.killed, outcome.drained_busy), (0, 0, 0));
+    let last = outcome.changes.last().unwrap();
+    let over = outcome.done.iter().flatten().max().unwrap();
+    println!("over after {} s, {:?}", over / 1000, outcome.changes);
+    assert!(last.to == 0 && last.at < over + 75_000, "{:?}", outcome.changes);
+}

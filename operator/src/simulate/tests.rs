@@ -277,7 +277,11 @@ fn a_task_that_never_began_is_over_its_target() {
     let arrivals = "0,mail,36000\n0,mail,60\n0,post,60\n";
     let text = told(&fleet, "--arrivals ARRIVALS", arrivals).unwrap();
     let row = line(&text, "mail ");
-    assert_eq!((row[0], row[1], row[6], row[7]), ("2", "2", "50.0", "%"), "{text}");
+    assert_eq!(
+        (row[0], row[1], row[6], row[7]),
+        ("2", "2", "50.0", "%"),
+        "{text}"
+    );
     assert_eq!(line(&text, "post ")[6], "0.0", "{text}");
 }
 
