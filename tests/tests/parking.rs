@@ -6,8 +6,10 @@
 mod churn;
 #[path = "parking/ground.rs"]
 mod ground;
+#[path = "parking/held.rs"]
+mod held;
 
-use ground::{Told, Yard};
+use ground::Yard;
 use kube::ResourceExt;
 use poolwright_tests::process::Frozen;
 use poolwright_tests::scenario::LIMIT;
@@ -64,104 +66,6 @@ async fn expect_it_takes_nothing_and_goes(yard: Yard, mut ids: Vec<String>, park
     yard.expect_well(&ids)
 }
 
-/// A worker that starts again consumes what its command line says, and knows nothing of the past. The operator is away
-/// meanwhile: while a worker's container does not run, it holds nothing, and its pod would go.
-#[tokio::test]
-async fn a_parked_worker_that_is_started_again_is_told_again() -> Result<()> {
-    let (mut yard, redis) = set("p-again").await?;
-    let told = Told::listen(&redis).await?;
-    let (_, parked) = yard.park_one_of_two_busy(60.0).await?;
-    let before = told.stops(&parked);
-    assert!(before > 0, "it was parked and not told");
-    yard.stage.operator.kill();
-    yard.stage.kill_worker(&parked)?;
-    // The other worker can only fetch one of these while it is busy.
-    yard.wire.publish(&Batch::sleep("q", 4, 0.5)).await?;
-    wait_until("the worker to consume again by itself", LIMIT, || async {
-        yard.has_ended(&parked)
-    })
-    .await?;
-    assert_eq!(told.stops(&parked), before);
-    yard.stage.operator.start_again().await?;
-    wait_until("it to be told again", LIMIT, || async {
-        Ok(told.stops(&parked) > before)
-    })
-    .await?;
-    wait_until("it to go", LIMIT, || async { Ok(!yard.is_there(&parked).await?) }).await?;
-    assert!(yard.moves.all().iter().all(|one| one.act != Act::Back));
-    // The task that died with it had been acknowledged; all others are done.
-    yard.stage.await_ended(5, LIMIT).await?;
-    yard.stage.await_no_pods("q", LIMIT).await?;
-    let events = yard.stage.events()?.into_iter();
-    let ended = events.filter(|event| event.event == "end");
-    let ended: Vec<String> = ended.map(|event| event.id).collect();
-    assert_eq!(ended.len(), 5, "{ended:?}");
-    yard.expect_well(&ended)
-}
-
-/// No answer of a worker shows what waits for its turn there: it is given back when the worker ends, and done elsewhere.
-#[tokio::test]
-async fn a_parked_worker_with_rate_limited_tasks_loses_none() -> Result<()> {
-    let (yard, redis) = set("p-rate").await?;
-    let stage = &yard.stage;
-    yard.two(json!({"prefetchMultiplier": 2})).await?;
-    let batch = Batch {
-        task: "tapp.limited".into(),
-        ..Batch::sleep("q", 6, 0.5)
-    };
-    let ids = yard.wire.publish(&batch).await?;
-    // Each has done its first and has fetched two more.
-    stage.await_ended(2, LIMIT).await?;
-    yard.at_most(1).await?;
-    let parked = yard.await_parked().await?;
-    // No worker holds more than its prefetch of two, so what is above it is the parked one's.
-    let held = fetched(&redis).await?;
-    println!("{parked} is parked while {held} tasks are fetched and not begun");
-    assert!(
-        held > 2,
-        "{parked} may have held none of the {held} that were fetched"
-    );
-    wait_until("one to go", LIMIT, || async {
-        Ok(yard.moves.count(|act| matches!(act, Act::Went { .. })) == 1)
-    })
-    .await?;
-    let done = ids.len() - stage.running()?.len();
-    println!(
-        "{done} tasks of {} were done or waited when one worker went",
-        ids.len()
-    );
-    yard.at_most(3).await?;
-    stage.await_ended(ids.len(), LIMIT * 2).await?;
-    stage.await_no_pods("q", LIMIT).await?;
-    yard.expect_well(&ids)
-}
-
-/// They are given back when it ends: an hour of countdown is no reason to keep a worker for an hour.
-#[tokio::test]
-async fn a_parked_worker_with_tasks_that_are_not_due_gives_them_back() -> Result<()> {
-    let (yard, redis) = set("p-eta").await?;
-    let stage = &yard.stage;
-    yard.two(json!({})).await?;
-    let batch = Batch {
-        countdown: Some(75.0),
-        ..Batch::sleep("q", 10, 0.5)
-    };
-    let ids = yard.wire.publish(&batch).await?;
-    // With a minimum of none both are parked in the moment before these tasks are seen, and either may come back.
-    let one = json!({"spec": {"scaling": {"minReplicas": 1, "maxReplicas": 1}}});
-    stage.patch_pool("q", one).await?;
-    let parked = yard.await_parked().await?;
-    let held = yard.scheduled(&redis, &parked).await?;
-    println!("{parked} holds {held} tasks that are not due");
-    assert!(held > 0, "the other worker has fetched all");
-    wait_until("it to go", LIMIT, || async { Ok(!yard.is_there(&parked).await?) }).await?;
-    assert!(stage.events()?.is_empty(), "it went only when its tasks were due");
-    yard.at_least(0).await?;
-    stage.await_ended(ids.len(), LIMIT).await?;
-    stage.await_no_pods("q", LIMIT).await?;
-    yard.expect_well(&ids)
-}
-
 #[tokio::test]
 async fn demand_that_returns_brings_the_parked_back_before_it_creates() -> Result<()> {
     let (mut yard, _redis) = set("p-back").await?;
@@ -199,6 +103,15 @@ async fn demand_that_returns_brings_the_parked_back_before_it_creates() -> Resul
         "{later:?}"
     );
     assert!(later.iter().all(|one| one.act != Act::Created), "{later:?}");
+    let moved = yard.moves.all().into_iter().filter(|one| one.pod == parked);
+    let moved: Vec<_> = moved.filter(|one| one.act != Act::Created).collect();
+    let written = written(&yard)?.into_iter();
+    let written: Vec<AuditEntry> = written.filter(|entry| entry.name == parked).collect();
+    assert_eq!(
+        written.len(),
+        moved.len(),
+        "one patch each way: {moved:?} {written:#?}"
+    );
     assert_eq!(stage.peak("q"), 2, "{:?}", stage.timeline("q"));
     yard.at_least(0).await?;
     stage.await_ended(ids.len(), LIMIT).await?;
@@ -284,11 +197,8 @@ async fn four_idle_workers_go_with_one_mark_each_and_one_write_of_the_number() -
     let since = jiff::Timestamp::now();
     yard.at_least(0).await?;
     stage.await_no_pods("q", LIMIT).await?;
-    let written = audit_entries(&stage.plane.audit_log())?.into_iter();
-    let written: Vec<AuditEntry> = written
-        .filter(|entry| entry.namespace == stage.namespace.name && entry.user == "admin")
-        .filter(|entry| entry.is_write() && entry.at > since)
-        .collect();
+    let written = written(&yard)?.into_iter();
+    let written: Vec<AuditEntry> = written.filter(|entry| entry.at > since).collect();
     let count = |resource: &str, subresource: &str| {
         let same = |entry: &&AuditEntry| entry.resource == resource && entry.subresource == subresource;
         written.iter().filter(same).count()
@@ -300,36 +210,15 @@ async fn four_idle_workers_go_with_one_mark_each_and_one_write_of_the_number() -
     yard.expect_well(&[])
 }
 
-/// Messages that workers have fetched and not acknowledged, by the broker.
-async fn fetched(redis: &Redis) -> Result<u64> {
-    let mut connection = brokers::connect(&redis.url(0)).await?;
-    Ok(redis::cmd("HLEN")
-        .arg("unacked")
-        .query_async(&mut connection)
-        .await?)
+/// What the operator and the test have written in the namespace so far, of pods only the former.
+fn written(yard: &Yard) -> Result<Vec<AuditEntry>> {
+    let stage = &yard.stage;
+    let all = audit_entries(&stage.plane.audit_log())?.into_iter();
+    let own = all.filter(|entry| entry.namespace == stage.namespace.name && entry.user == "admin");
+    Ok(own.filter(AuditEntry::is_write).collect())
 }
 
 impl Yard {
-    /// Tasks that are not due and that a pod's worker holds, by Celery's own client.
-    async fn scheduled(&self, redis: &Redis, pod: &str) -> Result<usize> {
-        let node = format!("celery@{pod}");
-        let mut command = Celery::locate()?.command("celery", &redis.url(0), &[]);
-        command.args([
-            "-A",
-            "tapp",
-            "inspect",
-            "scheduled",
-            "--json",
-            "-t",
-            "5",
-            "-d",
-            &node,
-        ]);
-        let output = tokio::process::Command::from(command).output().await?;
-        let answer: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-        Ok(answer[&node].as_array().map_or(0, Vec::len))
-    }
-
     /// True while the pod is there and is not being deleted.
     async fn is_there(&self, name: &str) -> Result<bool> {
         let pods = self.stage.pods("q").await?;

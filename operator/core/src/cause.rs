@@ -41,6 +41,19 @@ pub enum Cause {
     },
 }
 
+impl Cause {
+    /// The Pool.
+    #[must_use]
+    pub fn pool(&self) -> &str {
+        match self {
+            Self::Missing { pool }
+            | Self::TooLarge { pool, .. }
+            | Self::Limited { pool, .. }
+            | Self::Waiting { pool, .. } => pool,
+        }
+    }
+}
+
 /// The reason and the words for a number of pods that is cut.
 #[must_use]
 pub fn cut(cause: &Cause) -> (Reason, String) {

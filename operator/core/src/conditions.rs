@@ -11,7 +11,7 @@ use poolwright_api::conditions::{condition, find, set};
 use poolwright_api::{ConditionType, Reason};
 
 use crate::cause::cut;
-use crate::decision::{Decision, SCHEDULE, THROUGHPUT};
+use crate::decision::{Decision, POOL, SCHEDULE, THROUGHPUT};
 use crate::sample::FaultKind;
 use crate::snapshot::{PoolInput, Trouble};
 use crate::status::Facts;
@@ -235,7 +235,7 @@ fn scaling_active(seen: &Seen) -> Said {
         return said;
     }
     let held = seen.input.is_some_and(|input| input.hold.is_some());
-    if held && matches!(decision.limits.last(), Some(limit) if limit.name == "pool") {
+    if held && matches!(decision.limits.last(), Some(limit) if limit.name == POOL) {
         // That a Pool gives less than the number that is held does not make it follow the demand.
         return (Some(false), Reason::ManualHold, decision.text());
     }
@@ -322,12 +322,12 @@ fn bounded_by(decision: &Decision) -> Said {
     let told = |name: &str| {
         matches!(
             name,
-            "maxReplicas" | "minReplicas" | "pool" | "maxActiveTasks" | SCHEDULE | THROUGHPUT
+            "maxReplicas" | "minReplicas" | POOL | "maxActiveTasks" | SCHEDULE | THROUGHPUT
         )
     };
     // The last one is the tightest.
     match decision.limits.iter().rfind(|limit| told(limit.name)) {
-        Some(limit) if limit.name == "pool" => {
+        Some(limit) if limit.name == POOL => {
             let said = decision.budget.as_ref().map(cut);
             let (reason, words) = said.unwrap_or_else(|| (decision.reason, decision.text()));
             (Some(true), reason, words)

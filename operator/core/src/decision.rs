@@ -62,6 +62,9 @@ pub const DYNAMIC_CONCURRENCY: &str = "dynamicConcurrency";
 /// The limit under which a schedule stands.
 pub const SCHEDULE: &str = "schedule";
 
+/// The limit by a Pool: by its share in the end, or by the slots that are free now.
+pub const POOL: &str = "pool";
+
 /// The limit by what more slots were seen to do.
 pub const THROUGHPUT: &str = "throughput";
 
@@ -70,6 +73,17 @@ impl Decision {
     #[must_use]
     pub fn text(&self) -> String {
         self.words.text()
+    }
+
+    /// Pods that its Pools keep from it.
+    #[must_use]
+    pub fn lacks(&self) -> u32 {
+        let mut cuts = self.limits.iter().filter(|limit| limit.name == POOL);
+        let first = cuts.next();
+        let last = cuts.next_back().or(first);
+        first
+            .zip(last)
+            .map_or(0, |(first, last)| first.from.saturating_sub(last.to))
     }
 
     /// Takes in what a load does to the workers.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::budget::{Allowance, Pressed};
 use crate::cause::{Cause, cut};
+use crate::decision::POOL;
 use crate::memory::PoolMemory;
 use crate::scaling::{Draft, Scene, pods};
 use crate::time::Moment;
@@ -39,7 +40,7 @@ impl Scene<'_> {
         if let Some(cause) = allowance.cause.as_ref().filter(|_| share < wanted) {
             let clause;
             (draft.reason, clause) = cut(cause);
-            draft.limit("pool", share, clause);
+            draft.limit(POOL, share, clause);
         }
         let staying = pods(self.fleet.members.iter().filter(|one| !one.pod.draining));
         let most = staying
@@ -50,7 +51,7 @@ impl Scene<'_> {
         if let Some(cause) = why.filter(|_| draft.to > most) {
             let clause;
             (draft.reason, clause) = cut(cause);
-            draft.limit("pool", most, clause);
+            draft.limit(POOL, most, clause);
         }
         let is_shared = matches!(why, Some(Cause::Waiting { .. } | Cause::Limited { .. }));
         // One that is parked still has its turn: else it would come back before its slots are another's.

@@ -117,16 +117,10 @@ impl Figures {
         };
         add(&mut self.running, decision.facts.busy);
         add(&mut self.queued, decision.facts.queued);
-        let missing = match &decision.budget {
-            Some(
-                Cause::Limited {
-                    pool: at, missing, ..
-                }
-                | Cause::Waiting { pool: at, missing },
-            ) if at == pool => *missing,
-            Some(Cause::TooLarge { pool: at, pod, .. }) if at == pool => *pod,
-            _ => return,
-        };
+        if decision.budget.as_ref().map(Cause::pool) != Some(pool) {
+            return;
+        }
+        let missing = input.bid.charge.at(pool).saturating_mul(decision.lacks().into());
         self.waiters.push((input.key.name.clone(), missing));
     }
 }

@@ -14,7 +14,7 @@ use crate::budget::Allowance;
 use crate::cause::Cause;
 use crate::constants::ZEROS;
 use crate::crowding::Known;
-use crate::decision::{Decision, Facts, Limit, THROUGHPUT};
+use crate::decision::{Decision, Facts, Limit, POOL, THROUGHPUT};
 use crate::demand::{Demand, PodState};
 use crate::evidence::CLEARANCE_AGE;
 use crate::fleet::{Fleet, Member};
@@ -202,7 +202,7 @@ pub fn decide(
             Some(Cause::TooLarge { .. } | Cause::Missing { .. })
         ),
     };
-    let is_cut = |limit: &Limit| limit.name == "pool";
+    let is_cut = |limit: &Limit| limit.name == POOL;
     let cause = allowance.waits.as_ref().or(allowance.cause.as_ref());
     let budget = cause.filter(|_| draft.limits.iter().any(is_cut)).cloned();
     let allocation = allocate(&ground, &cast, draft.to);

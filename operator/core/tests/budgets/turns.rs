@@ -19,6 +19,9 @@ fn equals_share_and_take_back_after_a_while() {
         (decided(&world, "b").to, decided(&world, "b").parking.marks.len()),
         (3, 0)
     );
+    // Of five and eight pods that are wanted they have one and three.
+    let figures = &world.last.figures[&("shop".to_owned(), "p".to_owned())];
+    assert_eq!(figures.waiters, [("a".to_owned(), 40), ("b".to_owned(), 50)]);
     wait(&mut world, 25);
     let b = decided(&world, "b");
     assert_eq!(b.to, 3, "not yet");
