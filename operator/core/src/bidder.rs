@@ -1,5 +1,7 @@
 //! What one WorkerPool brings to the Pools of its namespace: what it wants, what its pods take, and what one more would.
 
+use std::time::Duration;
+
 use crate::cause::Cause;
 use crate::charge::{Charge, whose};
 use crate::demand::Share;
@@ -62,6 +64,13 @@ impl Seat<'_> {
         } else {
             all
         }
+    }
+
+    /// For how long it has had no pod, if that gives it a turn before its equals.
+    pub(crate) fn turn(&self) -> Duration {
+        Some(self.bidder.without)
+            .filter(|without| *without >= AGING)
+            .unwrap_or_default()
     }
 
     pub(crate) fn consumes(&self, queue: &str) -> bool {

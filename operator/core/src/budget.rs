@@ -6,12 +6,16 @@
 //! should take work. That no Pool is overdrawn is not left to this module: `grants` checks every raise once more.
 
 use std::cmp::Reverse;
+use std::time::Duration;
 
 use crate::arbitrate::{Charge as Price, Claim, Guarantee, PoolBudget, arbitrate};
 use crate::bidder::{Bidder, Seat, Stake, seat};
 use crate::cause::Cause;
 use crate::guarantee::{Use, kept};
 use crate::snapshot::{Budget, Namespace};
+
+/// In the order of turns: tier, how long it has waited for its first pod, what it lacks for its weight, name, seat.
+type Turn<'a> = (Reverse<u32>, Reverse<(Duration, u128)>, &'a str, usize);
 
 /// What a WorkerPool may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -231,22 +235,22 @@ impl<'a> Desk<'a> {
         })
     }
 
-    /// Gives what is free now, the highest tier first, then who lacks most for its weight. Returns the Pool that each one
-    /// still waits for.
+    /// Gives what is free now, the highest tier first, then whose turn it is because it has waited longest for its first
+    /// pod, then who lacks most for its weight. Returns the Pool that each one still waits for.
     fn hand_out(&self, targets: &[u32], all: &mut [Allowance]) -> Vec<Option<usize>> {
         let mut waits = vec![None; self.seats.len()];
         let mut left: Vec<u64> = self.accounts.iter().map(Account::free).collect();
         let guarantees = |account| self.guarantees(account);
         let mut uses: Vec<Vec<(&str, Use)>> = self.accounts.iter().map(guarantees).collect();
-        let mut order: Vec<(Reverse<u32>, Reverse<u64>, &str, usize)> = Vec::new();
+        let mut order: Vec<Turn> = Vec::new();
         for (at, seat) in self.seats.iter().enumerate() {
             let lacks = targets[at].saturating_sub(seat.bidder.serving);
             if seat.missing.is_none() && lacks > 0 {
                 let layer = seat.layer(seat.bidder.serving);
-                let rank = u64::from(lacks).saturating_mul(1000) / layer.weight.max(1);
+                let rank = (u128::from(lacks) << 64) / u128::from(layer.weight.max(1));
                 order.push((
                     Reverse(layer.tier),
-                    Reverse(rank),
+                    Reverse((seat.turn(), rank)),
                     &seat.bidder.input.key.name,
                     at,
                 ));

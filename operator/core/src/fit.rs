@@ -54,8 +54,11 @@ impl Scene<'_> {
             draft.limit(POOL, most, clause);
         }
         let is_shared = matches!(why, Some(Cause::Waiting { .. } | Cause::Limited { .. }));
-        // One that is parked still has its turn: else it would come back before its slots are another's.
-        let without = staying == 0 && draft.to == 0 && wanted > 0 && is_shared;
+        // One that is parked still has its turn: else it would come back before its slots are another's. And a turn that has
+        // come is not over before its pod is asked for: else it would be another's by the next look.
+        let has_none = staying.max(pool.replicas()) == 0 && wanted > 0;
+        let waits = draft.to == 0 && is_shared || memory.without_since.is_some();
+        let without = has_none && waits;
         memory.without_since = without.then(|| memory.without_since.unwrap_or(self.now));
         let too_large = allowance
             .cause

@@ -14,8 +14,9 @@ use std::time::Duration;
 pub const AGING: Duration = Duration::from_secs(30);
 /// Weights that [`aged`] returns are in so many parts of a weight.
 pub const AGED_PARTS: u64 = 1000;
-/// So often it doubles at most: past a million, the largest weight.
-const DOUBLED_MAX: u32 = 20;
+/// Up to here a weight doubles. It is beyond any sum of weights, and every claim that has aged so far is above every
+/// one that has not.
+const AGED_MAX: u64 = 1 << 62;
 
 /// What one queue asks of the pods of a WorkerPool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,32 +108,37 @@ pub(crate) fn push_layers(layers: &mut Vec<Layer>, wants: &[Want], pod_slots: u6
 fn weight(tier: &[Want]) -> u64 {
     let has_tasks = tier.iter().any(|want| want.slots > 0);
     let counts = |want: &&Want| !has_tasks || want.slots > 0;
-    tier.iter()
-        .filter(counts)
-        .fold(0, |sum: u64, want| sum.saturating_add(want.weight))
-        .max(1)
+    let weights = || tier.iter().filter(counts).map(|want| want.weight);
+    let sum = weights().fold(0, u64::saturating_add);
+    if sum < AGED_MAX {
+        return sum.max(1);
+    }
+    // Among those that wait so long it is the time that counts, and not for how many queues.
+    weights().fold(AGED_MAX, u64::max)
 }
 
 /// `weight` of a claim that has had no pod for so long although it wants one, in [`AGED_PARTS`] of a weight: twice as much
-/// every 30 s, up to 2²⁰ times.
+/// every 30 s, until it is beyond whatever others weigh; from then on whoever has waited longest weighs most.
 ///
-/// So whoever gets nothing passes whatever weight in its own tier within minutes; it never passes a tier. A claim with pods
-/// does not age: what is saturated would press what is within its share. All weights of one division go through here,
-/// those of claims with pods with a time of zero. Measuring the time is the caller's business.
+/// So whoever gets nothing passes whatever weight in its own tier: a million within ten minutes, and all others that wait,
+/// too, in half an hour. It never passes a tier. A claim with pods does not age: what is saturated would press what is within
+/// its share. All weights of one division go through here, those of claims with pods with a time of zero. Measuring the
+/// time is the caller's business.
 #[must_use]
 pub fn aged(weight: u64, without: Duration) -> u64 {
-    let parts = without.as_millis().saturating_mul(u128::from(AGED_PARTS)) / AGING.as_millis();
-    let parts = u64::try_from(parts).unwrap_or(u64::MAX);
-    let doubled = u32::try_from(parts / AGED_PARTS)
-        .unwrap_or(u32::MAX)
-        .min(DOUBLED_MAX);
+    let millis = u64::try_from(without.as_millis()).unwrap_or(u64::MAX);
+    let aging = u64::try_from(AGING.as_millis()).unwrap_or(u64::MAX);
+    let (doubled, rest) = (millis / aging, millis % aging);
     // Between two doublings it rises in a straight line.
-    let rest = if doubled < DOUBLED_MAX {
-        parts % AGED_PARTS
-    } else {
-        0
-    };
-    weight.saturating_mul((AGED_PARTS + rest) << doubled)
+    let line = AGED_PARTS + rest * AGED_PARTS / aging;
+    let doubled = u32::try_from(doubled)
+        .ok()
+        .and_then(|doubled| 1_u64.checked_shl(doubled));
+    let grown = doubled.and_then(|doubled| weight.checked_mul(line)?.checked_mul(doubled));
+    match grown {
+        Some(grown) if grown < AGED_MAX => grown,
+        _ => AGED_MAX.saturating_add(millis),
+    }
 }
 
 /// Divides `slots` of a Pool, and returns the target of each claimant in pods, in the order given. `reserved` slots are

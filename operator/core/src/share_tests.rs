@@ -247,8 +247,14 @@ fn a_claim_without_pods_passes_any_weight() {
     assert_eq!(aged(60), 4 * AGED_PARTS);
     assert!(aged(590) < super::aged(1_000_000, Duration::ZERO));
     assert!(aged(600) > super::aged(1_000_000, Duration::ZERO));
-    assert_eq!(aged(600), aged(1_000_000));
+    // Beyond that, whoever has waited longest passes those that weigh more and wait, too.
+    let heavy = |seconds| super::aged(10_000_000_000, Duration::from_secs(seconds));
+    assert!(aged(980) < heavy(0) && aged(1020) > heavy(0));
+    assert!(heavy(599) > aged(1500), "for an hour at most");
+    assert!(aged(3600) > heavy(3599) && heavy(3600) > aged(3599));
     assert_eq!(super::aged(u64::MAX, Duration::MAX), u64::MAX);
+    let two = [want(NORMAL, aged(3600), 1), want(NORMAL, aged(3600), 1)];
+    assert_eq!(layers(&two, 1, 2), [layer(NORMAL, aged(3600), 2)]);
 }
 
 /// A claim for which there never was a whole share gets one in time.

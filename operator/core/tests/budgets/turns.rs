@@ -1,6 +1,7 @@
 //! Who has more than its share gives it back, and to whom.
 
 use poolwright_core::cause::cut;
+use poolwright_core::weight::Weights;
 
 use super::*;
 
@@ -139,6 +140,36 @@ fn who_gets_nothing_has_its_turn_and_takes_one_pod_for_it() {
     wait(&mut world, 100);
     let parked = names.map(|name| decided(&world, name).parking.victims.len());
     assert_eq!(parked.iter().sum::<usize>(), 1, "{parked:?}");
+}
+
+/// A turn lasts longer than any weight doubles for: whoever has waited longest is next, whatever the others weigh.
+#[test]
+fn everybody_has_a_turn_however_long_one_lasts() {
+    let names = ["a", "b", "c"];
+    let mut world = with(names.map(|name| on_pool(name, NORMAL)), budget(POD));
+    let weights = [("a", 10), ("b", 10), ("c", 1)].map(|(name, weight)| (name.to_owned(), weight));
+    world.namespaces.get_mut("shop").unwrap().weights = Arc::new(Weights {
+        effective: weights.into(),
+        ..Weights::default()
+    });
+    let mut holder = "a";
+    load(&mut world, holder, 1, 90);
+    load(&mut world, "b", 0, 90);
+    load(&mut world, "c", 0, 90);
+    let mut turns = vec![holder];
+    for _ in 0..5 {
+        // Twenty minutes, in looks that are as far apart as fresh data allows.
+        wait(&mut world, 1200);
+        assert_eq!(decided(&world, holder).parking.victims.len(), 1, "{turns:?}");
+        finish(&mut world, holder, 20);
+        holder = names
+            .into_iter()
+            .find(|name| replicas(&world, name) == 1)
+            .unwrap();
+        load(&mut world, holder, 1, 90);
+        turns.push(holder);
+    }
+    assert_eq!(turns, ["a", "b", "c", "a", "b", "c"]);
 }
 
 /// Who waits for another Pool has no use for slots of this one.
