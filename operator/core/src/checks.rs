@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::core::v1::{Volume, VolumeMount};
+use poolwright_api::text::bounded;
 use poolwright_api::v1alpha1::{
     BrokerEnv, Celery, ExecutionPool, Pod, Scaling, TaskQueue, Worker, WorkerPool, WorkerPoolSpec,
 };
@@ -20,6 +22,10 @@ use crate::validate::{Invalid, ValidQueue};
 const QUEUES_MAX: usize = 64;
 /// Longest name of a queue in bytes: AMQP's short string.
 const QUEUE_NAME_BYTES_MAX: usize = 255;
+/// Longest name of a volume, as in Kubernetes; a mount's is not bounded by the CRD.
+const VOLUME_NAME_BYTES_MAX: usize = 63;
+/// Most volumes that one message names.
+const VOLUMES_NAMED_MAX: usize = 8;
 /// Longest limit or grace in seconds, as in the CRD: a week.
 const WEEK_SECONDS: i32 = 604_800;
 
@@ -290,6 +296,47 @@ pub fn pod(pod: Option<&Pod>) -> Result<(), Invalid> {
         }
     }
     Ok(())
+}
+
+/// Every mount is of a volume of the pod: a Deployment with another is refused without naming a field of the WorkerPool.
+pub fn mounts(worker: &Worker, pod: Option<&Pod>) -> Result<(), Invalid> {
+    let volumes = pod.map_or(&[][..], |pod| &pod.volumes);
+    mounted("spec.worker", &worker.volume_mounts, volumes)?;
+    let Some(pod) = pod else { return Ok(()) };
+    for (list, containers) in [
+        ("initContainers", &pod.init_containers),
+        ("sidecars", &pod.sidecars),
+    ] {
+        for (position, container) in containers.iter().enumerate() {
+            let mounts = container.volume_mounts.as_deref().unwrap_or_default();
+            mounted(&format!("spec.pod.{list}[{position}]"), mounts, volumes)?;
+        }
+    }
+    Ok(())
+}
+
+fn mounted(container: &str, mounts: &[VolumeMount], volumes: &[Volume]) -> Result<(), Invalid> {
+    let known = |mount: &VolumeMount| volumes.iter().any(|volume| volume.name == mount.name);
+    let Some((position, mount)) = mounts.iter().enumerate().find(|(_, mount)| !known(mount)) else {
+        return Ok(());
+    };
+    let mut names: Vec<&str> = volumes.iter().map(|volume| volume.name.as_str()).collect();
+    let more = names.len().saturating_sub(VOLUMES_NAMED_MAX);
+    names.truncate(VOLUMES_NAMED_MAX);
+    let names = names.join(", ");
+    let allowed = match (volumes.len(), more) {
+        (0, _) => "it has none".to_owned(),
+        (_, 0) => format!("allowed is one of {names}"),
+        (_, more) => format!("allowed is one of {names} and {more} more"),
+    };
+    let message = format!(
+        "is {:?}, which is no volume in spec.pod.volumes ({allowed}): correct the name, or add the volume there",
+        bounded(&mount.name, VOLUME_NAME_BYTES_MAX)
+    );
+    Err(Invalid::spec(
+        format!("{container}.volumeMounts[{position}].name"),
+        message,
+    ))
 }
 
 /// The queues exist, are different, and are on one broker.

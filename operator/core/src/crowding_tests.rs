@@ -51,7 +51,7 @@ impl Fluid {
             busy: whole((self.started - self.ended).floor()),
             started: whole(self.started.floor()),
         };
-        self.estimates.observe(counts, now);
+        self.estimates.observe(counts, Some(0), now);
         self.crowding
             .observe(counts.waiting, self.pod, &self.estimates, now);
         self.useful = self.crowding.useful();

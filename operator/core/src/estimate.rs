@@ -24,6 +24,10 @@ const PRIOR_TASKS: f64 = 2.0;
 const SERVICE_WINDOW: (f64, f64, f64) = (120.0, 3600.0, 10.0);
 /// Shorter windows in which a sudden change is looked for (seconds).
 const SUDDEN_WINDOWS: [f64; 4] = [30.0, 60.0, 120.0, 300.0];
+/// So soon after the first look all workers have been heard.
+const HEARD_WITHIN: Duration = Duration::from_secs(10);
+/// What is missing for so long is gone, and not on its way through heartbeats.
+const GONE_AFTER: Duration = Duration::from_secs(10);
 /// The occupancy is looked at once in so long, for the past hour.
 pub const OCCUPANCY_EVERY: Duration = Duration::from_secs(30);
 const OCCUPANCIES: usize = 120;
@@ -62,23 +66,41 @@ pub struct Estimates {
     sampled: Option<Moment>,
     /// When the last task was seen to have come, or the first look.
     came: Moment,
+    /// The first look, and tasks that ran then: they end, too, and nobody saw them start.
+    first: (Moment, u64),
+    /// Tasks that waited and left without being started: somebody purged the queue, or took them.
+    gone: u64,
+    /// Since when more are missing than workers can hold, and the fewest that were.
+    missing: Option<(Moment, u64)>,
 }
 
 impl Estimates {
-    /// Takes in what is counted now; true if there is one number more of [`Estimates::occupancy`].
-    pub fn observe(&mut self, counts: Counts, now: Moment) -> bool {
-        let arrived = counts.started.saturating_add(counts.waiting);
-        let ended = counts.started.saturating_sub(counts.busy);
+    /// Takes in what is counted now; true if there is one number more of [`Estimates::occupancy`]. Workers may hold `held`
+    /// tasks that are in no count; `None` while a fall is not believed.
+    pub fn observe(&mut self, counts: Counts, held: Option<u64>, now: Moment) -> bool {
+        let arrived = self.arrivals(counts, held, now);
         let Some(last) = self.points.back().copied() else {
             (self.busy, self.came) = (counts.busy, now);
+            self.first = (now, counts.busy.saturating_sub(counts.started));
             self.points.push_back(Point {
                 at: now,
                 arrived,
-                ended,
+                ended: 0,
                 worked: 0,
             });
             return false;
         };
+        if now.since(self.first.0) < HEARD_WITHIN {
+            let unseen = counts
+                .busy
+                .saturating_add(last.ended)
+                .saturating_sub(counts.started);
+            self.first.1 = self.first.1.max(unseen);
+        }
+        let ended = counts
+            .started
+            .saturating_add(self.first.1)
+            .saturating_sub(counts.busy);
         let past = u64::try_from(now.since(last.at).as_millis()).unwrap_or(u64::MAX);
         let point = Point {
             at: now,
@@ -105,6 +127,26 @@ impl Estimates {
         }
         self.service = Some(self.estimate_service(now));
         self.sample(now)
+    }
+
+    /// Tasks that have come: those that were started, that wait, and that left in another way. The last are found by what
+    /// is missing: without them, nothing would seem to come until as many have come again.
+    fn arrivals(&mut self, counts: Counts, held: Option<u64>, now: Moment) -> u64 {
+        let seen = counts.started.saturating_add(counts.waiting);
+        let before = self.points.back().map_or(0, |last| last.arrived);
+        let missing = before.saturating_sub(seen.saturating_add(self.gone));
+        let missing = held.map_or(0, |held| missing.saturating_sub(held));
+        self.missing = (missing > 0).then(|| {
+            let (since, least) = self.missing.unwrap_or((now, missing));
+            (since, least.min(missing))
+        });
+        if let Some((since, least)) = self.missing
+            && now.since(since) >= GONE_AFTER
+        {
+            self.gone = self.gone.saturating_add(least);
+            self.missing = None;
+        }
+        seen.saturating_add(self.gone)
     }
 
     /// Drops points that are closer to each other than their age asks for.

@@ -13,7 +13,7 @@ fn steady(until: u64) -> Estimates {
             busy: if second < 5 { second * 2 } else { 10 },
             started: second * 2,
         };
-        estimates.observe(counts, at(second));
+        estimates.observe(counts, Some(0), at(second));
     }
     estimates
 }
@@ -46,7 +46,7 @@ fn a_longer_service_time_is_found_within_a_few_completions() {
             busy: 10,
             started: 2000 + second / 5,
         };
-        estimates.observe(counts, at(1000 + second));
+        estimates.observe(counts, Some(0), at(1000 + second));
     }
     assert!(estimates.service() > 15.0, "{}", estimates.service());
 }
@@ -54,14 +54,14 @@ fn a_longer_service_time_is_found_within_a_few_completions() {
 #[test]
 fn the_age_of_the_oldest_follows_the_order_of_arrival() {
     let mut estimates = Estimates::default();
-    estimates.observe(Counts::default(), at(100));
+    estimates.observe(Counts::default(), Some(0), at(100));
     for second in 1..=60 {
         let counts = Counts {
             waiting: second,
             busy: 0,
             started: 0,
         };
-        estimates.observe(counts, at(100 + second));
+        estimates.observe(counts, Some(0), at(100 + second));
     }
     let age = estimates.age(60, at(160)).as_secs_f64();
     assert!((50.0..=61.0).contains(&age), "{age}");
@@ -80,7 +80,7 @@ fn a_restart_takes_a_backlog_for_no_burst() {
             busy: 40,
             started: second * 4,
         };
-        estimates.observe(counts, at(second));
+        estimates.observe(counts, Some(0), at(second));
     }
     let (arrived, long) = estimates.arrived(15.0, at(29));
     assert!(
@@ -97,7 +97,7 @@ fn a_gap_is_a_longer_step_and_no_jump() {
         busy: 10,
         started: 3200,
     };
-    estimates.observe(counts, at(1600));
+    estimates.observe(counts, Some(0), at(1600));
     let (arrived, _) = estimates.arrived(15.0, at(1600));
     assert!((arrived - 30.0).abs() < 2.0, "{arrived}");
 }
@@ -115,10 +115,53 @@ fn no_number_is_anything_but_finite_at_the_edges() {
         Counts::default(),
     ] {
         for now in [0, 0, 1, u64::MAX / 1000] {
-            estimates.observe(counts, at(now));
+            estimates.observe(counts, Some(0), at(now));
             assert!(estimates.service().is_finite() && estimates.service() >= 0.0);
             assert!(estimates.arrived(15.0, at(now)).0.is_finite());
             let _ = estimates.age(counts.waiting, at(now));
         }
     }
+}
+
+/// Ten thousand tasks are purged; what comes afterwards is seen, and is no older than it is.
+#[test]
+fn what_is_purged_hides_nothing_that_comes() {
+    let purged = |held| {
+        let mut estimates = Estimates::default();
+        let mut see = |second: u64, waiting, started| {
+            let counts = Counts {
+                waiting,
+                busy: 10,
+                started,
+            };
+            estimates.observe(counts, held, at(second));
+        };
+        (0..100).for_each(|second| see(second, 10_000, second * 5));
+        (100..400).for_each(|second| see(second, 0, second * 5));
+        see(400, 5, 2000);
+        let (arrived, long) = estimates.arrived(200.0, at(400));
+        (arrived / long, estimates.age(5, at(400)))
+    };
+    let (rate, age) = purged(Some(40));
+    assert!((4.9..=5.1).contains(&rate), "{rate}");
+    assert!(age <= Duration::from_secs(12), "{age:?}");
+    // As long as a fall is not believed, nothing is gone: it may come back.
+    assert!(purged(None).0 < 0.1);
+}
+
+/// Tasks that workers hold unseen for a while are not gone, and are not counted again when they start.
+#[test]
+fn what_workers_hold_is_not_gone() {
+    let mut estimates = Estimates::default();
+    for second in 0..120_u64 {
+        // Forty are fetched at 10 s, of which nobody tells until they are started, from 40 s on.
+        let started = second.saturating_sub(40).min(40);
+        let counts = Counts {
+            waiting: if second < 10 { 40 } else { 0 },
+            busy: 1,
+            started,
+        };
+        estimates.observe(counts, Some(40), at(second));
+    }
+    assert_eq!(estimates.points.back().unwrap().arrived, 40);
 }

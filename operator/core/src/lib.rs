@@ -57,6 +57,7 @@ pub mod schedule;
 pub mod share;
 pub mod shedding;
 pub mod snapshot;
+pub mod start_ups;
 pub mod starts;
 pub mod status;
 #[cfg(test)]

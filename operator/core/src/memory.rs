@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use poolwright_api::v1alpha1::AckMode;
 
 use crate::crowding::Crowding;
 use crate::demand::Demand;
@@ -21,12 +22,15 @@ use crate::resizing::Resizing;
 use crate::sample::{Answer, BrokerView, WorkerView};
 use crate::schedule::{Agenda, Raise};
 use crate::snapshot::PoolInput;
+use crate::start_ups::StartUps;
 use crate::time::Moment;
 use crate::wait_target::{PRIOR_START_UP, floor};
 use crate::window::Window;
 
 /// A worker that came up for a growth and has started no task for so long will start none.
 const BARREN_AFTER: Duration = Duration::from_secs(6);
+/// By then a heartbeat says that a task has ended whose message is gone.
+const BEATEN_WITHIN: Duration = Duration::from_secs(6);
 /// A share of early acknowledgement is remembered at least so long.
 const ACKS_FOR: Duration = Duration::from_secs(300);
 /// What a pod held with an ETA is back in its queue, and out of it again, so soon after the pod is gone.
@@ -86,24 +90,6 @@ struct Track {
     told: Option<(Moment, bool)>,
     /// That it is empty, while it is parked.
     evidence: Evidence,
-}
-
-/// Follows a shorter time at once and a longer one slowly.
-fn blend_down(known: Duration, seen: Duration) -> Duration {
-    if seen <= known {
-        seen
-    } else {
-        known.mul_f64(0.9) + seen.mul_f64(0.1)
-    }
-}
-
-/// Follows a longer time at once and a shorter one slowly: what is planned for should suffice nine times in ten.
-fn blend(known: Duration, seen: Duration) -> Duration {
-    if seen >= known {
-        seen
-    } else {
-        known.mul_f64(0.9) + seen.mul_f64(0.1)
-    }
 }
 
 impl Track {
@@ -175,10 +161,8 @@ pub struct PoolMemory {
     pub resizing: Resizing,
     /// Which of its schedules is on; absent for a WorkerPool that has none.
     agenda: Option<Box<Agenda>>,
-    /// How long its workers take to come up: a little above most of them.
-    start_up: Option<Duration>,
-    /// The same a little below most of them.
-    quickest: Option<Duration>,
+    /// How long its workers take to come up.
+    start_ups: StartUps,
     /// Since when tasks that are not due have waited on a queue that a worker takes from.
     pub(crate) unfetched_since: Option<Moment>,
     /// Its pods, in name order.
@@ -218,9 +202,7 @@ impl PoolMemory {
             }
             if let Some(start_up) = member.start_up().filter(|_| !track.timed) {
                 track.timed = true;
-                self.start_up = Some(self.start_up.map_or(start_up, |known| blend(known, start_up)));
-                let quickest = self.quickest.unwrap_or(start_up);
-                self.quickest = Some(blend_down(quickest, start_up));
+                self.start_ups.observe(start_up);
             }
             track.evidence.observe(member);
             if fleet.pool.queues.len() > 1
@@ -265,9 +247,8 @@ impl PoolMemory {
     /// are still coming up have needed by now.
     #[must_use]
     pub fn start_up(&self, fleet: &Fleet, now: Moment) -> Duration {
-        let known = self
-            .start_up
-            .unwrap_or_else(|| Duration::from_secs_f64(PRIOR_START_UP));
+        let prior = || Duration::from_secs_f64(PRIOR_START_UP);
+        let known = self.start_ups.longest().unwrap_or_else(prior);
         let coming = fleet.consuming().filter_map(|member| {
             let coming = matches!(member.state, PodState::Starting);
             let since = member.pod.running_since.filter(|_| coming)?;
@@ -276,11 +257,10 @@ impl PoolMemory {
         coming.max().map_or(known, |longest| longest.max(known))
     }
 
-    /// The least that a worker needs from its pod's creation until it takes tasks, or a little more; zero while none was seen
-    /// to.
+    /// The least that one of the last workers needed from its pod's creation until it took tasks; zero while none was seen to.
     #[must_use]
     pub fn quickest(&self) -> Duration {
-        self.quickest.unwrap_or_default()
+        self.start_ups.quickest().unwrap_or_default()
     }
 
     /// Keeps a track of each pod that is there; returns the messages with an ETA that the others held.
@@ -383,8 +363,9 @@ impl PoolMemory {
             busy: demand.busy.saturating_add(demand.parked_busy),
             started: self.started,
         };
-        let sampled = self.estimates.observe(counts, now);
         let room = fleet_capacity(fleet, |_| true).max(demand.reserved);
+        let believed = self.suspect_until.is_none();
+        let sampled = self.estimates.observe(counts, believed.then_some(room), now);
         self.flows
             .observe(&demand.by_queue, self.started - self.flowed, room, now);
         self.flowed = self.started;
@@ -411,7 +392,8 @@ impl PoolMemory {
     }
 
     /// On Redis a flush or an empty failover reads as zero. A fall to zero is believed once the workers have
-    /// started as many tasks as vanished; until then, or for one window, it is suspect.
+    /// started as many tasks as vanished; until then, or for one window, it is suspect. So it is while tasks run that
+    /// acknowledge late: the broker would count these.
     fn look_for_zero(&mut self, fleet: &Fleet, view: &BrokerView, demand: &Demand, now: Moment) {
         if !view.zero_is_suspect || !demand.complete {
             return;
@@ -436,11 +418,24 @@ impl PoolMemory {
             draining,
             u64::from(fleet.slots),
         ]);
-        if explained >= vanished {
+        let contradicted = busy > 0 && self.is_late(fleet.pool.ack_mode);
+        if contradicted && now.since(since) < BEATEN_WITHIN {
+            return;
+        }
+        if explained >= vanished && !contradicted {
             self.before_zero = None;
             self.suspect_until = None;
         } else {
             self.suspect_until = Some(since.after(fleet.pool.scale_down_delay));
+        }
+    }
+
+    /// True if all its tasks are known to acknowledge late.
+    fn is_late(&self, mode: AckMode) -> bool {
+        match mode {
+            AckMode::Late => true,
+            AckMode::Early => false,
+            AckMode::Auto => self.acks.with(None).is_some_and(|(_, most)| most == 0),
         }
     }
 

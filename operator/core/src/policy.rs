@@ -39,10 +39,9 @@ const STAY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs
 /// One worker, or this part of what there is, is little.
 const DEAD_BAND: f64 = 0.1;
 /// So long a little more must have been wanted for the load alone.
-const LITTLE_MORE_FOR: Duration = Duration::from_secs(60);
-
+pub(crate) const LITTLE_MORE_FOR: Duration = Duration::from_secs(60);
 /// So long a little less must have sufficed.
-const LITTLE_LESS_FOR: Duration = Duration::from_secs(300);
+pub(crate) const LITTLE_LESS_FOR: Duration = Duration::from_secs(300);
 /// The window of the rate of arrivals, and shorter ones in which a change is looked for, in seconds.
 const USUAL: f64 = 900.0;
 const RECENT: [f64; 3] = [60.0, 120.0, 300.0];
@@ -50,6 +49,8 @@ const RECENT: [f64; 3] = [60.0, 120.0, 300.0];
 /// What it wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Wanted {
+    /// Pods by the formula.
+    pub(crate) formula: u32,
     /// Pods that are justified.
     pub(crate) pods: u32,
     /// Pods that may be needed, and so stay.
@@ -70,8 +71,10 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, sn
         let tasks = demand.counted.tasks();
         let (now, soon) = (need(tasks, slots), need(ahead.with(tasks), slots));
         let (counts, told) = ahead.counts(now, soon);
+        let pods = if counts { soon } else { now }.max(least);
         return Wanted {
-            pods: if counts { soon } else { now }.max(least),
+            formula: pods,
+            pods,
             hold: need(demand.hold.saturating_add(ahead.kept), slots),
             wish: None,
             ahead: told,
@@ -107,15 +110,24 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, sn
     let (counts, told) = ahead.counts(wish.pods, soon.pods);
     let wish = if counts { soon } else { wish };
     // What may be true keeps pods, and so does what is busy only perhaps.
+    let busy = float(demand.busy);
+    let (_, known) = memory.estimates.arrived(USUAL, now);
     let doubtful = Sight {
         waiting: float(demand.hold.saturating_sub(demand.busy).saturating_add(ahead.kept)),
-        busy: float(demand.busy),
+        busy,
+        // Until the known past is as long as a task takes, what runs has come before it, and may do so again.
+        rate: if known < sight.service {
+            sight.rate.max(busy / sight.coming_service.max(1e-3))
+        } else {
+            sight.rate
+        },
         ..sight
     };
     let hold = desired(&doubtful, warm).pods.max(wish.pods);
     let hold = hold.max(kept(&sight, hold, memory, now));
     let hold = useful_pods(fleet, memory).map_or(hold, |(most, _)| hold.min(most));
     Wanted {
+        formula: wish.pods.max(least),
         pods: steadied(&sight, &wish, memory, now).max(least),
         hold,
         wish: Some((sight, wish)),

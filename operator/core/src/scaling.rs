@@ -21,7 +21,7 @@ use crate::fleet::{Fleet, Member};
 use crate::ledger::sum;
 use crate::memory::PoolMemory;
 use crate::parking::{Yard, park};
-use crate::policy::{Wanted, stay, useful_pods, wanted};
+use crate::policy::{LITTLE_LESS_FOR, LITTLE_MORE_FOR, Wanted, stay, useful_pods, wanted};
 use crate::rollout::{Cast, Ground, allocate};
 use crate::sample::BrokerView;
 use crate::schedule::Raise;
@@ -131,11 +131,14 @@ pub fn sketch<'a>(
         if cast.rolls() { 0 } else { returning() },
     );
     let mut draft = Draft {
-        to: wanted.pods,
+        to: wanted.formula,
         reason: Reason::AsDesired,
         limits: Vec::new(),
         clauses: Vec::new(),
     };
+    let little = LITTLE_MORE_FOR.as_secs();
+    let clause = format!("a little more for the load alone must be wanted for {little} s");
+    draft.limit("littleMore", wanted.pods, clause);
     let mut ask: BTreeSet<String> = demand.unasked.iter().cloned().collect();
     ask.extend(fleet.unheard(now).map(|member| member.node().to_owned()));
     let scene = Scene {
@@ -380,17 +383,28 @@ impl Scene<'_> {
         if floor > draft.to && unheard >= floor {
             draft.limit("workersUnseen", floor, unheard_clause(unheard));
         } else if floor > draft.to {
-            let clause = format!(
-                "{} needed within the last {} s",
-                counted(floor, "was", "were"),
-                delay.as_secs()
-            );
-            draft.limit("scaleDownDelaySeconds", floor, clause);
+            let (name, clause) = self.staying(memory, floor, delay);
+            draft.limit(name, floor, clause);
         }
         self.ask_busy(draft, ask);
         if unheard > 0 && draft.to == from && from <= unheard {
             draft.reason = Reason::HeldUnseen;
         }
+    }
+
+    /// Why so many stay that are not needed at this moment.
+    fn staying(&self, memory: &PoolMemory, pods: u32, delay: Duration) -> (&'static str, String) {
+        let enough = memory.little_less_since.map(|since| self.now.since(since));
+        if let Some(enough) = enough.filter(|enough| *enough < LITTLE_LESS_FOR && pods == self.from) {
+            let (enough, long) = (enough.as_secs(), LITTLE_LESS_FOR.as_secs());
+            let clause = format!("a little less must suffice for {long} s, and has for {enough} s");
+            return ("littleLess", clause);
+        }
+        let (were, delay) = (counted(pods, "was", "were"), delay.as_secs());
+        (
+            "scaleDownDelaySeconds",
+            format!("{were} needed within the last {delay} s"),
+        )
     }
 
     /// The last pod goes only on data that this process has seen, however it came to be parked.

@@ -190,6 +190,7 @@ pub fn validate(wp: &WorkerPool, queues: &BTreeMap<String, TaskQueue>) -> Result
     let schedules = schedule::read(&wp.spec.scaling)?;
     checks::worker(&wp.spec.worker, celery)?;
     checks::pod(wp.spec.pod.as_ref())?;
+    checks::mounts(&wp.spec.worker, wp.spec.pod.as_ref())?;
     resources::check(wp)?;
     let (queues, broker) = checks::queues(wp, queues)?;
     let execution_pool = execution_pool(wp.spec.class, celery)?;

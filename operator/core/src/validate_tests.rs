@@ -250,6 +250,46 @@ fn each_bad_field_of_the_rest_is_named() {
 }
 
 #[test]
+fn a_mount_without_its_volume_is_named_with_those_that_there_are() {
+    let mounts = |name: &str| json!([{"name": name, "mountPath": "/a"}]);
+    let volumes = |names: &[&str]| names.iter().map(|name| json!({"name": name})).collect::<Value>();
+    let container = |name: &str| json!([{"name": "x", "image": "x", "volumeMounts": mounts(name)}]);
+    let worker = json!({"volumeMounts": [
+        {"name": "code", "mountPath": "/code"}, {"name": "scratch", "mountPath": "/tmp"},
+    ]});
+    let many = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+    let table = [
+        (
+            json!({"worker": {"volumeMounts": mounts("scratch")}}),
+            "spec.worker.volumeMounts[0].name",
+            "is \"scratch\", which is no volume in spec.pod.volumes (it has none): correct the name, or add the volume \
+             there",
+        ),
+        (
+            json!({"worker": worker, "pod": {"volumes": volumes(&["code", "Scratch"])}}),
+            "spec.worker.volumeMounts[1].name",
+            "(allowed is one of code, Scratch)",
+        ),
+        (
+            json!({"pod": {"volumes": volumes(&many), "initContainers": container("k")}}),
+            "spec.pod.initContainers[0].volumeMounts[0].name",
+            "(allowed is one of a, b, c, d, e, f, g, h and 2 more)",
+        ),
+        (
+            json!({"pod": {"volumes": volumes(&["a"]), "sidecars": container(&"k".repeat(9_000))}}),
+            "spec.pod.sidecars[0].volumeMounts[0].name",
+            "kkk…\", which",
+        ),
+    ];
+    refused(table);
+    let pod = json!({
+        "volumes": volumes(&["code", "scratch"]), "initContainers": container("code"), "sidecars": [{"name": "y"}],
+    });
+    let accepted = check(&wp(json!({"class": "Cpu", "worker": worker, "pod": pod})));
+    assert!(accepted.is_ok(), "{accepted:?}");
+}
+
+#[test]
 fn a_queue_that_does_not_exist_has_a_reason_of_its_own() {
     let (field, reason, message) = refusal(json!({"queues": [{"name": "orders"}, {"name": "gone"}]}));
     assert_eq!(

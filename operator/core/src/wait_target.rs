@@ -90,8 +90,10 @@ pub struct Wish {
     pub pods: u32,
     /// Which need won.
     pub term: Term,
-    /// Slots for the load that comes.
+    /// Slots for the load that comes, and no more than there will be tasks.
     pub steady: f64,
+    /// The same, however many tasks there will be.
+    pub unbounded: f64,
     /// Slots for what waits.
     pub backlog: f64,
     /// Workers that are kept warm.
@@ -101,7 +103,8 @@ pub struct Wish {
 /// The number of workers that the policy asks for.
 #[must_use]
 pub fn desired(sight: &Sight, floor: u32) -> Wish {
-    let steady = steady(sight);
+    let unbounded = steady(sight);
+    let steady = unbounded.min(most(sight).ceil());
     let backlog = backlog(sight, steady);
     let slots = steady.max(backlog);
     let mut pods = whole(slots / sight.slots.max(1.0));
@@ -120,6 +123,7 @@ pub fn desired(sight: &Sight, floor: u32) -> Wish {
         pods,
         term,
         steady,
+        unbounded,
         backlog,
         floor,
     }
@@ -139,7 +143,7 @@ fn steady(sight: &Sight) -> f64 {
     if believed < NO_LOAD && sight.waiting + sight.busy == 0.0 {
         return 0.0;
     }
-    staff(load, sight.coming_service, PLANNED * sight.target).min(most(sight).ceil())
+    staff(load, sight.coming_service, PLANNED * sight.target)
 }
 
 /// Least number of slots above `load` with which the share of tasks that wait longer than `wait` is at most

@@ -49,8 +49,8 @@ impl Words {
     pub(crate) fn new(draft: &mut Draft, wanted: &Wanted, slots: u32, demand: &Demand) -> Self {
         let formula = Formula {
             to: draft.to,
-            wanted: wanted.pods,
-            limited: !draft.limits.is_empty() || wanted.pods != draft.to,
+            wanted: wanted.formula,
+            limited: !draft.limits.is_empty() || wanted.formula != draft.to,
             known: demand.any,
             slots,
             counted: demand.counted,
@@ -183,10 +183,20 @@ fn target_kept(sight: &Sight, wish: &Wish, soon: &str) -> String {
             sight.quiet
         ),
         Term::One => format!("at least one: {waits}; {rest}"),
-        Term::Steady => format!(
-            "ceil({:.0} slots for {load} / {slots:.0} slots); backlog alone {:.0} ({waits}); {rest}",
-            wish.steady, wish.backlog
-        ),
+        Term::Steady => {
+            let enough = if wish.steady < wish.unbounded {
+                format!(
+                    "there are tasks for {:.0} of {:.0} slots",
+                    wish.steady, wish.unbounded
+                )
+            } else {
+                format!("{:.0} slots", wish.steady)
+            };
+            format!(
+                "ceil({enough} for {load} / {slots:.0} slots); backlog alone {:.0} ({waits}); {rest}",
+                wish.backlog
+            )
+        }
         Term::Backlog => format!(
             "ceil({:.0} slots for {waits} / {slots:.0} slots); load alone {:.0} ({load}); {rest}",
             wish.backlog, wish.steady
@@ -226,5 +236,15 @@ mod tests {
         assert_eq!(wish.term, Term::Steady);
         let text = target_kept(&sight, &wish, "");
         assert!(text.contains("2.00 tasks/s x 3.0 s each"), "{text}");
+        // Of long tasks no more are there than run.
+        let long = Sight {
+            rate: 0.05,
+            coming_service: 600.0,
+            busy: 10.0,
+            ..sight
+        };
+        let text = target_kept(&long, &crate::wait_target::desired(&long, 0), "");
+        let words = "ceil(there are tasks for 14 of 39 slots for 0.05 tasks/s x 600.0 s each / 4 slots)";
+        assert!(text.starts_with(words), "{text}");
     }
 }

@@ -4,6 +4,7 @@ mod world;
 
 use poolwright_api::Reason;
 use poolwright_api::v1alpha1::AckMode;
+use poolwright_core::policy::Policy;
 use world::fleet::Sim;
 use world::{pool, revision};
 
@@ -217,6 +218,79 @@ fn a_restarted_operator_takes_no_pod_before_a_full_window() {
     assert_eq!(sim.total(), 4, "{}", sim.decision().text());
     sim.run(10_000);
     assert_eq!(sim.total(), 0);
+}
+
+/// It has seen no task come, and thirty run: they have come before its time.
+#[test]
+fn a_restarted_operator_parks_nobody_for_want_of_a_past() {
+    let mut sim = sim(|pool| {
+        (pool.slots, pool.max) = (4, 20);
+        pool.policy = Policy::WaitTarget {
+            target: world::seconds(30),
+            delay: None,
+        };
+    });
+    let mut polls = 0;
+    // One in twenty seconds.
+    sim.run_with(1_800_000, |sim| {
+        polls += 1;
+        sim.publish(usize::from(polls % 100 == 0), 600_000);
+    });
+    let before = sim.consuming();
+    assert!(sim.busy() >= 29 && before >= 8, "{} on {before}", sim.busy());
+    sim.world.memory = poolwright_core::cycle::Memory::default();
+    sim.run(60_000);
+    assert_eq!(sim.consuming(), before, "{}", sim.decision().text());
+    // With nothing more to come they go all the same.
+    sim.run(1_500_000);
+    assert_eq!((sim.total(), sim.wronged), (0, 0), "{}", sim.decision().text());
+}
+
+/// `7 = ceil(26 slots for … / 4 slots)`, whatever comes after it.
+fn formula(text: &str) -> Option<(u32, u32)> {
+    let (before, after) = text.split_once(" = ceil(")?;
+    let pods = before.split_whitespace().last()?.parse().ok()?;
+    let slots = after
+        .trim_start_matches("there are tasks for ")
+        .split(' ')
+        .next()?;
+    Some((pods, slots.parse().ok()?))
+}
+
+/// Whatever changed the number afterwards is a limit of its own.
+#[test]
+fn the_formula_of_a_wait_target_is_true_in_every_decision() {
+    let mut sim = sim(|pool| {
+        (pool.slots, pool.max) = (4, 40);
+        pool.policy = Policy::WaitTarget {
+            target: world::seconds(30),
+            delay: None,
+        };
+    });
+    let (mut polls, mut seen) = (0u64, std::collections::BTreeSet::new());
+    sim.run_with(4_000_000, |sim| {
+        polls += 1;
+        // Ten to thirty busy slots, up and down in twenty minutes.
+        let wave = (polls / 1500) % 4;
+        let every = [10, 7, 5, 7][usize::try_from(wave).unwrap()];
+        sim.publish(usize::from(polls % every == 0), 20_000 + polls * 7919 % 15_000);
+        if polls < 2 {
+            return;
+        }
+        let decision = sim.decision();
+        seen.extend(decision.limits.iter().map(|limit| limit.name));
+        let text = decision.text();
+        // A backlog's slots may be a fraction, which the words round.
+        if let Some((pods, slots)) = formula(&text).filter(|_| text.contains("backlog alone")) {
+            assert_eq!(pods, slots.div_ceil(4), "{text}");
+        }
+        let reached = decision.limits.last().map_or(decision.to, |limit| limit.to);
+        assert_eq!(decision.to, reached, "{text}");
+    });
+    assert!(
+        seen.contains("littleMore") && seen.contains("littleLess"),
+        "{seen:?}"
+    );
 }
 
 #[test]
