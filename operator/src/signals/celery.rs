@@ -13,7 +13,7 @@ mod replies;
 
 pub use bindings::Bindings;
 pub(crate) use bindings::topic_matches;
-pub use events::{heartbeat_from_body, heartbeat_from_envelope};
+pub use events::{Unbelievable, heartbeat_from_body, heartbeat_from_envelope};
 pub(crate) use pidbox::reply_exchange;
 pub use pidbox::{COMMANDED_MAX, Command, Method, Request, envelope};
 pub use replies::{Collector, Told, node_of_envelope_start};

@@ -7,6 +7,7 @@ mod address;
 pub mod board;
 pub mod celery;
 mod commands;
+mod dropped;
 pub mod load;
 pub mod poller;
 mod questions;
@@ -131,7 +132,7 @@ pub trait SignalSource: Send + Sync {
     fn poll<'a>(&'a self, wanted: &'a Wanted) -> BoxFuture<'a, Result<Polled, SignalError>>;
 
     /// Subscribes to the workers' heartbeats. The stream ends when the connection does; malformed messages are
-    /// dropped silently (they may hold anything).
+    /// dropped, and at most once a minute it is logged which and why, never what they hold (it may be anything).
     fn heartbeats(&self) -> BoxFuture<'_, Result<BoxStream<'static, Heartbeat>, SignalError>>;
 
     /// Asks these workers for `active`, `reserved`, `scheduled` and `active_queues` (read-only), with `sizes` for the

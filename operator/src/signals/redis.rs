@@ -36,6 +36,7 @@ use redis::{Client, Cmd, Pipeline, Value};
 use tokio::sync::{Mutex, Semaphore};
 
 use super::celery::Command;
+use super::dropped::Dropped;
 use super::{Heartbeat, INQUIRIES_MAX, NodeAnswer, Polled, SignalError, SignalSource, Wanted};
 use heartbeats::Counted;
 use keys::Names;
@@ -45,6 +46,7 @@ pub type WallClock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// A connected Redis broker.
 pub struct RedisSource {
+    address: String,
     names: Names,
     client: Client,
     connection: MultiplexedConnection,
@@ -71,6 +73,7 @@ impl RedisSource {
         let (client, connection) = connect::connect(&config).await?;
         let connections = Arc::new(AtomicU64::new(0));
         let source = Self {
+            address: config.address(),
             names: Names::new(&config),
             client,
             connection,
@@ -100,7 +103,8 @@ impl SignalSource for RedisSource {
     fn heartbeats(&self) -> BoxFuture<'_, Result<BoxStream<'static, Heartbeat>, SignalError>> {
         async move {
             let channels = self.names.event_channels();
-            heartbeats::subscribe(&self.client, &channels, &self.connections).await
+            let dropped = Dropped::new(self.address.clone());
+            heartbeats::subscribe(&self.client, &channels, &self.connections, dropped).await
         }
         .boxed()
     }

@@ -61,6 +61,8 @@ struct Note {
     failed: Option<Moment>,
     /// It did not answer as fast as the others: it is asked apart.
     slow: bool,
+    /// When it was last asked out of turn because it turned busy.
+    turned: Option<Moment>,
     /// Of the queues that it consumes or has consumed, where they matter. A parked worker tells of none any more, and
     /// still holds their messages.
     bindings: Bindings,
@@ -99,10 +101,15 @@ impl Roster {
         if worker.processed != beat.processed || beat.active > 0 || worker.active > 0 {
             worker.last_progress = now;
         }
-        // Asked anew when it turns busy: the first answer tells when its tasks acknowledge.
+        // Asked anew when it turns busy: the first answer tells when its tasks acknowledge. Not each time: one whose tasks
+        // are short turns busy at every other heartbeat.
         let said = worker.answer.as_ref().map_or(0, |answer| runs(&answer.value));
-        if worker.active == 0 && beat.active > 0 && said == 0 && !self.failed(&beat.node) {
-            worker.asked = None;
+        if worker.active == 0 && beat.active > 0 && said == 0 {
+            let note = self.notes.entry(beat.node.clone()).or_default();
+            let lately = note.turned.is_some_and(|at| now.since(at) < ASK_INTERVAL);
+            if !lately && note.failed.is_none() {
+                (worker.asked, note.turned) = (None, Some(now));
+            }
         }
         worker.active = beat.active;
         worker.processed = beat.processed;
@@ -173,7 +180,7 @@ impl Roster {
             kept.bindings = told.bindings.clone().with(&kept.bindings);
             self.bindings += kept.bindings.len().saturating_sub(before);
         }
-        if kept.slow || !kept.bindings.is_empty() {
+        if kept.slow || kept.turned.is_some() || !kept.bindings.is_empty() {
             self.notes.insert(node.to_owned(), kept);
         }
     }

@@ -9,7 +9,7 @@ use poolwright_core::sample::Running;
 use proptest::prelude::*;
 
 use super::{
-    Bindings, COMMANDED_MAX, Collector, Command, MAX_REPLY_BYTES, Method, Request, envelope,
+    Bindings, COMMANDED_MAX, Collector, Command, MAX_REPLY_BYTES, Method, Request, Unbelievable, envelope,
     heartbeat_from_body, heartbeat_from_envelope, node_of_envelope_start, topic_matches,
 };
 use crate::signals::Heartbeat;
@@ -63,18 +63,19 @@ fn collect(replies: &[Vec<u8>]) -> Collector {
 
 #[test]
 fn a_heartbeat_reads_the_same_over_both_transports() {
-    let plain = heartbeat_from_body(HEARTBEAT.as_bytes()).unwrap();
+    let plain = heartbeat_from_body(HEARTBEAT.as_bytes()).unwrap().unwrap();
     assert_eq!(
         (plain.node.as_str(), plain.pid, plain.active, plain.processed),
         ("w1@vm", 13724, 2, 2)
     );
     assert_eq!((plain.interval, plain.offline), (Duration::from_secs(2), false));
-    assert_eq!(heartbeat_from_envelope(&redis_event(HEARTBEAT)), Some(plain));
+    assert_eq!(heartbeat_from_envelope(&redis_event(HEARTBEAT)), Ok(Some(plain)));
 }
 
 #[test]
 fn online_and_offline_are_signs_of_life_and_other_events_are_not() {
-    let of = |kind: &str| heartbeat_from_body(HEARTBEAT.replace("worker-heartbeat", kind).as_bytes());
+    let of =
+        |kind: &str| heartbeat_from_body(HEARTBEAT.replace("worker-heartbeat", kind).as_bytes()).unwrap();
     let kind = |beat: Heartbeat| (beat.online, beat.offline);
     assert_eq!(of("worker-online").map(kind), Some((true, false)));
     assert_eq!(of("worker-heartbeat").map(kind), Some((false, false)));
@@ -82,39 +83,96 @@ fn online_and_offline_are_signs_of_life_and_other_events_are_not() {
     assert_eq!(of("task-received"), None);
     assert_eq!(
         heartbeat_from_body(format!("[{HEARTBEAT}]").as_bytes()),
-        None,
+        Ok(None),
         "task.multi is a list"
     );
 }
 
 #[test]
-fn implausible_heartbeats_are_dropped() {
+fn implausible_heartbeats_are_dropped_with_a_reason() {
     let long = format!("\"hostname\":\"{}\"", "n".repeat(256));
     let changes = [
-        ("\"active\":2", "\"active\":-1"),
-        ("\"active\":2", "\"active\":2.5"),
-        ("\"active\":2", "\"active\":\"2\""),
-        ("\"active\":2", "\"active\":NaN"),
-        ("\"active\":2", "\"active\":1000000001"),
-        ("\"active\":2", "\"active\":null"),
-        ("\"processed\":2", "\"processed\":1e400"),
-        ("\"processed\":2", "\"done\":2"),
-        ("\"freq\":2.0", "\"freq\":0.05"),
-        ("\"freq\":2.0", "\"freq\":3601"),
-        ("\"freq\":2.0", "\"freq\":-2"),
-        ("\"pid\":13724", "\"pid\":-1"),
-        ("\"hostname\":\"w1@vm\"", "\"hostname\":\"\""),
-        ("\"hostname\":\"w1@vm\"", "\"hostname\":\"w\\u0007\""),
-        ("\"hostname\":\"w1@vm\"", long.as_str()),
+        ("\"active\":2", "\"active\":-1", "its active is no"),
+        ("\"active\":2", "\"active\":2.5", "its active is no"),
+        ("\"active\":2", "\"active\":\"SECRET\"", "its active is no"),
+        ("\"active\":2", "\"active\":NaN", "NaN"),
+        ("\"active\":2", "\"active\":1000000001", "1,000,000,000"),
+        ("\"active\":2", "\"active\":null", "its active is no"),
+        ("\"processed\":2", "\"processed\":1e400", "it is no JSON"),
+        ("\"processed\":2", "\"done\":2", "its processed is no"),
+        (
+            "\"freq\":2.0",
+            "\"freq\":0.05",
+            "its freq is no number of 0.1 to 3,600",
+        ),
+        ("\"freq\":2.0", "\"freq\":3601", "its freq is no"),
+        ("\"freq\":2.0", "\"freq\":-2", "its freq is no"),
+        ("\"freq\":2.0", "\"freq\":-Infinity", "Infinity"),
+        ("\"pid\":13724", "\"pid\":-1", "its pid is no"),
+        (
+            "\"hostname\":\"w1@vm\"",
+            "\"hostname\":\"\"",
+            "its hostname is not",
+        ),
+        (
+            "\"hostname\":\"w1@vm\"",
+            "\"hostname\":\"w\\u0007\"",
+            "its hostname is not",
+        ),
+        ("\"hostname\":\"w1@vm\"", long.as_str(), "its hostname is not"),
     ];
-    for (old, new) in changes {
-        let body = HEARTBEAT.replace(old, new);
+    for (part, new, words) in changes {
+        let body = HEARTBEAT.replace(part, new);
         assert_ne!(body, HEARTBEAT);
-        assert_eq!(heartbeat_from_body(body.as_bytes()), None, "{new}");
+        let odd = heartbeat_from_body(body.as_bytes()).expect_err(new);
+        assert!(odd.why.contains(words), "{new}: {}", odd.why);
+        assert!(!odd.why.contains("SECRET"), "{}", odd.why);
+        let node = odd.node.expect(new);
+        assert!(
+            node.len() <= 100 && (new.starts_with("\"hostname") || node == "w1@vm"),
+            "{new}: {node}"
+        );
+        let odd = heartbeat_from_envelope(&redis_event(&body)).expect_err(new);
+        assert!(odd.why.contains(words), "{new}: {}", odd.why);
     }
+}
+
+#[test]
+fn events_that_cannot_be_read_are_dropped_with_a_reason() {
     let padded = HEARTBEAT.replace("0.88", &format!("0.88{}", "0".repeat(70_000)));
-    assert_eq!(heartbeat_from_body(padded.as_bytes()), None);
-    assert_eq!(heartbeat_from_envelope(&redis_event(&padded)), None);
+    let pickled = String::from_utf8(redis_event(HEARTBEAT)).unwrap();
+    let pickled = pickled.replace("application/json", "application/x-python-serialize");
+    let why = |found: Result<Option<Heartbeat>, Unbelievable>| {
+        let odd = found.unwrap_err();
+        (odd.node, odd.why.split_inclusive(' ').take(4).collect::<String>())
+    };
+    let worker = Some("w1@vm".to_owned());
+    for (found, node, words) in [
+        (
+            heartbeat_from_body(padded.as_bytes()),
+            worker.clone(),
+            "it is longer than ",
+        ),
+        (
+            heartbeat_from_envelope(&redis_event(&padded)),
+            worker,
+            "it is longer than ",
+        ),
+        (
+            heartbeat_from_envelope(&vec![b'x'; 200_000]),
+            None,
+            "it is longer than ",
+        ),
+        (heartbeat_from_envelope(b"SECRET"), None, "it is no message "),
+        (
+            heartbeat_from_envelope(pickled.as_bytes()),
+            None,
+            "it is no JSON ",
+        ),
+        (heartbeat_from_body(b"SECRET"), None, "it is no JSON "),
+    ] {
+        assert_eq!(why(found), (node, words.to_owned()));
+    }
 }
 
 #[test]

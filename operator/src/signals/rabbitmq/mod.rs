@@ -29,6 +29,7 @@ use tokio::time::Instant;
 use self::counts::{Count, Counter};
 use self::totals::{Totals, TotalsReader};
 use super::celery::Command;
+use super::dropped::Dropped;
 use super::{Heartbeat, NodeAnswer, Polled, PolledQueue, SignalError, SignalSource, Wanted};
 
 /// The queue that Celery uses when nobody names one.
@@ -171,7 +172,7 @@ fn unacked(name: &str, ready: &Count, totals: Result<&Totals, &SignalError>) -> 
         (None, Err(error)) => Err(error.clone()),
         (Some(None), _) => Err(SignalError::new(
             FaultKind::Implausible,
-            "RabbitMQ lists the queue without a count of unacked messages",
+            "RabbitMQ lists the queue without a count of unacked messages that can be believed",
         )),
         (None, Ok(_)) => Err(SignalError::new(
             FaultKind::Implausible,
@@ -186,7 +187,8 @@ impl SignalSource for RabbitSource {
     }
 
     fn heartbeats(&self) -> BoxFuture<'_, Result<BoxStream<'static, Heartbeat>, SignalError>> {
-        workers::heartbeats(&self.reading, &self.config.event_exchange).boxed()
+        let dropped = Dropped::new(self.config.address());
+        workers::heartbeats(&self.reading, &self.config.event_exchange, dropped).boxed()
     }
 
     fn inquire<'a>(

@@ -351,4 +351,36 @@ mod tests {
         assert!(metrics(b"<html>", "/").is_none());
         assert!(metrics(b"rabbitmq_detailed_queue_messages_unacked{vhost=\"/", "/").is_none());
     }
+
+    #[test]
+    fn values_that_are_no_count_are_no_number_and_have_a_reason() {
+        use super::super::unacked;
+        use poolwright_core::sample::Ready;
+
+        let read = |value: &str| {
+            let line =
+                format!("rabbitmq_detailed_queue_messages_unacked{{vhost=\"/\",queue=\"a\"}} {value}\n");
+            let totals = metrics(line.as_bytes(), "/").expect("metrics");
+            unacked("a", &Ok(Ready::default()), Ok(&totals)).map(|unacked| unacked.due)
+        };
+        assert_eq!(read("1000000000").expect("a count"), 1_000_000_000);
+        for value in [
+            "NaN",
+            "nan",
+            "+Inf",
+            "-Inf",
+            "Inf",
+            "-1",
+            "-0.5",
+            "2.5",
+            "1e300",
+            "1000000001",
+            "18446744073709551616",
+            "",
+        ] {
+            let error = read(value).expect_err(value);
+            assert_eq!(error.kind, FaultKind::Implausible, "{value}: {error}");
+            assert!(error.message.starts_with("RabbitMQ "), "{value}: {error}");
+        }
+    }
 }

@@ -18,6 +18,7 @@ use lapin::{Channel, Connection, Consumer, ExchangeKind};
 use poolwright_core::sample::FaultKind;
 
 use super::errors;
+use crate::signals::dropped::Dropped;
 use crate::signals::{Heartbeat, SignalError, celery};
 
 /// Messages that may be under way to us at a time.
@@ -38,10 +39,11 @@ pub(super) struct Exchange<'a> {
     pub(super) durable: bool,
 }
 
-/// The stream of heartbeats; it ends when the channel or the connection does.
+/// The stream of heartbeats; it ends when the channel or the connection does. What cannot be believed is `dropped`.
 pub(super) async fn heartbeats(
     connection: &Connection,
     event_exchange: &str,
+    dropped: Dropped,
 ) -> Result<BoxStream<'static, Heartbeat>, SignalError> {
     let exchange = Exchange {
         name: event_exchange,
@@ -57,11 +59,12 @@ pub(super) async fn heartbeats(
         key: "worker.#",
     };
     let (channel, consumer) = own.consume(connection).await?;
-    let stream = futures::stream::unfold((channel, consumer), |(channel, mut consumer)| async move {
+    let held = (channel, consumer, dropped);
+    let stream = futures::stream::unfold(held, |(channel, mut consumer, mut dropped)| async move {
         loop {
             let delivery = next(&mut consumer).await.ok()?;
-            if let Some(heartbeat) = celery::heartbeat_from_body(&delivery.data) {
-                return Some((heartbeat, (channel, consumer)));
+            if let Some(heartbeat) = dropped.sift(celery::heartbeat_from_body(&delivery.data)) {
+                return Some((heartbeat, (channel, consumer, dropped)));
             }
         }
     });

@@ -19,6 +19,7 @@ use tokio::sync::mpsc::{self, Sender};
 
 use super::errors;
 use crate::signals::celery::heartbeat_from_envelope;
+use crate::signals::dropped::Dropped;
 use crate::signals::{Heartbeat, SignalError};
 
 /// Heartbeats that may wait to be taken.
@@ -43,11 +44,13 @@ impl Drop for Counted {
     }
 }
 
-/// Subscribes to exactly these channels. The connection closes when the stream is dropped.
+/// Subscribes to exactly these channels. The connection closes when the stream is dropped. What cannot be believed is
+/// `dropped`.
 pub(super) async fn subscribe(
     client: &Client,
     channels: &[String],
     count: &Arc<AtomicU64>,
+    dropped: Dropped,
 ) -> Result<BoxStream<'static, Heartbeat>, SignalError> {
     let connecting = async {
         let pubsub = client
@@ -67,7 +70,7 @@ pub(super) async fn subscribe(
         .map_err(late)??;
     let (sender, receiver) = mpsc::channel(WAITING);
     tokio::spawn(async move {
-        read(sink, stream, sender).await;
+        read(sink, stream, sender, dropped).await;
         drop(counted);
     });
     let next =
@@ -75,7 +78,12 @@ pub(super) async fn subscribe(
     Ok(futures::stream::unfold(receiver, next).boxed())
 }
 
-async fn read(mut sink: PubSubSink, mut stream: PubSubStream, sender: Sender<Heartbeat>) {
+async fn read(
+    mut sink: PubSubSink,
+    mut stream: PubSubStream,
+    sender: Sender<Heartbeat>,
+    mut dropped: Dropped,
+) {
     let mut pings = tokio::time::interval_at(tokio::time::Instant::now() + PING, PING);
     pings.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -83,7 +91,8 @@ async fn read(mut sink: PubSubSink, mut stream: PubSubStream, sender: Sender<Hea
             () = sender.closed() => return,
             message = stream.next() => {
                 let Some(message) = message else { return };
-                let Some(heartbeat) = heartbeat_from_envelope(message.get_payload_bytes()) else { continue };
+                let read = heartbeat_from_envelope(message.get_payload_bytes());
+                let Some(heartbeat) = dropped.sift(read) else { continue };
                 if let Err(TrySendError::Closed(_)) = sender.try_send(heartbeat) {
                     return;
                 }

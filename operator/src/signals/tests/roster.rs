@@ -120,6 +120,9 @@ fn an_idle_worker_is_asked_once_and_a_busy_one_every_half_minute() {
     assert_eq!(asked_at(100, |_| 1, true), [0, 30, 60, 90]);
     // When it first turns busy it is asked at once: its answer tells when its tasks acknowledge.
     assert_eq!(asked_at(50, |second| u64::from(second >= 10), true), [0, 10, 40]);
+    // One whose tasks are short turns busy ever again.
+    let flickers = |second: u64| u64::from(second % 4 == 2);
+    assert_eq!(asked_at(70, flickers, true), [0, 2, 34, 66]);
 }
 
 /// A question of a moment ago told nothing of the tasks that have begun since.
