@@ -166,7 +166,8 @@ impl Controller {
                 starved.get_or_insert(at);
             }
             if let Some(view) = view {
-                self.tell_stray(past, queue, id, view).await;
+                let stray = view.stray > 0 && !names_default(&first, &places[at]);
+                self.tell_stray(past, (queue, id), view, stray).await;
             }
         }
         starved.unwrap_or(0)
@@ -306,8 +307,14 @@ impl Controller {
     }
 
     /// Messages in Celery's unnamed default queue that nobody will ever take.
-    async fn tell_stray(&self, past: &mut Past, queue: &TaskQueue, id: &str, view: &BrokerView) {
-        if view.stray == 0 {
+    async fn tell_stray(
+        &self,
+        past: &mut Past,
+        (queue, id): (&TaskQueue, &str),
+        view: &BrokerView,
+        stray: bool,
+    ) {
+        if !stray {
             past.stray.remove(id);
         } else if past.stray.insert(id.to_owned()) {
             let note = format!(
@@ -350,6 +357,13 @@ fn place(queue: &TaskQueue, id: &str, views: &BTreeMap<String, Arc<BrokerView>>)
             .unwrap_or_default(),
         queue.queue_name().to_owned(),
     )
+}
+
+/// True if some TaskQueue names Celery's default queue where this one lies, whatever namespace it is in and however it names
+/// the broker.
+fn names_default(first: &BTreeMap<&Place, &Arc<TaskQueue>>, (address, prefix, _): &Place) -> bool {
+    let default = (address.clone(), prefix.clone(), "celery".to_owned());
+    first.contains_key(&default)
 }
 
 /// The oldest TaskQueue of each place; a second one is a conflict.
