@@ -417,6 +417,21 @@ fn pod_rows() -> Vec<Row> {
             pod(json!({ "annotations": { "poolwright.dev/charge": "1" } })),
         ),
         row(
+            "spec.pod.labels must not use the prefix",
+            pod(json!({ "labels": { "app.kubernetes.io/part-of": "shop" } })),
+            pod(json!({ "labels": { "app.kubernetes.io/managed-by": "me" } })),
+        ),
+        row(
+            "spec.pod.labels must not use the prefix",
+            pod(json!({ "labels": { "app.kubernetes.io/name": "shop" } })),
+            pod(json!({ "labels": { "app.kubernetes.io/instance": "mine" } })),
+        ),
+        row(
+            "spec.pod.annotations must not use the prefix",
+            pod(json!({ "annotations": { "controller.kubernetes.io/other": "1" } })),
+            pod(json!({ "annotations": { "controller.kubernetes.io/pod-deletion-cost": "1" } })),
+        ),
+        row(
             "spec.pod.initContainers must not be named worker",
             pod(json!({ "initContainers": [{ "name": "worker-setup" }] })),
             pod(json!({ "initContainers": [{ "name": "worker" }] })),

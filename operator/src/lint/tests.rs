@@ -135,6 +135,52 @@ fn a_queue_that_is_nearly_in_the_files_is_asked_after() {
     );
 }
 
+/// What a Deployment would be refused for, or would go without, is said of the WorkerPool's own field.
+#[test]
+fn what_a_pod_cannot_have_is_said_at_its_field() {
+    let said = |spec: &str| {
+        let pool = format!("{POOL}{spec}");
+        let report = of(&[("queue.yaml", LONG_QUEUE), ("pool.yaml", &pool)]);
+        let found: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
+        assert_eq!(report.has_errors(), !found.is_empty(), "{report}");
+        found.concat()
+    };
+    let mount = "    volumeMounts:\n    - {name: scratch, mountPath: /tmp}\n";
+    let volume = "  pod:\n    volumes:\n    - {name: scratch, emptyDir: {}}\n";
+    assert_eq!(
+        said(mount),
+        "pool.yaml:16:14: error: spec.worker.volumeMounts[0].name: is \"scratch\", which is no volume in \
+         spec.pod.volumes (it has none): correct the name, or add the volume there"
+    );
+    assert_eq!(said(&format!("{mount}{volume}")), "");
+    let sidecar = "    sidecars:\n    - name: proxy\n      volumeMounts: [{name: data, mountPath: /d}]\n";
+    let found = said(&format!("{volume}{sidecar}"));
+    let words = "pool.yaml:20:29: error: spec.pod.sidecars[0].volumeMounts[0].name: is \"data\"";
+    assert!(found.starts_with(words), "{found}");
+
+    for (field, key) in [
+        ("labels", "poolwright.dev/team"),
+        ("labels", "app.kubernetes.io/instance"),
+        ("labels", "app.kubernetes.io/managed-by"),
+        ("annotations", "poolwright.dev/team"),
+        ("annotations", "controller.kubernetes.io/pod-deletion-cost"),
+    ] {
+        let found = said(&format!("  pod:\n    {field}: {{\"{key}\": \"1\"}}\n"));
+        let words = format!("error: spec.pod.{field}: must not use the prefix poolwright.dev/");
+        assert!(
+            found.contains(&words) && found.ends_with("Poolwright sets them"),
+            "{key}: {found}"
+        );
+    }
+    let labels = "{app.kubernetes.io/part-of: shop, app.kubernetes.io/instances: a}";
+    assert_eq!(
+        said(&format!(
+            "  pod:\n    labels: {labels}\n    annotations: {{a: b}}\n"
+        )),
+        ""
+    );
+}
+
 /// Of a Pool without a limit there is nothing to halve.
 #[test]
 fn a_load_that_takes_nothing_away_is_told() {

@@ -58,7 +58,7 @@ pub struct Worker {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
 
-    /// `volumeMounts` of the worker container, at most 64, of volumes in `pod.volumes`. Default: none.
+    /// `volumeMounts` of the worker container, at most 64. Default: none. Each must name a volume in `pod.volumes`.
     #[schemars(schema_with = "schema::list::<VolumeMount, 64>")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["mountPath".into()]))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -134,17 +134,19 @@ pub struct Pod {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime_class_name: Option<String>,
 
-    /// `labels` that are added to the pod, at most 64. Default: none. The prefix `poolwright.dev/` is reserved.
+    /// `labels` that are added to the pod, at most 64. Default: none. Reserved are the prefix `poolwright.dev/` and
+    /// `app.kubernetes.io/instance` and `app.kubernetes.io/managed-by`, which Poolwright sets.
     #[schemars(schema_with = "schema::labels")]
-    #[x_kube(validation = Rule::new("self.all(k, !k.startsWith('poolwright.dev/'))")
-        .message("spec.pod.labels must not use the prefix poolwright.dev/, which is reserved"))]
+    #[x_kube(validation = Rule::new("self.all(k, !k.startsWith('poolwright.dev/') && k != 'app.kubernetes.io/instance' && k != 'app.kubernetes.io/managed-by')")
+        .message("spec.pod.labels must not use the prefix poolwright.dev/, app.kubernetes.io/instance or app.kubernetes.io/managed-by, which are reserved: Poolwright sets them"))]
     #[serde(default, skip_serializing_if = "StringMap::is_empty")]
     pub labels: StringMap,
 
-    /// `annotations` that are added to the pod, at most 64. Default: none. The prefix `poolwright.dev/` is reserved.
+    /// `annotations` that are added to the pod, at most 64. Default: none. Reserved are the prefix `poolwright.dev/` and
+    /// `controller.kubernetes.io/pod-deletion-cost`, by which Poolwright says which worker goes first.
     #[schemars(schema_with = "schema::annotations")]
-    #[x_kube(validation = Rule::new("self.all(k, !k.startsWith('poolwright.dev/'))")
-        .message("spec.pod.annotations must not use the prefix poolwright.dev/, which is reserved"))]
+    #[x_kube(validation = Rule::new("self.all(k, !k.startsWith('poolwright.dev/') && k != 'controller.kubernetes.io/pod-deletion-cost')")
+        .message("spec.pod.annotations must not use the prefix poolwright.dev/ or controller.kubernetes.io/pod-deletion-cost, which are reserved: Poolwright sets them"))]
     #[serde(default, skip_serializing_if = "StringMap::is_empty")]
     pub annotations: StringMap,
 
