@@ -11,13 +11,17 @@ report=
 failed=
 wanted=${GROUPS_ONLY:-}
 
-known="setup fmt clippy deny unit harness install refusals redis rabbitmq faults parking dynamic outages rollouts lifecycle policies pools budgets demo"
+known="setup fmt clippy deny unit harness install refusals redis rabbitmq faults parking dynamic outages rollouts lifecycle policies pools budgets demo suite"
 for name in $wanted; do
     case " $known " in *" $name "*) ;; *)
         echo "there is no group $name; there are: $known" >&2
         exit 2
         ;;
     esac
+    if [ "$name" = suite ] && [ "$POOLWRIGHT_SCALE" != full ]; then
+        echo "the group suite takes ten minutes and belongs to the full form: GROUPS_ONLY=suite make soak" >&2
+        exit 2
+    fi
 done
 
 group() { # group NAME COMMAND...
@@ -56,6 +60,36 @@ demo() {
     line='demo: published=200 completed=200 lost=0 killed=0 peak_replicas=[0-9]+ first_scale_up_seconds=[0-9.]+'
     [ "$code" = 0 ] && printf '%s\n' "$output" | tail -n 1 | grep -Eqx "$line"
 }
+# Both policies and every peer on every workload. Only an optimised build is done with it in its ten minutes.
+suite_seconds_max=600
+suite() {
+    cargo build --release --locked -p poolwright || return 1
+    page=$(mktemp -d) || return 1
+    suite_began=$(date +%s)
+    # Three times what it may take tells how slow it was, and is no hang.
+    timeout $((3 * suite_seconds_max)) "${CARGO_TARGET_DIR:-target}/release/poolwright" \
+        simulate --suite --seeds 5 --report "$page" >"$page/table.txt" || return 1
+    suite_took=$(($(date +%s) - suite_began))
+    cat "$page/table.txt"
+    echo "the suite took $suite_took s, and may take $suite_seconds_max; its page is $page/index.html"
+    [ -s "$page/index.html" ] && blameless "$page/table.txt" && [ "$suite_took" -le "$suite_seconds_max" ]
+}
+# What the default policy may not have, and but for pods that go after a whole window of zeros, Backlog. Columns are
+# counted from the end, for a ratio is several words.
+blameless() {
+    awk '
+        $1 == "contender" { for (i = 1; i <= NF; i++) from_end[$i] = NF - i; next }
+        $1 == "poolwright" || $1 == "poolwright-backlog" {
+            rows++
+            for (i = split("killed overshoot blind", heads); i > 0; i--)
+                if (!(heads[i] in from_end) || $(NF - from_end[heads[i]]) != 0 && (heads[i] != "blind" || $1 == "poolwright")) {
+                    print $1 " has something in the column " heads[i] ", which must be 0"
+                    bad = 1
+                }
+        }
+        END { if (rows != 2) print "the table has " rows + 0 " rows of Poolwright, not 2"; exit bad || rows != 2 }
+    ' "$1" >&2
+}
 
 group setup setup
 group fmt cargo fmt --all --check
@@ -67,6 +101,7 @@ group install install
 group refusals refusals
 for suite in redis rabbitmq faults parking dynamic outages rollouts lifecycle policies pools budgets; do group "$suite" end_to_end "$suite"; done
 group demo demo
+[ "$POOLWRIGHT_SCALE" = full ] && group suite suite
 
 printf '\n%s' "$report"
 [ -z "$failed" ]

@@ -37,6 +37,8 @@ pub struct Outcome {
     pub created: u64,
     /// Pods that were told to go while they executed something.
     pub drained_busy: u64,
+    /// Pods that were told to go, or to take nothing more, while the signals were lost or falsely zero.
+    pub blind: u64,
     /// Tasks that were killed.
     pub killed: u64,
     /// Time that killed tasks had executed.

@@ -10,7 +10,7 @@ mod replicas;
 use std::error::Error;
 use std::fmt::Write as _;
 
-use crate::suite::{Contender, Results, compare, geo_mean_ratio, table};
+use crate::suite::{Contender, Results, compare, details, geo_mean_ratio, table};
 use crate::workloads::Workload;
 
 pub use replicas::{Line, lines};
@@ -61,7 +61,11 @@ pub fn page(results: &Results, workloads: &[Workload], threads: usize) -> Result
             &format!("Workers asked for, seed {seed}"),
             replicas,
         )?);
-        page.push_str("</div>\n");
+        let _ = write!(
+            page,
+            "</div>\n<details><summary>Everybody in numbers</summary>\n<pre>{}</pre></details>\n",
+            escaped(&details(results, workload))
+        );
     }
     page.push_str("</body></html>\n");
     Ok(page)
@@ -131,6 +135,9 @@ mod tests {
         for name in ["geo-mean", "id=\"cron\"", "poolwright", "kpa+grace tuned"] {
             assert!(page.contains(name), "{name}");
         }
+        let (_, numbers) = page.split_once("<details>").unwrap();
+        assert!(numbers.contains(" blind ") && numbers.contains(" longest "));
+        assert_eq!(page.matches("<details>").count(), workloads.len());
         // The name of the SVG standard is the only address.
         assert_eq!(
             page.matches("http").count(),

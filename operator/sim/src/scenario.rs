@@ -112,7 +112,8 @@ pub struct Fault {
 pub enum FaultKind {
     /// Nothing can be read.
     Silence,
-    /// The broker says zero for every queue, as after a flush or a failover to an empty replica.
+    /// The broker says that nothing waits and nothing is held, as an empty replica does. Whatever else can be read goes
+    /// on: how many messages were published, and what workers say of themselves.
     FalseZero,
     /// What is read is as it was so long ago.
     Delay(Millis),
@@ -227,6 +228,15 @@ impl Scenario {
     pub fn fault_at(&self, now: Millis) -> Option<FaultKind> {
         let on = |fault: &&Fault| fault.from <= now && now < fault.to;
         self.faults.iter().find(on).map(|fault| fault.kind)
+    }
+
+    /// True while nothing true can be read of the queues. What only lags is true, if old.
+    #[must_use]
+    pub fn is_blind_at(&self, now: Millis) -> bool {
+        matches!(
+            self.fault_at(now),
+            Some(FaultKind::Silence | FaultKind::FalseZero)
+        )
     }
 }
 

@@ -18,7 +18,7 @@ pub mod tuned;
 pub use compare::{Comparison, Overall, Rival, compare, geo_mean_ratio, mean_p95};
 pub use series::{Cell, Entrant, Measured, Plan, Results, entrants, parallel};
 pub use stats::{Interval, interval};
-pub use table::table;
+pub use table::{details, table};
 pub use tune::{TUNING_WORKLOADS, objective, tune};
 
 /// Scoring takes the seeds 1, 2, 3 …; tuning begins here, so that no peer is scored on what it was tuned on.
@@ -77,8 +77,8 @@ pub struct Score {
     pub slot_hours: f64,
     /// Pods that were made.
     pub created: u64,
-    /// Writes of a number.
-    pub writes: usize,
+    /// Writes of a number an hour.
+    pub writes: f64,
     /// Changes of direction an hour.
     pub reversals: f64,
     /// Tasks that were killed.
@@ -89,6 +89,8 @@ pub struct Score {
     pub undone: usize,
     /// Slots of pods that were made beyond a budget.
     pub overshoot: u64,
+    /// Pods that were taken away while the signals were lost or falsely zero.
+    pub blind: u64,
 }
 
 impl Score {
@@ -103,12 +105,13 @@ impl Score {
             late: outcome.late_share(scenario),
             slot_hours: outcome.slot_hours(),
             created: outcome.created,
-            writes: outcome.changes.len(),
+            writes: outcome.changes.len() as f64 / hours,
             reversals: outcome.reversals.iter().sum::<u64>() as f64 / hours,
             killed: outcome.killed,
             drained_busy: outcome.drained_busy,
             undone: outcome.undone,
             overshoot: outcome.overshoot.iter().sum(),
+            blind: outcome.blind,
         }
     }
 }

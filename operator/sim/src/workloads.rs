@@ -85,7 +85,7 @@ pub const ALL: [Workload; 18] = [
     entry("step", "tasks take ten times as long from the middle on", step),
     entry(
         "outage",
-        "the load triples where signals are silent, and where they lag",
+        "the load triples where signals are silent, and where they lag; later they are falsely zero for a minute",
         outage,
     ),
     entry(

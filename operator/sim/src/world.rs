@@ -110,6 +110,17 @@ pub struct QueueSeen {
     pub published: u64,
 }
 
+impl QueueSeen {
+    /// As an empty replica shows it. A counter that fell and came back would look like as many new messages to whoever
+    /// reckons with rates, and no such system reads one that does.
+    fn emptied(self) -> Self {
+        Self {
+            published: self.published,
+            ..Self::default()
+        }
+    }
+}
+
 /// A world between two looks.
 #[derive(Debug)]
 pub struct World {
@@ -242,7 +253,7 @@ impl World {
     pub fn seen(&self) -> Option<Vec<QueueSeen>> {
         match self.scenario.fault_at(self.now) {
             Some(FaultKind::Silence) => None,
-            Some(FaultKind::FalseZero) => Some(vec![QueueSeen::default(); self.queues.len()]),
+            Some(FaultKind::FalseZero) => Some(self.look().into_iter().map(QueueSeen::emptied).collect()),
             Some(FaultKind::Delay(by)) => {
                 let then = self.now.saturating_sub(by);
                 let mut past = self.past.iter().rev();

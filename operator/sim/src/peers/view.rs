@@ -13,7 +13,8 @@ pub struct Reading {
     pub ready: u64,
     /// Messages that workers hold unacknowledged.
     pub unacked: u64,
-    /// Messages that workers hold: the unacknowledged, and those that run though they are acknowledged.
+    /// Messages that workers hold: the unacknowledged, and those that run though they are acknowledged. Never less than
+    /// what runs, which workers tell without the broker.
     pub held: u64,
     /// Tasks that this fleet's workers execute, draining ones included, as the workers themselves report it.
     pub running: u64,
@@ -66,7 +67,7 @@ impl View {
             Reading {
                 ready: sum(|queue| queue.ready),
                 unacked,
-                held: unacked + if spec.late { 0 } else { running },
+                held: running.max(unacked + if spec.late { 0 } else { running }),
                 running,
                 published: sum(|queue| queue.published),
             }

@@ -23,26 +23,34 @@ pub struct Rival {
 }
 
 /// One entrant on one workload.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Comparison {
     /// Cost over the bound.
     pub ratio: Option<f64>,
     /// The interval of that.
     pub interval: Option<Interval>,
-    /// Means over seeds: median, p95 and p99 wait, in seconds.
-    pub waits: [f64; 3],
+    /// Means over seeds: median, p95, p99 and longest wait, in seconds.
+    pub waits: [f64; 4],
     /// Mean part of tasks over their target.
     pub late: f64,
     /// Mean slot-hours.
     pub slot_hours: f64,
     /// Mean changes of direction an hour.
     pub reversals: f64,
-    /// Over all seeds: tasks killed, left undone, and slots beyond a budget.
+    /// Mean writes of a number an hour.
+    pub writes: f64,
+    /// Mean pods made.
+    pub created: f64,
+    /// Over all seeds, as all that follows: tasks killed.
     pub killed: u64,
     /// Tasks left undone.
     pub undone: usize,
     /// Slots beyond a budget.
     pub overshoot: u64,
+    /// Pods taken away while the signals were lost or falsely zero.
+    pub blind: u64,
+    /// Pods told to go while they executed something.
+    pub drained_busy: u64,
     /// The cheapest tuned peer that finishes everything inside the budgets and waits no longer at p95.
     pub rival: Option<Rival>,
 }
@@ -131,19 +139,24 @@ fn rival(results: &Results, workload: &Measured, entrant: usize) -> Option<Rival
 
 /// One entrant on one workload.
 #[must_use]
+#[allow(clippy::cast_precision_loss, reason = "counts far below 2^52")]
 pub fn compare(results: &Results, workload: &Measured, entrant: usize) -> Comparison {
     let all = once(results);
     let scores = || workload.cells.iter().map(|cell| &cell.scores[entrant]);
     Comparison {
         ratio: ratio(workload, entrant, &all),
         interval: interval(all.len(), |picks| ratio(workload, entrant, picks)),
-        waits: [0, 1, 2].map(|at| average(workload, entrant, &all, |score| seconds(score, at))),
+        waits: [0, 1, 2, 3].map(|at| average(workload, entrant, &all, |score| seconds(score, at))),
         late: average(workload, entrant, &all, |score| score.late),
         slot_hours: average(workload, entrant, &all, |score| score.slot_hours),
         reversals: average(workload, entrant, &all, |score| score.reversals),
+        writes: average(workload, entrant, &all, |score| score.writes),
+        created: average(workload, entrant, &all, |score| score.created as f64),
         killed: scores().map(|score| score.killed).sum(),
         undone: scores().map(|score| score.undone).sum(),
         overshoot: scores().map(|score| score.overshoot).sum(),
+        blind: scores().map(|score| score.blind).sum(),
+        drained_busy: scores().map(|score| score.drained_busy).sum(),
         rival: rival(results, workload, entrant),
     }
 }

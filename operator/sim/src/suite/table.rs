@@ -1,11 +1,12 @@
 //! The results as text: everybody in a line, then every workload in a line, then their geometric mean.
 //!
-//! It decides columns and rounding. The last line begins `geo-mean`, for those who read it by machine.
+//! It decides columns and rounding. The last line begins `geo-mean`, and no heading of a count has a space, for those who
+//! read it by machine. [`details`] is everybody on one workload, for which a terminal has no room.
 
 use std::fmt::Write as _;
 
 use super::stats::{Interval, geo_mean, mean};
-use super::{Comparison, Contender, Overall, Results, compare, geo_mean_ratio, mean_p95};
+use super::{Comparison, Contender, Measured, Overall, Results, compare, geo_mean_ratio, mean_p95};
 use crate::peers::Settings;
 
 /// The tables.
@@ -49,11 +50,39 @@ fn clairvoyant(results: &Results, entrant: usize) -> &'static str {
     }
 }
 
+/// The headings of [`counts`].
+fn heads() -> String {
+    format!(
+        "{:>7} {:>7} {:>9} {:>6} {:>8} {:>8}",
+        "killed", "undone", "overshoot", "blind", "drained", "writes/h"
+    )
+}
+
+/// What should not happen, over all seeds of these rows, and how much was written.
+fn counts(rows: &[Comparison]) -> String {
+    let sum = |of: fn(&Comparison) -> u64| rows.iter().map(of).sum::<u64>();
+    let writes: Vec<f64> = rows.iter().map(|row| row.writes).collect();
+    format!(
+        "{:>7} {:>7} {:>9} {:>6} {:>8} {:>8.1}",
+        sum(|row| row.killed),
+        rows.iter().map(|row| row.undone).sum::<usize>(),
+        sum(|row| row.overshoot),
+        sum(|row| row.blind),
+        sum(|row| row.drained_busy),
+        mean(&writes).unwrap_or(0.0)
+    )
+}
+
 fn everybody(text: &mut String, results: &Results) {
     let _ = writeln!(
         text,
-        "{:32} {:>22} {:>5} {:>8} {:>8} {:>8} {:>8} {:>9}",
-        "contender", "xLB geo-mean", "of", "p95", "late", "killed", "undone", "overshoot"
+        "{:32} {:>22} {:>3} {:>7} {:>7} {}",
+        "contender",
+        "xLB geo-mean",
+        "of",
+        "p95",
+        "late",
+        heads()
     );
     let with = |at| (at, geo_mean_ratio(results, at));
     let mut order: Vec<(usize, Option<Overall>)> = (0..results.entrants.len()).map(with).collect();
@@ -69,7 +98,7 @@ fn everybody(text: &mut String, results: &Results) {
         let name = format!("{}{}", results.entrants[at].name, clairvoyant(results, at));
         let _ = writeln!(
             text,
-            "{name:32} {:>22} {:>5} {:>8.1} {:>7.2}% {:>8} {:>8} {:>9}",
+            "{name:32} {:>22} {:>3} {:>7.1} {:>6.2}% {}",
             ratio(
                 found.map(|found| found.ratio),
                 found.and_then(|found| found.interval)
@@ -77,12 +106,49 @@ fn everybody(text: &mut String, results: &Results) {
             found.map_or(0, |found| found.workloads),
             mean_p95(results, at),
             100.0 * mean(&late).unwrap_or(0.0),
-            rows.iter().map(|row| row.killed).sum::<u64>(),
-            rows.iter().map(|row| row.undone).sum::<usize>(),
-            rows.iter().map(|row| row.overshoot).sum::<u64>(),
+            counts(&rows),
         );
     }
-    text.push_str("* knows the load of the whole run beforehand; of: workloads that have a ratio\n");
+    text.push_str(
+        "* knows the load of the whole run beforehand; of: workloads that have a ratio; over all seeds, killed and\n\
+         undone: tasks; overshoot: slots of pods made beyond a budget; blind: pods taken away while the signals were\n\
+         lost or falsely zero; drained: pods told to go while busy; writes/h: of a number of pods\n",
+    );
+}
+
+/// Everybody on one workload.
+#[must_use]
+pub fn details(results: &Results, workload: &Measured) -> String {
+    let mut text = format!(
+        "{:25} {:>20} {:>7} {:>7} {:>7} {:>7} {:>7} {:>8} {:>6} {:>7} {}\n",
+        "contender",
+        "xLB",
+        "p50",
+        "p95",
+        "p99",
+        "longest",
+        "late",
+        "slot-h",
+        "made",
+        "turns/h",
+        heads()
+    );
+    for at in 0..results.entrants.len() {
+        let row = compare(results, workload, at);
+        let name = format!("{}{}", results.entrants[at].name, clairvoyant(results, at));
+        let [p50, p95, p99, longest] = row.waits;
+        let _ = writeln!(
+            text,
+            "{name:25} {:>20} {p50:>7.1} {p95:>7.1} {p99:>7.1} {longest:>7.1} {:>6.2}% {:>8.1} {:>6.0} {:>7.1} {}",
+            ratio(row.ratio, row.interval),
+            100.0 * row.late,
+            row.slot_hours,
+            row.created,
+            row.reversals,
+            counts(std::slice::from_ref(&row)),
+        );
+    }
+    text
 }
 
 fn every_workload(text: &mut String, results: &Results) {
@@ -120,7 +186,7 @@ fn every_workload(text: &mut String, results: &Results) {
 }
 
 fn line(text: &mut String, name: &str, row: &Comparison, rival: &str) {
-    let [p50, p95, p99] = row.waits;
+    let [p50, p95, p99, _] = row.waits;
     let _ = writeln!(
         text,
         "{name:13} {:>22} {p50:>8.1} {p95:>8.1} {p99:>8.1} {:>7.2}% {:>9.1} {:>8.1}  {rival}",
@@ -147,14 +213,85 @@ fn last(text: &mut String, results: &Results, rows: &[Comparison]) {
     let row = Comparison {
         ratio: found.map(|found| found.ratio),
         interval: found.and_then(|found| found.interval),
-        waits: [0, 1, 2].map(|at| all(&|row: &Comparison| row.waits[at])),
+        waits: [0, 1, 2, 3].map(|at| all(&|row: &Comparison| row.waits[at])),
         late: all(&|row| row.late),
         slot_hours: rows.iter().map(|row| row.slot_hours).sum(),
         reversals: all(&|row| row.reversals),
-        killed: 0,
-        undone: 0,
-        overshoot: 0,
-        rival: None,
+        ..Comparison::default()
     };
     line(text, "geo-mean", &row, &saving);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::suite::{Cell, Score, entrants};
+
+    fn results() -> Results {
+        let score = Score {
+            waits: [0, 1000, 2000, 91_000],
+            slot_hours: 20.0,
+            created: 7,
+            writes: 12.5,
+            killed: 1,
+            drained_busy: 5,
+            overshoot: 3,
+            blind: 4,
+            ..Score::default()
+        };
+        let cell = Cell {
+            bound: Some(10.0),
+            aggregate: false,
+            scores: vec![score; 3],
+        };
+        Results {
+            entrants: entrants().into_iter().take(3).collect(),
+            seeds: vec![1, 2],
+            workloads: vec![Measured {
+                name: "one",
+                cells: vec![cell.clone(), cell],
+            }],
+        }
+    }
+
+    /// Counted from the end of the line, as those do who read it by machine.
+    fn column<'a>(text: &'a str, row: &str, head: &str) -> &'a str {
+        let line = |begins: &str| {
+            let mut lines = text.lines().map(|line| line.split_whitespace().rev());
+            let found = lines.find(|words| words.clone().next_back() == Some(begins));
+            found.unwrap()
+        };
+        let place = line("contender").position(|word| word == head).unwrap();
+        line(row).nth(place).unwrap()
+    }
+
+    #[test]
+    fn everybody_has_what_should_not_happen_over_all_seeds() {
+        let found = results();
+        for text in [table(&found), details(&found, &found.workloads[0])] {
+            for (head, value) in [
+                ("killed", "2"),
+                ("undone", "0"),
+                ("overshoot", "6"),
+                ("blind", "8"),
+                ("drained", "10"),
+                ("writes/h", "12.5"),
+            ] {
+                assert_eq!(
+                    column(&text, "poolwright-backlog", head),
+                    value,
+                    "{head} in {text}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn details_have_the_longest_wait_and_the_pods_made() {
+        let found = results();
+        let text = details(&found, &found.workloads[0]);
+        assert_eq!(text.lines().count(), 1 + found.entrants.len());
+        assert_eq!(column(&text, "hpa", "longest"), "91.0");
+        assert_eq!(column(&text, "hpa", "made"), "7");
+    }
 }

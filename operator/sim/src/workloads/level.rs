@@ -84,16 +84,23 @@ pub fn step(seed: u64) -> Scenario {
 /// As [`steady`], with 6 tasks/s for 20 minutes from 1 h 21 min and from 2 h 41 min. A minute before the first rise the
 /// signals fall silent for five minutes, and a minute before the second they begin to lag by 60 s for five minutes: 26.7
 /// busy slots, 38 400 tasks, 107 slot-hours. Who holds what it has is late; who takes silence for zero is lost.
+///
+/// In the second rise, ten minutes after the lag is over, the broker says for a minute that nothing waits and nothing is
+/// held, while 60 slots are busy and stay so for five minutes more: who believes it takes away what is at work, and
+/// waits for the start of it all anew. What workers say of themselves goes on, for Poolwright as for those peers whose
+/// own system asks them.
 #[must_use]
 pub fn outage(seed: u64) -> Scenario {
     let mut chance = chance(seed, 15);
-    let faults = [
-        (4_800.0, FaultKind::Silence),
-        (9_600.0, FaultKind::Delay(millis(60.0))),
-    ];
+    let fault = |at: f64, long: f64, kind| Fault {
+        from: millis(at),
+        to: millis(at + long),
+        kind,
+    };
+    let (silent, lags) = (4_800.0, 9_600.0);
     let mut pieces = Vec::new();
     let mut from = 0.0;
-    for (at, _) in faults {
+    for at in [silent, lags] {
         let (rise, fall) = (at + 60.0, at + 1_260.0);
         pieces.extend([level(from, rise, RATE), level(rise, fall, 3.0 * RATE)]);
         from = fall;
@@ -102,13 +109,11 @@ pub fn outage(seed: u64) -> Scenario {
     let arrivals = poisson(&pieces, &mut chance);
     let tasks = tasks(&arrivals, &exponential(SIZE), 0, &mut chance);
     let mut scenario = plain("outage", LENGTH, tasks);
-    scenario.faults = faults
-        .map(|(at, kind)| Fault {
-            from: millis(at),
-            to: millis(at + 300.0),
-            kind,
-        })
-        .to_vec();
+    scenario.faults = vec![
+        fault(silent, 300.0, FaultKind::Silence),
+        fault(lags, 300.0, FaultKind::Delay(millis(60.0))),
+        fault(10_500.0, 60.0, FaultKind::FalseZero),
+    ];
     scenario
 }
 

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::f64::consts::TAU;
 
 use super::*;
+use crate::scenario::FaultKind;
 
 const SEEDS: u64 = 6;
 
@@ -332,12 +333,29 @@ fn tasks_take_ten_times_as_long_after_the_step() {
     near("after", half(true), 20_000.0, 4.0 * 20_000.0 / 54_000_f64.sqrt());
 }
 
+/// Ten minutes apart, a fault is over for every window of a scaler but the longest.
+#[test]
+fn signals_are_falsely_zero_for_a_minute_of_the_second_rise() {
+    let faults = outage(7).faults;
+    let [silent, lags, zero] = faults[..] else {
+        panic!("{faults:?}")
+    };
+    assert_eq!(silent.kind, FaultKind::Silence);
+    assert_eq!((zero.kind, zero.to - zero.from), (FaultKind::FalseZero, 60_000));
+    let rise = lags.from + 60_000..lags.from + 1_260_000;
+    assert!(zero.from >= lags.to + 600_000, "{zero:?}");
+    assert!(
+        rise.contains(&zero.from) && rise.end == zero.to + 300_000,
+        "{zero:?}"
+    );
+}
+
 /// A rise of 20 minutes has 7 200 tasks instead of 2 400.
 #[test]
 fn the_load_triples_behind_the_faults() {
     let runs = runs(outage);
     let rise = |from: f64| over_runs(&runs, |run| between(run, from, from + 1_200.0));
-    for fault in &runs[0].faults {
+    for fault in &runs[0].faults[..2] {
         let rises = fault.from as f64 / 1_000.0 + 60.0;
         near(
             "rise",

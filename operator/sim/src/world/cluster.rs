@@ -33,6 +33,7 @@ impl World {
 
     /// A worker stops fetching, and keeps what it holds.
     pub fn park(&mut self, id: PodId) {
+        self.note_blind(id);
         self.pods[id].parked = true;
     }
 
@@ -92,7 +93,17 @@ impl World {
         order.into_iter().take(count).map(|(.., id)| id).collect()
     }
 
+    /// A pod is taken away. Counts it where nobody can know that it is not needed. One that was parked was taken away
+    /// then, and its end is no decision any more. No time is added after a fault: every scaler reads anew when it looks,
+    /// so what it takes away then rests on a true reading, too.
+    fn note_blind(&mut self, id: PodId) {
+        if self.scenario.is_blind_at(self.now) && !self.pods[id].parked {
+            self.outcome.blind += 1;
+        }
+    }
+
     fn drain(&mut self, id: PodId) {
+        self.note_blind(id);
         self.pods[id].draining = true;
         let fleet = self.pods[id].fleet;
         if !self.pods[id].running.is_empty() {
