@@ -11,6 +11,7 @@ mod held;
 
 use ground::Yard;
 use kube::ResourceExt;
+use poolwright_api::v1alpha1::WorkerPoolStatus;
 use poolwright_tests::process::Frozen;
 use poolwright_tests::scenario::LIMIT;
 use poolwright_tests::*;
@@ -87,6 +88,7 @@ async fn demand_that_returns_brings_the_parked_back_before_it_creates() -> Resul
     stage.await_running(3, LIMIT).await?;
     let parked = yard.await_parked().await?;
     yard.await_deaf(&parked).await?;
+    yard.await_told_parked(1).await?;
     let since = yard.moves.all().len();
     let new = publisher.publish(&Batch::sleep("q", 2, 8.0)).await?;
     ids.extend(new.clone());
@@ -113,6 +115,7 @@ async fn demand_that_returns_brings_the_parked_back_before_it_creates() -> Resul
         "one patch each way: {moved:?} {written:#?}"
     );
     assert_eq!(stage.peak("q"), 2, "{:?}", stage.timeline("q"));
+    yard.await_told_parked(0).await?;
     yard.at_least(0).await?;
     stage.await_ended(ids.len(), LIMIT).await?;
     stage.await_no_pods("q", LIMIT).await?;
@@ -219,6 +222,13 @@ fn written(yard: &Yard) -> Result<Vec<AuditEntry>> {
 }
 
 impl Yard {
+    /// Waits until the status tells of so many parked pods.
+    async fn await_told_parked(&self, count: i32) -> Result<()> {
+        let what = format!("{count} parked");
+        let told = |status: &WorkerPoolStatus| status.parked_replicas == Some(count);
+        self.stage.await_status("q", &what, LIMIT, told).await
+    }
+
     /// True while the pod is there and is not being deleted.
     async fn is_there(&self, name: &str) -> Result<bool> {
         let pods = self.stage.pods("q").await?;

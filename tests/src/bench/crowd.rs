@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 
 /// Queues that get a burst.
 const BURST: usize = 50;
+/// Until every worker is heard, proven and reported, and the first task of each queue is too long ago to be a rate.
+const SETTLE: Duration = Duration::from_secs(150);
 /// How long the quiet state is watched.
 const QUIET: Duration = Duration::from_secs(30);
 
@@ -134,8 +136,7 @@ pub async fn run(rig: &mut Rig, count: usize) -> Result<Crowd> {
         Ok(pods.list_metadata(&ListParams::default()).await?.items.len() >= count)
     })
     .await?;
-    // Until every worker is heard, proven and reported.
-    tokio::time::sleep(Duration::from_secs(20 + count as u64 / 10)).await;
+    tokio::time::sleep(SETTLE).await;
     quiet(rig, &mut crowd).await?;
     crowd.burst = burst(rig, &names).await?;
     restart(rig, &mut crowd, count).await?;

@@ -5,6 +5,7 @@ use poolwright_api::v1alpha1::{Pool, WorkerPool};
 use poolwright_tests::operator::Operator;
 use poolwright_tests::*;
 use serde_json::json;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -17,15 +18,27 @@ const BOTH: [&str; 2] = ["small", "large"];
 
 /// Two WorkerPools that want more than a Pool of 5 slots has, one of them two slots a pod.
 async fn tight(prefix: &str) -> Result<Bank> {
+    let bank = without_workers(prefix).await?;
+    hire(&bank).await?;
+    Ok(bank)
+}
+
+/// Their Pool and their queues.
+async fn without_workers(prefix: &str) -> Result<Bank> {
     let bank = Bank::new(prefix).await?;
     bank.pool("db", json!({"slots": 5})).await?;
     bank.queue("small", "db", 1, json!({})).await?;
     bank.queue("large", "db", 2, json!({"priority": {"weight": 2}}))
         .await?;
+    Ok(bank)
+}
+
+/// The two WorkerPools.
+async fn hire(bank: &Bank) -> Result<()> {
     for name in BOTH {
         bank.workers(name, 5, json!({})).await?;
     }
-    Ok(bank)
+    Ok(())
 }
 
 fn millis(range: std::ops::Range<u64>) -> Duration {
@@ -98,53 +111,108 @@ async fn an_operator_that_is_killed_again_and_again_never_exceeds_a_pool() -> Re
     bank.ground.expect_done(&ids)
 }
 
-/// The writes after which an operator is killed: a grant, a number of replicas, a mark or a Deployment.
-const WRITES: [(&str, &str); 4] = [
-    ("pools", "status"),
-    ("deployments", "scale"),
-    ("pods", ""),
-    ("deployments", ""),
+/// A kind of write: a resource, a subresource, and whether the object is made by it.
+type Write = (&'static str, &'static str, bool);
+
+/// The writes after which an operator is killed: a Pool's status, which is a grant or what is told of it; a number of
+/// replicas; a mark; a pause or a note on a Deployment; and a Deployment that is made. Each grant is followed by a
+/// number, so the first two are what counts; the last comes only at the beginning.
+const WRITES: [Write; 5] = [
+    ("pools", "status", false),
+    ("deployments", "scale", false),
+    ("pods", "", false),
+    ("deployments", "", false),
+    ("deployments", "", true),
 ];
+
+/// Kills an operator right after what it writes.
+struct Killer<'a> {
+    operator: &'a mut Operator,
+    log: PathBuf,
+    namespace: String,
+    tail: AuditTail,
+    /// How often after each kind of write.
+    kills: [u32; WRITES.len()],
+}
+
+impl Killer<'_> {
+    /// Which kind of write of the operator's this is. The test is the same user, and writes none of them meanwhile; the
+    /// cluster's controllers and its node, which write to pods and Deployments all the time, are others.
+    fn kind(&self, entry: &AuditEntry) -> Option<usize> {
+        let is_ours = entry.user == "admin" && entry.namespace == self.namespace;
+        // What was refused has written nothing.
+        let has_written = entry.is_write() && entry.code < 300;
+        let what = (
+            entry.resource.as_str(),
+            entry.subresource.as_str(),
+            entry.verb == "create",
+        );
+        WRITES
+            .iter()
+            .position(|one| is_ours && has_written && *one == what)
+    }
+
+    /// Starts a dead one; what the dead one has written is not looked at any more.
+    async fn start(&mut self) -> Result<()> {
+        self.tail.read(&self.log)?;
+        self.operator.start_again().await
+    }
+
+    /// Kills it after a write of this kind, or after the first of any kind, if it comes in time; and starts it again.
+    async fn kill_after(&mut self, kind: Option<usize>, limit: Duration) -> Result<()> {
+        let since = Instant::now();
+        while since.elapsed() < limit {
+            let written = self.tail.read(&self.log)?;
+            let mut kinds = written.iter().filter_map(|entry| self.kind(entry));
+            let hit = kinds.find(|one| kind == Some(*one) || self.kills[*one] == 0);
+            if let Some(hit) = hit {
+                self.operator.kill();
+                self.kills[hit] += 1;
+                tokio::time::sleep(millis(0..500)).await;
+                return self.start().await;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
+    }
+
+    /// Goes on until it is `done`, and then until each kind has had its turn: the workers that are left must be marked
+    /// before they go.
+    async fn run(mut self, done: &AtomicBool) -> Result<[u32; WRITES.len()]> {
+        self.start().await?;
+        while !done.load(Ordering::SeqCst) {
+            let kinds = if fastrand::bool() { 2 } else { WRITES.len() - 1 };
+            self.kill_after(Some(fastrand::usize(..kinds)), Duration::from_secs(6))
+                .await?;
+        }
+        let since = Instant::now();
+        while self.kills.contains(&0) && since.elapsed() < LIMIT {
+            self.kill_after(None, Duration::from_secs(6)).await?;
+        }
+        println!("killed {:?} times after {WRITES:?}", self.kills);
+        Ok(self.kills)
+    }
+}
 
 #[tokio::test]
 async fn an_operator_that_is_killed_right_after_a_write_never_exceeds_a_pool() -> Result<()> {
-    let mut bank = tight("b-writes").await?;
-    let done = AtomicBool::new(false);
-    let (log, namespace) = (
-        bank.stage().plane.audit_log(),
-        bank.stage().namespace.name.clone(),
-    );
-    let operator = &mut bank.ground.stage.operator;
-    let kill = async {
-        let mut kills = [0; WRITES.len()];
-        for kind in (0..WRITES.len()).cycle() {
-            if done.load(Ordering::SeqCst) {
-                break;
-            }
-            // Each grant is followed by a number, so the first two are what counts.
-            let kind = if fastrand::bool() { kind } else { kind % 2 };
-            let (mut tail, since) = (AuditTail::from_now(&log)?, Instant::now());
-            let is_it = |entry: &AuditEntry| {
-                entry.namespace == namespace
-                    && entry.is_write()
-                    && (entry.resource.as_str(), entry.subresource.as_str()) == WRITES[kind]
-            };
-            while since.elapsed() < Duration::from_secs(6) {
-                if tail.read(&log)?.iter().any(is_it) {
-                    operator.kill();
-                    kills[kind] += 1;
-                    tokio::time::sleep(millis(0..500)).await;
-                    operator.start_again().await?;
-                    break;
-                }
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        }
-        println!("killed {kills:?} times after {WRITES:?}");
-        Ok(kills)
+    let mut bank = without_workers("b-writes").await?;
+    // So that it makes both Deployments while it is watched.
+    bank.ground.stage.operator.kill();
+    hire(&bank).await?;
+    let (done, log) = (AtomicBool::new(false), bank.stage().plane.audit_log());
+    let killer = Killer {
+        namespace: bank.stage().namespace.name.clone(),
+        tail: AuditTail::from_now(&log)?,
+        log,
+        operator: &mut bank.ground.stage.operator,
+        kills: [0; WRITES.len()],
     };
-    let (ids, kills) = futures::try_join!(waves(&bank.wire, &bank.moves, &done), kill)?;
-    assert!(kills[0] > 0 && kills[1] > 0, "{kills:?}");
+    let (ids, kills) = futures::try_join!(waves(&bank.wire, &bank.moves, &done), killer.run(&done))?;
+    assert!(
+        !kills.contains(&0),
+        "killed {kills:?} times after {WRITES:?}: some have not been tried"
+    );
     bank.stage().await_ended(ids.len(), LIMIT * 2).await?;
     expect_settled(&bank, &ids).await?;
     bank.ground.expect_done(&ids)

@@ -42,21 +42,42 @@ async fn a_queue_that_is_moved_to_an_unknown_pool_keeps_its_workers() -> Result<
     bank.expect_well(&ids)
 }
 
+/// Waits until `w` is told that a pod of it is too large for its Pool, in these words.
+async fn await_too_large(bank: &Bank, words: &str) -> Result<()> {
+    let reason = Reason::PodLargerThanPool.as_str();
+    let outcome = wait_until(words, LIMIT, || async {
+        let (status, why, message) = bank.stage().condition("w", LIMITED).await?;
+        Ok(status == "True" && why == reason && message.contains(words))
+    })
+    .await;
+    if let Err(error) = outcome {
+        return Err(format!("{error}; it is {:?}", bank.stage().condition("w", LIMITED).await?).into());
+    }
+    Ok(())
+}
+
 #[tokio::test]
-async fn a_pod_that_is_larger_than_its_pool_is_told_the_largest_concurrency_that_fits() -> Result<()> {
+async fn a_pod_that_is_larger_than_its_pool_is_told_what_fits() -> Result<()> {
     let bank = Bank::new("b-large").await?;
     bank.pool("gpu", json!({"slots": 6})).await?;
-    bank.queue("w", "gpu", 2, json!({})).await?;
+    bank.queue("w", "gpu", 7, json!({})).await?;
     let four = json!({"celery": {"concurrency": 4}});
     bank.workers("w", 4, four).await?;
     let ids = bank.wire.publish(&Batch::sleep("w", 3, 0.5)).await?;
-    let message = bank
-        .stage()
-        .await_condition("w", LIMITED, "True", "PodLargerThanPool", LIMIT)
+    // Not even one task fits, whatever the concurrency.
+    let words = "Pool \"gpu\" has 6 slots and one pod takes 28: raise spec.slots there, or lower \
+                 spec.pool.slotsPerTask of its queues";
+    await_too_large(&bank, words).await?;
+    bank.stage().expect_steady("w", 0, Duration::from_secs(2)).await?;
+    let lower = json!({"spec": {"pool": {"slotsPerTask": 2}}}).to_string();
+    bank.stage()
+        .kubectl()?
+        .run(["patch", "tq", "w", "--type=merge", "-p", &lower])
         .await?;
     let words = "Pool \"gpu\" has 6 slots and one pod takes 8: the largest concurrency that fits is 3";
-    assert!(message.contains(words), "{message}");
+    await_too_large(&bank, words).await?;
     bank.stage().expect_steady("w", 0, Duration::from_secs(2)).await?;
+    assert_eq!(bank.moves.count(|act| act == Act::Created), 0);
     let three = json!({"spec": {"celery": {"concurrency": 3}}});
     bank.stage().patch_pool("w", three).await?;
     bank.stage().await_ended(ids.len(), LIMIT).await?;

@@ -2,7 +2,7 @@
 
 use kube::ResourceExt;
 use kube::api::DeleteParams;
-use poolwright_api::v1alpha1::{Pool, PoolStatus, TaskQueue, WorkerPool};
+use poolwright_api::v1alpha1::{Pool, PoolStatus, TaskQueue, WorkerPool, WorkerPoolStatus};
 use poolwright_api::{ConditionType, DEFAULT_POOL, Reason};
 use poolwright_tests::*;
 use serde_json::json;
@@ -15,6 +15,13 @@ use super::ground::LIMIT;
 fn granted(status: &PoolStatus) -> (i64, i64) {
     let sum = status.holders.iter().map(|one| one.granted).sum();
     (sum, status.epoch.unwrap_or(0))
+}
+
+/// Waits until the status of `w` tells of so many pods that are being deleted.
+async fn await_draining(bank: &Bank, count: i32) -> Result<()> {
+    let what = format!("{count} draining");
+    let told = |status: &WorkerPoolStatus| status.draining_replicas == Some(count);
+    bank.stage().await_status("w", &what, LIMIT, told).await
 }
 
 #[tokio::test]
@@ -37,6 +44,7 @@ async fn a_pod_that_somebody_deletes_is_an_overlap_that_ends_and_nothing_is_gran
     kubectl.run(["delete", "pod", &busy, "--wait=false"]).await?;
     let message = bank.await_pool_ready("db", "False", Reason::OverBudget).await?;
     assert!(message.contains("5 slots are taken of 4"), "{message}");
+    await_draining(&bank, 1).await?;
     // Somebody else wants a slot in the overlap, and gets none.
     let more = bank.wire.publish(&Batch::sleep("wants", 1, 0.5)).await?;
     let waits = ConditionType::ScalingLimited;
@@ -48,6 +56,7 @@ async fn a_pod_that_somebody_deletes_is_an_overlap_that_ends_and_nothing_is_gran
     assert_eq!(granted(&during), granted(&before), "{during:?}");
     bank.stage().await_ended(ids.len(), LIMIT).await?;
     bank.await_pool_ready("db", "True", Reason::AsDesired).await?;
+    await_draining(&bank, 0).await?;
     // An idle one is gone in a moment.
     let idle = bank.names("w").await?.into_iter().next().unwrap_or_default();
     kubectl.run(["delete", "pod", &idle]).await?;

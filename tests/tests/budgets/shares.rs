@@ -100,16 +100,24 @@ async fn three_share_by_weight_and_one_that_returns_gets_its_part_back() -> Resu
     bank.expect_well(&bank.begun()?)
 }
 
-/// Fails if a share leaves its place by more than a pod within so many seconds.
+/// Fails if a share leaves its place by more than a pod within so many seconds, or if they leave more of the Pool
+/// unused than one pod takes: all that may still happen is that one of them gives another one pod, which is parked
+/// here before it comes there.
 async fn expect_shares(bank: &Bank, wanted: &[(&str, u32)], seconds: u64) -> Result<()> {
-    let since = Instant::now();
+    let (since, all) = (Instant::now(), wanted.iter().map(|one| one.1).sum::<u32>());
     while since.elapsed() < Duration::from_secs(seconds) {
+        let mut sum = 0;
         for (name, want) in wanted {
             let have = bank.consuming(name).await?;
             if have.abs_diff(*want) > 1 {
                 let text = bank.stage().decision(name).await?;
                 return Err(format!("{name} has {have} pods instead of {want}: {text}").into());
             }
+            sum += have;
+        }
+        if sum + 1 < all {
+            let status = bank.status("db").await?;
+            return Err(format!("{sum} of {all} pods that there is room for: {status:?}").into());
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }

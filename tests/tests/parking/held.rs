@@ -98,15 +98,17 @@ async fn loses_no_limited_tasks(yard: Yard) -> Result<()> {
         held > 2,
         "{parked} may have held none of the {held} that were fetched"
     );
+    // On RabbitMQ nothing shows what waits for its turn, so both may go at once.
     wait_until("one to go", LIMIT, || async {
-        Ok(yard.moves.count(|act| matches!(act, Act::Went { .. })) == 1)
+        Ok(yard.moves.count(|act| matches!(act, Act::Went { .. })) >= 1)
     })
     .await?;
-    let done = ids.len() - stage.running()?.len();
-    println!(
-        "{done} tasks of {} were done or waited when one worker went",
-        ids.len()
-    );
+    let ended = stage
+        .events()?
+        .iter()
+        .filter(|event| event.event == "end")
+        .count();
+    println!("{ended} tasks of {} were done when it went", ids.len());
     yard.at_most(3).await?;
     stage.await_ended(ids.len(), LIMIT * 2).await?;
     stage.await_no_pods("q", LIMIT).await?;
