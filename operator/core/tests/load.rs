@@ -209,6 +209,28 @@ fn a_flush_while_busy_takes_no_pod_for_a_window() {
     assert_eq!((sim.total(), sim.wronged), (0, 0), "{}", sim.decision().text());
 }
 
+/// The broker counts what runs and acknowledges late: with that it cannot hold nothing, even if all that vanished could
+/// have been started.
+#[test]
+fn a_zero_beside_tasks_that_acknowledge_late_is_suspect() {
+    let flushed = |late| {
+        let mut sim = sim(|pool| pool.max = 6);
+        sim.late = late;
+        sim.publish(50, 300_000);
+        sim.run(40_000);
+        // One more pod starts for these.
+        sim.start_up = 200_000;
+        sim.publish(8, 300_000);
+        sim.run(5_000);
+        sim.flush();
+        sim.run(15_000);
+        assert_eq!((sim.total(), sim.wronged), (6, 0), "{}", sim.decision().text());
+        sim.decision().reason
+    };
+    assert_eq!(flushed(true), Reason::HeldSuspect);
+    assert_eq!(flushed(false), Reason::AsDesired);
+}
+
 #[test]
 fn a_restarted_operator_takes_no_pod_before_a_full_window() {
     let mut sim = sim(|pool| pool.revisions = vec![revision("r1", 4, true)]);

@@ -195,9 +195,9 @@ impl Sim {
     pub fn flush(&mut self) {
         self.queue.clear();
         for process in self.processes.values_mut() {
-            for (_, at) in process.reserved.iter_mut().map(|(task, at)| (task, at)) {
-                *at = i64::MIN;
-            }
+            let reserved = process.reserved.iter_mut().map(|(_, at)| at);
+            let running = process.running.iter_mut().map(|(_, at)| at);
+            reserved.chain(running).for_each(|at| *at = i64::MIN);
         }
     }
 
