@@ -53,7 +53,7 @@ impl Operator {
         Ok(operator)
     }
 
-    /// Starts it anew after [`Operator::kill`] or [`Operator::stop`].
+    /// Starts it anew after [`Operator::kill`].
     pub async fn start_again(&mut self) -> Result<()> {
         let program = &self.program;
         if !program.exists() {
