@@ -5,9 +5,10 @@
 use poolwright_api::Reason;
 
 use crate::decision::SCHEDULE;
+use crate::draft::Draft;
 use crate::fleet::Member;
 use crate::memory::PoolMemory;
-use crate::scaling::{Draft, Scene};
+use crate::scaling::Scene;
 use crate::schedule::Raise;
 use crate::snapshot::PoolInput;
 

@@ -90,17 +90,7 @@ impl Estimates {
             });
             return false;
         };
-        if now.since(self.first.0) < HEARD_WITHIN {
-            let unseen = counts
-                .busy
-                .saturating_add(last.ended)
-                .saturating_sub(counts.started);
-            self.first.1 = self.first.1.max(unseen);
-        }
-        let ended = counts
-            .started
-            .saturating_add(self.first.1)
-            .saturating_sub(counts.busy);
+        let ended = self.endings(counts, last.ended, now);
         let past = u64::try_from(now.since(last.at).as_millis()).unwrap_or(u64::MAX);
         let point = Point {
             at: now,
@@ -147,6 +137,16 @@ impl Estimates {
             self.missing = None;
         }
         seen.saturating_add(self.gone)
+    }
+
+    /// Tasks that have ended: those that were started, and those that ran at the first look, without those that run.
+    fn endings(&mut self, counts: Counts, before: u64, now: Moment) -> u64 {
+        let (looked, ran) = &mut self.first;
+        if now.since(*looked) < HEARD_WITHIN {
+            let unseen = counts.busy.saturating_add(before).saturating_sub(counts.started);
+            *ran = unseen.max(*ran);
+        }
+        counts.started.saturating_add(*ran).saturating_sub(counts.busy)
     }
 
     /// Drops points that are closer to each other than their age asks for.

@@ -7,8 +7,9 @@ use std::time::Duration;
 use crate::budget::{Allowance, Pressed};
 use crate::cause::{Cause, cut};
 use crate::decision::POOL;
+use crate::draft::Draft;
 use crate::memory::PoolMemory;
-use crate::scaling::{Draft, Scene, pods};
+use crate::scaling::{Scene, pods};
 use crate::time::Moment;
 
 /// What a WorkerPool has above its share others of its own tier wait for at least so long.

@@ -26,6 +26,7 @@ pub mod cycle;
 pub mod decision;
 pub mod demand;
 pub mod deployment;
+mod draft;
 pub mod estimate;
 pub mod evidence;
 mod fit;

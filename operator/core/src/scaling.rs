@@ -16,6 +16,7 @@ use crate::constants::ZEROS;
 use crate::crowding::Known;
 use crate::decision::{Decision, Facts, Limit, POOL, THROUGHPUT};
 use crate::demand::{Demand, PodState};
+use crate::draft::Draft;
 use crate::evidence::CLEARANCE_AGE;
 use crate::fleet::{Fleet, Member};
 use crate::ledger::sum;
@@ -32,28 +33,6 @@ use crate::words::Words;
 
 /// What a busy worker said at most so long ago stands when pods should go: as often as busy workers are asked anyway.
 const BUSY_ANSWER_AGE: Duration = Duration::from_secs(30);
-
-/// The number on its way to a decision: each limit that changes it is written down.
-pub(crate) struct Draft {
-    pub(crate) to: u32,
-    pub(crate) reason: Reason,
-    pub(crate) limits: Vec<Limit>,
-    pub(crate) clauses: Vec<String>,
-}
-
-impl Draft {
-    pub(crate) fn limit(&mut self, name: &'static str, to: u32, clause: String) {
-        if to != self.to {
-            self.limits.push(Limit {
-                name,
-                from: self.to,
-                to,
-            });
-            self.clauses.push(clause);
-            self.to = to;
-        }
-    }
-}
 
 /// What the steps of a decision look at.
 pub(crate) struct Scene<'a> {
@@ -136,9 +115,11 @@ pub fn sketch<'a>(
         limits: Vec::new(),
         clauses: Vec::new(),
     };
-    let little = LITTLE_MORE_FOR.as_secs();
-    let clause = format!("a little more for the load alone must be wanted for {little} s");
-    draft.limit("littleMore", wanted.pods, clause);
+    if wanted.pods != wanted.formula {
+        let little = LITTLE_MORE_FOR.as_secs();
+        let clause = format!("a little more for the load alone must be wanted for {little} s");
+        draft.limit("littleMore", wanted.pods, clause);
+    }
     let mut ask: BTreeSet<String> = demand.unasked.iter().cloned().collect();
     ask.extend(fleet.unheard(now).map(|member| member.node().to_owned()));
     let scene = Scene {

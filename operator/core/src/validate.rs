@@ -390,3 +390,7 @@ fn max_memory_kib(celery: &Celery) -> Result<Option<i64>, Invalid> {
 #[cfg(test)]
 #[path = "validate_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "validate_queues_tests.rs"]
+mod queues_tests;

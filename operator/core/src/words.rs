@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 use crate::ahead::Told;
 use crate::decision::TEXT_MAX;
 use crate::demand::{Counted, Demand};
+use crate::draft::Draft;
 use crate::policy::Wanted;
-use crate::scaling::Draft;
 use crate::text::bounded;
 use crate::wait_target::{Sight, Term, Wish};
 

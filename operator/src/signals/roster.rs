@@ -47,7 +47,7 @@ const BINDINGS_MAX: usize = 20_000;
 /// A silent worker is forgotten after this.
 const FORGET_AFTER: Duration = Duration::from_secs(600);
 
-/// What is kept of workers' processes beside what decisions see; of most there is nothing.
+/// What is kept of workers' processes beside what decisions see; of those that have never run a task there is nothing.
 #[derive(Debug, Default)]
 pub struct Roster {
     notes: BTreeMap<String, Note>,
