@@ -283,6 +283,19 @@ fn workers() -> Vec<Case> {
             json!({"pod": {"sidecars": [{"name": "worker", "image": FAKE_IMAGE}]}}),
             &["spec.pod.sidecars must not be named worker"],
         ),
+        change(
+            "a label that Poolwright sets",
+            json!({"pod": {"labels": {"app.kubernetes.io/managed-by": "somebody"}}}),
+            &["spec.pod.labels must not use the prefix", "Poolwright sets them"],
+        ),
+        change(
+            "an annotation by which Poolwright says who goes first",
+            json!({"pod": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": "1"}}}),
+            &[
+                "spec.pod.annotations must not use the prefix",
+                "Poolwright sets them",
+            ],
+        ),
     ]
 }
 

@@ -105,6 +105,15 @@ fn cases() -> Vec<Case> {
             words: &["spec.queues[1].name", "TaskQueue \"nowhere\" does not exist"],
         },
         Case {
+            what: "a mount without its volume",
+            spec: json!({"worker": {"volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}]}}),
+            reason: "InvalidSpec",
+            words: &[
+                "spec.worker.volumeMounts[0].name",
+                "\"scratch\", which is no volume in spec.pod.volumes",
+            ],
+        },
+        Case {
             what: "one queue under two names",
             spec: queues(&["q", "twin"]),
             reason: "InvalidSpec",
@@ -222,7 +231,7 @@ async fn a_bad_spec_is_refused_or_said_and_touches_nothing() -> Result<()> {
 
     let before = stage.footprint("w").await?;
     admission::refuses_all(&stage).await?;
-    let good = json!({"spec": {"queues": [{"name": "q"}]}});
+    let good = json!({"spec": {"queues": [{"name": "q"}], "worker": {"volumeMounts": null}}});
     for case in cases() {
         stage.patch_pool("w", json!({"spec": case.spec})).await?;
         holds(&stage, &mut publisher, &before, &case).await?;

@@ -172,6 +172,40 @@ fn everybody_has_a_turn_however_long_one_lasts() {
     assert_eq!(turns, ["a", "b", "c", "a", "b", "c"]);
 }
 
+/// A Pool of so many pods, of which `b` has more than its share: one of its pods is gone, and its slots are free.
+fn one_is_free(pods: u64, weights: &[(&str, u64)], loads: &[(&str, u32)]) -> World {
+    let names = loads.iter().map(|(name, _)| on_pool(name, NORMAL));
+    let mut world = with(names, budget(pods * POD));
+    let weights = weights.iter().map(|(name, weight)| ((*name).to_owned(), *weight));
+    world.namespaces.get_mut("shop").unwrap().weights = Arc::new(Weights {
+        effective: weights.collect(),
+        ..Weights::default()
+    });
+    for (name, pods) in loads {
+        load(&mut world, name, *pods, 90);
+    }
+    wait(&mut world, 100);
+    let victim = b_victim(decided(&world, "b"));
+    let input = world.pools.get_mut("b").unwrap();
+    input.pods.retain(|pod| pod.name != victim);
+    input.revisions[0].replicas -= 1;
+    decide(&mut world);
+    world
+}
+
+#[test]
+fn who_has_waited_for_its_first_pod_is_before_who_wants_one_more() {
+    let world = one_is_free(4, &[("a", 3)], &[("a", 1), ("b", 3), ("e", 0)]);
+    assert_eq!((replicas(&world, "a"), replicas(&world, "e")), (1, 1));
+}
+
+#[test]
+fn of_equals_the_one_that_lacks_most_for_its_weight_is_first() {
+    let weights = [("a", 5), ("z", 5)];
+    let world = one_is_free(6, &weights, &[("a", 2), ("b", 3), ("z", 1)]);
+    assert_eq!((replicas(&world, "a"), replicas(&world, "z")), (2, 2));
+}
+
 /// Who waits for another Pool has no use for slots of this one.
 #[test]
 fn only_those_are_pressed_who_have_what_is_waited_for() {
