@@ -11,7 +11,7 @@ report=
 failed=
 wanted=${GROUPS_ONLY:-}
 
-known="setup fmt clippy deny unit harness install refusals redis rabbitmq faults parking dynamic outages rollouts lifecycle policies pools budgets demo suite"
+known="setup fmt clippy doc deny unit harness install refusals redis rabbitmq faults parking dynamic outages rollouts lifecycle policies pools budgets demo suite"
 for name in $wanted; do
     case " $known " in *" $name "*) ;; *)
         echo "there is no group $name; there are: $known" >&2
@@ -94,6 +94,7 @@ blameless() {
 group setup setup
 group fmt cargo fmt --all --check
 group clippy cargo clippy --workspace --all-targets --locked -- --deny warnings
+group doc env RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --locked
 group deny tests/deny.sh
 group unit unit
 group harness harness

@@ -9,189 +9,14 @@ use std::fmt::Write as _;
 use poolwright_api::Reason;
 use prometheus::{Encoder as _, GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
 
-/// One metric as it is documented and registered.
-#[derive(Clone, Copy, Debug)]
-pub struct Metric {
-    /// Full name.
-    pub name: &'static str,
-    /// What kind of number it is.
-    pub kind: Kind,
-    /// Names of its labels.
-    pub labels: &'static [&'static str],
-    /// What it counts.
-    pub unit: &'static str,
-    /// What it says, as one sentence.
-    pub help: &'static str,
-}
+mod table;
 
-/// Kind of a metric.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A number that goes up and down.
-    Gauge,
-    /// A number that only grows while the process runs.
-    Counter,
-}
-
-impl Kind {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Gauge => "gauge",
-            Self::Counter => "counter",
-        }
-    }
-}
-
-const OBJECT: &[&str] = &["namespace", "name"];
-
-const fn gauge(
-    name: &'static str,
-    labels: &'static [&'static str],
-    unit: &'static str,
-    help: &'static str,
-) -> Metric {
-    Metric {
-        name,
-        kind: Kind::Gauge,
-        labels,
-        unit,
-        help,
-    }
-}
-
-const DESIRED: Metric = gauge(
-    "poolwright_worker_pool_desired_replicas",
-    OBJECT,
-    "pods",
-    "Workers that the last decision asks for.",
-);
-const READY_REPLICAS: Metric = gauge(
-    "poolwright_worker_pool_ready_replicas",
-    OBJECT,
-    "pods",
-    "Worker pods that are ready.",
-);
-const PARKED_REPLICAS: Metric = gauge(
-    "poolwright_worker_pool_parked_replicas",
-    OBJECT,
-    "pods",
-    "Worker pods that take no new work and finish what they hold.",
-);
-const DRAINING_REPLICAS: Metric = gauge(
-    "poolwright_worker_pool_draining_replicas",
-    OBJECT,
-    "pods",
-    "Worker pods that are being deleted.",
-);
-const SLOTS: Metric = gauge(
-    "poolwright_worker_pool_slots",
-    OBJECT,
-    "slots",
-    "Tasks that the workers can execute at a time.",
-);
-const BUSY: Metric = gauge(
-    "poolwright_worker_pool_busy_slots",
-    OBJECT,
-    "slots",
-    "Slots that execute a task.",
-);
-const START_UP: Metric = gauge(
-    "poolwright_worker_pool_start_up_seconds",
-    OBJECT,
-    "seconds",
-    "From a pod's creation to its worker's first heartbeat, the longest of the pods that take new work; absent where \
-     the operator watched none start.",
-);
-const DECISIONS: Metric = Metric {
-    name: "poolwright_worker_pool_decisions_total",
-    kind: Kind::Counter,
-    labels: &["namespace", "name", "reason"],
-    unit: "decisions",
-    help: "Decisions that were stored, by reason; the reasons are those of conditions and events.",
+use table::{
+    ARRIVALS, BUSY, CONNECTIONS, DECISIONS, DESIRED, DRAINING_REPLICAS, MISPLACED, PARKED_REPLICAS,
+    POOL_QUEUED, POOL_RUNNING, POOL_SLOTS, READY, READY_REPLICAS, REQUESTS, RESERVED, SAMPLE_AGE, SLOTS,
+    START_UP, WAIT,
 };
-const READY: Metric = gauge(
-    "poolwright_task_queue_ready",
-    OBJECT,
-    "messages",
-    "Messages that wait in the broker.",
-);
-const RESERVED: Metric = gauge(
-    "poolwright_task_queue_reserved",
-    OBJECT,
-    "messages",
-    "Messages that a worker has fetched and not started; absent while nothing can tell.",
-);
-const SAMPLE_AGE: Metric = gauge(
-    "poolwright_task_queue_sample_age_seconds",
-    OBJECT,
-    "seconds",
-    "Age of the newest good reading of the queue; absent before the first.",
-);
-const ARRIVALS: Metric = gauge(
-    "poolwright_task_queue_arrivals_per_minute",
-    OBJECT,
-    "tasks a minute",
-    "Tasks that came, over the last five minutes; an estimate where queues share workers.",
-);
-const WAIT: Metric = gauge(
-    "poolwright_task_queue_estimated_wait_seconds",
-    OBJECT,
-    "seconds",
-    "How long a task that is pushed now would wait; absent while it is not known.",
-);
-const POOL_SLOTS: Metric = gauge(
-    "poolwright_pool_slots",
-    OBJECT,
-    "slots",
-    "Slots that a Pool grants from at the moment; -1 is no limit.",
-);
-const POOL_RUNNING: Metric = gauge(
-    "poolwright_pool_running_slots",
-    OBJECT,
-    "slots",
-    "Slots of a Pool whose tasks execute.",
-);
-const POOL_QUEUED: Metric = gauge(
-    "poolwright_pool_queued_slots",
-    OBJECT,
-    "slots",
-    "Slots of a Pool that waiting tasks ask for.",
-);
-const REQUESTS: Metric = Metric {
-    name: "poolwright_broker_requests_total",
-    kind: Kind::Counter,
-    labels: &["outcome"],
-    unit: "requests",
-    help: "Connects, polls and questions to workers, at all brokers together, by outcome: success or failure.",
-};
-const CONNECTIONS: Metric = gauge(
-    "poolwright_broker_connections",
-    &[],
-    "connections",
-    "Open connections to brokers, all of them together.",
-);
-
-/// Every metric, in the order of the reference page.
-pub const TABLE: &[Metric] = &[
-    DESIRED,
-    READY_REPLICAS,
-    PARKED_REPLICAS,
-    DRAINING_REPLICAS,
-    SLOTS,
-    BUSY,
-    START_UP,
-    DECISIONS,
-    READY,
-    RESERVED,
-    SAMPLE_AGE,
-    ARRIVALS,
-    WAIT,
-    POOL_SLOTS,
-    POOL_RUNNING,
-    POOL_QUEUED,
-    REQUESTS,
-    CONNECTIONS,
-];
+pub use table::{Kind, Metric, TABLE};
 
 /// What is shown of a WorkerPool.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -250,6 +75,7 @@ pub struct Metrics {
     busy: GaugeVec,
     start_up: GaugeVec,
     decisions: IntCounterVec,
+    misplaced: IntCounterVec,
     ready: GaugeVec,
     reserved: GaugeVec,
     sample_age: GaugeVec,
@@ -282,6 +108,7 @@ impl Metrics {
             busy: register_gauge(&registry, &BUSY),
             start_up: register_gauge(&registry, &START_UP),
             decisions: register_counter(&registry, &DECISIONS),
+            misplaced: register_counter(&registry, &MISPLACED),
             ready: register_gauge(&registry, &READY),
             reserved: register_gauge(&registry, &RESERVED),
             sample_age: register_gauge(&registry, &SAMPLE_AGE),
@@ -320,6 +147,11 @@ impl Metrics {
                 .with_label_values(&[namespace, name, reason.as_str()])
                 .inc();
         }
+    }
+
+    /// Counts pods of a WorkerPool that were ended in the place of others. The series is there from the first call, at 0.
+    pub fn misplaced(&self, namespace: &str, name: &str, pods: u64) {
+        self.misplaced.with_label_values(&[namespace, name]).inc_by(pods);
     }
 
     /// Shows the numbers of a TaskQueue; those that are `None` are removed.
@@ -370,6 +202,7 @@ impl Metrics {
         ] {
             forget(series, &[namespace, name]);
         }
+        let _ = self.misplaced.remove_label_values(&[namespace, name]);
         for reason in Reason::ALL {
             // An error says that the series does not exist, which is what is wanted.
             let _ = self
@@ -418,7 +251,7 @@ impl Metrics {
 pub fn reference() -> String {
     let mut page = String::from(
         "# Metrics\n\n\
-         <!-- Generated from the table in operator/src/metrics.rs. Do not edit. -->\n\n\
+         <!-- Generated from the table in operator/src/metrics/table.rs. Do not edit. -->\n\n\
          Served at `/metrics` of the operator's HTTP address, in Prometheus' text format. The series of an object are \
          removed with it. A number that is not known has no series: absence is not zero.\n\n\
          | metric | type | labels | unit | meaning |\n|---|---|---|---|---|\n",

@@ -162,6 +162,17 @@ impl Stage {
         Ok(series.and_then(|line| line.rsplit(' ').next()?.parse().ok()))
     }
 
+    /// No pod that Kubernetes ended stood for one that was parked, by the operator's own count.
+    pub async fn expect_none_misplaced(&self) -> Result<()> {
+        let name = "poolwright_worker_pool_misplaced_pods_total";
+        let text = self.operator.metrics().await?;
+        let series: Vec<&str> = text.lines().filter(|line| line.starts_with(name)).collect();
+        if series.is_empty() || !series.iter().all(|line| line.ends_with(" 0")) {
+            return Err(format!("not 0 for each WorkerPool: {series:?}").into());
+        }
+        Ok(())
+    }
+
     /// SIGKILL to the main process of a pod's worker and all its children, as an out-of-memory killer does.
     /// Returns the process id.
     pub fn kill_worker(&self, pod: &str) -> Result<u32> {

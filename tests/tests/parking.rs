@@ -64,7 +64,7 @@ async fn expect_it_takes_nothing_and_goes(yard: Yard, mut ids: Vec<String>, park
     );
     stage.await_no_pods("q", LIMIT).await?;
     assert!(yard.moves.all().iter().all(|one| one.act != Act::Back));
-    yard.expect_well(&ids)
+    yard.expect_well(&ids).await
 }
 
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn demand_that_returns_brings_the_parked_back_before_it_creates() -> Resul
     yard.at_least(0).await?;
     stage.await_ended(ids.len(), LIMIT).await?;
     stage.await_no_pods("q", LIMIT).await?;
-    yard.expect_well(&ids)
+    yard.expect_well(&ids).await
 }
 
 #[tokio::test]
@@ -146,7 +146,7 @@ async fn a_hung_worker_keeps_no_other_and_is_not_taken_as_empty() -> Result<()> 
     drop(frozen);
     stage.await_ended(1, LIMIT).await?;
     stage.await_no_pods("q", LIMIT).await?;
-    yard.expect_well(&ids)
+    yard.expect_well(&ids).await
 }
 
 /// Kubernetes takes pods that are not ready before it looks at marks: a parked one waits until that would be itself.
@@ -184,7 +184,7 @@ async fn a_busy_pod_that_is_not_ready_is_not_taken_for_the_parked_one() -> Resul
     assert_eq!(stage.running()?.len(), 1, "it went only after the task");
     stage.await_ended(1, LIMIT).await?;
     stage.await_no_pods("q", LIMIT).await?;
-    yard.expect_well(&ids)
+    yard.expect_well(&ids).await
 }
 
 #[tokio::test]
@@ -210,7 +210,7 @@ async fn four_idle_workers_go_with_one_mark_each_and_one_write_of_the_number() -
     println!("{marks} writes of pods, {numbers} of the number");
     assert!(numbers == 1 && (1..=4).contains(&marks), "{written:#?}");
     assert_eq!(count("deployments", ""), 0, "{written:#?}");
-    yard.expect_well(&[])
+    yard.expect_well(&[]).await
 }
 
 /// What the operator and the test have written in the namespace so far, of pods only the former.

@@ -8,7 +8,7 @@ mod rates;
 
 use k8s_openapi::api::core::v1::ContainerStatus;
 use kube::ResourceExt as _;
-use poolwright_api::ConditionType;
+use poolwright_api::{ConditionType, WORKER_POOL_NAME_CHARACTERS_MAX};
 use poolwright_tests::scenario::{self, LIMIT};
 use poolwright_tests::*;
 use serde_json::json;
@@ -107,14 +107,23 @@ async fn ten_queues_on_one_pool_sum_up() -> Result<()> {
     let mut publisher = wire.publisher().await?;
     let mut ids = Vec::new();
     for name in &names {
-        ids.extend(publisher.publish(&Batch::sleep(name, 1, 3.0)).await?);
+        ids.extend(publisher.publish(&Batch::sleep(name, 1, 8.0)).await?);
     }
-    wire.pool(&stage, "w", &names, json!({"celery": {"concurrency": 5}}))
+    // Its pods' names are cut at 63 characters, in the middle of the name of their ReplicaSet.
+    let pool = "w".repeat(WORKER_POOL_NAME_CHARACTERS_MAX);
+    wire.pool(&stage, &pool, &names, json!({"celery": {"concurrency": 5}}))
         .await?;
+    stage
+        .await_status(&pool, "ten busy slots", LIMIT, |status| {
+            status.busy_slots == Some(10)
+        })
+        .await?;
+    let pods = stage.pods(&pool).await?;
+    assert!(pods.iter().all(|pod| pod.name_any().len() == 63), "{pods:?}");
     stage.await_ended(10, LIMIT).await?;
-    stage.await_no_pods("w", LIMIT).await?;
+    stage.await_no_pods(&pool, LIMIT).await?;
     // Not ten: one pool rounds once. TaskQueues appear one by one, so that fewer may come first.
-    assert_eq!(stage.peak("w"), 2, "{:?}", stage.timeline("w"));
+    assert_eq!(stage.peak(&pool), 2, "{:?}", stage.timeline(&pool));
     stage.expect_all_done_once(&ids)
 }
 

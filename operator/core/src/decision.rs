@@ -117,6 +117,8 @@ pub struct Facts {
     pub pods: Vec<(PodName, PodState)>,
     /// Pods that are parked.
     pub parked: u32,
+    /// Pods that Kubernetes has ended since the last decision in the place of parked ones.
+    pub misplaced: u64,
     /// Pods that run and were never heard although heartbeats stand.
     pub unseen: Vec<String>,
     /// No worker at all is heard or seen to consume, and some are unseen: they are on another broker.

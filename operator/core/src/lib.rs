@@ -29,6 +29,7 @@ pub mod deployment;
 mod draft;
 pub mod estimate;
 pub mod evidence;
+pub mod exits;
 mod fit;
 pub mod fleet;
 pub mod flow;

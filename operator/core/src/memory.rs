@@ -13,6 +13,7 @@ use crate::crowding::Crowding;
 use crate::demand::Demand;
 use crate::estimate::{Counts, Estimates, OCCUPANCY_EVERY};
 use crate::evidence::{Evidence, Proof};
+use crate::exits::Exits;
 use crate::fleet::{Fleet, Member, PodState};
 use crate::flow::Flows;
 use crate::idle::Idle;
@@ -157,6 +158,8 @@ pub struct PoolMemory {
     pub little_less_since: Option<Moment>,
     /// Pods that are worth being kept warm.
     pub warm: u32,
+    /// Who of its pods has gone.
+    pub exits: Exits,
     /// How many slots its workers were told to have.
     pub resizing: Resizing,
     /// Which of its schedules is on; absent for a WorkerPool that has none.

@@ -201,6 +201,8 @@ pub fn decide(
         now,
     };
     let parking = park(&yard, &allocation);
+    let misplaced = memory.exits.look(fleet);
+    memory.exits.tell(&parking.replicas);
     ask.extend(parking.ask.iter().cloned());
     memory.decided = Some(draft.to);
     if draft.to > from && wanted.pods > from {
@@ -224,6 +226,7 @@ pub fn decide(
             missing: demand.missing,
             pods: demand.pods,
             foreign: (demand.foreign.0.into_iter().collect(), demand.foreign.1),
+            misplaced,
             ..facts
         },
     }

@@ -152,6 +152,45 @@ fn of_pods_that_have_not_started_any_may_go() {
     assert!(decision.parking.marks.is_empty(), "they go before any that runs");
 }
 
+/// What Kubernetes took in the place of a parked pod is counted, what others delete or ask for is not.
+#[test]
+fn a_pod_that_goes_in_the_place_of_a_parked_one_is_counted() {
+    let proven = || {
+        let mut world = idle(|world| world.worker("a").active = 4);
+        assert_eq!(left(&world.decide()), 1, "two may go");
+        world
+    };
+    let stand = || {
+        let mut world = World::new([pool("p")]);
+        for name in ["a", "b", "c"] {
+            world.add(name, 4);
+        }
+        assert_eq!(left(&world.decide()), 3);
+        world
+    };
+    let misplaced = |world: &mut World, gone: &[&str], replicas: u32| {
+        for pod in &mut world.pool().pods {
+            pod.draining = gone.contains(&pod.name.as_str());
+        }
+        world.pool().revisions[0].replicas = replicas;
+        let counted = world.decide().facts.misplaced;
+        assert_eq!(world.decide().facts.misplaced, 0, "it is counted once");
+        counted
+    };
+    for (gone, counted) in [(["b", "c"], 0), (["a", "c"], 1), (["a", "b"], 1)] {
+        assert_eq!(misplaced(&mut proven(), &gone, 1), counted, "{gone:?}");
+    }
+    assert_eq!(misplaced(&mut stand(), &["a"], 3), 0, "somebody deleted it");
+    assert_eq!(
+        misplaced(&mut stand(), &["a", "c"], 1),
+        0,
+        "somebody wrote the number"
+    );
+    let mut world = stand();
+    world.pool().revisions.clear();
+    assert_eq!(world.decide().facts.misplaced, 0);
+}
+
 /// Which pods are parked does not change with every heartbeat, and those that come back are those with room.
 #[test]
 fn demand_that_returns_brings_parked_pods_back_before_any_is_made() {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use poolwright_api::DEFAULT_POOL;
-use poolwright_core::cycle::{Memory, cycle};
+use poolwright_core::cycle::{Cycle, Memory, cycle};
 use poolwright_core::decision::Decision;
 use poolwright_core::ledger::QueueLedger;
 use poolwright_core::pool_status::{Figures, PoolName};
@@ -21,6 +21,7 @@ use tokio::time::{sleep, timeout};
 use super::world::{PoolState, World};
 use crate::clock::Clock;
 use crate::kube::index::Group;
+use crate::metrics::Metrics;
 use crate::signals::board::Board;
 use crate::signals::celery::Command;
 
@@ -79,6 +80,8 @@ pub struct Driver {
     pub wake: mpsc::UnboundedSender<Group>,
     /// Slots of pods that were lost with their node stay taken.
     pub hold_lost_slots: bool,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
     /// Told of every cycle: its silence means that nothing is decided any more.
     pub pulse: watch::Sender<Option<Moment>>,
     /// Clocks.
@@ -123,56 +126,86 @@ impl Driver {
     fn once(&self, memory: &mut Memory, now: Moment) {
         let changed = self.world.rebuild(now);
         let states = self.world.states();
-        let brokers = self.board.views();
-        let namespaces = self.world.namespaces();
-        let snapshot = Snapshot {
-            now,
-            wall: self.clock.wall(),
-            pools: self
-                .world
-                .inputs()
-                .into_iter()
-                .filter(|input| self.is_known(input, &brokers, &namespaces, now))
-                .collect(),
-            brokers,
-            namespaces,
-            own_nodes: self
-                .world
-                .pods
-                .all(None)
-                .iter()
-                .map(|pod| format!("celery@{}", pod.name))
-                .collect(),
-            loads: self.board.loads(),
-        };
-        let mut result = cycle(&snapshot, memory);
+        let mut result = cycle(&self.snapshot(now), memory);
         if !self.hold_lost_slots {
             self.world.set_lost(&lost(&result.decisions));
         }
         let figures = Arc::new(std::mem::take(&mut result.figures));
         *self.latest.budgets.lock().unwrap_or_else(PoisonError::into_inner) = figures;
-        *self.latest.queues.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(result.queues);
-        let mut asks: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-        let mut decided = BTreeMap::new();
-        for state in &states {
-            let decision = state
-                .input
-                .as_ref()
-                .and_then(|input| result.decisions.remove(&input.key))
-                .map(Arc::new);
-            if let (Some(input), Some(decision)) = (&state.input, &decision) {
-                asks.entry(&input.broker)
-                    .or_default()
-                    .extend(decision.ask.iter().cloned());
+        let queues = Arc::new(std::mem::take(&mut result.queues));
+        *self.latest.queues.lock().unwrap_or_else(PoisonError::into_inner) = queues;
+        let decided = self.decided(&states, &mut result.decisions);
+        self.send(result, &decided);
+        let mut pools = self.latest.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let woken: Vec<Group> = decided
+            .iter()
+            .filter(|(group, new)| concerns(group, new, pools.get(*group), &changed))
+            .map(|(group, _)| group.clone())
+            // What is gone leaves metrics behind.
+            .chain(
+                changed
+                    .iter()
+                    .filter(|group| !decided.contains_key(*group))
+                    .cloned(),
+            )
+            .collect();
+        for group in &woken {
+            if let Some(decision) = decided.get(group).and_then(|new| new.decision.as_ref()) {
+                tracing::debug!(namespace = group.0, worker_pool = group.1, "{}", decision.text());
             }
+        }
+        *pools = decided;
+        drop(pools);
+        for group in woken {
+            let _ = self.wake.send(group);
+        }
+    }
+
+    fn snapshot(&self, now: Moment) -> Snapshot {
+        let brokers = self.board.views();
+        let namespaces = self.world.namespaces();
+        let known = |input: &Arc<PoolInput>| self.is_known(input, &brokers, &namespaces, now);
+        let pools = self.world.inputs().into_iter().filter(known).collect();
+        let pods = self.world.pods.all(None);
+        Snapshot {
+            now,
+            wall: self.clock.wall(),
+            pools,
+            brokers,
+            namespaces,
+            own_nodes: pods.iter().map(|pod| format!("celery@{}", pod.name)).collect(),
+            loads: self.board.loads(),
+        }
+    }
+
+    /// What was decided of each WorkerPool; of one whose spec is not valid, nothing.
+    fn decided(
+        &self,
+        states: &[Arc<PoolState>],
+        decisions: &mut BTreeMap<Arc<PoolKey>, Decision>,
+    ) -> BTreeMap<Group, Decided> {
+        let mut decided = BTreeMap::new();
+        for state in states {
+            let input = state.input.as_ref();
+            let decision = input.and_then(|input| decisions.remove(&input.key));
             let group = group(state);
-            decided.insert(
-                group,
-                Decided {
-                    state: Arc::clone(state),
-                    decision,
-                },
-            );
+            if let Some(decision) = decision.as_ref().filter(|one| one.facts.misplaced > 0) {
+                self.count_misplaced(&group, decision.facts.misplaced);
+            }
+            let (state, decision) = (Arc::clone(state), decision.map(Arc::new));
+            decided.insert(group, Decided { state, decision });
+        }
+        decided
+    }
+
+    /// Sends what workers must be asked and told to their brokers.
+    fn send(&self, result: Cycle, decided: &BTreeMap<Group, Decided>) {
+        let mut asks: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for one in decided.values() {
+            if let (Some(input), Some(decision)) = (&one.state.input, &one.decision) {
+                let nodes = decision.ask.iter().cloned();
+                asks.entry(&input.broker).or_default().extend(nodes);
+            }
         }
         for (broker, nodes) in result.sizes.into_iter().filter(|(_, nodes)| !nodes.is_empty()) {
             self.board.size(&broker, nodes);
@@ -198,29 +231,17 @@ impl Driver {
             };
             self.board.command(&broker, command, call.nodes);
         }
-        let mut pools = self.latest.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        let woken: Vec<Group> = decided
-            .iter()
-            .filter(|(group, new)| concerns(group, new, pools.get(*group), &changed))
-            .map(|(group, _)| group.clone())
-            // What is gone leaves metrics behind.
-            .chain(
-                changed
-                    .iter()
-                    .filter(|group| !decided.contains_key(*group))
-                    .cloned(),
-            )
-            .collect();
-        for group in &woken {
-            if let Some(decision) = decided.get(group).and_then(|new| new.decision.as_ref()) {
-                tracing::debug!(namespace = group.0, worker_pool = group.1, "{}", decision.text());
-            }
-        }
-        *pools = decided;
-        drop(pools);
-        for group in woken {
-            let _ = self.wake.send(group);
-        }
+    }
+
+    /// Here and not where decisions are carried out: of those that follow each other fast, only the last gets there.
+    fn count_misplaced(&self, (namespace, worker_pool): &Group, pods: u64) {
+        self.metrics.misplaced(namespace, worker_pool, pods);
+        tracing::warn!(
+            namespace,
+            worker_pool,
+            pods,
+            "Kubernetes ended pods in the place of parked ones"
+        );
     }
 }
 

@@ -194,7 +194,7 @@ fn start(
         latest: Arc::clone(&latest),
         grants,
         events,
-        metrics,
+        metrics: Arc::clone(&metrics),
         budget,
         clock,
     };
@@ -204,6 +204,7 @@ fn start(
         latest,
         wake,
         hold_lost_slots: options.hold_lost_slots,
+        metrics,
         pulse,
         clock,
     };

@@ -18,6 +18,8 @@ fn filled() -> Metrics {
     let metrics = Metrics::new();
     metrics.worker_pool("shop", "mail", NUMBERS);
     metrics.decision("shop", "mail", "ScaledUp");
+    metrics.misplaced("shop", "mail", 2);
+    metrics.misplaced("shop", "mail", 0);
     metrics.task_queue(
         "shop",
         "mail",
@@ -72,6 +74,10 @@ fn every_metric_of_the_table_is_served_as_documented() {
     assert!(text.contains(
         r#"poolwright_worker_pool_decisions_total{name="mail",namespace="shop",reason="ScaledUp"} 1"#
     ));
+    assert!(
+        text.contains(r#"poolwright_worker_pool_misplaced_pods_total{name="mail",namespace="shop"} 2"#),
+        "{text}"
+    );
     for (outcome, count) in [("success", 2), ("failure", 1)] {
         let line = format!("poolwright_broker_requests_total{{outcome=\"{outcome}\"}} {count}");
         assert!(text.contains(&line), "{text}");

@@ -135,6 +135,7 @@ async fn churn_takes_no_busy_worker_and_loses_nothing() -> Result<()> {
     expect_enough(&moves, ids.len());
     assert!(ids.len() >= scale::pick(200, 2000));
     moves.expect_all_parked_first()?;
+    stage.expect_none_misplaced().await?;
     stage.expect_no_busy_victim()?;
     stage.expect_all_done_once(&ids)
 }

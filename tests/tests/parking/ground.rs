@@ -104,7 +104,8 @@ impl Yard {
     }
 
     /// What must hold at the end of each test.
-    pub fn expect_well(&self, ids: &[String]) -> Result<()> {
+    pub async fn expect_well(&self, ids: &[String]) -> Result<()> {
+        self.stage.expect_none_misplaced().await?;
         self.moves.expect_all_parked_first()?;
         self.stage.expect_no_busy_victim()?;
         self.stage.expect_all_done_once(ids)

@@ -59,7 +59,7 @@ async fn is_told_again(mut yard: Yard) -> Result<()> {
     let ended = events.filter(|event| event.event == "end");
     let ended: Vec<String> = ended.map(|event| event.id).collect();
     assert_eq!(ended.len(), 5, "{ended:?}");
-    yard.expect_well(&ended)
+    yard.expect_well(&ended).await
 }
 
 #[tokio::test]
@@ -114,7 +114,7 @@ async fn loses_no_limited_tasks(yard: Yard, most: usize) -> Result<()> {
     yard.at_most(3).await?;
     stage.await_ended(ids.len(), LIMIT * 2).await?;
     stage.await_no_pods("q", LIMIT).await?;
-    yard.expect_well(&ids)
+    yard.expect_well(&ids).await
 }
 
 /// Messages that wait in the queue `q`, by the broker.
@@ -167,7 +167,7 @@ async fn gives_back_what_is_not_due(yard: Yard) -> Result<()> {
     yard.at_least(0).await?;
     stage.await_ended(ids.len(), LIMIT).await?;
     stage.await_no_pods("q", LIMIT).await?;
-    yard.expect_well(&ids)
+    yard.expect_well(&ids).await
 }
 
 impl Yard {

@@ -29,6 +29,7 @@ pub(super) fn count(context: &Context, decided: &Decided, group: &Group) {
         start_up_seconds: decision.and_then(|decision| Some(decision.facts.start_up?.as_secs_f64())),
     };
     context.metrics.worker_pool(&group.0, &group.1, numbers);
+    context.metrics.misplaced(&group.0, &group.1, 0);
 }
 
 /// An event for pods that were lost with their node.
