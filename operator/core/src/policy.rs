@@ -238,3 +238,7 @@ fn fleet_count(fleet: &Fleet, which: impl Fn(PodState) -> bool) -> f64 {
         .count();
     float(count as u64)
 }
+
+#[cfg(test)]
+#[path = "policy_tests.rs"]
+mod tests;

@@ -145,6 +145,7 @@ prop_compose! {
         up in 0u32..100,
         starting in 0u32..100,
         starting_for in 0.0f64..100.0,
+        quiet in prop_oneof![Just(0.0), 0.0f64..4000.0],
         target in 1.0f64..600.0,
     ) -> Sight {
         Sight {
@@ -160,7 +161,7 @@ prop_compose! {
             up: f64::from(up),
             starting: f64::from(starting),
             starting_for,
-            quiet: 0.0,
+            quiet,
             target,
         }
     }
@@ -177,6 +178,20 @@ proptest! {
         prop_assert!(wish.steady.is_finite() && wish.backlog.is_finite());
         prop_assert!(wish.pods >= u32::from(sight.waiting + sight.busy > 0.0));
         prop_assert!(wish.pods >= floor);
+    }
+
+    /// Nothing is expected where nothing comes, and where not even three tasks in the time in which none came would be a
+    /// load.
+    #[test]
+    fn nothing_to_do_and_nothing_expected_asks_for_none(sight in any_sight(), comes in any::<bool>()) {
+        let idle = Sight { waiting: 0.0, busy: 0.0, ..sight };
+        let nothing = if comes {
+            Sight { quiet: 1.001 * MISSED * idle.coming_service / NO_LOAD, ..idle }
+        } else {
+            Sight { rate: 0.0, ..idle }
+        };
+        let wish = desired(&nothing, 0);
+        prop_assert_eq!((wish.pods, wish.term), (0, Term::Nothing), "{:?}", nothing);
     }
 
     #[test]

@@ -83,12 +83,16 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
+/// The delay that stands for none, and how long pods stay then at least.
+const UNWRITTEN: u64 = 30;
+const UNWRITTEN_STAY: u64 = 10;
+
 fn start(rabbitmq: bool, wait_target: bool, queues: usize, prefetch: Option<u32>, delay: u64) -> World {
     let mut first = pool("p");
     if wait_target {
         first.policy = Policy::WaitTarget {
             target: Duration::from_secs(30),
-            delay: Some(Duration::from_secs(delay)),
+            delay: (delay != UNWRITTEN).then(|| Duration::from_secs(delay)),
         };
     }
     first.queues = (0..queues).map(|number| format!("q{number}").into()).collect();
@@ -410,7 +414,7 @@ proptest! {
         wait_target: bool,
         queues in 1usize..4,
         prefetch in prop_oneof![Just(None), (1u32..5).prop_map(Some), Just(Some(u32::MAX))],
-        delay in prop_oneof![Just(0u64), Just(7), Just(60)],
+        delay in prop_oneof![Just(0u64), Just(7), Just(UNWRITTEN), Just(60)],
         events in prop::collection::vec(event(), 1..120),
     ) {
         let mut world = start(rabbitmq, wait_target, queues, prefetch, delay);
@@ -431,7 +435,8 @@ proptest! {
             before = world.now;
             let obeys = world.pool().hold.is_some() || world.pool().cap.is_some();
             if decision.to < decision.from && !obeys {
-                let whole = whole_since.is_some_and(|since| world.now.since(since) >= Duration::from_secs(delay));
+                let stay = if wait_target && delay == UNWRITTEN { UNWRITTEN_STAY } else { delay };
+                let whole = whole_since.is_some_and(|since| world.now.since(since) >= Duration::from_secs(stay));
                 prop_assert!(whole, "scale-in without data: {decision:?}");
             }
             let rest: Vec<Decision> = cycle(&shuffled(&world.snapshot()), &mut other).decisions.into_values().collect();

@@ -30,6 +30,9 @@ const GOLDEN: &[Row<'_>] = &[
     ("geo-mean", 1.809, 29.70, 377.9),
 ];
 
+/// Changes of direction in an hour that a steady load may bring.
+const TURNS_MAX: f64 = 2.0;
+
 /// How far from the table a workload may be, and the last row.
 const ONE: Tolerance = Tolerance {
     cost: 0.10,
@@ -79,6 +82,11 @@ fn the_policy_costs_what_it_did_and_tasks_wait_as_they_did() {
             (0, 0, 0, 0),
             "{}: killed, undone, overshoot, taken away blindly",
             workload.name
+        );
+        let turns = row.reversals;
+        assert!(
+            workload.name != "steady" || turns <= TURNS_MAX,
+            "{turns} turns an hour"
         );
     }
 }
