@@ -13,8 +13,17 @@ use std::time::{Duration, Instant};
 
 #[tokio::test]
 async fn a_flush_while_workers_are_busy_takes_no_worker() -> Result<()> {
+    flush("f-flush", "Backlog").await
+}
+
+#[tokio::test]
+async fn nor_does_it_where_a_wait_target_is_kept() -> Result<()> {
+    flush("f-flush-w", "WaitTarget").await
+}
+
+async fn flush(prefix: &str, policy: &str) -> Result<()> {
     let (stage, redis) = (
-        Stage::new("f-flush").await?,
+        Stage::new(prefix).await?,
         Redis::start(RedisConfig::default()).await?,
     );
     // Late: the flush takes the running tasks out of the broker's sight, too.
@@ -23,13 +32,13 @@ async fn a_flush_while_workers_are_busy_takes_no_worker() -> Result<()> {
     let window = Duration::from_secs(15);
     let shape = json!({
         "celery": {"concurrency": 1},
-        "scaling": {"maxReplicas": 3, "scaleDownDelaySeconds": window.as_secs()},
+        "scaling": {"policy": policy, "maxReplicas": 3, "scaleDownDelaySeconds": window.as_secs()},
     });
-    wire.pool(&stage, "q", &["q"], shape).await?;
     let mut publisher = wire.publisher().await?;
     let running = publisher.publish(&Batch::sleep("q", 3, 10.0)).await?;
-    stage.await_running(3, LIMIT).await?;
     publisher.publish(&Batch::sleep("q", 40, 1.0)).await?;
+    wire.pool(&stage, "q", &["q"], shape).await?;
+    stage.await_running(3, LIMIT).await?;
     stage
         .await_tq("q", "forty waiting", LIMIT, |queue| {
             queue
@@ -80,16 +89,20 @@ async fn an_operator_that_is_killed_comes_back_without_haste() -> Result<()> {
     );
     let wire = Wire::redis(&redis, 0);
     let window = Duration::from_secs(5);
-    let shape = json!({
-        "celery": {"concurrency": 1},
-        "scaling": {"maxReplicas": 6, "scaleDownDelaySeconds": window.as_secs()},
-    });
-    wire.pool(&stage, "q", &["q"], shape).await?;
+    for (name, policy) in [("q", "Backlog"), ("w", "WaitTarget")] {
+        let shape = json!({
+            "celery": {"concurrency": 1},
+            "scaling": {"policy": policy, "maxReplicas": 4, "scaleDownDelaySeconds": window.as_secs()},
+        });
+        wire.pool(&stage, name, &[name], shape).await?;
+    }
     let mut publisher = wire.publisher().await?;
     let mut ids = Vec::new();
     let mut starts = Vec::new();
     for round in 0..scale::pick(2, 10) {
-        ids.extend(publisher.publish(&Batch::sleep("q", 10, 2.0)).await?);
+        for queue in ["q", "w"] {
+            ids.extend(publisher.publish(&Batch::sleep(queue, 8, 2.0)).await?);
+        }
         let pause = Duration::from_millis(fastrand::u64(0..7000));
         println!("round {round}: killed after {pause:?}");
         tokio::time::sleep(pause).await;
@@ -97,14 +110,17 @@ async fn an_operator_that_is_killed_comes_back_without_haste() -> Result<()> {
     }
     // Once more when all work is done, so that only haste could take the idle workers early.
     stage.await_ended(ids.len(), LIMIT).await?;
-    let before = stage.replicas("q").await?;
+    let before = [stage.replicas("q").await?, stage.replicas("w").await?];
     let ready = async |stage: &Stage| -> Result<_> {
         let conditions = stage.tq("q").await?.status.unwrap_or_default().conditions;
         Ok(conditions.into_iter().find(|one| one.type_ == "Ready"))
     };
     let said = ready(&stage).await?;
     starts.push(restart(&mut stage, Duration::ZERO).await?);
-    assert!(before > 0, "no worker was left to test with");
+    assert!(
+        before.iter().all(|pods| *pods > 0),
+        "no worker was left to test with: {before:?}"
+    );
     let last = starts[starts.len() - 1];
     tokio::time::sleep_until((last + Duration::from_secs(4)).into()).await;
     assert_eq!(
@@ -112,22 +128,21 @@ async fn an_operator_that_is_killed_comes_back_without_haste() -> Result<()> {
         said,
         "a new process knew nothing and said so"
     );
-    stage.await_no_pods("q", LIMIT).await?;
-    for start in starts {
-        let hasty: Vec<_> = stage
-            .falls("q", start)
-            .into_iter()
-            .filter(|fall| fall.0 - start < window)
-            .collect();
-        assert!(
-            hasty.is_empty(),
-            "scale-in before a full window of fresh data: {hasty:?}"
-        );
+    for pool in ["q", "w"] {
+        stage.await_no_pods(pool, LIMIT).await?;
+        for start in &starts {
+            let falls = stage.falls(pool, *start).into_iter();
+            let hasty: Vec<_> = falls.filter(|fall| fall.0 - *start < window).collect();
+            assert!(
+                hasty.is_empty(),
+                "scale-in of {pool} before a full window of fresh data: {hasty:?}"
+            );
+        }
+        assert!(stage.peak(pool) <= 4);
+        stage
+            .await_condition(pool, ConditionType::Ready, "True", "AsDesired", LIMIT)
+            .await?;
     }
-    assert!(stage.peak("q") <= 6);
-    stage
-        .await_condition("q", ConditionType::Ready, "True", "AsDesired", LIMIT)
-        .await?;
     stage.expect_no_busy_victim()?;
     stage.expect_all_done_once(&ids)
 }
