@@ -11,8 +11,6 @@ mod crashes;
 #[path = "budgets/gpus.rs"]
 mod gpus;
 mod ground;
-#[path = "budgets/lane.rs"]
-mod lane;
 #[path = "budgets/limits.rs"]
 mod limits;
 #[path = "budgets/load.rs"]

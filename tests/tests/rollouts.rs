@@ -23,7 +23,8 @@ const STUBBORN: [&str; 3] = [
 #[tokio::test]
 async fn a_wrong_command_replaces_nothing_and_the_good_one_takes_over_under_load() -> Result<()> {
     let ground = Ground::new("wrong").await?;
-    let scaling = json!({"minReplicas": 3, "maxReplicas": 3, "scaleDownDelaySeconds": 5});
+    let scaling =
+        json!({"policy": "WaitTarget", "minReplicas": 3, "maxReplicas": 3, "scaleDownDelaySeconds": 5});
     ground.pool("w", json!({"scaling": scaling})).await?;
     let feeder = ground.feed(6, 2.0, Duration::from_millis(2500)).await?;
     ground.stage.await_replicas("w", 3, LIMIT).await?;
@@ -95,7 +96,8 @@ async fn given_up(ground: &Ground, old: &str, bad: &str) -> Result<()> {
 #[tokio::test]
 async fn a_rollout_needs_one_pod_above_a_maximum_of_one() -> Result<()> {
     let ground = Ground::new("one").await?;
-    let shape = json!({"celery": {"concurrency": 1}, "scaling": {"minReplicas": 1, "maxReplicas": 1}});
+    let scaling = json!({"policy": "WaitTarget", "minReplicas": 1, "maxReplicas": 1});
+    let shape = json!({"celery": {"concurrency": 1}, "scaling": scaling});
     ground.pool("w", shape).await?;
     let feeder = ground.feed(1, 0.5, Duration::from_millis(700)).await?;
     ground.await_running(1).await?;

@@ -32,13 +32,13 @@ const DISPUTED_AGE: Duration = Duration::from_secs(2);
 /// One number that went into a decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Input {
-    /// What it is: `ready`, `reserved`, `busy`, `orphaned`, …
+    /// What it is: `ready`, `reserved`, `busy`, `orphaned`, …; what is no count of tasks names its unit.
     pub name: &'static str,
     /// The queue, for numbers of one queue.
     pub queue: Option<Arc<str>>,
     /// The number.
     pub value: u64,
-    /// Who said it: `broker`, `heartbeats` or `answers`.
+    /// Who said it: `broker`, `heartbeats`, `answers`, `estimate` or `spec`.
     pub source: &'static str,
     /// How old it was.
     pub age: Duration,

@@ -28,8 +28,17 @@ struct Stood {
 }
 
 impl Exits {
-    /// Takes in a look; returns how many pods have gone since the last one in the place of others.
-    pub fn look(&mut self, fleet: &Fleet) -> u64 {
+    /// Takes in a look and the numbers that are told now; returns how many pods have gone since the last look in the place
+    /// of others.
+    pub fn after(&mut self, fleet: &Fleet, told: &[(Arc<str>, u32)]) -> u64 {
+        let misplaced = self.look(fleet);
+        if self.told != told {
+            self.told = told.to_vec();
+        }
+        misplaced
+    }
+
+    fn look(&mut self, fleet: &Fleet) -> u64 {
         let stand = || fleet.members.iter().filter(|member| !member.pod.draining);
         let is_same = |(one, was): (&Member, &Stood)| one.pod.name == was.name && is_meant(one) == was.meant;
         if stand().count() == self.stood.len() && stand().zip(&self.stood).all(is_same) {
@@ -56,13 +65,6 @@ impl Exits {
             gone.min(before().count().saturating_sub(replicas)) as u64
         });
         misplaced.sum()
-    }
-
-    /// Takes in what is told now.
-    pub fn tell(&mut self, replicas: &[(Arc<str>, u32)]) {
-        if self.told != replicas {
-            self.told = replicas.to_vec();
-        }
     }
 }
 

@@ -9,8 +9,8 @@ use jiff::Timestamp;
 
 use crate::ahead::{Ahead, Told};
 use crate::crowding::Useful;
-use crate::demand::{Demand, PodState};
-use crate::estimate::{Estimates, float};
+use crate::demand::{Demand, Input, PodState};
+use crate::estimate::{Estimates, float, whole};
 use crate::fleet::{Fleet, Member};
 use crate::memory::PoolMemory;
 use crate::scaling::need;
@@ -135,13 +135,40 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, sn
     }
 }
 
+impl Wanted {
+    /// The numbers that the wait target goes by beside the counts, for people; none for the other policy. Of estimates the
+    /// age says nothing: they are of this moment.
+    pub(crate) fn inputs(&self) -> Vec<Input> {
+        let Some((sight, _)) = self.wish else {
+            return Vec::new();
+        };
+        let of = |name, value: f64, source| Input {
+            name,
+            queue: None,
+            value: whole(value.round()).into(),
+            source,
+            age: Duration::ZERO,
+        };
+        vec![
+            of("arrivalsPerHour", sight.rate * 3600.0, ESTIMATE),
+            of("serviceMilliseconds", sight.service * 1000.0, ESTIMATE),
+            of("oldestWaitMilliseconds", sight.age * 1000.0, ESTIMATE),
+            of("startUpMilliseconds", sight.start_up * 1000.0, ESTIMATE),
+            of("waitTargetSeconds", sight.target, "spec"),
+        ]
+    }
+}
+
+/// The source of a number that was worked out from many readings.
+const ESTIMATE: &str = "estimate";
+
 /// The most pods that are of use, where more have been seen to do no more work.
 pub(crate) fn useful_pods(fleet: &Fleet, memory: &PoolMemory) -> Option<(u32, Useful)> {
     let useful = memory
         .crowding
         .useful()
         .filter(|_| fleet.pool.policy != Policy::Backlog)?;
-    let pods = crate::estimate::whole(useful.slots / f64::from(fleet.slots.max(1)));
+    let pods = whole(useful.slots / f64::from(fleet.slots.max(1)));
     Some((pods.max(1), useful))
 }
 
@@ -171,7 +198,7 @@ fn steadied(sight: &Sight, wish: &Wish, memory: &mut PoolMemory, now: Moment) ->
     if now.since(since) >= LITTLE_MORE_FOR {
         return wish.pods;
     }
-    crate::estimate::whole(have)
+    whole(have)
 }
 
 /// A little less than there is, while there is work, is no reason to stop workers either, unless it lasts.
@@ -187,7 +214,7 @@ fn kept(sight: &Sight, hold: u32, memory: &mut PoolMemory, now: Moment) -> u32 {
     if now.since(since) >= LITTLE_LESS_FOR {
         return 0;
     }
-    crate::estimate::whole(have)
+    whole(have)
 }
 
 /// Tasks a second: of the last quarter of an hour, or of a shorter time that has seen more or less than chance explains. What

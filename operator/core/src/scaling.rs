@@ -201,8 +201,7 @@ pub fn decide(
         now,
     };
     let parking = park(&yard, &allocation);
-    let misplaced = memory.exits.look(fleet);
-    memory.exits.tell(&parking.replicas);
+    let misplaced = memory.exits.after(fleet, &parking.replicas);
     ask.extend(parking.ask.iter().cloned());
     memory.decided = Some(draft.to);
     if draft.to > from && wanted.pods > from {
@@ -216,7 +215,7 @@ pub fn decide(
         reason: draft.reason,
         words,
         limits: draft.limits,
-        inputs: demand.inputs,
+        inputs: [wanted.inputs(), demand.inputs].concat(),
         allocation,
         parking,
         ask: ask.into_iter().collect(),

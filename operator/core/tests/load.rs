@@ -313,6 +313,20 @@ fn the_formula_of_a_wait_target_is_true_in_every_decision() {
         seen.contains("littleMore") && seen.contains("littleLess"),
         "{seen:?}"
     );
+    // What it went by is told, too: two tasks in five to seven seconds, of 20 to 35 s.
+    let decision = sim.decision();
+    let input = |name: &str, within: std::ops::RangeInclusive<u64>| {
+        let told = decision.inputs.iter().find(|input| input.name == name);
+        assert!(
+            told.is_some_and(|told| within.contains(&told.value)),
+            "{name}: {told:?}"
+        );
+    };
+    input("arrivalsPerHour", 1_700..=3_700);
+    input("serviceMilliseconds", 20_000..=35_000);
+    input("oldestWaitMilliseconds", 0..=30_000);
+    input("startUpMilliseconds", 1_000..=30_000);
+    input("waitTargetSeconds", 30..=30);
 }
 
 #[test]

@@ -6,31 +6,38 @@ use serde_json::json;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-/// A WorkerPool of the churn: when its tasks acknowledge, how many messages a slot fetches, and how it executes.
+/// A WorkerPool of the churn: its policy, when its tasks acknowledge, how many messages a slot fetches, and how it executes.
 struct Kind {
     name: &'static str,
+    policy: &'static str,
     late: bool,
     prefetch: u32,
     execution: &'static str,
 }
 
-const fn kind(name: &'static str, late: bool, prefetch: u32, execution: &'static str) -> Kind {
+const fn kind(
+    (name, policy): (&'static str, &'static str),
+    late: bool,
+    prefetch: u32,
+    execution: &'static str,
+) -> Kind {
     Kind {
         name,
+        policy,
         late,
         prefetch,
         execution,
     }
 }
 
-/// Two a broker, so that each way to acknowledge, to fetch and to execute meets each broker.
+/// Two a broker, so that each policy and each way to acknowledge, to fetch and to execute meets each broker.
 const ON_REDIS: [Kind; 2] = [
-    kind("redis-early", false, 4, "Prefork"),
-    kind("redis-late", true, 1, "Gevent"),
+    kind(("redis-early", "WaitTarget"), false, 4, "Prefork"),
+    kind(("redis-late", "Backlog"), true, 1, "Gevent"),
 ];
 const ON_RABBITMQ: [Kind; 2] = [
-    kind("rabbit-early", false, 1, "Gevent"),
-    kind("rabbit-late", true, 4, "Prefork"),
+    kind(("rabbit-early", "Backlog"), false, 1, "Gevent"),
+    kind(("rabbit-late", "WaitTarget"), true, 4, "Prefork"),
 ];
 
 /// Publishes bursts with pauses in which some workers become idle, and no burst waits until all are gone.
@@ -117,7 +124,7 @@ async fn churn_takes_no_busy_worker_and_loses_nothing() -> Result<()> {
         let wire = wire.late(kind.late);
         let shape = json!({
             "celery": {"concurrency": 2, "prefetchMultiplier": kind.prefetch, "executionPool": kind.execution},
-            "scaling": {"maxReplicas": 4, "scaleDownDelaySeconds": 3},
+            "scaling": {"policy": kind.policy, "maxReplicas": 4, "scaleDownDelaySeconds": 3},
         });
         wire.pool(&stage, kind.name, &[kind.name], shape).await?;
         publishers.push((kind.name, wire.publisher().await?));

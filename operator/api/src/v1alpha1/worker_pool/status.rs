@@ -169,7 +169,7 @@ pub struct PastDecision {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DecisionInput {
-    /// `name` of the number, such as ready, reserved or busy.
+    /// `name` of the number, such as ready, reserved or busy; what is no count of tasks ends with its unit.
     #[schemars(length(min = 1, max = 64))]
     pub name: String,
 
@@ -181,7 +181,7 @@ pub struct DecisionInput {
     /// `value` as it was read.
     pub value: i64,
 
-    /// `source` that it was read from.
+    /// `source` that it was read from: broker, heartbeats, answers, estimate or spec.
     #[schemars(length(min = 1, max = 64))]
     pub source: String,
 

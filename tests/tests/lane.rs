@@ -1,11 +1,19 @@
-//! The fast lane: how long a task of a critical queue waits for the slot of its worker.
+//! The fast lane: how long a task of a critical queue waits for the slot of its worker. Alone in its group: other tests
+//! beside it would be measured with it.
+#![allow(missing_docs)]
+
+#[allow(dead_code)]
+#[path = "budgets/bank.rs"]
+mod bank;
+#[allow(dead_code)]
+mod ground;
 
 use poolwright_tests::*;
 use serde_json::json;
 use std::time::{Duration, Instant};
 
-use super::bank::Bank;
-use super::ground::LIMIT;
+use bank::Bank;
+use ground::LIMIT;
 
 /// From the push of a task to the grant of its worker's slot, which is written before the number of replicas is. The pods
 /// are without a process: nothing but the way of the task is measured.
@@ -59,8 +67,6 @@ async fn a_critical_task_has_its_slot_within_a_second_of_its_push() -> Result<()
     );
     assert_eq!(bank.stage().peak("low"), 4);
     bank.charges.expect_within()?;
-    // A machine that runs other tests beside is no place to judge the last of them.
-    let most = scale::pick(5.0, 1.0);
-    assert!(at(50) <= 1.0 && at(99) <= most, "{waits:?}");
+    assert!(at(99) <= 1.0, "{waits:?}");
     Ok(())
 }
