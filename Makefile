@@ -36,7 +36,7 @@ demo: deps $(if $(filter current,$(CLUSTER)),,plane) venv ## Shows a fleet at wo
 test: ## Runs every test with all set-up; GROUPS_ONLY="unit harness" runs some
 	@tests/run.sh
 
-soak: ## Runs every test in full, which takes an hour
+soak: ## Runs every test in full, which takes hours
 	@POOLWRIGHT_SCALE=full tests/run.sh
 
 bench: deps plane ## Measures the figures of docs/reference/performance.md
