@@ -43,3 +43,4 @@ bench: deps plane ## Measures the figures of docs/reference/performance.md
 	$(CARGO) build --release --locked -p poolwright
 	$(CARGO) build --workspace --bins --locked
 	$${CARGO_TARGET_DIR:-target}/debug/poolwright-bench
+	$(CARGO) test --release --locked -p poolwright-core --test speed -- --nocapture --test-threads 1
