@@ -1,5 +1,5 @@
 //! The first table of `docs/reference/performance.md`, as `make bench` measures it. That runs the `speed` test of the core
-//! too; what else the page has comes from tests, and the page names the command of each.
+//! too. What else the page has is made elsewhere, and the page says how.
 //!
 //! The control plane and Redis are real. Pods are marked as running by the node without a process, and their
 //! heartbeats are published by the benchmark, so that a thousand workers fit on a small machine.
