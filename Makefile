@@ -36,10 +36,11 @@ demo: deps $(if $(filter current,$(CLUSTER)),,plane) venv ## Shows a fleet at wo
 test: ## Runs every test with all set-up; GROUPS_ONLY="unit harness" runs some
 	@tests/run.sh
 
-soak: ## Runs every test in full, which takes an hour
+soak: ## Runs every test in full, which takes hours
 	@POOLWRIGHT_SCALE=full tests/run.sh
 
-bench: deps plane ## Measures the figures of docs/reference/performance.md
+bench: deps plane ## Measures the first table of docs/reference/performance.md, and how fast the core decides
 	$(CARGO) build --release --locked -p poolwright
 	$(CARGO) build --workspace --bins --locked
 	$${CARGO_TARGET_DIR:-target}/debug/poolwright-bench
+	$(CARGO) test --release --locked -p poolwright-core --test speed -- --nocapture --test-threads 1

@@ -1,5 +1,5 @@
 //! `poolwright simulate`, as it is called.
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -90,7 +90,7 @@ fn bad(output: &Output) -> String {
 /// The first number behind `name`.
 fn number(text: &str, name: &str) -> f64 {
     let rest = text.lines().find_map(|line| line.strip_prefix(name));
-    rest.unwrap_or(text)
+    rest.unwrap_or_else(|| panic!("no {name:?} in {text}"))
         .split_whitespace()
         .next()
         .unwrap()

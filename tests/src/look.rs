@@ -183,7 +183,7 @@ impl Stage {
         Ok(pid)
     }
 
-    /// Starts of workers since the record had so many lines.
+    /// All starts of workers that the record has.
     pub fn starts(&self) -> Result<Vec<Record>> {
         Ok(self
             .records()?

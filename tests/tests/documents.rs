@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use poolwright_api::{ConditionType, Reason};
-use poolwright_tests::bench::reaction;
+use poolwright_tests::bench::{crowd, reaction};
 use poolwright_tests::operator::built;
 
 fn root() -> PathBuf {
@@ -79,18 +79,32 @@ fn the_guards_of_the_invariants_exist() {
 
 /// What the benchmark prints is what the page has rows for.
 #[test]
-fn the_page_of_figures_has_the_rows_of_the_push() {
+fn the_page_of_figures_has_the_rows_of_the_benchmark() {
     let page = std::fs::read_to_string(root().join("docs/reference/performance.md")).unwrap();
-    for label in reaction::Push::ALL.iter().flat_map(|push| push.labels(20)) {
-        let rows = page
-            .lines()
-            .filter(|line| line.starts_with(&format!("| {label} | ")));
+    let table = page
+        .split("\n\n")
+        .find(|part| part.starts_with("| figure | measured | target |\n"));
+    let rows: Vec<&str> = table.unwrap().lines().skip(2).collect();
+    let push = reaction::Push::ALL.iter().flat_map(|push| push.labels(20));
+    let crowd = [100, 1000].into_iter().flat_map(crowd::Crowd::labels);
+    let labels: Vec<String> = push.chain(crowd).collect();
+    for label in &labels {
+        // A label may have figures behind it, in brackets.
+        let starts = [format!("| {label} | "), format!("| {label} (")];
+        let found = rows
+            .iter()
+            .filter(|row| starts.iter().any(|start| row.starts_with(start)));
         assert_eq!(
-            rows.count(),
+            found.count(),
             1,
             "docs/reference/performance.md has not one row {label:?}"
         );
     }
+    assert_eq!(
+        rows.len(),
+        labels.len(),
+        "a row that the benchmark does not print"
+    );
 }
 
 /// The names in the first column of the tables under a heading of the page of reasons.

@@ -1,4 +1,5 @@
-//! `deploy/install`, applied as a user does it: its account may do what the operator does, and no more.
+//! `deploy/install`, applied as a user does it: its account may do what the operator does, and neither list, watch,
+//! update nor delete Secrets. What else it might do is not tried.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use k8s_openapi::api::core::v1::Pod;

@@ -127,7 +127,6 @@ async fn ten_queues_on_one_pool_sum_up() -> Result<()> {
     stage.expect_all_done_once(&ids)
 }
 
-/// Redis counts no consumers: that a worker without heartbeats is at work, only its own answer can tell.
 /// Two WorkerPools of equal size share a backlog, half and half, and say so. One that has not been able to start a pod
 /// for a minute keeps one to try with, and leaves the rest.
 #[tokio::test]
@@ -173,6 +172,7 @@ async fn two_worker_pools_share_a_queue_as_long_as_both_can_work() -> Result<()>
     stage.strike().await
 }
 
+/// Redis counts no consumers: that a worker without heartbeats is at work, only its own answer can tell.
 #[tokio::test]
 async fn workers_without_heartbeats_prove_their_revision_and_grow_by_what_they_answer() -> Result<()> {
     let (stage, redis) = set("r-mute").await?;

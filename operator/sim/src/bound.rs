@@ -6,10 +6,12 @@
 //!
 //! # The program
 //!
-//! The linear program of `autoscaling.md` §4, in bins of length δ that end at `t_1 … t_K`. Queues whose fleets are
-//! connected form a *block*, for they share slots. For each block, `n_k` is the mean number of its slots that are up in
-//! bin k, draining ones included, and `u_k` what came up; for each queue, `Y_k` is the work done until `t_k`, and `T` all
-//! of it:
+//! It pays for slots while they are up and while they start, and has them work off each task between its arrival and
+//! its deadline. Time is cut into bins of length δ that end at `t_1 … t_K`. Queues whose fleets are connected form a
+//! *block*, for they share slots. For each block, `n_k` is the mean number of its slots that are up in bin k, draining
+//! ones included, `u_k` what came up, and `D_k` what it takes to start one; for each queue, `Y_k` is the work done until
+//! `t_k`, and `T` all of it. `U(t)` is the most work that can be done until t, were each task begun as it arrives, and
+//! `L(t)` the least, were each begun at its deadline. `S_k` is what fleets and Pools allow:
 //!
 //! ```text
 //! minimise    Σ δ·n_k + Σ D_k·u_k + Σ (T − Y_K)

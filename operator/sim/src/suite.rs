@@ -19,7 +19,7 @@ pub use compare::{Comparison, Overall, Rival, compare, geo_mean_ratio, mean_p95}
 pub use series::{Cell, Entrant, Measured, Plan, Results, entrants, parallel};
 pub use stats::{Interval, interval};
 pub use table::{details, table};
-pub use tune::{TUNING_WORKLOADS, objective, tune};
+pub use tune::{objective, tune};
 
 /// Scoring takes the seeds 1, 2, 3 …; tuning begins here, so that no peer is scored on what it was tuned on.
 pub const FIRST_TUNING_SEED: u64 = 1001;

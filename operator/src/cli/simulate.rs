@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args};
 use jiff::Timestamp;
 use jiff::civil::DateTime;
+use poolwright_sim::suite::SEEDS_MAX;
 use poolwright_sim::workloads;
 
 /// Least and most seconds that each of `--tasks` may take.
@@ -67,7 +68,7 @@ pub struct SimulateArgs {
     pub tune: bool,
 
     /// Seeds for each workload, 1 to 1000. Default: 5 for --suite, 2 for --tune
-    #[arg(long, value_name = "NUMBER", conflicts_with = "files", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    #[arg(long, value_name = "NUMBER", conflicts_with = "files", value_parser = clap::value_parser!(u64).range(1..=SEEDS_MAX))]
     pub seeds: Option<u64>,
 
     /// Only this workload of the suite; may be repeated. Default: all

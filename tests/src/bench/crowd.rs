@@ -49,45 +49,63 @@ pub struct Crowd {
 }
 
 impl Crowd {
+    /// The first column of the table's rows for a fleet of so many pools. What both API-server figures were stands behind
+    /// its label.
+    #[must_use]
+    pub fn labels(pools: usize) -> [String; 9] {
+        let label = |what: &str| format!("{} pools: {what}", thousands(pools));
+        [
+            label(&format!("burst on {BURST}, p99 to more replicas")),
+            label("the same, p50"),
+            label("Redis connections"),
+            label("Redis commands a second"),
+            label("API writes a second, nothing changing"),
+            label("API-server cores added"),
+            label("operator cores"),
+            label("operator RSS"),
+            label("restart until every pool is decided"),
+        ]
+    }
+
     /// The table's rows.
     pub fn print(&self) {
-        let (reaction, resident) = if self.pools <= 100 {
+        let (soon, small) = if self.pools <= 100 {
             ("≤ 1 s", "≤ 40 MB")
         } else {
             ("≤ 2 s", "≤ 80 MB")
         };
-        let n = self.pools;
-        println!(
-            "| {n} pools: burst on {BURST}, p99 to more replicas | {:.3} s | {reaction} |",
-            percentile(&self.burst, 0.99)
-        );
-        println!(
-            "| {n} pools: the same, p50 | {:.3} s | – |",
-            percentile(&self.burst, 0.5)
-        );
-        println!("| {n} pools: Redis connections | {} | ≤ 3 |", self.connections);
-        println!(
-            "| {n} pools: Redis commands a second | {:.0} | – |",
-            self.commands
-        );
-        println!(
-            "| {n} pools: API writes a second, nothing changing | {:.2} | 0 |",
-            self.writes
-        );
+        let [
+            slowest,
+            median,
+            connections,
+            commands,
+            writes,
+            apiserver,
+            cores,
+            resident,
+            restart,
+        ] = Self::labels(self.pools);
+        println!("| {slowest} | {:.3} s | {soon} |", percentile(&self.burst, 0.99));
+        println!("| {median} | {:.3} s | – |", percentile(&self.burst, 0.5));
+        println!("| {connections} | {} | ≤ 3 |", self.connections);
+        println!("| {commands} | {:.0} | – |", self.commands);
+        println!("| {writes} | {:.2} | 0 |", self.writes);
         let (with, without) = self.apiserver;
         println!(
-            "| {n} pools: API-server cores added ({with:.3} with, {without:.3} without) | {:.3} | ≤ 0.1 |",
+            "| {apiserver} ({with:.3} with, {without:.3} without) | {:.3} | ≤ 0.1 |",
             with - without
         );
-        println!("| {n} pools: operator cores | {:.3} | – |", self.cores);
-        println!(
-            "| {n} pools: operator RSS | {:.0} MB | {resident} |",
-            self.resident
-        );
-        println!(
-            "| {n} pools: restart until every pool is decided | {:.2} s | ≤ 5 s |",
-            self.restart
-        );
+        println!("| {cores} | {:.3} | – |", self.cores);
+        println!("| {resident} | {:.0} MB | {small} |", self.resident);
+        println!("| {restart} | {:.2} s | ≤ 5 s |", self.restart);
+    }
+}
+
+/// A number below a million, with a comma as the page has it.
+fn thousands(number: usize) -> String {
+    match (number / 1000, number % 1000) {
+        (0, rest) => rest.to_string(),
+        (thousands, rest) => format!("{thousands},{rest:03}"),
     }
 }
 

@@ -1,4 +1,5 @@
-//! The figures of `docs/reference/performance.md`: measured here, by `make bench`, and nowhere else.
+//! The first table of `docs/reference/performance.md`, as `make bench` measures it. That runs the `speed` test of the core
+//! too. What else the page has is made elsewhere, and the page says how.
 //!
 //! The control plane and Redis are real. Pods are marked as running by the node without a process, and their
 //! heartbeats are published by the benchmark, so that a thousand workers fit on a small machine.

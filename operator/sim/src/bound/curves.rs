@@ -1,7 +1,8 @@
 //! The least and the most work that can be done by a time.
 //!
-//! It decides where bins end and reads the two curves of `autoscaling.md` §4 there, exactly: sums are whole
-//! milliseconds. It knows nothing of slots.
+//! It decides where bins end and reads the two curves of the [program](super) there, exactly: sums are whole
+//! milliseconds. The most is done where each task begins as it arrives, the least where each begins at its deadline. It
+//! knows nothing of slots.
 
 use crate::scenario::{Millis, Scenario, Task};
 

@@ -15,9 +15,6 @@ use crate::peers::{self, Entry};
 use crate::scenario::Scenario;
 use crate::workloads::{ALL, Workload};
 
-/// Workloads that are tuned on: all but the day of 500 queues, which costs more than the others together.
-pub const TUNING_WORKLOADS: usize = ALL.len() - 1;
-
 /// What a wait-second costs, in slot-seconds.
 const WAIT_PRICE: f64 = 1.0;
 
@@ -36,6 +33,7 @@ pub fn objective(outcome: &Outcome, scenario: &Scenario) -> f64 {
 /// scenario: the workload, the seed, how many are done, of how many.
 #[must_use]
 pub fn tune(seeds: u64, threads: usize, done: impl Fn(&str, u64, usize, usize) + Sync) -> String {
+    // All but the day of 500 queues, which costs more than the others together.
     let workloads: Vec<Workload> = ALL.into_iter().filter(|one| one.name != "tenants").collect();
     let seeds: Vec<u64> = (FIRST_TUNING_SEED..FIRST_TUNING_SEED + seeds.max(1)).collect();
     let grids: Vec<Vec<Entry>> = peers::all()
