@@ -308,7 +308,7 @@ async fn strays_are_counted_only_while_nobody_consumes_them() {
 }
 
 #[tokio::test]
-async fn tls_trusts_what_it_is_told_to() {
+async fn tls_trusts_what_it_is_told_to_and_shows_its_certificate() {
     let server = shared().await;
     let url = format!("amqps://guest:guest@127.0.0.1:{}//", server.amqps);
     let with = |tls: Tls| {
@@ -321,25 +321,26 @@ async fn tls_trusts_what_it_is_told_to() {
         )
         .expect("an address")
     };
-    let ca_pem = Some(server.pem("ca.pem"));
-    connect(with(Tls {
-        ca_pem: ca_pem.clone(),
+    let trusting = || Tls {
+        ca_pem: Some(server.pem("ca.pem")),
         ..Tls::default()
-    }))
-    .await;
-    connect(with(Tls {
+    };
+    let careless = || Tls {
         insecure_skip_verify: true,
         ..Tls::default()
-    }))
-    .await;
-    connect(with(Tls {
-        ca_pem,
+    };
+    let shown = |tls: Tls| Tls {
         client_cert_pem: Some(server.pem("client.pem")),
         client_key_pem: Some(Secret::new(server.pem("client.key"))),
-        ..Tls::default()
-    }))
-    .await;
-    let unknown = refusal(parse(&url)).await;
+        ..tls
+    };
+    connect(with(shown(trusting()))).await;
+    connect(with(shown(careless()))).await;
+    for tls in [trusting(), careless()] {
+        let nameless = refusal(with(tls)).await;
+        assert_eq!(nameless.kind, FaultKind::Unreachable, "no client certificate");
+    }
+    let unknown = refusal(with(shown(Tls::default()))).await;
     assert_eq!(unknown.kind, FaultKind::Unreachable);
     assert!(unknown.message.contains("tls.caSecretRef"), "{unknown}");
     let plain = refusal(parse(&format!("amqps://guest:guest@127.0.0.1:{}//", server.amqp))).await;

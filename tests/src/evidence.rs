@@ -96,7 +96,7 @@ impl Stage {
 
     /// All that the operator has said so far: its log, its metrics, its events, and every object that it writes.
     pub async fn everything_said(&self) -> Result<String> {
-        let kinds = "events,wp,tq,deployments,replicasets,pods";
+        let kinds = "events,wp,tq,pools.poolwright.dev,deployments,replicasets,pods";
         let objects = self.kubectl()?.run(["get", kinds, "-o", "yaml"]).await?;
         let metrics = self.operator.metrics().await?;
         Ok(format!("{}\n{objects}\n{metrics}", self.operator.log()))

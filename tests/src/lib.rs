@@ -35,6 +35,7 @@ pub mod process;
 pub mod scale;
 pub mod scenario;
 pub mod stage;
+pub mod told;
 pub mod wait;
 pub mod wire;
 
@@ -56,5 +57,6 @@ pub use node::{Image, Node, NodeConfig, NodeHandle, RESERVED, Record, read_recor
 pub use operator::Operator;
 pub use plane::{FAKE_IMAGE, Plane, PlaneConfig, User};
 pub use stage::Stage;
+pub use told::Told;
 pub use wait::{poll, wait_for, wait_until};
 pub use wire::Wire;

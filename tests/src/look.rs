@@ -7,24 +7,14 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams, PropagationPolicy};
 use poolwright_api::v1alpha1::{TaskQueue, WorkerPool, WorkerPoolStatus};
 use rustix::process::Signal;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 impl Stage {
-    /// Σ of a WorkerPool's replicas after each change, by the watch.
+    /// Σ of a WorkerPool's replicas after each change of that, by the watch.
     pub fn timeline(&self, pool: &str) -> Vec<(Instant, i32)> {
-        let mut now: BTreeMap<String, i32> = BTreeMap::new();
-        let mut timeline: Vec<(Instant, i32)> = Vec::new();
-        for step in self.history() {
-            if !step.deployment.starts_with(&format!("{pool}-")) {
-                continue;
-            }
-            now.insert(step.deployment, step.replicas.unwrap_or(0));
-            let sum: i32 = now.values().sum();
-            if timeline.last().is_none_or(|(_, before)| *before != sum) {
-                timeline.push((step.at, sum));
-            }
-        }
+        let mut timeline = self.sums(pool);
+        timeline.dedup_by_key(|(_, sum)| *sum);
         timeline
     }
 

@@ -1,7 +1,7 @@
 //! What must hold on every broker, written once and run on each.
 
 use crate::process::Daemon;
-use crate::{Batch, Celery, Result, Stage, TaskEvent, Wire, scale, wait_until};
+use crate::{Batch, Celery, Result, Stage, TaskEvent, Told, Wire, scale, wait_until};
 use poolwright_api::ConditionType;
 use poolwright_api::v1alpha1::WorkerPoolStatus;
 use serde_json::json;
@@ -220,10 +220,11 @@ pub async fn prefetched(stage: &Stage, wire: &Wire, pool: &str) -> Result<()> {
 }
 
 /// Workers that are not ours, half of those on a queue, are counted and named, do their part of the tasks, and are told
-/// nothing.
+/// nothing, by name or with all others.
 pub async fn foreign(stage: &Stage, wire: &Wire, pool: &str) -> Result<()> {
     // Late, so that nobody takes more than runs: two tasks are theirs and two are ours.
     let wire = wire.late(true);
+    let told = Told::listen(&wire).await?;
     wire.pool(stage, pool, &[pool], json!({"celery": {"concurrency": 1}}))
         .await?;
     let mut theirs = Vec::new();
@@ -273,6 +274,7 @@ pub async fn foreign(stage: &Stage, wire: &Wire, pool: &str) -> Result<()> {
     if events.iter().filter(by_them).count() < 2 {
         return Err(format!("theirs did not do their part: {events:?}").into());
     }
+    told.expect_none_told(|node| node.starts_with("celery@legacy"))?;
     stage.expect_all_done_once(&[ids, more].concat())
 }
 

@@ -233,6 +233,11 @@ impl Stage {
         self.history.most_consuming(pool, since)
     }
 
+    /// Σ of replicas over all Deployments of a WorkerPool after each write of one, by the watch.
+    pub fn sums(&self, pool: &str) -> Vec<(Instant, i32)> {
+        self.history.sums(pool)
+    }
+
     /// Largest Σ of replicas over all Deployments of a WorkerPool, by the watch.
     pub fn peak(&self, pool: &str) -> i32 {
         self.history.peak(pool)

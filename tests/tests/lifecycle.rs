@@ -298,8 +298,8 @@ async fn a_neighbour_starts_nothing_for_what_a_deleted_worker_pool_still_does() 
     let mut looks = 0;
     while ground.running()?.len() == 4 {
         let queue = ground.stage.tq("q").await?.status.unwrap_or_default();
-        assert_eq!(queue.orphaned.unwrap_or(0), 0, "they are held");
-        assert_eq!(queue.foreign_consumers.unwrap_or(0), 0, "they are ours");
+        assert_eq!(queue.orphaned, Some(0), "they are held");
+        assert_eq!(queue.foreign_consumers, Some(0), "they are ours");
         assert_eq!(ground.stage.peak("n"), 0, "{:?}", ground.stage.timeline("n"));
         looks += 1;
         tokio::time::sleep(Duration::from_millis(200)).await;

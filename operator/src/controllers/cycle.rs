@@ -15,9 +15,10 @@ use poolwright_core::pool_status::{Figures, PoolName};
 use poolwright_core::sample::{BrokerView, QueueView};
 use poolwright_core::snapshot::{Namespace, PoolInput, PoolKey, Snapshot};
 use poolwright_core::time::Moment;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use super::wake::Wake;
 use super::world::{PoolState, World};
 use crate::clock::Clock;
 use crate::kube::index::Group;
@@ -77,7 +78,7 @@ pub struct Driver {
     /// Where decisions go.
     pub latest: Arc<Latest>,
     /// Whom to wake.
-    pub wake: mpsc::UnboundedSender<Group>,
+    pub wake: Arc<Wake>,
     /// Slots of pods that were lost with their node stay taken.
     pub hold_lost_slots: bool,
     /// Counters.
@@ -156,8 +157,8 @@ impl Driver {
         }
         *pools = decided;
         drop(pools);
-        for group in woken {
-            let _ = self.wake.send(group);
+        if !woken.is_empty() {
+            self.wake.put(woken);
         }
     }
 

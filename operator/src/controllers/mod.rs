@@ -12,5 +12,6 @@ pub mod secrets;
 pub mod task_queue;
 pub mod turns;
 pub mod unmade;
+pub mod wake;
 pub mod worker_pool;
 pub mod world;

@@ -16,12 +16,13 @@ use poolwright_api::LABEL_WORKER_POOL;
 use poolwright_core::time::Moment;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use super::brokers::Supervisor;
 use super::cycle::{Driver, Latest};
 use super::granter::{Granter, Grants};
+use super::wake::Wake;
 use super::world::World;
 use super::{granter, loads, task_queue, worker_pool};
 use crate::clock::Clock;
@@ -148,7 +149,7 @@ fn start(
     let latest = Arc::new(Latest::default());
     let events = Arc::new(Events::new(client.clone()));
     let budget = Arc::new(Budget::new(options.status_writes_per_second));
-    let (wake, woken) = mpsc::unbounded_channel::<Group>();
+    let wake = Arc::new(Wake::default());
     let supervisor = Supervisor {
         client: client.clone(),
         world: Arc::clone(&world),
@@ -202,7 +203,7 @@ fn start(
         world,
         board,
         latest,
-        wake,
+        wake: Arc::clone(&wake),
         hold_lost_slots: options.hold_lost_slots,
         metrics,
         pulse,
@@ -214,7 +215,7 @@ fn start(
     spawn(
         parts,
         "worker pools",
-        worker_pool::Controller::new(Arc::new(context)).run(woken),
+        worker_pool::Controller::new(Arc::new(context)).run(wake),
     );
     spawn(parts, "granter", Granter::new(granter, asked).run());
     spawn(parts, "cycle", driver.run());

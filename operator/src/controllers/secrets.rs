@@ -125,7 +125,118 @@ fn invalid(message: impl Into<String>) -> SignalError {
 
 #[cfg(test)]
 mod tests {
-    use super::forbidden;
+    use std::collections::BTreeMap;
+
+    use axum::Router;
+    use axum::http::{StatusCode, Uri};
+    use k8s_openapi::ByteString;
+    use kube::Config;
+    use poolwright_core::broker::HttpEndpoint;
+    use serde_json::json;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Name and keys of a Secret.
+    type Kept<'a> = (&'a str, &'a [(&'a str, &'a str)]);
+
+    const RABBIT: Kept<'_> = (
+        "rabbit",
+        &[
+            ("url", "amqps://shop:sesame@rabbit.test/orders\n"),
+            ("management", "https://reader:thyme@rabbit.test:15671/\n"),
+        ],
+    );
+    const AUTHORITY: Kept<'_> = ("authority", &[("ca.crt", "the authority\n")]);
+    const CLIENT: Kept<'_> = ("client", &[("tls.crt", "the chain\n"), ("tls.key", "the key\n")]);
+
+    /// An API server that has these Secrets in the namespace `shop` and nothing else.
+    async fn server(secrets: &[Kept<'_>]) -> Client {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut objects = BTreeMap::new();
+        for (name, keys) in secrets {
+            let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
+            let keys = keys.iter().map(|(key, text)| ((*key).to_owned(), bytes(text)));
+            let secret = KubeSecret {
+                data: Some(keys.collect()),
+                ..KubeSecret::default()
+            };
+            let path = format!("/api/v1/namespaces/shop/secrets/{name}");
+            objects.insert(path, serde_json::to_string(&secret).unwrap());
+        }
+        let answer = move |uri: Uri| {
+            let found = objects.get(uri.path()).cloned();
+            std::future::ready(found.ok_or(StatusCode::NOT_FOUND))
+        };
+        let router: Router = Router::new().fallback(answer);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Client::try_from(Config::new(address.parse().unwrap())).unwrap()
+    }
+
+    /// What becomes of a broker of which everything is in Secrets, where there are these.
+    async fn resolved(secrets: &[Kept<'_>]) -> Result<BrokerConfig, SignalError> {
+        let broker = json!({
+            "urlSecretRef": {"name": "rabbit", "key": "url"},
+            "tls": {
+                "caSecretRef": {"name": "authority", "key": "ca.crt"},
+                "clientCertSecretRef": {"name": "client"},
+            },
+            "rabbitmq": {"managementUrlSecretRef": {"name": "rabbit", "key": "management"}},
+        });
+        let resolver = Resolver {
+            client: server(secrets).await,
+            namespace: "shop".to_owned(),
+            broker: serde_json::from_value(broker).unwrap(),
+        };
+        resolver.resolve().await
+    }
+
+    #[tokio::test]
+    async fn each_secret_goes_where_it_belongs() {
+        let config = resolved(&[RABBIT, AUTHORITY, CLIENT]).await.unwrap();
+        assert_eq!(config.address(), "amqps://rabbit.test:5671/orders");
+        assert_eq!(config.username.as_deref(), Some("shop"));
+        assert_eq!(config.password, Some(Secret::new("sesame")));
+        let tls = Tls {
+            ca_pem: Some("the authority".to_owned()),
+            client_cert_pem: Some("the chain".to_owned()),
+            client_key_pem: Some(Secret::new("the key")),
+            insecure_skip_verify: false,
+        };
+        assert_eq!(config.tls, Some(tls));
+        let management = HttpEndpoint {
+            url: "https://rabbit.test:15671".to_owned(),
+            username: Some("reader".to_owned()),
+            password: Some(Secret::new("thyme")),
+        };
+        assert_eq!(config.management_url, Some(management));
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_is_named() {
+        let half: Kept<'_> = ("client", &[("tls.crt", "the chain")]);
+        let other: Kept<'_> = ("rabbit", &[RABBIT.1[0]]);
+        for (secrets, words) in [
+            (
+                [RABBIT, AUTHORITY, half],
+                "Secret \"client\" has no key \"tls.key\"",
+            ),
+            (
+                [other, AUTHORITY, CLIENT],
+                "Secret \"rabbit\" has no key \"management\"",
+            ),
+            (
+                [RABBIT, CLIENT, ("another", AUTHORITY.1)],
+                "Secret \"authority\" does not exist in namespace \"shop\"",
+            ),
+        ] {
+            let error = resolved(&secrets).await.unwrap_err();
+            assert_eq!(error.kind, FaultKind::SecretMissing, "{error}");
+            assert_eq!(error.message, words);
+        }
+    }
 
     #[test]
     fn the_printed_command_binds_whom_the_server_refused() {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::kube::index::Group;
 
 /// WorkerPools that are written at the same time: enough to hide a write's latency, few enough for any server.
-const CONCURRENCY: usize = 32;
+pub(super) const CONCURRENCY: usize = 32;
 /// Of these, how many may be busy with reports: there is always room for what scales.
 const REPORTING: usize = 8;
 

@@ -24,13 +24,13 @@ use poolwright_core::plan::{Stamp, Step, Written, plan};
 use poolwright_core::snapshot::{PoolInput, Trouble};
 use poolwright_core::status::{self, Facts, only_numbers};
 use poolwright_core::time::Moment;
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::cycle::{Decided, Latest};
 use super::granter::{Ask, Grants};
 use super::turns::{Half, Turns};
+use super::wake::Wake;
 use super::world::World;
 use crate::clock::Clock;
 use crate::kube::events::Events;
@@ -120,8 +120,8 @@ impl Controller {
         }
     }
 
-    /// Runs until the cycle is gone.
-    pub async fn run(mut self, mut wake: mpsc::UnboundedReceiver<Group>) {
+    /// Runs for ever.
+    pub async fn run(mut self, wake: Arc<Wake>) {
         let mut rounds: JoinSet<Outcome> = JoinSet::new();
         loop {
             while let Some((half, group)) = self.turns.take() {
@@ -137,10 +137,11 @@ impl Controller {
             }
             let next = self.later.first().map(|(at, _)| *at);
             tokio::select! {
-                woken = wake.recv() => match woken {
-                    Some(group) => self.turns.wake(group),
-                    None => return,
-                },
+                woken = wake.take_all() => {
+                    for group in woken {
+                        self.turns.wake(group);
+                    }
+                }
                 Some(done) = rounds.join_next() => {
                     if let Ok(outcome) = done {
                         self.finish(outcome);

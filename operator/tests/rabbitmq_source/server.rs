@@ -48,7 +48,7 @@ impl Server {
         let conf = format!(
             "listeners.tcp.1 = 127.0.0.1:{amqp}\nlisteners.ssl.1 = 127.0.0.1:{amqps}\n\
              ssl_options.cacertfile = {}\nssl_options.certfile = {}\nssl_options.keyfile = {}\n\
-             ssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = false\n\
+             ssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = true\n\
              management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {management}\n\
              prometheus.tcp.ip = 127.0.0.1\nprometheus.tcp.port = {metrics}\n\
              collect_statistics_interval = 1000\nlog.console = false\n",

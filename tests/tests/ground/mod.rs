@@ -258,22 +258,10 @@ impl Ground {
 
     /// The least Σ of replicas and the most pods that took work since `since`, by the watches.
     pub fn range(&self, pool: &str, since: Instant) -> (i32, i32) {
-        let mut now: BTreeMap<String, i32> = BTreeMap::new();
-        let mut least = i32::MAX;
-        let steps = self.stage.history();
-        let mine = format!("{pool}-");
-        for (index, step) in steps
-            .iter()
-            .enumerate()
-            .filter(|(_, step)| step.deployment.starts_with(&mine))
-        {
-            now.insert(step.deployment.clone(), step.replicas.unwrap_or(0));
-            let sum = now.values().sum();
-            let last_before = steps.get(index + 1).is_none_or(|next| next.at > since);
-            if step.at > since || last_before {
-                least = least.min(sum);
-            }
-        }
-        (least, self.stage.most_consuming(pool, since))
+        let sums = self.stage.sums(pool);
+        // What was there at that moment counts too.
+        let first = sums.partition_point(|(at, _)| *at <= since).saturating_sub(1);
+        let least = sums[first..].iter().map(|(_, sum)| *sum).min();
+        (least.unwrap_or(i32::MAX), self.stage.most_consuming(pool, since))
     }
 }

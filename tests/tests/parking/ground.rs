@@ -1,19 +1,10 @@
-//! What the tests of parking share: a WorkerPool `q` of small workers, one of which is parked, and a look at who is told
-//! what.
+//! What the tests of parking share: a WorkerPool `q` of small workers, one of which is parked.
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
-use futures::StreamExt as _;
 use kube::ResourceExt;
-use lapin::options::{BasicConsumeOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
-use lapin::{Connection, ConnectionProperties, ExchangeKind};
 use poolwright_tests::scenario::LIMIT;
 use poolwright_tests::*;
 use serde_json::{Value, json};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::task::JoinHandle;
 
 /// A stage whose pods are watched, and the broker of its one WorkerPool `q`.
 pub struct Yard {
@@ -110,96 +101,4 @@ impl Yard {
         self.stage.expect_no_busy_victim()?;
         self.stage.expect_all_done_once(ids)
     }
-}
-
-/// Commands of remote control on a broker, as a listener hears them.
-pub struct Told {
-    calls: Arc<Mutex<Vec<Value>>>,
-    listener: JoinHandle<()>,
-}
-
-impl Drop for Told {
-    fn drop(&mut self) {
-        self.listener.abort();
-    }
-}
-
-impl Told {
-    pub async fn listen(wire: &Wire) -> Result<Self> {
-        let calls: Arc<Mutex<Vec<Value>>> = Arc::default();
-        let heard = Arc::clone(&calls);
-        let keep = move |body: &[u8]| {
-            let call = serde_json::from_slice(body).unwrap_or_default();
-            heard.lock().unwrap().push(call);
-        };
-        let listener = if wire.url.starts_with("redis:") {
-            on_redis(&wire.url, keep).await?
-        } else {
-            on_rabbitmq(&wire.url, keep).await?
-        };
-        Ok(Self { calls, listener })
-    }
-
-    /// How often this pod's worker was told to stop consuming.
-    pub fn stops(&self, pod: &str) -> usize {
-        let node = format!("celery@{pod}");
-        let named = |call: &Value| {
-            let mut nodes = call["destination"].as_array().into_iter().flatten();
-            call["method"] == "cancel_consumer" && nodes.any(|one| *one == *node)
-        };
-        self.calls
-            .lock()
-            .unwrap()
-            .iter()
-            .filter(|call| named(call))
-            .count()
-    }
-}
-
-async fn on_redis(url: &str, keep: impl Fn(&[u8]) + Send + 'static) -> Result<JoinHandle<()>> {
-    let mut channel = redis::Client::open(url)?.get_async_pubsub().await?;
-    channel.subscribe("/0.celery.pidbox").await?;
-    Ok(tokio::spawn(async move {
-        let mut messages = channel.into_on_message();
-        while let Some(message) = messages.next().await {
-            let envelope: Value = serde_json::from_slice(message.get_payload_bytes()).unwrap_or_default();
-            let body = BASE64_STANDARD.decode(envelope["body"].as_str().unwrap_or_default());
-            keep(&body.unwrap_or_default());
-        }
-    }))
-}
-
-async fn on_rabbitmq(url: &str, keep: impl Fn(&[u8]) + Send + 'static) -> Result<JoinHandle<()>> {
-    let connection = Connection::connect(url, ConnectionProperties::default()).await?;
-    let channel = connection.create_channel().await?;
-    let none = FieldTable::default;
-    // As Celery declares it: no worker may have been there yet.
-    let exchange = ExchangeDeclareOptions::default();
-    channel
-        .exchange_declare("celery.pidbox".into(), ExchangeKind::Fanout, exchange, none())
-        .await?;
-    let exclusive = QueueDeclareOptions {
-        exclusive: true,
-        ..QueueDeclareOptions::default()
-    };
-    channel
-        .queue_declare("listener".into(), exclusive, none())
-        .await?;
-    let (queue, exchange) = ("listener".into(), "celery.pidbox".into());
-    channel
-        .queue_bind(queue, exchange, "".into(), QueueBindOptions::default(), none())
-        .await?;
-    let unacknowledged = BasicConsumeOptions {
-        no_ack: true,
-        ..BasicConsumeOptions::default()
-    };
-    let mut messages = channel
-        .basic_consume("listener".into(), "".into(), unacknowledged, none())
-        .await?;
-    Ok(tokio::spawn(async move {
-        let _open = connection;
-        while let Some(Ok(message)) = messages.next().await {
-            keep(&message.data);
-        }
-    }))
 }

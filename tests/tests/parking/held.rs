@@ -7,7 +7,7 @@ use poolwright_tests::scenario::LIMIT;
 use poolwright_tests::*;
 use serde_json::json;
 
-use super::ground::{Told, Yard};
+use super::ground::Yard;
 use super::set;
 
 /// Parked workers of one slot, on a virtual host of RabbitMQ.

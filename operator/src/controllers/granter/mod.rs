@@ -29,6 +29,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::cycle::Latest;
+use super::turns;
 use super::world::World;
 use crate::clock::Clock;
 use crate::kube::events::Events;
@@ -99,7 +100,7 @@ type Noted = BTreeMap<String, Mark>;
 
 /// Where raises are asked for, and falls are told.
 pub struct Grants {
-    asks: mpsc::UnboundedSender<Question>,
+    asks: mpsc::Sender<Question>,
     world: Arc<World>,
     /// By uid of the WorkerPool and of the Deployment.
     falls: Mutex<BTreeMap<String, BTreeMap<String, Noted>>>,
@@ -108,8 +109,9 @@ pub struct Grants {
 impl Grants {
     /// The granter's door, and what comes through it.
     #[must_use]
-    pub fn new(world: Arc<World>) -> (Arc<Self>, mpsc::UnboundedReceiver<Question>) {
-        let (asks, asked) = mpsc::unbounded_channel();
+    pub fn new(world: Arc<World>) -> (Arc<Self>, mpsc::Receiver<Question>) {
+        // Who asks waits for the answer, so there are never more questions than rounds at work.
+        let (asks, asked) = mpsc::channel(turns::CONCURRENCY);
         let grants = Self {
             asks,
             world,
@@ -126,7 +128,7 @@ impl Grants {
     pub async fn raise(&self, ask: Ask) -> Result<(), Refused> {
         let gone = || Refused::Failed("the granter has ended".to_owned());
         let (answer, answered) = oneshot::channel();
-        self.asks.send((ask, answer)).map_err(|_| gone())?;
+        self.asks.send((ask, answer)).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
     }
 
@@ -206,13 +208,13 @@ async fn write(api: &Api<Pool>, pool: &Pool, new: &PoolStatus) -> Result<Option<
 /// Answers raises and keeps Pools.
 pub struct Granter {
     context: Arc<Context>,
-    asked: mpsc::UnboundedReceiver<Question>,
+    asked: mpsc::Receiver<Question>,
 }
 
 impl Granter {
     /// One that has seen nothing yet.
     #[must_use]
-    pub fn new(context: Context, asked: mpsc::UnboundedReceiver<Question>) -> Self {
+    pub fn new(context: Context, asked: mpsc::Receiver<Question>) -> Self {
         Self {
             context: Arc::new(context),
             asked,
