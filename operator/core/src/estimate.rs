@@ -24,6 +24,8 @@ const PRIOR_TASKS: f64 = 2.0;
 const SERVICE_WINDOW: (f64, f64, f64) = (120.0, 3600.0, 10.0);
 /// Shorter windows in which a sudden change is looked for (seconds).
 const SUDDEN_WINDOWS: [f64; 4] = [30.0, 60.0, 120.0, 300.0];
+/// While none ends, tasks are taken to last at most so many times as long as none has.
+const UNENDED_TIMES: f64 = 2.0;
 /// So soon after the first look all workers have been heard.
 const HEARD_WITHIN: Duration = Duration::from_secs(10);
 /// What is missing for so long is gone, and not on its way through heartbeats.
@@ -61,6 +63,8 @@ pub struct Estimates {
     busy: u64,
     /// Mean service time in seconds, as last estimated.
     service: Option<f64>,
+    /// The same when a task ended last, or when the first began, and when that was.
+    ended: (Moment, f64),
     /// Tasks in service if none had to wait, in each half minute, oldest first.
     occupancy: VecDeque<u32>,
     sampled: Option<Moment>,
@@ -82,6 +86,7 @@ impl Estimates {
         let Some(last) = self.points.back().copied() else {
             (self.busy, self.came) = (counts.busy, now);
             self.first = (now, counts.busy.saturating_sub(counts.started));
+            self.ended = (now, PRIOR_SERVICE);
             self.points.push_back(Point {
                 at: now,
                 arrived,
@@ -99,6 +104,7 @@ impl Estimates {
             ended: ended.max(last.ended),
             worked: last.worked.saturating_add(self.busy.saturating_mul(past)),
         };
+        let none_ended = self.busy > 0 && point.ended == last.ended;
         self.busy = counts.busy;
         if point.arrived > last.arrived {
             self.came = now;
@@ -115,8 +121,19 @@ impl Estimates {
             self.thin(now);
             self.thinned = now;
         }
-        self.service = Some(self.estimate_service(now));
+        self.service = Some(self.credible(self.estimate_service(now), none_ended, now));
         self.sample(now)
+    }
+
+    /// Many that began together and all still run say, to who takes lengths for exponential, that they last very long; they
+    /// may as well all last a little longer than they have. So while none ends, an estimate does not run ahead of time.
+    fn credible(&mut self, found: f64, none_ended: bool, now: Moment) -> f64 {
+        if !none_ended {
+            self.ended = (now, found);
+            return found;
+        }
+        let (since, before) = self.ended;
+        found.min(before.max(UNENDED_TIMES * now.since(since).as_secs_f64()))
     }
 
     /// Tasks that have come: those that were started, that wait, and that left in another way. The last are found by what
@@ -275,7 +292,7 @@ impl Estimates {
 }
 
 /// Slot-time worked by tasks ended, with a few tasks of five seconds for a start: the maximum-likelihood estimate of an
-/// exponential law from tasks of which some still run (censored), and so right before any has ended.
+/// exponential law from tasks of which some still run (censored).
 fn censored(ended: f64, worked: f64) -> f64 {
     (worked + PRIOR_TASKS * PRIOR_SERVICE) / (ended + PRIOR_TASKS)
 }

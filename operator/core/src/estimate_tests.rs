@@ -52,6 +52,33 @@ fn a_longer_service_time_is_found_within_a_few_completions() {
 }
 
 #[test]
+fn tasks_that_began_together_last_no_longer_than_twice_what_they_have() {
+    let mut estimates = Estimates::default();
+    estimates.observe(Counts::default(), Some(0), at(0));
+    for second in 1..=41 {
+        let running = second <= 40;
+        let counts = Counts {
+            waiting: 0,
+            busy: if running { 20 } else { 0 },
+            started: 20,
+        };
+        estimates.observe(counts, Some(0), at(second));
+        // They were first seen to run after a second.
+        let most = (2.0 * (f64::from(u32::try_from(second).unwrap()) - 1.0)).max(5.0);
+        assert!(
+            !running || estimates.service() <= most,
+            "{} at {second}",
+            estimates.service()
+        );
+    }
+    assert!(
+        (estimates.service() - 36.8).abs() < 0.1,
+        "{}",
+        estimates.service()
+    );
+}
+
+#[test]
 fn the_age_of_the_oldest_follows_the_order_of_arrival() {
     let mut estimates = Estimates::default();
     estimates.observe(Counts::default(), Some(0), at(100));

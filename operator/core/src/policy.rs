@@ -45,6 +45,10 @@ pub(crate) const LITTLE_LESS_FOR: Duration = Duration::from_secs(300);
 /// The window of the rate of arrivals, and shorter ones in which a change is looked for, in seconds.
 const USUAL: f64 = 900.0;
 const RECENT: [f64; 3] = [60.0, 120.0, 300.0];
+/// What comes for so long, in seconds, and twice more, does not come at once.
+const THIRD: f64 = 5.0;
+/// The past is young until so many seconds of it are known.
+const YOUNG: f64 = 60.0;
 
 /// What it wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -89,7 +93,7 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, sn
         waiting: float(waiting),
         age: memory.estimates.age(waiting, now).as_secs_f64(),
         busy: float(counted.busy),
-        rate: rate(&memory.estimates, now),
+        rate: rates(&memory.estimates, now).0,
         quiet: memory.estimates.quiet(now).as_secs_f64(),
         service: memory.estimates.service(),
         coming_service: coming,
@@ -112,14 +116,15 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, sn
     // What may be true keeps pods, and so does what is busy only perhaps.
     let busy = float(demand.busy);
     let (_, known) = memory.estimates.arrived(USUAL, now);
+    let perhaps = rates(&memory.estimates, now).1;
     let doubtful = Sight {
         waiting: float(demand.hold.saturating_sub(demand.busy).saturating_add(ahead.kept)),
         busy,
         // Until the known past is as long as a task takes, what runs has come before it, and may do so again.
         rate: if known < sight.service {
-            sight.rate.max(busy / sight.coming_service.max(1e-3))
+            perhaps.max(busy / sight.coming_service.max(1e-3))
         } else {
-            sight.rate
+            perhaps
         },
         ..sight
     };
@@ -217,20 +222,37 @@ fn kept(sight: &Sight, hold: u32, memory: &mut PoolMemory, now: Moment) -> u32 {
     whole(have)
 }
 
+/// Tasks a second that justify growth, and that may come. While little is known, these differ: one burst is no stream, and so
+/// only what each third of the known time says justifies anything, but it may be the first of many.
+fn rates(estimates: &Estimates, now: Moment) -> (f64, f64) {
+    let perhaps = rate(estimates, now);
+    let (_, known) = estimates.arrived(USUAL, now);
+    if known >= YOUNG {
+        return (perhaps, perhaps);
+    }
+    let sure = if known < 3.0 * THIRD {
+        0.0
+    } else {
+        3.0 * least_third(estimates, known / 3.0, now) / known
+    };
+    (sure.min(perhaps), perhaps)
+}
+
+/// Tasks that came at least in each of the last three such stretches of seconds.
+fn least_third(estimates: &Estimates, third: f64, now: Moment) -> f64 {
+    let past = [0.0, 1.0, 2.0, 3.0].map(|thirds| estimates.arrived(thirds * third, now).0);
+    let stretches = past.windows(2).map(|two| two[1] - two[0]);
+    stretches.fold(f64::MAX, f64::min)
+}
+
 /// Tasks a second: of the last quarter of an hour, or of a shorter time that has seen more or less than chance explains. What
 /// came at once is a backlog, and says nothing of what comes next: of the last quarter of a minute each third must say
 /// the same.
 fn rate(estimates: &Estimates, now: Moment) -> f64 {
-    const THIRD: f64 = 5.0;
     let (arrived, long) = estimates.arrived(USUAL, now);
     let usual = arrived / long.max(3.0 * THIRD);
-    let past = [0.0, 1.0, 2.0, 3.0].map(|thirds| estimates.arrived(thirds * THIRD, now));
-    let least = past
-        .windows(2)
-        .map(|two| two[1].0 - two[0].0)
-        .fold(f64::MAX, f64::min);
-    let lately = (3.0 * least, 3.0 * THIRD);
-    if past[3].1 >= 3.0 * THIRD && lately.0 > usual * lately.1 && is_sudden(lately, usual) {
+    let lately = (3.0 * least_third(estimates, THIRD, now), 3.0 * THIRD);
+    if long >= 3.0 * THIRD && lately.0 > usual * lately.1 && is_sudden(lately, usual) {
         return lately.0 / lately.1;
     }
     let recent = RECENT.map(|seconds| estimates.arrived(seconds, now));

@@ -2,8 +2,9 @@ use crate::estimate::Counts;
 
 use super::*;
 
+/// So long after a time before which nothing was seen.
 const fn at(seconds: u64) -> Moment {
-    Moment(seconds * 1000)
+    Moment((100_000 + seconds) * 1000)
 }
 
 /// Ten workers of one slot, nine of them busy.
@@ -121,6 +122,26 @@ fn estimates(arrivals: impl Iterator<Item = u64>) -> (Estimates, Moment) {
 
 fn is_near(rate: f64, expected: f64) {
     assert!((rate / expected - 1.0).abs() < 0.1, "{rate}, and not {expected}");
+}
+
+/// Of a young past only what each third of it says justifies anything; all of it may be true.
+#[test]
+fn a_burst_in_a_young_past_is_no_stream_yet() {
+    let after = |arrivals: &mut dyn Iterator<Item = u64>| {
+        let (estimates, now) = estimates(arrivals);
+        rates(&estimates, now)
+    };
+    let (sure, perhaps) = after(&mut [0, 60].into_iter().chain([0; 28]));
+    assert!(sure.abs() < 1e-9 && perhaps > 2.0, "{sure} {perhaps}");
+    let (sure, perhaps) = after(&mut std::iter::repeat_n(2, 30));
+    is_near(sure, 2.0);
+    is_near(perhaps, 2.0);
+    let (sure, _) = after(&mut std::iter::repeat_n(2, 10));
+    assert!(sure.abs() < 1e-9, "{sure}");
+    // A minute later it is what came in that time.
+    let (sure, perhaps) = after(&mut [0, 60].into_iter().chain([0; 60]));
+    is_near(sure, 1.0);
+    is_near(perhaps, 1.0);
 }
 
 #[test]

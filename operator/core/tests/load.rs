@@ -329,6 +329,31 @@ fn the_formula_of_a_wait_target_is_true_in_every_decision() {
     input("waitTargetSeconds", 30..=30);
 }
 
+/// Sixty tasks of four seconds at once, for ten slots a pod: two pods are done with them within the target. Neither are they
+/// a stream, nor do tasks last ever longer because those that began together end together.
+#[test]
+fn the_first_burst_of_a_new_worker_pool_is_no_stream() {
+    for (late, start_up, most) in [(false, 1_500, 3), (true, 1_500, 3), (false, 5_000, 5)] {
+        let mut sim = sim(|pool| {
+            pool.policy = Policy::WaitTarget {
+                target: world::seconds(30),
+                delay: None,
+            };
+        });
+        (sim.late, sim.start_up) = (late, start_up);
+        sim.run(3_000);
+        sim.publish(60, 4_000);
+        sim.run(60_000);
+        let peak = sim.replicas.iter().max().copied();
+        assert!(
+            peak <= Some(most),
+            "{:?} with a start-up of {start_up}",
+            sim.replicas
+        );
+        assert_eq!((sim.finished, sim.total()), (60, 0), "{}", sim.decision().text());
+    }
+}
+
 #[test]
 fn a_lowered_maximum_is_reached_as_pods_empty() {
     let mut sim = sim(|pool| pool.slots = 1);
