@@ -5,7 +5,6 @@
 #[allow(dead_code)]
 #[path = "budgets/bank.rs"]
 mod bank;
-#[allow(dead_code)]
 mod ground;
 
 use poolwright_tests::*;

@@ -176,6 +176,12 @@ async fn the_wait_target_costs_less_than_a_slot_for_each_task_and_is_kept() -> R
     for (seen, said) in &both {
         let error = said.slot_seconds / seen.slot_seconds;
         assert!((0.6..1.6).contains(&error), "the simulator is off by {error}");
+        let (wait, off) = (seen.p95(), (said.p95() - seen.p95()).abs());
+        assert!(off <= f64::max(5.0, 0.5 * wait), "{wait} s, off by {off} s");
+        assert!(
+            (said.peak - seen.peak).abs() <= 2.max(seen.peak / 3),
+            "{seen:?} {said:?}"
+        );
     }
     stage.strike().await
 }

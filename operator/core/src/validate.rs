@@ -247,9 +247,13 @@ pub fn validate(wp: &WorkerPool, queues: &BTreeMap<String, TaskQueue>) -> Result
     })
 }
 
+/// A task that a worker has just begun is in no count until the worker's next heartbeat, which comes every two seconds: a
+/// need must be gone for two of them.
+const DELAY_MIN: Duration = Duration::from_secs(4);
+
 fn written_delay(scaling: &Scaling) -> Option<Duration> {
     let seconds = scaling.scale_down_delay_seconds?;
-    Some(Duration::from_secs(u64::from(seconds.unsigned_abs())))
+    Some(Duration::from_secs(u64::from(seconds.unsigned_abs())).max(DELAY_MIN))
 }
 
 /// The shortest target counts: workers take tasks of their queues by turns.
