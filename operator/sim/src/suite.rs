@@ -15,7 +15,7 @@ mod table;
 mod tune;
 pub mod tuned;
 
-pub use compare::{Comparison, Overall, Rival, compare, geo_mean_ratio, mean_p95};
+pub use compare::{Comparison, Overall, Rival, compare, geo_mean_ratio, geo_mean_saving, mean_p95};
 pub use series::{Cell, Entrant, Measured, Plan, Results, entrants, parallel};
 pub use stats::{Interval, interval};
 pub use table::{details, table};

@@ -178,6 +178,27 @@ pub fn geo_mean_ratio(results: &Results, entrant: usize) -> Option<Overall> {
     })
 }
 
+/// The geometric mean over workloads of what the first entrant saves against each one's rival; `rows` are its comparisons,
+/// and the rivals are those of all seeds. `ratio` is the part that is saved. `None` where no workload has a rival.
+#[must_use]
+pub fn geo_mean_saving(results: &Results, rows: &[Comparison]) -> Option<Overall> {
+    let all = once(results);
+    let rivals = results.workloads.iter().zip(rows);
+    let rivals: Vec<(&Measured, usize)> = rivals
+        .filter_map(|(workload, row)| Some((workload, row.rival.as_ref()?.entrant)))
+        .collect();
+    let saving = |picks: &[usize]| {
+        let kept =
+            |(workload, best): &(&Measured, usize)| cost(workload, 0, picks) / cost(workload, *best, picks);
+        Some(1.0 - geo_mean(&rivals.iter().map(kept).collect::<Vec<f64>>())?)
+    };
+    Some(Overall {
+        ratio: saving(&all)?,
+        interval: interval(all.len(), saving),
+        workloads: rivals.len(),
+    })
+}
+
 /// The mean over workloads of an entrant's mean p95 wait, in seconds.
 #[must_use]
 pub fn mean_p95(results: &Results, entrant: usize) -> f64 {

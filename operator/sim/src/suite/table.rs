@@ -5,8 +5,10 @@
 
 use std::fmt::Write as _;
 
-use super::stats::{Interval, geo_mean, mean};
-use super::{Comparison, Contender, Measured, Overall, Results, compare, geo_mean_ratio, mean_p95};
+use super::stats::{Interval, mean};
+use super::{
+    Comparison, Contender, Measured, Overall, Results, compare, geo_mean_ratio, geo_mean_saving, mean_p95,
+};
 use crate::peers::Settings;
 
 /// The tables.
@@ -201,14 +203,15 @@ fn last(text: &mut String, results: &Results, rows: &[Comparison]) {
     let all =
         |of: &dyn Fn(&Comparison) -> f64| mean(&rows.iter().map(of).collect::<Vec<f64>>()).unwrap_or(0.0);
     let found = geo_mean_ratio(results, 0);
-    let kept: Vec<f64> = rows
-        .iter()
-        .filter_map(|row| row.rival.as_ref())
-        .map(|rival| 1.0 - rival.saving)
-        .collect();
-    let saving = geo_mean(&kept).map_or_else(
+    let saving = geo_mean_saving(results, rows).map_or_else(
         || "none waits so little".to_owned(),
-        |kept_part| format!("{} over {} workloads", percent(1.0 - kept_part, None), kept.len()),
+        |saved| {
+            format!(
+                "{} over {} workloads",
+                percent(saved.ratio, saved.interval),
+                saved.workloads
+            )
+        },
     );
     let row = Comparison {
         ratio: found.map(|found| found.ratio),
