@@ -17,28 +17,32 @@ use poolwright_core::snapshot::{Bid, BidQueue, Budget, Namespace};
 use world::{World, key, pod, pool, worker};
 
 /// Ten WorkerPools to a Pool.
-fn bid(number: usize) -> Bid {
+fn bid(number: usize, queues: &[Arc<str>]) -> Bid {
     let charge = Charges {
         holder: format!("uid-p{number}"),
         slots: [(format!("pool{}", number / 10), 10)].into(),
     };
-    let queue = BidQueue {
-        object: format!("q{number}"),
-        queue: format!("q{number}"),
+    let queue = |name: &Arc<str>| BidQueue {
+        object: name.to_string(),
+        queue: name.to_string(),
         tier: 50,
     };
     Bid {
         charge: Arc::new(charge),
-        queues: vec![queue],
+        queues: queues.iter().map(queue).collect(),
     }
 }
 
-/// Ten thousand WorkerPools on a thousand Pools, each with one busy worker and tasks that wait.
-fn fleet(policy: Policy) -> World {
-    let many = (0..10_000).map(|number| {
+/// So many WorkerPools, ten to a Pool, each on so many queues with one busy worker and tasks that wait.
+fn fleet(policy: Policy, pools: usize, each: usize) -> World {
+    let queues = |number: usize| -> Vec<Arc<str>> {
+        let names = (0..each).map(|at| format!("q{}", number * each + at).into());
+        names.collect()
+    };
+    let many = (0..pools).map(|number| {
         let mut one = pool(&format!("p{number}"));
-        one.queues = vec![format!("q{number}").into()];
-        (one.policy, one.bid) = (policy, bid(number));
+        one.queues = queues(number);
+        (one.policy, one.bid) = (policy, bid(number, &one.queues));
         one.revisions[0].charge = Arc::clone(&one.bid.charge);
         one
     });
@@ -48,15 +52,19 @@ fn fleet(policy: Policy) -> World {
         effective: Some(128),
         ..Budget::default()
     };
-    let pools = (0..1000).map(|at| (format!("pool{at}"), budget.clone()));
+    let budgets = (0..pools.div_ceil(10)).map(|at| (format!("pool{at}"), budget.clone()));
     let namespace = Namespace {
-        pools: pools.collect(),
+        pools: budgets.collect(),
         weights: Arc::default(),
     };
     world.namespaces.insert("shop".to_owned(), namespace);
     let now = world.now;
-    for number in 0..10_000 {
-        world.set(&format!("q{number}"), 7, 3);
+    for number in 0..pools {
+        for (at, queue) in queues(number).iter().enumerate() {
+            // In all no more than one worker does.
+            let (ready, held) = if at == 0 { (7, 3) } else { (0, 0) };
+            world.set(queue, ready, held);
+        }
         let name = format!("p{number}-0");
         world
             .pools
@@ -68,20 +76,31 @@ fn fleet(policy: Policy) -> World {
             .broker()
             .workers
             .insert(format!("celery@{name}"), worker(3, 3, now, now));
-        world.answered(&name, |answer| answer.queues = [format!("q{number}")].into());
+        world.answered(&name, |answer| {
+            answer.queues = queues(number).iter().map(ToString::to_string).collect();
+        });
     }
     world
 }
 
 #[test]
-#[allow(clippy::disallowed_methods, reason = "this measures")]
 fn ten_thousand_pools_in_one_cycle() {
+    cycles(10_000, 1);
+}
+
+#[test]
+fn ten_thousand_queues_of_a_thousand_pools_in_one_cycle() {
+    cycles(1_000, 10);
+}
+
+#[allow(clippy::disallowed_methods, reason = "this measures")]
+fn cycles(pools: usize, each: usize) {
     let target = Policy::WaitTarget {
         target: Duration::from_secs(30),
         delay: None,
     };
     for policy in [Policy::Backlog, target] {
-        let mut world = fleet(policy);
+        let mut world = fleet(policy, pools, each);
         // A past, without which an estimate costs nothing.
         for _ in 0..22 {
             let _ = cycle(&world.snapshot(), &mut world.memory);
@@ -94,8 +113,8 @@ fn ten_thousand_pools_in_one_cycle() {
             let start = std::time::Instant::now();
             let result = cycle(&snapshot, &mut world.memory);
             let took = start.elapsed();
-            println!("10,000 pools, {policy:?}: {took:?}");
-            assert_eq!(result.decisions.len(), 10_000);
+            println!("{pools} pools of {each} queues, {policy:?}: {took:?}");
+            assert_eq!(result.decisions.len(), pools);
             assert!(result.decisions.values().all(|one| one.to == 1));
             assert!(took < Duration::from_secs(4), "{took:?}");
             world.now = world.now.after(Duration::from_millis(200));
