@@ -167,7 +167,7 @@ mod tests {
         let answer = move |uri: Uri| {
             let found = objects.get(uri.path()).cloned();
             let none = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404});
-            std::future::ready(found.ok_or((StatusCode::NOT_FOUND, none.to_string())))
+            std::future::ready(found.ok_or_else(|| (StatusCode::NOT_FOUND, none.to_string())))
         };
         let router: Router = Router::new().fallback(answer);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
