@@ -239,14 +239,6 @@ pub async fn foreign(stage: &Stage, wire: &Wire, pool: &str) -> Result<()> {
     let mut publisher = wire.publisher().await?;
     let ids = publisher.publish(&Batch::sleep(pool, 4, 25.0)).await?;
     stage.await_running(4, LIMIT).await?;
-    let ours = stage.peak(pool);
-    if ours != 2 {
-        return Err(format!(
-            "{ours} pods beside two foreign workers: {:?}",
-            stage.timeline(pool)
-        )
-        .into());
-    }
     let named = |message: &str| message.contains("celery@legacy1") && message.contains("celery@legacy2");
     wait_until("their names", LIMIT, || async {
         let (status, reason, message) = stage.queue_ready(pool).await?;
