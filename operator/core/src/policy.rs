@@ -89,11 +89,12 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, sn
     let counted = demand.counted;
     let waiting = counted.ready.saturating_add(counted.reserved);
     let (coming, waits) = memory.flows.coming_and_waiting(memory.estimates.service());
+    let (sure, perhaps) = rates(&memory.estimates, now);
     let sight = Sight {
         waiting: float(waiting),
         age: memory.estimates.age(waiting, now).as_secs_f64(),
         busy: float(counted.busy),
-        rate: rates(&memory.estimates, now).0,
+        rate: sure,
         quiet: memory.estimates.quiet(now).as_secs_f64(),
         service: memory.estimates.service(),
         coming_service: coming,
@@ -116,7 +117,6 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, sn
     // What may be true keeps pods, and so does what is busy only perhaps.
     let busy = float(demand.busy);
     let (_, known) = memory.estimates.arrived(USUAL, now);
-    let perhaps = rates(&memory.estimates, now).1;
     let doubtful = Sight {
         waiting: float(demand.hold.saturating_sub(demand.busy).saturating_add(ahead.kept)),
         busy,
