@@ -402,6 +402,21 @@ fn everything_else_is_taken_over() {
     assert_eq!((found.grace.seconds, found.grace.proven), (3_465, true));
 }
 
+/// A task that has just begun is in no count until the next heartbeat.
+#[test]
+fn a_need_is_gone_for_two_heartbeats_at_least() {
+    for (written, counts) in [(0, 4), (3, 4), (4, 4), (5, 5)] {
+        for policy in ["Backlog", "WaitTarget"] {
+            let scaling = json!({"policy": policy, "scaleDownDelaySeconds": written});
+            let found = pool(&wp(json!({"celery": {"concurrency": 1}, "scaling": scaling})));
+            assert_eq!(found.scale_down_delay.as_secs(), counts, "{policy}, {written}");
+            if let crate::policy::Policy::WaitTarget { delay, .. } = found.policy {
+                assert_eq!(delay, Some(found.scale_down_delay));
+            }
+        }
+    }
+}
+
 #[test]
 fn a_broker_named_by_secret_is_enough() {
     let known = queues_on(&json!({"urlSecretRef": {"name": "broker", "key": "url"}}));
