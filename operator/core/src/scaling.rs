@@ -33,6 +33,8 @@ use crate::words::Words;
 
 /// What a busy worker said at most so long ago stands when pods should go: as often as busy workers are asked anyway.
 const BUSY_ANSWER_AGE: Duration = Duration::from_secs(30);
+/// The same of any worker, when the last pod should go.
+const IDLE_ANSWER_AGE: Duration = Duration::from_secs(10);
 
 /// What the steps of a decision look at.
 pub(crate) struct Scene<'a> {
@@ -369,7 +371,7 @@ impl Scene<'_> {
             let (name, clause) = self.staying(memory, floor, delay);
             draft.limit(name, floor, clause);
         }
-        self.ask_busy(draft, ask);
+        self.ask_holders(draft, ask);
         if unheard > 0 && draft.to == from && from <= unheard {
             draft.reason = Reason::HeldUnseen;
         }
@@ -402,9 +404,12 @@ impl Scene<'_> {
         pods(self.fleet.consuming().filter(mute))
     }
 
-    /// No pod is parked before the busy workers have said what they fetched: an idle one may be needed for it.
-    fn ask_busy(&self, draft: &mut Draft, ask: &mut BTreeSet<String>) {
-        let untold: Vec<&str> = self.untold().collect();
+    /// No pod is parked before the busy workers have said what they fetched: an idle one may be needed for it. Before the
+    /// last one is, all have where only they can tell what is not due: a worker answers before it fetches for the first
+    /// time, and what it fetched then would be lost from sight.
+    fn ask_holders(&self, draft: &mut Draft, ask: &mut BTreeSet<String>) {
+        let all = draft.to == 0 && self.demand.undated;
+        let untold: Vec<&str> = self.untold(all).collect();
         if draft.to >= self.from || untold.is_empty() {
             return;
         }
@@ -414,12 +419,13 @@ impl Scene<'_> {
         draft.limit("workersAsked", self.from, clause);
     }
 
-    /// Workers that are busy, or said so when they were, and have not said what they hold within the window: what they
-    /// fetched in it was waiting in it, and is in the window's largest need.
-    fn untold(&self) -> impl Iterator<Item = &str> {
-        let age = self.pool.scale_down_delay.clamp(CLEARANCE_AGE, BUSY_ANSWER_AGE);
-        let holds = |member: &&Member| {
-            matches!(member.state, PodState::Busy(_)) || member.said_held().is_some_and(|held| held > 0)
+    /// Workers that are busy, or said so when they were, or all, that have not said what they hold within the window: what
+    /// they fetched in it was waiting in it, and is in the window's largest need.
+    fn untold(&self, all: bool) -> impl Iterator<Item = &str> {
+        let most = if all { IDLE_ANSWER_AGE } else { BUSY_ANSWER_AGE };
+        let age = self.pool.scale_down_delay.clamp(CLEARANCE_AGE, most);
+        let holds = move |member: &&Member| {
+            all || matches!(member.state, PodState::Busy(_)) || member.said_held().is_some_and(|held| held > 0)
         };
         let readable = self
             .fleet

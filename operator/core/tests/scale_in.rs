@@ -64,6 +64,33 @@ fn each_missing_source_holds() {
     }
 }
 
+/// A worker answers before it fetches for the first time: what it fetched then with an ETA is in no other number of `RabbitMQ`.
+#[test]
+fn the_last_go_only_after_all_have_said_what_they_hold_for_later() {
+    let mut world = World::new([pool("p")]).rabbitmq(false);
+    for name in ["a", "b"] {
+        world.add(name, 0);
+        world.answered(name, |_| ());
+    }
+    let mut decision = world.decide();
+    for _ in 0..5 * 70 {
+        world.now = world.now.after(Duration::from_millis(200));
+        world.renew();
+        decision = world.decide();
+    }
+    assert_eq!(decision.to, 2, "{}", decision.text());
+    let clause = "2 workers are asked before others are parked";
+    assert!(decision.text().contains(clause), "{}", decision.text());
+    assert_eq!(decision.ask, ["celery@a", "celery@b"]);
+    world.answered("a", |answer| {
+        answer.scheduled.insert("q".to_owned(), 6);
+    });
+    world.answered("b", |_| ());
+    let decision = world.decide();
+    assert_eq!(decision.to, 1, "{}", decision.text());
+    assert_eq!(decision.parking.victims, ["b"]);
+}
+
 #[test]
 fn a_gap_within_the_window_starts_it_anew() {
     let mut world = World::new([pool("p")]);
