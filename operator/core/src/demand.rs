@@ -101,8 +101,6 @@ pub struct Demand {
     pub orphaned: u64,
     /// Held by workers with an ETA in the future.
     pub held_later: u64,
-    /// The broker cannot tell what is not due, so that only the workers that hold it show it.
-    pub undated: bool,
     /// When what waits falls due, its share, in thousandths: on queues that no worker takes from.
     pub coming: Later,
     /// The same on queues that one takes from.
@@ -204,7 +202,6 @@ pub fn demand(
     let pool = fleet.pool;
     let mut demand = Demand {
         read_at: now,
-        undated: !view.zero_is_suspect,
         complete: true,
         all_consume: true,
         pods: fleet
@@ -253,7 +250,7 @@ pub fn demand(
         queue.tasks = queue.tasks.saturating_add(early);
     }
     demand.held_later = demand.held_later.max(said.later);
-    if demand.undated {
+    if !view.zero_is_suspect {
         // This broker cannot tell when what is held falls due.
         demand.held_coming = said.coming;
     }

@@ -54,6 +54,7 @@ mod resources;
 pub mod revision;
 pub mod rollout;
 pub mod sample;
+pub mod scale_in;
 pub mod scaling;
 pub mod schedule;
 pub mod share;

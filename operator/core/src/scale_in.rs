@@ -1,0 +1,134 @@
+//! How far pods may go, as far as the data is known: a whole window of it, and every worker that may hold something asked.
+//!
+//! It may not say which pods go, nor how many are wanted: it only keeps a number from falling.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use poolwright_api::Reason;
+
+use crate::constants::ZEROS;
+use crate::demand::PodState;
+use crate::draft::Draft;
+use crate::evidence::CLEARANCE_AGE;
+use crate::fleet::Member;
+use crate::memory::PoolMemory;
+use crate::policy::{LITTLE_LESS_FOR, stay};
+use crate::scaling::{Scene, pods, sources};
+use crate::text::counted;
+
+/// What a busy worker said at most so long ago stands when pods should go: as often as busy workers are asked anyway.
+const BUSY_ANSWER_AGE: Duration = Duration::from_secs(30);
+/// The same of any worker, when the last pod should go.
+const IDLE_ANSWER_AGE: Duration = Duration::from_secs(10);
+
+impl Scene<'_> {
+    /// Lets pods go only as far as the data allows, and names the workers that must be asked first.
+    pub(crate) fn shrink(&self, memory: &mut PoolMemory, draft: &mut Draft, ask: &mut BTreeSet<String>) {
+        let (pool, demand, now, from) = (self.pool, self.demand, self.now, self.from);
+        if !demand.complete {
+            draft.reason = Reason::HeldStale;
+            let clause = format!("held: no fresh data of {}", sources(demand));
+            return draft.limit("signals", from, clause);
+        }
+        if memory.suspect_until.is_some_and(|until| now < until) {
+            draft.reason = Reason::HeldSuspect;
+            let clause = "held: the queues fell to zero and no worker says that it did the work".to_owned();
+            return draft.limit("suspectZero", from, clause);
+        }
+        let delay = stay(self.fleet, memory, now);
+        let Some(mut floor) = memory.window.settled(now, delay) else {
+            let covered = memory.window.covered(now).as_secs();
+            let clause = format!(
+                "scale-in waits: {covered} of {} s of data without a gap",
+                delay.as_secs()
+            );
+            return draft.limit("scaleDownDelaySeconds", from, clause);
+        };
+        if memory.window.zeros() < ZEROS {
+            floor = floor.max(1);
+        }
+        let floor = floor.min(from).min(pool.most().max(draft.to));
+        let unheard = self.unheard();
+        if floor > draft.to && unheard >= floor {
+            draft.limit("workersUnseen", floor, unheard_clause(unheard));
+        } else if floor > draft.to {
+            let (name, clause) = self.staying(memory, floor, delay);
+            draft.limit(name, floor, clause);
+        }
+        self.ask_holders(draft, ask);
+        if unheard > 0 && draft.to == from && from <= unheard {
+            draft.reason = Reason::HeldUnseen;
+        }
+    }
+
+    /// Why so many stay that are not needed at this moment.
+    fn staying(&self, memory: &PoolMemory, pods: u32, delay: Duration) -> (&'static str, String) {
+        let enough = memory.little_less_since.map(|since| self.now.since(since));
+        if let Some(enough) = enough.filter(|enough| *enough < LITTLE_LESS_FOR && pods == self.from) {
+            let (enough, long) = (enough.as_secs(), LITTLE_LESS_FOR.as_secs());
+            let clause = format!("a little less must suffice for {long} s, and has for {enough} s");
+            return ("littleLess", clause);
+        }
+        let (were, delay) = (counted(pods, "was", "were"), delay.as_secs());
+        (
+            "scaleDownDelaySeconds",
+            format!("{were} needed within the last {delay} s"),
+        )
+    }
+
+    /// The last pod goes only on data that this process has seen, however it came to be parked.
+    pub(crate) fn may_empty(&self, memory: &mut PoolMemory) -> bool {
+        let delay = stay(self.fleet, memory, self.now);
+        let settled = memory.window.settled(self.now, delay);
+        self.pool.hold.is_some() || settled.is_some() && memory.window.zeros() >= ZEROS
+    }
+
+    fn unheard(&self) -> u32 {
+        let mute = |member: &&Member| matches!(member.state, PodState::Silent | PodState::Unseen);
+        pods(self.fleet.consuming().filter(mute))
+    }
+
+    /// No pod is parked before the busy workers have said what they fetched: an idle one may be needed for it. Before the
+    /// last one is, all have where only they can tell what is not due: a worker answers before it fetches for the first
+    /// time, and what it fetched then would be lost from sight.
+    fn ask_holders(&self, draft: &mut Draft, ask: &mut BTreeSet<String>) {
+        let all = draft.to == 0 && !self.view.zero_is_suspect;
+        let untold: Vec<&str> = self.untold(all).collect();
+        if draft.to >= self.from || untold.is_empty() {
+            return;
+        }
+        let (count, one, many) = (untold.len() as u64, "worker is", "workers are");
+        let clause = format!("{} asked before others are parked", counted(count, one, many));
+        ask.extend(untold.iter().map(|node| (*node).to_owned()));
+        draft.limit("workersAsked", self.from, clause);
+    }
+
+    /// Workers that are busy, or said so when they were, or all, that have not said what they hold within the window: what
+    /// they fetched in it was waiting in it, and is in the window's largest need.
+    fn untold(&self, all: bool) -> impl Iterator<Item = &str> {
+        let most = if all { IDLE_ANSWER_AGE } else { BUSY_ANSWER_AGE };
+        let age = self.pool.scale_down_delay.clamp(CLEARANCE_AGE, most);
+        let holds = move |member: &&Member| {
+            all || matches!(member.state, PodState::Busy(_))
+                || member.said_held().is_some_and(|held| held > 0)
+        };
+        let readable = self
+            .fleet
+            .consuming()
+            .filter(holds)
+            .filter(|member| member.heard().is_some_and(|worker| worker.unreadable.is_none()));
+        readable
+            .filter(move |member| {
+                member
+                    .answer()
+                    .is_none_or(|answer| self.now.since(answer.at) > age)
+            })
+            .map(Member::node)
+    }
+}
+
+fn unheard_clause(unheard: u32) -> String {
+    let pods = counted(unheard, "pod is", "pods are");
+    format!("{pods} not heard, and count as full")
+}
