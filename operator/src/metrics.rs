@@ -1,21 +1,22 @@
-//! Every metric, in one table from which both the registration and the reference page are made.
+//! Every metric, in one table from which both what is served and the reference page are made.
 //!
 //! May only hold numbers that others hand in. Series are labelled by namespace and name of the object and are removed
 //! with it, so their number is bounded by the number of objects. A number that is not known has no series: a missing
-//! one must never read as zero.
+//! one must never read as zero. What is held is the numbers: labels and texts are made when somebody reads them, a
+//! metric at a time, for a fleet has twenty series for each of its objects.
 
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use poolwright_api::Reason;
-use prometheus::{Encoder as _, GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
+use prometheus::TextEncoder;
 
+mod rows;
 mod table;
 
-use table::{
-    ARRIVALS, BUSY, CONNECTIONS, DECISIONS, DESIRED, DRAINING_REPLICAS, MISPLACED, PARKED_REPLICAS,
-    POOL_QUEUED, POOL_RUNNING, POOL_SLOTS, READY, READY_REPLICAS, REQUESTS, RESERVED, SAMPLE_AGE, SLOTS,
-    START_UP, WAIT,
-};
+use rows::{Rows, Series};
+use table::Source;
 pub use table::{Kind, Metric, TABLE};
 
 /// What is shown of a WorkerPool.
@@ -64,185 +65,152 @@ pub struct PoolNumbers {
 }
 
 /// All metrics of the process. Clones share their numbers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Metrics {
-    registry: Registry,
-    desired: GaugeVec,
-    ready_replicas: GaugeVec,
-    parked_replicas: GaugeVec,
-    draining_replicas: GaugeVec,
-    slots: GaugeVec,
-    busy: GaugeVec,
-    start_up: GaugeVec,
-    decisions: IntCounterVec,
-    misplaced: IntCounterVec,
-    ready: GaugeVec,
-    reserved: GaugeVec,
-    sample_age: GaugeVec,
-    arrivals: GaugeVec,
-    wait: GaugeVec,
-    pool_slots: GaugeVec,
-    pool_running: GaugeVec,
-    pool_queued: GaugeVec,
-    requests: IntCounterVec,
-    connections: GaugeVec,
+    objects: Arc<Mutex<Objects>>,
+    broker: Arc<Broker>,
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
-        Self::new()
-    }
+/// The numbers of all objects.
+#[derive(Debug, Default)]
+struct Objects {
+    worker_pools: Rows<WorkerPoolRow>,
+    task_queues: Rows<TaskQueueNumbers>,
+    pools: Rows<PoolNumbers>,
 }
+
+#[derive(Debug, Default)]
+struct WorkerPoolRow {
+    /// None before the first time.
+    numbers: Option<WorkerPoolNumbers>,
+    decisions: Vec<(Reason, u64)>,
+    /// Of these there is a series from the first call.
+    misplaced: Option<u64>,
+}
+
+/// What concerns no object.
+#[derive(Debug, Default)]
+struct Broker {
+    /// By outcome, in the order of [`OUTCOMES`].
+    requests: [AtomicU64; 2],
+    connections: AtomicU64,
+}
+
+/// How a request to a broker ends.
+const OUTCOMES: [&str; 2] = ["success", "failure"];
 
 impl Metrics {
-    /// Registers the whole table in a registry of its own.
-    #[must_use]
-    pub fn new() -> Self {
-        let registry = Registry::new();
-        Self {
-            desired: register_gauge(&registry, &DESIRED),
-            ready_replicas: register_gauge(&registry, &READY_REPLICAS),
-            parked_replicas: register_gauge(&registry, &PARKED_REPLICAS),
-            draining_replicas: register_gauge(&registry, &DRAINING_REPLICAS),
-            slots: register_gauge(&registry, &SLOTS),
-            busy: register_gauge(&registry, &BUSY),
-            start_up: register_gauge(&registry, &START_UP),
-            decisions: register_counter(&registry, &DECISIONS),
-            misplaced: register_counter(&registry, &MISPLACED),
-            ready: register_gauge(&registry, &READY),
-            reserved: register_gauge(&registry, &RESERVED),
-            sample_age: register_gauge(&registry, &SAMPLE_AGE),
-            arrivals: register_gauge(&registry, &ARRIVALS),
-            wait: register_gauge(&registry, &WAIT),
-            pool_slots: register_gauge(&registry, &POOL_SLOTS),
-            pool_running: register_gauge(&registry, &POOL_RUNNING),
-            pool_queued: register_gauge(&registry, &POOL_QUEUED),
-            requests: from_zero(register_counter(&registry, &REQUESTS)),
-            connections: register_gauge(&registry, &CONNECTIONS),
-            registry,
-        }
+    fn objects(&self) -> MutexGuard<'_, Objects> {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Shows the numbers of a WorkerPool.
     pub fn worker_pool(&self, namespace: &str, name: &str, numbers: WorkerPoolNumbers) {
-        let labels = [namespace, name];
-        for (series, value) in [
-            (&self.desired, numbers.desired.map(float)),
-            (&self.ready_replicas, Some(float(numbers.ready))),
-            (&self.parked_replicas, Some(float(numbers.parked))),
-            (&self.draining_replicas, Some(float(numbers.draining))),
-            (&self.slots, numbers.slots.map(float)),
-            (&self.busy, numbers.busy.map(float)),
-            (&self.start_up, numbers.start_up_seconds),
-        ] {
-            show(series, &labels, value);
-        }
+        self.objects().worker_pools.of(namespace, name).numbers = Some(numbers);
     }
 
     /// Counts a decision of a WorkerPool. A reason that is none of [`Reason`] is not counted, so that the series stay
     /// bounded.
     pub fn decision(&self, namespace: &str, name: &str, reason: &str) {
-        if let Ok(reason) = reason.parse::<Reason>() {
-            self.decisions
-                .with_label_values(&[namespace, name, reason.as_str()])
-                .inc();
+        let Ok(reason) = reason.parse::<Reason>() else {
+            return;
+        };
+        let mut objects = self.objects();
+        let decisions = &mut objects.worker_pools.of(namespace, name).decisions;
+        match decisions.iter_mut().find(|(one, _)| *one == reason) {
+            Some((_, count)) => *count += 1,
+            None => decisions.push((reason, 1)),
         }
     }
 
     /// Counts pods of a WorkerPool that were ended in the place of others. The series is there from the first call, at 0.
     pub fn misplaced(&self, namespace: &str, name: &str, pods: u64) {
-        self.misplaced.with_label_values(&[namespace, name]).inc_by(pods);
+        let mut objects = self.objects();
+        let misplaced = &mut objects.worker_pools.of(namespace, name).misplaced;
+        *misplaced.get_or_insert_default() += pods;
     }
 
     /// Shows the numbers of a TaskQueue; those that are `None` are removed.
     pub fn task_queue(&self, namespace: &str, name: &str, numbers: TaskQueueNumbers) {
-        let labels = [namespace, name];
-        for (series, value) in [
-            (&self.ready, numbers.ready.map(float)),
-            (&self.reserved, numbers.reserved.map(float)),
-            (&self.sample_age, numbers.sample_age_seconds),
-            (&self.arrivals, numbers.arrivals_per_minute),
-            (&self.wait, numbers.estimated_wait_seconds),
-        ] {
-            show(series, &labels, value);
-        }
+        *self.objects().task_queues.of(namespace, name) = numbers;
     }
 
     /// Shows the numbers of a Pool; those that are `None` are removed.
     pub fn pool(&self, namespace: &str, name: &str, numbers: PoolNumbers) {
-        let labels = [namespace, name];
-        #[allow(clippy::cast_precision_loss)] // at most a million
-        let slots = numbers.slots.map(|slots| slots as f64);
-        for (series, value) in [
-            (&self.pool_slots, slots),
-            (&self.pool_running, numbers.running.map(float)),
-            (&self.pool_queued, numbers.queued.map(float)),
-        ] {
-            show(series, &labels, value);
-        }
+        *self.objects().pools.of(namespace, name) = numbers;
     }
 
     /// Removes every series of a Pool.
     pub fn forget_pool(&self, namespace: &str, name: &str) {
-        for series in [&self.pool_slots, &self.pool_running, &self.pool_queued] {
-            forget(series, &[namespace, name]);
-        }
+        self.objects().pools.forget(namespace, name);
     }
 
     /// Removes every series of a WorkerPool.
     pub fn forget_worker_pool(&self, namespace: &str, name: &str) {
-        for series in [
-            &self.desired,
-            &self.ready_replicas,
-            &self.parked_replicas,
-            &self.draining_replicas,
-            &self.slots,
-            &self.busy,
-            &self.start_up,
-        ] {
-            forget(series, &[namespace, name]);
-        }
-        let _ = self.misplaced.remove_label_values(&[namespace, name]);
-        for reason in Reason::ALL {
-            // An error says that the series does not exist, which is what is wanted.
-            let _ = self
-                .decisions
-                .remove_label_values(&[namespace, name, reason.as_str()]);
-        }
+        self.objects().worker_pools.forget(namespace, name);
     }
 
     /// Removes every series of a TaskQueue.
     pub fn forget_task_queue(&self, namespace: &str, name: &str) {
-        for series in [
-            &self.ready,
-            &self.reserved,
-            &self.sample_age,
-            &self.arrivals,
-            &self.wait,
-        ] {
-            forget(series, &[namespace, name]);
-        }
+        self.objects().task_queues.forget(namespace, name);
     }
 
     /// Counts one request to a broker (a connect, a poll, or a question to workers) as a `success` or a `failure`.
     pub fn broker_request(&self, succeeded: bool) {
-        let outcome = if succeeded { "success" } else { "failure" };
-        self.requests.with_label_values(&[outcome]).inc();
+        self.broker.requests[usize::from(!succeeded)].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Shows the number of open connections to brokers.
     pub fn broker_connections(&self, count: u64) {
-        self.connections.with_label_values::<&str>(&[]).set(float(count));
+        self.broker.connections.store(count, Ordering::Relaxed);
     }
 
     /// All numbers in Prometheus' text format.
     #[must_use]
     pub fn render(&self) -> String {
-        let mut bytes = Vec::new();
-        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut bytes) {
-            tracing::error!(%error, "the metrics cannot be written");
+        let mut text = String::new();
+        for metric in TABLE {
+            let Some(family) = self.series(metric.source).into_family(metric) else {
+                continue;
+            };
+            if let Err(error) = TextEncoder::new().encode_utf8(&[family], &mut text) {
+                tracing::error!(%error, metric = metric.name, "a metric cannot be written");
+            }
         }
-        String::from_utf8_lossy(&bytes).into_owned()
+        text
+    }
+
+    fn series(&self, source: Source) -> Series {
+        let objects = self.objects();
+        let mut series = Series::default();
+        match source {
+            Source::WorkerPool(read) => {
+                series.add_all(&objects.worker_pools, |row| row.numbers.as_ref().and_then(read));
+            }
+            Source::TaskQueue(read) => series.add_all(&objects.task_queues, read),
+            Source::Pool(read) => series.add_all(&objects.pools, read),
+            Source::Misplaced => series.add_all(&objects.worker_pools, |row| row.misplaced.map(float)),
+            Source::Decisions => {
+                for (namespace, name, row) in objects.worker_pools.iter() {
+                    for (reason, count) in &row.decisions {
+                        let labels = [
+                            ("name", name),
+                            ("namespace", namespace),
+                            ("reason", reason.as_str()),
+                        ];
+                        series.add(&labels, float(*count));
+                    }
+                }
+            }
+            Source::Requests => {
+                // Both outcomes from the start: a rate over a series that begins with the first failure misses it.
+                for (outcome, count) in OUTCOMES.iter().zip(&self.broker.requests) {
+                    series.add(&[("outcome", outcome)], float(count.load(Ordering::Relaxed)));
+                }
+            }
+            Source::Connections => series.add(&[], float(self.broker.connections.load(Ordering::Relaxed))),
+        }
+        series
     }
 }
 
@@ -275,43 +243,6 @@ pub fn reference() -> String {
         );
     }
     page
-}
-
-fn register_gauge(registry: &Registry, metric: &Metric) -> GaugeVec {
-    let series = GaugeVec::new(Opts::new(metric.name, metric.help), metric.labels).expect(VALID);
-    registry.register(Box::new(series.clone())).expect(VALID);
-    series
-}
-
-/// How a request to a broker ends.
-const OUTCOMES: [&str; 2] = ["success", "failure"];
-
-/// Both outcomes from the start: a rate over a series that begins with the first failure misses it.
-fn from_zero(requests: IntCounterVec) -> IntCounterVec {
-    for outcome in OUTCOMES {
-        requests.with_label_values(&[outcome]);
-    }
-    requests
-}
-
-fn register_counter(registry: &Registry, metric: &Metric) -> IntCounterVec {
-    let series = IntCounterVec::new(Opts::new(metric.name, metric.help), metric.labels).expect(VALID);
-    registry.register(Box::new(series.clone())).expect(VALID);
-    series
-}
-
-const VALID: &str = "the table's names are valid and each is there once, which a test checks";
-
-fn show(series: &GaugeVec, labels: &[&str], value: Option<f64>) {
-    match value {
-        Some(value) => series.with_label_values(labels).set(value),
-        None => forget(series, labels),
-    }
-}
-
-fn forget(series: &GaugeVec, labels: &[&str]) {
-    // An error says that the series does not exist, which is what is wanted.
-    let _ = series.remove_label_values(labels);
 }
 
 /// Prometheus holds every number as a float; counts beyond 2⁵³ do not occur.

@@ -155,7 +155,7 @@ mod tests {
             board: Arc::new(Board::default()),
             changed: Arc::new(Notify::new()),
             base_interval: Duration::from_millis(200),
-            metrics: Arc::new(Metrics::new()),
+            metrics: Arc::new(Metrics::default()),
             connect: Arc::new(move |config, clock| {
                 into.lock().unwrap().push((config.address(), clock.wall()));
                 async { Err(SignalError::new(FaultKind::Unreachable, "there is none")) }.boxed()

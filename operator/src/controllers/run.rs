@@ -71,7 +71,7 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let clock = Clock::new(options.wall);
-    let metrics = Arc::new(Metrics::new());
+    let metrics = Arc::new(Metrics::default());
     let (ready, is_ready) = watch::channel(false);
     let (pulse, is_beating) = watch::channel(None);
     let state = http::HttpState {

@@ -21,7 +21,7 @@ async fn server() -> Server {
     let (subscriber, logs) = telemetry::subscriber(LogFormat::Text, false, "info", std::io::sink).unwrap();
     let (ready, ready_seen) = watch::channel(false);
     let (live, live_seen) = watch::channel(true);
-    let metrics = Metrics::new();
+    let metrics = Metrics::default();
     metrics.broker_connections(3);
     let state = HttpState {
         metrics,
@@ -126,7 +126,7 @@ async fn a_process_that_decides_nothing_any_more_is_not_alive() {
 async fn only_the_loopback_changes_the_log_level() {
     let (_subscriber, logs) = telemetry::subscriber(LogFormat::Text, false, "info", std::io::sink).unwrap();
     let state = HttpState {
-        metrics: Metrics::new(),
+        metrics: Metrics::default(),
         logs,
         live: flag(watch::channel(true).1),
         ready: flag(watch::channel(true).1),

@@ -1,6 +1,8 @@
-//! The metrics by name: what the registration and the reference page are both made of.
+//! The metrics by name: what is served and the reference page are both made of it.
 
-/// One metric as it is documented and registered.
+use super::{PoolNumbers, TaskQueueNumbers, WorkerPoolNumbers, float};
+
+/// One metric as it is documented and served.
 #[derive(Clone, Copy, Debug)]
 pub struct Metric {
     /// Full name.
@@ -13,6 +15,20 @@ pub struct Metric {
     pub unit: &'static str,
     /// What it says, as one sentence.
     pub help: &'static str,
+    /// Where its numbers are.
+    pub(super) source: Source,
+}
+
+/// Where the numbers of a metric are, and which it is; a number that is not known has no series.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Source {
+    WorkerPool(fn(&WorkerPoolNumbers) -> Option<f64>),
+    Decisions,
+    Misplaced,
+    TaskQueue(fn(&TaskQueueNumbers) -> Option<f64>),
+    Pool(fn(&PoolNumbers) -> Option<f64>),
+    Requests,
+    Connections,
 }
 
 /// Kind of a metric.
@@ -35,159 +51,145 @@ impl Kind {
 
 const OBJECT: &[&str] = &["namespace", "name"];
 
-const fn gauge(
-    name: &'static str,
-    labels: &'static [&'static str],
-    unit: &'static str,
-    help: &'static str,
-) -> Metric {
+const fn gauge(name: &'static str, unit: &'static str, help: &'static str, source: Source) -> Metric {
     Metric {
         name,
         kind: Kind::Gauge,
-        labels,
+        labels: OBJECT,
         unit,
         help,
+        source,
     }
 }
 
-pub(super) const DESIRED: Metric = gauge(
-    "poolwright_worker_pool_desired_replicas",
-    OBJECT,
-    "pods",
-    "Workers that the last decision asks for.",
-);
-pub(super) const READY_REPLICAS: Metric = gauge(
-    "poolwright_worker_pool_ready_replicas",
-    OBJECT,
-    "pods",
-    "Worker pods that are ready.",
-);
-pub(super) const PARKED_REPLICAS: Metric = gauge(
-    "poolwright_worker_pool_parked_replicas",
-    OBJECT,
-    "pods",
-    "Worker pods that take no new work and finish what they hold.",
-);
-pub(super) const DRAINING_REPLICAS: Metric = gauge(
-    "poolwright_worker_pool_draining_replicas",
-    OBJECT,
-    "pods",
-    "Worker pods that are being deleted.",
-);
-pub(super) const SLOTS: Metric = gauge(
-    "poolwright_worker_pool_slots",
-    OBJECT,
-    "slots",
-    "Tasks that the workers can execute at a time.",
-);
-pub(super) const BUSY: Metric = gauge(
-    "poolwright_worker_pool_busy_slots",
-    OBJECT,
-    "slots",
-    "Slots that execute a task.",
-);
-pub(super) const START_UP: Metric = gauge(
-    "poolwright_worker_pool_start_up_seconds",
-    OBJECT,
-    "seconds",
-    "From a pod's creation to its worker's first heartbeat, the longest of the pods that take new work; absent where \
-     the operator watched none start.",
-);
-pub(super) const DECISIONS: Metric = Metric {
-    name: "poolwright_worker_pool_decisions_total",
-    kind: Kind::Counter,
-    labels: &["namespace", "name", "reason"],
-    unit: "decisions",
-    help: "Decisions that were stored, by reason; the reasons are those of conditions and events.",
-};
-pub(super) const MISPLACED: Metric = Metric {
-    name: "poolwright_worker_pool_misplaced_pods_total",
-    kind: Kind::Counter,
-    labels: OBJECT,
-    unit: "pods",
-    help: "Worker pods that Kubernetes ended in the place of parked ones, within their grace; anything but 0 is worth a look.",
-};
-pub(super) const READY: Metric = gauge(
-    "poolwright_task_queue_ready",
-    OBJECT,
-    "messages",
-    "Messages that wait in the broker.",
-);
-pub(super) const RESERVED: Metric = gauge(
-    "poolwright_task_queue_reserved",
-    OBJECT,
-    "messages",
-    "Messages that a worker has fetched and not started; absent while nothing can tell.",
-);
-pub(super) const SAMPLE_AGE: Metric = gauge(
-    "poolwright_task_queue_sample_age_seconds",
-    OBJECT,
-    "seconds",
-    "Age of the newest good reading of the queue; absent before the first.",
-);
-pub(super) const ARRIVALS: Metric = gauge(
-    "poolwright_task_queue_arrivals_per_minute",
-    OBJECT,
-    "tasks a minute",
-    "Tasks that came, over the last five minutes; an estimate where queues share workers.",
-);
-pub(super) const WAIT: Metric = gauge(
-    "poolwright_task_queue_estimated_wait_seconds",
-    OBJECT,
-    "seconds",
-    "How long a task that is pushed now would wait; absent while it is not known.",
-);
-pub(super) const POOL_SLOTS: Metric = gauge(
-    "poolwright_pool_slots",
-    OBJECT,
-    "slots",
-    "Slots that a Pool grants from at the moment; -1 is no limit.",
-);
-pub(super) const POOL_RUNNING: Metric = gauge(
-    "poolwright_pool_running_slots",
-    OBJECT,
-    "slots",
-    "Slots of a Pool whose tasks execute.",
-);
-pub(super) const POOL_QUEUED: Metric = gauge(
-    "poolwright_pool_queued_slots",
-    OBJECT,
-    "slots",
-    "Slots of a Pool that waiting tasks ask for.",
-);
-pub(super) const REQUESTS: Metric = Metric {
-    name: "poolwright_broker_requests_total",
-    kind: Kind::Counter,
-    labels: &["outcome"],
-    unit: "requests",
-    help: "Connects, polls and questions to workers, at all brokers together, by outcome: success or failure.",
-};
-pub(super) const CONNECTIONS: Metric = gauge(
-    "poolwright_broker_connections",
-    &[],
-    "connections",
-    "Open connections to brokers, all of them together.",
-);
-
 /// Every metric, in the order of the reference page.
 pub const TABLE: &[Metric] = &[
-    DESIRED,
-    READY_REPLICAS,
-    PARKED_REPLICAS,
-    DRAINING_REPLICAS,
-    SLOTS,
-    BUSY,
-    START_UP,
-    DECISIONS,
-    MISPLACED,
-    READY,
-    RESERVED,
-    SAMPLE_AGE,
-    ARRIVALS,
-    WAIT,
-    POOL_SLOTS,
-    POOL_RUNNING,
-    POOL_QUEUED,
-    REQUESTS,
-    CONNECTIONS,
+    gauge(
+        "poolwright_worker_pool_desired_replicas",
+        "pods",
+        "Workers that the last decision asks for.",
+        Source::WorkerPool(|of| of.desired.map(float)),
+    ),
+    gauge(
+        "poolwright_worker_pool_ready_replicas",
+        "pods",
+        "Worker pods that are ready.",
+        Source::WorkerPool(|of| Some(float(of.ready))),
+    ),
+    gauge(
+        "poolwright_worker_pool_parked_replicas",
+        "pods",
+        "Worker pods that take no new work and finish what they hold.",
+        Source::WorkerPool(|of| Some(float(of.parked))),
+    ),
+    gauge(
+        "poolwright_worker_pool_draining_replicas",
+        "pods",
+        "Worker pods that are being deleted.",
+        Source::WorkerPool(|of| Some(float(of.draining))),
+    ),
+    gauge(
+        "poolwright_worker_pool_slots",
+        "slots",
+        "Tasks that the workers can execute at a time.",
+        Source::WorkerPool(|of| of.slots.map(float)),
+    ),
+    gauge(
+        "poolwright_worker_pool_busy_slots",
+        "slots",
+        "Slots that execute a task.",
+        Source::WorkerPool(|of| of.busy.map(float)),
+    ),
+    gauge(
+        "poolwright_worker_pool_start_up_seconds",
+        "seconds",
+        "From a pod's creation to its worker's first heartbeat, the longest of the pods that take new work; absent where \
+     the operator watched none start.",
+        Source::WorkerPool(|of| of.start_up_seconds),
+    ),
+    Metric {
+        name: "poolwright_worker_pool_decisions_total",
+        kind: Kind::Counter,
+        labels: &["namespace", "name", "reason"],
+        unit: "decisions",
+        help: "Decisions that were stored, by reason; the reasons are those of conditions and events.",
+        source: Source::Decisions,
+    },
+    Metric {
+        name: "poolwright_worker_pool_misplaced_pods_total",
+        kind: Kind::Counter,
+        labels: OBJECT,
+        unit: "pods",
+        help: "Worker pods that Kubernetes ended in the place of parked ones, within their grace; anything but 0 is worth a look.",
+        source: Source::Misplaced,
+    },
+    gauge(
+        "poolwright_task_queue_ready",
+        "messages",
+        "Messages that wait in the broker.",
+        Source::TaskQueue(|of| of.ready.map(float)),
+    ),
+    gauge(
+        "poolwright_task_queue_reserved",
+        "messages",
+        "Messages that a worker has fetched and not started; absent while nothing can tell.",
+        Source::TaskQueue(|of| of.reserved.map(float)),
+    ),
+    gauge(
+        "poolwright_task_queue_sample_age_seconds",
+        "seconds",
+        "Age of the newest good reading of the queue; absent before the first.",
+        Source::TaskQueue(|of| of.sample_age_seconds),
+    ),
+    gauge(
+        "poolwright_task_queue_arrivals_per_minute",
+        "tasks a minute",
+        "Tasks that came, over the last five minutes; an estimate where queues share workers.",
+        Source::TaskQueue(|of| of.arrivals_per_minute),
+    ),
+    gauge(
+        "poolwright_task_queue_estimated_wait_seconds",
+        "seconds",
+        "How long a task that is pushed now would wait; absent while it is not known.",
+        Source::TaskQueue(|of| of.estimated_wait_seconds),
+    ),
+    gauge(
+        "poolwright_pool_slots",
+        "slots",
+        "Slots that a Pool grants from at the moment; -1 is no limit.",
+        Source::Pool(slots),
+    ),
+    gauge(
+        "poolwright_pool_running_slots",
+        "slots",
+        "Slots of a Pool whose tasks execute.",
+        Source::Pool(|of| of.running.map(float)),
+    ),
+    gauge(
+        "poolwright_pool_queued_slots",
+        "slots",
+        "Slots of a Pool that waiting tasks ask for.",
+        Source::Pool(|of| of.queued.map(float)),
+    ),
+    Metric {
+        name: "poolwright_broker_requests_total",
+        kind: Kind::Counter,
+        labels: &["outcome"],
+        unit: "requests",
+        help: "Connects, polls and questions to workers, at all brokers together, by outcome: success or failure.",
+        source: Source::Requests,
+    },
+    Metric {
+        name: "poolwright_broker_connections",
+        kind: Kind::Gauge,
+        labels: &[],
+        unit: "connections",
+        help: "Open connections to brokers, all of them together.",
+        source: Source::Connections,
+    },
 ];
+
+#[allow(clippy::cast_precision_loss, reason = "at most a million")]
+fn slots(of: &PoolNumbers) -> Option<f64> {
+    of.slots.map(|slots| slots as f64)
+}

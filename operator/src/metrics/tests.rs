@@ -15,7 +15,7 @@ const NUMBERS: WorkerPoolNumbers = WorkerPoolNumbers {
 };
 
 fn filled() -> Metrics {
-    let metrics = Metrics::new();
+    let metrics = Metrics::default();
     metrics.worker_pool("shop", "mail", NUMBERS);
     metrics.decision("shop", "mail", "ScaledUp");
     metrics.misplaced("shop", "mail", 2);
@@ -89,7 +89,7 @@ fn every_metric_of_the_table_is_served_as_documented() {
 
 #[test]
 fn both_outcomes_of_a_request_count_from_zero() {
-    let text = Metrics::new().render();
+    let text = Metrics::default().render();
     for outcome in OUTCOMES {
         let line = format!("poolwright_broker_requests_total{{outcome=\"{outcome}\"}} 0");
         assert!(text.contains(&line), "{text}");
@@ -132,7 +132,7 @@ fn what_is_not_known_is_not_shown() {
 
 #[test]
 fn an_unknown_reason_makes_no_series() {
-    let metrics = Metrics::new();
+    let metrics = Metrics::default();
     metrics.decision("shop", "mail", "Whatever");
     assert!(!metrics.render().contains("Whatever"));
 }

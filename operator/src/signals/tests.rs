@@ -222,7 +222,7 @@ struct Run {
 
 impl Run {
     fn start() -> Self {
-        let (board, metrics) = (Arc::new(Board::default()), Arc::new(Metrics::new()));
+        let (board, metrics) = (Arc::new(Board::default()), Arc::new(Metrics::default()));
         let clock = Clock::new(Timestamp::now);
         let (sender, wanted) = watch::channel(Wanted {
             queues: vec!["q".into()],
