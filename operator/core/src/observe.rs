@@ -64,14 +64,17 @@ pub fn pool_input(
     now: Moment,
 ) -> PoolInput {
     let count = |number: i32| u32::try_from(number).unwrap_or(0);
-    let pods: Vec<PodInput> = objects
+    let mut pods: Vec<PodInput> = objects
         .pods
         .iter()
         .filter_map(|pod| pod_input(pod, runs, now))
         .collect();
-    let revisions: Vec<RevisionInput> = owned(wp, objects)
+    let mut revisions: Vec<RevisionInput> = owned(wp, objects)
         .map(|deployment| revision_input(deployment, &objects.sets, revision))
         .collect();
+    // They stay until something changes, with room for four where most have one.
+    pods.shrink_to_fit();
+    revisions.shrink_to_fit();
     PoolInput {
         key: Arc::new(key(wp)),
         broker: pool.broker.id(),
