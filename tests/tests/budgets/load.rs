@@ -52,6 +52,7 @@ async fn while_a_load_is_high_half_the_slots_are_granted_and_nobody_is_stopped()
     // Of the first ones too few may be left by now.
     ids.extend(bank.wire.publish(&Batch::sleep("w", 12, length)).await?);
     bank.stage().await_running(4, LIMIT).await?;
-    bank.stage().await_ended(ids.len(), LIMIT * 2).await?;
+    let all = Duration::from_secs_f64(length / 4.0 * f64::from(u32::try_from(ids.len())?));
+    bank.stage().await_ended(ids.len(), all + LIMIT * 2).await?;
     bank.expect_well(&ids)
 }

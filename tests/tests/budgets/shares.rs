@@ -67,8 +67,10 @@ async fn three_share_by_weight_and_one_that_returns_gets_its_part_back() -> Resu
     let bank = Bank::new("b-shares").await?;
     bank.pool("db", json!({"slots": 18})).await?;
     let mut publisher = bank.wire.publisher().await?;
+    // None may run out of tasks.
+    let tasks = scale::pick(400, 1500);
     for (name, weight) in [("five", 5), ("three", 3), ("one", 1)] {
-        publisher.publish(&Batch::sleep(name, 400, 1.5)).await?;
+        publisher.publish(&Batch::sleep(name, tasks, 1.5)).await?;
         bank.queue(name, "db", 2, json!({"priority": {"weight": weight}}))
             .await?;
     }
@@ -88,7 +90,7 @@ async fn three_share_by_weight_and_one_that_returns_gets_its_part_back() -> Resu
         scale::pick(2, 30),
     )
     .await?;
-    publisher.publish(&Batch::sleep("five", 400, 1.5)).await?;
+    publisher.publish(&Batch::sleep("five", tasks, 1.5)).await?;
     println!("five is back");
     bank.await_shares(&all, 1, LIMIT).await?;
     expect_shares(&bank, &all, scale::pick(4, 30)).await?;

@@ -135,7 +135,9 @@ impl Ground {
 
     /// Waits until a revision is all that is left, with so many pods.
     pub async fn await_alone(&self, pool: &str, revision: &str, pods: usize) -> Result<()> {
-        let outcome = wait_until(&format!("{pool}-{revision} to be alone"), LIMIT, || async {
+        // In full, what runs on the older one takes minutes.
+        let limit = LIMIT.max(Duration::from_secs(scale::pick(0, 600)));
+        let outcome = wait_until(&format!("{pool}-{revision} to be alone"), limit, || async {
             let parts = self.parts(pool).await?;
             Ok(parts.len() == 1 && parts.get(revision).is_some_and(|part| part.pods.len() == pods))
         })
