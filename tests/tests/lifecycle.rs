@@ -405,8 +405,9 @@ async fn nothing_is_written_while_nothing_changes() -> Result<()> {
             .filter(|entry| entry.at > since && entry.resource != rates)
             .collect())
     };
-    // Whatever is written regularly is written every half minute at least.
-    let calm = jiff::SignedDuration::from_secs(scale::pick(4, 100));
+    // Whatever is written regularly is written every half minute at least; but a rate may stand for the five minutes that it
+    // is taken over, and then fall.
+    let calm = jiff::SignedDuration::from_secs(scale::pick(4, 330));
     let limit = LIMIT.max(Duration::from_secs(scale::pick(0, 1200)));
     wait_until("writes to end", limit, || async {
         Ok(written(jiff::Timestamp::now() - calm)?.is_empty())

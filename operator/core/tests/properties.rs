@@ -449,18 +449,23 @@ proptest! {
         }
     }
 
-    /// More waiting tasks never mean fewer pods.
+    /// More waiting tasks never mean fewer pods, and who looks again at the same decides the same.
     #[test]
-    fn growth_is_monotone_in_what_waits(
+    fn growth_is_monotone_in_what_waits_and_planning_twice_is_planning_once(
         ready in 0u64..500,
         more in 0u64..500,
         unacked in 0u64..100,
         busy in prop::collection::vec(0u64..11, 0..6),
         slots in 1u32..20,
+        target in prop::option::of(1u64..120),
     ) {
         let decide = |ready: u64| {
             let mut world = World::new([pool("p")]);
             world.pool().slots = slots;
+            if let Some(target) = target {
+                let target = Duration::from_secs(target);
+                world.pool().policy = Policy::WaitTarget { target, delay: None };
+            }
             for (number, active) in busy.iter().enumerate() {
                 world.add(&format!("a{number}"), *active);
             }
@@ -470,7 +475,14 @@ proptest! {
                 world.decide();
             }
             world.set("q", ready, unacked);
-            world.decide().to
+            let first = world.decide();
+            let again = world.decide();
+            if target.is_none() {
+                assert_eq!((first.to, first.text()), (again.to, again.text()));
+            }
+            // With the first look it becomes known that these tasks have come, so that some are older than none at all.
+            assert!((first.to..=first.to + first.to / 10 + 1).contains(&again.to), "{} {}", first.text(), again.text());
+            again.to
         };
         prop_assert!(decide(ready) <= decide(ready + more));
     }

@@ -16,6 +16,13 @@ use poolwright_core::share::Want;
 use poolwright_core::snapshot::{Bid, BidQueue, Budget, Namespace};
 use world::{World, key, pod, pool, worker};
 
+/// What a pass may take, on a machine that is four to eight times as slow as the one whose figures are published; an
+/// unoptimised build only must not hang.
+fn most(optimised: u64) -> Duration {
+    let unoptimised = cfg!(debug_assertions).then(|| Duration::from_secs(4));
+    unoptimised.unwrap_or(Duration::from_millis(optimised))
+}
+
 /// Ten WorkerPools to a Pool.
 fn bid(number: usize, queues: &[Arc<str>]) -> Bid {
     let charge = Charges {
@@ -116,7 +123,7 @@ fn cycles(pools: usize, each: usize) {
             println!("{pools} pools of {each} queues, {policy:?}: {took:?}");
             assert_eq!(result.decisions.len(), pools);
             assert!(result.decisions.values().all(|one| one.to == 1));
-            assert!(took < Duration::from_secs(4), "{took:?}");
+            assert!(took < most(600), "{took:?}");
             world.now = world.now.after(Duration::from_millis(200));
             world.renew();
         }
@@ -140,7 +147,7 @@ fn ten_thousand_pods_of_one_pool() {
         let took = start.elapsed();
         assert_eq!(result.decisions[&key("p")].facts.pods.len(), 10_000);
         println!("10,000 pods: {took:?}");
-        assert!(took < Duration::from_secs(4), "{took:?}");
+        assert!(took < most(600), "{took:?}");
     }
 }
 
@@ -189,6 +196,6 @@ fn ten_thousand_queues_on_a_thousand_pools() {
         println!("10,000 queues on 1,000 pools: {took:?}");
         assert_eq!(targets.len(), 10_000);
         assert!(targets.iter().sum::<u64>() > 20_000, "most slots are given");
-        assert!(took < Duration::from_secs(4), "{took:?}");
+        assert!(took < most(10), "{took:?}");
     }
 }
