@@ -19,8 +19,10 @@ use world::{World, key, pod, pool, worker};
 /// What a pass may take, on a machine that is four to eight times as slow as the one whose figures are published; an
 /// unoptimised build only must not hang.
 fn most(optimised: u64) -> Duration {
-    let unoptimised = cfg!(debug_assertions).then(|| Duration::from_secs(4));
-    unoptimised.unwrap_or(Duration::from_millis(optimised))
+    if cfg!(debug_assertions) {
+        return Duration::from_secs(4);
+    }
+    Duration::from_millis(optimised)
 }
 
 /// Ten WorkerPools to a Pool.

@@ -25,11 +25,7 @@ use crate::v1alpha1::load::HighLoad;
     validation = Rule::new("!has(self.dynamicConcurrency) || has(self.dynamicConcurrency.source.prometheus) != has(self.dynamicConcurrency.source.configMapKeyRef)")
         .message("spec.celery.dynamicConcurrency.source must have exactly one of prometheus and configMapKeyRef"),
     validation = Rule::new("!has(self.executionPool) || self.executionPool != 'Solo' || !has(self.concurrency) || self.concurrency == 1")
-        .message("spec.celery.concurrency must be 1 or absent with executionPool Solo, which executes one task at a time"),
-    validation = Rule::new("!has(self.maxTasksPerChild) || !has(self.executionPool) || self.executionPool == 'Prefork'")
-        .message("spec.celery.maxTasksPerChild is allowed only with executionPool Prefork; other pools ignore it"),
-    validation = Rule::new("!has(self.maxMemoryPerChild) || !has(self.executionPool) || self.executionPool == 'Prefork'")
-        .message("spec.celery.maxMemoryPerChild is allowed only with executionPool Prefork; other pools ignore it")
+        .message("spec.celery.concurrency must be 1 or absent with executionPool Solo, which executes one task at a time")
 )]
 pub struct Celery {
     /// `app` to run, as for `celery -A`: a module, or module and attribute, such as `proj.celery:app`. 1 to 256
