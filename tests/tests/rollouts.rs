@@ -107,7 +107,12 @@ async fn a_rollout_needs_one_pod_above_a_maximum_of_one() -> Result<()> {
     ground.restart("w", "once").await?;
     let new = ground.revision("w", &old).await?;
     ground.await_alone("w", &new, 1).await?;
-    assert_eq!(ground.range("w", since), (1, 2));
+    let all = ground.stage.sums("w");
+    assert_eq!(
+        ground.range("w", since),
+        (1, 2),
+        "replicas since {since:?}: {all:?}"
+    );
     ground.await_ready("w").await?;
     let ids = feeder.end().await?;
     ground.stage.await_ended(ids.len(), LIMIT).await?;
