@@ -118,6 +118,11 @@ async fn count(pods: Api<Pod>, consuming: Arc<Mutex<Vec<Consuming>>>) {
         let (pod, gone) = match event {
             Ok(watcher::Event::Apply(one) | watcher::Event::InitApply(one)) => (one, false),
             Ok(watcher::Event::Delete(one)) => (one, true),
+            // What went while nobody watched is in no event.
+            Ok(watcher::Event::Init) => {
+                seen.clear();
+                continue;
+            }
             _ => continue,
         };
         let pool = pod.labels().get(poolwright_api::LABEL_WORKER_POOL);
