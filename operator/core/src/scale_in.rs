@@ -89,19 +89,27 @@ impl Scene<'_> {
         pods(self.fleet.consuming().filter(mute))
     }
 
-    /// No pod is parked before the busy workers have said what they fetched: an idle one may be needed for it. Before the
-    /// last one is, all have where only they can tell what is not due: a worker answers before it fetches for the first
-    /// time, and what it fetched then would be lost from sight.
+    /// No pod is parked before the busy workers have said what they fetched: an idle one may be needed for it. Nor is the
+    /// last one before it has, where only it can tell what is not due: a worker answers before it fetches for the first
+    /// time, and what it fetched then would be lost from sight. Of many all but one may go meanwhile: to hear all of them at
+    /// a time could take for ever.
     fn ask_holders(&self, draft: &mut Draft, ask: &mut BTreeSet<String>) {
-        let all = draft.to == 0 && !self.view.zero_is_suspect;
+        self.ask_untold(false, self.from, draft, ask);
+        if !self.view.zero_is_suspect {
+            self.ask_untold(true, self.from.min(1), draft, ask);
+        }
+    }
+
+    /// Keeps as many as stay until those have answered that have not.
+    fn ask_untold(&self, all: bool, stay: u32, draft: &mut Draft, ask: &mut BTreeSet<String>) {
         let untold: Vec<&str> = self.untold(all).collect();
-        if draft.to >= self.from || untold.is_empty() {
+        if draft.to >= stay || untold.is_empty() {
             return;
         }
         let (count, one, many) = (untold.len() as u64, "worker is", "workers are");
         let clause = format!("{} asked before others are parked", counted(count, one, many));
         ask.extend(untold.iter().map(|node| (*node).to_owned()));
-        draft.limit("workersAsked", self.from, clause);
+        draft.limit("workersAsked", stay, clause);
     }
 
     /// Workers that are busy, or said so when they were, or all, that have not said what they hold within the window: what
