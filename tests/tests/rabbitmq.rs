@@ -144,6 +144,25 @@ async fn tasks_that_are_not_due_stop_growth_and_nothing_flaps() -> Result<()> {
     stage.strike().await
 }
 
+/// Whom nobody can ask goes all the same, and not while it works.
+#[tokio::test]
+async fn deaf_workers_go_when_they_have_nothing_to_do() -> Result<()> {
+    let (stage, vhost) = set("a-deaf").await?;
+    let wire = Wire::vhost(&stage, &vhost)
+        .await?
+        .with("TAPP_REMOTE_CONTROL", "0");
+    wire.pool(&stage, "deaf", &["deaf"], json!({})).await?;
+    let all = wire.publish(&Batch::sleep("deaf", 4, 8.0)).await?;
+    let advice = ConditionType::ConfigurationAdvised;
+    stage
+        .await_condition("deaf", advice, "True", "AnswersUnreadable", LIMIT)
+        .await?;
+    stage.await_ended(4, LIMIT).await?;
+    stage.await_no_pods("deaf", LIMIT).await?;
+    stage.expect_no_busy_victim()?;
+    stage.expect_all_done_once(&all)
+}
+
 #[tokio::test]
 async fn foreign_workers_are_counted_named_and_left_alone() -> Result<()> {
     let (stage, vhost) = set("a-foreign").await?;

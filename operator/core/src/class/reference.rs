@@ -56,7 +56,8 @@ const BETWEEN: &str = "
 with `executionPool: Solo` it is 1.
 
 A class's default that the execution pool ignores is not passed on. What is written is passed on even then, and \
-`ConfigurationAdvised` says that it has no effect. A class's soft limit gives way to a written hard limit that is not above it, and its hard limit to a written soft limit that is not below it.
+`ConfigurationAdvised` says that it has no effect. A class's soft limit gives way to a written hard limit that is not \
+above it, and its hard limit to a written soft limit that is not below it.
 
 ## What an execution pool obeys
 
