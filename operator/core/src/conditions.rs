@@ -290,14 +290,16 @@ fn overridden(seen: &Seen, input: &PoolInput, decision: &Decision) -> Option<Sai
     })
 }
 
-/// Since when a condition has had this reason, by its own words; a transition time moves with the status alone.
+/// Since when a condition has had this reason, by its own words; a transition time moves with the status alone. What was
+/// said is lost while something else is wrong, and then the record of the object's writers tells it.
 fn since(seen: &Seen, type_: ConditionType, reason: Reason) -> Timestamp {
     let old = find(&seen.facts.old.conditions, type_).filter(|old| old.reason == reason.as_str());
     let told = old.and_then(|old| {
         let (_, rest) = old.message.split_once("since ")?;
         rest.get(..20)?.parse().ok()
     });
-    told.unwrap_or(seen.facts.wall)
+    let wrote = seen.input.and_then(|input| input.overridden_since);
+    told.or(wrote).unwrap_or(seen.facts.wall)
 }
 
 fn scaling_limited(seen: &Seen) -> Said {

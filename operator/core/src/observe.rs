@@ -75,6 +75,7 @@ pub fn pool_input(
     // They stay until something changes, with room for four where most have one.
     pods.shrink_to_fit();
     revisions.shrink_to_fit();
+    let (pause, recommend) = (pause(wp), wp.spec.scaling.mode == ScalingMode::Recommend);
     PoolInput {
         key: Arc::new(key(wp)),
         broker: pool.broker.id(),
@@ -94,10 +95,11 @@ pub fn pool_input(
         }),
         hold: pool.hold.map(|replicas| Hold {
             replicas: count(replicas),
-            by: writer_of_replicas(wp),
+            by: writer_of(wp, &[REPLICAS_FIELD]),
         }),
-        pause: pause(wp),
-        recommend: wp.spec.scaling.mode == ScalingMode::Recommend,
+        pause,
+        recommend,
+        overridden_since: overridden_since(wp, pause, recommend),
         ack_mode: pool.ack_mode,
         revision: revision.into(),
         revisions,
@@ -154,14 +156,52 @@ pub fn pause(wp: &WorkerPool) -> Pause {
     }
 }
 
-/// `spec.replicas` in an object's record of its writers.
-pub const REPLICAS_FIELD: &str = "/f:spec/f:replicas";
+/// Since when it is paused or only recommends, where the record of its writers says so: a writer's time moves with
+/// whatever that writer writes, so it may be too late, never too early.
+fn overridden_since(wp: &WorkerPool, pause: Pause, recommend: bool) -> Option<Timestamp> {
+    let fields: &[&str] = if pause.scale_in || pause.scale_out {
+        &PAUSED_FIELDS
+    } else if recommend {
+        &[MODE_FIELD]
+    } else {
+        return None;
+    };
+    writer_of(wp, fields).and_then(|(_, since)| since)
+}
 
-/// Who wrote `spec.replicas` last, by the object's own record of its fields.
-fn writer_of_replicas(wp: &WorkerPool) -> Option<(String, Option<Timestamp>)> {
+/// The fields of a WorkerPool that keep its number from following the demand and are written in it now, each as a pointer
+/// into the record of an object's writers.
+pub fn overrides(wp: &WorkerPool) -> impl Iterator<Item = &'static str> {
+    let annotated = |key: &str| {
+        wp.metadata
+            .annotations
+            .as_ref()
+            .is_some_and(|all| all.contains_key(key))
+    };
+    [
+        (wp.spec.replicas.is_some(), REPLICAS_FIELD),
+        (annotated(ANNOTATION_PAUSED), PAUSED_FIELDS[0]),
+        (annotated(ANNOTATION_PAUSED_SCALE_IN), PAUSED_FIELDS[1]),
+        (annotated(ANNOTATION_PAUSED_SCALE_OUT), PAUSED_FIELDS[2]),
+        (wp.spec.scaling.mode == ScalingMode::Recommend, MODE_FIELD),
+    ]
+    .into_iter()
+    .filter_map(|(written, field)| written.then_some(field))
+}
+
+const REPLICAS_FIELD: &str = "/f:spec/f:replicas";
+const MODE_FIELD: &str = "/f:spec/f:scaling/f:mode";
+const PAUSED_FIELDS: [&str; 3] = [
+    "/f:metadata/f:annotations/f:poolwright.dev~1paused",
+    "/f:metadata/f:annotations/f:poolwright.dev~1paused-scale-in",
+    "/f:metadata/f:annotations/f:poolwright.dev~1paused-scale-out",
+];
+
+/// Who wrote one of these fields last, by the object's own record of its fields.
+fn writer_of(wp: &WorkerPool, fields: &[&str]) -> Option<(String, Option<Timestamp>)> {
     let entries = wp.metadata.managed_fields.as_deref().unwrap_or_default();
-    let owns = |fields: &k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldsV1| {
-        fields.0.pointer(REPLICAS_FIELD).is_some()
+    let owns = |owned: &k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldsV1| {
+        fields.iter().any(|field| owned.0.pointer(field).is_some())
     };
     let wrote = entries
         .iter()

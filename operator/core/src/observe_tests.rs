@@ -126,6 +126,37 @@ fn a_refusal_is_that_of_its_own_replica_set() {
 }
 
 #[test]
+fn since_when_it_is_paused_is_in_the_record_of_its_writers() {
+    let entry = |at: &str, fields: &serde_json::Value| json!({"manager": "m", "operation": "Update", "time": at, "fieldsV1": fields});
+    let annotations = |key: &str| json!({"f:metadata": {"f:annotations": {key: {}}}});
+    let record = json!([
+        entry("2026-01-01T00:00:00Z", &annotations("f:poolwright.dev/paused")),
+        entry(
+            "2026-01-02T00:00:00Z",
+            &json!({"f:spec": {"f:scaling": {"f:mode": {}}}})
+        ),
+        entry("2026-01-03T00:00:00Z", &annotations("f:example.com/other")),
+    ]);
+    let since = |paused: bool, mode: &str| {
+        let annotations = if paused {
+            json!({"poolwright.dev/paused": "true"})
+        } else {
+            json!({})
+        };
+        let object = wp(json!({
+            "metadata": {"managedFields": record, "annotations": annotations},
+            "spec": {"scaling": {"mode": mode}},
+        }));
+        let input = testing::observed(&object, &Objects::default(), None);
+        input.overridden_since.map(|since| since.to_string())
+    };
+    assert_eq!(since(true, "Auto").as_deref(), Some("2026-01-01T00:00:00Z"));
+    assert_eq!(since(true, "Recommend").as_deref(), Some("2026-01-01T00:00:00Z"));
+    assert_eq!(since(false, "Recommend").as_deref(), Some("2026-01-02T00:00:00Z"));
+    assert_eq!(since(false, "Auto"), None);
+}
+
+#[test]
 fn the_last_writer_of_replicas_holds_them() {
     let entry = |manager: &str, at: &str, field: &str| json!({"manager": manager, "operation": "Update", "time": at, "fieldsV1": {"f:spec": {field: {}}}});
     let fields = json!([

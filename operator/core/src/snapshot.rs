@@ -91,6 +91,8 @@ pub struct PoolInput {
     pub pause: Pause,
     /// What the demand asks for is told and not done.
     pub recommend: bool,
+    /// Since when it is paused or only recommends, where the object says so.
+    pub overridden_since: Option<Timestamp>,
     /// When tasks of this pool acknowledge.
     pub ack_mode: AckMode,
     /// Revision of the current spec.

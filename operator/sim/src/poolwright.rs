@@ -124,6 +124,7 @@ fn input(scenario: &Scenario, fleet: usize, settings: &Settings) -> PoolInput {
         hold: None,
         pause: spec.pause,
         recommend: false,
+        overridden_since: None,
         ack_mode: AckMode::Auto,
         revision: REVISION.into(),
         revisions: vec![RevisionInput {

@@ -14,7 +14,7 @@ use poolwright_api::LABEL_WORKER_POOL;
 use poolwright_api::v1alpha1::WorkerPool;
 use poolwright_core::charge::Charge;
 use poolwright_core::objects::{DeploymentView, PodView, SetView};
-use poolwright_core::observe::REPLICAS_FIELD;
+use poolwright_core::observe::overrides;
 
 pub(super) fn own_name<K: Resource>(object: &K) -> Option<String> {
     object.meta().name.clone()
@@ -36,19 +36,35 @@ pub(super) fn selected(deployment: &Deployment) -> Option<String> {
         .cloned()
 }
 
-/// Of the record of writers only who writes `spec.replicas` is read; the rest is most of an object.
+/// Of the record of writers only who writes what overrides the demand is read; the rest is most of an object.
 pub(super) fn only_holders(mut wp: WorkerPool) -> WorkerPool {
+    let read: Vec<&str> = overrides(&wp).collect();
     let entries = wp.metadata.managed_fields.get_or_insert_default();
-    let holds = |entry: &ManagedFieldsEntry| {
-        let fields = entry.fields_v1.as_ref();
-        fields.is_some_and(|fields| fields.0.pointer(REPLICAS_FIELD).is_some())
-    };
-    entries.retain(holds);
+    entries.retain_mut(|entry| {
+        let owned = entry.fields_v1.take().unwrap_or_default();
+        let kept: Vec<&str> = read
+            .iter()
+            .copied()
+            .filter(|field| owned.0.pointer(field).is_some())
+            .collect();
+        entry.fields_v1 = Some(FieldsV1(only(&kept)));
+        !kept.is_empty()
+    });
     entries.shrink_to_fit();
-    for entry in entries {
-        entry.fields_v1 = Some(FieldsV1(serde_json::json!({"f:spec": {"f:replicas": {}}})));
-    }
     wp
+}
+
+/// A record that owns these fields and no other.
+fn only(fields: &[&str]) -> serde_json::Value {
+    let mut record = serde_json::json!({});
+    for field in fields {
+        let mut place = &mut record;
+        for key in field.split('/').skip(1) {
+            place = &mut place[key.replace("~1", "/")];
+        }
+        *place = serde_json::json!({});
+    }
+    record
 }
 
 /// Equal values that many objects have, each kept once.
@@ -110,6 +126,39 @@ pub(super) fn without_writers<K: Resource>(mut object: K) -> K {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_the_writers_those_stay_who_override_the_demand() {
+        let wp = |annotations: &serde_json::Value| -> WorkerPool {
+            let fields = serde_json::json!({
+                "f:metadata": {"f:annotations": {"f:poolwright.dev/paused": {}, "f:other": {}}},
+                "f:spec": {"f:replicas": {}, "f:queues": {}},
+            });
+            let entry =
+                |fields| serde_json::json!({"manager": "m", "operation": "Update", "fieldsV1": fields});
+            let other = entry(serde_json::json!({"f:spec": {"f:worker": {}}}));
+            serde_json::from_value(serde_json::json!({
+                "metadata": {"name": "w", "annotations": annotations, "managedFields": [entry(fields), other]},
+                "spec": {"queues": [{"name": "q"}], "worker": {"image": "i"}, "celery": {"app": "a"}, "replicas": 2},
+            }))
+            .expect("a WorkerPool")
+        };
+        let kept = |annotations| -> Vec<serde_json::Value> {
+            let entries = only_holders(wp(&annotations)).metadata.managed_fields;
+            let entries = entries.into_iter().flatten();
+            entries
+                .filter_map(|entry| entry.fields_v1)
+                .map(|fields| fields.0)
+                .collect()
+        };
+        let replicas = serde_json::json!({"f:spec": {"f:replicas": {}}});
+        assert_eq!(kept(serde_json::json!({})), [replicas]);
+        let both = serde_json::json!({
+            "f:spec": {"f:replicas": {}},
+            "f:metadata": {"f:annotations": {"f:poolwright.dev/paused": {}}},
+        });
+        assert_eq!(kept(serde_json::json!({"poolwright.dev/paused": "true"})), [both]);
+    }
 
     #[test]
     fn equal_templates_are_kept_once_and_those_of_no_object_are_dropped() {

@@ -66,6 +66,7 @@ pub fn pool(name: &str) -> PoolInput {
         hold: None,
         pause: Pause::default(),
         recommend: false,
+        overridden_since: None,
         ack_mode: AckMode::Auto,
         revision: "r1".into(),
         revisions: vec![revision("r1", 0, true)],
