@@ -141,6 +141,14 @@ impl Outcome {
         self.slot_millis as f64 / 3_600_000.0
     }
 
+    /// All that tasks waited. What never began has waited until the end.
+    #[must_use]
+    pub fn waited_millis(&self, scenario: &Scenario) -> u128 {
+        let waits = self.waits.iter().zip(&scenario.tasks);
+        let waits = waits.map(|(wait, task)| wait.unwrap_or_else(|| self.ended.saturating_sub(task.arrives)));
+        waits.map(u128::from).sum()
+    }
+
     /// Share of tasks that waited longer than the target of their queue, or never started.
     #[must_use]
     #[allow(clippy::cast_precision_loss)]

@@ -5,17 +5,22 @@
 //!
 //! * `series` runs workloads × seeds × entrants, and knows the lower bound of each.
 //! * `stats` and `compare` say what that comes to, with intervals over seeds.
+//! * `sharing` says how queues that share a Pool were served.
 //! * `tune` searches the settings of the peers, on seeds that are never scored; `tuned` holds what it found.
 //! * `table` prints.
 
 mod compare;
 mod series;
+mod sharing;
 mod stats;
 mod table;
 mod tune;
 pub mod tuned;
 
-pub use compare::{Comparison, Overall, Rival, compare, geo_mean_ratio, geo_mean_saving, mean_p95};
+pub use compare::{
+    Comparison, Overall, PRICES, Rival, compare, geo_mean_objective, geo_mean_ratio, geo_mean_saving,
+    mean_p95,
+};
 pub use series::{Cell, Entrant, Measured, Plan, Results, entrants, parallel};
 pub use stats::{Interval, interval};
 pub use table::{details, table};
@@ -67,7 +72,7 @@ impl Contender {
 }
 
 /// What one run came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Score {
     /// Waits in milliseconds: median, and those that 95 and 99 of 100 tasks do not exceed, and the longest.
     pub waits: [Millis; 4],
@@ -75,6 +80,15 @@ pub struct Score {
     pub late: f64,
     /// Slot-hours that were paid for.
     pub slot_hours: f64,
+    /// Seconds that all tasks waited together; what never began has waited until the end.
+    pub wait_seconds: f64,
+    /// Hours that killed tasks had worked.
+    pub wasted_hours: f64,
+    /// The wait in milliseconds that 95 of 100 tasks do not exceed, by tier, the highest first.
+    pub tiers: Vec<(u32, Millis)>,
+    /// The least of Jain's indices over tiers of a Pool: 1 if scarce slots were shared by weight, 1 ÷ queues if one had
+    /// all. `None` where no two queues of a tier ever lacked slots.
+    pub jain: Option<f64>,
     /// Pods that were made.
     pub created: u64,
     /// Writes of a number an hour.
@@ -94,6 +108,12 @@ pub struct Score {
 }
 
 impl Score {
+    /// What it came to in slot-seconds, if a second that a task waits costs as much as `price` of them.
+    #[must_use]
+    pub fn objective(&self, price: f64) -> f64 {
+        3600.0f64.mul_add(self.slot_hours, price * self.wait_seconds)
+    }
+
     /// Scores a run.
     #[must_use]
     #[allow(clippy::cast_precision_loss, reason = "counts far below 2^52")]
@@ -104,6 +124,10 @@ impl Score {
             waits: [0.5, 0.95, 0.99, 1.0].map(|part| quantile(&waits, part)),
             late: outcome.late_share(scenario),
             slot_hours: outcome.slot_hours(),
+            wait_seconds: outcome.waited_millis(scenario) as f64 / 1000.0,
+            wasted_hours: outcome.wasted_millis as f64 / 3_600_000.0,
+            tiers: sharing::tiers(outcome, scenario),
+            jain: sharing::jain(outcome, scenario),
             created: outcome.created,
             writes: outcome.changes.len() as f64 / hours,
             reversals: outcome.reversals.iter().sum::<u64>() as f64 / hours,

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldsV1;
 use kube::Resource;
 use poolwright_api::LABEL_WORKER_POOL;
 use poolwright_api::v1alpha1::WorkerPool;

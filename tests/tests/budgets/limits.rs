@@ -91,17 +91,80 @@ async fn idle_workers_go_with_two_writes_more_than_there_are_workers() -> Result
     })
     .await?;
     tokio::time::sleep(Duration::from_secs(8)).await;
-    let written = written(&bank, since)?;
-    let count = |resource: &str, subresource: &str| {
-        let same = |entry: &&AuditEntry| entry.resource == resource && entry.subresource == subresource;
-        written.iter().filter(same).count()
-    };
-    let (marks, numbers) = (count("pods", ""), count("deployments", "scale"));
-    let (others, pools) = (count("deployments", ""), count("pools", "status"));
-    println!("{marks} writes of pods, {numbers} of the number, {others} of Deployments, {pools} of the Pool");
-    assert!(numbers == 1 && (1..=4).contains(&marks), "{written:#?}");
-    assert!(marks + numbers + others + pools <= 4 + 2, "{written:#?}");
+    let writes = Writes::of(&bank, since)?;
+    assert!(
+        writes.numbers == 1 && (1..=4).contains(&writes.marks),
+        "{writes:?}"
+    );
+    assert!(writes.all() <= 4 + 2, "{writes:?}");
     bank.expect_well(&[])
+}
+
+/// Busy workers become empty at different times: each goes with a number and a status of its own.
+#[tokio::test]
+async fn busy_workers_go_one_by_one_and_their_writes_are_bounded() -> Result<()> {
+    let bank = Bank::new("b-busy").await?;
+    bank.pool("db", json!({"slots": 5})).await?;
+    bank.queue("w", "db", 1, json!({})).await?;
+    bank.workers("w", 4, json!({"scaling": {"minReplicas": 1}}))
+        .await?;
+    bank.ground.await_heard("w", 1).await?;
+    let mut ids = Vec::new();
+    for longer in 0..4 {
+        let seconds = scale::pick(25.0, 60.0) + 6.0 * f64::from(longer);
+        ids.extend(bank.wire.publish(&Batch::sleep("w", 1, seconds)).await?);
+    }
+    bank.stage().await_running(4, LIMIT).await?;
+    bank.ground.await_heard("w", 4).await?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let since = jiff::Timestamp::now();
+    let patch = json!({"spec": {"scaling": {"maxReplicas": 1}}});
+    bank.stage().patch_pool("w", patch).await?;
+    let limit = LIMIT.max(Duration::from_secs(scale::pick(0, 120)));
+    wait_until("one pod", limit, || async {
+        Ok(bank.stage().pods("w").await?.len() == 1)
+    })
+    .await?;
+    bank.await_pool("db", "one pod's slot is held", |status| {
+        status.holders.iter().map(|one| one.granted).sum::<i64>() == 1
+    })
+    .await?;
+    let writes = Writes::of(&bank, since)?;
+    println!("three busy workers of four went with {writes:?}");
+    // A mark, a number and a status each; a mark that keeps others back for 15 s is changed once.
+    assert!(writes.numbers <= 3 && writes.marks <= 2 * 3 + 1, "{writes:?}");
+    assert!(writes.all() <= 4 * 3 + 2, "{writes:?}");
+    bank.stage().await_ended(ids.len(), limit).await?;
+    bank.expect_well(&ids)
+}
+
+/// What the operator wrote of a WorkerPool and its Pool, but for the WorkerPool's status, events and TaskQueues.
+#[derive(Debug)]
+struct Writes {
+    marks: usize,
+    numbers: usize,
+    deployments: usize,
+    pools: usize,
+}
+
+impl Writes {
+    fn of(bank: &Bank, since: jiff::Timestamp) -> Result<Self> {
+        let written = written(bank, since)?;
+        let count = |resource: &str, subresource: &str| {
+            let same = |entry: &&AuditEntry| entry.resource == resource && entry.subresource == subresource;
+            written.iter().filter(same).count()
+        };
+        Ok(Self {
+            marks: count("pods", ""),
+            numbers: count("deployments", "scale"),
+            deployments: count("deployments", ""),
+            pools: count("pools", "status"),
+        })
+    }
+
+    const fn all(&self) -> usize {
+        self.marks + self.numbers + self.deployments + self.pools
+    }
 }
 
 /// What the operator has written since then.

@@ -45,8 +45,8 @@ impl Default for Settings {
 #[must_use]
 pub fn grid() -> Vec<Settings> {
     let mut all = Vec::new();
-    for wait in [15_000, 30_000, 60_000, 120_000, 300_000] {
-        for (beta, window) in [(-1.0, 300_000), (0.5, 300_000), (1.0, 300_000), (1.0, 900_000)] {
+    for wait in [5_000, 10_000, 15_000, 30_000, 60_000, 120_000] {
+        for (beta, window) in [(-1.0, 300_000), (0.0, 300_000), (0.5, 300_000), (1.0, 900_000)] {
             all.push(Settings {
                 wait,
                 beta,

@@ -87,23 +87,22 @@ impl Settings {
 #[must_use]
 pub fn grid(metric: Metric) -> Vec<Settings> {
     let (base, targets): (Settings, &[f64]) = match metric {
-        Metric::Waiting => (Settings::redis(), &[1.0, 2.0, 5.0, 10.0]),
-        Metric::Unacknowledged => (Settings::rabbit(), &[0.5, 0.75, 1.0, 1.5]),
+        Metric::Waiting => (Settings::redis(), &[5.0, 10.0, 20.0, 40.0]),
+        Metric::Unacknowledged => (Settings::rabbit(), &[0.75, 1.0, 1.5]),
         // The query gives pods, so another target would only be another concurrency.
         Metric::Query => (Settings::airflow(), &[1.0]),
     };
     let paces: &[(Millis, Millis)] = match metric {
-        Metric::Waiting | Metric::Unacknowledged => &[(30_000, 300_000), (5_000, 300_000), (5_000, 60_000)],
-        Metric::Query => &[
-            (5_000, 30_000),
-            (5_000, 300_000),
-            (30_000, 30_000),
-            (30_000, 300_000),
-        ],
+        // What is running does not count here, so that hasty scale-in kills it.
+        Metric::Waiting => &[(5_000, 900_000), (5_000, 1_800_000)],
+        // KEDA asks no more often than each second.
+        Metric::Unacknowledged => &[(5_000, 300_000), (5_000, 60_000), (1_000, 15_000), (1_000, 5_000)],
+        Metric::Query => &[(1_000, 5_000), (1_000, 10_000), (5_000, 30_000), (5_000, 300_000)],
     };
     let windows: &[Millis] = match metric {
-        Metric::Waiting | Metric::Unacknowledged => &[60_000, 300_000],
-        Metric::Query => &[0, 30_000, 60_000, 120_000, 300_000],
+        Metric::Waiting => &[300_000, 900_000, 1_800_000],
+        Metric::Unacknowledged => &[0, 60_000],
+        Metric::Query => &[0, 15_000, 30_000, 60_000, 120_000],
     };
     let mut all = Vec::new();
     for target in targets {

@@ -47,22 +47,20 @@ impl Default for Settings {
     }
 }
 
-/// The settings to search: the latency aimed at, how long each alarm takes, and how gradually it scales in.
+/// The settings to search: the latency aimed at, how long the alarm of scaling in takes, and how gradually that is done.
 #[must_use]
 pub fn grid() -> Vec<Settings> {
     let mut all = Vec::new();
-    for latency in [0.25, 0.5, 1.0] {
-        for out_periods in [1, 3] {
-            for in_periods in [5, 15] {
-                for in_share in [0.1, 0.5] {
-                    all.push(Settings {
-                        latency,
-                        out_periods,
-                        in_periods,
-                        in_share,
-                        ..Settings::default()
-                    });
-                }
+    for latency in [0.5, 1.0, 2.0, 4.0] {
+        for in_periods in [5, 15, 30] {
+            for in_share in [0.05, 0.1] {
+                all.push(Settings {
+                    latency,
+                    out_periods: 1,
+                    in_periods,
+                    in_share,
+                    ..Settings::default()
+                });
             }
         }
     }

@@ -35,6 +35,16 @@ pub struct Comparison {
     pub late: f64,
     /// Mean slot-hours.
     pub slot_hours: f64,
+    /// Mean slot-seconds, where a second of waiting costs a tenth of a slot-second, one, and ten.
+    pub objectives: [f64; 3],
+    /// Hours that killed tasks had worked, over all seeds.
+    pub wasted_hours: f64,
+    /// By tier, the highest first: mean p95 wait in seconds.
+    pub tiers: Vec<(u32, f64)>,
+    /// Mean of the least of Jain's indices, over the seeds that have one.
+    pub jain: Option<f64>,
+    /// Cost over the bound of any scaler whose longest wait is this entrant's p99; only for the first entrant.
+    pub own_ratio: Option<f64>,
     /// Mean changes of direction an hour.
     pub reversals: f64,
     /// Mean writes of a number an hour.
@@ -65,6 +75,9 @@ pub struct Overall {
     /// How many workloads those are.
     pub workloads: usize,
 }
+
+/// What a second of waiting costs in [`Comparison::objectives`], in slot-seconds.
+pub const PRICES: [f64; 3] = [0.1, 1.0, 10.0];
 
 /// All seeds, each once.
 fn once(results: &Results) -> Vec<usize> {
@@ -105,6 +118,29 @@ fn ratio(workload: &Measured, entrant: usize, picks: &[usize]) -> Option<f64> {
     let bound: f64 = bounds.sum::<Option<f64>>()?;
     let ratio = cost(workload, entrant, picks) / bound;
     (bound > 0.0 && ratio > 0.0 && finishes(workload, entrant)).then_some(ratio)
+}
+
+/// Cost over the bounds at the first entrant's own p99 waits.
+fn own_ratio(workload: &Measured, entrant: usize) -> Option<f64> {
+    let bounds = workload.cells.iter().map(|cell| cell.own_bound);
+    let bound = bounds.sum::<Option<f64>>().filter(|bound| *bound > 0.0)?;
+    let all: Vec<usize> = (0..workload.cells.len()).collect();
+    (entrant == 0 && finishes(workload, entrant)).then(|| cost(workload, entrant, &all) / bound)
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn tiers(workload: &Measured, entrant: usize) -> Vec<(u32, f64)> {
+    let first = workload.cells.first().map(|cell| &cell.scores[entrant].tiers);
+    let tiers = first.into_iter().flatten().map(|(tier, _)| *tier);
+    let of = |tier: u32| {
+        let scores = workload.cells.iter().flat_map(|cell| &cell.scores[entrant].tiers);
+        let waits: Vec<f64> = scores
+            .filter(|(other, _)| *other == tier)
+            .map(|(_, wait)| *wait as f64 / 1000.0)
+            .collect();
+        (tier, mean(&waits).unwrap_or(0.0))
+    };
+    tiers.map(of).collect()
 }
 
 #[allow(clippy::cast_precision_loss)]
@@ -149,6 +185,11 @@ pub fn compare(results: &Results, workload: &Measured, entrant: usize) -> Compar
         waits: [0, 1, 2, 3].map(|at| average(workload, entrant, &all, |score| seconds(score, at))),
         late: average(workload, entrant, &all, |score| score.late),
         slot_hours: average(workload, entrant, &all, |score| score.slot_hours),
+        objectives: PRICES.map(|price| average(workload, entrant, &all, |score| score.objective(price))),
+        wasted_hours: scores().map(|score| score.wasted_hours).sum(),
+        tiers: tiers(workload, entrant),
+        jain: mean(&scores().filter_map(|score| score.jain).collect::<Vec<f64>>()),
+        own_ratio: own_ratio(workload, entrant),
         reversals: average(workload, entrant, &all, |score| score.reversals),
         writes: average(workload, entrant, &all, |score| score.writes),
         created: average(workload, entrant, &all, |score| score.created as f64),
@@ -199,6 +240,19 @@ pub fn geo_mean_saving(results: &Results, rows: &[Comparison]) -> Option<Overall
     })
 }
 
+/// The geometric mean over workloads of an entrant's slot-seconds, waiting at the price of one included, over those of the
+/// first entrant.
+#[must_use]
+pub fn geo_mean_objective(results: &Results, entrant: usize) -> Option<f64> {
+    let all = once(results);
+    let of = |workload: &Measured, entrant| average(workload, entrant, &all, |score| score.objective(1.0));
+    let each = results
+        .workloads
+        .iter()
+        .map(|workload| of(workload, entrant) / of(workload, 0));
+    geo_mean(&each.collect::<Vec<f64>>())
+}
+
 /// The mean over workloads of an entrant's mean p95 wait, in seconds.
 #[must_use]
 pub fn mean_p95(results: &Results, entrant: usize) -> f64 {
@@ -229,7 +283,9 @@ mod tests {
         };
         let cell = Cell {
             bound: Some(10.0),
+            own_bound: Some(8.0),
             aggregate: false,
+            curve: Vec::new(),
             scores: of.iter().map(score).collect(),
         };
         Results {
@@ -279,6 +335,21 @@ mod tests {
         let mut found = results(&[(20.0, 30, false)]);
         found.workloads[0].cells[0].bound = None;
         assert_eq!(compare(&found, &found.workloads[0], 0).ratio, None);
+    }
+
+    #[test]
+    fn waiting_has_a_price_and_the_bound_at_ones_own_wait_is_for_the_first() {
+        let mut found = results(&[(20.0, 30, false), (10.0, 30, true)]);
+        for cell in &mut found.workloads[0].cells {
+            cell.scores[1].wait_seconds = 36_000.0;
+        }
+        let row = compare(&found, &found.workloads[0], 1);
+        assert_eq!(row.objectives, [39_600.0, 72_000.0, 396_000.0]);
+        assert_eq!(geo_mean_objective(&found, 1), Some(1.0));
+        assert_eq!(
+            (compare(&found, &found.workloads[0], 0).own_ratio, row.own_ratio),
+            (Some(2.5), None)
+        );
     }
 
     #[test]

@@ -21,6 +21,9 @@ const MANY_FLEETS: usize = 100;
 /// Milliseconds between two looks where there are many fleets.
 const SLOW_POLL: u64 = 10_000;
 
+/// Longest waits, in seconds, at which the bound is drawn as a curve.
+const CURVE: [u32; 4] = [5, 30, 120, 600];
+
 /// Somebody who takes part.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entrant {
@@ -84,6 +87,10 @@ pub struct Cell {
     /// The lower bound in slot-hours; `None` where no schedule keeps the wait target, as with a budget in which nothing
     /// can finish.
     pub bound: Option<f64>,
+    /// The lower bound if no wait may exceed the first entrant's p99 wait, in slot-hours.
+    pub own_bound: Option<f64>,
+    /// For the first seed: by the longest wait that is allowed, in seconds, the lower bound in slot-hours.
+    pub curve: Vec<(u32, Option<f64>)>,
     /// The bound took the queues of a Pool together, which makes it weaker.
     pub aggregate: bool,
     /// By entrant.
@@ -156,14 +163,30 @@ impl Plan {
     fn cell(&self, workload: &Workload, seed: u64) -> Cell {
         let scenario = (workload.make)(seed);
         let bound = lower_bound_on_average(&scenario, None).ok();
+        let at = |wait: u64| {
+            lower_bound_on_average(&scenario, Some(wait))
+                .ok()
+                .map(|bound| bound.slot_hours)
+        };
         let score = |entrant: &Entrant| {
             let contender = entrant.contender.paced(&scenario);
             Score::of(&contender.run(&scenario, seed), &scenario)
         };
+        let scores: Vec<Score> = self.entrants.iter().map(score).collect();
+        let curve = if self.seeds.first() == Some(&seed) {
+            CURVE.as_slice()
+        } else {
+            &[]
+        };
         Cell {
             bound: bound.map(|bound| bound.slot_hours),
+            own_bound: scores.first().and_then(|score| at(score.waits[2].max(1000))),
+            curve: curve
+                .iter()
+                .map(|wait| (*wait, at(1000 * u64::from(*wait))))
+                .collect(),
             aggregate: bound.is_some_and(|bound| bound.aggregate),
-            scores: self.entrants.iter().map(score).collect(),
+            scores,
         }
     }
 }

@@ -5,9 +5,10 @@
 
 use std::fmt::Write as _;
 
-use super::stats::{Interval, mean};
+use super::stats::{Interval, geo_mean, mean};
 use super::{
-    Comparison, Contender, Measured, Overall, Results, compare, geo_mean_ratio, geo_mean_saving, mean_p95,
+    Comparison, Contender, Measured, Overall, Results, compare, geo_mean_objective, geo_mean_ratio,
+    geo_mean_saving, mean_p95,
 };
 use crate::peers::Settings;
 
@@ -55,8 +56,8 @@ fn clairvoyant(results: &Results, entrant: usize) -> &'static str {
 /// The headings of [`counts`].
 fn heads() -> String {
     format!(
-        "{:>7} {:>7} {:>9} {:>6} {:>8} {:>8}",
-        "killed", "undone", "overshoot", "blind", "drained", "writes/h"
+        "{:>7} {:>8} {:>7} {:>9} {:>6} {:>8} {:>8}",
+        "killed", "wasted-h", "undone", "overshoot", "blind", "drained", "writes/h"
     )
 }
 
@@ -65,8 +66,9 @@ fn counts(rows: &[Comparison]) -> String {
     let sum = |of: fn(&Comparison) -> u64| rows.iter().map(of).sum::<u64>();
     let writes: Vec<f64> = rows.iter().map(|row| row.writes).collect();
     format!(
-        "{:>7} {:>7} {:>9} {:>6} {:>8} {:>8.1}",
+        "{:>7} {:>8.1} {:>7} {:>9} {:>6} {:>8} {:>8.1}",
         sum(|row| row.killed),
+        rows.iter().map(|row| row.wasted_hours).sum::<f64>(),
         rows.iter().map(|row| row.undone).sum::<usize>(),
         sum(|row| row.overshoot),
         sum(|row| row.blind),
@@ -78,10 +80,11 @@ fn counts(rows: &[Comparison]) -> String {
 fn everybody(text: &mut String, results: &Results) {
     let _ = writeln!(
         text,
-        "{:32} {:>22} {:>3} {:>7} {:>7} {}",
+        "{:32} {:>22} {:>3} {:>5} {:>7} {:>7} {}",
         "contender",
         "xLB geo-mean",
         "of",
+        "J",
         "p95",
         "late",
         heads()
@@ -100,20 +103,22 @@ fn everybody(text: &mut String, results: &Results) {
         let name = format!("{}{}", results.entrants[at].name, clairvoyant(results, at));
         let _ = writeln!(
             text,
-            "{name:32} {:>22} {:>3} {:>7.1} {:>6.2}% {}",
+            "{name:32} {:>22} {:>3} {:>5.2} {:>7.1} {:>6.2}% {}",
             ratio(
                 found.map(|found| found.ratio),
                 found.and_then(|found| found.interval)
             ),
             found.map_or(0, |found| found.workloads),
+            geo_mean_objective(results, at).unwrap_or(0.0),
             mean_p95(results, at),
             100.0 * mean(&late).unwrap_or(0.0),
             counts(&rows),
         );
     }
     text.push_str(
-        "* knows the load of the whole run beforehand; of: workloads that have a ratio; over all seeds, killed and\n\
-         undone: tasks; overshoot: slots of pods made beyond a budget; blind: pods taken away while the signals were\n\
+        "* knows the load of the whole run beforehand; of: workloads that have a ratio; J: slot-seconds and\n\
+         wait-seconds together, over those of the first line, geometric mean; over all seeds, killed and undone:\n\
+         tasks; wasted-h: hours that killed tasks had worked; overshoot: slots of pods made beyond a budget; blind: pods taken away while the signals were\n\
          lost or falsely zero; drained: pods told to go while busy; writes/h: of a number of pods\n",
     );
 }
@@ -122,7 +127,7 @@ fn everybody(text: &mut String, results: &Results) {
 #[must_use]
 pub fn details(results: &Results, workload: &Measured) -> String {
     let mut text = format!(
-        "{:25} {:>20} {:>7} {:>7} {:>7} {:>7} {:>7} {:>8} {:>6} {:>7} {}\n",
+        "{:25} {:>20} {:>7} {:>7} {:>7} {:>7} {:>7} {:>8} {:>8} {:>8} {:>8} {:>6} {:>7} {:>5} {}\n",
         "contender",
         "xLB",
         "p50",
@@ -131,8 +136,12 @@ pub fn details(results: &Results, workload: &Measured) -> String {
         "longest",
         "late",
         "slot-h",
+        "J0.1",
+        "J1",
+        "J10",
         "made",
         "turns/h",
+        "jain",
         heads()
     );
     for at in 0..results.entrants.len() {
@@ -141,23 +150,68 @@ pub fn details(results: &Results, workload: &Measured) -> String {
         let [p50, p95, p99, longest] = row.waits;
         let _ = writeln!(
             text,
-            "{name:25} {:>20} {p50:>7.1} {p95:>7.1} {p99:>7.1} {longest:>7.1} {:>6.2}% {:>8.1} {:>6.0} {:>7.1} {}",
+            "{name:25} {:>20} {p50:>7.1} {p95:>7.1} {p99:>7.1} {longest:>7.1} {:>6.2}% {:>8.1} {:>8.0} {:>8.0} {:>8.0} {:>6.0} {:>7.1} {:>5} {}",
             ratio(row.ratio, row.interval),
             100.0 * row.late,
             row.slot_hours,
+            row.objectives[0] / 1000.0,
+            row.objectives[1] / 1000.0,
+            row.objectives[2] / 1000.0,
             row.created,
             row.reversals,
+            row.jain
+                .map_or_else(|| "-".to_owned(), |jain| format!("{jain:.2}")),
             counts(std::slice::from_ref(&row)),
         );
     }
+    text.push_str(
+        "J: thousands of slot-seconds, where a second of waiting costs 0.1, 1 or 10 of them; jain: how evenly queues of a\n\
+         tier shared what was scarce, 1 at best\n",
+    );
+    by_tier(&mut text, results, workload);
+    curve(&mut text, workload);
     text
+}
+
+/// The p95 wait of each tier, where there are several.
+fn by_tier(text: &mut String, results: &Results, workload: &Measured) {
+    for (at, entrant) in results.entrants.iter().enumerate() {
+        let tiers = compare(results, workload, at).tiers;
+        if tiers.len() > 1 {
+            let waits = tiers
+                .iter()
+                .map(|(tier, wait)| format!("{wait:.1} s in tier {tier}"));
+            let waits: Vec<String> = waits.collect();
+            let _ = writeln!(text, "{:25} p95 {}", entrant.name, waits.join(", "));
+        }
+    }
+}
+
+/// The bound by the wait that is allowed.
+fn curve(text: &mut String, workload: &Measured) {
+    let points = workload.cells.iter().flat_map(|cell| &cell.curve);
+    let words: Vec<String> = points
+        .map(|(wait, hours)| {
+            hours.map_or_else(
+                || format!("none at {wait} s"),
+                |hours| format!("{hours:.1} at {wait} s"),
+            )
+        })
+        .collect();
+    if !words.is_empty() {
+        let _ = writeln!(
+            text,
+            "bound of the first seed, in slot-hours, by the longest wait: {}",
+            words.join(", ")
+        );
+    }
 }
 
 fn every_workload(text: &mut String, results: &Results) {
     let _ = writeln!(
         text,
-        "{:13} {:>22} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8}  best tuned peer at equal or lower p95: saving",
-        "workload", "xLB", "p50", "p95", "p99", "late", "slot-h", "turns/h"
+        "{:13} {:>22} {:>7} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8}  best tuned peer at equal or lower p95: saving",
+        "workload", "xLB", "xLB-p99", "p50", "p95", "p99", "late", "slot-h", "turns/h"
     );
     let mut rows = Vec::new();
     for workload in &results.workloads {
@@ -183,7 +237,10 @@ fn every_workload(text: &mut String, results: &Results) {
         line(text, &format!("{}{mark}", workload.name), &row, &rival);
         rows.push(row);
     }
-    text.push_str("~ the bound takes the queues of a Pool together, which makes it weaker\n");
+    text.push_str(
+        "~ the bound takes the queues of a Pool together, which makes it weaker; xLB-p99: over the bound of any scaler\n\
+         whose longest wait is this p99\n",
+    );
     last(text, results, &rows);
 }
 
@@ -191,8 +248,9 @@ fn line(text: &mut String, name: &str, row: &Comparison, rival: &str) {
     let [p50, p95, p99, _] = row.waits;
     let _ = writeln!(
         text,
-        "{name:13} {:>22} {p50:>8.1} {p95:>8.1} {p99:>8.1} {:>7.2}% {:>9.1} {:>8.1}  {rival}",
+        "{name:13} {:>22} {:>7} {p50:>8.1} {p95:>8.1} {p99:>8.1} {:>7.2}% {:>9.1} {:>8.1}  {rival}",
         ratio(row.ratio, row.interval),
+        ratio(row.own_ratio, None),
         100.0 * row.late,
         row.slot_hours,
         row.reversals,
@@ -216,6 +274,7 @@ fn last(text: &mut String, results: &Results, rows: &[Comparison]) {
     let row = Comparison {
         ratio: found.map(|found| found.ratio),
         interval: found.and_then(|found| found.interval),
+        own_ratio: geo_mean(&rows.iter().filter_map(|row| row.own_ratio).collect::<Vec<f64>>()),
         waits: [0, 1, 2, 3].map(|at| all(&|row: &Comparison| row.waits[at])),
         late: all(&|row| row.late),
         slot_hours: rows.iter().map(|row| row.slot_hours).sum(),
@@ -240,11 +299,17 @@ mod tests {
             drained_busy: 5,
             overshoot: 3,
             blind: 4,
+            wait_seconds: 10_000.0,
+            wasted_hours: 1.5,
+            tiers: vec![(100, 1000), (50, 2000)],
+            jain: Some(0.5),
             ..Score::default()
         };
         let cell = Cell {
             bound: Some(10.0),
+            own_bound: Some(8.0),
             aggregate: false,
+            curve: vec![(5, Some(12.0)), (600, None)],
             scores: vec![score; 3],
         };
         Results {
@@ -274,6 +339,7 @@ mod tests {
         for text in [table(&found), details(&found, &found.workloads[0])] {
             for (head, value) in [
                 ("killed", "2"),
+                ("wasted-h", "3.0"),
                 ("undone", "0"),
                 ("overshoot", "6"),
                 ("blind", "8"),
@@ -293,7 +359,15 @@ mod tests {
     fn details_have_the_longest_wait_and_the_pods_made() {
         let found = results();
         let text = details(&found, &found.workloads[0]);
-        assert_eq!(text.lines().count(), 1 + found.entrants.len());
+        for words in [
+            "p95 1.0 s in tier 100, 2.0 s in tier 50",
+            "12.0 at 5 s, none at 600 s",
+        ] {
+            assert!(text.contains(words), "{text}");
+        }
+        for (head, value) in [("J0.1", "73"), ("J1", "82"), ("J10", "172"), ("jain", "0.50")] {
+            assert_eq!(column(&text, "hpa", head), value, "{head} in {text}");
+        }
         assert_eq!(column(&text, "hpa", "longest"), "91.0");
         assert_eq!(column(&text, "hpa", "made"), "7");
     }

@@ -22,11 +22,8 @@ const WAIT_PRICE: f64 = 1.0;
 #[must_use]
 #[allow(clippy::cast_precision_loss)]
 pub fn objective(outcome: &Outcome, scenario: &Scenario) -> f64 {
-    let waited = outcome.waits.iter().zip(&scenario.tasks);
-    let waited =
-        waited.map(|(wait, task)| wait.unwrap_or_else(|| outcome.ended.saturating_sub(task.arrives)));
-    let waited: u128 = waited.map(u128::from).sum();
-    (outcome.slot_millis as f64 + WAIT_PRICE * waited as f64) / 1000.0
+    let waited = outcome.waited_millis(scenario) as f64;
+    (outcome.slot_millis as f64 + WAIT_PRICE * waited) / 1000.0
 }
 
 /// Searches every grid on so many seeds, and writes the file that [`tuned`](super::tuned) reads. `done` is told after each
