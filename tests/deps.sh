@@ -23,6 +23,7 @@ need git git
 need util-linux setpriv flock
 need python3 python3
 need curl curl
+need prometheus promtool
 python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || missing="$missing python3-venv"
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing="$missing ca-certificates"
 
