@@ -8,7 +8,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := build
 CARGO ?= cargo
 
-.PHONY: help deps plane venv build lint demo test soak bench
+.PHONY: help deps plane venv build lint manifests demo test soak bench
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ build: ## Builds everything
 lint: ## Formatting and lints
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- --deny warnings
+
+manifests: ## Makes deploy/install, the chart's README and its copies anew, from the chart and crds/
+	UPDATE=1 $(CARGO) test --workspace --test chart --locked -- made::what_is_generated
 
 demo: deps $(if $(filter current,$(CLUSTER)),,plane) venv ## Shows a fleet at work; KEEP=1 leaves it running, CLUSTER=current uses the kubeconfig
 	@$(CARGO) build --workspace --bins --locked

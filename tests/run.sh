@@ -14,7 +14,7 @@ trap 'rm -rf "$logs"' EXIT
 trap 'exit 130' INT TERM
 wanted=${GROUPS_ONLY:-}
 
-known="setup fmt clippy doc deny unit harness install refusals redis rabbitmq faults parking dynamic outages rollouts lifecycle policies pools lane budgets demo suite"
+known="setup fmt clippy doc deny unit harness chart install refusals redis rabbitmq faults parking dynamic outages rollouts lifecycle policies pools lane budgets demo suite"
 for name in $wanted; do
     case " $known " in *" $name "*) ;; *)
         echo "there is no group $name; there are: $known" >&2
@@ -51,7 +51,10 @@ reasons() {
     done
 }
 
-setup() { tests/deps.sh && tests/controlplane/build.sh && tests/celery/build.sh; }
+setup() {
+    tests/deps.sh && tests/controlplane/build.sh && tests/celery/build.sh || return
+    for tool in helm3 helm4 kubeconform; do tests/tools/build.sh "$tool" || return; done
+}
 unit() { cargo test --workspace --exclude poolwright-tests --locked && cargo test --workspace --lib --locked -- node:: demo:: charges:: && cargo test --workspace --test documents --locked; }
 # Always the whole workspace, so that every group builds dependencies with the same features, once.
 # Every test of the tests' crate shares one control plane and its node.
@@ -138,6 +141,8 @@ group doc env RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --l
 group deny tests/deny.sh
 group unit unit
 group harness end_to_end 2 harness
+# Mostly without a cluster; a release has a control plane for itself, two of which are what two processors carry.
+group chart end_to_end 2 chart
 group install end_to_end 2 install
 # Bad input, what a cluster refuses, and the pods themselves.
 group refusals end_to_end 3 bad_input refusals pods

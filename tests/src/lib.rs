@@ -21,6 +21,7 @@ pub mod bench;
 pub mod brokers;
 pub mod celery;
 pub mod charges;
+pub mod chart;
 pub mod demo;
 pub mod evidence;
 pub mod history;

@@ -376,9 +376,24 @@ pub fn binary() -> Result<PathBuf> {
     Ok(known.insert(binary).clone())
 }
 
+/// A tool of `tests/tools` by its name there, for example `helm3`; it is built when it has not been built yet.
+pub fn tool(name: &str) -> Result<PathBuf> {
+    build_with(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/build.sh"),
+        &[name],
+    )
+}
+
 /// Runs a script that prints the path of what it built.
 pub(crate) fn build(script: &Path) -> Result<PathBuf> {
-    let output = Command::new(script).stderr(Stdio::inherit()).output()?;
+    build_with(script, &[])
+}
+
+fn build_with(script: &Path, args: &[&str]) -> Result<PathBuf> {
+    let output = Command::new(script)
+        .args(args)
+        .stderr(Stdio::inherit())
+        .output()?;
     if !output.status.success() {
         return Err(format!("{} failed", script.display()).into());
     }

@@ -1,0 +1,119 @@
+{{- define "poolwright.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end }}
+
+{{- define "poolwright.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := include "poolwright.name" . -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 52 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{- define "poolwright.serviceAccount" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "poolwright.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- required "serviceAccount.create is false: name the account in serviceAccount.name" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end }}
+
+{{/* What a Deployment finds its pods by. It can never change, so nothing that users set is in it. */}}
+{{- define "poolwright.selector" -}}
+app.kubernetes.io/name: {{ include "poolwright.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{/* All labels of an object, as a map; commonLabels do not replace ours. */}}
+{{- define "poolwright.labels" -}}
+{{- $own := include "poolwright.selector" . | fromYaml -}}
+{{- $_ := set $own "app.kubernetes.io/part-of" "poolwright" -}}
+{{- $_ := set $own "app.kubernetes.io/version" (.Chart.AppVersion | toString) -}}
+{{- $_ := set $own "app.kubernetes.io/managed-by" .Release.Service -}}
+{{- $_ := set $own "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") -}}
+{{- merge $own .Values.commonLabels | toYaml -}}
+{{- end }}
+
+{{/* An image's whole name: of (dict "image" … "tag" default tag). */}}
+{{- define "poolwright.image" -}}
+{{- $name := .image.repository -}}
+{{- if .image.registry -}}{{- $name = printf "%s/%s" .image.registry $name -}}{{- end -}}
+{{- if .image.digest -}}
+{{- printf "%s@%s" $name .image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" $name (default .tag .image.tag) -}}
+{{- end -}}
+{{- end }}
+
+{{- define "poolwright.port" -}}
+{{- regexFind "[0-9]+$" .Values.operator.httpAddress -}}
+{{- end }}
+
+{{/* What both monitors scrape, and how. Our series have a label `namespace` of their own, that of the object. */}}
+{{- define "poolwright.endpoint" -}}
+port: http
+path: /metrics
+honorLabels: true
+{{- with .interval }}
+interval: {{ . }}
+{{- end }}
+{{- with .scrapeTimeout }}
+scrapeTimeout: {{ . }}
+{{- end }}
+{{- with .relabelings }}
+relabelings:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .metricRelabelings }}
+metricRelabelings:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* What the operator may do, and nothing that it does not do. The same in a ClusterRole and in a Role. */}}
+{{- define "poolwright.rules" -}}
+# What users write is only read; what is known of it goes to the status.
+- apiGroups: [poolwright.dev]
+  resources: [pools, taskqueues, workerpools]
+  verbs: [list, watch]
+- apiGroups: [poolwright.dev]
+  resources: [pools/status, taskqueues/status, workerpools/status]
+  verbs: [patch]
+# A Pool is read anew before slots of it are given; default-pool is made where a namespace with queues has none.
+- apiGroups: [poolwright.dev]
+  resources: [pools]
+  verbs: [get, create]
+# A Deployment for each revision of a WorkerPool; replicas go through /scale.
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [apps]
+  resources: [deployments/scale]
+  verbs: [update]
+- apiGroups: [apps]
+  resources: [replicasets]
+  verbs: [list, watch]
+# Pods are marked with the order in which they should go; never created or deleted.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list, watch, patch]
+# Loads that Pools and WorkerPools heed may stand in ConfigMaps, which are read by name.
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get]
+# Others that scale the same objects are found, and only named.
+- apiGroups: [autoscaling]
+  resources: [horizontalpodautoscalers]
+  verbs: [list, watch]
+- apiGroups: [keda.sh]
+  resources: [scaledobjects]
+  verbs: [list]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end }}

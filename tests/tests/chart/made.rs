@@ -1,0 +1,116 @@
+//! Files that are made of others hold what they should. `UPDATE=1` writes them anew, which is `make manifests`.
+
+use poolwright_tests::{Kubectl, Result, chart};
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+#[test]
+fn what_is_generated_is_what_it_is_made_of() {
+    let update = std::env::var_os("UPDATE").is_some_and(|value| value == "1");
+    for one in chart::generated().unwrap() {
+        let path = chart::repository(one.path.to_str().unwrap());
+        if update {
+            fs::write(&path, &one.text).unwrap();
+        }
+        let found = fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            found == one.text,
+            "{} differs from what it is made of: run `make manifests`",
+            one.path.display()
+        );
+    }
+}
+
+#[test]
+fn the_copies_are_all_there_is() {
+    let made: BTreeSet<_> = chart::generated()
+        .unwrap()
+        .into_iter()
+        .map(|one| one.path)
+        .collect();
+    for folder in ["charts/poolwright/files/crds", "charts/poolwright/files/policies"] {
+        for entry in fs::read_dir(chart::repository(folder)).unwrap() {
+            let path = std::path::Path::new(folder).join(entry.unwrap().file_name());
+            assert!(made.contains(&path), "{} is a copy of nothing", path.display());
+        }
+    }
+}
+
+/// The program, the folder and the chart have the same definitions; the chart's differ in metadata alone.
+#[test]
+fn definitions_are_the_same_everywhere() {
+    let program = poolwright_tests::operator::built("debug");
+    let printed = Command::new(program).arg("crd").output().unwrap();
+    let printed = chart::objects(std::str::from_utf8(&printed.stdout).unwrap()).unwrap();
+    assert_eq!(printed.len(), 3);
+    let rendered = chart::Helm::new(chart::Major::Four).unwrap();
+    let rendered = rendered
+        .render(None, &["--set=image.repository=poolwright"])
+        .unwrap();
+    let rendered: Vec<_> = chart::objects(&rendered)
+        .unwrap()
+        .into_iter()
+        .filter(|one| one["kind"] == "CustomResourceDefinition")
+        .collect();
+    assert_eq!(rendered.len(), printed.len());
+    for definition in &printed {
+        let name = definition["metadata"]["name"].as_str().unwrap();
+        let file = format!("crds/poolwright.dev_{}.yaml", name.split('.').next().unwrap());
+        let file = chart::read_yaml(&chart::repository(&file)).unwrap();
+        assert!(file == *definition, "{name}: crds/ differs from the program");
+        let of_chart = rendered
+            .iter()
+            .find(|one| one["metadata"]["name"] == name)
+            .unwrap();
+        assert!(
+            of_chart["spec"] == definition["spec"],
+            "{name}: the chart differs"
+        );
+        let keep = &of_chart["metadata"]["annotations"]["helm.sh/resource-policy"];
+        assert_eq!(keep, "keep", "{name}");
+    }
+}
+
+/// As a user builds it, with an image of his own.
+#[tokio::test]
+async fn kustomize_sets_the_image_and_finds_every_object() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let install = chart::repository("deploy/install");
+    let mine = format!(
+        "resources: [{}]\nimages: [{{name: registry.example.com/poolwright, newName: mine/poolwright, newTag: \"7\"}}]\n",
+        relative(&install, folder.path())
+    );
+    fs::write(folder.path().join("kustomization.yaml"), mine)?;
+    let kubectl = Kubectl::new(&folder.path().join("no-cluster"))?;
+    let text = kubectl
+        .run(["kustomize", folder.path().to_str().unwrap()])
+        .await?;
+    let objects = chart::objects(&text)?;
+    let deployment = objects.iter().find(|one| one["kind"] == "Deployment").unwrap();
+    let image = &deployment["spec"]["template"]["spec"]["containers"][0]["image"];
+    assert_eq!(image, "mine/poolwright:7");
+    let found: BTreeSet<String> = objects.iter().map(chart::identity).collect();
+    assert_eq!(found.len(), objects.len(), "an object is there twice");
+    // All that the chart makes, under the same names.
+    let rendered = chart::Helm::new(chart::Major::Three)?
+        .render(None, &["--set=image.repository=poolwright", "--no-hooks"])?;
+    for object in chart::objects(&rendered)? {
+        let identity = chart::identity(&object);
+        assert!(found.contains(&identity), "{identity} is not in deploy/install");
+    }
+    Ok(())
+}
+
+/// kustomize takes no absolute paths.
+fn relative(to: &std::path::Path, from: &std::path::Path) -> String {
+    let up = "../".repeat(from.canonicalize().unwrap().components().count() - 1);
+    format!(
+        "{up}{}",
+        to.canonicalize()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .trim_start_matches('/')
+    )
+}

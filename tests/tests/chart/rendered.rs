@@ -1,0 +1,144 @@
+//! What the chart renders for every file of values, with both majors.
+
+use poolwright_tests::chart::{self, Helm, Major};
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+#[test]
+fn both_majors_find_nothing_to_complain_about() {
+    for major in Major::ALL {
+        let helm = Helm::new(major).unwrap();
+        let folder = chart::folder();
+        for values in chart::ci_values().unwrap() {
+            let args = [
+                "lint",
+                "--strict",
+                folder.to_str().unwrap(),
+                "--values",
+                values.to_str().unwrap(),
+            ];
+            let output = helm
+                .run(args)
+                .unwrap_or_else(|error| panic!("{}: {error}", values.display()));
+            assert!(output.contains("0 chart(s) failed"), "{output}");
+        }
+    }
+}
+
+/// Nothing twice, which Helm 4 refuses or one of the two silently wins; nothing for a namespace that it does not say;
+/// and both majors make the same of it.
+#[test]
+fn every_object_is_there_once_and_the_same_from_both_majors() {
+    let (three, four) = (Helm::new(Major::Three).unwrap(), Helm::new(Major::Four).unwrap());
+    for values in chart::ci_values().unwrap() {
+        let name = values.file_name().unwrap().to_str().unwrap();
+        let [mut old, mut new] = [&three, &four].map(|helm| {
+            let text = helm
+                .render(Some(&values), &[])
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
+            chart::objects(&text).unwrap()
+        });
+        old.sort_by_key(chart::identity);
+        new.sort_by_key(chart::identity);
+        assert!(old == new, "{name}: the majors differ");
+        let found: BTreeSet<String> = old.iter().map(chart::identity).collect();
+        assert_eq!(found.len(), old.len(), "{name}: an object is there twice");
+        for object in &old {
+            expect_no_double(name, object);
+        }
+    }
+}
+
+fn expect_no_double(file: &str, object: &Value) {
+    let spec = &object["spec"]["template"]["spec"];
+    for container in spec["containers"].as_array().into_iter().flatten() {
+        for list in ["env", "ports", "volumeMounts"] {
+            let names: Vec<_> = container[list]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|one| &one["name"])
+                .collect();
+            let unique: BTreeSet<String> = names.iter().map(ToString::to_string).collect();
+            assert_eq!(unique.len(), names.len(), "{file}: {list} has a name twice");
+        }
+        let args: Vec<&str> = container["args"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        let flags: Vec<&str> = args.iter().map(|arg| arg.split('=').next().unwrap()).collect();
+        let single: Vec<&&str> = flags.iter().filter(|flag| **flag != "--namespace").collect();
+        let unique: BTreeSet<&&&str> = single.iter().collect();
+        assert_eq!(
+            unique.len(),
+            single.len(),
+            "{file}: a flag is there twice: {args:?}"
+        );
+    }
+}
+
+/// Labels that everybody selects by are on every object that is ours.
+#[test]
+fn every_object_says_whose_it_is() {
+    let helm = Helm::new(Major::Four).unwrap();
+    let values = chart::folder().join("ci/operator-values.yaml");
+    let text = helm.render(Some(&values), &[]).unwrap();
+    for object in chart::objects(&text).unwrap() {
+        let identity = chart::identity(&object);
+        if object["kind"] == "ConfigMap" {
+            continue; // the values' own extra objects
+        }
+        let labels = &object["metadata"]["labels"];
+        for (key, value) in [
+            ("app.kubernetes.io/name", "scaler"),
+            ("app.kubernetes.io/instance", "poolwright"),
+            ("app.kubernetes.io/part-of", "poolwright"),
+            ("team", "queues"),
+        ] {
+            assert_eq!(labels[key], value, "{identity}: {key}");
+        }
+    }
+}
+
+/// With rights in namespaces alone nothing of the operator's own is for the whole cluster.
+#[test]
+fn the_namespaced_scope_binds_nothing_cluster_wide() {
+    let helm = Helm::new(Major::Three).unwrap();
+    let values = chart::folder().join("ci/namespaces-values.yaml");
+    let objects = chart::objects(&helm.render(Some(&values), &[]).unwrap()).unwrap();
+    assert!(objects.iter().all(|one| one["kind"] != "ClusterRoleBinding"));
+    let roles: BTreeSet<String> = objects
+        .iter()
+        .filter(|one| one["kind"] == "Role" || one["kind"] == "RoleBinding")
+        .map(chart::identity)
+        .collect();
+    let expected = [
+        "Role mail/poolwright",
+        "Role shop/poolwright",
+        "RoleBinding mail/poolwright",
+        "RoleBinding shop/poolwright",
+        "RoleBinding shop/poolwright-secrets",
+    ];
+    assert_eq!(roles, expected.map(String::from).into());
+}
+
+/// No wildcard anywhere, and Secrets only in the role that is bound namespace by namespace.
+#[test]
+fn no_right_is_a_wildcard() {
+    let helm = Helm::new(Major::Three).unwrap();
+    for values in chart::ci_values().unwrap() {
+        for object in chart::objects(&helm.render(Some(&values), &[]).unwrap()).unwrap() {
+            let identity = chart::identity(&object);
+            for rule in object["rules"].as_array().into_iter().flatten() {
+                assert!(!rule.to_string().contains('*'), "{identity}: {rule}");
+                let secrets = rule["resources"].to_string().contains("secrets");
+                assert!(
+                    !secrets || identity == "ClusterRole /poolwright-secrets",
+                    "{identity}: {rule}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! A control plane of a test's own, with a node that knows the operator's image and one with `wget`, and Helm.
+//!
+//! The node's operator is an image of nothing: its pod is ready at once. What the installed account may do is seen by the
+//! operator of this workspace, which runs beside it with the account's token.
+
+use poolwright_tests::chart::{self, Helm, Major};
+use poolwright_tests::*;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use tempfile::TempDir;
+
+/// The version that comes before the chart's own: the same chart under an older number, since none was published.
+pub const OLDER: &str = "0.0.9";
+const IMAGE: &str = "registry.example.com/poolwright";
+/// The image's settings.
+pub const SETTINGS: [&str; 2] = [
+    "--set=image.registry=registry.example.com",
+    "--set=image.repository=poolwright",
+];
+
+pub struct Site {
+    // Fields end in this order: the node before its control plane.
+    _node: NodeHandle,
+    pub plane: Plane,
+    pub helm: Helm,
+    pub kubectl: Kubectl,
+    pub dir: TempDir,
+}
+
+impl Site {
+    pub async fn new(major: Major) -> Result<Self> {
+        let plane = Plane::start(PlaneConfig::default()).await?;
+        let dir = tempfile::tempdir()?;
+        let mut node = NodeConfig::new("local", &dir.path().join("node"));
+        for version in [OLDER, &current()?] {
+            node.images.insert(format!("{IMAGE}:{version}"), Image::Fake);
+        }
+        // The node has no network, so what helm test asks for is written down in place of asked.
+        let bin = dir.path().join("wget/bin");
+        std::fs::create_dir_all(&bin)?;
+        let wget = bin.join("wget");
+        std::fs::write(
+            &wget,
+            format!("#!/bin/sh\necho \"$@\" >{}\n", dir.path().join("asked").display()),
+        )?;
+        std::fs::set_permissions(&wget, std::fs::Permissions::from_mode(0o755))?;
+        node.images.insert(
+            "docker.io/library/busybox:1.37".into(),
+            Image::Folder(dir.path().join("wget")),
+        );
+        let node = Node::start(plane.node_client().await?, node).await?;
+        Ok(Self {
+            helm: Helm::of(major, &plane)?,
+            kubectl: plane.kubectl()?,
+            _node: node,
+            plane,
+            dir,
+        })
+    }
+
+    /// The chart under an older number, as a package.
+    pub fn older(&self) -> Result<PathBuf> {
+        let chart = chart::folder();
+        let to = self.dir.path();
+        let args = [
+            "package",
+            chart.to_str().unwrap(),
+            "--version",
+            OLDER,
+            "--app-version",
+            OLDER,
+            "-d",
+            to.to_str().unwrap(),
+        ];
+        self.helm.run(args)?;
+        Ok(to.join(format!("poolwright-{OLDER}.tgz")))
+    }
+
+    /// `helm VERB RELEASE CHART` in a namespace, with the image's settings and more.
+    pub async fn put(
+        &self,
+        verb: &str,
+        release: &str,
+        chart: &str,
+        space: &str,
+        more: &[&str],
+    ) -> Result<String> {
+        let mut args = vec![verb, release, chart, "--namespace", space];
+        args.extend(SETTINGS);
+        args.extend(more);
+        self.helm.run_beside(args).await
+    }
+
+    /// A namespace in which only what the profile `restricted` allows can run.
+    pub async fn namespace(&self, name: &str) -> Result<()> {
+        self.kubectl.run(["create", "namespace", name]).await?;
+        let label = "pod-security.kubernetes.io/enforce=restricted";
+        self.kubectl.run(["label", "namespace", name, label]).await?;
+        Ok(())
+    }
+
+    /// Objects by kind and namespace; all namespaces where it is empty.
+    pub async fn list(&self, kinds: &str, space: &str) -> Result<Vec<Value>> {
+        let space = if space.is_empty() {
+            "--all-namespaces".into()
+        } else {
+            format!("--namespace={space}")
+        };
+        let text = self.kubectl.run(["get", kinds, &space, "-o", "json"]).await?;
+        let mut list: Value = serde_json::from_str(&text)?;
+        Ok(serde_json::from_value(list["items"].take())?)
+    }
+
+    /// Everything in the cluster with our name on it, but for workers.
+    pub async fn ours(&self) -> Result<BTreeSet<String>> {
+        let kinds = "deployments,services,serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings,\
+                     validatingadmissionpolicies,validatingadmissionpolicybindings,customresourcedefinitions";
+        let mut found = BTreeSet::new();
+        for object in self.list(kinds, "").await? {
+            let labels = &object["metadata"]["labels"];
+            if labels["app.kubernetes.io/part-of"] == "poolwright"
+                && labels["poolwright.dev/worker-pool"].is_null()
+            {
+                found.insert(chart::identity(&object));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Names of all releases, failed ones too.
+    pub fn releases(&self) -> Result<BTreeSet<String>> {
+        let text = self.helm.run(["list", "--all-namespaces", "-o", "json"])?;
+        let list: Vec<Value> = serde_json::from_str(&text)?;
+        Ok(list
+            .iter()
+            .filter_map(|one| one["name"].as_str())
+            .map(ToOwned::to_owned)
+            .collect())
+    }
+
+    /// The operator of this workspace with the rights of an installed account, once its watches have synced.
+    pub async fn operator_as(&self, account: &str, space: &str, works_in: &str) -> Result<Operator> {
+        let token = self
+            .kubectl
+            .run(["create", "token", account, "--namespace", space])
+            .await?;
+        let folder = self.dir.path().join(format!("operator-{space}-{account}"));
+        std::fs::create_dir_all(&folder)?;
+        let kubeconfig = folder.join("kubeconfig");
+        self.plane.kubeconfig_with_token(token.trim(), &kubeconfig)?;
+        Operator::start(&kubeconfig, works_in, &folder, &[]).await
+    }
+
+    pub async fn may(&self, account: &str, verb: &str, what: &str, space: &str) -> bool {
+        let user = format!("system:serviceaccount:{account}");
+        let args = ["auth", "can-i", verb, what, "--as", &user, "--namespace", space];
+        self.kubectl.run(args).await.is_ok()
+    }
+}
+
+/// The chart's version, which is the operator's.
+pub fn current() -> Result<String> {
+    let chart = chart::read_yaml(&chart::folder().join("Chart.yaml"))?;
+    assert_eq!(chart["version"], chart["appVersion"], "one number for both");
+    Ok(chart["appVersion"].as_str().unwrap_or_default().to_owned())
+}
