@@ -216,14 +216,34 @@ pub async fn follow<K, V>(
             }
             Ok(Event::Apply(object)) => tell(index.insert(object)),
             Ok(Event::Delete(object)) => tell(index.remove(&object)),
-            Err(error) => tracing::warn!(kind = std::any::type_name::<K>(), "watch: {error}"),
+            Err(error) => tracing::warn!(kind = std::any::type_name::<K>(), "watch: {}", words::<K>(&error)),
         }
+    }
+}
+
+/// What went wrong with a watch. Where the server does not know the kind, its own words are only that a page was not
+/// found.
+fn words<K>(error: &watcher::Error) -> String
+where
+    K: Resource,
+    K::DynamicType: Default,
+{
+    let of = K::DynamicType::default();
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 404 => format!(
+            "the cluster does not know {}.{}: apply the definitions (`kubectl apply -f crds/`, or `crds.install` of the \
+             chart); nothing is done until then",
+            K::plural(&of),
+            K::group(&of)
+        ),
+        other => other.to_string(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::Pod;
+    use kube::core::Status;
     use serde_json::json;
 
     use super::*;
@@ -232,6 +252,21 @@ mod tests {
         let labels = pool.map(|pool| json!({"pool": pool}));
         let metadata = json!({"name": name, "namespace": "n", "labels": labels, "generation": version});
         serde_json::from_value(json!({"metadata": metadata})).unwrap()
+    }
+
+    #[test]
+    fn a_kind_that_the_server_does_not_know_is_named_with_the_remedy() {
+        let failed = |code| {
+            let status = Status::failure("page", "NotFound").with_code(code);
+            watcher::Error::InitialListFailed(kube::Error::Api(Box::new(status)))
+        };
+        let told = words::<poolwright_api::v1alpha1::TaskQueue>(&failed(404));
+        assert!(
+            told.contains("taskqueues.poolwright.dev") && told.contains("kubectl apply -f crds/"),
+            "{told}"
+        );
+        let told = words::<poolwright_api::v1alpha1::TaskQueue>(&failed(403));
+        assert!(told.contains("page") && !told.contains("crds"), "{told}");
     }
 
     fn index() -> Index<Pod, i64> {

@@ -208,7 +208,23 @@ impl Life {
         expect_words("no definitions", &refused.await.unwrap_err().to_string(), &words);
         assert_eq!(self.site.ours().await?, BTreeSet::new());
         assert_eq!(self.site.releases()?, BTreeSet::new());
-        Ok(())
+
+        // So does an operator that somebody starts all the same.
+        let log = self.site.dir.path().join("lost.log");
+        let mut command = process::mortal(operator::built("debug"));
+        command
+            .args(["run", "--log-format", "text"])
+            .env("KUBECONFIG", self.site.plane.kubeconfig());
+        let _lost = process::Daemon::start("operator", command, &log)?;
+        wait_for("the operator to name what is missing", LIMIT, || {
+            let told = std::fs::read_to_string(&log).unwrap_or_default();
+            ["pools", "taskqueues", "workerpools"].iter().all(|kind| {
+                told.contains(&format!(
+                    "does not know {kind}.poolwright.dev: apply the definitions"
+                ))
+            })
+        })
+        .await
     }
 
     async fn known(&self) -> Result<Known> {
