@@ -72,6 +72,41 @@ fn definitions_are_the_same_everywhere() {
     }
 }
 
+/// One number for the chart, the operator in it and the image that the plain manifests name.
+#[tokio::test]
+async fn versions_agree() -> Result<()> {
+    let about = chart::read_yaml(&chart::folder().join("Chart.yaml"))?;
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(about["appVersion"], version);
+    let kubectl = Kubectl::new(&chart::repository("no-cluster"))?;
+    let install = chart::repository("deploy/install");
+    let text = kubectl.run(["kustomize", install.to_str().unwrap()]).await?;
+    let image = format!("image: registry.example.com/poolwright:{version}\n");
+    assert!(text.contains(&image), "{image}");
+    Ok(())
+}
+
+/// What a catalogue says of our kinds.
+#[test]
+fn the_catalogue_names_every_definition() {
+    let about = chart::read_yaml(&chart::folder().join("Chart.yaml")).unwrap();
+    let listed = about["annotations"]["artifacthub.io/crds"].as_str().unwrap();
+    let listed: Vec<serde_json::Value> = serde_saphyr::from_str(listed).unwrap();
+    let named = |one: &serde_json::Value| (one["name"].clone(), one["kind"].clone(), one["version"].clone());
+    let listed: Vec<_> = listed.iter().map(named).collect();
+    let folder = std::fs::read_dir(chart::folder().join("files/crds")).unwrap();
+    let files: Vec<_> = folder.map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(files.len(), listed.len());
+    for file in files {
+        let one = chart::read_yaml(&file).unwrap();
+        let (spec, name) = (&one["spec"], one["metadata"]["name"].clone());
+        let versions = spec["versions"].as_array().unwrap();
+        assert_eq!(versions.len(), 1, "{name}");
+        let expected = (name, spec["names"]["kind"].clone(), versions[0]["name"].clone());
+        assert!(listed.contains(&expected), "{expected:?} is not in {listed:?}");
+    }
+}
+
 /// As a user builds it, with an image of his own.
 #[tokio::test]
 async fn kustomize_sets_the_image_and_finds_every_object() -> Result<()> {
