@@ -16,6 +16,7 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use poolwright_core::constants::POLL_INTERVAL_MILLISECONDS;
 
 pub use self::simulate::SimulateArgs;
+use crate::kube::lease;
 use crate::telemetry::LogFormat;
 
 /// Name under which kubectl finds its plugins.
@@ -78,6 +79,16 @@ pub struct RunArgs {
     /// Slots that the `default-pool` of a namespace gets when it is made, or as many as its workers take already
     #[arg(long, value_name = "NUMBER", default_value_t = 128, value_parser = clap::value_parser!(i32).range(1..=1_000_000))]
     pub default_pool_slots: i32,
+
+    /// The Lease for which several operators of the same scope are candidates: only the one that holds it decides and
+    /// writes. Default: no election, for an operator that is alone
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = lease_name)]
+    pub lease: Option<lease::Name>,
+
+    /// A holder that has not renewed the Lease for so many seconds is replaced, 3 to 300. It stops writing after two thirds
+    /// of them. All candidates should have the same number; of two the larger counts
+    #[arg(long, value_name = "NUMBER", default_value_t = 15, value_parser = clap::value_parser!(u32).range(3..=300), requires = "lease")]
+    pub lease_seconds: u32,
 
     /// Slots of a pod that is lost with its node (silent, and a minute past its deletion) stay taken until it is gone.
     /// Without it they return: such a pod cannot run a task any more, unless only its network is away.
@@ -190,6 +201,22 @@ fn is_plugin(program: &OsString) -> bool {
     Path::new(program).file_stem().is_some_and(|name| name == PLUGIN)
 }
 
+fn lease_name(text: &str) -> Result<lease::Name, String> {
+    let (namespace, name) = text.split_once('/').ok_or("is not NAMESPACE/NAME")?;
+    let character = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let is_label = |text: &str| {
+        let ends = !text.starts_with('-') && !text.ends_with('-');
+        (1..=63).contains(&text.len()) && text.chars().all(character) && ends
+    };
+    if !is_label(namespace) || name.len() > 253 || !name.split('.').all(is_label) {
+        return Err("is not the namespace and name of a Lease: NAMESPACE/NAME".to_owned());
+    }
+    Ok(lease::Name {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    })
+}
+
 fn worker_pool_name(text: &str) -> Result<String, String> {
     const KINDS: &[&str] = &[
         "wp",
@@ -283,6 +310,37 @@ mod tests {
         let words = parse("poolwright run --poll-interval-milliseconds=49").unwrap_err();
         assert!(words.contains("50..=2000"), "{words}");
         assert!(parse("poolwright run --status-writes-per-second=0").is_err());
+    }
+
+    #[test]
+    fn a_lease_is_named_with_its_namespace() {
+        let args = run("poolwright run --lease poolwright/operator --lease-seconds 3");
+        let name = args.lease.expect("a name").to_string();
+        assert_eq!((name.as_str(), args.lease_seconds), ("poolwright/operator", 3));
+        let args = run("poolwright run");
+        assert_eq!((args.lease, args.lease_seconds), (None, 15));
+        for text in [
+            "operator",
+            "/operator",
+            "a/",
+            "a/b/c",
+            "A/b",
+            "a.b/c",
+            "-a/b",
+            "a/b-",
+            "a/.b",
+            "a/b c",
+        ] {
+            assert!(
+                parse(&format!("poolwright run --lease={text}")).is_err(),
+                "{text}"
+            );
+        }
+        for seconds in ["2", "301"] {
+            assert!(parse(&format!("poolwright run --lease a/b --lease-seconds={seconds}")).is_err());
+        }
+        let words = parse("poolwright run --lease-seconds=5").unwrap_err();
+        assert!(words.contains("--lease"), "{words}");
     }
 
     #[test]

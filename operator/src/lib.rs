@@ -6,6 +6,7 @@ pub mod cli;
 pub mod clock;
 pub mod controllers;
 pub mod explain;
+pub mod gate;
 pub mod http;
 pub mod kube;
 pub mod lint;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use poolwright::cli::{Cli, Command, RunArgs};
 use poolwright::controllers::run::{Options, run};
+use poolwright::gate::Gate;
 use poolwright::kube::Clients;
 use poolwright::outcome::is_closed_pipe;
 use poolwright::{cli, explain, lint, signals, simulate, telemetry};
@@ -51,10 +52,11 @@ fn main() -> ExitCode {
 fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     // Some libraries take the provider that the process has chosen.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?
-        .block_on(work)
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let done = runtime.block_on(work);
+    // A name that nobody resolves must not keep the process from ending.
+    runtime.shutdown_background();
+    done
 }
 
 fn operate(args: RunArgs) -> Result<ExitCode, Failure> {
@@ -62,14 +64,21 @@ fn operate(args: RunArgs) -> Result<ExitCode, Failure> {
     let logs = telemetry::init(args.log_format_or_default(in_pod), &args.log_level)?;
     block_on(async move {
         let listener = TcpListener::bind(args.http_address_or_default(in_pod)).await?;
-        let clients = Clients::infer().await?;
+        let gate = if args.lease.is_some() {
+            Gate::shut()
+        } else {
+            Gate::open()
+        };
+        let clients = Clients::infer(&gate).await?;
+        let commands = gate.clone();
         let options = Options {
             namespaces: args.namespaces,
             poll_interval: Duration::from_millis(args.poll_interval_milliseconds),
             status_writes_per_second: args.status_writes_per_second,
             default_pool_slots: args.default_pool_slots,
             hold_lost_slots: args.hold_lost_slots,
-            connect: Arc::new(signals::connect),
+            connect: Arc::new(move |config, clock| signals::gated::connect(config, clock, commands.clone())),
+            lease: args.lease.map(|name| (name, args.lease_seconds)),
             wall: jiff::Timestamp::now,
         };
         let mut terminate = signal(SignalKind::terminate())?;
@@ -80,7 +89,7 @@ fn operate(args: RunArgs) -> Result<ExitCode, Failure> {
             }
             tracing::info!("stopping");
         };
-        run(clients, options, listener, logs, stop).await?;
+        run(clients, gate, options, listener, logs, stop).await?;
         Ok(ExitCode::SUCCESS)
     })
 }

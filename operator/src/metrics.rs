@@ -6,7 +6,7 @@
 //! metric at a time, for a fleet has twenty series for each of its objects.
 
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use poolwright_api::Reason;
@@ -68,7 +68,7 @@ pub struct PoolNumbers {
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
     objects: Arc<Mutex<Objects>>,
-    broker: Arc<Broker>,
+    process: Arc<Process>,
 }
 
 /// The numbers of all objects.
@@ -90,10 +90,11 @@ struct WorkerPoolRow {
 
 /// What concerns no object.
 #[derive(Debug, Default)]
-struct Broker {
+struct Process {
     /// By outcome, in the order of [`OUTCOMES`].
     requests: [AtomicU64; 2],
     connections: AtomicU64,
+    leads: AtomicBool,
 }
 
 /// How a request to a broker ends.
@@ -157,12 +158,17 @@ impl Metrics {
 
     /// Counts one request to a broker (a connect, a poll, or a question to workers) as a `success` or a `failure`.
     pub fn broker_request(&self, succeeded: bool) {
-        self.broker.requests[usize::from(!succeeded)].fetch_add(1, Ordering::Relaxed);
+        self.process.requests[usize::from(!succeeded)].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Shows the number of open connections to brokers.
     pub fn broker_connections(&self, count: u64) {
-        self.broker.connections.store(count, Ordering::Relaxed);
+        self.process.connections.store(count, Ordering::Relaxed);
+    }
+
+    /// Shows whether this process decides.
+    pub fn leads(&self, leads: bool) {
+        self.process.leads.store(leads, Ordering::Relaxed);
     }
 
     /// All numbers in Prometheus' text format.
@@ -204,11 +210,12 @@ impl Metrics {
             }
             Source::Requests => {
                 // Both outcomes from the start: a rate over a series that begins with the first failure misses it.
-                for (outcome, count) in OUTCOMES.iter().zip(&self.broker.requests) {
+                for (outcome, count) in OUTCOMES.iter().zip(&self.process.requests) {
                     series.add(&[("outcome", outcome)], float(count.load(Ordering::Relaxed)));
                 }
             }
-            Source::Connections => series.add(&[], float(self.broker.connections.load(Ordering::Relaxed))),
+            Source::Leader => series.add(&[], float(self.process.leads.load(Ordering::Relaxed).into())),
+            Source::Connections => series.add(&[], float(self.process.connections.load(Ordering::Relaxed))),
         }
         series
     }

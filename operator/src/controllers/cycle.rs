@@ -16,7 +16,7 @@ use poolwright_core::sample::{BrokerView, QueueView};
 use poolwright_core::snapshot::{Namespace, PoolInput, PoolKey, Snapshot};
 use poolwright_core::time::Moment;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::wake::Wake;
 use super::world::{PoolState, World};
@@ -84,7 +84,7 @@ pub struct Driver {
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Told of every cycle: its silence means that nothing is decided any more.
-    pub pulse: watch::Sender<Option<Moment>>,
+    pub pulse: watch::Sender<Option<Instant>>,
     /// Clocks.
     pub clock: Clock,
 }
@@ -97,9 +97,8 @@ impl Driver {
             if timeout(IDLE_TICK, self.board.changed.notified()).await.is_ok() {
                 sleep(COALESCE).await;
             }
-            let now = self.clock.now();
-            self.once(&mut memory, now);
-            self.pulse.send_replace(Some(now));
+            self.once(&mut memory, self.clock.now());
+            self.pulse.send_replace(Some(Instant::now()));
         }
     }
 

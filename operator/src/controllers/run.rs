@@ -1,7 +1,8 @@
 //! Wires the parts together and runs them until the process is told to stop.
 //!
 //! Nothing is decided before every watch has delivered its first list: half a world would look like pods that
-//! are gone.
+//! are gone. Whoever waits for a lease has its watches already, so that it decides at once when its turn comes; it reads
+//! no broker and writes nothing else. Its clock starts with its turn: what it has seen before is not what it decides by.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,11 +14,11 @@ use k8s_openapi::NamespaceResourceScope;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
 use poolwright_api::LABEL_WORKER_POOL;
-use poolwright_core::time::Moment;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::brokers::Supervisor;
 use super::cycle::{Driver, Latest};
@@ -26,10 +27,13 @@ use super::wake::Wake;
 use super::world::World;
 use super::{granter, loads, task_queue, worker_pool};
 use crate::clock::Clock;
+use crate::gate::Gate;
 use crate::http;
 use crate::kube::Clients;
 use crate::kube::events::Events;
 use crate::kube::index::{Group, Index, follow};
+use crate::kube::lease::step::Timing;
+use crate::kube::lease::{self, Elector};
 use crate::kube::status::Budget;
 use crate::metrics::Metrics;
 use crate::signals::Connect;
@@ -38,8 +42,12 @@ use crate::telemetry::LogHandle;
 
 /// A cycle comes every second; after so long without one the process is stuck and should be started anew.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// Writes that are under way when the process is told to end may take so long.
+const LAST_WRITES: Duration = Duration::from_secs(1);
 /// KEDA's objects are looked for this often.
 const SCALED_OBJECTS_INTERVAL: Duration = Duration::from_secs(10);
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// What the operator runs with; read once from flags.
 pub struct Options {
@@ -53,8 +61,10 @@ pub struct Options {
     pub default_pool_slots: i32,
     /// Slots of pods that were lost with their node stay taken.
     pub hold_lost_slots: bool,
-    /// What connects to brokers.
+    /// What connects to brokers; its commands to workers must pass the gate.
     pub connect: Connect,
+    /// The Lease for which this is a candidate, if there are others, and its seconds.
+    pub lease: Option<(lease::Name, u32)>,
     /// The time of day. With tokio's clock it is all the time there is, so that a simulation can tell its own.
     pub wall: fn() -> Timestamp,
 }
@@ -62,21 +72,32 @@ pub struct Options {
 /// Runs the operator until `stop` resolves.
 ///
 /// # Errors
-/// When the HTTP server cannot be started, or a part has ended although none should.
+/// When the HTTP server cannot be started, a part has ended although none should, or the lease is lost.
 pub async fn run(
     clients: Clients,
+    gate: Gate,
     options: Options,
     listener: TcpListener,
     logs: LogHandle,
     stop: impl Future<Output = ()>,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let clock = Clock::new(options.wall);
+) -> Result<(), Failure> {
+    let mut elector = options.lease.clone().map(|(name, seconds)| {
+        let (identity, timing) = (lease::identity(), Timing::of(seconds));
+        Elector::new(
+            clients.lease.clone(),
+            name,
+            identity,
+            timing,
+            gate.clone(),
+            options.wall,
+        )
+    });
     let metrics = Arc::new(Metrics::default());
     let (ready, is_ready) = watch::channel(false);
     let (pulse, is_beating) = watch::channel(None);
     let state = http::HttpState {
-        live: http::beating(is_beating, clock, SILENCE_MAX),
-        ready: http::flag(is_ready.clone()),
+        live: http::beating(is_beating, SILENCE_MAX),
+        ready: ready_check(is_ready.clone(), elector.as_ref().map(Elector::trouble)),
         metrics: (*metrics).clone(),
         logs,
     };
@@ -112,6 +133,14 @@ pub async fn run(
         _ = synced.wait_for(|ready| *ready) => {}
     }
     tracing::info!("all watches have synced");
+    if let Some(elector) = &mut elector {
+        tokio::select! {
+            () = &mut stop => return Ok(()),
+            () = elector.acquire() => {}
+            ended = parts.join_next() => return Err(has_ended(ended)),
+        }
+    }
+    metrics.leads(true);
     start(
         &mut parts,
         &clients.ask,
@@ -122,15 +151,51 @@ pub async fn run(
         queues_changed,
         metrics,
         pulse,
-        clock,
+        Clock::new(options.wall),
     );
-    tokio::select! {
-        () = &mut stop => Ok(()),
-        ended = parts.join_next() => {
-            let part = ended.and_then(Result::ok).unwrap_or("a part");
-            Err(format!("{part} has ended").into())
+    let lost = async {
+        match &mut elector {
+            Some(elector) => elector.hold().await,
+            None => std::future::pending().await,
         }
+    };
+    tokio::select! {
+        () = &mut stop => {}
+        lost = lost => return Err(lost.into()),
+        ended = parts.join_next() => return Err(has_ended(ended)),
     }
+    if let Some(elector) = &mut elector {
+        hand_over(elector, &gate).await;
+    }
+    Ok(())
+}
+
+/// Lets nothing begin any more, and gives the lease back once nothing is under way: what is might land after the first
+/// writes of whoever is next.
+async fn hand_over(elector: &mut Elector, gate: &Gate) {
+    if gate.close(LAST_WRITES).await {
+        elector.release().await;
+    } else {
+        tracing::warn!(
+            "writes are still under way after {} s: the lease is not released, it runs out",
+            LAST_WRITES.as_secs()
+        );
+    }
+}
+
+fn has_ended(part: Option<Result<&'static str, tokio::task::JoinError>>) -> Failure {
+    let part = part.and_then(Result::ok).unwrap_or("a part");
+    format!("{part} has ended").into()
+}
+
+/// Ready is who could decide as soon as it is its turn, so that a rollout of two replicas goes on.
+fn ready_check(is_ready: watch::Receiver<bool>, trouble: Option<lease::Trouble>) -> http::Check {
+    let synced = http::flag(is_ready);
+    Arc::new(move || {
+        synced()?;
+        let trouble = trouble.as_ref().and_then(|trouble| trouble.borrow().clone());
+        trouble.map_or(Ok(()), Err)
+    })
 }
 
 #[allow(clippy::too_many_arguments)] // wiring: each is a shared part
@@ -143,7 +208,7 @@ fn start(
     board: Arc<Board>,
     changed: Arc<Notify>,
     metrics: Arc<Metrics>,
-    pulse: watch::Sender<Option<Moment>>,
+    pulse: watch::Sender<Option<Instant>>,
     clock: Clock,
 ) {
     let latest = Arc::new(Latest::default());

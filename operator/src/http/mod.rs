@@ -17,11 +17,10 @@ use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use poolwright_core::time::Moment;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::telemetry::{DIRECTIVES_BYTES_MAX, LogHandle};
 
@@ -64,9 +63,9 @@ pub fn flag(flag: watch::Receiver<bool>) -> Check {
 
 /// A check that fails when the last beat is more than `most` ago; before the first one it passes.
 #[must_use]
-pub fn beating(pulse: watch::Receiver<Option<Moment>>, clock: Clock, most: Duration) -> Check {
+pub fn beating(pulse: watch::Receiver<Option<Instant>>, most: Duration) -> Check {
     Arc::new(move || {
-        let silent = pulse.borrow().map(|last| clock.now().since(last));
+        let silent = pulse.borrow().map(|last| last.elapsed());
         match silent.filter(|silent| *silent > most) {
             Some(silent) => Err(format!("nothing was decided for {} s", silent.as_secs())),
             None => Ok(()),

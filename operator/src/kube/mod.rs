@@ -3,27 +3,34 @@
 pub mod config_map;
 pub mod events;
 pub mod execute;
+mod gated;
 pub mod index;
+pub mod lease;
 pub mod status;
 
 use std::time::Duration;
 
 use kube::api::{PatchParams, PostParams};
+use kube::client::ClientBuilder;
 use kube::{Client, Config};
 use poolwright_api::FIELD_MANAGER;
+
+use crate::gate::Gate;
 
 /// No byte for so long ends a watch: the API server ends each by itself within five minutes.
 const WATCH_SILENCE: Duration = Duration::from_secs(330);
 /// No byte for so long ends any other request: a connection that is open and dead must not hold a pool's turn.
 const ANSWER_SILENCE: Duration = Duration::from_secs(10);
 
-/// Clients of one API server.
+/// Clients of one API server. The first two write only while the gate is open.
 #[derive(Clone)]
 pub struct Clients {
     /// For watches, which may be silent for long.
     pub watch: Client,
     /// For everything else.
     pub ask: Client,
+    /// For the Lease alone: it is what opens the gate. It waits behind no other request, and repeats none by itself.
+    pub lease: Client,
 }
 
 impl Clients {
@@ -31,11 +38,14 @@ impl Clients {
     ///
     /// # Errors
     /// Neither can be used.
-    pub async fn infer() -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+    pub async fn infer(gate: &Gate) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let config = Config::infer().await?;
+        let mut once = config.clone();
+        (once.read_timeout, once.default_retry) = (Some(ANSWER_SILENCE), false);
         Ok(Self {
-            watch: patient(config.clone(), WATCH_SILENCE)?,
-            ask: patient(config, ANSWER_SILENCE)?,
+            watch: patient(config.clone(), WATCH_SILENCE, gate)?,
+            ask: patient(config, ANSWER_SILENCE, gate)?,
+            lease: Client::try_from(once)?,
         })
     }
 }
@@ -58,10 +68,13 @@ pub fn posting() -> PostParams {
     }
 }
 
-/// A client that waits no longer than this for the next byte.
-fn patient(mut config: Config, silence: Duration) -> Result<Client, kube::Error> {
+/// A client that waits no longer than this for the next byte, and writes only while the gate is open.
+fn patient(mut config: Config, silence: Duration, gate: &Gate) -> Result<Client, kube::Error> {
     config.read_timeout = Some(silence);
-    Client::try_from(config)
+    // Around all that kube does by itself, so that what it repeats passes the gate too.
+    Ok(ClientBuilder::try_from(config)?
+        .with_layer(&gated::layer(gate))
+        .build())
 }
 
 #[cfg(test)]
@@ -75,7 +88,7 @@ mod tests {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", server.local_addr().unwrap());
         let config = Config::new(address.parse().unwrap());
-        let client = patient(config, Duration::from_millis(100)).unwrap();
+        let client = patient(config, Duration::from_millis(100), &Gate::open()).unwrap();
         let asked = tokio::time::timeout(Duration::from_secs(10), client.apiserver_version()).await;
         assert!(asked.expect("an end").is_err());
     }

@@ -29,6 +29,7 @@ pub(super) enum Source {
     Pool(fn(&PoolNumbers) -> Option<f64>),
     Requests,
     Connections,
+    Leader,
 }
 
 /// Kind of a metric.
@@ -186,6 +187,14 @@ pub const TABLE: &[Metric] = &[
         unit: "connections",
         help: "Open connections to brokers, all of them together.",
         source: Source::Connections,
+    },
+    Metric {
+        name: "poolwright_leader",
+        kind: Kind::Gauge,
+        labels: &[],
+        unit: "–",
+        help: "1 while this process decides and writes, 0 while it stands by for the lease; without a lease always 1.",
+        source: Source::Leader,
     },
 ];
 

@@ -8,6 +8,7 @@ pub mod board;
 pub mod celery;
 mod commands;
 mod dropped;
+pub mod gated;
 pub mod load;
 pub mod poller;
 mod questions;
