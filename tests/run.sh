@@ -14,7 +14,7 @@ trap 'rm -rf "$logs"' EXIT
 trap 'exit 130' INT TERM
 wanted=${GROUPS_ONLY:-}
 
-known="setup fmt clippy doc deny unit harness chart install refusals redis rabbitmq faults parking dynamic outages rollouts lifecycle policies pools lane budgets demo suite"
+known="setup fmt clippy doc deny unit harness chart install refusals redis rabbitmq faults parking dynamic outages rollouts lifecycle policies pools lane budgets failover demo suite"
 for name in $wanted; do
     case " $known " in *" $name "*) ;; *)
         echo "there is no group $name; there are: $known" >&2
@@ -150,6 +150,8 @@ group refusals end_to_end 3 bad_input refusals pods
 for file in redis rabbitmq faults parking dynamic outages rollouts lifecycle policies pools lane budgets; do
     group "$file" end_to_end 3 "$file"
 done
+# Each of its tests counts seconds, and has a control plane's whole attention.
+group failover end_to_end 1 failover
 group demo demo
 group suite suite
 

@@ -1,9 +1,11 @@
 //! The operator under test, as a process of this machine.
 
-use crate::process::Daemon;
+use crate::process::{Daemon, Frozen};
 use crate::{Result, process, wait_for};
+use rustix::process::Signal;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
 
 /// The operator's binary in a profile's folder of the target directory.
 pub fn built(profile: &str) -> PathBuf {
@@ -86,6 +88,54 @@ impl Operator {
         self.kill();
         self.args.push(flag.to_owned());
         self.start_again().await
+    }
+
+    /// SIGTERM, as Kubernetes sends it.
+    pub fn terminate(&self) {
+        if let Some(daemon) = &self.daemon {
+            daemon.signal(Signal::TERM);
+        }
+    }
+
+    /// Stops it until what is returned is dropped.
+    pub fn freeze(&self) -> Option<Frozen> {
+        self.pid().map(Frozen::new)
+    }
+
+    /// How it ended by itself, once it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.daemon.as_mut()?.ended()
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn await_end(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let since = Instant::now();
+        loop {
+            if let Some(status) = self.ended() {
+                return Ok(status);
+            }
+            if since.elapsed() > limit {
+                return Err(format!("the operator has not ended within {limit:?}").into());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// The answer to a GET, and its code.
+    pub async fn get(&self, path: &str) -> Result<(u16, String)> {
+        crate::process::install_crypto();
+        let address = self.http().ok_or("the operator has not logged its address")?;
+        let response = reqwest::get(format!("http://{address}{path}")).await?;
+        Ok((response.status().as_u16(), response.text().await?))
+    }
+
+    /// True if it decides, by its own metrics.
+    pub async fn leads(&self) -> Result<bool> {
+        Ok(self
+            .metrics()
+            .await?
+            .lines()
+            .any(|line| line == "poolwright_leader 1"))
     }
 
     /// Its process id.

@@ -15,6 +15,7 @@ use kube::{Api, Client, Config};
 use serde_json::json;
 use std::fmt::Write as _;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -251,6 +252,22 @@ impl Plane {
         let mut text: serde_json::Value = serde_json::from_str(&fs::read_to_string(self.kubeconfig())?)?;
         text["users"][0]["user"]["token"] = json!(token);
         Ok(fs::write(file, text.to_string())?)
+    }
+
+    /// The address at which the API server listens.
+    pub fn server(&self) -> Result<SocketAddr> {
+        let config: serde_json::Value = serde_json::from_str(&fs::read_to_string(self.kubeconfig())?)?;
+        let server = config["clusters"][0]["cluster"]["server"].as_str();
+        let server = server.and_then(|server| server.strip_prefix("https://"));
+        Ok(server.ok_or("the kubeconfig names no server")?.parse()?)
+    }
+
+    /// Writes a kubeconfig with another token that reaches the API server at another address of this machine.
+    pub fn kubeconfig_through(&self, server: SocketAddr, token: &str, file: &Path) -> Result<()> {
+        self.kubeconfig_with_token(token, file)?;
+        let mut config: serde_json::Value = serde_json::from_str(&fs::read_to_string(file)?)?;
+        config["clusters"][0]["cluster"]["server"] = json!(format!("https://{server}"));
+        Ok(fs::write(file, config.to_string())?)
     }
 
     /// `kubectl` as the administrator.

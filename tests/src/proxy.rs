@@ -1,0 +1,112 @@
+//! A wire between one client and a server, which a test can cut.
+//!
+//! Cut means that packets are lost and nobody is told: connections stay open and silent, new ones are accepted by nobody
+//! who answers, and what was sent meanwhile arrives when the wire is whole again, as TCP has it. So a write that a client
+//! sent before it gave up reaches the server late.
+
+use crate::Result;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// The wire; it ends with this value.
+#[derive(Debug)]
+pub struct Proxy {
+    address: SocketAddr,
+    whole: watch::Sender<bool>,
+    late: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Proxy {
+    /// Lays a wire to a server.
+    pub async fn start(server: SocketAddr) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let whole = watch::Sender::new(true);
+        let (state, late) = (whole.subscribe(), Arc::<AtomicUsize>::default());
+        let count = Arc::clone(&late);
+        let task = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(carry(client, server, state.clone(), Arc::clone(&count)));
+            }
+        });
+        Ok(Self {
+            address,
+            whole,
+            late,
+            task,
+        })
+    }
+
+    /// Where the client's end is.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// How many bytes the client sent while it was cut, as far as they have been passed on since.
+    pub fn late_bytes(&self) -> usize {
+        self.late.load(Ordering::SeqCst)
+    }
+
+    /// Cuts it.
+    pub fn cut(&self) {
+        self.whole.send_replace(false);
+    }
+
+    /// Makes it whole.
+    pub fn restore(&self) {
+        self.whole.send_replace(true);
+    }
+}
+
+async fn carry(
+    client: TcpStream,
+    server: SocketAddr,
+    mut whole: watch::Receiver<bool>,
+    late: Arc<AtomicUsize>,
+) {
+    if whole.wait_for(|whole| *whole).await.is_err() {
+        return;
+    }
+    let Ok(server) = TcpStream::connect(server).await else {
+        return;
+    };
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    let there = pass(from_client, to_server, whole.clone(), late);
+    let back = pass(from_server, to_client, whole, Arc::default());
+    tokio::join!(there, back);
+}
+
+async fn pass(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut to: tokio::net::tcp::OwnedWriteHalf,
+    mut whole: watch::Receiver<bool>,
+    late: Arc<AtomicUsize>,
+) {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let read = from.read(&mut buffer).await.unwrap_or(0);
+        if !*whole.borrow() {
+            late.fetch_add(read, Ordering::SeqCst);
+        }
+        if whole.wait_for(|whole| *whole).await.is_err() {
+            return;
+        }
+        if read == 0 || to.write_all(&buffer[..read]).await.is_err() {
+            let _ = to.shutdown().await;
+            return;
+        }
+    }
+}
