@@ -2,16 +2,21 @@
 //!
 //! Cut means that packets are lost and nobody is told: connections stay open and silent, new ones are accepted by nobody
 //! who answers, and what was sent meanwhile arrives when the wire is whole again, as TCP has it. So a write that a client
-//! sent before it gave up reaches the server late.
+//! sent before it gave up reaches the server late. That the client has closed its end arrives later still: a server gives up
+//! what nobody waits for, and a test wants to see what it does.
 
 use crate::Result;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+/// How much later than what it sent the end of a client is told, once something was late.
+const LINGER: Duration = Duration::from_millis(500);
 
 /// The wire; it ends with this value.
 #[derive(Debug)]
@@ -104,7 +109,14 @@ async fn pass(
         if whole.wait_for(|whole| *whole).await.is_err() {
             return;
         }
-        if read == 0 || to.write_all(&buffer[..read]).await.is_err() {
+        if read == 0 {
+            if late.load(Ordering::SeqCst) > 0 {
+                tokio::time::sleep(LINGER).await;
+            }
+            let _ = to.shutdown().await;
+            return;
+        }
+        if to.write_all(&buffer[..read]).await.is_err() {
             let _ = to.shutdown().await;
             return;
         }

@@ -142,7 +142,10 @@ impl Candidate {
         let known = before.and_then(|seen| seen.spec.as_ref()).and_then(self::holder);
         let is_news = before.is_none() || known != holder.as_deref();
         if !is_same {
-            let asks = spec.as_ref().map(duration).or(before.map(|seen| seen.wait));
+            let asks = spec
+                .as_ref()
+                .map(duration)
+                .or_else(|| before.map(|seen| seen.wait));
             self.seen = Some(Seen {
                 spec,
                 since: told,
@@ -188,7 +191,10 @@ impl Candidate {
             spec: Some(LeaseSpec {
                 holder_identity: Some(self.identity.clone()),
                 lease_duration_seconds: i32::try_from(seconds).ok(),
-                acquire_time: spec.acquire_time.filter(|_| is_ours).or(Some(now.clone())),
+                acquire_time: spec
+                    .acquire_time
+                    .filter(|_| is_ours)
+                    .or_else(|| Some(now.clone())),
                 renew_time: Some(now),
                 lease_transitions: Some(if is_ours {
                     transitions
