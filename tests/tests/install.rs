@@ -39,8 +39,9 @@ async fn the_installed_account_may_do_what_the_operator_does() -> Result<()> {
     stage.operator.kill();
     let own = stage.dir.path().join("installed");
     std::fs::create_dir(&own)?;
-    // As it is installed: for every namespace.
-    let _operator = Operator::start(&kubeconfig, "", &own, &[]).await?;
+    // As it is installed: for every namespace, and a candidate for the lease.
+    let lease = ["--lease", "poolwright/poolwright"];
+    let _operator = Operator::start(&kubeconfig, "", &own, &lease).await?;
     let here = stage.kubectl()?;
     here.run([
         "create",

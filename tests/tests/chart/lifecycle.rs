@@ -128,7 +128,12 @@ impl Life {
                 .await
         );
         let before = self.site.ours().await?;
-        let refused = self.put("upgrade", "poolwright", &self.chart, &["--set=replicaCount=2"]);
+        let refused = self.put(
+            "upgrade",
+            "poolwright",
+            &self.chart,
+            &["--set=leaderElection.enabled=false"],
+        );
         expect_words(
             "two replicas",
             &refused.await.unwrap_err().to_string(),
@@ -265,7 +270,7 @@ impl Life {
         let deployments = self.site.list("deployments", "poolwright").await?;
         assert_eq!(deployments.len(), 1);
         let ready = &deployments[0]["status"]["readyReplicas"];
-        assert_eq!(ready, 1, "--wait came back before its end");
+        assert_eq!(ready, 2, "--wait came back before its end");
         Ok(deployments[0]["spec"]["template"]["spec"]["containers"][0].clone())
     }
 

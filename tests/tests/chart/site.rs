@@ -150,7 +150,8 @@ impl Site {
         std::fs::create_dir_all(&folder)?;
         let kubeconfig = folder.join("kubeconfig");
         self.plane.kubeconfig_with_token(token.trim(), &kubeconfig)?;
-        Operator::start(&kubeconfig, works_in, &folder, &[]).await
+        let lease = format!("--lease={space}/{account}");
+        Operator::start(&kubeconfig, works_in, &folder, &[&lease]).await
     }
 
     pub async fn may(&self, account: &str, verb: &str, what: &str, space: &str) -> bool {
