@@ -31,8 +31,18 @@ pub struct History {
     watches: [JoinHandle<()>; 2],
 }
 
-/// When, the WorkerPool, and how many of its pods were neither parked nor being deleted.
-type Consuming = (Instant, String, i32);
+/// A change of the pods of a WorkerPool that take work: those that are neither parked nor being deleted.
+#[derive(Clone, Debug)]
+pub struct Consuming {
+    /// When the watch said so.
+    pub at: Instant,
+    /// The WorkerPool.
+    pub pool: String,
+    /// How many there were then.
+    pub count: i32,
+    /// The pod that came or went, or changed in another way.
+    pub pod: String,
+}
 
 impl Drop for History {
     fn drop(&mut self) {
@@ -59,9 +69,15 @@ impl History {
 
     /// Most pods of a WorkerPool that took work at a time, since then.
     pub fn most_consuming(&self, pool: &str, since: Instant) -> i32 {
+        let own = self.consuming(pool, since).into_iter();
+        own.map(|one| one.count).max().unwrap_or(0)
+    }
+
+    /// How the pods of a WorkerPool that take work changed since then.
+    pub fn consuming(&self, pool: &str, since: Instant) -> Vec<Consuming> {
         let all = self.consuming.lock().expect("no reader panics");
-        let own = all.iter().filter(|(at, name, _)| name == pool && *at > since);
-        own.map(|(_, _, count)| *count).max().unwrap_or(0)
+        let own = all.iter().filter(|one| one.pool == pool && one.at > since);
+        own.cloned().collect()
     }
 
     /// Every change so far.
@@ -137,9 +153,13 @@ async fn count(pods: Api<Pod>, consuming: Arc<Mutex<Vec<Consuming>>>) {
             seen.insert(pod.name_any(), pool.clone());
         }
         let count = seen.values().filter(|name| **name == pool).count();
-        let count = i32::try_from(count).unwrap_or(i32::MAX);
-        let mut all = consuming.lock().expect("no reader panics");
-        all.push((Instant::now(), pool, count));
+        let one = Consuming {
+            at: Instant::now(),
+            count: i32::try_from(count).unwrap_or(i32::MAX),
+            pod: pod.name_any(),
+            pool,
+        };
+        consuming.lock().expect("no reader panics").push(one);
     }
 }
 

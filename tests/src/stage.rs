@@ -1,6 +1,7 @@
 //! A stage for one test: a namespace, an operator that works in it alone, workers whose tasks leave a trace, and
 //! the questions that every test asks afterwards: what was lost, killed or run twice, and how replicas moved.
 
+use crate::history::Consuming;
 use crate::operator::Operator;
 use crate::{
     CELERY_IMAGE, History, Kubectl, Plane, Record, Result, Step, TaskEvent, TestNamespace, apply_crds,
@@ -231,6 +232,11 @@ impl Stage {
     /// Most pods of a WorkerPool that took work at a time since then: neither parked nor being deleted.
     pub fn most_consuming(&self, pool: &str, since: Instant) -> i32 {
         self.history.most_consuming(pool, since)
+    }
+
+    /// How the pods of a WorkerPool that take work changed since then, by the watch.
+    pub fn consuming(&self, pool: &str, since: Instant) -> Vec<Consuming> {
+        self.history.consuming(pool, since)
     }
 
     /// Σ of replicas over all Deployments of a WorkerPool after each write of one, by the watch.

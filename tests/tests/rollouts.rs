@@ -68,8 +68,7 @@ async fn a_wrong_command_replaces_nothing_and_the_good_one_takes_over_under_load
     let good = ground.revision("w", &bad).await?;
     assert_ne!(good, old);
     ground.await_alone("w", &good, 3).await?;
-    let (least, most) = ground.range("w", since);
-    assert!(least >= 3 && most <= 4, "replicas went from {least} to {most}");
+    ground.expect_range("w", since, |least, most| least >= 3 && most <= 4)?;
     ground.await_ready("w").await?;
     let ids = feeder.end().await?;
     ground.stage.await_ended(ids.len(), LIMIT).await?;
@@ -107,12 +106,7 @@ async fn a_rollout_needs_one_pod_above_a_maximum_of_one() -> Result<()> {
     ground.restart("w", "once").await?;
     let new = ground.revision("w", &old).await?;
     ground.await_alone("w", &new, 1).await?;
-    let all = ground.stage.sums("w");
-    assert_eq!(
-        ground.range("w", since),
-        (1, 2),
-        "replicas since {since:?}: {all:?}"
-    );
+    ground.expect_range("w", since, |least, most| (least, most) == (1, 2))?;
     ground.await_ready("w").await?;
     let ids = feeder.end().await?;
     ground.stage.await_ended(ids.len(), LIMIT).await?;
@@ -141,8 +135,7 @@ async fn a_pause_in_a_rollout_keeps_the_number_of_workers() -> Result<()> {
         .await?;
     ground.await_alone("w", &new, 2).await?;
     tokio::time::sleep(Duration::from_secs(5)).await;
-    let (least, most) = ground.range("w", since);
-    assert!(least >= 2 && most <= 4, "replicas went from {least} to {most}");
+    ground.expect_range("w", since, |least, most| least >= 2 && most <= 4)?;
     let (status, reason, _) = ground.stage.condition("w", ConditionType::ScalingActive).await?;
     assert_eq!((status.as_str(), reason.as_str()), ("False", "Paused"));
     kubectl
@@ -268,8 +261,7 @@ async fn an_operator_that_dies_in_a_rollout_ends_it() -> Result<()> {
     }
     ground.await_alone("w", &new, 3).await?;
     ground.await_ready("w").await?;
-    let (least, most) = ground.range("w", since);
-    assert!(least >= 3 && most <= 4, "replicas went from {least} to {most}");
+    ground.expect_range("w", since, |least, most| least >= 3 && most <= 4)?;
     let ids = feeder.end().await?;
     ground.stage.await_ended(ids.len(), LIMIT).await?;
     ground.expect_done(&ids)

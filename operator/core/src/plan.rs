@@ -18,7 +18,7 @@ use poolwright_api::{ANNOTATION_FAILED_AT, ANNOTATION_PROVEN_AT, LABEL_REVISION}
 use crate::charge::Charge;
 use crate::decision::Decision;
 use crate::objects::{DELETION_COST, DeploymentView, Objects, SetView, owned, revision_label, sets_of};
-use crate::snapshot::{COST_RETURNED, Mark, PoolInput};
+use crate::snapshot::{COST_RETURNED, Mark, PodInput, PoolInput};
 use crate::time::Moment;
 
 /// A paused Deployment is never judged by its progress; this keeps it so should somebody unpause it: ten years.
@@ -143,20 +143,26 @@ pub struct Settle {
     pub template: Option<PodTemplateSpec>,
 }
 
-/// Marks that were written a moment ago. The watch may not show them yet, while it shows those written with them.
+/// Marks that were written a moment ago. The watch may show them late, and some before others.
 #[derive(Debug, Default)]
 pub struct Written {
     marks: BTreeMap<String, (&'static str, Moment)>,
 }
 
 impl Written {
-    /// Leaves out the marks that were written less than `effect` ago.
-    pub fn leave_out(&mut self, steps: &mut Vec<Step>, effect: Duration, now: Moment) {
+    /// Leaves out marks and numbers that were decided by `pods` which do not show all that was written less than `effect`
+    /// ago: a pod that is counted as parked and takes work already would be replaced, and come on top.
+    pub fn leave_out(&mut self, steps: &mut Vec<Step>, pods: &[PodInput], effect: Duration, now: Moment) {
         self.marks.retain(|_, (_, at)| now.since(*at) < effect);
-        steps.retain(|step| match step {
-            Step::Mark { pod, cost, .. } => self.marks.get(pod).is_none_or(|(last, _)| last != cost),
-            _ => true,
-        });
+        let is_unseen = |pod: &PodInput| {
+            let shown = pod.mark.map_or(COST_RETURNED, Mark::cost);
+            self.marks
+                .get(pod.name.as_str())
+                .is_some_and(|(last, _)| *last != shown)
+        };
+        if pods.iter().any(is_unseen) {
+            steps.retain(|step| !matches!(step, Step::Mark { .. } | Step::Scale { .. }));
+        }
     }
 
     /// A step was carried out.

@@ -341,28 +341,58 @@ fn a_namesakes_deployment_is_left_alone() {
     assert!(matches!(steps[..], [Step::Create(_)]), "{steps:?}");
 }
 
-/// The watch shows some marks of a plan before others.
+/// The watch shows some marks of a plan before others, and a decision made between them counts pods for what they were.
 #[test]
-fn a_mark_is_written_once_however_late_it_is_seen() {
-    let mark = |pod: &str, cost: &'static str| Step::Mark {
+fn nothing_is_moved_by_pods_whose_marks_are_not_seen_yet() {
+    let step = |pod: &str, cost: &'static str| Step::Mark {
         pod: pod.to_owned(),
         key: DELETION_COST,
         cost,
     };
+    let scale = || {
+        let cluster = reached(&want(1, 3));
+        let steps = cluster.plan(&want(1, 4));
+        let scale = steps.into_iter().find(|step| matches!(step, Step::Scale { .. }));
+        scale.expect("it grows")
+    };
+    let annotate = || Step::Annotate {
+        deployment: "w".to_owned(),
+        key: ANNOTATION_PROVEN_AT,
+        value: "now".to_owned(),
+    };
+    let pod = |name: &str, mark: Option<Mark>| PodInput {
+        name: name.into(),
+        mark,
+        ..PodInput::default()
+    };
     let mut written = Written::default();
-    let mut due = |steps: &[Step], second: u64| {
-        let (mut steps, now) = (steps.to_vec(), Moment(second * 1000));
-        written.leave_out(&mut steps, Duration::from_secs(5), now);
+    let mut done = |steps: Vec<Step>, pods: &[PodInput], second: u64| {
+        let (mut steps, now) = (steps, Moment(second * 1000));
+        written.leave_out(&mut steps, pods, Duration::from_secs(5), now);
         for step in &steps {
             written.note(step, now);
         }
         steps.len()
     };
-    let (a, b) = (mark("a", "-2000"), mark("b", "-2000"));
-    assert_eq!(due(&[a, b.clone()], 0), 2);
-    assert_eq!(due(std::slice::from_ref(&b), 1), 0, "it is under way");
-    assert_eq!(due(&[mark("b", "-1000")], 2), 1, "another one");
-    assert_eq!(due(&[mark("b", "0")], 3), 1, "taken off");
-    assert_eq!(due(std::slice::from_ref(&b), 4), 1, "and set again");
-    assert_eq!(due(std::slice::from_ref(&b), 9), 1, "it had no effect");
+    let (parked, free) = (Some(Mark::Empty), None);
+    let (a, b) = (step("a", "-2000"), step("b", "-2000"));
+    let pods = [pod("a", free), pod("b", free)];
+    assert_eq!(done(vec![a, b.clone()], &pods, 0), 2);
+    let half = [pod("a", parked), pod("b", free)];
+    assert_eq!(done(vec![b.clone(), scale()], &half, 1), 0, "b is not seen");
+    assert_eq!(done(vec![annotate(), scale()], &half, 1), 1, "counts no pods");
+    let (gone, both) = ([pod("a", parked)], [pod("a", parked), pod("b", parked)]);
+    assert_eq!(done(vec![scale()], &gone, 1), 1, "b is gone");
+    assert_eq!(done(vec![scale()], &both, 1), 1);
+    let back = [step("a", COST_RETURNED), step("b", COST_RETURNED)];
+    assert_eq!(done(back.to_vec(), &both, 2), 2);
+    let half = [pod("a", free), pod("b", parked)];
+    assert_eq!(done(vec![scale()], &half, 3), 0, "it would come on top of b");
+    assert_eq!(done(vec![scale()], &[pod("a", free), pod("b", free)], 3), 1);
+    assert_eq!(
+        done(vec![step("b", "-1000")], &[pod("a", free), pod("b", free)], 4),
+        1
+    );
+    assert_eq!(done(vec![b.clone()], &half, 8), 0);
+    assert_eq!(done(vec![b], &half, 9), 1, "it had no effect");
 }

@@ -108,9 +108,18 @@ impl Settings {
         }
     }
 
-    /// What a tuning run should try for this peer; the default is among it.
+    /// What a tuning run should try for this peer. As it comes out of the box is always among it, also where that lies
+    /// between the steps.
     #[must_use]
     pub fn grid(&self) -> Vec<Self> {
+        let mut grid = self.steps();
+        if !grid.contains(self) {
+            grid.push(self.clone());
+        }
+        grid
+    }
+
+    fn steps(&self) -> Vec<Self> {
         match self {
             Self::Hpa(_) => hpa::grid().into_iter().map(Self::Hpa).collect(),
             Self::Keda(of) => keda::grid(of.metric).into_iter().map(Self::Keda).collect(),

@@ -84,7 +84,7 @@ struct Past {
     settled: BTreeMap<String, Stamp>,
     /// The last plan, and when it was carried out.
     plan: Option<(Vec<Step>, Moment)>,
-    /// Marks that were written a moment ago.
+    /// Marks that were written a moment ago, and may not be seen yet.
     written: Written,
     /// Decisions that were carried out and are not told yet: a newer one must not hide them.
     acted: VecDeque<Decided>,
@@ -308,7 +308,7 @@ async fn carry_out(
         (past.refused, past.plan, past.waits) = (None, None, Waits::default());
         return Ok(None);
     }
-    past.written.leave_out(&mut steps, EFFECT, now);
+    past.written.leave_out(&mut steps, &input.pods, EFFECT, now);
     if steps.is_empty() {
         return Ok(Some(EFFECT));
     }

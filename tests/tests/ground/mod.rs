@@ -7,6 +7,7 @@ use poolwright_api::ConditionType;
 use poolwright_tests::*;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -258,12 +259,32 @@ impl Ground {
         Ok(())
     }
 
-    /// The least Σ of replicas and the most pods that took work since `since`, by the watches.
-    pub fn range(&self, pool: &str, since: Instant) -> (i32, i32) {
+    /// Fails unless, since `since` and by the watches, the least Σ of replicas and the most pods that took work were as
+    /// `holds` says; the error tells how they moved.
+    pub fn expect_range(&self, pool: &str, since: Instant, holds: impl Fn(i32, i32) -> bool) -> Result<()> {
         let sums = self.stage.sums(pool);
         // What was there at that moment counts too.
         let first = sums.partition_point(|(at, _)| *at <= since).saturating_sub(1);
         let least = sums[first..].iter().map(|(_, sum)| *sum).min();
-        (least.unwrap_or(i32::MAX), self.stage.most_consuming(pool, since))
+        let least = least.unwrap_or(i32::MAX);
+        let most = self.stage.most_consuming(pool, since);
+        if holds(least, most) {
+            return Ok(());
+        }
+        let after = |at: Instant| at.saturating_duration_since(since).as_secs_f32();
+        let mut moves = format!("replicas went from {least} to {most}");
+        for (at, sum) in &sums[first..] {
+            let _ = write!(moves, "\n{:8.3} s: {sum} replicas", after(*at));
+        }
+        for one in self.stage.consuming(pool, since) {
+            let _ = write!(
+                moves,
+                "\n{:8.3} s: {} pods, by {}",
+                after(one.at),
+                one.count,
+                one.pod
+            );
+        }
+        Err(moves.into())
     }
 }

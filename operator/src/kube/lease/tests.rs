@@ -170,7 +170,8 @@ async fn a_leader_that_is_gone_is_replaced_after_the_duration() {
     let since = Instant::now();
     two.leads().await;
     let took = since.elapsed();
-    assert!(took > SECOND * 12 && took <= SECOND * 16, "{took:?}");
+    // Renewed up to 2 s before; seen by the next look, waited for, and taken by the look after that.
+    assert!(took > SECOND * 12 && took < SECOND * 18, "{took:?}");
     assert_eq!(field(&server, "holderIdentity"), "two");
     assert_eq!(field(&server, "leaseTransitions"), 2);
     assert!(!one.gate.is_open());
