@@ -13,6 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use ipnet::IpNet;
 use poolwright_core::constants::POLL_INTERVAL_MILLISECONDS;
 
 pub use self::simulate::SimulateArgs;
@@ -94,6 +95,11 @@ pub struct RunArgs {
     /// Without it they return: such a pod cannot run a task any more, unless only its network is away.
     #[arg(long)]
     pub hold_lost_slots: bool,
+
+    /// Network in which brokers may be although the operator refuses its addresses in a pod: loopback, link-local, cloud
+    /// metadata, multicast and the API server's host; may be repeated. Outside a pod nothing is refused
+    #[arg(long = "allow-broker-cidr", value_name = "CIDR", value_parser = crate::signals::guard::network)]
+    pub allow_broker_cidrs: Vec<IpNet>,
 }
 
 impl RunArgs {

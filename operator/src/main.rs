@@ -4,11 +4,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use poolwright::cli::{Cli, Command, RunArgs};
 use poolwright::controllers::run::{Options, run};
 use poolwright::gate::Gate;
 use poolwright::kube::Clients;
 use poolwright::outcome::is_closed_pipe;
+use poolwright::signals::guard::Policy;
+use poolwright::signals::network::Network;
 use poolwright::{cli, explain, lint, signals, simulate, telemetry};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -59,6 +62,21 @@ fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fail
     done
 }
 
+/// Where addresses of users may lead. `server` is the API server's, which has other names in a pod too.
+fn network(in_pod: bool, allowed: Vec<IpNet>, server: (String, u16)) -> Network {
+    if !in_pod {
+        return Network::of_machine(Policy::outside(), Vec::new());
+    }
+    let variable = |name| std::env::var(name).unwrap_or_default();
+    let port = variable("KUBERNETES_SERVICE_PORT").parse().unwrap_or(443);
+    let servers = vec![
+        server,
+        (variable("KUBERNETES_SERVICE_HOST"), port),
+        ("kubernetes.default.svc".to_owned(), 443),
+    ];
+    Network::of_machine(Policy::inside(allowed), servers)
+}
+
 fn operate(args: RunArgs) -> Result<ExitCode, Failure> {
     let in_pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
     let logs = telemetry::init(args.log_format_or_default(in_pod), &args.log_level)?;
@@ -71,13 +89,18 @@ fn operate(args: RunArgs) -> Result<ExitCode, Failure> {
         };
         let clients = Clients::infer(&gate).await?;
         let commands = gate.clone();
+        let network = network(in_pod, args.allow_broker_cidrs, clients.server.clone());
+        let brokers = network.clone();
         let options = Options {
             namespaces: args.namespaces,
             poll_interval: Duration::from_millis(args.poll_interval_milliseconds),
             status_writes_per_second: args.status_writes_per_second,
             default_pool_slots: args.default_pool_slots,
             hold_lost_slots: args.hold_lost_slots,
-            connect: Arc::new(move |config, clock| signals::gated::connect(config, clock, commands.clone())),
+            network,
+            connect: Arc::new(move |config, clock| {
+                signals::gated::connect(config, clock, brokers.clone(), commands.clone())
+            }),
             lease: args.lease.map(|name| (name, args.lease_seconds)),
             wall: jiff::Timestamp::now,
         };

@@ -15,6 +15,8 @@ use futures::StreamExt;
 use lapin::options::{BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
+use poolwright::signals::guard::Policy;
+use poolwright::signals::network::Network;
 use poolwright::signals::rabbitmq::RabbitSource;
 use poolwright::signals::{Polled, SignalError, SignalSource, Wanted};
 use poolwright_core::broker::{BrokerConfig, BrokerOptions, Secret, Tls};
@@ -29,7 +31,14 @@ async fn shared() -> &'static Server {
 }
 
 async fn connect(config: BrokerConfig) -> RabbitSource {
-    RabbitSource::connect(config).await.expect("connected")
+    RabbitSource::connect(config, &anywhere())
+        .await
+        .expect("connected")
+}
+
+/// No address is refused.
+fn anywhere() -> Network {
+    Network::of_machine(Policy::outside(), Vec::new())
 }
 
 fn wanted(queues: &[&str]) -> Wanted {
@@ -65,7 +74,10 @@ async fn hold(channel: &Channel, queue: &str, prefetch: u16) -> Consumer {
 }
 
 async fn refusal(config: BrokerConfig) -> SignalError {
-    RabbitSource::connect(config).await.err().expect("no connection")
+    RabbitSource::connect(config, &anywhere())
+        .await
+        .err()
+        .expect("no connection")
 }
 
 fn parse(url: &str) -> BrokerConfig {

@@ -22,6 +22,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use jiff::Timestamp;
 use poolwright::clock::Clock;
+use poolwright::signals::guard::Policy;
+use poolwright::signals::network::Network;
 use poolwright::signals::redis::RedisSource;
 use poolwright::signals::{self, Polled, SignalError, SignalSource, Wanted};
 use poolwright_core::broker::{BrokerConfig, BrokerOptions};
@@ -29,6 +31,11 @@ use poolwright_core::later::Later;
 use poolwright_core::sample::{FaultKind, Ready, Unacked};
 use redis::aio::MultiplexedConnection;
 use server::Server;
+
+/// No address is refused.
+fn anywhere() -> Network {
+    Network::of_machine(Policy::outside(), Vec::new())
+}
 
 fn wanted(queues: &[&str]) -> Wanted {
     Wanted {
@@ -105,7 +112,7 @@ async fn connect(server: &Server) -> RedisSource {
 
 /// By the system's clock.
 async fn reach(config: BrokerConfig) -> Result<RedisSource, SignalError> {
-    RedisSource::connect(config, Arc::new(Timestamp::now)).await
+    RedisSource::connect(config, Arc::new(Timestamp::now), &anywhere()).await
 }
 
 #[tokio::test]
@@ -255,7 +262,9 @@ async fn fetched_messages_are_told_by_queue_by_second_and_by_eta() {
     NOW.store(begin.as_second(), Ordering::Relaxed);
     // As the operator connects, whose only clock this is.
     let clock = Clock::new(|| Timestamp::from_second(NOW.load(Ordering::Relaxed)).expect("a time"));
-    let source = signals::connect(server.config(), clock).await.unwrap();
+    let source = signals::connect(server.config(), clock, anywhere())
+        .await
+        .unwrap();
     let queues = wanted(&["q1", "café", "high"]);
     // The large ones do not fit into one poll's bytes together; meanwhile the total is already right.
     let first = source.poll(&queues).await.unwrap();

@@ -26,7 +26,7 @@ pub struct Sample<T> {
 pub enum FaultKind {
     /// No connection: refused, reset, name not found, TLS failed, or no answer in time.
     Unreachable,
-    /// The broker answered and refused: wrong password, no permission.
+    /// The broker answered and refused: wrong password, no permission. Or the operator refuses the broker's address.
     Refused,
     /// The queue does not exist on this broker (RabbitMQ only; Redis cannot tell).
     QueueAbsent,

@@ -22,6 +22,7 @@ use crate::kube::config_map;
 use crate::signals::SignalError;
 use crate::signals::board::Board;
 use crate::signals::load::Prometheus;
+use crate::signals::network::Network;
 
 /// So soon a source that is new is read.
 const LOOK: Duration = Duration::from_secs(1);
@@ -35,8 +36,8 @@ pub type Read = Arc<dyn Fn(LoadKey) -> BoxFuture<'static, Result<f64, SignalErro
 ///
 /// # Errors
 /// TLS cannot be set up.
-pub fn reader(client: Client) -> Result<Read, SignalError> {
-    let prometheus = Prometheus::new()?;
+pub fn reader(client: Client, network: Network) -> Result<Read, SignalError> {
+    let prometheus = Prometheus::new(network)?;
     Ok(Arc::new(move |key: LoadKey| {
         let (client, prometheus) = (client.clone(), prometheus.clone());
         async move {

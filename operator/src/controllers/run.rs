@@ -38,6 +38,7 @@ use crate::kube::status::Budget;
 use crate::metrics::Metrics;
 use crate::signals::Connect;
 use crate::signals::board::Board;
+use crate::signals::network::Network;
 use crate::telemetry::LogHandle;
 
 /// A cycle comes every second; after so long without one the process is stuck and should be started anew.
@@ -61,6 +62,8 @@ pub struct Options {
     pub default_pool_slots: i32,
     /// Slots of pods that were lost with their node stay taken.
     pub hold_lost_slots: bool,
+    /// Where addresses of users may lead.
+    pub network: Network,
     /// What connects to brokers; its commands to workers must pass the gate.
     pub connect: Connect,
     /// The Lease for which this is a candidate, if there are others, and its seconds.
@@ -145,7 +148,7 @@ pub async fn run(
         &mut parts,
         &clients.ask,
         &options,
-        loads::reader(clients.ask.clone())?,
+        loads::reader(clients.ask.clone(), options.network.clone())?,
         world,
         board,
         queues_changed,

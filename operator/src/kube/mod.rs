@@ -31,6 +31,8 @@ pub struct Clients {
     pub ask: Client,
     /// For the Lease alone: it is what opens the gate. It waits behind no other request, and repeats none by itself.
     pub lease: Client,
+    /// Host and port of the API server.
+    pub server: (String, u16),
 }
 
 impl Clients {
@@ -40,12 +42,19 @@ impl Clients {
     /// Neither can be used.
     pub async fn infer(gate: &Gate) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let config = Config::infer().await?;
+        let url = &config.cluster_url;
+        let default = if url.scheme_str() == Some("http") { 80 } else { 443 };
+        let server = (
+            url.host().unwrap_or_default().to_owned(),
+            url.port_u16().unwrap_or(default),
+        );
         let mut once = config.clone();
         (once.read_timeout, once.default_retry) = (Some(ANSWER_SILENCE), false);
         Ok(Self {
             watch: patient(config.clone(), WATCH_SILENCE, gate)?,
             ask: patient(config, ANSWER_SILENCE, gate)?,
             lease: Client::try_from(once)?,
+            server,
         })
     }
 }

@@ -14,6 +14,7 @@ use poolwright_core::broker::BrokerConfig;
 use poolwright_core::sample::FaultKind;
 
 use super::celery::Command;
+use super::network::Network;
 use super::{Heartbeat, NodeAnswer, Polled, SignalError, SignalSource, Wanted};
 use crate::clock::Clock;
 use crate::gate::Gate;
@@ -23,10 +24,11 @@ use crate::gate::Gate;
 pub fn connect(
     config: BrokerConfig,
     clock: Clock,
+    network: Network,
     gate: Gate,
 ) -> BoxFuture<'static, Result<Arc<dyn SignalSource>, SignalError>> {
     async move {
-        let inner = super::connect(config, clock).await?;
+        let inner = super::connect(config, clock, network).await?;
         let gated: Arc<dyn SignalSource> = Arc::new(Gated { inner, gate });
         Ok(gated)
     }

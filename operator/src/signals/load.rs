@@ -14,29 +14,42 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::SignalError;
+use super::network::{Network, Unusable};
 use super::rabbitmq::tls::client_config;
 
 /// Largest answer. One sample with many labels is well below.
 const MAX_BODY: usize = 64 << 10;
 
+/// Where the address comes from.
+const FIELD: &str = "source.prometheus.url";
+
 /// Asks Prometheus servers.
 #[derive(Clone)]
-pub struct Prometheus(Client);
+pub struct Prometheus {
+    tls: rustls::ClientConfig,
+    network: Network,
+}
 
 impl Prometheus {
-    /// A client that trusts the certificates of this machine.
+    /// One that trusts the certificates of this machine, and goes where `network` permits.
     ///
     /// # Errors
     /// TLS cannot be set up.
-    pub fn new() -> Result<Self, SignalError> {
-        let client = Client::builder()
-            .tls_backend_preconfigured(client_config(&Tls::default())?)
+    pub fn new(network: Network) -> Result<Self, SignalError> {
+        let tls = client_config(&Tls::default())?;
+        Ok(Self { tls, network })
+    }
+
+    /// For one server: an address is judged with its port, which a client for several would not know.
+    fn client(&self, url: &Url) -> Result<Client, SignalError> {
+        Client::builder()
+            .tls_backend_preconfigured(self.tls.clone())
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
+            .dns_resolver(self.network.http(url))
             .timeout(LOAD_DEADLINE)
             .build()
-            .map_err(|_| fault(FaultKind::InvalidAddress, "cannot be asked: no HTTP client"))?;
-        Ok(Self(client))
+            .map_err(|_| fault(FaultKind::InvalidAddress, "cannot be asked: no HTTP client"))
     }
 
     /// The load in percent.
@@ -45,7 +58,14 @@ impl Prometheus {
     /// There is none, and why.
     pub async fn read(&self, asked: &PrometheusQuery) -> Result<f64, SignalError> {
         let url = url(asked)?;
-        let mut response = self.0.get(url).send().await.map_err(|error| failed(&error))?;
+        let judged = self.network.check_literal(&url).await;
+        judged.map_err(|unusable| unusable.error(FIELD))?;
+        let mut response = self
+            .client(&url)?
+            .get(url)
+            .send()
+            .await
+            .map_err(|error| failed(&error))?;
         check(response.status())?;
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| failed(&error))? {
@@ -102,6 +122,9 @@ fn check(status: StatusCode) -> Result<(), SignalError> {
 }
 
 fn failed(error: &reqwest::Error) -> SignalError {
+    if let Some(unusable) = Unusable::behind(error) {
+        return unusable.error(FIELD);
+    }
     let words = if error.is_timeout() {
         "does not answer within 2 s"
     } else if error.is_connect() {
@@ -163,6 +186,11 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::signals::guard::Policy;
+
+    fn anywhere() -> Network {
+        Network::of_machine(Policy::outside(), Vec::new())
+    }
 
     fn asked(url: &str) -> PrometheusQuery {
         PrometheusQuery {
@@ -248,7 +276,7 @@ mod tests {
     }
 
     async fn told(answer: &str) -> Result<f64, SignalError> {
-        Prometheus::new()
+        Prometheus::new(anywhere())
             .unwrap()
             .read(&asked(&server(answer.to_owned()).await))
             .await
@@ -285,7 +313,7 @@ mod tests {
             .unwrap_err();
         assert!(error.message.contains("within 2 s"), "{}", error.message);
         assert!(began.elapsed() < Duration::from_secs(4));
-        let nobody = Prometheus::new()
+        let nobody = Prometheus::new(anywhere())
             .unwrap()
             .read(&asked("http://127.0.0.1:1"))
             .await;

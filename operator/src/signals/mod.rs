@@ -9,7 +9,9 @@ pub mod celery;
 mod commands;
 mod dropped;
 pub mod gated;
+pub mod guard;
 pub mod load;
+pub mod network;
 pub mod poller;
 mod questions;
 pub mod rabbitmq;
@@ -29,6 +31,7 @@ use futures::stream::BoxStream;
 use poolwright_core::broker::{BrokerConfig, BrokerKind};
 use poolwright_core::sample::{FaultKind, Ready, Unacked};
 
+use self::network::Network;
 use self::rabbitmq::RabbitSource;
 use self::redis::RedisSource;
 use crate::clock::Clock;
@@ -180,13 +183,14 @@ pub type Connect = Arc<
 pub fn connect(
     config: BrokerConfig,
     clock: Clock,
+    network: Network,
 ) -> BoxFuture<'static, Result<Arc<dyn SignalSource>, SignalError>> {
     async move {
         let source: Arc<dyn SignalSource> = match config.kind {
             BrokerKind::Redis => {
-                Arc::new(RedisSource::connect(config, Arc::new(move || clock.wall())).await?)
+                Arc::new(RedisSource::connect(config, Arc::new(move || clock.wall()), &network).await?)
             }
-            BrokerKind::RabbitMq => Arc::new(RabbitSource::connect(config).await?),
+            BrokerKind::RabbitMq => Arc::new(RabbitSource::connect(config, &network).await?),
         };
         Ok(source)
     }

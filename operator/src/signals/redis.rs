@@ -32,12 +32,14 @@ use jiff::Timestamp;
 use poolwright_core::broker::{BrokerConfig, BrokerKind};
 use poolwright_core::sample::FaultKind;
 use redis::aio::MultiplexedConnection;
-use redis::{Client, Cmd, Pipeline, Value};
+use redis::{Cmd, Pipeline, Value};
 use tokio::sync::{Mutex, Semaphore};
 
 use super::celery::Command;
 use super::dropped::Dropped;
+use super::network::Network;
 use super::{Heartbeat, INQUIRIES_MAX, NodeAnswer, Polled, SignalError, SignalSource, Wanted};
+use connect::Server;
 use heartbeats::Counted;
 use keys::Names;
 
@@ -48,7 +50,7 @@ pub type WallClock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 pub struct RedisSource {
     address: String,
     names: Names,
-    client: Client,
+    server: Server,
     connection: MultiplexedConnection,
     clock: WallClock,
     memory: Mutex<poll::Memory>,
@@ -59,23 +61,27 @@ pub struct RedisSource {
 }
 
 impl RedisSource {
-    /// Connects; `clock` tells the time of day.
+    /// Connects to an address that `network` permits; `clock` tells the time of day.
     ///
     /// # Errors
     /// Why the broker cannot be reached or used, without a byte of its credentials.
-    pub async fn connect(config: BrokerConfig, clock: WallClock) -> Result<Self, SignalError> {
+    pub async fn connect(
+        config: BrokerConfig,
+        clock: WallClock,
+        network: &Network,
+    ) -> Result<Self, SignalError> {
         if config.kind != BrokerKind::Redis {
             return Err(SignalError::new(
                 FaultKind::InvalidAddress,
                 "this is no address of Redis",
             ));
         }
-        let (client, connection) = connect::connect(&config).await?;
+        let (server, connection) = connect::connect(&config, network).await?;
         let connections = Arc::new(AtomicU64::new(0));
         let source = Self {
             address: config.address(),
             names: Names::new(&config),
-            client,
+            server,
             connection,
             clock,
             memory: Mutex::default(),
@@ -104,7 +110,7 @@ impl SignalSource for RedisSource {
         async move {
             let channels = self.names.event_channels();
             let dropped = Dropped::new(self.address.clone());
-            heartbeats::subscribe(&self.client, &channels, &self.connections, dropped).await
+            heartbeats::subscribe(&self.server, &channels, &self.connections, dropped).await
         }
         .boxed()
     }

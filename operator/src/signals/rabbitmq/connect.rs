@@ -20,21 +20,28 @@ use poolwright_core::sample::FaultKind;
 
 use super::errors;
 use crate::signals::SignalError;
+use crate::signals::network::Network;
 
 /// AMQP heartbeat: a silent broker is noticed within twice this many seconds.
 const HEARTBEAT_SECONDS: u16 = 10;
 /// The user that RabbitMQ and kombu assume when the address names none.
 const DEFAULT_USER: &str = "guest";
 
-/// A connection to the first host that accepts one. `purpose` is its name in RabbitMQ's own lists.
+/// A connection to the first host that accepts one, at an address that `network` permits. `purpose` is its name in RabbitMQ's own lists.
 pub(super) async fn open(
     config: &BrokerConfig,
+    network: &Network,
     tls: Option<&Arc<rustls::ClientConfig>>,
     purpose: &str,
 ) -> Result<Connection, SignalError> {
     let mut last = SignalError::new(FaultKind::InvalidAddress, "the address names no host");
     for (host, port) in &config.hosts {
-        match tokio::time::timeout(COMMAND_DEADLINE, open_host(config, host, *port, tls, purpose)).await {
+        let opened = async {
+            let found = network.resolve(host, *port).await;
+            let found = found.map_err(|unusable| unusable.error("spec.broker"))?;
+            open_host(config, (host, *port), found, tls, purpose).await
+        };
+        match tokio::time::timeout(COMMAND_DEADLINE, opened).await {
             Ok(Ok(connection)) => return Ok(connection),
             Ok(Err(error)) if error.kind == FaultKind::Refused => return Err(error),
             Ok(Err(error)) => last = error,
@@ -46,8 +53,8 @@ pub(super) async fn open(
 
 async fn open_host(
     config: &BrokerConfig,
-    host: &str,
-    port: u16,
+    (host, port): (&str, u16),
+    found: Vec<SocketAddr>,
     tls: Option<&Arc<rustls::ClientConfig>>,
     purpose: &str,
 ) -> Result<Connection, SignalError> {
@@ -60,11 +67,7 @@ async fn open_host(
     let dial = async move |uri: AMQPUri, runtime: TokioRuntime| {
         let steps = async {
             let host = uri.authority.host.as_str();
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((host, uri.authority.port))
-                .await
-                .map_err(|_| io::Error::from(io::ErrorKind::NotFound))?
-                .collect();
-            let stream = AsyncTcpStream::connect(&runtime, found).await?;
+            let stream = AsyncTcpStream::connect(&runtime, found.clone()).await?;
             if let AsyncTcpStream::Plain(plain) = &stream {
                 hold(&socket, plain.get_ref())?;
             }

@@ -101,7 +101,6 @@ fn network(error: &io::Error) -> SignalError {
         ) => {
             "the connection was closed before RabbitMQ answered; is it the right port, and does it expect TLS?"
         }
-        (None, io::ErrorKind::NotFound) => "the host name has no address",
         (None, io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable) => {
             "there is no route to the host"
         }

@@ -30,6 +30,7 @@ use self::counts::{Count, Counter};
 use self::totals::{Totals, TotalsReader};
 use super::celery::Command;
 use super::dropped::Dropped;
+use super::network::Network;
 use super::{Heartbeat, NodeAnswer, Polled, PolledQueue, SignalError, SignalSource, Wanted};
 
 /// The queue that Celery uses when nobody names one.
@@ -40,6 +41,7 @@ const STRAY_RECHECK: Duration = Duration::from_secs(10);
 /// One RabbitMQ broker's virtual host, connected.
 pub struct RabbitSource {
     config: BrokerConfig,
+    network: Network,
     tls: Option<Arc<rustls::ClientConfig>>,
     reading: Arc<Connection>,
     asking: Mutex<Option<Arc<Connection>>>,
@@ -51,12 +53,12 @@ pub struct RabbitSource {
 }
 
 impl RabbitSource {
-    /// Connects to the first host that answers.
+    /// Connects to the first host that answers, at an address that `network` permits.
     ///
     /// # Errors
-    /// `Refused` for a wrong password or virtual host, `InvalidAddress` for options that cannot be used, else
+    /// `Refused` for a wrong password or virtual host, or an address that is not permitted, `InvalidAddress` for options that cannot be used, else
     /// `Unreachable`.
-    pub async fn connect(config: BrokerConfig) -> Result<Self, SignalError> {
+    pub async fn connect(config: BrokerConfig, network: &Network) -> Result<Self, SignalError> {
         if config.kind != BrokerKind::RabbitMq {
             return Err(SignalError::new(
                 FaultKind::InvalidAddress,
@@ -74,14 +76,15 @@ impl RabbitSource {
                 Some(tls) => rustls::ClientConfig::clone(tls),
                 None => tls::client_config(&Tls::default())?,
             };
-            TotalsReader::new(&config, &http)?
+            TotalsReader::new(&config, &http, network)?
         } else {
             None
         };
-        let reading = Arc::new(connect::open(&config, tls.as_ref(), "counts").await?);
+        let reading = Arc::new(connect::open(&config, network, tls.as_ref(), "counts").await?);
         Ok(Self {
             counter: Counter::new(Arc::clone(&reading)),
             config,
+            network: network.clone(),
             tls,
             reading,
             asking: Mutex::default(),
@@ -156,7 +159,8 @@ impl RabbitSource {
         if let Some(connection) = open.filter(|connection| connection.status().connected()) {
             return Ok(connection);
         }
-        let connection = Arc::new(connect::open(&self.config, self.tls.as_ref(), "questions").await?);
+        let connection =
+            Arc::new(connect::open(&self.config, &self.network, self.tls.as_ref(), "questions").await?);
         *self.asking.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&connection));
         Ok(connection)
     }

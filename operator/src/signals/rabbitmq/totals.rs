@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use super::errors;
 use crate::signals::SignalError;
+use crate::signals::network::{Network, Unusable};
 
 /// Oldest value that is repeated.
 const MAX_AGE: Duration = Duration::from_millis(1500);
@@ -57,6 +58,7 @@ pub(super) struct TotalsReader {
 struct Request {
     source: Source,
     client: Client,
+    network: Network,
     url: Url,
     endpoint: HttpEndpoint,
     virtual_host: String,
@@ -75,6 +77,7 @@ impl TotalsReader {
     pub(super) fn new(
         config: &BrokerConfig,
         tls: &rustls::ClientConfig,
+        network: &Network,
     ) -> Result<Option<Self>, SignalError> {
         let (source, endpoint) = match (&config.management_url, &config.metrics_url) {
             (Some(endpoint), _) => (Source::Management, endpoint),
@@ -91,6 +94,7 @@ impl TotalsReader {
             .tls_backend_preconfigured(tls.clone())
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
+            .dns_resolver(network.http(&url))
             .timeout(COMMAND_DEADLINE)
             .build()
             .map_err(|_| SignalError::new(FaultKind::InvalidAddress, "the HTTP client cannot be set up"))?;
@@ -98,6 +102,7 @@ impl TotalsReader {
         let request = Arc::new(Request {
             source,
             client,
+            network: network.clone(),
             url,
             endpoint: endpoint.clone(),
             virtual_host,
@@ -176,6 +181,8 @@ fn url(source: Source, base: &str, virtual_host: &str) -> Option<Url> {
 
 impl Request {
     async fn send(&self) -> Result<Totals, SignalError> {
+        let judged = self.network.check_literal(&self.url).await;
+        judged.map_err(|unusable| unusable.error(self.source.field()))?;
         let mut request = self.client.get(self.url.clone());
         if let Some(username) = &self.endpoint.username {
             request = request.basic_auth(username, self.endpoint.password.as_ref().map(Secret::expose));
@@ -224,6 +231,9 @@ impl Request {
     }
 
     fn failed(&self, error: &reqwest::Error) -> SignalError {
+        if let Some(unusable) = Unusable::behind(error) {
+            return unusable.error(self.source.field());
+        }
         let words = if error.is_timeout() {
             "does not answer within 2 s"
         } else if error.is_connect() {

@@ -4,36 +4,54 @@
 //! drops it and connects again, which asks the sentinels again. Through Sentinel a server is used only if it says
 //! itself that it is a master (unless its user may not ask), because a sentinel can be behind.
 
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use poolwright_core::broker::{BrokerConfig, Tls};
 use poolwright_core::constants::COMMAND_DEADLINE;
 use poolwright_core::sample::FaultKind;
-use redis::aio::MultiplexedConnection;
+use redis::aio::{AsyncStream, MultiplexedConnection, PubSub};
+use redis::io::AsyncDNSResolver;
 use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo as _,
-    RedisConnectionInfo, TlsCertificates, Value,
+    RedisConnectionInfo, RedisError, RedisFuture, TlsCertificates, Value,
 };
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use super::{errors, values};
 use crate::signals::SignalError;
+use crate::signals::network::Network;
+use crate::signals::rabbitmq::tls::client_config;
 
-/// A client for the server to talk to, and a connection that has been tried.
-pub(super) async fn connect(config: &BrokerConfig) -> Result<(Client, MultiplexedConnection), SignalError> {
+/// The field that an address of the configuration comes from.
+const FIELD: &str = "spec.broker";
+/// Where an address comes from that a sentinel told.
+const NAMED: &str = "the server that Sentinel names";
+
+/// A server to talk to, and a connection that has been tried.
+pub(super) async fn connect(
+    config: &BrokerConfig,
+    network: &Network,
+) -> Result<(Server, MultiplexedConnection), SignalError> {
     let Some(master) = &config.sentinel_master else {
         let (host, port) = config
             .hosts
             .first()
             .ok_or_else(|| errors::unreachable("the address names no host"))?;
-        let client = client(config, host, *port, Credentials::Given)?;
-        let connection = open(&client).await?;
+        let server = Server::new(config, network, (host, *port, FIELD), Credentials::Given)?;
+        let connection = server.open().await?;
         select(&connection, config.database).await?;
-        return Ok((client, connection));
+        return Ok((server, connection));
     };
     let mut answers: FuturesUnordered<_> = config
         .hosts
         .iter()
-        .map(|(host, port)| ask_sentinel(config, master, host, *port))
+        .map(|(host, port)| ask_sentinel(config, network, master, (host, *port, FIELD)))
         .collect();
     let mut worst = errors::unreachable("no sentinel answers");
     let mut tried = Vec::new();
@@ -42,27 +60,36 @@ pub(super) async fn connect(config: &BrokerConfig) -> Result<(Client, Multiplexe
             Ok(address) if tried.contains(&address) => continue,
             Ok(address) => address,
             Err(error) => {
-                worst = error;
+                worst = worse(worst, error);
                 continue;
             }
         };
-        match master_at(config, &host, port).await {
+        match master_at(config, network, (&host, port, NAMED)).await {
             Ok(found) => return Ok(found),
-            Err(error) => worst = error,
+            Err(error) => worst = worse(worst, error),
         }
         tried.push((host, port));
     }
     Err(worst)
 }
 
+/// What is told of two failures: a refusal before anything else, because it does not pass by itself.
+fn worse(before: SignalError, now: SignalError) -> SignalError {
+    if before.kind == FaultKind::Refused {
+        before
+    } else {
+        now
+    }
+}
+
 /// Connects to the server that a sentinel named, if it is a master.
 async fn master_at(
     config: &BrokerConfig,
-    host: &str,
-    port: u16,
-) -> Result<(Client, MultiplexedConnection), SignalError> {
-    let client = client(config, host, port, Credentials::Given)?;
-    let mut connection = open(&client).await?;
+    network: &Network,
+    place: Place<'_>,
+) -> Result<(Server, MultiplexedConnection), SignalError> {
+    let server = Server::new(config, network, place, Credentials::Given)?;
+    let mut connection = server.open().await?;
     let answer = connection.send_packed_command(&redis::cmd("ROLE")).await;
     match answer {
         Err(error) if error.code() == Some("NOPERM") => {}
@@ -79,7 +106,7 @@ async fn master_at(
         }
     }
     select(&connection, config.database).await?;
-    Ok((client, connection))
+    Ok((server, connection))
 }
 
 /// Goes to the database. The server counts from 0 to a limit of its own.
@@ -102,14 +129,15 @@ async fn select(connection: &MultiplexedConnection, database: u32) -> Result<(),
 /// Asks one sentinel for the master's address. It gets the password only if it asks for one.
 async fn ask_sentinel(
     config: &BrokerConfig,
+    network: &Network,
     master: &str,
-    host: &str,
-    port: u16,
+    place: Place<'_>,
 ) -> Result<(String, u16), SignalError> {
-    let mut answer = sentinel_answer(&client(config, host, port, Credentials::None)?, master).await;
+    let server = |credentials| Server::new(config, network, place, credentials);
+    let mut answer = sentinel_answer(&server(Credentials::None)?, master).await;
     let refused = answer.as_ref().is_err_and(|e| e.kind == FaultKind::Refused);
     if refused && config.password.is_some() {
-        answer = sentinel_answer(&client(config, host, port, Credentials::Given)?, master).await;
+        answer = sentinel_answer(&server(Credentials::Given)?, master).await;
     }
     let answer = answer?;
     let parts = match &answer {
@@ -126,8 +154,8 @@ async fn ask_sentinel(
         .ok_or_else(|| errors::shape("ask the sentinel"))
 }
 
-async fn sentinel_answer(client: &Client, master: &str) -> Result<Value, SignalError> {
-    let mut connection = open(client).await?;
+async fn sentinel_answer(server: &Server, master: &str) -> Result<Value, SignalError> {
+    let mut connection = server.open().await?;
     let mut command = redis::cmd("SENTINEL");
     command.arg("get-master-addr-by-name").arg(master);
     match connection.send_packed_command(&command).await {
@@ -137,14 +165,89 @@ async fn sentinel_answer(client: &Client, master: &str) -> Result<Value, SignalE
     }
 }
 
-async fn open(client: &Client) -> Result<MultiplexedConnection, SignalError> {
-    let settings = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(COMMAND_DEADLINE))
-        .set_response_timeout(Some(COMMAND_DEADLINE));
-    let connection = client
-        .get_multiplexed_async_connection_with_config(&settings)
-        .await;
-    connection.map_err(|error| errors::of(&error, "connect"))
+/// Host, port, and the field that they come from.
+type Place<'a> = (&'a str, u16, &'static str);
+
+/// A server and how to connect to it. Each connection looks the host up anew, and goes to what was judged then.
+pub(super) struct Server {
+    client: Client,
+    network: Network,
+    host: String,
+    port: u16,
+    field: &'static str,
+    tls: Option<TlsConnector>,
+}
+
+impl Server {
+    fn new(
+        config: &BrokerConfig,
+        network: &Network,
+        (host, port, field): Place<'_>,
+        credentials: Credentials,
+    ) -> Result<Self, SignalError> {
+        let client = client(config, host, port, credentials)?;
+        let tls = config.tls.as_ref().map(client_config).transpose()?;
+        Ok(Self {
+            client,
+            network: network.clone(),
+            host: host.to_owned(),
+            port,
+            field,
+            tls: tls.map(|tls| TlsConnector::from(Arc::new(tls))),
+        })
+    }
+
+    async fn addresses(&self) -> Result<Vec<SocketAddr>, SignalError> {
+        let found = self.network.resolve(&self.host, self.port).await;
+        found.map_err(|unusable| unusable.error(self.field))
+    }
+
+    /// A connection for commands.
+    async fn open(&self) -> Result<MultiplexedConnection, SignalError> {
+        let settings = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(COMMAND_DEADLINE))
+            .set_response_timeout(Some(COMMAND_DEADLINE))
+            .set_dns_resolver(Judged(self.addresses().await?));
+        let connection = self
+            .client
+            .get_multiplexed_async_connection_with_config(&settings)
+            .await;
+        connection.map_err(|error| errors::of(&error, "connect"))
+    }
+
+    /// A connection for pub/sub. The library would look the name up by itself, so the socket is ours.
+    pub(super) async fn subscriber(&self) -> Result<PubSub, SignalError> {
+        let addresses = self.addresses().await?;
+        let opened = async {
+            let socket = TcpStream::connect(&addresses[..]).await?;
+            socket.set_nodelay(true)?;
+            let stream: Pin<Box<dyn AsyncStream + Send + Sync>> = match &self.tls {
+                None => Box::pin(socket),
+                Some(tls) => {
+                    let name = ServerName::try_from(self.host.clone()).map_err(std::io::Error::other)?;
+                    Box::pin(tls.connect(name, socket).await?)
+                }
+            };
+            PubSub::new(self.client.get_connection_info().redis_settings(), stream).await
+        };
+        opened
+            .await
+            .map_err(|error: RedisError| errors::of(&error, "connect"))
+    }
+}
+
+/// Gives the library the addresses that were judged, whatever it asks for.
+struct Judged(Vec<SocketAddr>);
+
+impl AsyncDNSResolver for Judged {
+    fn resolve<'a, 'b: 'a>(
+        &'a self,
+        _host: &'b str,
+        _port: u16,
+    ) -> RedisFuture<'a, Box<dyn Iterator<Item = SocketAddr> + Send + 'a>> {
+        let addresses: Box<dyn Iterator<Item = SocketAddr> + Send + 'a> = Box::new(self.0.iter().copied());
+        Box::pin(std::future::ready(Ok(addresses)))
+    }
 }
 
 #[derive(Clone, Copy)]

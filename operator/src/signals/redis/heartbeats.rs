@@ -12,11 +12,12 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use poolwright_core::constants::COMMAND_DEADLINE;
+use redis::Value;
 use redis::aio::{PubSubSink, PubSubStream};
-use redis::{Client, Value};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{self, Sender};
 
+use super::connect::Server;
 use super::errors;
 use crate::signals::celery::heartbeat_from_envelope;
 use crate::signals::dropped::Dropped;
@@ -47,16 +48,13 @@ impl Drop for Counted {
 /// Subscribes to exactly these channels. The connection closes when the stream is dropped. What cannot be believed is
 /// `dropped`.
 pub(super) async fn subscribe(
-    client: &Client,
+    server: &Server,
     channels: &[String],
     count: &Arc<AtomicU64>,
     dropped: Dropped,
 ) -> Result<BoxStream<'static, Heartbeat>, SignalError> {
     let connecting = async {
-        let pubsub = client
-            .get_async_pubsub()
-            .await
-            .map_err(|e| errors::of(&e, "connect"))?;
+        let pubsub = server.subscriber().await?;
         let counted = Counted::new(count);
         let (mut sink, stream) = pubsub.split();
         sink.subscribe(channels)
