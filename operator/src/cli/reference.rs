@@ -31,7 +31,7 @@ const TAIL: &str = "
 |---|---|---|
 | `KUBECONFIG` | `run`, `explain` | The cluster, as for kubectl. Default: `~/.kube/config` if there is one, else the account of the pod. |
 | `RUST_LOG` | `run` | The same as `--log-level`, which wins. |
-| `KUBERNETES_SERVICE_HOST` | `run` | Kubernetes sets it in every pod: with it the defaults are those of a pod. |
+| `KUBERNETES_SERVICE_HOST` | `run` | Kubernetes sets it in every pod: with it the defaults are those of a pod, and [some addresses of brokers are refused](brokers.md#addresses-that-are-refused). |
 | `POD_NAME` | `run` | Name under which events are reported, and with which the name in the Lease begins. Default: none, and for the Lease the host's name. |
 ";
 
