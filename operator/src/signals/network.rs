@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use futures::future::join_all;
 use hickory_resolver::config::{LookupIpStrategy, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::Name;
@@ -27,6 +28,10 @@ use super::guard::{Policy, Refusal, literal};
 
 /// The API server's names are looked up this often, while anything is connected to.
 const API_SERVER_INTERVAL: Duration = Duration::from_secs(60);
+/// And this often while one of them has no answer.
+const API_SERVER_RETRY: Duration = Duration::from_secs(5);
+/// For so long. A broker whose address needs no name server must be reached without one.
+const API_SERVER_WAIT: Duration = Duration::from_millis(500);
 /// A name server that has not answered for so long is asked again, once.
 const ANSWER_TIME: Duration = Duration::from_millis(900);
 /// Most addresses of one name that are tried.
@@ -44,10 +49,10 @@ struct Inner {
 }
 
 /// The API server's addresses, as they were last found.
-#[derive(Default)]
 struct Known {
     addresses: BTreeSet<SocketAddr>,
-    at: Option<Instant>,
+    /// When to look again.
+    again: Option<Instant>,
 }
 
 /// Why a host has no address to connect to.
@@ -119,11 +124,16 @@ impl Network {
     }
 
     fn new(resolver: Option<TokioResolver>, policy: Policy, servers: Vec<(String, u16)>) -> Self {
+        let address = |(host, port): &(String, u16)| Some(SocketAddr::new(literal(host).ok()??, *port));
+        let known = Known {
+            addresses: servers.iter().filter_map(address).collect(),
+            again: None,
+        };
         Self(Arc::new(Inner {
             resolver,
             policy,
             servers,
-            known: Mutex::default(),
+            known: Mutex::new(known),
         }))
     }
 
@@ -207,15 +217,27 @@ impl Network {
             return BTreeSet::new();
         }
         let mut known = self.0.known.lock().await;
-        if known.at.is_none_or(|at| at.elapsed() >= API_SERVER_INTERVAL) {
-            for (host, port) in &self.0.servers {
-                if let Ok(found) = self.look_up(host).await {
-                    known
-                        .addresses
-                        .extend(found.into_iter().map(|ip| SocketAddr::new(ip, *port)));
-                }
+        let now = Instant::now();
+        if known.again.is_none_or(|again| now >= again) {
+            // Noted first: whoever waits here may give up, and the next one must not wait as long.
+            known.again = Some(now + API_SERVER_RETRY);
+            let look_up = async |(host, port): &(String, u16)| {
+                let found = tokio::time::timeout(API_SERVER_WAIT, self.look_up(host))
+                    .await
+                    .ok()?
+                    .ok()?;
+                Some(
+                    found
+                        .into_iter()
+                        .map(|ip| SocketAddr::new(ip, *port))
+                        .collect::<Vec<_>>(),
+                )
+            };
+            let found = join_all(self.0.servers.iter().map(look_up)).await;
+            if found.iter().all(Option::is_some) {
+                known.again = Some(now + API_SERVER_INTERVAL);
             }
-            known.at = Some(Instant::now());
+            known.addresses.extend(found.into_iter().flatten().flatten());
         }
         known.addresses.clone()
     }
