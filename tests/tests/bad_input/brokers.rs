@@ -58,7 +58,7 @@ fn cases(other: &Redis, web: &str) -> Vec<Case> {
             name: "unknown-host",
             broker: url("redis://no-such-host.invalid/0".into()),
             reason: "BrokerUnreachable",
-            words: &["Redis"],
+            words: &["spec.broker", "host name"],
         },
         Case {
             name: "no-redis",
