@@ -24,6 +24,7 @@ pub struct Operator {
     kubeconfig: PathBuf,
     namespace: String,
     args: Vec<String>,
+    api_server: Option<String>,
     log: PathBuf,
     starts: usize,
 }
@@ -32,6 +33,14 @@ impl Operator {
     /// Starts the operator that this workspace builds, and waits until its watches have synced.
     pub async fn start(kubeconfig: &Path, namespace: &str, dir: &Path, args: &[&str]) -> Result<Self> {
         Self::start_program(built("debug"), kubeconfig, namespace, dir, args).await
+    }
+
+    /// From now on it takes itself to be in a pod of a cluster, whose API server has this address.
+    pub async fn start_in_pod(&mut self, api_server: &str) -> Result<()> {
+        self.kill();
+        self.api_server = Some(api_server.to_owned());
+        self.args.push("--http-address=127.0.0.1:0".to_owned());
+        self.start_again().await
     }
 
     /// Starts another build of the operator.
@@ -48,6 +57,7 @@ impl Operator {
             kubeconfig: kubeconfig.to_owned(),
             namespace: namespace.to_owned(),
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+            api_server: None,
             log: dir.join("operator.log"),
             starts: 0,
         };
@@ -70,6 +80,9 @@ impl Operator {
                 "RUST_LOG",
                 std::env::var("OPERATOR_LOG").unwrap_or_else(|_| "info,poolwright=debug".into()),
             );
+        if let Some(address) = &self.api_server {
+            command.env("KUBERNETES_SERVICE_HOST", address);
+        }
         if !self.namespace.is_empty() {
             command.args(["--namespace", &self.namespace]);
         }

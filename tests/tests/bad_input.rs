@@ -8,6 +8,8 @@ mod admission;
 mod brokers;
 #[path = "bad_input/permission.rs"]
 mod permission;
+#[path = "bad_input/reach.rs"]
+mod reach;
 #[path = "bad_input/specs.rs"]
 mod specs;
 
