@@ -123,9 +123,18 @@ impl Operator {
 
     /// The answer to a GET, and its code.
     pub async fn get(&self, path: &str) -> Result<(u16, String)> {
+        self.get_with(path, None).await
+    }
+
+    /// The answer to a GET with a bearer token, and its code.
+    pub async fn get_with(&self, path: &str, token: Option<&str>) -> Result<(u16, String)> {
         crate::process::install_crypto();
         let address = self.http().ok_or("the operator has not logged its address")?;
-        let response = reqwest::get(format!("http://{address}{path}")).await?;
+        let mut request = reqwest::Client::new().get(format!("http://{address}{path}"));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        let response = request.send().await?;
         Ok((response.status().as_u16(), response.text().await?))
     }
 
