@@ -72,6 +72,7 @@ fn operate(args: RunArgs) -> Result<ExitCode, Failure> {
         let clients = Clients::infer(&gate).await?;
         let commands = gate.clone();
         let options = Options {
+            guard_metrics: args.guard_metrics,
             namespaces: args.namespaces,
             poll_interval: Duration::from_millis(args.poll_interval_milliseconds),
             status_writes_per_second: args.status_writes_per_second,
