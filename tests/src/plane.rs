@@ -77,7 +77,7 @@ pub struct PlaneConfig {
 pub struct Plane {
     dir: PathBuf,
     daemons: Mutex<Vec<Daemon>>,
-    _temporary: Option<TempDir>,
+    temporary: Option<TempDir>,
 }
 
 impl Plane {
@@ -92,7 +92,7 @@ impl Plane {
         let plane = Self {
             dir,
             daemons: Mutex::default(),
-            _temporary: Some(temporary),
+            temporary: Some(temporary),
         };
 
         let data = plane.text("etcd")?;
@@ -185,7 +185,7 @@ impl Plane {
         Ok(Self {
             dir,
             daemons: Mutex::default(),
-            _temporary: None,
+            temporary: None,
         })
     }
 
@@ -393,7 +393,7 @@ impl Drop for Plane {
         if let Ok(daemons) = self.daemons.get_mut() {
             while daemons.pop().is_some() {}
         }
-        let wanted = std::env::var_os(RIGHTS_VARIABLE).filter(|_| self._temporary.is_some());
+        let wanted = std::env::var_os(RIGHTS_VARIABLE).filter(|_| self.temporary.is_some());
         if let Some(file) = wanted
             && let Err(error) = rights::note(&self.audit_log(), Path::new(&file))
         {
