@@ -13,9 +13,9 @@ logs=$(mktemp -d) || exit 1
 trap 'rm -rf "$logs"' EXIT
 trap 'exit 130' INT TERM
 wanted=${GROUPS_ONLY:-}
-export POOLWRIGHT_RIGHTS="$logs/rights"
+export POOLWRIGHT_RIGHTS="$logs/rights" POOLWRIGHT_LEAKS="$logs/leaks"
 
-known="setup fmt clippy doc deny unit harness chart install refusals redis rabbitmq faults parking dynamic outages rollouts lifecycle policies pools lane budgets failover demo suite rights"
+known="setup fmt clippy doc deny unit harness chart install refusals redis rabbitmq faults parking dynamic outages rollouts lifecycle policies pools lane budgets failover demo suite audit"
 for name in $wanted; do
     case " $known " in *" $name "*) ;; *)
         echo "there is no group $name; there are: $known" >&2
@@ -135,9 +135,10 @@ blameless() {
     ' "$1" >&2
 }
 
-# What the installed account may do and no test of the whole run has needed.
-rights() {
-    cargo build --workspace --bins --locked && "${CARGO_TARGET_DIR:-target}/debug/poolwright-rights" "$POOLWRIGHT_RIGHTS"
+# What only a whole run can tell: rights that no test has needed, and canaries that were said somewhere.
+audit() {
+    cargo build --workspace --bins --locked &&
+        "${CARGO_TARGET_DIR:-target}/debug/poolwright-audit" "$POOLWRIGHT_RIGHTS" "$POOLWRIGHT_LEAKS"
 }
 
 group setup setup
@@ -160,7 +161,7 @@ done
 group failover end_to_end 1 failover
 group demo demo
 group suite suite
-group rights rights
+group audit audit
 
 reasons
 printf '\n%s' "$report"

@@ -26,6 +26,7 @@ pub mod demo;
 pub mod evidence;
 pub mod history;
 pub mod kubectl;
+pub mod leaks;
 pub mod look;
 pub mod moves;
 pub mod namespace;

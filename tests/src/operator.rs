@@ -1,7 +1,7 @@
 //! The operator under test, as a process of this machine.
 
 use crate::process::{Daemon, Frozen};
-use crate::{Result, process, wait_for};
+use crate::{Result, leaks, process, wait_for};
 use rustix::process::Signal;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -152,6 +152,13 @@ impl Operator {
         self.daemon.as_ref().map(Daemon::pid)
     }
 
+    fn look_for_leaks(&self) {
+        if let Some(metrics) = self.http().and_then(|address| leaks::fetch(&address, "/metrics")) {
+            leaks::look("metrics", &metrics);
+        }
+        leaks::look("log", &self.log());
+    }
+
     /// SIGKILL, as the kernel does to a container that is out of memory.
     pub fn kill(&mut self) {
         self.daemon = None;
@@ -194,5 +201,11 @@ impl Operator {
                 .next()?
                 .to_owned(),
         )
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        self.look_for_leaks();
     }
 }
