@@ -1,0 +1,5 @@
+//! What the policies of admission refuse, to whom, and what they leave alone.
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
+
+#[path = "admission/authors.rs"]
+mod authors;
