@@ -1,5 +1,7 @@
 //! What the policies of admission refuse, to whom, and what they leave alone.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
+#[path = "admission/account.rs"]
+mod account;
 #[path = "admission/authors.rs"]
 mod authors;
