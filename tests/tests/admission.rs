@@ -3,5 +3,7 @@
 
 #[path = "admission/account.rs"]
 mod account;
+#[path = "admission/advice.rs"]
+mod advice;
 #[path = "admission/authors.rs"]
 mod authors;
