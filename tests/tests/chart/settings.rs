@@ -148,7 +148,7 @@ fn defaults_are_those_of_the_operator() {
         let (flag, value) = arg.as_str().unwrap().split_once('=').unwrap();
         // It is named after the release.
         if flag == "--lease" {
-            assert_eq!(value, "default/poolwright");
+            assert_eq!(value, "poolwright/poolwright");
             continue;
         }
         let row = page
