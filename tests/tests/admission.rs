@@ -7,3 +7,5 @@ mod account;
 mod advice;
 #[path = "admission/authors.rs"]
 mod authors;
+#[path = "admission/types.rs"]
+mod types;
