@@ -150,7 +150,7 @@ group unit unit
 group harness end_to_end 2 harness
 # Mostly without a cluster; a release has a control plane for itself, two of which are what two processors carry.
 group chart end_to_end 2 chart
-group install end_to_end 2 install
+group install end_to_end 2 install admission
 # Bad input, what a cluster refuses, and the pods themselves.
 group refusals end_to_end 3 bad_input refusals pods
 # Workers, brokers and faults; three at a time is what two processors carry.

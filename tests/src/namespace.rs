@@ -110,11 +110,16 @@ pub async fn apply_policies(plane: &Plane) -> Result<()> {
     kubectl.run(args).await.map(|_| ())
 }
 
-/// Gives [`plane::OPERATOR`] the rights that are installed, and waits until they count.
+/// Gives [`plane::OPERATOR`] the rights that are installed, within the policy that is, and waits until they count.
 pub async fn apply_rights(plane: &Plane) -> Result<()> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/install");
     let kubectl: Kubectl = plane.kubectl()?;
-    for file in ["namespace.yaml", "access.yaml", "secrets-access.yaml"] {
+    for file in [
+        "namespace.yaml",
+        "access.yaml",
+        "secrets-access.yaml",
+        "operator-policy.yaml",
+    ] {
         let file = folder.join(file);
         let file = file.to_str().ok_or("the folder's name is no text")?;
         let args = ["apply", "--server-side", "--force-conflicts", "-f", file];

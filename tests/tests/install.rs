@@ -103,6 +103,9 @@ async fn the_installed_account_may_do_what_the_operator_does() -> Result<()> {
         .filter(|entry| entry.user == ACCOUNT && entry.namespace == stage.namespace.name)
         .collect();
     assert!(ours.iter().any(|entry| entry.subresource == "scale"), "{ours:?}");
+    // The policy of its account lets it say which pods go first.
+    let marks = |entry: &AuditEntry| entry.verb == "patch" && entry.resource == "pods";
+    assert!(ours.iter().any(|entry| marks(entry)), "{ours:?}");
     let (_, _, message) = stage.condition("w", ConditionType::SignalsFresh).await?;
     assert_eq!(message, "every source has fresh data", "the load was not read");
     let refused: Vec<_> = ours.iter().filter(|entry| entry.code == 403).collect();
