@@ -13,8 +13,9 @@ logs=$(mktemp -d) || exit 1
 trap 'rm -rf "$logs"' EXIT
 trap 'exit 130' INT TERM
 wanted=${GROUPS_ONLY:-}
+export POOLWRIGHT_RIGHTS="$logs/rights" POOLWRIGHT_LEAKS="$logs/leaks"
 
-known="setup fmt clippy doc deny unit harness chart install refusals redis rabbitmq faults parking dynamic outages rollouts lifecycle policies pools lane budgets failover demo suite"
+known="setup fmt clippy doc deny unit harness chart install refusals redis rabbitmq faults parking dynamic outages rollouts lifecycle policies pools lane budgets failover demo suite audit"
 for name in $wanted; do
     case " $known " in *" $name "*) ;; *)
         echo "there is no group $name; there are: $known" >&2
@@ -55,7 +56,7 @@ setup() {
     tests/deps.sh && tests/controlplane/build.sh && tests/celery/build.sh || return
     for tool in helm3 helm4 kubeconform; do tests/tools/build.sh "$tool" || return; done
 }
-unit() { cargo test --workspace --exclude poolwright-tests --locked && cargo test --workspace --lib --locked -- node:: demo:: charges:: && cargo test --workspace --test documents --locked; }
+unit() { cargo test --workspace --exclude poolwright-tests --locked && cargo test --workspace --lib --locked -- node:: demo:: charges:: rights:: && cargo test --workspace --test documents --locked; }
 # Always the whole workspace, so that every group builds dependencies with the same features, once.
 # Every test of the tests' crate shares one control plane and its node.
 on_plane() { # on_plane OPTION...
@@ -134,6 +135,12 @@ blameless() {
     ' "$1" >&2
 }
 
+# What only a whole run can tell: rights that no test has needed, and canaries that were said somewhere.
+audit() {
+    cargo build --workspace --bins --locked &&
+        "${CARGO_TARGET_DIR:-target}/debug/poolwright-audit" "$POOLWRIGHT_RIGHTS" "$POOLWRIGHT_LEAKS"
+}
+
 group setup setup
 group fmt cargo fmt --all --check
 group clippy cargo clippy --workspace --all-targets --locked -- --deny warnings
@@ -143,7 +150,7 @@ group unit unit
 group harness end_to_end 2 harness
 # Mostly without a cluster; a release has a control plane for itself, two of which are what two processors carry.
 group chart end_to_end 2 chart
-group install end_to_end 2 install
+group install end_to_end 2 install admission
 # Bad input, what a cluster refuses, and the pods themselves.
 group refusals end_to_end 3 bad_input refusals pods
 # Workers, brokers and faults; three at a time is what two processors carry.
@@ -154,6 +161,7 @@ done
 group failover end_to_end 1 failover
 group demo demo
 group suite suite
+group audit audit
 
 reasons
 printf '\n%s' "$report"

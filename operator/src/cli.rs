@@ -55,6 +55,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub http_address: Option<SocketAddr>,
 
+    /// Answers /metrics only to a bearer token of an account that Kubernetes lets `get` that path. Needs the right to create
+    /// tokenreviews and subjectaccessreviews
+    #[arg(long)]
+    pub guard_metrics: bool,
+
     /// Namespace to work in; may be repeated. Default: all.
     #[arg(long = "namespace", short = 'n', value_name = "NAMESPACE")]
     pub namespaces: Vec<String>,

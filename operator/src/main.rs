@@ -92,6 +92,7 @@ fn operate(args: RunArgs) -> Result<ExitCode, Failure> {
         let network = network(in_pod, args.allow_broker_cidrs, clients.server.clone());
         let brokers = network.clone();
         let options = Options {
+            guard_metrics: args.guard_metrics,
             namespaces: args.namespaces,
             poll_interval: Duration::from_millis(args.poll_interval_milliseconds),
             status_writes_per_second: args.status_writes_per_second,

@@ -1,6 +1,6 @@
 //! A namespace per test, and the custom resource definitions in the cluster.
 
-use crate::{Kubectl, Plane, Result, wait_until};
+use crate::{Kubectl, Plane, Result, plane, wait_until};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::api::{DeleteParams, ObjectMeta, PostParams};
 use kube::{Api, Client};
@@ -52,6 +52,20 @@ impl TestNamespace {
         Api::namespaced(self.client.clone(), &self.name)
     }
 
+    /// Lets the operator read the Secrets of this namespace, as its owner does it.
+    pub async fn let_read_secrets(&self, plane: &Plane) -> Result<()> {
+        let account = plane::OPERATOR.trim_start_matches("system:serviceaccount:");
+        let args = [
+            "create",
+            "rolebinding",
+            "operator-reads-secrets",
+            "--clusterrole=poolwright-secrets",
+            &format!("--serviceaccount={account}"),
+        ];
+        let kubectl = plane.kubectl()?.namespaced(&self.name);
+        kubectl.run(args).await.map(|_| ())
+    }
+
     /// Asks for its deletion and does not wait for it.
     pub async fn delete(&self) -> Result<()> {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
@@ -94,4 +108,28 @@ pub async fn apply_policies(plane: &Plane) -> Result<()> {
     let kubectl: Kubectl = plane.kubectl()?;
     let args = ["apply", "--server-side", "--force-conflicts", "-k", folder];
     kubectl.run(args).await.map(|_| ())
+}
+
+/// Gives [`plane::OPERATOR`] the rights that are installed, within the policy that is, and waits until they count.
+pub async fn apply_rights(plane: &Plane) -> Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/install");
+    let kubectl: Kubectl = plane.kubectl()?;
+    for file in [
+        "namespace.yaml",
+        "access.yaml",
+        "secrets-access.yaml",
+        "operator-policy.yaml",
+    ] {
+        let file = folder.join(file);
+        let file = file.to_str().ok_or("the folder's name is no text")?;
+        let args = ["apply", "--server-side", "--force-conflicts", "-f", file];
+        kubectl.run(args).await?;
+    }
+    let user = format!("--as={}", plane::OPERATOR);
+    let args = ["auth", "can-i", "patch", "pods", "--all-namespaces", &user];
+    wait_until("the operator's rights", Duration::from_secs(60), || async {
+        // It says no by its exit code.
+        Ok(kubectl.run(args).await.is_ok())
+    })
+    .await
 }

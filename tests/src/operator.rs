@@ -1,7 +1,7 @@
 //! The operator under test, as a process of this machine.
 
 use crate::process::{Daemon, Frozen};
-use crate::{Result, process, wait_for};
+use crate::{Result, leaks, process, wait_for};
 use rustix::process::Signal;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -136,9 +136,18 @@ impl Operator {
 
     /// The answer to a GET, and its code.
     pub async fn get(&self, path: &str) -> Result<(u16, String)> {
+        self.get_with(path, None).await
+    }
+
+    /// The answer to a GET with a bearer token, and its code.
+    pub async fn get_with(&self, path: &str, token: Option<&str>) -> Result<(u16, String)> {
         crate::process::install_crypto();
         let address = self.http().ok_or("the operator has not logged its address")?;
-        let response = reqwest::get(format!("http://{address}{path}")).await?;
+        let mut request = reqwest::Client::new().get(format!("http://{address}{path}"));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        let response = request.send().await?;
         Ok((response.status().as_u16(), response.text().await?))
     }
 
@@ -154,6 +163,13 @@ impl Operator {
     /// Its process id.
     pub fn pid(&self) -> Option<u32> {
         self.daemon.as_ref().map(Daemon::pid)
+    }
+
+    fn look_for_leaks(&self) {
+        if let Some(metrics) = self.http().and_then(|address| leaks::fetch(&address, "/metrics")) {
+            leaks::look("metrics", &metrics);
+        }
+        leaks::look("log", &self.log());
     }
 
     /// SIGKILL, as the kernel does to a container that is out of memory.
@@ -198,5 +214,11 @@ impl Operator {
                 .next()?
                 .to_owned(),
         )
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        self.look_for_leaks();
     }
 }

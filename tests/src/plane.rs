@@ -7,7 +7,7 @@
 
 use crate::process::{self, Daemon, free_port, mortal, temp_dir};
 use crate::{
-    CELERY_IMAGE, Celery, Image, Kubectl, Node, NodeConfig, Result, audit, poll, wait_for, wait_until,
+    CELERY_IMAGE, Celery, Image, Kubectl, Node, NodeConfig, Result, audit, poll, rights, wait_for, wait_until,
 };
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -26,9 +26,18 @@ use tempfile::TempDir;
 pub const KUBECONFIG_VARIABLE: &str = "POOLWRIGHT_PLANE_KUBECONFIG";
 /// An image whose pods run at once and are nothing.
 pub const FAKE_IMAGE: &str = "poolwright.test/fake:1";
+/// The account of an operator that is installed as `deploy/install` has it. Tests run theirs as this user, with a token
+/// that the plane knows from its start.
+pub const OPERATOR: &str = "system:serviceaccount:poolwright:poolwright";
+/// Names a file to which a plane that ends adds what [`OPERATOR`] has asked of it.
+pub const RIGHTS_VARIABLE: &str = "POOLWRIGHT_RIGHTS";
 /// The plane's own users and their groups: a user each, so that the audit log tells them apart.
-const PARTS: [(&str, &str); 4] = [
+const PARTS: [(&str, &str); 5] = [
     ("admin", "system:masters"),
+    (
+        OPERATOR,
+        "system:serviceaccounts,system:serviceaccounts:poolwright",
+    ),
     (NODE, "system:masters"),
     (CONTROLLERS, "system:authenticated"),
     (SCHEDULER, "system:authenticated"),
@@ -68,7 +77,7 @@ pub struct PlaneConfig {
 pub struct Plane {
     dir: PathBuf,
     daemons: Mutex<Vec<Daemon>>,
-    _temporary: Option<TempDir>,
+    temporary: Option<TempDir>,
 }
 
 impl Plane {
@@ -83,7 +92,7 @@ impl Plane {
         let plane = Self {
             dir,
             daemons: Mutex::default(),
-            _temporary: Some(temporary),
+            temporary: Some(temporary),
         };
 
         let data = plane.text("etcd")?;
@@ -176,7 +185,7 @@ impl Plane {
         Ok(Self {
             dir,
             daemons: Mutex::default(),
-            _temporary: None,
+            temporary: None,
         })
     }
 
@@ -220,6 +229,11 @@ impl Plane {
     /// The administrator's kubeconfig; everything else lies in the same folder.
     pub fn kubeconfig(&self) -> PathBuf {
         self.dir.join("kubeconfig")
+    }
+
+    /// The kubeconfig of [`OPERATOR`].
+    pub fn operator_kubeconfig(&self) -> PathBuf {
+        self.kubeconfig_of(OPERATOR)
     }
 
     /// The folder with the logs.
@@ -345,7 +359,7 @@ impl Plane {
             "contexts": [{"name": "local", "context": {"cluster": "local", "user": "admin"}}],
         });
         fs::write(self.kubeconfig(), config.to_string())?;
-        for user in [CONTROLLERS, SCHEDULER] {
+        for user in [CONTROLLERS, SCHEDULER, OPERATOR] {
             self.kubeconfig_with_token(&self.token(user)?, &self.kubeconfig_of(user))?;
         }
         Ok(())
@@ -378,6 +392,12 @@ impl Drop for Plane {
         // The API server is useless without etcd: end the dependants first, all at once.
         if let Ok(daemons) = self.daemons.get_mut() {
             while daemons.pop().is_some() {}
+        }
+        let wanted = std::env::var_os(RIGHTS_VARIABLE).filter(|_| self.temporary.is_some());
+        if let Some(file) = wanted
+            && let Err(error) = rights::note(&self.audit_log(), Path::new(&file))
+        {
+            eprintln!("what the operator asked for was not noted: {error}");
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::history::Consuming;
 use crate::operator::Operator;
 use crate::{
     CELERY_IMAGE, History, Kubectl, Plane, Record, Result, Step, TaskEvent, TestNamespace, apply_crds,
-    apply_policies, read_records, read_task_events, wait_until,
+    apply_policies, apply_rights, read_records, read_task_events, wait_until,
 };
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
@@ -61,12 +61,15 @@ impl Stage {
         let plane = Plane::shared().await?;
         let apply = || async {
             apply_crds(plane).await?;
-            apply_policies(plane).await
+            apply_policies(plane).await?;
+            apply_rights(plane).await
         };
         APPLIED.get_or_try_init(apply).await?;
         let namespace = TestNamespace::create(plane.client().await?, prefix).await?;
         let dir = tempfile::tempdir()?;
-        let operator = Operator::start(&plane.kubeconfig(), &namespace.name, dir.path(), args).await?;
+        namespace.let_read_secrets(plane).await?;
+        let operator =
+            Operator::start(&plane.operator_kubeconfig(), &namespace.name, dir.path(), args).await?;
         let history = History::follow(namespace.api(), namespace.api());
         Ok(Self {
             plane,

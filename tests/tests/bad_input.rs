@@ -6,6 +6,8 @@
 mod admission;
 #[path = "bad_input/brokers.rs"]
 mod brokers;
+#[path = "bad_input/deputy.rs"]
+mod deputy;
 #[path = "bad_input/permission.rs"]
 mod permission;
 #[path = "bad_input/reach.rs"]

@@ -103,6 +103,9 @@ async fn the_installed_account_may_do_what_the_operator_does() -> Result<()> {
         .filter(|entry| entry.user == ACCOUNT && entry.namespace == stage.namespace.name)
         .collect();
     assert!(ours.iter().any(|entry| entry.subresource == "scale"), "{ours:?}");
+    // The policy of its account lets it say which pods go first.
+    let marks = |entry: &AuditEntry| entry.verb == "patch" && entry.resource == "pods";
+    assert!(ours.iter().any(|entry| marks(entry)), "{ours:?}");
     let (_, _, message) = stage.condition("w", ConditionType::SignalsFresh).await?;
     assert_eq!(message, "every source has fresh data", "the load was not read");
     let refused: Vec<_> = ours.iter().filter(|entry| entry.code == 403).collect();
@@ -114,4 +117,41 @@ async fn the_installed_account_may_do_what_the_operator_does() -> Result<()> {
         assert!(may.is_err(), "{ACCOUNT} may {verb} Secrets");
     }
     Ok(())
+}
+
+/// The metrics name queues, workers and Pools: they are for those whom somebody lets read them.
+#[tokio::test]
+async fn guarded_metrics_are_read_by_whom_kubernetes_lets() -> Result<()> {
+    let stage = Stage::with_args("guarded", &["--guard-metrics"]).await?;
+    let (cluster, here) = (stage.plane.kubectl()?, stage.kubectl()?);
+    let roles = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/install/user-roles.yaml");
+    cluster.run(["apply", "-f", roles.to_str().unwrap()]).await?;
+    let token = here.run(["create", "token", "default"]).await?;
+    let reads = async |token: Option<&str>| stage.operator.get_with("/metrics", token).await;
+
+    for unknown in [None, Some("no-token-of-anybody")] {
+        let (code, words) = reads(unknown).await?;
+        assert_eq!(code, 401, "{words}");
+        assert!(!words.contains("poolwright_"), "{words}");
+    }
+    let (code, words) = reads(Some(token.trim())).await?;
+    assert_eq!(code, 403, "{words}");
+    assert!(words.contains("get on the path /metrics"), "{words}");
+    // Probes carry no token.
+    assert_eq!(stage.operator.get("/readyz").await?.0, 200);
+
+    let space = &stage.namespace.name;
+    let binding = [
+        "create",
+        "clusterrolebinding",
+        space,
+        "--clusterrole=poolwright-metrics-reader",
+        &format!("--serviceaccount={space}:default"),
+    ];
+    cluster.run(binding).await?;
+    wait_until("the right to count", LIMIT, || async {
+        let (code, text) = reads(Some(token.trim())).await?;
+        Ok(code == 200 && text.contains("poolwright_leader 1"))
+    })
+    .await
 }

@@ -399,8 +399,8 @@ async fn nothing_is_written_while_nothing_changes() -> Result<()> {
     let rates = scale::pick("taskqueues", "");
     let written = |since: jiff::Timestamp| -> Result<Vec<AuditEntry>> {
         let all = audit_entries(&ground.stage.plane.audit_log())?.into_iter();
-        // The test and the operator are one user; the test writes nothing here meanwhile.
-        let own = all.filter(|entry| entry.namespace == name && entry.user == "admin" && entry.is_write());
+        let own =
+            all.filter(|entry| entry.namespace == name && entry.user == plane::OPERATOR && entry.is_write());
         Ok(own
             .filter(|entry| entry.at > since && entry.resource != rates)
             .collect())

@@ -213,11 +213,11 @@ async fn four_idle_workers_go_with_one_mark_each_and_one_write_of_the_number() -
     yard.expect_well(&[]).await
 }
 
-/// What the operator and the test have written in the namespace so far, of pods only the former.
+/// What the operator has written in the namespace so far.
 fn written(yard: &Yard) -> Result<Vec<AuditEntry>> {
     let stage = &yard.stage;
     let all = audit_entries(&stage.plane.audit_log())?.into_iter();
-    let own = all.filter(|entry| entry.namespace == stage.namespace.name && entry.user == "admin");
+    let own = all.filter(|entry| entry.namespace == stage.namespace.name && entry.user == plane::OPERATOR);
     Ok(own.filter(AuditEntry::is_write).collect())
 }
 

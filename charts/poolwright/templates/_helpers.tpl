@@ -54,6 +54,11 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- regexFind "[0-9]+$" .Values.operator.httpAddress -}}
 {{- end }}
 
+{{/* Not empty where the metrics are for some only. */}}
+{{- define "poolwright.guarded" -}}
+{{- if or (eq .Values.metrics.guard "always") (and (eq .Values.metrics.guard "auto") (eq .Values.rbac.scope "cluster")) }}true{{ end -}}
+{{- end }}
+
 {{/* What both monitors scrape, and how. Our series have a label `namespace` of their own, that of the object. */}}
 {{- define "poolwright.endpoint" -}}
 port: http
@@ -64,6 +69,10 @@ interval: {{ . }}
 {{- end }}
 {{- with .scrapeTimeout }}
 scrapeTimeout: {{ . }}
+{{- end }}
+{{- with .authorization }}
+authorization:
+  {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .relabelings }}
 relabelings:

@@ -219,7 +219,8 @@ fn backlog(sight: &Sight, steady: f64) -> f64 {
     let coming = starting.min(unserved / each_starting);
     let left = (unserved - coming * each_starting).max(0.0) / each;
     let slots = if left > 1e-9 {
-        let have = up + starting;
+        // More may run than there is room for: in workers that do more at a time than they were made for.
+        let have = up.max(sight.busy) + starting;
         let spread = (steady + sight.waiting / each).min(have + sight.waiting);
         (have + left).max(spread)
     } else {

@@ -28,7 +28,7 @@ use super::world::World;
 use super::{granter, loads, task_queue, worker_pool};
 use crate::clock::Clock;
 use crate::gate::Gate;
-use crate::http;
+use crate::http::{self, guard::Guard};
 use crate::kube::Clients;
 use crate::kube::events::Events;
 use crate::kube::index::{Group, Index, follow};
@@ -52,6 +52,8 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// What the operator runs with; read once from flags.
 pub struct Options {
+    /// Only those whom Kubernetes lets read them get the metrics.
+    pub guard_metrics: bool,
     /// Namespaces to work in; empty for all.
     pub namespaces: Vec<String>,
     /// Time between polls of a broker with few queues.
@@ -103,6 +105,10 @@ pub async fn run(
         ready: ready_check(is_ready.clone(), elector.as_ref().map(Elector::trouble)),
         metrics: (*metrics).clone(),
         logs,
+        // A replica that stands by has metrics too, so this client waits for no lease.
+        readers: options
+            .guard_metrics
+            .then(|| Arc::new(Guard::new(clients.lease.clone()))),
     };
     let mut parts: JoinSet<&'static str> = JoinSet::new();
     parts.spawn(async move {

@@ -1,7 +1,8 @@
 //! The operator's HTTP server: health, readiness, metrics and the log level.
 //!
 //! Everything but the log level is read-only, and nothing here may ask a broker or Kubernetes: an answer is made from
-//! what the process already knows, so that a slow broker cannot fail a probe. Who may reach the server is decided by
+//! what the process already knows, so that a slow broker cannot fail a probe. The one exception is who reads the metrics,
+//! where that is asked for. Who may reach the server is decided by
 //! the address it listens on: outside a pod the loopback, inside one the pod's own network. What changes something is
 //! taken from the loopback alone, which `kubectl port-forward` reaches too.
 
@@ -14,7 +15,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
@@ -24,6 +25,9 @@ use tokio::time::Instant;
 use crate::metrics::Metrics;
 use crate::telemetry::{DIRECTIVES_BYTES_MAX, LogHandle};
 
+use self::guard::{Guard, Verdict};
+
+pub mod guard;
 #[cfg(test)]
 mod tests;
 
@@ -41,6 +45,8 @@ pub struct HttpState {
     pub live: Check,
     /// Whether the process does its work.
     pub ready: Check,
+    /// Who may read the metrics; `None` is everybody.
+    pub readers: Option<Arc<Guard>>,
 }
 
 impl fmt::Debug for HttpState {
@@ -110,7 +116,26 @@ async fn readyz(State(state): State<HttpState>) -> Response {
     outcome((state.ready)())
 }
 
-async fn metrics(State(state): State<HttpState>) -> Response {
+async fn metrics(State(state): State<HttpState>, headers: HeaderMap) -> Response {
+    if let Some(guard) = &state.readers {
+        match guard.judge(&headers).await {
+            Verdict::Yes => {}
+            Verdict::Unknown => {
+                let scheme = [(header::WWW_AUTHENTICATE, "Bearer")];
+                let words = "the metrics want a bearer token that Kubernetes knows\n";
+                return (StatusCode::UNAUTHORIZED, scheme, words).into_response();
+            }
+            Verdict::Forbidden => {
+                let words =
+                    "this account may not read the metrics: it needs the verb get on the path /metrics\n";
+                return (StatusCode::FORBIDDEN, words).into_response();
+            }
+            Verdict::Unavailable => {
+                let words = "whether this account may read the metrics cannot be asked at the moment\n";
+                return (StatusCode::SERVICE_UNAVAILABLE, words).into_response();
+            }
+        }
+    }
     let format = [(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)];
     (format, state.metrics.render()).into_response()
 }

@@ -18,6 +18,10 @@ struct Server {
 }
 
 async fn server() -> Server {
+    guarded(None).await
+}
+
+async fn guarded(readers: Option<Arc<Guard>>) -> Server {
     let (subscriber, logs) = telemetry::subscriber(LogFormat::Text, false, "info", std::io::sink).unwrap();
     let (ready, ready_seen) = watch::channel(false);
     let (live, live_seen) = watch::channel(true);
@@ -28,6 +32,7 @@ async fn server() -> Server {
         logs,
         live: flag(live_seen),
         ready: flag(ready_seen),
+        readers,
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -82,6 +87,21 @@ async fn metrics_are_served() {
     assert!(body.contains("poolwright_broker_connections 3"), "{body}");
 }
 
+/// Whom the API server knows is judged in the guard's own tests; here nobody is.
+#[tokio::test]
+async fn guarded_metrics_are_served_to_nobody_without_a_token_and_probes_are_answered() {
+    let refuses = tower::service_fn(|_: http::Request<kube::client::Body>| async {
+        Ok::<_, std::convert::Infallible>(http::Response::new(kube::client::Body::empty()))
+    });
+    let client = kube::client::ClientBuilder::new(refuses, "ns").build();
+    let server = guarded(Some(Arc::new(Guard::new(client)))).await;
+    let (status, body) = server.ask("GET", "/metrics", "").await;
+    assert_eq!(status, 401);
+    assert!(!body.contains("poolwright_"), "{body}");
+    assert_eq!(server.ask("GET", "/healthz", "").await.0, 200);
+    assert_eq!(server.ask("GET", "/readyz", "").await.0, 503);
+}
+
 #[tokio::test]
 async fn the_log_level_is_shown_and_changed() {
     let server = server().await;
@@ -129,6 +149,7 @@ async fn only_the_loopback_changes_the_log_level() {
         logs,
         live: flag(watch::channel(true).1),
         ready: flag(watch::channel(true).1),
+        readers: None,
     };
     for (peer, status) in [
         ("10.1.2.3:5000", 403),

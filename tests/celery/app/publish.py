@@ -12,6 +12,9 @@ import uuid
 
 from tapp import app
 
+# An argument that nobody but the worker may show: the tests look for it in all that the operator says.
+NOTE = "canary-argument-77f0"
+
 DEFAULTS = {
     "task": "tapp.sleep",
     "queue": "celery",
@@ -34,7 +37,7 @@ def publish(producer, batch):
     ids = []
     for index in range(batch["count"]):
         task_id = f"{prefix}-{index}"
-        kwargs = {"id": task_id, **batch["extra"]}
+        kwargs = {"id": task_id, "note": NOTE, **batch["extra"]}
         if batch["task"] in ("tapp.sleep", "tapp.spin", "tapp.limited", "tapp.hold"):
             kwargs["seconds"] = batch["seconds"]
         elif batch["task"] == "tapp.add":

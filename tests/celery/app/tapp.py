@@ -95,7 +95,7 @@ def log(task_id, event):
 
 
 @app.task(name="tapp.sleep")
-def sleep(seconds, id):
+def sleep(seconds, id, note=None):
     """Takes a slot for some seconds."""
     log(id, "start")
     time.sleep(seconds)
@@ -103,7 +103,7 @@ def sleep(seconds, id):
 
 
 @app.task(name="tapp.hold")
-def hold(seconds, gate, id):
+def hold(seconds, gate, id, note=None):
     """Takes a slot for some seconds, and on until the file `gate` is there."""
     log(id, "start")
     time.sleep(seconds)
@@ -113,7 +113,7 @@ def hold(seconds, gate, id):
 
 
 @app.task(name="tapp.limited", rate_limit="2/m")
-def limited(seconds, id):
+def limited(seconds, id, note=None):
     """As sleep, but a worker starts one only every half minute, and shows those that wait for it nowhere."""
     log(id, "start")
     time.sleep(seconds)
@@ -121,7 +121,7 @@ def limited(seconds, id):
 
 
 @app.task(name="tapp.spin")
-def spin(seconds, id):
+def spin(seconds, id, note=None):
     """Takes a slot and a processor; it never yields, as a blocking task under gevent."""
     log(id, "start")
     until = time.monotonic() + seconds
@@ -131,7 +131,7 @@ def spin(seconds, id):
 
 
 @app.task(name="tapp.add")
-def add(a, b, id):
+def add(a, b, id, note=None):
     """Takes no time."""
     log(id, "start")
     log(id, "end")
@@ -139,7 +139,7 @@ def add(a, b, id):
 
 
 @app.task(name="tapp.fail")
-def fail(id):
+def fail(id, note=None):
     """Ends with an exception, as tasks do."""
     log(id, "start")
     log(id, "fail")

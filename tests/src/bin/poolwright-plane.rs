@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use clap::Parser;
-use poolwright_tests::{Image, Node, Plane, PlaneConfig, Result, plane, process};
+use poolwright_tests::{Image, Node, Plane, PlaneConfig, Result, leaks, plane, process};
 use std::process::ExitCode;
 
 /// Runs a control plane with a node on loopback ports.
@@ -54,6 +54,7 @@ async fn main() -> Result<ExitCode> {
         status = child.wait() => status?.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1),
         stopped = process::until_told_to_stop(false) => { stopped?; 130 }
     };
+    leaks::look_through(&plane).await?;
     drop((node, plane));
     Ok(ExitCode::from(code))
 }

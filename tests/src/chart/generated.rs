@@ -22,12 +22,13 @@ const MANIFESTS: &[(&str, &[&str])] = &[
     ("access.yaml", &["serviceaccount.yaml", "access.yaml"]),
     ("secrets-access.yaml", &["secrets-access.yaml"]),
     ("user-roles.yaml", &["user-roles.yaml"]),
+    ("operator-policy.yaml", &["operator-policy.yaml"]),
     (
         "operator.yaml",
         &["deployment.yaml", "service.yaml", "poddisruptionbudget.yaml"],
     ),
 ];
-/// The definitions and the policy stand in the repository already; kustomize names the image.
+/// The definitions and the policies that know no release stand in the repository already; kustomize names the image.
 const SETTINGS: &[&str] = &[
     "--no-hooks",
     "--set=image.repository=poolwright",

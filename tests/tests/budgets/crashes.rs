@@ -136,10 +136,9 @@ struct Killer<'a> {
 }
 
 impl Killer<'_> {
-    /// Which kind of write of the operator's this is. The test is the same user, and writes none of them meanwhile; the
-    /// cluster's controllers and its node, which write to pods and Deployments all the time, are others.
+    /// Which kind of write of the operator's this is.
     fn kind(&self, entry: &AuditEntry) -> Option<usize> {
-        let is_ours = entry.user == "admin" && entry.namespace == self.namespace;
+        let is_ours = entry.user == plane::OPERATOR && entry.namespace == self.namespace;
         // What was refused has written nothing.
         let has_written = entry.is_write() && entry.code < 300;
         let what = (
@@ -222,8 +221,13 @@ async fn an_operator_that_is_killed_right_after_a_write_never_exceeds_a_pool() -
 async fn two_operators_at_once_never_exceed_a_pool() -> Result<()> {
     let bank = tight("b-two").await?;
     let (done, dir, stage) = (AtomicBool::new(false), tempfile::tempdir()?, bank.stage());
-    let mut second =
-        Operator::start(&stage.plane.kubeconfig(), &stage.namespace.name, dir.path(), &[]).await?;
+    let mut second = Operator::start(
+        &stage.plane.operator_kubeconfig(),
+        &stage.namespace.name,
+        dir.path(),
+        &[],
+    )
+    .await?;
     let kill = async {
         while !done.load(Ordering::SeqCst) {
             tokio::time::sleep(millis(5_000..15_000)).await;
@@ -291,7 +295,7 @@ async fn whatever_happens_at_once_no_pod_is_made_that_a_pool_has_no_room_for() -
     let bank = tight("b-chaos").await?;
     let (done, stage) = (AtomicBool::new(false), bank.stage());
     let dirs = [tempfile::tempdir()?, tempfile::tempdir()?];
-    let (kubeconfig, namespace) = (stage.plane.kubeconfig(), &stage.namespace.name);
+    let (kubeconfig, namespace) = (stage.plane.operator_kubeconfig(), &stage.namespace.name);
     let mut operators = [
         Operator::start(&kubeconfig, namespace, dirs[0].path(), &[]).await?,
         Operator::start(&kubeconfig, namespace, dirs[1].path(), &[]).await?,

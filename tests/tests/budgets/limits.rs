@@ -171,7 +171,8 @@ impl Writes {
 /// What the operator has written since then.
 fn written(bank: &Bank, since: jiff::Timestamp) -> Result<Vec<AuditEntry>> {
     let all = audit_entries(&bank.stage().plane.audit_log())?.into_iter();
-    let ours = all.filter(|entry| entry.namespace == bank.stage().namespace.name && entry.user == "admin");
+    let ours =
+        all.filter(|entry| entry.namespace == bank.stage().namespace.name && entry.user == plane::OPERATOR);
     Ok(ours
         .filter(|entry| entry.is_write() && entry.at > since)
         .collect())

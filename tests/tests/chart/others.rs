@@ -112,8 +112,11 @@ async fn each_in_namespaces_of_its_own_work_side_by_side() -> Result<()> {
         .await?;
 
     // Each account may work in its own namespace, and the operator asks for nothing more.
+    let ours = site.ours().await?;
     for (space, own, foreign) in [("first", "shop", "mail"), ("second", "mail", "shop")] {
         let account = format!("{space}:poolwright");
+        let policy = format!("ValidatingAdmissionPolicy /operator-pods.poolwright.{space}.poolwright.dev");
+        assert!(ours.contains(&policy), "{policy} is not in {ours:?}");
         assert!(
             site.may(&account, "create", "deployments.apps", own).await,
             "{account}"

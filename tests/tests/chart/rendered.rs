@@ -116,8 +116,10 @@ fn the_namespaced_scope_binds_nothing_cluster_wide() {
         .collect();
     let expected = [
         "Role mail/poolwright",
+        "Role poolwright/poolwright-lease",
         "Role shop/poolwright",
         "RoleBinding mail/poolwright",
+        "RoleBinding poolwright/poolwright-lease",
         "RoleBinding shop/poolwright",
         "RoleBinding shop/poolwright-secrets",
     ];

@@ -1,0 +1,44 @@
+//! The policies fit the types of what they judge, as far as Kubernetes compares them: expressions of validations and of
+//! messages, not of variables, and not of a policy for any version.
+
+use poolwright_tests::*;
+use serde_json::Value;
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Names of our policies that Kubernetes has compared with the types, and what it found.
+fn checked(list: &Value) -> Vec<(&str, &Value)> {
+    let items = list["items"].as_array().into_iter().flatten();
+    let ours = items.filter_map(|one| Some((one["metadata"]["name"].as_str()?, one)));
+    ours.filter(|(name, one)| {
+        name.ends_with(".poolwright.dev")
+            && one["status"]["observedGeneration"] == one["metadata"]["generation"]
+    })
+    .map(|(name, one)| (name, &one["status"]["typeChecking"]["expressionWarnings"]))
+    .collect()
+}
+
+#[tokio::test]
+async fn no_expression_names_a_field_that_is_not_there() -> Result<()> {
+    let plane = Plane::shared().await?;
+    apply_crds(plane).await?;
+    let kubectl = plane.kubectl()?;
+    let install = chart::repository("deploy/install");
+    let args = ["apply", "--server-side", "--force-conflicts", "-k"];
+    kubectl
+        .run([&args[..], &[install.to_str().unwrap()]].concat())
+        .await?;
+    wait_until("four policies to be checked", LIMIT, || async {
+        let text = kubectl
+            .run(["get", "validatingadmissionpolicies", "-o", "json"])
+            .await?;
+        let list: Value = serde_json::from_str(&text)?;
+        let checked = checked(&list);
+        for (name, warnings) in &checked {
+            assert!(warnings.is_null(), "{name}: {warnings}");
+        }
+        Ok(checked.len() == 4)
+    })
+    .await
+}
