@@ -99,6 +99,6 @@ async fn an_operator_in_a_pod_connects_to_no_address_of_its_own() -> Result<()> 
         .start_with("--allow-broker-cidr=127.0.0.0/8")
         .await?;
     stage.queue("allowed", json!({"url": redis.url(0)})).await?;
-    await_queue(&stage, "allowed", "True", "Ready").await?;
+    await_queue(&stage, "allowed", "True", "AsDesired").await?;
     Ok(())
 }
