@@ -15,8 +15,8 @@ COPY . .
 # The target is named so that the flag does not reach procedural macros.
 RUN target=$(rustc --print host-tuple) && \
     RUSTFLAGS='-C target-feature=+crt-static' \
-    cargo build --release --locked --package poolwright --target "$target" && \
-    mv "target/$target/release/poolwright" /poolwright
+    cargo build --profile image --locked --package poolwright --target "$target" && \
+    mv "target/$target/image/poolwright" /poolwright
 
 FROM scratch
 LABEL org.opencontainers.image.title="poolwright" \
