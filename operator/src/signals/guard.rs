@@ -161,40 +161,45 @@ pub fn network(text: &str) -> Result<IpNet, String> {
     Ok(net)
 }
 
-/// The address that is meant by text that is no name, or `None` for a name.
-///
-/// # Errors
-/// The last part is a number, so that no name ends so, and it is no address as written. Some C libraries read
-/// 0x7f.1, 2130706433 or 127.1 as an address; here it is nothing.
-pub fn literal(host: &str) -> Result<Option<IpAddr>, ()> {
-    let host = host.strip_suffix('.').unwrap_or(host);
+/// What the text of a host is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// A name, to be looked up.
+    Name,
+    /// An address.
+    Address(IpAddr),
+    /// The last part is a number, so that no name ends so, and it is no address as written. Some C libraries read 0x7f.1,
+    /// 2130706433 or 127.1 as an address; here it is nothing.
+    Neither,
+}
+
+/// Reads the text of a host.
+#[must_use]
+pub fn host(text: &str) -> Host {
+    let host = text.strip_suffix('.').unwrap_or(text);
     let bare = host
         .strip_prefix('[')
         .and_then(|rest| rest.strip_suffix(']'))
         .unwrap_or(host);
     if let Ok(address) = bare.parse() {
-        return Ok(Some(address));
+        return Host::Address(address);
     }
     let last = host.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
     let hex = last
         .strip_prefix("0x")
         .is_some_and(|rest| rest.chars().all(|c| c.is_ascii_hexdigit()));
     if last.is_empty() || hex || last.chars().all(|c| c.is_ascii_digit()) || host.contains(':') {
-        return Err(());
+        return Host::Neither;
     }
-    Ok(None)
+    Host::Name
 }
 
 /// The address, and the IPv4 addresses that it may reach by translation.
 fn forms(address: IpAddr) -> Vec<IpAddr> {
     let mut forms = vec![address];
     if let IpAddr::V6(v6) = address {
-        let s = v6.segments();
-        let v4 = |high: u16, low: u16| {
-            let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
-            IpAddr::V4(Ipv4Addr::new(a, b, c, d))
-        };
-        match s {
+        let v4 = |high: u16, low: u16| IpAddr::V4(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
+        match v6.segments() {
             // Only ::1 and :: are what they are by themselves.
             [0, 0, 0, 0, 0, 0, 0, 0 | 1] => {}
             // Mapped; compatible; translated (SIIT); NAT64, with the well-known prefix and a site's own.
@@ -325,7 +330,7 @@ mod tests {
             ("::1", "::1"),
             ("[::1]", "::1"),
         ] {
-            assert_eq!(literal(text), Ok(Some(address.parse().unwrap())), "{text}");
+            assert_eq!(host(text), Host::Address(address.parse().unwrap()), "{text}");
         }
         for text in [
             "0x7f.1",
@@ -338,7 +343,7 @@ mod tests {
             "",
             ".",
         ] {
-            assert_eq!(literal(text), Err(()), "{text}");
+            assert_eq!(host(text), Host::Neither, "{text}");
         }
         for text in [
             "localhost",
@@ -348,7 +353,7 @@ mod tests {
             "redis-0",
             "a1",
         ] {
-            assert_eq!(literal(text), Ok(None), "{text}");
+            assert_eq!(host(text), Host::Name, "{text}");
         }
     }
 

@@ -24,7 +24,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::SignalError;
-use super::guard::{Policy, Refusal, literal};
+use super::guard::{self, Host, Policy, Refusal};
 
 /// The API server's names are looked up this often, while anything is connected to.
 const API_SERVER_INTERVAL: Duration = Duration::from_secs(60);
@@ -124,7 +124,10 @@ impl Network {
     }
 
     fn new(resolver: Option<TokioResolver>, policy: Policy, servers: Vec<(String, u16)>) -> Self {
-        let address = |(host, port): &(String, u16)| Some(SocketAddr::new(literal(host).ok()??, *port));
+        let address = |(host, port): &(String, u16)| match guard::host(host) {
+            Host::Address(ip) => Some(SocketAddr::new(ip, *port)),
+            _ => None,
+        };
         let known = Known {
             addresses: servers.iter().filter_map(address).collect(),
             again: None,
@@ -160,7 +163,7 @@ impl Network {
     /// It is refused.
     pub async fn check_literal(&self, url: &Url) -> Result<(), Unusable> {
         let host = url.host_str().unwrap_or_default();
-        if matches!(literal(host), Ok(None)) {
+        if guard::host(host) == Host::Name {
             return Ok(());
         }
         let port = url.port_or_known_default().unwrap_or_default();
@@ -178,10 +181,10 @@ impl Network {
 
     async fn look_up(&self, host: &str) -> Result<Vec<IpAddr>, Unusable> {
         let none = Unusable::Unknown("the host name has no address");
-        match literal(host) {
-            Ok(Some(address)) => return Ok(vec![address]),
-            Ok(None) => {}
-            Err(()) => return Err(Unusable::Unknown("the host is neither a name nor an IP address")),
+        match guard::host(host) {
+            Host::Address(address) => return Ok(vec![address]),
+            Host::Name => {}
+            Host::Neither => return Err(Unusable::Unknown("the host is neither a name nor an IP address")),
         }
         let name = Name::from_utf8(host)
             .or_else(|_| Name::from_ascii(host))
