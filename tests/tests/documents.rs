@@ -107,6 +107,42 @@ fn the_page_of_figures_has_the_rows_of_the_benchmark() {
     );
 }
 
+/// All of the tests' source.
+fn tests(folder: &Path, found: &mut String) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            tests(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push_str(&std::fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn each_fault_is_shown_by_a_test_that_exists() {
+    let page = std::fs::read_to_string(root().join("docs/reference/reliability.md")).unwrap();
+    let table = page
+        .split("\n## ")
+        .find(|part| part.starts_with("Faults"))
+        .unwrap();
+    let (mut code, mut shown) = (String::new(), 0);
+    for folder in ["tests/tests", "operator/src", "operator/core/tests"] {
+        tests(&root().join(folder), &mut code);
+    }
+    for row in table.lines().filter(|line| line.starts_with("| ")).skip(1) {
+        let by = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        let names = by.split('`').skip(1).step_by(2);
+        let names: Vec<&str> = names.filter(|name| name.contains('_')).collect();
+        assert!(!names.is_empty(), "no test shows: {row}");
+        for name in names {
+            assert!(code.contains(&format!("fn {name}(")), "there is no test {name}");
+            shown += 1;
+        }
+    }
+    assert!(shown >= 25, "only {shown} tests are named");
+}
+
 /// The names in the first column of the tables under a heading of the page of reasons.
 fn named(page: &str, is_wanted: impl Fn(&str) -> bool) -> Vec<String> {
     let sections = page.split("\n## ").skip(1);
