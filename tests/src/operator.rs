@@ -197,10 +197,10 @@ impl Operator {
 
     /// All its metrics, as text.
     pub async fn metrics(&self) -> Result<String> {
-        crate::process::install_crypto();
-        let address = self.http().ok_or("the operator has not logged its address")?;
-        let response = reqwest::get(format!("http://{address}/metrics")).await?;
-        Ok(response.error_for_status()?.text().await?)
+        match self.get("/metrics").await? {
+            (200, text) => Ok(text),
+            (code, text) => Err(format!("the metrics are refused with {code}: {text}").into()),
+        }
     }
 
     /// Its HTTP address, as logged.

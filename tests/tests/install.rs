@@ -12,7 +12,6 @@ use std::path::Path;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(60);
-const ACCOUNT: &str = "system:serviceaccount:poolwright:poolwright";
 
 #[tokio::test]
 async fn the_installed_account_may_do_what_the_operator_does() -> Result<()> {
@@ -100,7 +99,7 @@ async fn the_installed_account_may_do_what_the_operator_does() -> Result<()> {
     let entries = audit_entries(&stage.plane.audit_log())?;
     let ours: Vec<&AuditEntry> = entries
         .iter()
-        .filter(|entry| entry.user == ACCOUNT && entry.namespace == stage.namespace.name)
+        .filter(|entry| entry.user == plane::OPERATOR && entry.namespace == stage.namespace.name)
         .collect();
     assert!(ours.iter().any(|entry| entry.subresource == "scale"), "{ours:?}");
     // The policy of its account lets it say which pods go first.
@@ -112,9 +111,9 @@ async fn the_installed_account_may_do_what_the_operator_does() -> Result<()> {
     assert!(refused.is_empty(), "{refused:?}");
     for verb in ["list", "watch", "update", "delete"] {
         let may = here
-            .run(["auth", "can-i", verb, "secrets", "--as", ACCOUNT])
+            .run(["auth", "can-i", verb, "secrets", "--as", plane::OPERATOR])
             .await;
-        assert!(may.is_err(), "{ACCOUNT} may {verb} Secrets");
+        assert!(may.is_err(), "{} may {verb} Secrets", plane::OPERATOR);
     }
     Ok(())
 }

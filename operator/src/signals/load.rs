@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::SignalError;
 use super::network::{Network, Unusable};
-use super::rabbitmq::tls::client_config;
+use super::tls::client_config;
 
 /// Largest answer. One sample with many labels is well below.
 const MAX_BODY: usize = 64 << 10;

@@ -19,6 +19,7 @@ pub mod redis;
 pub mod roster;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

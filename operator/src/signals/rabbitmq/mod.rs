@@ -10,7 +10,6 @@ mod ask;
 mod connect;
 mod counts;
 mod errors;
-pub(super) mod tls;
 mod totals;
 mod workers;
 
@@ -31,6 +30,7 @@ use self::totals::{Totals, TotalsReader};
 use super::celery::Command;
 use super::dropped::Dropped;
 use super::network::Network;
+use super::tls::client_config;
 use super::{Heartbeat, NodeAnswer, Polled, PolledQueue, SignalError, SignalSource, Wanted};
 
 /// The queue that Celery uses when nobody names one.
@@ -65,16 +65,11 @@ impl RabbitSource {
                 "this is no RabbitMQ address",
             ));
         }
-        let tls = config
-            .tls
-            .as_ref()
-            .map(tls::client_config)
-            .transpose()?
-            .map(Arc::new);
+        let tls = config.tls.as_ref().map(client_config).transpose()?.map(Arc::new);
         let totals = if config.management_url.is_some() || config.metrics_url.is_some() {
             let http = match &tls {
                 Some(tls) => rustls::ClientConfig::clone(tls),
-                None => tls::client_config(&Tls::default())?,
+                None => client_config(&Tls::default())?,
             };
             TotalsReader::new(&config, &http, network)?
         } else {

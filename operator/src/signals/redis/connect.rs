@@ -26,7 +26,7 @@ use tokio_rustls::TlsConnector;
 use super::{errors, values};
 use crate::signals::SignalError;
 use crate::signals::network::Network;
-use crate::signals::rabbitmq::tls::client_config;
+use crate::signals::tls::client_config;
 
 /// The field that an address of the configuration comes from.
 const FIELD: &str = "spec.broker";

@@ -1,4 +1,4 @@
-//! TLS for the broker and for its HTTP addresses.
+//! TLS for brokers and for what is asked over HTTP.
 //!
 //! Turns PEM texts into one rustls configuration. It reads no file and no Secret, and its errors name the
 //! field, never its content. The crypto provider is always ring, whatever other crates have installed.
@@ -16,7 +16,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use crate::signals::SignalError;
 
 /// The configuration that `tls` describes.
-pub(in crate::signals) fn client_config(tls: &Tls) -> Result<ClientConfig, SignalError> {
+pub(super) fn client_config(tls: &Tls) -> Result<ClientConfig, SignalError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
