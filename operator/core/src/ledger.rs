@@ -207,10 +207,10 @@ impl<'a> Page<'a> {
             (unacked.due.min(COUNT_MAX), unacked.not_due.min(COUNT_MAX))
         });
         if !self.view.zero_is_suspect {
-            // This broker cannot tell what is not due; the workers that hold it can.
-            let said = self.held_later().min(due);
-            due -= said;
-            later += said;
+            // This broker cannot tell what is not due; the workers that hold it can, parked ones too.
+            let said = self.held_later();
+            later += if self.view.unacked_known { said.min(due) } else { said };
+            due = due.saturating_sub(said);
         }
         let (held, orphaned) = unacked.map_or((0, 0), |unacked| self.attribute(due, unacked, others_held));
         let running = self.members().filter(|member| member.pod.running_since.is_some());

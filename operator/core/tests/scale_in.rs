@@ -105,6 +105,40 @@ fn the_last_goes_only_after_it_has_said_what_it_holds_for_later() {
     assert_eq!(world.decide().to, 0, "{}", world.decision("p").text());
 }
 
+/// All may have been parked on answers from before they fetched: what they hold for later is seen then, and keeps one.
+#[test]
+fn one_comes_back_when_those_that_are_parked_hold_tasks_for_later() {
+    for unacked_known in [false, true] {
+        let mut world = World::new([pool("p")]).rabbitmq(unacked_known);
+        for name in ["a", "b", "c"] {
+            world.add(name, 0);
+            world.answered(name, |_| ());
+        }
+        let mut passed = 0;
+        while world.decide().to > 0 && passed < 700 {
+            world.now = world.now.after(Duration::from_millis(200));
+            world.renew();
+            for name in ["a", "b", "c"] {
+                world.answered(name, |_| ());
+            }
+            passed += 1;
+        }
+        let decision = world.decision("p");
+        assert_eq!(decision.parking.victims.len(), 3, "{}", decision.text());
+        world.mark(world.now);
+        if unacked_known {
+            world.set("q", 0, 12);
+        }
+        for name in ["a", "b", "c"] {
+            world.answered(name, |answer| {
+                answer.queues.clear();
+                answer.scheduled.insert("q".to_owned(), 4);
+            });
+        }
+        assert_eq!(world.decide().to, 1, "{}", world.decision("p").text());
+    }
+}
+
 #[test]
 fn a_gap_within_the_window_starts_it_anew() {
     let mut world = World::new([pool("p")]);
