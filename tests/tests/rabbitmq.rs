@@ -95,6 +95,17 @@ async fn prefetched_tasks_are_seen_in_answers() -> Result<()> {
     stage.strike().await
 }
 
+/// Without the one nobody is heard, without the other nothing is known of what they fetched.
+#[tokio::test]
+async fn workers_are_heard_and_asked_over_exchanges_of_other_names() -> Result<()> {
+    let (stage, vhost) = set("a-names").await?;
+    let mut wire = Wire::vhost(&stage, &vhost).await?.with("TAPP_EXCHANGES", "orders,orders-events");
+    wire.spec["controlExchange"] = json!("orders");
+    wire.spec["eventExchange"] = json!("orders-events");
+    scenario::prefetched(&stage, &wire, "q").await?;
+    stage.strike().await
+}
+
 #[tokio::test]
 async fn prefetched_tasks_are_seen_in_metrics() -> Result<()> {
     let (stage, vhost) = set("a-meter").await?;

@@ -3,6 +3,8 @@
 
 #[path = "redis/due.rs"]
 mod due;
+#[path = "redis/fresh.rs"]
+mod fresh;
 #[path = "redis/rates.rs"]
 mod rates;
 

@@ -15,6 +15,7 @@ TAPP_CA                 file of the authority that signed the broker's certifica
 TAPP_MAX_PRIORITY       RabbitMQ: x-max-priority of the queues
 TAPP_QUEUE_TYPE         RabbitMQ: "quorum" or "classic"
 TAPP_REMOTE_CONTROL     "0": workers answer no questions
+TAPP_EXCHANGES          names of the exchanges of commands and events, with a comma between them
 TAPP_TIME_LIMIT         hard time limit of every task in seconds
 """
 
@@ -67,6 +68,9 @@ if "TAPP_QUEUE_TYPE" in ENV:
     )
 if ENV.get("TAPP_REMOTE_CONTROL") == "0":
     app.conf.worker_enable_remote_control = False
+if "TAPP_EXCHANGES" in ENV:
+    control, events = ENV["TAPP_EXCHANGES"].split(",")
+    app.conf.update(control_exchange=control, event_exchange=events)
 if "TAPP_TIME_LIMIT" in ENV:
     app.conf.task_time_limit = float(ENV["TAPP_TIME_LIMIT"])
 
