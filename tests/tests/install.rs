@@ -2,10 +2,11 @@
 //! update nor delete Secrets. What else it might do is not tried.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::Api;
-use kube::api::ListParams;
-use poolwright_api::ConditionType;
+use kube::api::{ListParams, PostParams};
+use poolwright_api::{ConditionType, LABEL_WORKER_POOL};
 use poolwright_tests::*;
 use serde_json::json;
 use std::path::Path;
@@ -68,6 +69,7 @@ async fn the_installed_account_may_do_what_the_operator_does() -> Result<()> {
         .await?;
     let load = json!({"source": {"configMapKeyRef": {"name": "load", "key": "percent"}}});
     let heeding = json!({"celery": {"dynamicConcurrency": load}});
+    let others = decoys(&stage).await?;
     stage.pool("w", &["q"], &broker, heeding).await?;
     stage
         .await_condition("w", ConditionType::Ready, "True", "AsDesired", LIMIT)
@@ -105,6 +107,13 @@ async fn the_installed_account_may_do_what_the_operator_does() -> Result<()> {
     // The policy of its account lets it say which pods go first.
     let marks = |entry: &AuditEntry| entry.verb == "patch" && entry.resource == "pods";
     assert!(ours.iter().any(|entry| marks(entry)), "{ours:?}");
+    // Nothing that only looks like its own, and nothing in the namespace beside.
+    let touched = |entry: &&AuditEntry| {
+        let foreign = others.contains(&entry.name) || entry.namespace == "install-neighbour";
+        entry.user == plane::OPERATOR && entry.is_write() && foreign
+    };
+    let touched: Vec<_> = entries.iter().filter(touched).collect();
+    assert!(touched.is_empty(), "{touched:?}");
     let (_, _, message) = stage.condition("w", ConditionType::SignalsFresh).await?;
     assert_eq!(message, "every source has fresh data", "the load was not read");
     let refused: Vec<_> = ours.iter().filter(|entry| entry.code == 403).collect();
@@ -116,6 +125,33 @@ async fn the_installed_account_may_do_what_the_operator_does() -> Result<()> {
         assert!(may.is_err(), "{} may {verb} Secrets", plane::OPERATOR);
     }
     Ok(())
+}
+
+/// What carries the WorkerPool's label and is not its own, here and in a namespace beside; their names.
+async fn decoys(stage: &Stage) -> Result<[String; 2]> {
+    let client = stage.plane.client().await?;
+    let beside = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "install-neighbour"}});
+    Api::<Namespace>::all(client.clone())
+        .create(&PostParams::default(), &serde_json::from_value(beside)?)
+        .await?;
+    let names = ["w-lookalike".to_owned(), "w-neighbour".to_owned()];
+    for (name, namespace) in names.iter().zip([&*stage.namespace.name, "install-neighbour"]) {
+        let labels = json!({LABEL_WORKER_POOL: "w", "app": name});
+        let deployment = json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "labels": labels},
+            "spec": {
+                "replicas": 0, "selector": {"matchLabels": labels},
+                "template": {
+                    "metadata": {"labels": labels},
+                    "spec": {"containers": [{"name": "worker", "image": FAKE_IMAGE}]},
+                },
+            },
+        });
+        Api::<Deployment>::namespaced(client.clone(), namespace)
+            .create(&PostParams::default(), &serde_json::from_value(deployment)?)
+            .await?;
+    }
+    Ok(names)
 }
 
 /// The metrics name queues, workers and Pools: they are for those whom somebody lets read them.

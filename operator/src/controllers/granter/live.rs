@@ -42,6 +42,12 @@ impl Listed {
     pub(super) fn holder(&self) -> &str {
         whose(&self.view.charge, self.view.owner.as_deref())
     }
+
+    /// Another act of ours may be about to raise it. One that only looks like ours, or that was left behind by its
+    /// WorkerPool, is counted by its pods and not written to.
+    pub(super) const fn may_be_raised(&self) -> bool {
+        self.view.owner.is_some()
+    }
 }
 
 impl Live {

@@ -86,7 +86,7 @@ async fn fence(
     deployments: impl Iterator<Item = &Listed>,
     fenced: &mut BTreeSet<String>,
 ) -> Result<bool, kube::Error> {
-    for one in deployments {
+    for one in deployments.filter(|one| one.may_be_raised()) {
         if fenced.contains(&one.view.uid) {
             continue;
         }
@@ -155,7 +155,7 @@ pub(super) async fn rebuild(
         return Ok(());
     }
     for one in live.deployments().await? {
-        if one.view.charge.at(name) > 0 && !live.fence(&one.view).await? {
+        if one.may_be_raised() && one.view.charge.at(name) > 0 && !live.fence(&one.view).await? {
             return Ok(());
         }
     }
