@@ -1,7 +1,10 @@
 //! What a test holds against the operator afterwards: whether anything that runs was touched, and all that it has
 //! said anywhere.
 
-use crate::{Result, Stage};
+use crate::plane::OPERATOR;
+use crate::scenario::LIMIT;
+use crate::{AuditEntry, Result, Stage, audit_entries, wait_until};
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -9,6 +12,7 @@ use poolwright_api::v1alpha1::TaskQueue;
 use poolwright_api::{ConditionType, conditions};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// Everything of a WorkerPool that runs, so that two looks can be compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +24,35 @@ pub struct Footprint {
 }
 
 impl Stage {
+    /// What the operator has written in this namespace since then, but for TaskQueues of these names.
+    pub fn writes_since(&self, since: Timestamp, rates: &[&str]) -> Result<Vec<AuditEntry>> {
+        let excused =
+            |entry: &AuditEntry| entry.resource == "taskqueues" && rates.contains(&entry.name.as_str());
+        let of_ours = |entry: &AuditEntry| {
+            entry.namespace == self.namespace.name
+                && entry.user == OPERATOR
+                && entry.is_write()
+                && entry.at > since
+        };
+        let all = audit_entries(&self.plane.audit_log())?.into_iter();
+        Ok(all.filter(|entry| of_ours(entry) && !excused(entry)).collect())
+    }
+
+    /// Waits until the operator has written nothing for `calm`, and fails if it then writes within `long`; since when. What
+    /// it writes regularly it writes every half minute at least. TaskQueues of these names may have a rate that falls.
+    pub async fn expect_quiet(&self, rates: &[&str], calm: Duration, long: Duration) -> Result<Timestamp> {
+        let back = SignedDuration::try_from(calm)?;
+        wait_until("writes to end", 4 * calm + LIMIT, || async {
+            Ok(self.writes_since(Timestamp::now() - back, rates)?.is_empty())
+        })
+        .await?;
+        let since = Timestamp::now();
+        tokio::time::sleep(long).await;
+        let writes = self.writes_since(since, rates)?;
+        assert!(writes.is_empty(), "written while nothing changes: {writes:#?}");
+        Ok(since)
+    }
+
     /// What runs of a WorkerPool.
     pub async fn footprint(&self, pool: &str) -> Result<Footprint> {
         let deployments = self.deployments(pool).await?.into_iter().map(|one| {
