@@ -31,13 +31,15 @@ pub struct Rig {
     node: NodeHandle,
     /// The control plane.
     pub plane: Plane,
+    /// `spec.scaling.policy` of the WorkerPools.
+    policy: &'static str,
     kubeconfig: PathBuf,
     dir: TempDir,
 }
 
 impl Rig {
-    /// Starts everything but the operator.
-    pub async fn start() -> Result<Self> {
+    /// Starts everything but the operator, for WorkerPools with this policy.
+    pub async fn start(policy: &'static str) -> Result<Self> {
         let token = "token-of-the-operator-under-test".to_owned();
         let user = User {
             name: USER.into(),
@@ -73,6 +75,7 @@ impl Rig {
             client,
             node,
             plane,
+            policy,
             kubeconfig,
             dir,
         })
@@ -107,7 +110,7 @@ impl Rig {
             "queues": [{"name": name}],
             "celery": {"app": "bench", "concurrency": slots, "prefetchMultiplier": 1, "timeLimitSeconds": 60},
             "worker": {"image": FAKE_IMAGE},
-            "scaling": {"policy": "Backlog", "minReplicas": min, "maxReplicas": max},
+            "scaling": {"policy": self.policy, "minReplicas": min, "maxReplicas": max},
         }});
         let typed = |kind: &str, mut value: Value| {
             value["apiVersion"] = json!("poolwright.dev/v1alpha1");
