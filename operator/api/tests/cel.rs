@@ -347,6 +347,8 @@ fn extra_args_that_a_field_sets_are_refused_in_every_form() {
         "--soft-time-limit",
         "--without-heartbeat",
         "--without-gossip",
+        "--purge",
+        "--discard",
         "--exclude-queues=a",
     ];
     for flag in refused {

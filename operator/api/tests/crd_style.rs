@@ -344,7 +344,7 @@ fn names_columns_and_scale() {
         (
             "WorkerPool",
             Some("wp"),
-            "Queues Desired Ready Busy Queued Min Max Ready-Cond Reason Age",
+            "Queues Desired Ready Busy Queued Min Max Ready-Cond Reason (Parked) Age",
         ),
     ];
     assert_eq!(all.len(), expected.len());

@@ -48,6 +48,11 @@ const RESERVED_FLAGS: &[(&str, &str)] = &[
     ("soft-time-limit", "spec.celery.softTimeLimitSeconds"),
     ("without-heartbeat", "nothing: scaling needs heartbeats"),
     ("without-gossip", "nothing: Poolwright sets it"),
+    ("purge", "nothing: each worker that starts would empty the queues"),
+    (
+        "discard",
+        "nothing: each worker that starts would empty the queues",
+    ),
 ];
 
 /// The short forms of [`RESERVED_FLAGS`].

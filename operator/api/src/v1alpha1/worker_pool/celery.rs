@@ -98,8 +98,8 @@ pub struct Celery {
     #[schemars(length(max = 32), inner(length(min = 1, max = 512)))]
     #[x_kube(
         merge_strategy = ListMerge::Atomic,
-        validation = Rule::new("self.all(a, !a.matches('^(-[EB]*[AQXcPnlbD]|--(app|queues|exclude-queues|concurrency|pool|hostname|loglevel|broker|detach|autoscale|prefetch-multiplier|max-tasks-per-child|max-memory-per-child|time-limit|soft-time-limit|without-heartbeat|without-gossip)(=|$))'))")
-            .message("spec.celery.extraArgs must not hold flags that other fields or Poolwright set: -A, -Q, -X, -c, -P, -n, -l, -b, -D and their long forms, --autoscale, --prefetch-multiplier, --max-tasks-per-child, --max-memory-per-child, --time-limit, --soft-time-limit, --without-heartbeat, --without-gossip")
+        validation = Rule::new("self.all(a, !a.matches('^(-[EB]*[AQXcPnlbD]|--(app|queues|exclude-queues|concurrency|pool|hostname|loglevel|broker|detach|autoscale|prefetch-multiplier|max-tasks-per-child|max-memory-per-child|time-limit|soft-time-limit|without-heartbeat|without-gossip|purge|discard)(=|$))'))")
+            .message("spec.celery.extraArgs must not hold flags that other fields or Poolwright set: -A, -Q, -X, -c, -P, -n, -l, -b, -D and their long forms, --autoscale, --prefetch-multiplier, --max-tasks-per-child, --max-memory-per-child, --time-limit, --soft-time-limit, --without-heartbeat, --without-gossip; nor --purge and --discard, with which each start empties the queues")
     )]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extra_args: Vec<String>,

@@ -90,6 +90,13 @@ pub use status::{Decision, DecisionInput, DecisionLimit, PastDecision, WorkerPoo
         json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
         description = "Reason of the condition Ready"
     ),
+    printcolumn(
+        name = "Parked",
+        type_ = "integer",
+        json_path = ".status.parkedReplicas",
+        description = "Workers that take no more tasks and go when they are empty",
+        priority = 1
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
