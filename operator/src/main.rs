@@ -16,6 +16,10 @@ use poolwright::{cli, explain, lint, signals, simulate, telemetry};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+/// Small parts that come and go by the thousand: it keeps them closer together than the C library does, and hands pages back.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {

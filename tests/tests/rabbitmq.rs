@@ -99,7 +99,9 @@ async fn prefetched_tasks_are_seen_in_answers() -> Result<()> {
 #[tokio::test]
 async fn workers_are_heard_and_asked_over_exchanges_of_other_names() -> Result<()> {
     let (stage, vhost) = set("a-names").await?;
-    let mut wire = Wire::vhost(&stage, &vhost).await?.with("TAPP_EXCHANGES", "orders,orders-events");
+    let mut wire = Wire::vhost(&stage, &vhost)
+        .await?
+        .with("TAPP_EXCHANGES", "orders,orders-events");
     wire.spec["controlExchange"] = json!("orders");
     wire.spec["eventExchange"] = json!("orders-events");
     scenario::prefetched(&stage, &wire, "q").await?;

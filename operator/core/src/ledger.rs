@@ -209,7 +209,11 @@ impl<'a> Page<'a> {
         if !self.view.zero_is_suspect {
             // This broker cannot tell what is not due; the workers that hold it can, parked ones too.
             let said = self.held_later();
-            later += if self.view.unacked_known { said.min(due) } else { said };
+            later += if self.view.unacked_known {
+                said.min(due)
+            } else {
+                said
+            };
             due = due.saturating_sub(said);
         }
         let (held, orphaned) = unacked.map_or((0, 0), |unacked| self.attribute(due, unacked, others_held));

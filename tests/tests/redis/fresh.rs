@@ -17,20 +17,30 @@ async fn until_all_say_so(stage: &Stage, redis: &Redis, queues: usize, tasks: i6
     let mut raw = redis.connection(0).await?;
     let mut pipe = redis::pipe();
     for queue in 0..queues {
-        pipe.lpush(format!("q{queue}"), vec!["{}"; usize::try_from(tasks)?]).ignore();
+        pipe.lpush(format!("q{queue}"), vec!["{}"; usize::try_from(tasks)?])
+            .ignore();
     }
     let () = pipe.query_async(&mut raw).await?;
     let since = Instant::now();
     let all = stage.namespace.api::<TaskQueue>();
-    wait_until("every queue to say how much waits", Duration::from_secs(90), || async {
-        let shown = all.list(&Default::default()).await?;
-        let ready: BTreeMap<_, _> = shown
-            .items
-            .iter()
-            .map(|queue| (queue.spec.queue_name.clone(), queue.status.as_ref().and_then(|status| status.ready)))
-            .collect();
-        Ok(ready.values().all(|ready| *ready == Some(tasks)))
-    })
+    wait_until(
+        "every queue to say how much waits",
+        Duration::from_secs(90),
+        || async {
+            let shown = all.list(&Default::default()).await?;
+            let ready: BTreeMap<_, _> = shown
+                .items
+                .iter()
+                .map(|queue| {
+                    (
+                        queue.metadata.name.clone(),
+                        queue.status.as_ref().and_then(|status| status.ready),
+                    )
+                })
+                .collect();
+            Ok(ready.values().all(|ready| *ready == Some(tasks)))
+        },
+    )
     .await?;
     let took = since.elapsed();
     for queue in 0..queues {
@@ -42,7 +52,9 @@ async fn until_all_say_so(stage: &Stage, redis: &Redis, queues: usize, tasks: i6
 async fn look(prefix: &str, queues: usize, rounds: i64, most: Duration) -> Result<()> {
     let (stage, redis) = set(prefix).await?;
     for queue in 0..queues {
-        stage.queue(&format!("q{queue}"), Wire::redis(&redis, 0).spec).await?;
+        stage
+            .queue(&format!("q{queue}"), Wire::redis(&redis, 0).spec)
+            .await?;
     }
     until_all_say_so(&stage, &redis, queues, 1).await?;
     let mut slowest = Duration::ZERO;
