@@ -2,6 +2,7 @@
 
 mod world;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use poolwright_api::Reason;
@@ -388,6 +389,59 @@ fn workers_are_told_until_they_say_that_they_have_done_it() {
     world.decide();
     assert!(world.last.calls.is_empty());
     assert!(world.last.decisions.contains_key(&key("s")));
+}
+
+/// Celery's command names one queue, so a worker of many is told of one after the other: of 64 within 64 looks.
+#[test]
+fn workers_on_64_queues_have_been_told_of_all_after_64_looks() {
+    let mut world = World::new([pool("p")]);
+    for name in ["a", "b"] {
+        world.add(name, 0);
+        world.answered(name, |answer| {
+            answer.queues = (0..64).map(|queue| format!("q{queue}")).collect();
+        });
+    }
+    let now = world.now;
+    for pod in &mut world.pool().pods {
+        set_mark(pod, Some(Mark::Empty), now);
+    }
+    let mut told = BTreeSet::new();
+    for _ in 0..64 {
+        world.marks_at_once = false;
+        world.decide();
+        for call in world.last.calls.values() {
+            assert!(
+                !call.consume && call.nodes == ["celery@a", "celery@b"],
+                "{call:?}"
+            );
+            assert!(told.insert(call.queue.clone()), "{} again", call.queue);
+        }
+        world.told.clear();
+        world.now = world.now.after(Duration::from_millis(40));
+        world.renew();
+    }
+    assert_eq!(told.len(), 64);
+}
+
+#[test]
+fn whoever_has_been_empty_longest_is_parked_first() {
+    let mut world = World::new([pool("p")]);
+    for name in ["a", "b", "c"] {
+        world.add(name, 0);
+    }
+    world.now = world.now.after(seconds(100));
+    world.renew();
+    let now = world.now;
+    for (name, ago) in [("a", 20), ("b", 90), ("c", 50)] {
+        world.worker(name).last_progress = now.before(seconds(ago));
+    }
+    for (left, victims) in [(2, vec!["b"]), (1, vec!["b", "c"])] {
+        world.pool().hold = Some(Hold {
+            replicas: left,
+            by: None,
+        });
+        assert_eq!(world.decide().parking.victims, victims);
+    }
 }
 
 /// A pod of an older revision is given back what it was started with, not what the spec says now.

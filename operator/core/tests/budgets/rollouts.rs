@@ -33,6 +33,39 @@ fn a_rollout_at_the_limit_takes_the_place_of_an_old_pod() {
     );
 }
 
+/// A revision that never works is given up: what its pod took goes back to the old one, and it is not tried again.
+#[test]
+fn a_wrong_revision_in_a_full_pool_gives_its_slots_back() {
+    let mut input = rolling("a", false);
+    input.revisions[1].replicas = 1;
+    let mut world = with([input], budget(30));
+    load(&mut world, "a", 2, 50);
+    let (now, taken) = (world.now, charge("a", POD));
+    let input = world.pools.get_mut("a").unwrap();
+    let mut wrong = pod("a-9", "r2", now);
+    wrong.charge = taken;
+    input.pods.push(wrong);
+    decide(&mut world);
+    let of = |world: &World, name: &str| decided(world, "a").parking.replicas(name);
+    assert_eq!(
+        (of(&world, "r1"), of(&world, "r2")),
+        (Some(2), Some(1)),
+        "it is waited for"
+    );
+    world.pools.get_mut("a").unwrap().revisions[1].failed = true;
+    decide(&mut world);
+    assert_eq!(of(&world, "r1"), Some(2), "its pod takes slots until it is gone");
+    let mark = &decided(&world, "a").parking.victims;
+    assert_eq!(mark, &["a-9"]);
+    wait(&mut world, 20);
+    assert_eq!(of(&world, "r2"), Some(0));
+    let input = world.pools.get_mut("a").unwrap();
+    input.pods.retain(|pod| pod.name != "a-9");
+    input.revisions[1].replicas = 0;
+    wait(&mut world, 20);
+    assert_eq!((of(&world, "r1"), of(&world, "r2")), (Some(3), Some(0)));
+}
+
 #[test]
 fn a_rollout_with_room_takes_one_pod_more() {
     let mut world = with([rolling("a", false)], budget(40));
