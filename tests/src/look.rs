@@ -182,12 +182,17 @@ impl Stage {
             .collect())
     }
 
+    /// Every SIGTERM to a worker that the node's record has.
+    pub fn asked_to_end(&self) -> Result<Vec<Record>> {
+        let term = |one: &Record| one.event == "signal" && one.signal.as_deref() == Some("TERM");
+        Ok(self.records()?.into_iter().filter(term).collect())
+    }
+
     /// Fails if a worker was asked to end while a task ran on it, or began one after it was asked. No tolerance: a
     /// worker that takes no more work and has been seen to hold nothing can have none.
     pub fn expect_no_busy_victim(&self) -> Result<()> {
         let events = self.events()?;
-        let term = |one: &Record| one.event == "signal" && one.signal.as_deref() == Some("TERM");
-        for asked in self.records()?.into_iter().filter(term) {
+        for asked in self.asked_to_end()? {
             let at = asked.at.duration_since(jiff::Timestamp::UNIX_EPOCH).as_secs_f64();
             let late = events.iter().find(|one| one.pod == asked.pod && one.at > at);
             if let Some(task) = late {

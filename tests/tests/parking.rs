@@ -26,6 +26,14 @@ async fn set(prefix: &str) -> Result<(Yard, Redis)> {
     Ok((Yard::new(stage, wire), redis))
 }
 
+/// The same on a virtual host of RabbitMQ.
+async fn set_on_rabbitmq(prefix: &str) -> Result<Yard> {
+    let vhost = RabbitMq::shared().await?.vhost(prefix, "").await?;
+    let stage = Stage::new(prefix).await?;
+    let wire = Wire::vhost(&stage, &vhost).await?;
+    Ok(Yard::new(stage, wire))
+}
+
 #[tokio::test]
 async fn a_parked_worker_stays_so_when_redis_is_restarted() -> Result<()> {
     let (yard, mut redis) = set("p-redis").await?;
@@ -68,8 +76,17 @@ async fn expect_it_takes_nothing_and_goes(yard: Yard, mut ids: Vec<String>, park
 }
 
 #[tokio::test]
-async fn demand_that_returns_brings_the_parked_back_before_it_creates() -> Result<()> {
-    let (mut yard, _redis) = set("p-back").await?;
+async fn demand_that_returns_brings_the_parked_back_before_it_creates_on_redis() -> Result<()> {
+    let (yard, _redis) = set("p-back").await?;
+    demand_that_returns(yard).await
+}
+
+#[tokio::test]
+async fn demand_that_returns_brings_the_parked_back_before_it_creates_on_rabbitmq() -> Result<()> {
+    demand_that_returns(set_on_rabbitmq("p-back-r").await?).await
+}
+
+async fn demand_that_returns(mut yard: Yard) -> Result<()> {
     // Late, so that a worker holds no more than it runs.
     yard.wire = yard.wire.late(true);
     let stage = &yard.stage;
@@ -123,8 +140,17 @@ async fn demand_that_returns_brings_the_parked_back_before_it_creates() -> Resul
 }
 
 #[tokio::test]
-async fn a_hung_worker_keeps_no_other_and_is_not_taken_as_empty() -> Result<()> {
+async fn a_hung_worker_keeps_no_other_and_is_not_taken_as_empty_on_redis() -> Result<()> {
     let (yard, _redis) = set("p-hung").await?;
+    hung_worker(yard).await
+}
+
+#[tokio::test]
+async fn a_hung_worker_keeps_no_other_and_is_not_taken_as_empty_on_rabbitmq() -> Result<()> {
+    hung_worker(set_on_rabbitmq("p-hung-r").await?).await
+}
+
+async fn hung_worker(yard: Yard) -> Result<()> {
     let stage = &yard.stage;
     let shape = json!({
         "celery": {"concurrency": 1},
@@ -151,8 +177,17 @@ async fn a_hung_worker_keeps_no_other_and_is_not_taken_as_empty() -> Result<()> 
 
 /// Kubernetes takes pods that are not ready before it looks at marks: a parked one waits until that would be itself.
 #[tokio::test]
-async fn a_busy_pod_that_is_not_ready_is_not_taken_for_the_parked_one() -> Result<()> {
+async fn a_busy_pod_that_is_not_ready_is_not_taken_for_the_parked_one_on_redis() -> Result<()> {
     let (yard, _redis) = set("p-unready").await?;
+    busy_and_not_ready(yard).await
+}
+
+#[tokio::test]
+async fn a_busy_pod_that_is_not_ready_is_not_taken_for_the_parked_one_on_rabbitmq() -> Result<()> {
+    busy_and_not_ready(set_on_rabbitmq("p-unready-r").await?).await
+}
+
+async fn busy_and_not_ready(yard: Yard) -> Result<()> {
     let stage = &yard.stage;
     // The sidecar ends, and ends again at each start, while a file with its pod's name is there.
     let dir = stage.dir.path().display();
@@ -188,8 +223,17 @@ async fn a_busy_pod_that_is_not_ready_is_not_taken_for_the_parked_one() -> Resul
 }
 
 #[tokio::test]
-async fn four_idle_workers_go_with_one_mark_each_and_one_write_of_the_number() -> Result<()> {
+async fn four_idle_workers_go_with_one_mark_each_and_one_write_of_the_number_on_redis() -> Result<()> {
     let (yard, _redis) = set("p-writes").await?;
+    four_idle(yard).await
+}
+
+#[tokio::test]
+async fn four_idle_workers_go_with_one_mark_each_and_one_write_of_the_number_on_rabbitmq() -> Result<()> {
+    four_idle(set_on_rabbitmq("p-writes-r").await?).await
+}
+
+async fn four_idle(yard: Yard) -> Result<()> {
     let stage = &yard.stage;
     let shape = json!({
         "celery": {"concurrency": 1},

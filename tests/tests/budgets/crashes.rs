@@ -217,6 +217,107 @@ async fn an_operator_that_is_killed_right_after_a_write_never_exceeds_a_pool() -
     bank.ground.expect_done(&ids)
 }
 
+/// Lets the operator do all but one kind of write in this namespace, so that it cannot pass the moment before it.
+struct Barrier {
+    cluster: Kubectl,
+    file: PathBuf,
+}
+
+impl Barrier {
+    async fn before((resource, part, is_made): Write, stage: &Stage) -> Result<Self> {
+        let namespace = &stage.namespace.name;
+        let name = format!("{namespace}-{resource}{part}{is_made}");
+        let group = match resource {
+            "pools" => "poolwright.dev",
+            "deployments" => "apps",
+            _ => "",
+        };
+        let resource = [resource, part].join("/");
+        let resource = resource.trim_end_matches('/');
+        let operation = if is_made { "CREATE" } else { "UPDATE" };
+        let expression = format!("request.userInfo.username != '{}'", plane::OPERATOR);
+        let policy = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+            "metadata": {"name": name},
+            "spec": {
+                "matchConstraints": {
+                    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+                    "resourceRules": [{
+                        "apiGroups": [group], "apiVersions": ["*"], "operations": [operation],
+                        "resources": [resource],
+                    }],
+                },
+                "validations": [{"expression": expression, "message": "not yet"}],
+            },
+        });
+        let binding = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+            "metadata": {"name": name}, "spec": {"policyName": name, "validationActions": ["Deny"]},
+        });
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": [policy, binding]});
+        let (cluster, file) = (stage.plane.kubectl()?, stage.dir.path().join("barrier.json"));
+        std::fs::write(&file, list.to_string())?;
+        cluster.run(["apply", "-f", file.to_str().unwrap()]).await?;
+        Ok(Self { cluster, file })
+    }
+
+    async fn lift(self) -> Result<()> {
+        let file = self.file.to_str().unwrap();
+        self.cluster.run(["delete", "-f", file]).await.map(drop)
+    }
+}
+
+/// Kills the operator when it is refused this kind of write, if it comes to one in time, and starts it without the barrier.
+async fn stop_before(kind: Write, stage: &mut Stage) -> Result<bool> {
+    let log = stage.plane.audit_log();
+    let mut tail = AuditTail::from_now(&log)?;
+    let barrier = Barrier::before(kind, stage).await?;
+    let (since, namespace) = (Instant::now(), stage.namespace.name.clone());
+    let is_stopped = |entry: &AuditEntry| {
+        let what = (entry.resource.as_str(), entry.subresource.as_str());
+        let ours = entry.namespace == namespace && entry.user == plane::OPERATOR;
+        ours && what == (kind.0, kind.1) && [403, 422].contains(&entry.code)
+    };
+    while since.elapsed() < Duration::from_secs(8) {
+        if tail.read(&log)?.iter().any(is_stopped) {
+            stage.operator.kill();
+            barrier.lift().await?;
+            stage.operator.start_again().await?;
+            return Ok(true);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    barrier.lift().await?;
+    Ok(false)
+}
+
+/// What a killed process cannot be aimed at: it is stopped at the moment before a write, for each kind of write, and the
+/// next one finds what the others have left.
+#[tokio::test]
+async fn an_operator_that_dies_before_a_write_never_exceeds_a_pool() -> Result<()> {
+    let mut bank = without_workers("b-before").await?;
+    hire(&bank).await?;
+    let (done, stage) = (AtomicBool::new(false), &mut bank.ground.stage);
+    let stop = async {
+        let (mut hit, begun) = ([0; 3], Instant::now());
+        while !done.load(Ordering::SeqCst) || hit.contains(&0) && begun.elapsed() < LIMIT * 3 {
+            for (kind, hits) in WRITES.into_iter().zip(&mut hit) {
+                *hits += u32::from(stop_before(kind, stage).await?);
+            }
+        }
+        println!("stopped {hit:?} times before {:?}", &WRITES[..3]);
+        Ok(hit)
+    };
+    let (ids, hit) = futures::try_join!(waves(&bank.wire, &bank.moves, &done), stop)?;
+    assert!(
+        !hit.contains(&0),
+        "stopped {hit:?} times: some have not been tried"
+    );
+    bank.stage().await_ended(ids.len(), LIMIT * 2).await?;
+    expect_settled(&bank, &ids).await?;
+    bank.ground.expect_done(&ids)
+}
+
 #[tokio::test]
 async fn two_operators_at_once_never_exceed_a_pool() -> Result<()> {
     let bank = tight("b-two").await?;
@@ -229,17 +330,33 @@ async fn two_operators_at_once_never_exceed_a_pool() -> Result<()> {
     )
     .await?;
     let kill = async {
+        let mut stored = 0;
         while !done.load(Ordering::SeqCst) {
             tokio::time::sleep(millis(5_000..15_000)).await;
+            stored += decisions(&second).await?;
             second.kill();
             second.start_again().await?;
         }
-        Ok(())
+        Ok(stored)
     };
-    let (ids, ()) = futures::try_join!(waves(&bank.wire, &bank.moves, &done), kill)?;
+    let (ids, by_second) = futures::try_join!(waves(&bank.wire, &bank.moves, &done), kill)?;
+    let by_first = decisions(&stage.operator).await?;
+    println!("{by_first} and {by_second} decisions were stored");
+    assert!(by_first > 0 && by_second > 0, "one of them did nothing");
     bank.stage().await_ended(ids.len(), LIMIT * 2).await?;
     expect_settled(&bank, &ids).await?;
     bank.ground.expect_done(&ids)
+}
+
+/// Decisions that this process has stored.
+async fn decisions(operator: &Operator) -> Result<usize> {
+    let text = operator.metrics().await?;
+    let stored = text
+        .lines()
+        .filter(|line| line.starts_with("poolwright_worker_pool_decisions_total{"));
+    Ok(stored
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok())
+        .sum())
 }
 
 /// One of the things that people and machines do.

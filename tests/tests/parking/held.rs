@@ -8,15 +8,7 @@ use poolwright_tests::*;
 use serde_json::json;
 
 use super::ground::Yard;
-use super::set;
-
-/// Parked workers of one slot, on a virtual host of RabbitMQ.
-async fn set_on_rabbitmq(prefix: &str) -> Result<Yard> {
-    let vhost = RabbitMq::shared().await?.vhost(prefix, "").await?;
-    let stage = Stage::new(prefix).await?;
-    let wire = Wire::vhost(&stage, &vhost).await?;
-    Ok(Yard::new(stage, wire))
-}
+use super::{set, set_on_rabbitmq};
 
 #[tokio::test]
 async fn a_parked_worker_that_is_started_again_is_told_again_on_redis() -> Result<()> {
