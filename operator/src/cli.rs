@@ -18,6 +18,7 @@ use poolwright_core::constants::POLL_INTERVAL_MILLISECONDS;
 
 pub use self::simulate::SimulateArgs;
 use crate::kube::lease;
+use crate::kube::selector::Selector;
 use crate::telemetry::LogFormat;
 
 /// Name under which kubectl finds its plugins.
@@ -63,6 +64,12 @@ pub struct RunArgs {
     /// Namespace to work in; may be repeated. Default: all.
     #[arg(long = "namespace", short = 'n', value_name = "NAMESPACE")]
     pub namespaces: Vec<String>,
+
+    /// Works in the namespaces whose labels match this selector, and in no other, so that several operators share a
+    /// cluster: `shard=a` for one and `shard=b` for another. No namespace may match two of them, and each needs a Lease of
+    /// its own. Labels may change while it runs. Needs the right to list and watch namespaces
+    #[arg(long, value_name = "SELECTOR", conflicts_with = "namespaces")]
+    pub namespace_selector: Option<Selector>,
 
     /// Form of the log lines. Default: json in a pod, otherwise text.
     #[arg(long, value_name = "FORMAT", value_enum)]
@@ -352,6 +359,25 @@ mod tests {
         }
         let words = parse("poolwright run --lease-seconds=5").unwrap_err();
         assert!(words.contains("--lease"), "{words}");
+    }
+
+    #[test]
+    fn a_shard_is_chosen_by_a_selector_or_by_names_and_never_by_both() {
+        let selector = run("poolwright run --namespace-selector=shard=a,!own").namespace_selector;
+        assert_eq!(selector.expect("one").to_string(), "!own,shard=a");
+        assert_eq!(run("poolwright run").namespace_selector, None);
+        let words = parse("poolwright run --namespace-selector=shard= --namespace b").unwrap_err();
+        assert!(
+            words.contains("--namespace-selector") && words.contains("cannot be used with"),
+            "{words}"
+        );
+        for text in ["", "=a", "shard=a:b"] {
+            let words = parse(&format!("poolwright run --namespace-selector={text}")).unwrap_err();
+            assert!(
+                words.contains("--namespace-selector") && words.contains("a label selector is like"),
+                "{words}"
+            );
+        }
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //! connections open: the first thing that it does may be a write. The clock is the monotonic one, which goes on while a
 //! process is stopped. It does not go on while the whole machine is suspended, and nothing here can see that.
 //!
+//! Where a label selector says which namespaces are this operator's, that is judged here too: see [`Shard`].
+//!
 //! A look at the clock is no fence: whoever is stopped between the look and the kernel sends afterwards. What is left of
 //! that is what was handed to a connection, and it is the API server that refuses it, where it carries a resourceVersion.
 
@@ -18,13 +20,26 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
+use crate::shard::Shard;
+
 /// Nobody else can write, so there is nothing to prove.
 const ALWAYS: u64 = u64::MAX;
 
 /// A write was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not written: this operator does not hold the lease, or could not prove in time that it does")]
-pub struct Shut;
+pub enum Shut {
+    /// Another may decide.
+    #[error("not written: this operator does not hold the lease, or could not prove in time that it does")]
+    Lease,
+    /// The namespaces may be others' by now.
+    #[error("not written: which namespaces are this operator's was not read for {} s", crate::shard::PROOF.as_secs())]
+    Unproven,
+    /// The namespace is not of this shard.
+    #[error(
+        "not written: the labels of this namespace do not match --namespace-selector, or not for long enough"
+    )]
+    Elsewhere,
+}
 
 /// The gate of a process. Clones are the same gate.
 #[derive(Clone, Debug)]
@@ -33,6 +48,8 @@ pub struct Gate(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     start: Instant,
+    /// Which namespaces are its own.
+    shard: Shard,
     /// Microseconds after the start at which it shuts.
     until: AtomicU64,
     /// What is under way may end, and nothing begins any more.
@@ -56,18 +73,31 @@ impl Gate {
     /// One that is open for ever, where there is no election.
     #[must_use]
     pub fn open() -> Self {
-        Self::new(ALWAYS)
+        Self::new(ALWAYS, Shard::whole())
     }
 
     /// One that is shut until somebody holds the lease.
     #[must_use]
     pub fn shut() -> Self {
-        Self::new(0)
+        Self::new(0, Shard::whole())
     }
 
-    fn new(until: u64) -> Self {
+    /// Another gate, as this one is now, which lets writes through to the namespaces of a shard alone.
+    #[must_use]
+    pub fn within(&self, shard: Shard) -> Self {
+        Self::new(self.0.until.load(Ordering::SeqCst), shard)
+    }
+
+    /// Which namespaces are this process's.
+    #[must_use]
+    pub fn shard(&self) -> &Shard {
+        &self.0.shard
+    }
+
+    fn new(until: u64, shard: Shard) -> Self {
         Self(Arc::new(Inner {
             start: Instant::now(),
+            shard,
             until: AtomicU64::new(until),
             closing: AtomicBool::new(false),
             under_way: AtomicUsize::new(0),
@@ -90,8 +120,20 @@ impl Gate {
     /// True while writes may go on.
     #[must_use]
     pub fn is_open(&self) -> bool {
+        self.look(None).is_ok()
+    }
+
+    /// Whether a write to this namespace may go on, or one to whatever namespace.
+    fn look(&self, namespace: Option<&str>) -> Result<(), Shut> {
         let until = self.0.until.load(Ordering::SeqCst);
-        until == ALWAYS || self.0.start.elapsed().as_micros() < u128::from(until)
+        if until != ALWAYS && self.0.start.elapsed().as_micros() >= u128::from(until) {
+            return Err(Shut::Lease);
+        }
+        if !self.0.shard.is_proven() {
+            return Err(Shut::Unproven);
+        }
+        let is_own = namespace.is_none_or(|namespace| self.0.shard.holds(namespace));
+        if is_own { Ok(()) } else { Err(Shut::Elsewhere) }
     }
 
     /// Does `work`, which writes, as long as the gate is open; looks before every step of it, so that what waits for a
@@ -101,6 +143,14 @@ impl Gate {
     /// # Errors
     /// The gate is shut. What was under way may have been done or not.
     pub async fn guard<F: Future>(&self, work: F) -> Result<F::Output, Shut> {
+        self.guard_in(None, work).await
+    }
+
+    /// The same for work that writes to this namespace: given up, too, when it is not this operator's any more.
+    ///
+    /// # Errors
+    /// The gate is shut, or the namespace is another's.
+    pub async fn guard_in<F: Future>(&self, namespace: Option<&str>, work: F) -> Result<F::Output, Shut> {
         let inner = &*self.0;
         inner.under_way.fetch_add(1, Ordering::SeqCst);
         let under_way = UnderWay(inner);
@@ -109,12 +159,9 @@ impl Gate {
             return std::future::pending().await;
         }
         let mut work = pin!(work);
-        poll_fn(|context| {
-            if self.is_open() {
-                work.as_mut().poll(context).map(Ok)
-            } else {
-                Poll::Ready(Err(Shut))
-            }
+        poll_fn(|context| match self.look(namespace) {
+            Ok(()) => work.as_mut().poll(context).map(Ok),
+            Err(shut) => Poll::Ready(Err(shut)),
         })
         .await
     }
@@ -149,11 +196,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_shuts_by_the_clock_although_no_timer_has_run() {
         let gate = Gate::shut();
-        assert_eq!(gate.guard(async {}).await, Err(Shut));
+        assert_eq!(gate.guard(async {}).await, Err(Shut::Lease));
         gate.open_until(Instant::now() + SECOND);
         assert_eq!(gate.guard(async { 7 }).await, Ok(7));
         advance(SECOND).await;
-        assert_eq!(gate.guard(async { 7 }).now_or_never(), Some(Err(Shut)));
+        assert_eq!(gate.guard(async { 7 }).now_or_never(), Some(Err(Shut::Lease)));
         gate.open_until(Instant::now() + SECOND);
         assert!(gate.is_open(), "a renewal that came late opens it again");
         gate.shut_now();
@@ -171,7 +218,7 @@ mod tests {
             sleep(SECOND * 2).await;
             sent = true;
         });
-        assert_eq!(write.await, Err(Shut));
+        assert_eq!(write.await, Err(Shut::Lease));
         assert!(!sent);
     }
 
@@ -198,5 +245,32 @@ mod tests {
         write.abort();
         let _ = write.await;
         assert!(gate.close(SECOND).await, "one that was dropped is not under way");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_goes_to_a_namespace_of_the_shard_alone_and_only_while_that_is_proven() {
+        let shard = Shard::selected();
+        let gate = Gate::open().within(shard.clone());
+        let write = |namespace| gate.guard_in(Some(namespace), async {}).now_or_never();
+        shard.open("ours");
+        assert_eq!(write("ours"), Some(Err(Shut::Unproven)));
+        assert!(!gate.is_open(), "commands to workers wait, too");
+        shard.prove(Instant::now());
+        assert_eq!(write("ours"), Some(Ok(())));
+        assert_eq!(write("theirs"), Some(Err(Shut::Elsewhere)));
+        assert_eq!(gate.guard(async {}).await, Ok(()), "of no namespace");
+        let mut sent = false;
+        let leaves = async {
+            sleep(SECOND).await;
+            shard.close("ours");
+        };
+        let under_way = gate.guard_in(Some("ours"), async {
+            sleep(SECOND * 2).await;
+            sent = true;
+        });
+        assert_eq!(futures::join!(under_way, leaves).0, Err(Shut::Elsewhere));
+        assert!(!sent);
+        advance(crate::shard::PROOF).await;
+        assert!(!gate.is_open());
     }
 }

@@ -12,6 +12,7 @@ pub mod kube;
 pub mod lint;
 pub mod metrics;
 pub mod outcome;
+pub mod shard;
 pub mod signals;
 pub mod simulate;
 pub mod telemetry;

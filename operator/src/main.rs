@@ -10,6 +10,7 @@ use poolwright::controllers::run::{Options, run};
 use poolwright::gate::Gate;
 use poolwright::kube::Clients;
 use poolwright::outcome::is_closed_pipe;
+use poolwright::shard::Shard;
 use poolwright::signals::guard::Policy;
 use poolwright::signals::network::Network;
 use poolwright::{cli, explain, lint, signals, simulate, telemetry};
@@ -91,6 +92,10 @@ fn operate(args: RunArgs) -> Result<ExitCode, Failure> {
         } else {
             Gate::open()
         };
+        let gate = match args.namespace_selector {
+            Some(_) => gate.within(Shard::selected()),
+            None => gate,
+        };
         let clients = Clients::infer(&gate).await?;
         let commands = gate.clone();
         let network = network(in_pod, args.allow_broker_cidrs, clients.server.clone());
@@ -98,6 +103,7 @@ fn operate(args: RunArgs) -> Result<ExitCode, Failure> {
         let options = Options {
             guard_metrics: args.guard_metrics,
             namespaces: args.namespaces,
+            selector: args.namespace_selector,
             poll_interval: Duration::from_millis(args.poll_interval_milliseconds),
             status_writes_per_second: args.status_writes_per_second,
             default_pool_slots: args.default_pool_slots,

@@ -122,20 +122,14 @@ mod tests {
     use std::sync::Mutex;
 
     use futures::FutureExt as _;
-    use kube::Config;
     use poolwright_core::sample::FaultKind;
 
     use super::*;
+    use crate::kube::no_cluster;
     use crate::signals::SignalError;
 
     fn wall() -> jiff::Timestamp {
         jiff::Timestamp::from_second(4_102_444_800).unwrap()
-    }
-
-    /// Nothing listens there; the address of the broker is in no Secret, so nobody is asked.
-    fn no_cluster() -> Client {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        Client::try_from(Config::new("http://127.0.0.1:9".parse().unwrap())).unwrap()
     }
 
     #[tokio::test(start_paused = true)]
@@ -150,6 +144,7 @@ mod tests {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let into = Arc::clone(&seen);
         let supervisor = Supervisor {
+            // The address of the broker is in no Secret, so nobody is asked.
             client: no_cluster(),
             world,
             board: Arc::new(Board::default()),

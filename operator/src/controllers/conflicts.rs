@@ -13,6 +13,7 @@ use poolwright_api::v1alpha1::WorkerPool;
 use poolwright_core::objects::{Objects, owned};
 
 use crate::kube::index::Index;
+use crate::shard::Shard;
 
 /// A scaler's target: its kind and name.
 type Target = (String, String);
@@ -26,17 +27,24 @@ pub struct Conflicts {
 
 impl Default for Conflicts {
     fn default() -> Self {
-        Self {
-            autoscalers: Arc::new(Index::new(
-                |autoscaler| autoscaler.metadata.name.clone(),
-                |one| one,
-            )),
-            scaled_objects: Mutex::default(),
-        }
+        Self::within(&Shard::whole())
     }
 }
 
 impl Conflicts {
+    /// Those in the namespaces of a shard.
+    #[must_use]
+    pub fn within(shard: &Shard) -> Self {
+        let autoscalers = Index::new(
+            |autoscaler: &HorizontalPodAutoscaler| autoscaler.metadata.name.clone(),
+            |one| one,
+        );
+        Self {
+            autoscalers: Arc::new(autoscalers.within(shard.clone())),
+            scaled_objects: Mutex::default(),
+        }
+    }
+
     /// Who else scales this WorkerPool, in words.
     pub fn of(&self, wp: &WorkerPool, objects: &Objects) -> Option<String> {
         let namespace = wp.namespace().unwrap_or_default();

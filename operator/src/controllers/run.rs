@@ -10,11 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::NamespaceResourceScope;
-use kube::runtime::watcher;
-use kube::{Api, Client, Resource, ResourceExt};
-use poolwright_api::LABEL_WORKER_POOL;
-use serde::de::DeserializeOwned;
+use kube::Client;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -23,7 +19,9 @@ use tokio::time::Instant;
 use super::brokers::Supervisor;
 use super::cycle::{Driver, Latest};
 use super::granter::{Granter, Grants};
+use super::shards;
 use super::wake::Wake;
+use super::watches::Watches;
 use super::world::World;
 use super::{granter, loads, task_queue, worker_pool};
 use crate::clock::Clock;
@@ -31,9 +29,10 @@ use crate::gate::Gate;
 use crate::http::{self, guard::Guard};
 use crate::kube::Clients;
 use crate::kube::events::Events;
-use crate::kube::index::{Group, Index, follow};
 use crate::kube::lease::step::Timing;
 use crate::kube::lease::{self, Elector};
+use crate::kube::namespaces;
+use crate::kube::selector::Selector;
 use crate::kube::status::Budget;
 use crate::metrics::Metrics;
 use crate::signals::Connect;
@@ -56,6 +55,8 @@ pub struct Options {
     pub guard_metrics: bool,
     /// Namespaces to work in; empty for all.
     pub namespaces: Vec<String>,
+    /// Labels of the namespaces to work in, in place of names. The gate must have a shard for them.
+    pub selector: Option<Selector>,
     /// Time between polls of a broker with few queues.
     pub poll_interval: Duration,
     /// Budget of status writes a second.
@@ -117,17 +118,19 @@ pub async fn run(
         }
         "http"
     });
-    let (world, board) = (Arc::new(World::default()), Arc::new(Board::default()));
+    let world = Arc::new(World::within(gate.shard()));
+    let board = Arc::new(Board::default());
     let queues_changed = Arc::new(Notify::new());
-    watch_all(
-        &mut parts,
-        &clients.watch,
-        &options.namespaces,
-        &world,
-        &board,
-        &queues_changed,
-        ready,
-    );
+    let watches = Watches {
+        client: clients.watch.clone(),
+        world: Arc::clone(&world),
+        board: Arc::clone(&board),
+        queues_changed: Arc::clone(&queues_changed),
+    };
+    match &options.selector {
+        Some(selector) => watch_shard(&mut parts, &clients, watches, selector, &gate, ready),
+        None => watch_all(&mut parts, &watches, &options.namespaces, ready),
+    }
     parts.spawn(find_scaled_objects(
         clients.ask.clone(),
         options.namespaces.clone(),
@@ -306,158 +309,49 @@ fn spawn(
     });
 }
 
+/// Watches these namespaces, or all of the cluster.
 fn watch_all(
     parts: &mut JoinSet<&'static str>,
-    client: &Client,
+    watches: &Watches,
     namespaces: &[String],
-    world: &Arc<World>,
-    board: &Arc<Board>,
-    queues_changed: &Arc<Notify>,
     ready: watch::Sender<bool>,
 ) {
-    let scopes: Vec<Option<String>> = if namespaces.is_empty() {
+    let scopes: Vec<Option<&str>> = if namespaces.is_empty() {
         vec![None]
     } else {
-        namespaces.iter().cloned().map(Some).collect()
+        namespaces.iter().map(|name| Some(name.as_str())).collect()
     };
-    let watches = Watches {
-        client: client.clone(),
-        missing: Arc::new(AtomicUsize::new(7 * scopes.len())),
-        ready: Arc::new(ready),
-        board: Arc::clone(board),
-    };
-    let ours = watcher::Config::default().labels(LABEL_WORKER_POOL);
+    let missing = Arc::new((AtomicUsize::new(scopes.len()), ready));
     for scope in scopes {
-        let any = watcher::Config::default;
-        let (of, changed) = (Arc::clone(world), Arc::clone(queues_changed));
-        watches.follow(
-            parts,
-            any(),
-            scope.as_deref(),
-            &world.queues,
-            move |group, before, after| {
-                let spec = |queue: Option<&poolwright_api::v1alpha1::TaskQueue>| {
-                    queue.map(|queue| (queue.metadata.generation, queue.uid()))
-                };
-                if before.is_none() || after.is_none() || spec(before) != spec(after) {
-                    of.mark_namespace(&group.0, Some(&group.1));
-                    changed.notify_one();
-                }
-            },
-        );
-        let of = Arc::clone(world);
-        watches.follow(
-            parts,
-            any(),
-            scope.as_deref(),
-            &world.pools,
-            move |group, before, after| of.pool_changed(group, before, after),
-        );
-        let of = Arc::clone(world);
-        watches.follow(
-            parts,
-            any(),
-            scope.as_deref(),
-            &world.budgets,
-            move |group, _, _| of.mark_budgets(&group.0, false),
-        );
-        let of = Arc::clone(world);
-        watches.follow(
-            parts,
-            ours.clone(),
-            scope.as_deref(),
-            &world.deployments,
-            move |group, _, _| of.mark(group, false),
-        );
-        let of = Arc::clone(world);
-        watches.follow(
-            parts,
-            ours.clone(),
-            scope.as_deref(),
-            &world.sets,
-            move |group, _, _| {
-                of.mark(group, false);
-            },
-        );
-        let of = Arc::clone(world);
-        watches.follow(
-            parts,
-            ours.clone(),
-            scope.as_deref(),
-            &world.pods,
-            move |group, _, _| {
-                of.mark(group, false);
-            },
-        );
-        let of = Arc::clone(world);
-        watches.follow(
-            parts,
-            any(),
-            scope.as_deref(),
-            &world.conflicts.autoscalers,
-            move |group, before, after| {
-                let target = |one: Option<&k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler>| {
-                    one.and_then(|one| Some(one.spec.as_ref()?.scale_target_ref.clone()))
-                };
-                if target(before) != target(after) || after.is_none() {
-                    of.mark_namespace(&group.0, None);
-                }
-            },
-        );
-    }
-}
-
-struct Watches {
-    client: Client,
-    missing: Arc<AtomicUsize>,
-    ready: Arc<watch::Sender<bool>>,
-    board: Arc<Board>,
-}
-
-impl Watches {
-    fn follow<K, V>(
-        &self,
-        parts: &mut JoinSet<&'static str>,
-        config: watcher::Config,
-        scope: Option<&str>,
-        index: &Arc<Index<K, V>>,
-        changed: impl Fn(&Group, Option<&V>, Option<&V>) + Send + Sync + 'static,
-    ) where
-        K: Resource<Scope = NamespaceResourceScope>
-            + Clone
-            + DeserializeOwned
-            + std::fmt::Debug
-            + Send
-            + Sync
-            + 'static,
-        K::DynamicType: Default,
-        V: Send + Sync + 'static,
-    {
-        let api: Api<K> = match scope {
-            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
-            None => Api::all(self.client.clone()),
-        };
-        let (missing, ready, board) = (
-            Arc::clone(&self.missing),
-            Arc::clone(&self.ready),
-            Arc::clone(&self.board),
-        );
-        let first = AtomicUsize::new(1);
-        let synced = move || {
-            if first.swap(0, Ordering::SeqCst) == 1 && missing.fetch_sub(1, Ordering::SeqCst) == 1 {
-                let _ = ready.send(true);
+        let missing = Arc::clone(&missing);
+        watches.start(parts, scope, move || {
+            if missing.0.fetch_sub(1, Ordering::SeqCst) == 1 {
+                let _ = missing.1.send(true);
             }
-        };
-        let (scope, index) = (scope.map(str::to_owned), Arc::clone(index));
-        parts.spawn(async move {
-            let changed = move |group: &Group, before: Option<&V>, after: Option<&V>| {
-                changed(group, before, after);
-                board.changed.notify_one();
-            };
-            follow(api, config, scope, index, synced, changed).await;
-            "a watch"
         });
     }
+}
+
+/// Watches the namespaces whose labels match. These are read by the client that gives up a silent connection soon: what
+/// they say is good for seconds.
+fn watch_shard(
+    parts: &mut JoinSet<&'static str>,
+    clients: &Clients,
+    watches: Watches,
+    selector: &Selector,
+    gate: &Gate,
+    ready: watch::Sender<bool>,
+) {
+    tracing::info!(%selector, "works in the namespaces whose labels match");
+    let (tell, matching) = watch::channel(None);
+    let following = namespaces::follow(clients.ask.clone(), selector.clone(), gate.shard().clone(), tell);
+    spawn(parts, "the watch of namespaces", following);
+    let supervisor = shards::Supervisor {
+        watches,
+        matching,
+        ready,
+    };
+    parts.spawn(supervisor.run());
 }
 
 async fn find_scaled_objects(

@@ -35,6 +35,12 @@ impl Unmade {
         all.insert(namespace.to_owned(), (since, bounded(&words, WORDS_MAX)));
     }
 
+    /// Nobody tries there any more.
+    pub fn forget(&self, namespace: &str) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.remove(namespace);
+    }
+
     /// What is to be said of it, once it has lasted.
     pub fn lasting(&self, namespace: &str, now: Moment) -> Option<Trouble> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);

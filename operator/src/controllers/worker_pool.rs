@@ -99,11 +99,14 @@ struct Past {
 /// Runs rounds for the pools that are woken.
 pub struct Controller {
     context: Arc<Context>,
-    pasts: Arc<Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<Past>>>>>,
+    pasts: Arc<Mutex<Pasts>>,
     turns: Turns,
     later: BTreeSet<(Instant, Group)>,
     failures: BTreeMap<(Half, Group), u32>,
 }
+
+/// By WorkerPool, with the uid that it had.
+type Pasts = BTreeMap<Group, (String, Arc<tokio::sync::Mutex<Past>>)>;
 
 type Outcome = (Half, Group, Result<Option<Duration>, Failure>);
 
@@ -190,16 +193,18 @@ impl Controller {
 
 async fn round(
     context: &Context,
-    pasts: &Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<Past>>>>,
+    pasts: &Mutex<Pasts>,
     half: Half,
     group: &Group,
 ) -> Result<Option<Duration>, Failure> {
     let Some(wp) = context.world.pools.get(&group.0, &group.1) else {
         context.metrics.forget_worker_pool(&group.0, &group.1);
+        // Should it come back, as with the labels of its namespace, others may have written its status.
+        pasts.lock().unwrap_or_else(PoisonError::into_inner).remove(group);
         return Ok(None);
     };
     let uid = wp.uid().unwrap_or_default();
-    let past = remembered(context, pasts, uid);
+    let past = remembered(pasts, group, uid);
     let mut past = past.lock().await;
     let Some(decided) = context.latest.of(group) else {
         return Ok(None);
@@ -225,19 +230,15 @@ async fn round(
     }
 }
 
-/// One entry for each WorkerPool that exists: an older namesake's is dropped with the first round of this one.
-fn remembered(
-    context: &Context,
-    pasts: &Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<Past>>>>,
-    uid: String,
-) -> Arc<tokio::sync::Mutex<Past>> {
+/// What is remembered of this WorkerPool; of an older namesake nothing is.
+fn remembered(pasts: &Mutex<Pasts>, group: &Group, uid: String) -> Arc<tokio::sync::Mutex<Past>> {
     let mut pasts = pasts.lock().unwrap_or_else(PoisonError::into_inner);
-    if !pasts.contains_key(&uid) {
-        let all = context.world.pools.all(None);
-        let alive: BTreeSet<String> = all.iter().filter_map(|wp| wp.uid()).collect();
-        pasts.retain(|uid, _| alive.contains(uid));
+    if let Some((_, past)) = pasts.get(group).filter(|(known, _)| *known == uid) {
+        return Arc::clone(past);
     }
-    Arc::clone(pasts.entry(uid).or_default())
+    let past = Arc::default();
+    pasts.insert(group.clone(), (uid, Arc::clone(&past)));
+    past
 }
 
 /// Two plans that would write the same; when an annotation was thought of does not matter.

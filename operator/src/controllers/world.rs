@@ -3,12 +3,16 @@
 //! A change of any object marks its WorkerPool; the cycle rebuilds the marked ones and no other, so that ten
 //! thousand quiet pools cost nothing. Relies on the indexes; guarantees that a [`PoolState`] is of one moment.
 
+#[cfg(test)]
+#[path = "world_tests.rs"]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
+use kube::{Resource, ResourceExt};
 use poolwright_api::DEFAULT_POOL;
 use poolwright_api::v1alpha1::{Pool, TaskQueue, WorkerPool};
 use poolwright_core::advice::{Advice, Neighbour, advise};
@@ -27,6 +31,7 @@ use super::conflicts::Conflicts;
 use super::kept::{Keep, only_holders, own_name, owner_name, selected, without_writers};
 use super::unmade::Unmade;
 use crate::kube::index::{Group, Index};
+use crate::shard::Shard;
 
 /// A WorkerPool's spec, read once.
 #[derive(Debug)]
@@ -102,6 +107,8 @@ pub struct World {
     pub conflicts: Conflicts,
     /// Why namespaces have no `default-pool`.
     pub unmade: Unmade,
+    /// Which namespaces are shown.
+    shard: Shard,
     /// Marked WorkerPools; true if the spec must be read again.
     dirty: Mutex<BTreeMap<Group, bool>>,
     /// Namespaces whose Pools, or what is taken of them, have changed; true if a TaskQueue has.
@@ -113,17 +120,35 @@ pub struct World {
 
 impl Default for World {
     fn default() -> Self {
+        Self::within(&Shard::whole())
+    }
+}
+
+/// An index of one kind in the namespaces of a shard.
+fn index<K: Resource, V>(
+    shard: &Shard,
+    group: fn(&K) -> Option<String>,
+    keep: impl Fn(K) -> V + Send + Sync + 'static,
+) -> Arc<Index<K, V>> {
+    Arc::new(Index::new(group, keep).within(shard.clone()))
+}
+
+impl World {
+    /// An empty world of the namespaces of a shard.
+    #[must_use]
+    pub fn within(shard: &Shard) -> Self {
         let keep = Keep::default();
         let (deployment, set, pod) = (keep.clone(), keep.clone(), keep);
         Self {
-            pools: Arc::new(Index::new(own_name, only_holders)),
-            queues: Arc::new(Index::new(own_name, without_writers)),
-            budgets: Arc::new(Index::new(own_name, without_writers)),
-            deployments: Arc::new(Index::new(selected, move |object| deployment.deployment(object))),
-            sets: Arc::new(Index::new(owner_name, move |object| set.set(object))),
-            pods: Arc::new(Index::new(owner_name, move |object| pod.pod(object))),
-            conflicts: Conflicts::default(),
+            pools: index(shard, own_name, only_holders),
+            queues: index(shard, own_name, without_writers),
+            budgets: index(shard, own_name, without_writers),
+            deployments: index(shard, selected, move |object| deployment.deployment(object)),
+            sets: index(shard, owner_name, move |object| set.set(object)),
+            pods: index(shard, owner_name, move |object| pod.pod(object)),
+            conflicts: Conflicts::within(shard),
             unmade: Unmade::default(),
+            shard: shard.clone(),
             dirty: Mutex::default(),
             stale: Mutex::default(),
             lost: Mutex::default(),
@@ -165,6 +190,54 @@ impl World {
                 self.mark(&(namespace.to_owned(), wp.name_any()), true);
             }
         }
+    }
+
+    /// Shows a namespace, all of it in one moment: nobody counts, grants or makes anything by a part of it.
+    pub fn enter(&self, namespace: &str) {
+        let built = lock(&self.built);
+        self.shard.open(namespace);
+        self.mark_whole(namespace);
+        drop(built);
+    }
+
+    /// Shows nothing of a namespace any more, and forgets it. Nobody is to write there after that.
+    pub fn leave(&self, namespace: &str) {
+        let built = lock(&self.built);
+        self.shard.close(namespace);
+        self.mark_whole(namespace);
+        drop(built);
+        self.unmade.forget(namespace);
+        self.pools.forget(namespace);
+        self.queues.forget(namespace);
+        self.budgets.forget(namespace);
+        self.deployments.forget(namespace);
+        self.sets.forget(namespace);
+        self.pods.forget(namespace);
+        self.conflicts.autoscalers.forget(namespace);
+    }
+
+    /// True if an operator has worked in a namespace, shown or not, by what it has left there.
+    pub fn was_worked_in(&self, namespace: &str) -> bool {
+        let pools = self.pools.hidden(namespace);
+        let queues = self.queues.hidden(namespace);
+        let budgets = self.budgets.hidden(namespace);
+        pools.iter().any(|one| one.status.is_some())
+            || queues.iter().any(|one| one.status.is_some())
+            || budgets.iter().any(|one| one.status.is_some())
+            || !self.deployments.hidden(namespace).is_empty()
+    }
+
+    fn mark_whole(&self, namespace: &str) {
+        let groups = [
+            self.pools.groups(namespace),
+            self.deployments.groups(namespace),
+            self.sets.groups(namespace),
+            self.pods.groups(namespace),
+        ];
+        for group in groups.concat() {
+            self.mark(&group, true);
+        }
+        self.mark_budgets(namespace, true);
     }
 
     /// Marks what a change of a WorkerPool concerns; both are absent when a list no longer names it. Our own status
@@ -409,106 +482,5 @@ impl World {
             objects,
             input,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use poolwright_api::v1alpha1::{Priority, TaskQueueSpec, WeightRule};
-
-    use super::*;
-
-    fn pool(name: &str, class: &str, queues: &[&str]) -> WorkerPool {
-        let queues: Vec<_> = queues
-            .iter()
-            .map(|name| serde_json::json!({"name": name}))
-            .collect();
-        serde_json::from_value(serde_json::json!({
-            "apiVersion": "poolwright.dev/v1alpha1", "kind": "WorkerPool",
-            "metadata": {"namespace": "n", "name": name, "generation": 1},
-            "spec": {"class": class, "queues": queues, "celery": {"app": "a"}, "worker": {"image": "i"},
-                "scaling": {}},
-        }))
-        .expect("a WorkerPool")
-    }
-
-    #[test]
-    fn those_that_share_a_queue_are_looked_at_anew() {
-        let world = World::default();
-        let group = |name: &str| ("n".to_owned(), name.to_owned());
-        let marked = |world: &World| -> Vec<String> {
-            let dirty = std::mem::take(&mut *lock(&world.dirty));
-            dirty.into_keys().map(|group| group.1).collect()
-        };
-        for one in [
-            pool("a", "Cpu", &["q"]),
-            pool("b", "Cpu", &["r"]),
-            pool("c", "Cpu", &["q", "s"]),
-        ] {
-            world.pools.put(one);
-        }
-        let (before, after) = (pool("d", "Cpu", &["q"]), pool("d", "General", &["q"]));
-        world.pool_changed(&group("d"), None, Some(&before));
-        assert_eq!(marked(&world), ["a", "c", "d"]);
-        world.pool_changed(&group("d"), Some(&before), Some(&before));
-        assert!(marked(&world).is_empty());
-        world.pool_changed(&group("d"), Some(&before), Some(&after));
-        assert_eq!(marked(&world), ["a", "c"], "a generation would tell of itself");
-        world.pool_changed(&group("d"), Some(&after), None);
-        assert_eq!(marked(&world), ["a", "c", "d"]);
-        world.pool_changed(&group("d"), None, None);
-        assert_eq!(marked(&world), ["a", "b", "c", "d"]);
-    }
-
-    fn queue(namespace: &str, name: &str, weight: i32, downstream: &[&str]) -> TaskQueue {
-        let priority = Priority {
-            weight,
-            weight_rule: WeightRule::Downstream,
-            downstream: downstream.iter().map(ToString::to_string).collect(),
-            ..Priority::default()
-        };
-        let spec = TaskQueueSpec {
-            priority,
-            ..TaskQueueSpec::default()
-        };
-        let mut queue = TaskQueue::new(name, spec);
-        queue.metadata.namespace = Some(namespace.to_owned());
-        queue
-    }
-
-    #[test]
-    fn a_weight_follows_the_other_queues_of_its_namespace_alone() {
-        let world = World::default();
-        let effective = |changed: &str| -> Vec<(String, Vec<u64>)> {
-            world.mark_budgets(changed, true);
-            world.rebuild(Moment(0));
-            let weights = world.weights().into_iter();
-            weights
-                .map(|(name, one)| (name, one.effective.values().copied().collect()))
-                .collect()
-        };
-        for one in [
-            queue("n", "a", 1, &["b", "c"]),
-            queue("n", "b", 2, &["d"]),
-            queue("n", "c", 3, &["d"]),
-            queue("n", "d", 1, &[]),
-            queue("o", "a", 5, &["b"]),
-            queue("o", "c", 9, &[]),
-        ] {
-            world.queues.put(one);
-        }
-        assert_eq!(effective("n"), [("n".to_owned(), vec![7, 3, 4, 1])]);
-        let other = ("o".to_owned(), vec![5, 9]);
-        assert_eq!(
-            effective("o"),
-            [("n".to_owned(), vec![7, 3, 4, 1]), other.clone()]
-        );
-        world.queues.put(queue("n", "d", 10, &[]));
-        assert_eq!(
-            effective("o")[0].1,
-            [7, 3, 4, 1],
-            "nobody has said that it changed"
-        );
-        assert_eq!(effective("n"), [("n".to_owned(), vec![16, 12, 13, 10]), other]);
     }
 }

@@ -1,4 +1,5 @@
-//! The layer around kube's client that lets nothing through but reads while the [`Gate`] is shut.
+//! The layer around kube's client that lets nothing through but reads while the [`Gate`] is shut, and no write ever to a
+//! namespace of another shard.
 //!
 //! One place that every write passes, so that no controller can forget it. Around all that kube does by itself: while a
 //! request waits for a token, a connection or to be repeated, the gate is looked at before each of its steps.
@@ -37,6 +38,12 @@ fn reads<B>(request: &Request<B>) -> bool {
         || QUESTIONS.iter().any(|one| path.starts_with(one))
 }
 
+/// The namespace that a request writes to.
+fn namespace(path: &str) -> Option<&str> {
+    let rest = path.split_once("/namespaces/")?.1;
+    rest.split('/').next()
+}
+
 impl<S, B, R> Service<Request<B>> for Gated<S>
 where
     S: Service<Request<B>, Response = Response<R>>,
@@ -53,13 +60,13 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let reads = reads(&request);
+        let (reads, path) = (reads(&request), request.uri().path().to_owned());
         let answer = self.inner.call(request);
         if reads {
             return answer.map(|answer| answer.map_err(Into::into)).boxed();
         }
         let gate = self.gate.clone();
-        async move { gate.guard(answer).await?.map_err(Into::into) }.boxed()
+        async move { gate.guard_in(namespace(&path), answer).await?.map_err(Into::into) }.boxed()
     }
 }
 
@@ -76,6 +83,7 @@ mod tests {
     use tower::service_fn;
 
     use super::*;
+    use crate::shard::Shard;
 
     /// A server that takes a second for a write, and what has arrived there.
     fn server(gate: &Gate) -> (Client, Arc<Mutex<Vec<String>>>) {
@@ -130,6 +138,31 @@ mod tests {
             .unwrap();
         client.request_text(review).await.unwrap();
         assert_eq!(arrived.lock().unwrap().len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_written_outside_the_shard_and_all_of_it_may_be_read() {
+        let shard = Shard::selected();
+        let gate = Gate::open().within(shard.clone());
+        shard.open("ours");
+        shard.prove(Instant::now());
+        let (client, arrived) = server(&gate);
+        let of = |namespace: &str| -> Api<ConfigMap> { Api::namespaced(client.clone(), namespace) };
+        let create = PostParams::default();
+        of("ours").create(&create, &ConfigMap::default()).await.unwrap();
+        let refused = of("theirs").create(&create, &ConfigMap::default()).await;
+        let words = refused.unwrap_err().to_string();
+        assert!(words.contains("--namespace-selector"), "{words}");
+        let (theirs, patch) = (of("theirs"), Patch::Merge(serde_json::json!({})));
+        assert!(theirs.patch("a", &PatchParams::default(), &patch).await.is_err());
+        theirs.get("a").await.unwrap();
+        assert_eq!(
+            *arrived.lock().unwrap(),
+            [
+                "POST /api/v1/namespaces/ours/configmaps",
+                "GET /api/v1/namespaces/theirs/configmaps/a"
+            ]
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! The objects of one kind as the API server last told them, grouped by the WorkerPool they belong to.
 //!
-//! A watch fills an index and says which group changed; readers get shared copies and never wait for the server.
+//! A watch fills an index and says which group changed; readers get shared copies and never wait for the server. What is
+//! in a namespace that this process does not work in, or not yet, is kept and shown to no reader.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -11,6 +12,8 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
+
+use crate::shard::{Shard, among};
 
 /// Namespace and group (a WorkerPool's or the object's own name).
 pub type Group = (String, String);
@@ -30,6 +33,7 @@ pub struct Index<K, V = K> {
     objects: Mutex<Objects<V>>,
     group: fn(&K) -> Option<String>,
     keep: Keep<K, V>,
+    shard: Shard,
 }
 
 type Keep<K, V> = Box<dyn Fn(K) -> V + Send + Sync>;
@@ -71,7 +75,14 @@ impl<K: Resource, V> Index<K, V> {
             }),
             group,
             keep: Box::new(keep),
+            shard: Shard::whole(),
         }
+    }
+
+    /// One that shows only what is in the namespaces of a shard.
+    #[must_use]
+    pub fn within(self, shard: Shard) -> Self {
+        Self { shard, ..self }
     }
 
     fn lock(&self) -> MutexGuard<'_, Objects<V>> {
@@ -80,6 +91,9 @@ impl<K: Resource, V> Index<K, V> {
 
     /// The objects of one group, in name order.
     pub fn group(&self, namespace: &str, group: &str) -> Vec<Arc<V>> {
+        if !self.shard.holds(namespace) {
+            return Vec::new();
+        }
         let key = (namespace.to_owned(), group.to_owned());
         self.lock()
             .groups
@@ -90,6 +104,9 @@ impl<K: Resource, V> Index<K, V> {
 
     /// The object of this name in the group of the same name.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<V>> {
+        if !self.shard.holds(namespace) {
+            return None;
+        }
         let objects = self.lock();
         let members = objects.groups.get(&(namespace.to_owned(), name.to_owned()))?;
         let position = find(members, name).ok()?;
@@ -98,8 +115,18 @@ impl<K: Resource, V> Index<K, V> {
 
     /// All objects of a namespace, or of all.
     pub fn all(&self, namespace: Option<&str>) -> Vec<Arc<V>> {
+        let members = self.shard.members();
+        let asked = |key: &Group| namespace.is_none_or(|namespace| key.0 == namespace);
+        self.those(|key| asked(key) && among(&members, &key.0))
+    }
+
+    /// All objects of a namespace that may not be shown yet.
+    pub fn hidden(&self, namespace: &str) -> Vec<Arc<V>> {
+        self.those(|key| key.0 == namespace)
+    }
+
+    fn those(&self, wanted: impl Fn(&Group) -> bool) -> Vec<Arc<V>> {
         let objects = self.lock();
-        let wanted = |key: &Group| namespace.is_none_or(|namespace| key.0 == namespace);
         objects
             .groups
             .iter()
@@ -153,6 +180,22 @@ impl<K: Resource, V> Index<K, V> {
             .lock()
             .take(namespace.unwrap_or_default(), name.unwrap_or_default(), None);
         gone.into_iter().collect()
+    }
+
+    /// Every group of a namespace, whether it is shown or not.
+    pub fn groups(&self, namespace: &str) -> Vec<Group> {
+        let objects = self.lock();
+        let first = (namespace.to_owned(), String::new());
+        let all = objects.groups.range(first..);
+        all.map(|(group, _)| group)
+            .take_while(|group| group.0 == namespace)
+            .cloned()
+            .collect()
+    }
+
+    /// Forgets everything in a namespace.
+    pub fn forget(&self, namespace: &str) {
+        self.keep(Some(namespace), &BTreeSet::new());
     }
 
     /// Removes what a fresh list of `scope` did not name.
@@ -334,5 +377,31 @@ mod tests {
         assert_eq!(index.keep(None, &listed), [group("c"), group("w")]);
         assert_eq!((index.all(None).len(), index.lock().places.len()), (1, 1));
         assert!(index.get("n", "c").is_none());
+    }
+
+    #[test]
+    fn what_is_in_no_namespace_of_the_shard_is_kept_and_not_shown() {
+        let shard = Shard::selected();
+        let index = index().within(shard.clone());
+        index.insert(pod("a", Some("w"), 1));
+        index.insert(pod("w", Some("w"), 2));
+        let shown = |index: &Index<Pod, i64>| {
+            let one = index.get("n", "w").map(|kept| *kept);
+            (
+                members(index, "w"),
+                one,
+                index.all(None).len(),
+                index.all(Some("n")).len(),
+            )
+        };
+        assert_eq!(shown(&index), (vec![], None, 0, 0));
+        assert_eq!((index.hidden("n").len(), index.hidden("o").len()), (2, 0));
+        assert_eq!(index.groups("n"), [("n".to_owned(), "w".to_owned())]);
+        shard.open("n");
+        assert_eq!(shown(&index), (vec![1, 2], Some(2), 2, 2));
+        shard.close("n");
+        assert_eq!(shown(&index), (vec![], None, 0, 0));
+        index.forget("n");
+        assert!(index.hidden("n").is_empty() && index.groups("n").is_empty());
     }
 }

@@ -6,6 +6,8 @@ pub mod execute;
 mod gated;
 pub mod index;
 pub mod lease;
+pub mod namespaces;
+pub mod selector;
 pub mod status;
 
 use std::time::Duration;
@@ -84,6 +86,13 @@ fn patient(mut config: Config, silence: Duration, gate: &Gate) -> Result<Client,
     Ok(ClientBuilder::try_from(config)?
         .with_layer(&gated::layer(gate))
         .build())
+}
+
+/// A client where nothing listens, for what asks nobody.
+#[cfg(test)]
+pub(crate) fn no_cluster() -> Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::try_from(Config::new(http::Uri::from_static("http://127.0.0.1:9"))).expect("an address")
 }
 
 #[cfg(test)]

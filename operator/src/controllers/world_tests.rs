@@ -1,0 +1,99 @@
+//! What a change marks, and what a rebuild makes of it.
+
+use poolwright_api::v1alpha1::{Priority, TaskQueueSpec, WeightRule};
+
+use super::*;
+
+fn pool(name: &str, class: &str, queues: &[&str]) -> WorkerPool {
+    let queues: Vec<_> = queues
+        .iter()
+        .map(|name| serde_json::json!({"name": name}))
+        .collect();
+    serde_json::from_value(serde_json::json!({
+        "apiVersion": "poolwright.dev/v1alpha1", "kind": "WorkerPool",
+        "metadata": {"namespace": "n", "name": name, "generation": 1},
+        "spec": {"class": class, "queues": queues, "celery": {"app": "a"}, "worker": {"image": "i"},
+            "scaling": {}},
+    }))
+    .expect("a WorkerPool")
+}
+
+#[test]
+fn those_that_share_a_queue_are_looked_at_anew() {
+    let world = World::default();
+    let group = |name: &str| ("n".to_owned(), name.to_owned());
+    let marked = |world: &World| -> Vec<String> {
+        let dirty = std::mem::take(&mut *lock(&world.dirty));
+        dirty.into_keys().map(|group| group.1).collect()
+    };
+    for one in [
+        pool("a", "Cpu", &["q"]),
+        pool("b", "Cpu", &["r"]),
+        pool("c", "Cpu", &["q", "s"]),
+    ] {
+        world.pools.put(one);
+    }
+    let (before, after) = (pool("d", "Cpu", &["q"]), pool("d", "General", &["q"]));
+    world.pool_changed(&group("d"), None, Some(&before));
+    assert_eq!(marked(&world), ["a", "c", "d"]);
+    world.pool_changed(&group("d"), Some(&before), Some(&before));
+    assert!(marked(&world).is_empty());
+    world.pool_changed(&group("d"), Some(&before), Some(&after));
+    assert_eq!(marked(&world), ["a", "c"], "a generation would tell of itself");
+    world.pool_changed(&group("d"), Some(&after), None);
+    assert_eq!(marked(&world), ["a", "c", "d"]);
+    world.pool_changed(&group("d"), None, None);
+    assert_eq!(marked(&world), ["a", "b", "c", "d"]);
+}
+
+fn queue(namespace: &str, name: &str, weight: i32, downstream: &[&str]) -> TaskQueue {
+    let priority = Priority {
+        weight,
+        weight_rule: WeightRule::Downstream,
+        downstream: downstream.iter().map(ToString::to_string).collect(),
+        ..Priority::default()
+    };
+    let spec = TaskQueueSpec {
+        priority,
+        ..TaskQueueSpec::default()
+    };
+    let mut queue = TaskQueue::new(name, spec);
+    queue.metadata.namespace = Some(namespace.to_owned());
+    queue
+}
+
+#[test]
+fn a_weight_follows_the_other_queues_of_its_namespace_alone() {
+    let world = World::default();
+    let effective = |changed: &str| -> Vec<(String, Vec<u64>)> {
+        world.mark_budgets(changed, true);
+        world.rebuild(Moment(0));
+        let weights = world.weights().into_iter();
+        weights
+            .map(|(name, one)| (name, one.effective.values().copied().collect()))
+            .collect()
+    };
+    for one in [
+        queue("n", "a", 1, &["b", "c"]),
+        queue("n", "b", 2, &["d"]),
+        queue("n", "c", 3, &["d"]),
+        queue("n", "d", 1, &[]),
+        queue("o", "a", 5, &["b"]),
+        queue("o", "c", 9, &[]),
+    ] {
+        world.queues.put(one);
+    }
+    assert_eq!(effective("n"), [("n".to_owned(), vec![7, 3, 4, 1])]);
+    let other = ("o".to_owned(), vec![5, 9]);
+    assert_eq!(
+        effective("o"),
+        [("n".to_owned(), vec![7, 3, 4, 1]), other.clone()]
+    );
+    world.queues.put(queue("n", "d", 10, &[]));
+    assert_eq!(
+        effective("o")[0].1,
+        [7, 3, 4, 1],
+        "nobody has said that it changed"
+    );
+    assert_eq!(effective("n"), [("n".to_owned(), vec![16, 12, 13, 10]), other]);
+}
