@@ -15,7 +15,7 @@ trap 'exit 130' INT TERM
 wanted=${GROUPS_ONLY:-}
 export POOLWRIGHT_RIGHTS="$logs/rights" POOLWRIGHT_LEAKS="$logs/leaks"
 
-known="setup fmt clippy doc deny unit harness chart install refusals redis rabbitmq faults parking dynamic outages rollouts lifecycle policies pools lane budgets failover demo suite audit"
+known="setup fmt clippy doc deny unit harness chart install refusals redis rabbitmq faults parking dynamic outages rollouts lifecycle policies pools lane shards budgets failover demo suite audit"
 for name in $wanted; do
     case " $known " in *" $name "*) ;; *)
         echo "there is no group $name; there are: $known" >&2
@@ -154,7 +154,7 @@ group install end_to_end 2 install admission
 # Bad input, what a cluster refuses, and the pods themselves.
 group refusals end_to_end 3 bad_input refusals pods
 # Workers, brokers and faults; three at a time is what two processors carry.
-for file in redis rabbitmq faults parking dynamic outages rollouts lifecycle policies pools lane budgets; do
+for file in redis rabbitmq faults parking dynamic outages rollouts lifecycle policies pools lane shards budgets; do
     group "$file" end_to_end 3 "$file"
 done
 # Each of its tests counts seconds, and has a control plane's whole attention.

@@ -10,7 +10,8 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
-/// The policy: every write, every access to Secrets, all of [`OPERATOR`](crate::plane::OPERATOR)'s, no other read.
+/// The policy: every write, every access to Secrets, all of [`OPERATOR`](crate::plane::OPERATOR)'s, how accounts read
+/// namespaces, no other read.
 pub(crate) const POLICY: &str = r#"
 apiVersion: audit.k8s.io/v1
 kind: Policy
@@ -20,6 +21,9 @@ rules:
     resources: [{group: "", resources: [secrets]}]
   - level: Metadata
     users: ["system:serviceaccount:poolwright:poolwright"]
+  - level: Metadata
+    userGroups: ["system:serviceaccounts"]
+    resources: [{group: "", resources: [namespaces]}]
   - level: None
     verbs: [get, list, watch]
   - level: Metadata

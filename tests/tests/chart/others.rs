@@ -151,3 +151,48 @@ async fn each_in_namespaces_of_its_own_work_side_by_side() -> Result<()> {
     expect_refused(&site, "third", &third, &words).await?;
     expect_refused(&site, "whole", &SECOND, &["Another Poolwright", "in namespace"]).await
 }
+
+/// Each by a selector of its own. The chart cannot tell whether two overlap; the same one twice is refused.
+#[tokio::test]
+async fn shards_work_side_by_side_and_beside_nobody_who_works_everywhere() -> Result<()> {
+    let site = Site::new(Major::Four).await?;
+    let chart = chart::folder();
+    let chart = chart.to_str().unwrap();
+    for space in ["poolwright", "others", "shop"] {
+        site.namespace(space).await?;
+    }
+    let wait = ["--wait", "--timeout=120s"];
+    let first = [&["--set=shard.namespaceSelector=shard=a"][..], &wait].concat();
+    site.put("install", "poolwright-a", chart, "poolwright", &first)
+        .await?;
+    let of = |selector| [&SECOND[..], &[selector]].concat();
+    let second = [of("--set=shard.namespaceSelector=shard=b"), wait.to_vec()].concat();
+    site.put("install", "poolwright-b", chart, "poolwright", &second)
+        .await?;
+
+    let words = [
+        "Another Poolwright",
+        "in the namespaces that match \"shard=",
+        "shard.namespaceSelector",
+    ];
+    expect_refused(
+        &site,
+        "third",
+        &of("--set=shard.namespaceSelector=shard=a"),
+        &words,
+    )
+    .await?;
+    expect_refused(&site, "whole", &SECOND, &words).await?;
+    let scoped = [&SECOND[..], &SCOPED[..], &["--set=watch.namespaces={shop}"]].concat();
+    expect_refused(&site, "scoped", &scoped, &words).await?;
+    // Its own upgrade is no other installation, whatever its selector becomes.
+    site.put(
+        "upgrade",
+        "poolwright-a",
+        chart,
+        "poolwright",
+        &["--set=shard.namespaceSelector=shard=c"],
+    )
+    .await?;
+    Ok(())
+}

@@ -127,6 +127,52 @@ fn the_namespaced_scope_binds_nothing_cluster_wide() {
     assert_eq!(roles, expected.map(String::from).into());
 }
 
+/// Namespaces are read where a selector chooses them, and nowhere else; the operator takes what the chart hands it.
+#[test]
+fn only_a_shard_reads_namespaces() {
+    let helm = Helm::new(Major::Four).unwrap();
+    for values in chart::ci_values().unwrap() {
+        let objects = chart::objects(&helm.render(Some(&values), &[]).unwrap()).unwrap();
+        let reads = objects.iter().filter(|one| {
+            let rules = one["rules"].as_array().into_iter().flatten();
+            rules
+                .into_iter()
+                .any(|rule| rule["resources"].to_string().contains("namespaces"))
+        });
+        let reads: Vec<String> = reads.map(chart::identity).collect();
+        let deployment = objects.iter().find(|one| one["kind"] == "Deployment").unwrap();
+        let args = &deployment["spec"]["template"]["spec"]["containers"][0]["args"];
+        let args: Vec<&str> = args
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
+        let selector = args.iter().any(|arg| arg.starts_with("--namespace-selector="));
+        if !values.ends_with("shard-values.yaml") {
+            assert!(reads.is_empty() && !selector, "{}: {reads:?}", values.display());
+            continue;
+        }
+        assert_eq!(reads, ["ClusterRole /shard-a"]);
+        assert!(
+            selector && args.contains(&"--lease=poolwright/shard-a"),
+            "{args:?}"
+        );
+        let program = poolwright_tests::operator::built("debug");
+        // With one more flag that it cannot know, it says so of that one alone.
+        let output = std::process::Command::new(program)
+            .args(&args)
+            .arg("--unknown")
+            .output()
+            .unwrap();
+        let words = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            words.contains("--unknown") && !words.contains("selector is like"),
+            "{words}"
+        );
+    }
+}
+
 /// No wildcard anywhere, and Secrets only in the role that is bound namespace by namespace.
 #[test]
 fn no_right_is_a_wildcard() {

@@ -194,6 +194,14 @@ fn what_cannot_work_is_refused_with_what_to_do() {
         ),
         (&["--set=rbac.scope=namespaces"], &["watch.namespaces"]),
         (
+            &["--set=rbac.scope=namespaces,watch.namespaces={shop},shard.namespaceSelector=a"],
+            &["shard.namespaceSelector", "rbac.scope"],
+        ),
+        (
+            &["--set=watch.namespaces={shop},shard.namespaceSelector=a"],
+            &["shard.namespaceSelector", "watch.namespaces"],
+        ),
+        (
             &["--set=metrics.serviceMonitor.enabled=true,metrics.podMonitor.enabled=true"],
             &["metrics.serviceMonitor", "metrics.podMonitor"],
         ),
@@ -241,6 +249,7 @@ fn a_misspelt_value_is_refused_by_its_name() {
         ("rbac.scope=clusters", "scope"),
         ("operator.pollIntervalMilliseconds=49", "pollIntervalMilliseconds"),
         ("watch.namespaces={Shop}", "namespaces"),
+        ("shard.namespaceSelector=a:b", "namespaceSelector"),
     ];
     for major in Major::ALL {
         let helm = Helm::new(major).unwrap();
