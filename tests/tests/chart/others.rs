@@ -183,7 +183,12 @@ async fn shards_work_side_by_side_and_beside_nobody_who_works_everywhere() -> Re
     )
     .await?;
     expect_refused(&site, "whole", &SECOND, &words).await?;
-    let scoped = [&SECOND[..], &SCOPED[..], &["--set=watch.namespaces={shop}"]].concat();
+    let scoped = [
+        &SECOND[..],
+        &SCOPED[..],
+        &["--set=watch.namespaces={shop}", "--set=crds.install=true"],
+    ]
+    .concat();
     expect_refused(&site, "scoped", &scoped, &words).await?;
     // Its own upgrade is no other installation, whatever its selector becomes.
     site.put(
