@@ -17,6 +17,7 @@ use ipnet::IpNet;
 use poolwright_core::constants::POLL_INTERVAL_MILLISECONDS;
 
 pub use self::simulate::SimulateArgs;
+use crate::http::tls;
 use crate::kube::lease;
 use crate::kube::selector::Selector;
 use crate::telemetry::LogFormat;
@@ -60,6 +61,15 @@ pub struct RunArgs {
     /// tokenreviews and subjectaccessreviews
     #[arg(long)]
     pub guard_metrics: bool,
+
+    /// PEM file with the certificate, and those that vouch for it, by which everything of the HTTP address is served over
+    /// TLS. Read again when it changes, without a restart. Default: no TLS
+    #[arg(long, value_name = "FILE", requires = "metrics_tls_key")]
+    pub metrics_tls_cert: Option<PathBuf>,
+
+    /// PEM file with the key of that certificate, not encrypted
+    #[arg(long, value_name = "FILE", requires = "metrics_tls_cert")]
+    pub metrics_tls_key: Option<PathBuf>,
 
     /// Namespace to work in; may be repeated. Default: all.
     #[arg(long = "namespace", short = 'n', value_name = "NAMESPACE")]
@@ -115,6 +125,14 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
+    /// Where the certificate of the HTTP server is, if it has one.
+    #[must_use]
+    pub fn metrics_tls(&self) -> Option<tls::Files> {
+        let certificate = self.metrics_tls_cert.clone()?;
+        let key = self.metrics_tls_key.clone()?;
+        Some(tls::Files { certificate, key })
+    }
+
     /// The address to listen on; `in_pod` decides the default.
     #[must_use]
     pub fn http_address_or_default(&self, in_pod: bool) -> SocketAddr {
@@ -375,6 +393,22 @@ mod tests {
             let words = parse(&format!("poolwright run --namespace-selector={text}")).unwrap_err();
             assert!(
                 words.contains("--namespace-selector") && words.contains("a label selector is like"),
+                "{words}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_certificate_and_its_key_are_named_together() {
+        let files = run("poolwright run --metrics-tls-cert /tls/tls.crt --metrics-tls-key /tls/tls.key")
+            .metrics_tls();
+        let (certificate, key) = (PathBuf::from("/tls/tls.crt"), PathBuf::from("/tls/tls.key"));
+        assert_eq!(files, Some(tls::Files { certificate, key }));
+        assert_eq!(run("poolwright run").metrics_tls(), None);
+        for (given, missing) in [("cert", "key"), ("key", "cert")] {
+            let words = parse(&format!("poolwright run --metrics-tls-{given} a")).unwrap_err();
+            assert!(
+                words.contains(&format!("--metrics-tls-{missing} <FILE>")),
                 "{words}"
             );
         }

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use poolwright::cli::{Cli, Command, RunArgs};
 use poolwright::controllers::run::{Options, run};
 use poolwright::gate::Gate;
+use poolwright::http::tls::Certificate;
 use poolwright::kube::Clients;
 use poolwright::outcome::is_closed_pipe;
 use poolwright::shard::Shard;
@@ -86,6 +87,7 @@ fn operate(args: RunArgs) -> Result<ExitCode, Failure> {
     let in_pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
     let logs = telemetry::init(args.log_format_or_default(in_pod), &args.log_level)?;
     block_on(async move {
+        let certificate = args.metrics_tls().map(Certificate::load).transpose()?;
         let listener = TcpListener::bind(args.http_address_or_default(in_pod)).await?;
         let gate = if args.lease.is_some() {
             Gate::shut()
@@ -102,6 +104,7 @@ fn operate(args: RunArgs) -> Result<ExitCode, Failure> {
         let brokers = network.clone();
         let options = Options {
             guard_metrics: args.guard_metrics,
+            certificate,
             namespaces: args.namespaces,
             selector: args.namespace_selector,
             poll_interval: Duration::from_millis(args.poll_interval_milliseconds),

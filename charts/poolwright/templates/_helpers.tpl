@@ -59,11 +59,18 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if or (eq .Values.metrics.guard "always") (and (eq .Values.metrics.guard "auto") (eq .Values.rbac.scope "cluster")) }}true{{ end -}}
 {{- end }}
 
-{{/* What both monitors scrape, and how. Our series have a label `namespace` of their own, that of the object. */}}
+{{/* What a monitor scrapes, and how: of (dict "monitor" … "root" $). Our series have a label `namespace` of their own, that of
+the object. A certificate is the Service's, and what is scraped are addresses of pods. */}}
 {{- define "poolwright.endpoint" -}}
 port: http
 path: /metrics
 honorLabels: true
+{{- if .root.Values.metrics.tls.secretName }}
+scheme: https
+tlsConfig:
+  {{- merge (deepCopy .monitor.tlsConfig) (dict "serverName" (printf "%s.%s.svc" (include "poolwright.fullname" .root) .root.Release.Namespace)) | toYaml | nindent 2 }}
+{{- end }}
+{{- with .monitor }}
 {{- with .interval }}
 interval: {{ . }}
 {{- end }}
@@ -81,6 +88,7 @@ relabelings:
 {{- with .metricRelabelings }}
 metricRelabelings:
   {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 {{- end }}
 

@@ -26,7 +26,9 @@ use super::world::World;
 use super::{granter, loads, task_queue, worker_pool};
 use crate::clock::Clock;
 use crate::gate::Gate;
-use crate::http::{self, guard::Guard};
+use crate::http;
+use crate::http::guard::Guard;
+use crate::http::tls::Certificate;
 use crate::kube::Clients;
 use crate::kube::events::Events;
 use crate::kube::lease::step::Timing;
@@ -53,6 +55,8 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub struct Options {
     /// Only those whom Kubernetes lets read them get the metrics.
     pub guard_metrics: bool,
+    /// What the HTTP server is reached by over TLS.
+    pub certificate: Option<Certificate>,
     /// Namespaces to work in; empty for all.
     pub namespaces: Vec<String>,
     /// Labels of the namespaces to work in, in place of names. The gate must have a shard for them.
@@ -111,9 +115,10 @@ pub async fn run(
             .guard_metrics
             .then(|| Arc::new(Guard::new(clients.lease.clone()))),
     };
+    let certificate = options.certificate.clone();
     let mut parts: JoinSet<&'static str> = JoinSet::new();
     parts.spawn(async move {
-        if let Err(error) = http::serve(listener, state, std::future::pending()).await {
+        if let Err(error) = http::serve(listener, certificate, state, std::future::pending()).await {
             tracing::error!("http: {error}");
         }
         "http"

@@ -18,6 +18,7 @@ use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -26,10 +27,14 @@ use crate::metrics::Metrics;
 use crate::telemetry::{DIRECTIVES_BYTES_MAX, LogHandle};
 
 use self::guard::{Guard, Verdict};
+use self::tls::{Certificate, TlsListener};
 
 pub mod guard;
 #[cfg(test)]
 mod tests;
+pub mod tls;
+#[cfg(test)]
+mod tls_tests;
 
 /// A check: `Err` says in words what is wrong. Must return at once.
 pub type Check = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
@@ -79,19 +84,29 @@ pub fn beating(pulse: watch::Receiver<Option<Instant>>, most: Duration) -> Check
     })
 }
 
-/// Serves until `shutdown` ends, then finishes the requests under way.
+/// Serves until `shutdown` ends, then finishes the requests under way; over TLS with a certificate, and then nothing
+/// without it.
 ///
 /// # Errors
 ///
 /// The listener failed.
 pub async fn serve(
     listener: TcpListener,
+    certificate: Option<Certificate>,
     state: HttpState,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let address = listener.local_addr()?;
-    tracing::info!(%address, "serving health, metrics and the log level at http://{address}");
+    let scheme = if certificate.is_some() { "https" } else { "http" };
+    tracing::info!(%address, "serving health, metrics and the log level at {scheme}://{address}");
     let service = router(state).into_make_service_with_connect_info::<SocketAddr>();
+    let Some(certificate) = certificate else {
+        return axum::serve(listener, service)
+            .with_graceful_shutdown(shutdown)
+            .await;
+    };
+    // Tapped for nothing but the peer's address, which axum knows of such listeners.
+    let listener = TlsListener::new(listener, certificate)?.tap_io(|_| {});
     axum::serve(listener, service)
         .with_graceful_shutdown(shutdown)
         .await

@@ -37,7 +37,7 @@ async fn guarded(readers: Option<Arc<Guard>>) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
-    let task = tokio::spawn(serve(listener, state, async {
+    let task = tokio::spawn(serve(listener, None, state, async {
         let _ = stopped.await;
     }));
     Server {

@@ -173,6 +173,69 @@ fn only_a_shard_reads_namespaces() {
     }
 }
 
+/// A Secret makes everything that reaches the port speak TLS: flags, probes, the test pod, and what scrapes.
+#[test]
+fn a_secret_for_tls_reaches_all_who_use_the_port() {
+    let helm = Helm::new(Major::Three).unwrap();
+    let render = |file: &str, more: &[&str]| {
+        let values = chart::folder().join("ci").join(file);
+        chart::objects(&helm.render(Some(&values), more).unwrap()).unwrap()
+    };
+    let find =
+        |objects: &[Value], kind: &str| objects.iter().find(|one| one["kind"] == kind).unwrap().clone();
+    let plain = find(&render("default-values.yaml", &[]), "Deployment").to_string();
+    assert!(!plain.contains("HTTPS") && !plain.contains("tls"), "{plain}");
+
+    let objects = render("pod-monitor-values.yaml", &[]);
+    let pod = &find(&objects, "Deployment")["spec"]["template"]["spec"];
+    let operator = &pod["containers"][0];
+    for probe in ["livenessProbe", "readinessProbe"] {
+        assert_eq!(operator[probe]["httpGet"]["scheme"], "HTTPS", "{probe}");
+    }
+    let (volume, mount) = (&pod["volumes"][0], &operator["volumeMounts"][0]);
+    assert_eq!(volume["secret"]["secretName"], "poolwright-metrics");
+    assert_eq!(
+        (&volume["name"], &mount["readOnly"]),
+        (&mount["name"], &Value::Bool(true))
+    );
+    assert_eq!(mount["subPath"], Value::Null, "a rotated Secret would not arrive");
+    let folder = mount["mountPath"].as_str().unwrap();
+    for flag in [
+        format!("--metrics-tls-cert={folder}/tls.crt"),
+        format!("--metrics-tls-key={folder}/tls.key"),
+    ] {
+        assert!(
+            operator["args"]
+                .as_array()
+                .unwrap()
+                .contains(&flag.clone().into()),
+            "{flag}"
+        );
+    }
+    assert!(
+        find(&objects, "Pod")
+            .to_string()
+            .contains("https://poolwright.poolwright.svc:8080/readyz")
+    );
+    let endpoint = &find(&objects, "PodMonitor")["spec"]["podMetricsEndpoints"][0];
+    assert_eq!(endpoint["scheme"], "https");
+    assert_eq!(endpoint["tlsConfig"]["serverName"], "poolwright.poolwright.svc");
+    assert_eq!(
+        endpoint["tlsConfig"]["ca"]["secret"]["name"],
+        "poolwright-metrics"
+    );
+    let named = render("service-monitor-values.yaml", &[]);
+    let endpoint = &find(&named, "ServiceMonitor")["spec"]["endpoints"][0];
+    assert_eq!(
+        endpoint["tlsConfig"]["serverName"], "poolwright.example.com",
+        "as it was said"
+    );
+
+    let annotated = render("default-values.yaml", &["--set=metrics.tls.secretName=a"]);
+    let annotations = &find(&annotated, "Deployment")["spec"]["template"]["metadata"]["annotations"];
+    assert_eq!(annotations["prometheus.io/scheme"], "https");
+}
+
 /// No wildcard anywhere, and Secrets only in the role that is bound namespace by namespace.
 #[test]
 fn no_right_is_a_wildcard() {

@@ -205,6 +205,10 @@ fn what_cannot_work_is_refused_with_what_to_do() {
             &["--set=metrics.serviceMonitor.enabled=true,metrics.podMonitor.enabled=true"],
             &["metrics.serviceMonitor", "metrics.podMonitor"],
         ),
+        (
+            &["--set=metrics.podMonitor.tlsConfig.serverName=a"],
+            &["metrics.podMonitor.tlsConfig", "metrics.tls.secretName"],
+        ),
         (&["--set=networkPolicy.enabled=true"], &["networkPolicy.egress"]),
         (&["--set=extraEnv[0].name=POD_NAME"], &["extraEnv", "POD_NAME"]),
         (
