@@ -7,5 +7,7 @@ mod account;
 mod advice;
 #[path = "admission/authors.rs"]
 mod authors;
+#[path = "admission/definitions.rs"]
+mod definitions;
 #[path = "admission/types.rs"]
 mod types;

@@ -4,6 +4,8 @@
 
 #[path = "chart/alerts.rs"]
 mod alerts;
+#[path = "chart/definitions.rs"]
+mod definitions;
 #[path = "chart/lifecycle.rs"]
 mod lifecycle;
 #[path = "chart/made.rs"]

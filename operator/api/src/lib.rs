@@ -15,7 +15,7 @@ pub mod text;
 pub mod v1alpha1;
 
 pub use conditions::{Change, ConditionType, Reason};
-pub use crds::{CRD_HEADER, crds, to_yaml};
+pub use crds::{CRD_HEADER, CRD_VERSION, crds, to_yaml};
 
 /// API group of all Poolwright resources.
 pub const GROUP: &str = "poolwright.dev";
@@ -75,3 +75,5 @@ pub const ANNOTATION_CHARGE: &str = "poolwright.dev/charge";
 pub const ANNOTATION_HOLDER: &str = "poolwright.dev/worker-pool-uid";
 /// Deployment annotation that changes before a grant is lowered, so that a raise which was begun before fails.
 pub const ANNOTATION_GRANT_EPOCH: &str = "poolwright.dev/grant-epoch";
+/// Annotation on the resource definitions: [`CRD_VERSION`], which an update must not lower.
+pub const ANNOTATION_CRD_VERSION: &str = "poolwright.dev/crd-version";

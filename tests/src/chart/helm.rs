@@ -24,6 +24,7 @@ impl Major {
 /// Helm, with a cluster or without one.
 #[derive(Debug)]
 pub struct Helm {
+    major: Major,
     binary: PathBuf,
     kubeconfig: Option<PathBuf>,
     home: TempDir,
@@ -37,6 +38,7 @@ impl Helm {
             Major::Four => "helm4",
         };
         Ok(Self {
+            major,
             binary: plane::tool(tool)?,
             kubeconfig: None,
             home: tempfile::tempdir()?,
@@ -48,6 +50,11 @@ impl Helm {
         let mut helm = Self::new(major)?;
         helm.kubeconfig = Some(plane.kubeconfig());
         Ok(helm)
+    }
+
+    /// Which one it is.
+    pub fn major(&self) -> Major {
+        self.major
     }
 
     fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {

@@ -288,9 +288,11 @@ impl Life {
     }
 }
 
-/// What an uninstalled release leaves.
+/// What an uninstalled release leaves: the definitions, and what keeps older ones from being put over them.
 fn left() -> BTreeSet<String> {
-    ["pools", "taskqueues", "workerpools"]
-        .map(|kind| format!("CustomResourceDefinition /{kind}.poolwright.dev"))
-        .into()
+    let definitions = ["pools", "taskqueues", "workerpools"]
+        .map(|kind| format!("CustomResourceDefinition /{kind}.poolwright.dev"));
+    let guard = ["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"]
+        .map(|kind| format!("{kind} /definitions.poolwright.dev"));
+    definitions.into_iter().chain(guard).collect()
 }

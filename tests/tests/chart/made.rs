@@ -67,8 +67,13 @@ fn definitions_are_the_same_everywhere() {
             of_chart["spec"] == definition["spec"],
             "{name}: the chart differs"
         );
-        let keep = &of_chart["metadata"]["annotations"]["helm.sh/resource-policy"];
-        assert_eq!(keep, "keep", "{name}");
+        let annotations = &of_chart["metadata"]["annotations"];
+        assert_eq!(annotations["helm.sh/resource-policy"], "keep", "{name}");
+        let number = "poolwright.dev/crd-version";
+        assert_eq!(
+            annotations[number], definition["metadata"]["annotations"][number],
+            "{name}"
+        );
     }
 }
 

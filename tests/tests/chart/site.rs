@@ -3,16 +3,19 @@
 //! The node's operator is an image of nothing: its pod is ready at once. What the installed account may do is seen by the
 //! operator of this workspace, which runs beside it with the account's token.
 
+use poolwright_api::ANNOTATION_CRD_VERSION;
 use poolwright_tests::chart::{self, Helm, Major};
 use poolwright_tests::*;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 /// The version that comes before the chart's own: the same chart under an older number, since none was published.
 pub const OLDER: &str = "0.0.9";
+/// The fields of a definition's `spec`.
+pub const FIELDS_OF_SPEC: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties";
 const IMAGE: &str = "registry.example.com/poolwright";
 /// The image's settings.
 pub const SETTINGS: [&str; 2] = [
@@ -62,7 +65,39 @@ impl Site {
 
     /// The chart under an older number, as a package.
     pub fn older(&self) -> Result<PathBuf> {
-        let chart = chart::folder();
+        self.packaged(&chart::folder())
+    }
+
+    /// The same with definitions that do not know `spec.description` of a Pool yet. They have an older number, or none
+    /// and no policy that looks at it.
+    pub fn older_definitions(&self, number: Option<u32>) -> Result<PathBuf> {
+        let copy = self.dir.path().join("poolwright");
+        let from = format!("{}/.", chart::folder().display());
+        std::fs::create_dir(&copy)?;
+        let copied = std::process::Command::new("cp")
+            .args(["-r", &from])
+            .arg(&copy)
+            .status()?;
+        assert!(copied.success(), "{from} cannot be copied");
+        for entry in std::fs::read_dir(copy.join("files/crds"))? {
+            let path = entry?.path();
+            let mut definition = chart::read_yaml(&path)?;
+            let number = number.map(|number| json!({ANNOTATION_CRD_VERSION: number.to_string()}));
+            definition["metadata"]["annotations"] = number.unwrap_or_else(|| json!({}));
+            if definition["spec"]["names"]["kind"] == "Pool" {
+                let fields = definition.pointer_mut(FIELDS_OF_SPEC).unwrap();
+                let newer = fields.as_object_mut().unwrap().remove("description");
+                assert!(newer.is_some());
+            }
+            std::fs::write(&path, serde_saphyr::to_string(&definition)?)?;
+        }
+        if number.is_none() {
+            std::fs::remove_file(copy.join("files/policies/definitions.yaml"))?;
+        }
+        self.packaged(&copy)
+    }
+
+    fn packaged(&self, chart: &Path) -> Result<PathBuf> {
         let to = self.dir.path();
         let args = [
             "package",
