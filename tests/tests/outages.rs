@@ -21,10 +21,10 @@ fn length() -> Duration {
 }
 
 /// Three workers with one task each, and the scale-in delay of two seconds that every outage exceeds.
-async fn busy(stage: &Stage, wire: &Wire, seconds: f64) -> Result<Vec<String>> {
+async fn busy(stage: &Stage, wire: &Wire, policy: &str, seconds: f64) -> Result<Vec<String>> {
     let shape = json!({
         "celery": {"concurrency": 1},
-        "scaling": {"minReplicas": WORKERS, "scaleDownDelaySeconds": 2},
+        "scaling": {"policy": policy, "minReplicas": WORKERS, "scaleDownDelaySeconds": 2},
     });
     wire.pool(stage, "q", &["q"], shape).await?;
     // One task for each: all consume before the first is sent.
@@ -187,13 +187,22 @@ impl Heard {
 
 #[tokio::test]
 async fn redis_is_stopped_and_the_workers_come_back_after_it() -> Result<()> {
+    redis_is_stopped("o-stop", "Backlog").await
+}
+
+#[tokio::test]
+async fn so_they_do_where_a_wait_target_is_kept() -> Result<()> {
+    redis_is_stopped("o-stop-w", "WaitTarget").await
+}
+
+async fn redis_is_stopped(prefix: &str, policy: &str) -> Result<()> {
     let (stage, mut redis) = (
-        Stage::new("o-stop").await?,
+        Stage::new(prefix).await?,
         Redis::start(RedisConfig::default()).await?,
     );
     let wire = Wire::redis(&redis, 0);
     // They end while the broker is away: idle, and nobody hears it.
-    let ids = busy(&stage, &wire, length().as_secs_f64()).await?;
+    let ids = busy(&stage, &wire, policy, length().as_secs_f64()).await?;
     let began = jiff::Timestamp::now();
     redis.stop();
     expect_held(&stage, began).await?;
@@ -216,7 +225,7 @@ async fn redis_hangs() -> Result<()> {
         Redis::start(RedisConfig::default()).await?,
     );
     let wire = Wire::redis(&redis, 0);
-    let ids = busy(&stage, &wire, length().as_secs_f64() + 12.0).await?;
+    let ids = busy(&stage, &wire, "Backlog", length().as_secs_f64() + 12.0).await?;
     let began = jiff::Timestamp::now();
     redis.freeze();
     expect_held(&stage, began).await?;
@@ -240,7 +249,7 @@ async fn rabbitmq_is_restarted() -> Result<()> {
     let vhost = rabbit.vhost("o-rabbit", "").await?;
     let wire = Wire::vhost(&stage, &vhost).await?;
     // They end while the broker is away: idle, and nobody hears it.
-    let ids = busy(&stage, &wire, length().as_secs_f64()).await?;
+    let ids = busy(&stage, &wire, "Backlog", length().as_secs_f64()).await?;
     let stopped = Arc::clone(&rabbit);
     let began = jiff::Timestamp::now();
     tokio::task::spawn_blocking(move || stopped.stop()).await?;
@@ -264,7 +273,7 @@ async fn rabbitmq_hangs() -> Result<()> {
     let rabbit = RabbitMq::start(RabbitMqConfig::default()).await?;
     let vhost = rabbit.vhost("o-rhang", "").await?;
     let wire = Wire::vhost(&stage, &vhost).await?;
-    let ids = busy(&stage, &wire, length().as_secs_f64() + 12.0).await?;
+    let ids = busy(&stage, &wire, "Backlog", length().as_secs_f64() + 12.0).await?;
     let began = jiff::Timestamp::now();
     rabbit.freeze();
     expect_held(&stage, began).await?;

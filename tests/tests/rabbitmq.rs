@@ -118,31 +118,42 @@ async fn prefetched_tasks_are_seen_in_metrics() -> Result<()> {
 
 #[tokio::test]
 async fn tasks_that_are_not_due_stop_growth_and_nothing_flaps() -> Result<()> {
-    let (stage, vhost) = set("a-eta").await?;
+    not_due("a-eta", "Backlog").await
+}
+
+#[tokio::test]
+async fn they_stop_it_where_a_wait_target_is_kept() -> Result<()> {
+    not_due("a-eta-w", "WaitTarget").await
+}
+
+async fn not_due(prefix: &str, policy: &str) -> Result<()> {
+    let (stage, vhost) = set(prefix).await?;
     let wire = Wire::vhost(&stage, &vhost).await?;
-    wire.pool(
-        &stage,
-        "q",
-        &["q"],
-        json!({"scaling": {"scaleDownDelaySeconds": 3}}),
-    )
-    .await?;
+    let scaling = json!({"policy": policy, "scaleDownDelaySeconds": 3});
+    wire.pool(&stage, "q", &["q"], json!({"scaling": scaling}))
+        .await?;
     let mut publisher = wire.publisher().await?;
     let later = |count: usize| Batch {
         countdown: Some(3600.0),
         ..Batch::sleep("q", count, 1.0)
     };
-    // Messages cannot be read in place: the first write starts workers for them.
+    // Messages cannot be read in place: the first write starts workers for them, a slot for each or fewer.
     publisher.publish(&later(6)).await?;
-    stage.await_replicas("q", 3, LIMIT).await?;
-    let all_up = |status: &poolwright_api::v1alpha1::WorkerPoolStatus| status.ready_replicas == Some(3);
-    stage.await_status("q", "three ready pods", LIMIT, all_up).await?;
+    if policy == "Backlog" {
+        stage.await_replicas("q", 3, LIMIT).await?;
+    }
+    wait_until("all pods to be ready", LIMIT, || async {
+        let wanted = stage.replicas("q").await?;
+        Ok(wanted > 0 && stage.status("q").await?.ready_replicas == Some(wanted))
+    })
+    .await?;
     tokio::time::sleep(Duration::from_secs(20)).await;
-    let since = Instant::now();
+    let (first, since) = (stage.peak("q"), Instant::now());
+    assert!(first <= 3, "{:?}", stage.timeline("q"));
     publisher.publish(&later(994)).await?;
     tokio::time::sleep(Duration::from_secs(scale::pick(20, 300))).await;
     let timeline = stage.timeline("q");
-    assert_eq!(stage.peak("q"), 3, "growth did not stop: {timeline:?}");
+    assert_eq!(stage.peak("q"), first, "growth did not stop: {timeline:?}");
     assert!(stage.reversals("q") <= 1, "{timeline:?}");
     assert!(
         stage.replicas("q").await? >= 1,
