@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use kube::api::ListParams;
 use poolwright_api::v1alpha1::TaskQueue;
 use poolwright_tests::*;
 use redis::AsyncCommands;
@@ -27,7 +28,7 @@ async fn until_all_say_so(stage: &Stage, redis: &Redis, queues: usize, tasks: i6
         "every queue to say how much waits",
         Duration::from_secs(90),
         || async {
-            let shown = all.list(&Default::default()).await?;
+            let shown = all.list(&ListParams::default()).await?;
             let ready: BTreeMap<_, _> = shown
                 .items
                 .iter()
