@@ -159,16 +159,11 @@ async fn a_virtual_host_may_hold_slashes_and_spaces() {
     for endpoint in [management(server), metrics(server)] {
         let config = BrokerConfig::parse(&server.url("team%2Fa%20b"), &endpoint).expect("an address");
         let source = connect(config).await;
-        let begun = Instant::now();
-        loop {
-            let polled = source.poll(&wanted(&["q"])).await.expect("polled");
-            assert_eq!(ready(&polled, "q"), 3);
-            match unacked(&polled, "q") {
-                Ok(2) => break,
-                other => assert!(begun.elapsed() < Duration::from_secs(15), "{other:?}"),
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
+        await_unacked(&source, 2).await;
+        assert_eq!(
+            ready(&source.poll(&wanted(&["q"])).await.expect("polled"), "q"),
+            3
+        );
     }
 }
 
@@ -357,6 +352,62 @@ async fn tls_trusts_what_it_is_told_to_and_shows_its_certificate() {
     assert!(unknown.message.contains("tls.caSecretRef"), "{unknown}");
     let plain = refusal(parse(&format!("amqps://guest:guest@127.0.0.1:{}//", server.amqp))).await;
     assert_eq!(plain.kind, FaultKind::Unreachable, "{plain}");
+}
+
+/// What `tls` says holds for both addresses of counts, whose servers ask for a certificate as the broker does.
+#[tokio::test]
+async fn counts_come_over_https_from_whom_tls_trusts() {
+    let server = shared().await;
+    server.vhost("https").await;
+    let (_connection, channel) = server.client("https").await;
+    fill(&channel, "q", 5).await;
+    let _consumer = hold(&channel, "q", 2).await;
+    let url = format!("amqps://guest:guest@127.0.0.1:{}/https", server.amqps);
+    let address = |host: &str, port: u16| Some(Secret::new(format!("https://{host}:{port}")));
+    let source = async |management_url, metrics_url, insecure_skip_verify| {
+        let options = BrokerOptions {
+            management_url,
+            metrics_url,
+            tls: Some(Tls {
+                ca_pem: Some(server.pem("ca.pem")),
+                client_cert_pem: Some(server.pem("client.pem")),
+                client_key_pem: Some(Secret::new(server.pem("client.key"))),
+                insecure_skip_verify,
+            }),
+            ..BrokerOptions::default()
+        };
+        connect(BrokerConfig::parse(&url, &options).expect("an address")).await
+    };
+    let [management, metrics] = server.https;
+    for insecure in [false, true] {
+        // The certificate is for the number alone.
+        let host = if insecure { "localhost" } else { "127.0.0.1" };
+        await_unacked(&source(address(host, management), None, insecure).await, 2).await;
+        await_unacked(&source(None, address(host, metrics), insecure).await, 2).await;
+    }
+    let misnamed = [
+        source(address("localhost", management), None, false).await,
+        source(None, address("localhost", metrics), false).await,
+    ];
+    for source in misnamed {
+        let polled = source.poll(&wanted(&["q"])).await.expect("polled");
+        assert_eq!(ready(&polled, "q"), 3);
+        let error = unacked(&polled, "q").expect_err("another's certificate");
+        assert_eq!(error.kind, FaultKind::Unreachable, "{error}");
+    }
+}
+
+/// Counts of what is fetched lag behind.
+async fn await_unacked(source: &RabbitSource, wanted_count: u64) {
+    let begun = Instant::now();
+    loop {
+        let polled = source.poll(&wanted(&["q"])).await.expect("polled");
+        match unacked(&polled, "q") {
+            Ok(count) if count == wanted_count => return,
+            other => assert!(begun.elapsed() < Duration::from_secs(15), "{other:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -55,6 +55,27 @@ async fn tls() -> Result<()> {
     scenario::there_and_back(&stage, &wire, "q").await.map(drop)
 }
 
+/// The workers' login may not ask for counts. The one in the URL of another Secret may, and nothing else; without its
+/// counts no worker would go.
+#[tokio::test]
+async fn counts_come_over_https_with_a_login_of_their_own() -> Result<()> {
+    let (stage, rabbit) = (Stage::new("a-https").await?, RabbitMq::shared().await?);
+    let vhost = rabbit.vhost("a-https", "").await?;
+    let authority = rabbit.authority.as_ref().unwrap();
+    stage.secret("authority", "ca.crt", &authority.ca_pem()?).await?;
+    let reader = format!("reader-{}", vhost.name);
+    let password = rabbit.reader(&vhost, &reader).await?;
+    let port = rabbit.management_tls_port.unwrap();
+    let url = format!("https://{reader}:{password}@localhost:{port}");
+    stage.secret("management", "url", &url).await?;
+    let mut wire = Wire::secret(&stage, "broker", vhost.tls_url.as_ref().unwrap()).await?;
+    wire.spec["tls"] = json!({"caSecretRef": {"name": "authority", "key": "ca.crt"}});
+    wire.spec["rabbitmq"] = json!({"managementUrlSecretRef": {"name": "management", "key": "url"}});
+    let wire = wire.with("TAPP_CA", authority.ca.to_str().unwrap());
+    scenario::there_and_back(&stage, &wire.late(true), "q").await?;
+    stage.expect_unsaid(&[&vhost.password, &password]).await
+}
+
 #[tokio::test]
 async fn a_long_task_survives_scale_in() -> Result<()> {
     let (stage, vhost) = set("a-long").await?;

@@ -30,6 +30,8 @@ pub struct Server {
     pub amqps: u16,
     pub management: u16,
     pub metrics: u16,
+    /// The management API and the Prometheus endpoint over HTTPS.
+    pub https: [u16; 2],
     folder: PathBuf,
 }
 
@@ -43,18 +45,37 @@ impl Server {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().expect("a folder").keep();
         certificates(&folder);
-        let [amqp, amqps, management, metrics, dist, epmd] = free_ports();
+        let [
+            amqp,
+            amqps,
+            management,
+            metrics,
+            dist,
+            epmd,
+            managements,
+            metricss,
+        ] = free_ports();
         let at = |name: &str| folder.join(name).display().to_string();
+        // Whoever comes must show a certificate, whatever they come for.
+        let tls = |section: &str| {
+            format!(
+                "{section}.cacertfile = {}\n{section}.certfile = {}\n{section}.keyfile = {}\n\
+                 {section}.verify = verify_peer\n{section}.fail_if_no_peer_cert = true\n",
+                at("ca.pem"),
+                at("server.pem"),
+                at("server.key"),
+            )
+        };
         let conf = format!(
-            "listeners.tcp.1 = 127.0.0.1:{amqp}\nlisteners.ssl.1 = 127.0.0.1:{amqps}\n\
-             ssl_options.cacertfile = {}\nssl_options.certfile = {}\nssl_options.keyfile = {}\n\
-             ssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = true\n\
+            "listeners.tcp.1 = 127.0.0.1:{amqp}\nlisteners.ssl.1 = 127.0.0.1:{amqps}\n{}{}{}\
+             management.ssl.ip = 127.0.0.1\nmanagement.ssl.port = {managements}\n\
+             prometheus.ssl.ip = 127.0.0.1\nprometheus.ssl.port = {metricss}\n\
              management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {management}\n\
              prometheus.tcp.ip = 127.0.0.1\nprometheus.tcp.port = {metrics}\n\
              collect_statistics_interval = 1000\nlog.console = false\n",
-            at("ca.pem"),
-            at("server.pem"),
-            at("server.key"),
+            tls("ssl_options"),
+            tls("management.ssl"),
+            tls("prometheus.ssl"),
         );
         fs::write(folder.join("rabbitmq.conf"), conf).expect("written");
         fs::write(
@@ -88,6 +109,7 @@ impl Server {
             amqps,
             management,
             metrics,
+            https: [managements, metricss],
             folder,
         };
         server.ready().await;

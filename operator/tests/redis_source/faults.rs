@@ -266,6 +266,53 @@ async fn sentinels_are_asked_for_the_master_at_each_connection() {
     );
 }
 
+/// Neither has a plain port, so that each connection must be encrypted: to the sentinel, to the master it names, and for
+/// heartbeats.
+#[tokio::test]
+async fn tls_reaches_sentinels_and_the_master() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let certificates = Certificates::make();
+    let settings = ["ca-cert-file ca.pem", "cert-file tls.pem", "key-file tls.key"].map(|one| {
+        let (name, file) = one.split_once(' ').unwrap();
+        format!("tls-{name} {}", certificates.path(file).display())
+    });
+    let words: Vec<String> = settings.iter().map(|line| format!("--{line}")).collect();
+    let mut arguments = vec!["--port", "0", "--tls-port", "PORT", "--tls-auth-clients", "no"];
+    arguments.extend(words.iter().map(String::as_str));
+    let master = Server::with(&arguments);
+    let extra = format!(
+        "port 0\ntls-port PORT\ntls-replication yes\ntls-auth-clients no\n{}",
+        settings.join("\n")
+    );
+    let sentinel = Server::sentinel(&master, &extra);
+    let url = format!("sentinel://127.0.0.1:{}/0", sentinel.port);
+    let attempt = async |tls: Option<Tls>| {
+        let options = BrokerOptions {
+            sentinel_master: Some("mymaster".into()),
+            tls,
+            ..BrokerOptions::default()
+        };
+        let source = reach(BrokerConfig::parse(&url, &options).unwrap()).await?;
+        let polled = source.poll(&wanted(&["q"])).await?;
+        drop(source.heartbeats().await?);
+        ready(&polled, "q").map(|ready| ready.count)
+    };
+    let trusting = Tls {
+        ca_pem: Some(certificates.pem("ca.pem")),
+        ..Tls::default()
+    };
+    let careless = Tls {
+        insecure_skip_verify: true,
+        ..Tls::default()
+    };
+    assert_eq!(attempt(Some(trusting)).await.unwrap(), 0);
+    assert_eq!(attempt(Some(careless)).await.unwrap(), 0);
+    for tls in [None, Some(Tls::default())] {
+        let error = attempt(tls).await.unwrap_err();
+        assert_eq!(error.kind, FaultKind::Unreachable, "{error}");
+    }
+}
+
 #[tokio::test]
 async fn a_sentinel_that_asks_for_a_password_gets_the_addresss() {
     let master = Server::with(&["--requirepass", "hunter2"]);

@@ -50,15 +50,16 @@ impl Server {
         }
     }
 
-    /// A sentinel that watches one master under the name `mymaster`.
+    /// A sentinel that watches one master under the name `mymaster`, with further lines in its file.
     pub fn sentinel(master: &Server, extra: &str) -> Self {
         let port = free_port();
         let dir = tempfile::tempdir().expect("a temporary directory");
         let config = dir.path().join("sentinel.conf");
         let text = format!(
             "port {port}\nbind 127.0.0.1\nsentinel monitor mymaster 127.0.0.1 {} 1\n\
-             sentinel down-after-milliseconds mymaster 1000\nsentinel failover-timeout mymaster 3000\n{extra}\n",
-            master.port
+             sentinel down-after-milliseconds mymaster 1000\nsentinel failover-timeout mymaster 3000\n{}\n",
+            master.port,
+            extra.replace("PORT", &port.to_string()),
         );
         std::fs::write(&config, text).expect("a configuration");
         let arguments = [config.display().to_string(), "--sentinel".to_owned()];

@@ -34,6 +34,8 @@ pub struct RabbitMq {
     pub tls_port: Option<u16>,
     /// The management API (HTTP).
     pub management_port: u16,
+    /// The management API over HTTPS, where there is TLS.
+    pub management_tls_port: Option<u16>,
     /// The Prometheus endpoint (HTTP).
     pub prometheus_port: u16,
     /// The authority of its certificate.
@@ -89,6 +91,7 @@ impl RabbitMq {
             port: free_port()?,
             tls_port: if config.tls { Some(free_port()?) } else { None },
             management_port: free_port()?,
+            management_tls_port: if config.tls { Some(free_port()?) } else { None },
             prometheus_port: free_port()?,
             authority: if config.tls {
                 Some(Authority::create(dir.path())?)
@@ -113,18 +116,23 @@ impl RabbitMq {
              prometheus.tcp.ip = 127.0.0.1\nprometheus.tcp.port = {}\ndisk_free_limit.absolute = 1MB\n",
             self.port, self.management_port, self.prometheus_port,
         );
-        if let (Some(port), Some(files)) = (self.tls_port, &self.authority) {
-            writeln!(
-                text,
-                "listeners.ssl.1 = 127.0.0.1:{port}\nssl_options.cacertfile = {}",
-                files.ca.display()
-            )?;
-            writeln!(text, "ssl_options.certfile = {}", files.certificate.display())?;
-            writeln!(
-                text,
-                "ssl_options.keyfile = {}\nssl_options.verify = verify_none",
-                files.key.display()
-            )?;
+        let tls = [
+            ("listeners.ssl.1 = 127.0.0.1:", "ssl_options", self.tls_port),
+            (
+                "management.ssl.ip = 127.0.0.1\nmanagement.ssl.port = ",
+                "management.ssl",
+                self.management_tls_port,
+            ),
+        ];
+        for (listener, section, port) in tls {
+            let (Some(port), Some(files)) = (port, &self.authority) else {
+                continue;
+            };
+            let (ca, certificate) = (files.ca.display(), files.certificate.display());
+            writeln!(text, "{listener}{port}\n{section}.cacertfile = {ca}")?;
+            writeln!(text, "{section}.certfile = {certificate}")?;
+            let key = files.key.display();
+            writeln!(text, "{section}.keyfile = {key}\n{section}.verify = verify_none")?;
         }
         for line in lines {
             writeln!(text, "{line}")?;
@@ -196,6 +204,19 @@ impl RabbitMq {
         if let Some(daemon) = &*self.daemon.lock().expect("no change panics") {
             daemon.thaw();
         }
+    }
+
+    /// Makes a user who may see the numbers of this virtual host in the management API, and nothing else; returns the
+    /// password.
+    pub async fn reader(&self, vhost: &Vhost, name: &str) -> Result<String> {
+        let password: String = std::iter::repeat_with(fastrand::alphanumeric).take(16).collect();
+        let user = json!({"password": password, "tags": "management"});
+        self.manage(Method::PUT, &format!("/api/users/{name}"), &user)
+            .await?;
+        let none = json!({"configure": "", "write": "", "read": ""});
+        let path = format!("/api/permissions/{}/{name}", vhost.name);
+        self.manage(Method::PUT, &path, &none).await?;
+        Ok(password)
     }
 
     /// Makes a virtual host and its user. `tags` is `""`, or `monitoring` for a user
