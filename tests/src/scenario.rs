@@ -1,7 +1,7 @@
 //! What must hold on every broker, written once and run on each.
 
 use crate::process::Daemon;
-use crate::{Batch, Celery, Result, Stage, TaskEvent, Told, Wire, scale, wait_until};
+use crate::{Batch, Celery, Publisher, Result, Stage, TaskEvent, Told, Wire, scale, wait_until};
 use poolwright_api::ConditionType;
 use poolwright_api::v1alpha1::WorkerPoolStatus;
 use serde_json::json;
@@ -219,14 +219,13 @@ pub async fn prefetched(stage: &Stage, wire: &Wire, pool: &str) -> Result<()> {
     stage.expect_steady(pool, 5, Duration::from_secs(7)).await
 }
 
-/// Workers that are not ours, half of those on a queue, are counted and named, do their part of the tasks, and are told
-/// nothing, by name or with all others.
+/// Workers that are not ours are counted and named, keep the tasks that they run, do their share of those that wait, and
+/// are told nothing, by name or with all others.
 pub async fn foreign(stage: &Stage, wire: &Wire, pool: &str) -> Result<()> {
-    // Late, so that nobody takes more than runs: two tasks are theirs and two are ours.
+    // Late, so that nobody takes more than runs.
     let wire = wire.late(true);
     let told = Told::listen(&wire).await?;
-    wire.pool(stage, pool, &[pool], json!({"celery": {"concurrency": 1}}))
-        .await?;
+    stage.queue(pool, wire.spec.clone()).await?;
     let mut theirs = Vec::new();
     for name in ["legacy1", "legacy2"] {
         theirs.push(not_ours(stage, &wire, pool, name)?);
@@ -236,9 +235,45 @@ pub async fn foreign(stage: &Stage, wire: &Wire, pool: &str) -> Result<()> {
             queue.status.as_ref().and_then(|status| status.foreign_consumers) == Some(2)
         })
         .await?;
+    let gate = stage.dir.path().join(pool);
+    let held = Batch {
+        task: "tapp.hold".into(),
+        extra: [("gate".to_owned(), json!(gate))].into(),
+        ..Batch::sleep(pool, 2, 1.0)
+    };
     let mut publisher = wire.publisher().await?;
-    let ids = publisher.publish(&Batch::sleep(pool, 4, 25.0)).await?;
-    stage.await_running(4, LIMIT).await?;
+    let mut ids = publisher.publish(&held).await?;
+    stage.await_running(2, LIMIT).await?;
+    // As many slots as theirs, twice.
+    let shape = json!({"celery": {"concurrency": 1}, "scaling": {"maxReplicas": 4}});
+    wire.workers(stage, pool, &[pool], shape).await?;
+    expect_named(stage, pool).await?;
+    // What they run is theirs, whatever the broker counts.
+    stage.expect_steady(pool, 0, Duration::from_secs(6)).await?;
+    ids.extend(share(stage, pool, &mut publisher).await?);
+    std::fs::write(&gate, "")?;
+    stage.await_ended(5, LIMIT).await?;
+    stage.await_no_pods(pool, LIMIT).await?;
+    if stage.peak(pool) != 2 {
+        return Err(format!("two thirds of three are two: {:?}", stage.timeline(pool)).into());
+    }
+    // With no worker of ours left, theirs still do the work, and nobody has told them to stop.
+    ids.extend(publisher.publish(&Batch::sleep(pool, 2, 1.0)).await?);
+    stage.await_ended(7, LIMIT).await?;
+    for one in &mut theirs {
+        one.check()?;
+    }
+    let events = stage.events()?;
+    let by_them = |event: &&TaskEvent| event.event == "end" && event.pod.starts_with("legacy");
+    if events.iter().filter(by_them).count() < 4 {
+        return Err(format!("theirs did not do their part: {events:?}").into());
+    }
+    told.expect_none_told(|node| node.starts_with("celery@legacy"))?;
+    stage.expect_all_done_once(&ids)
+}
+
+/// Status of the queue and advice of the WorkerPool name those that are not ours.
+async fn expect_named(stage: &Stage, pool: &str) -> Result<()> {
     let named = |message: &str| message.contains("celery@legacy1") && message.contains("celery@legacy2");
     wait_until("their names", LIMIT, || async {
         let (status, reason, message) = stage.queue_ready(pool).await?;
@@ -252,22 +287,28 @@ pub async fn foreign(stage: &Stage, wire: &Wire, pool: &str) -> Result<()> {
     if !message.contains("celery@legacy1") {
         return Err(message.into());
     }
-    stage.await_ended(4, LIMIT).await?;
-    stage.await_no_pods(pool, LIMIT).await?;
-    println!("{:?}", stage.timeline(pool));
-    // With no worker of ours left, theirs still do the work, and nobody has told them to stop.
-    let more = publisher.publish(&Batch::sleep(pool, 2, 1.0)).await?;
-    stage.await_ended(6, LIMIT).await?;
-    for one in &mut theirs {
-        one.check()?;
-    }
-    let events = stage.events()?;
-    let by_them = |event: &&TaskEvent| event.event == "end" && event.pod.starts_with("legacy");
-    if events.iter().filter(by_them).count() < 2 {
-        return Err(format!("theirs did not do their part: {events:?}").into());
-    }
-    told.expect_none_told(|node| node.starts_with("celery@legacy"))?;
-    stage.expect_all_done_once(&[ids, more].concat())
+    Ok(())
+}
+
+/// Publishes three tasks, of which two are for our four slots and one for their two, and waits until so many workers are
+/// asked for.
+async fn share(stage: &Stage, pool: &str, publisher: &mut Publisher) -> Result<Vec<String>> {
+    // All three are seen at once: what is seen of the first alone is rounded up.
+    stage.patch_pool(pool, json!({"spec": {"replicas": 0}})).await?;
+    stage
+        .await_condition(pool, ConditionType::ManualHold, "True", "ManualHold", LIMIT)
+        .await?;
+    let ids = publisher.publish(&Batch::sleep(pool, 3, 1.0)).await?;
+    stage
+        .await_tq(pool, "three waiting", LIMIT, |queue| {
+            queue.status.as_ref().and_then(|status| status.ready) == Some(3)
+        })
+        .await?;
+    stage
+        .patch_pool(pool, json!({"spec": {"replicas": null}}))
+        .await?;
+    stage.await_replicas(pool, 2, LIMIT).await?;
+    Ok(ids)
 }
 
 /// A worker of somebody else's on the queue.

@@ -349,19 +349,21 @@ impl<'a> Page<'a> {
     /// A pod can hold at most its capacity, nothing that was fetched before its present container started, and of
     /// what was fetched before it answered no more than it said. So all that a pod can hold is open from some
     /// second on, and taking the oldest message first finds the largest match.
+    ///
+    /// What others can hold is not known. What none of ours can hold is nobody's only if it was fetched before they said
+    /// what they hold.
     fn attribute(&self, due: u64, unacked: &Unacked, others_held: u64) -> (u64, u64) {
         if due == 0 {
             return (0, 0);
         }
         let mut open = vec![(i64::MIN, others_held)];
+        let others_since = self.others().map(|(_, worker)| self.said_all(worker)).min();
         for fleet in self.claimants() {
             for member in &fleet.members {
                 let most = capacity(member, fleet.pool);
                 let start = member.pod.started.map_or(i64::MIN, Timestamp::as_second);
                 if let Some(answer) = member.answer() {
-                    let age = i64::try_from(self.snapshot.now.since(answer.at).as_secs()).unwrap_or(i64::MAX);
-                    let answered =
-                        self.snapshot.wall.as_second().saturating_sub(age) - CLOCK_TOLERANCE_SECONDS;
+                    let answered = self.surely_before(answer.at);
                     let said = held_by(&answer.value, self.name).min(most);
                     open.push((start, said));
                     open.push((start.max(answered), most - said));
@@ -381,7 +383,7 @@ impl<'a> Page<'a> {
             .iter()
             .map(|fetched| (fetched.unix_seconds, fetched.count));
         let dated = sum(unacked.fetched.iter().map(|fetched| fetched.count));
-        let (mut able, mut taken, mut left) = (0u64, 0u64, due);
+        let (mut able, mut taken, mut left, mut orphaned) = (0u64, 0u64, due, 0u64);
         let mut open = open.into_iter().peekable();
         // Those without a date may have been fetched just now.
         for (second, count) in fetched.chain([(i64::MAX, due.saturating_sub(dated))]) {
@@ -390,15 +392,31 @@ impl<'a> Page<'a> {
             }
             let count = count.min(left);
             left -= count;
-            taken += count.min(able.saturating_sub(taken));
+            let ours = count.min(able.saturating_sub(taken));
+            taken += ours;
+            if others_since.is_none_or(|since| second < since) {
+                orphaned += count - ours;
+            }
         }
         // RabbitMQ returns a dead worker's messages at once: what is too much is held by workers unknown here.
-        let orphaned = if unacked.fetched.is_empty() {
-            0
-        } else {
-            due - taken
-        };
+        if unacked.fetched.is_empty() {
+            orphaned = 0;
+        }
         (taken.saturating_sub(others_held), orphaned)
+    }
+
+    /// From which second on a worker may hold what it has not said: it was fetched after its answer, and after a heartbeat
+    /// that shows it idle.
+    fn said_all(&self, worker: &WorkerView) -> i64 {
+        let idle = (worker.active == 0).then_some(worker.last_seen);
+        let said = worker.answer.as_ref().map(|answer| answer.at).max(idle);
+        said.map_or(i64::MIN, |at| self.surely_before(at))
+    }
+
+    /// A second by a worker's clock that was surely over at this moment.
+    fn surely_before(&self, at: Moment) -> i64 {
+        let age = i64::try_from(self.snapshot.now.since(at).as_secs()).unwrap_or(i64::MAX);
+        self.snapshot.wall.as_second().saturating_sub(age) - CLOCK_TOLERANCE_SECONDS
     }
 }
 

@@ -297,6 +297,46 @@ fn foreign_workers_share_the_backlog_and_are_named() {
     assert!(decision.ask.is_empty() && decision.parking.victims.is_empty());
 }
 
+/// A foreign worker is asked now and then: what was fetched since may be its own, and wants no pod of ours.
+#[test]
+fn what_foreign_workers_may_have_fetched_since_they_were_heard_is_not_orphaned() {
+    let mut world = World::new([pool("p")]);
+    let (began, second) = (world.now, wall(world.now).as_second());
+    let heard = |world: &mut World, active: u64, answered: Moment, held: u64| {
+        let mut view = worker(active, active, Moment(0), world.now);
+        let mut value = world::answer();
+        running(&mut value, 0, held);
+        view.answer = Some(poolwright_core::sample::Sample {
+            value: std::sync::Arc::new(value),
+            at: answered,
+        });
+        world.broker().workers.insert("celery@theirs".to_owned(), view);
+    };
+    let orphaned = |world: &mut World, after: u64| {
+        world.beat();
+        world.set_fetched("q", 0, &[(second + i64::try_from(after).unwrap(), 2)]);
+        let decision = world.decide();
+        (decision.facts.orphaned, decision.to)
+    };
+    // Idle when it was heard last, two seconds ago.
+    heard(&mut world, 0, began, 0);
+    world.now = began.after(seconds(2));
+    assert_eq!(orphaned(&mut world, 1), (0, 0));
+    // Busy since, and not asked yet.
+    world.now = began.after(seconds(20));
+    heard(&mut world, 2, began, 0);
+    assert_eq!(orphaned(&mut world, 1), (0, 0));
+    // It has answered since: they are its own, or nobody's.
+    world.now = began.after(seconds(21));
+    heard(&mut world, 2, began.after(seconds(21)), 2);
+    assert_eq!(orphaned(&mut world, 1), (0, 0));
+    heard(&mut world, 2, began.after(seconds(21)), 0);
+    assert_eq!(orphaned(&mut world, 1), (2, 1));
+    // Or it idles, which an old answer does not contradict.
+    heard(&mut world, 0, began, 0);
+    assert_eq!(orphaned(&mut world, 1), (2, 1));
+}
+
 #[test]
 fn tasks_that_are_not_due_need_no_pod() {
     let mut world = World::new([pool("p")]);
