@@ -5,6 +5,8 @@
 mod both;
 #[path = "redis/due.rs"]
 mod due;
+#[path = "redis/executors.rs"]
+mod executors;
 #[path = "redis/fresh.rs"]
 mod fresh;
 #[path = "redis/rates.rs"]

@@ -354,12 +354,12 @@ fn check_heartbeats(demand: &mut Demand, fleet: &Fleet, view: &BrokerView, now: 
             .push((HEARTBEATS.to_owned(), view.heartbeats.fault.clone()));
     }
     let heard = || fleet.consuming().filter_map(Member::heard);
-    demand.busy = sum(heard().map(|worker| worker.active));
+    demand.busy = sum(fleet.consuming().map(Member::active));
     demand.seen_at = heard()
         .map(|worker| worker.last_seen)
         .fold(demand.read_at, Moment::min);
     let parked = || fleet.members.iter().filter(|member| member.is_parked());
-    demand.parked_busy = sum(parked().filter_map(Member::heard).map(|worker| worker.active));
+    demand.parked_busy = sum(parked().map(Member::active));
     demand.parked_holds = sum(parked().map(held_by_parked));
     let workers = fleet.consuming().filter_map(|member| member.worker);
     if let Some(seen) = workers.map(|worker| worker.last_seen).max() {
@@ -472,7 +472,8 @@ fn add_up(
     let by_late = at_most.max(part(busy, MILLI - early.1));
     let unheard = fleet
         .consuming()
-        .filter(|member| matches!(member.state, PodState::Silent | PodState::Unseen));
+        // One that is silent at work is among the busy ones.
+        .filter(|member| matches!(member.state, PodState::Silent | PodState::Unseen) && !member.engaged);
     let unheard = sum(unheard.map(|member| u64::from(member.made_with)));
     let ready = demand.ready.saturating_mul(MILLI);
     demand.hold = sum([whole(sum([ready, by_early, by_late])), unheard]);

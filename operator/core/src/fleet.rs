@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::constants::UNSEEN_AFTER;
-use crate::ledger::{ANSWER_AGE, heartbeats_since, is_heard, sum};
+use crate::ledger::{ANSWER_AGE, INTERVAL_MAX, heartbeats_since, is_heard, sum};
 use crate::sample::{Answer, BrokerView, Sample, WorkerView};
 use crate::snapshot::{PodInput, PoolInput, RevisionInput, Snapshot};
 use crate::time::Moment;
@@ -22,6 +22,9 @@ pub const CONSUMED_FOR: Duration = Duration::from_secs(30);
 /// A container that this process first saw running no later than this was watched as it started: its start has whole
 /// seconds, and a node reports it a moment later.
 const WATCHED_WITHIN: Duration = Duration::from_secs(5);
+
+/// After so many intervals without a heartbeat a worker without an execution pool is at work: one may be late.
+const MISSED_BEATS: u32 = 2;
 
 /// A pod that should be gone for so long, and is silent for so long, is lost.
 const LOST_AFTER: Duration = Duration::from_secs(60);
@@ -59,6 +62,8 @@ pub struct Member<'a> {
     pub state: PodState,
     /// Slots that it was made with.
     pub made_with: u32,
+    /// It is silent because it executes a task by itself.
+    pub engaged: bool,
     start_up: Option<Duration>,
 }
 
@@ -77,6 +82,7 @@ impl<'a> Member<'a> {
             pod,
             made_with: older.and_then(|one| one.slots).unwrap_or(pool.slots),
             start_up: worker.and_then(|worker| start_up(pod, worker, view, snapshot)),
+            engaged: pool.solo && worker.is_some_and(|worker| is_engaged(pod, worker, view, now)),
             worker,
             said: said.filter(|said| pool.queues.iter().any(|queue| said.contains(&**queue))),
             state,
@@ -140,6 +146,13 @@ impl<'a> Member<'a> {
         self.pod
             .running_since
             .is_some_and(|since| now.since(since) >= long)
+    }
+
+    /// Tasks that it executes: as its heartbeats say, or the one for which it sends none.
+    #[must_use]
+    pub fn active(&self) -> u64 {
+        let said = self.heard().map_or(0, |worker| worker.active);
+        said.max(u64::from(self.engaged))
     }
 
     /// Its worker, while it is heard.
@@ -226,6 +239,14 @@ fn state(pod: &PodInput, worker: Option<&WorkerView>, view: &BrokerView, now: Mo
             _ => PodState::Starting,
         },
     }
+}
+
+/// True for a worker that misses its heartbeats while those of others would be heard. A worker without an execution pool does
+/// nothing else while it executes a task, and beats between two of them, which says that it executes none.
+fn is_engaged(pod: &PodInput, worker: &WorkerView, view: &BrokerView, now: Moment) -> bool {
+    let late = worker.interval.min(INTERVAL_MAX) * MISSED_BEATS;
+    let audible = heartbeats_since(view, now).is_some_and(|stands| now.since(stands) > late);
+    !pod.draining && !worker.offline && audible && now.since(worker.last_seen) > late
 }
 
 /// By the pods that have had time: one that was made just now says nothing yet, so that growth does not undo what stopped

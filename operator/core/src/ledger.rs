@@ -20,7 +20,7 @@ use crate::snapshot::{PoolInput, PoolKey, Snapshot};
 use crate::time::Moment;
 
 /// A worker that promises a longer interval is still missed after this many seconds' worth.
-const INTERVAL_MAX: Duration = Duration::from_secs(60);
+pub(crate) const INTERVAL_MAX: Duration = Duration::from_secs(60);
 /// An answer is used for counts this long.
 pub const ANSWER_AGE: Duration = Duration::from_secs(90);
 /// A worker's clock, which dates a fetch, and ours, which dates its answer, may differ by so much.

@@ -300,9 +300,12 @@ impl PoolMemory {
     /// Tasks that have been running for more than one heartbeat.
     #[must_use]
     pub fn lasting(&self, fleet: &Fleet) -> u64 {
-        let heard = fleet.consuming().filter(|member| member.heard().is_some());
-        let tracks = heard.filter_map(|member| self.track_of(member));
-        sum(tracks.map(|track| track.lasting))
+        let lasting = |member: &Member| {
+            let heard = member.heard().and_then(|_| self.track_of(member));
+            // Two heartbeats that did not come say as much as two that show it.
+            heard.map_or(0, |track| track.lasting).max(u64::from(member.engaged))
+        };
+        sum(fleet.consuming().map(lasting))
     }
 
     /// How many of `ready` messages are probably those that leaving pods gave back and that are not due. At least
@@ -448,7 +451,11 @@ impl PoolMemory {
         let Some(grown) = self.growth else { return };
         let heard = fleet.consuming().filter_map(Member::heard);
         let new: Vec<&WorkerView> = heard.filter(|worker| worker.first_seen >= grown).collect();
-        if new.iter().any(|worker| worker.active > 0 || worker.processed > 0) {
+        let works = fleet.consuming().any(|member| {
+            let since = member.worker.map(|worker| worker.first_seen);
+            member.engaged && since.is_some_and(|since| since >= grown)
+        });
+        if works || new.iter().any(|worker| worker.active > 0 || worker.processed > 0) {
             self.growth = None;
             return;
         }

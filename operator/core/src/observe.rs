@@ -83,6 +83,7 @@ pub fn pool_input(
         slots: count(pool.concurrency).max(1),
         dynamic: dynamic(pool),
         prefetch: Some(count(pool.effective_prefetch())).filter(|prefetch| *prefetch > 0),
+        solo: traits(pool.execution_pool).single,
         min: count(pool.min),
         max: count(pool.max),
         schedules: Arc::clone(&pool.schedules),

@@ -101,11 +101,11 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, sn
         waiting_service: waits,
         start_up,
         slots: f64::from(slots),
-        up: fleet_count(fleet, |state| {
-            matches!(state, PodState::Busy(_) | PodState::Idle(_))
+        up: fleet_count(fleet, |member| {
+            member.engaged || matches!(member.state, PodState::Busy(_) | PodState::Idle(_))
         }),
-        starting: fleet_count(fleet, |state| {
-            matches!(state, PodState::Pending | PodState::Starting)
+        starting: fleet_count(fleet, |member| {
+            matches!(member.state, PodState::Pending | PodState::Starting)
         }),
         starting_for: starting_for(fleet, snapshot.wall),
         target: target.as_secs_f64(),
@@ -279,12 +279,8 @@ fn starting_for(fleet: &Fleet, wall: Timestamp) -> f64 {
     if count > 0.0 { sum / count } else { 0.0 }
 }
 
-fn fleet_count(fleet: &Fleet, which: impl Fn(PodState) -> bool) -> f64 {
-    let count = fleet
-        .members
-        .iter()
-        .filter(|member: &&Member| member.consumes() && which(member.state))
-        .count();
+fn fleet_count(fleet: &Fleet, which: impl Fn(&Member) -> bool) -> f64 {
+    let count = fleet.consuming().filter(|member| which(member)).count();
     float(count as u64)
 }
 

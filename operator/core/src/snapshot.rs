@@ -71,6 +71,8 @@ pub struct PoolInput {
     /// Messages that one slot may hold, the running one included: Celery's prefetch multiplier. `None` means
     /// unlimited.
     pub prefetch: Option<u32>,
+    /// A worker executes its one task by itself, and is silent meanwhile.
+    pub solo: bool,
     /// Least consuming pods.
     pub min: u32,
     /// Most consuming pods.

@@ -297,6 +297,41 @@ fn foreign_workers_share_the_backlog_and_are_named() {
     assert!(decision.ask.is_empty() && decision.parking.victims.is_empty());
 }
 
+/// A worker without an execution pool says nothing while it executes a task, and between two that it executes none.
+#[test]
+fn a_worker_that_is_silent_at_work_is_busy() {
+    for solo in [true, false] {
+        let mut one = pool("p");
+        (one.slots, one.ack_mode, one.solo) = (1, AckMode::Early, solo);
+        let mut world = World::new([one]);
+        world.add("a", 0);
+        world.set("q", 1, 0);
+        world.decide();
+        for second in 1..=60 {
+            world.now = world.now.after(seconds(1));
+            world.beat();
+            world.set("q", 1, 0);
+            let decision = world.decide();
+            // One heartbeat may be late; after two, and a second reading, what waits wants a second worker.
+            let expected = match (solo, second) {
+                (true, 5) => (Some(1), 1),
+                (true, 6..) => (Some(1), 2),
+                _ => (Some(0), 1),
+            };
+            let found = (decision.facts.busy, decision.to);
+            assert_eq!(found, expected, "{solo} after {second} s: {}", decision.text());
+        }
+        world.set("q", 0, 0);
+        let decision = world.decide();
+        assert_ne!(
+            decision.reason == Reason::HeldUnseen,
+            solo,
+            "{}",
+            decision.text()
+        );
+    }
+}
+
 /// A foreign worker is asked now and then: what was fetched since may be its own, and wants no pod of ours.
 #[test]
 fn what_foreign_workers_may_have_fetched_since_they_were_heard_is_not_orphaned() {

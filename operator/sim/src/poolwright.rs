@@ -114,6 +114,7 @@ fn input(scenario: &Scenario, fleet: usize, settings: &Settings) -> PoolInput {
         slots: spec.slots,
         dynamic: None,
         prefetch: Some(spec.prefetch),
+        solo: false,
         min: spec.bounds.0,
         max: spec.bounds.1,
         schedules: Arc::clone(&spec.schedules),

@@ -56,6 +56,7 @@ pub fn pool(name: &str) -> PoolInput {
         slots: 10,
         dynamic: None,
         prefetch: Some(1),
+        solo: false,
         min: 0,
         max: 10,
         schedules: Arc::default(),
