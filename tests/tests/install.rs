@@ -7,7 +7,11 @@ use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::Api;
 use kube::api::{ListParams, PostParams};
 use poolwright_api::{ConditionType, LABEL_WORKER_POOL};
+use poolwright_tests::demo::load::TRACE;
+use poolwright_tests::demo::place::NAMESPACE;
+use poolwright_tests::process::Daemon;
 use poolwright_tests::*;
+use rustix::process::Signal;
 use serde_json::json;
 use std::path::Path;
 use std::time::Duration;
@@ -152,6 +156,43 @@ async fn decoys(stage: &Stage) -> Result<[String; 2]> {
             .await?;
     }
     Ok(names)
+}
+
+/// `CLUSTER=current make demo`, told to stop as soon as a task has begun: it brings all that it needs to a cluster that is
+/// there, and takes its namespace away.
+#[tokio::test]
+async fn the_demo_comes_to_the_cluster_of_a_kubeconfig_and_leaves_it() -> Result<()> {
+    let plane = Plane::shared().await?;
+    let redis = Redis::start(RedisConfig::default()).await?;
+    let dir = tempfile::tempdir()?;
+    let log = dir.path().join("demo.log");
+    let mut command = process::mortal(operator::built("debug").with_file_name("poolwright-demo"));
+    command.env("KUBECONFIG", plane.kubeconfig()).envs([
+        ("CLUSTER", "current"),
+        ("DEMO_BROKER_URL", &redis.url(0)),
+        ("DEMO_IMAGE", CELERY_IMAGE),
+    ]);
+    let mut demo = Daemon::start("demo", command, &log)?;
+    let connection = redis.connection(0).await?;
+    demo.wait_serving("a task on a worker in the cluster", LIMIT, || async {
+        let begun: usize = redis::cmd("LLEN")
+            .arg(TRACE)
+            .query_async(&mut connection.clone())
+            .await?;
+        Ok(begun > 0)
+    })
+    .await?;
+    demo.signal(Signal::INT);
+    let ended = poll("the demo to end", LIMIT, || std::future::ready(Ok(demo.ended()))).await?;
+    let said = std::fs::read_to_string(&log)?;
+    assert_eq!(ended.code(), Some(1), "{said}");
+    assert!(said.contains("every WorkerPool is Ready at 0 workers"), "{said}");
+    assert!(said.contains("it was told to stop"), "{said}");
+    let namespaces: Api<Namespace> = Api::all(plane.client().await?);
+    wait_until("its namespace to be gone", LIMIT, || async {
+        Ok(namespaces.get_opt(NAMESPACE).await?.is_none())
+    })
+    .await
 }
 
 /// The metrics name queues, workers and Pools: they are for those whom somebody lets read them.

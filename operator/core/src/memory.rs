@@ -303,7 +303,9 @@ impl PoolMemory {
         let lasting = |member: &Member| {
             let heard = member.heard().and_then(|_| self.track_of(member));
             // Two heartbeats that did not come say as much as two that show it.
-            heard.map_or(0, |track| track.lasting).max(u64::from(member.engaged))
+            heard
+                .map_or(0, |track| track.lasting)
+                .max(u64::from(member.engaged))
         };
         sum(fleet.consuming().map(lasting))
     }

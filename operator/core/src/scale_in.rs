@@ -85,9 +85,8 @@ impl Scene<'_> {
     }
 
     fn unheard(&self) -> u32 {
-        let mute = |member: &&Member| {
-            matches!(member.state, PodState::Silent | PodState::Unseen) && !member.engaged
-        };
+        let mute =
+            |member: &&Member| matches!(member.state, PodState::Silent | PodState::Unseen) && !member.engaged;
         pods(self.fleet.consuming().filter(mute))
     }
 

@@ -323,12 +323,7 @@ fn a_worker_that_is_silent_at_work_is_busy() {
         }
         world.set("q", 0, 0);
         let decision = world.decide();
-        assert_ne!(
-            decision.reason == Reason::HeldUnseen,
-            solo,
-            "{}",
-            decision.text()
-        );
+        assert_ne!(decision.reason == Reason::HeldUnseen, solo, "{}", decision.text());
     }
 }
 

@@ -5,18 +5,20 @@ use super::load::{TRACE, Trace};
 use crate::brokers::{Redis, RedisConfig};
 use crate::{
     CELERY_IMAGE, Celery, Node, NodeHandle, Operator, Plane, PlaneConfig, Result, plane, process,
-    read_records,
+    read_records, wait_until,
 };
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{
-    ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, ValidationDirective,
+    ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams,
+    ValidationDirective,
 };
 
 use kube::runtime::conditions::is_crd_established;
 use kube::runtime::wait::await_condition;
 use kube::{Api, Client};
+use poolwright_api::v1alpha1::WorkerPool;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -28,6 +30,8 @@ pub const NAMESPACE: &str = "poolwright-demo";
 const FLEET: &str = include_str!("../../../deploy/examples/fleet.yaml");
 /// What the API server is to refuse beyond the definitions.
 const POLICY: &str = include_str!("../../../deploy/policies/default-pool.yaml");
+/// Pods whose workers need not finish are gone in no time.
+const LEAVE_LIMIT: Duration = Duration::from_secs(30);
 /// Field manager of what is applied, as `kubectl apply --server-side` has it.
 const MANAGER: &str = "poolwright-demo";
 
@@ -172,11 +176,27 @@ impl Place {
     }
 
     /// Removes the demo from a cluster that is not its own; the definitions and their policy stay.
+    ///
+    /// Workers go first, whatever they run: a namespace in which pods may take hours to end is not looked at again for as
+    /// long by Kubernetes, and until then there could be no other demo. Their tasks only sleep.
     pub async fn leave(&self) -> Result<()> {
-        if self.plane.is_none() {
-            let namespaces: Api<Namespace> = Api::all(self.client.clone());
-            namespaces.delete(NAMESPACE, &DeleteParams::default()).await?;
+        if self.plane.is_some() {
+            return Ok(());
         }
+        let pools: Api<WorkerPool> = self.api();
+        let everything = ListParams::default();
+        pools
+            .delete_collection(&DeleteParams::background(), &everything)
+            .await?;
+        let pods: Api<Pod> = self.api();
+        wait_until("the demo's workers to be gone", LEAVE_LIMIT, || async {
+            let at_once = DeleteParams::default().grace_period(0);
+            pods.delete_collection(&at_once, &everything).await?;
+            Ok(pods.list(&everything).await?.items.is_empty())
+        })
+        .await?;
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        namespaces.delete(NAMESPACE, &DeleteParams::default()).await?;
         Ok(())
     }
 }
@@ -232,10 +252,15 @@ async fn apply_policy(client: &Client) -> Result<()> {
 
 async fn apply_namespace(client: &Client) -> Result<()> {
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
-    Api::<Namespace>::all(client.clone())
+    let found = Api::<Namespace>::all(client.clone())
         .patch(NAMESPACE, &apply(), &Patch::Apply(&namespace))
         .await?;
-    Ok(())
+    match found.metadata.deletion_timestamp {
+        None => Ok(()),
+        Some(_) => {
+            Err(format!("the namespace {NAMESPACE} is being deleted; try again when it is gone").into())
+        }
+    }
 }
 
 /// The objects of the example with another broker, another image, and the variable by which tasks leave a trace.
