@@ -125,7 +125,7 @@ async fn a_worker_pool_that_is_made_again_gets_what_its_predecessor_leaves() -> 
     bank.pool("db", json!({"slots": 3})).await?;
     bank.queue("w", "db", 1, json!({})).await?;
     bank.workers("w", 3, json!({})).await?;
-    let mut ids = bank.wire.publish(&Batch::sleep("w", 3, 8.0)).await?;
+    let mut ids = bank.wire.publish(&Batch::sleep("w", 3, 20.0)).await?;
     bank.stage().await_running(3, LIMIT).await?;
     let (before, kubectl) = (bank.names("w").await?, bank.stage().kubectl()?);
     kubectl.run(["delete", "wp", "w", "--wait=false"]).await?;
