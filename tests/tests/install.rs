@@ -231,3 +231,36 @@ async fn guarded_metrics_are_read_by_whom_kubernetes_lets() -> Result<()> {
     })
     .await
 }
+
+/// What a scraper sends and is sent is read by nobody on the way, and a scraper that does not trust the certificate gets
+/// nothing.
+#[tokio::test]
+async fn metrics_are_served_over_tls_where_a_certificate_is_given() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let made = Authority::create(dir.path())?;
+    let flags = [
+        format!("--metrics-tls-cert={}", made.certificate.display()),
+        format!("--metrics-tls-key={}", made.key.display()),
+    ];
+    let stage = Stage::with_args("tls", &[&flags[0], &flags[1]]).await?;
+    let address = stage.operator.http().ok_or("no address in the log")?;
+    let port = address.rsplit(':').next().unwrap_or_default();
+    let url = format!("https://localhost:{port}/metrics");
+    let authority = reqwest::Certificate::from_pem(&std::fs::read(&made.ca)?)?;
+    let trusting = reqwest::Client::builder().tls_certs_merge([authority]).build()?;
+    wait_until("metrics of who leads", LIMIT, || async {
+        let response = trusting.get(&url).send().await?;
+        Ok(response.text().await?.contains("poolwright_leader 1"))
+    })
+    .await?;
+    let stranger = reqwest::Client::new().get(&url).send().await;
+    assert!(
+        stranger.is_err(),
+        "a client that knows no such authority was answered"
+    );
+    assert!(
+        stage.operator.get("/metrics").await.is_err(),
+        "answered without TLS"
+    );
+    Ok(())
+}

@@ -106,6 +106,7 @@ async fn demand_that_returns(mut yard: Yard) -> Result<()> {
     let parked = yard.await_parked().await?;
     yard.await_deaf(&parked).await?;
     yard.await_told_parked(1).await?;
+    yard.expect_column_parked("1").await?;
     let since = yard.moves.all().len();
     let new = publisher.publish(&Batch::sleep("q", 2, 8.0)).await?;
     ids.extend(new.clone());
@@ -124,7 +125,7 @@ async fn demand_that_returns(mut yard: Yard) -> Result<()> {
     assert!(later.iter().all(|one| one.act != Act::Created), "{later:?}");
     let moved = yard.moves.all().into_iter().filter(|one| one.pod == parked);
     let moved: Vec<_> = moved.filter(|one| one.act != Act::Created).collect();
-    let written = written(&yard)?.into_iter();
+    let written = stage.writes_since(jiff::Timestamp::UNIX_EPOCH, &[])?.into_iter();
     let written: Vec<AuditEntry> = written.filter(|entry| entry.name == parked).collect();
     assert_eq!(
         written.len(),
@@ -244,8 +245,7 @@ async fn four_idle(yard: Yard) -> Result<()> {
     let since = jiff::Timestamp::now();
     yard.at_least(0).await?;
     stage.await_no_pods("q", LIMIT).await?;
-    let written = written(&yard)?.into_iter();
-    let written: Vec<AuditEntry> = written.filter(|entry| entry.at > since).collect();
+    let written = stage.writes_since(since, &[])?;
     let count = |resource: &str, subresource: &str| {
         let same = |entry: &&AuditEntry| entry.resource == resource && entry.subresource == subresource;
         written.iter().filter(same).count()
@@ -257,20 +257,29 @@ async fn four_idle(yard: Yard) -> Result<()> {
     yard.expect_well(&[]).await
 }
 
-/// What the operator has written in the namespace so far.
-fn written(yard: &Yard) -> Result<Vec<AuditEntry>> {
-    let stage = &yard.stage;
-    let all = audit_entries(&stage.plane.audit_log())?.into_iter();
-    let own = all.filter(|entry| entry.namespace == stage.namespace.name && entry.user == plane::OPERATOR);
-    Ok(own.filter(AuditEntry::is_write).collect())
-}
-
 impl Yard {
     /// Waits until the status tells of so many parked pods.
     async fn await_told_parked(&self, count: i32) -> Result<()> {
         let what = format!("{count} parked");
         let told = |status: &WorkerPoolStatus| status.parked_replicas == Some(count);
         self.stage.await_status("q", &what, LIMIT, told).await
+    }
+
+    /// What `kubectl get wp -o wide` shows under PARKED.
+    async fn expect_column_parked(&self, shown: &str) -> Result<()> {
+        let namespace = format!("--namespace={}", self.stage.namespace.name);
+        let kubectl = self.stage.plane.kubectl()?;
+        let table = kubectl.run(["get", "wp", "q", "-o", "wide", &namespace]).await?;
+        let columns = |line: usize| table.lines().nth(line).unwrap_or_default();
+        // Columns are as wide as their longest cell, so a cell stands under its head.
+        let at = columns(0)
+            .find("PARKED")
+            .ok_or_else(|| format!("no PARKED in\n{table}"))?;
+        let cell = columns(1)
+            .get(at..)
+            .and_then(|rest| rest.split_whitespace().next());
+        assert_eq!(cell, Some(shown), "{table}");
+        Ok(())
     }
 
     /// True while the pod is there and is not being deleted.

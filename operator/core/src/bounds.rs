@@ -6,7 +6,7 @@ use poolwright_api::Reason;
 
 use crate::decision::SCHEDULE;
 use crate::draft::Draft;
-use crate::fleet::Member;
+use crate::member::Member;
 use crate::memory::PoolMemory;
 use crate::scaling::Scene;
 use crate::schedule::Raise;

@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::fleet::{Fleet, Member};
+use crate::fleet::Fleet;
 use crate::ledger::ANSWER_AGE;
+use crate::member::Member;
 use crate::resizing::Resized;
 use crate::sample::{BrokerView, FaultKind, WorkerView};
 use crate::time::Moment;

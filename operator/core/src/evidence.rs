@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::fleet::Member;
+use crate::member::Member;
 use crate::sample::{Answer, WorkerView};
 use crate::time::Moment;
 

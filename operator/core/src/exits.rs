@@ -7,7 +7,8 @@
 
 use std::sync::Arc;
 
-use crate::fleet::{Fleet, Member};
+use crate::fleet::Fleet;
+use crate::member::Member;
 use crate::pod_name::PodName;
 
 /// The pods of one WorkerPool that stood at the last look, and the numbers that were told then.

@@ -12,8 +12,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::constants::{FRESH_AT_LEAST, FRESH_HEARTBEATS, FRESH_POLLS};
-use crate::fleet::{Fleet, Member};
+use crate::fleet::Fleet;
 use crate::later::Later;
+use crate::member::Member;
 use crate::outlook::Outlook;
 use crate::sample::{Answer, BrokerView, Fault, QueueView, Unacked, WorkerView};
 use crate::snapshot::{PoolInput, PoolKey, Snapshot};

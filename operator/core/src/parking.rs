@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use crate::demand::{Demand, PodState};
 use crate::evidence::{Proof, mute_since};
-use crate::fleet::{Fleet, Member};
+use crate::fleet::Fleet;
 use crate::ledger::{heartbeats_since, sum};
+use crate::member::Member;
 use crate::memory::PoolMemory;
 use crate::rollout::Allocation;
 use crate::sample::BrokerView;

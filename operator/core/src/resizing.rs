@@ -15,8 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::evidence::CLEARANCE_AGE;
-use crate::fleet::{Fleet, Member};
+use crate::fleet::Fleet;
 use crate::ledger::sum;
+use crate::member::Member;
 use crate::sample::{Answer, Sample};
 use crate::shedding::{Loads, fresh, half, is_high, words};
 use crate::snapshot::PoolInput;

@@ -12,8 +12,9 @@ use poolwright_api::Reason;
 
 use crate::constants::{UNPROVEN_SECONDS, UNSEEN_AFTER};
 use crate::demand::{Demand, PodState};
-use crate::fleet::{CONSUMED_FOR, Fleet, Member};
+use crate::fleet::{CONSUMED_FOR, Fleet};
 use crate::ledger::heartbeats_since;
+use crate::member::Member;
 use crate::sample::BrokerView;
 use crate::snapshot::{RevisionInput, Snapshot};
 

@@ -11,7 +11,7 @@ use crate::constants::ZEROS;
 use crate::demand::PodState;
 use crate::draft::Draft;
 use crate::evidence::CLEARANCE_AGE;
-use crate::fleet::Member;
+use crate::member::Member;
 use crate::memory::PoolMemory;
 use crate::policy::{LITTLE_LESS_FOR, stay};
 use crate::scaling::{Scene, pods, sources};

@@ -11,9 +11,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::tests::open_state;
 use super::tls::{Certificate, Files, Unusable};
 use super::*;
-use crate::telemetry::{self, LogFormat};
 
 /// An authority, and the certificate and key of the one server that it vouches for.
 struct Made {
@@ -54,18 +54,10 @@ fn files(folder: &Path) -> Files {
 
 /// Serves, and says where.
 async fn serving(files: Files) -> SocketAddr {
-    let (_, logs) = telemetry::subscriber(LogFormat::Text, false, "info", std::io::sink).unwrap();
-    let state = HttpState {
-        metrics: Metrics::default(),
-        logs,
-        live: flag(watch::channel(true).1),
-        ready: flag(watch::channel(true).1),
-        readers: None,
-    };
     let certificate = Some(Certificate::load(files).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, certificate, state, std::future::pending()));
+    tokio::spawn(serve(listener, certificate, open_state(), std::future::pending()));
     address
 }
 

@@ -32,14 +32,14 @@ pub struct Rig {
     /// The control plane.
     pub plane: Plane,
     /// `spec.scaling.policy` of the WorkerPools.
-    policy: &'static str,
+    policy: String,
     kubeconfig: PathBuf,
     dir: TempDir,
 }
 
 impl Rig {
     /// Starts everything but the operator, for WorkerPools with this policy.
-    pub async fn start(policy: &'static str) -> Result<Self> {
+    pub async fn start(policy: &str) -> Result<Self> {
         let token = "token-of-the-operator-under-test".to_owned();
         let user = User {
             name: USER.into(),
@@ -75,7 +75,7 @@ impl Rig {
             client,
             node,
             plane,
-            policy,
+            policy: policy.to_owned(),
             kubeconfig,
             dir,
         })

@@ -274,6 +274,11 @@ fn workers() -> Vec<Case> {
             &["spec.celery.extraArgs must not hold flags"],
         ),
         change(
+            "an argument that empties the queues",
+            json!({"celery": {"extraArgs": ["--purge"]}}),
+            &["nor --purge and --discard, with which each start empties the queues"],
+        ),
+        change(
             "a variable that is ours",
             json!({"worker": {"env": [{"name": "POD_NAME", "value": "me"}]}}),
             &["spec.worker.env must not set POD_NAME"],

@@ -2,14 +2,12 @@
 //! so, and has a way out. With both majors of Helm on a real API server.
 
 use super::expect_words;
-use super::site::{FIELDS_OF_SPEC, OLDER, Site, current};
+use super::site::{FIELDS_OF_SPEC, LIMIT, OLDER, Site, current};
 use poolwright_api::{ANNOTATION_CRD_VERSION, CRD_VERSION};
 use poolwright_tests::chart::{self, Major};
 use poolwright_tests::*;
 use serde_json::{Value, json};
-use std::time::Duration;
 
-const LIMIT: Duration = Duration::from_secs(60);
 const WAIT: [&str; 2] = ["--wait", "--timeout=120s"];
 const REUSE: &str = "--reset-then-reuse-values";
 const WITHOUT: &str = "--set=crds.install=false";
@@ -58,14 +56,7 @@ impl Upgraded {
         site.put("install", "poolwright", &older, "poolwright", &WAIT)
             .await?;
         let operator = site.operator_as("poolwright", "poolwright", "").await?;
-        let fleet = chart::repository("deploy/examples/fleet.yaml");
-        let apply = ["apply", "--namespace=shop", "-f", fleet.to_str().unwrap()];
-        site.kubectl.run(apply).await?;
-        wait_until("the operator to make Deployments", LIMIT, || async {
-            let pools = site.list("workerpools", "shop").await?;
-            Ok(!pools.is_empty() && site.list("deployments", "shop").await?.len() == pools.len())
-        })
-        .await?;
+        site.put_fleet().await?;
         let mut one = Self {
             workers: Vec::new(),
             site,

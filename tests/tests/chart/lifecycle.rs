@@ -2,18 +2,16 @@
 //! step, and that nothing of the users' goes or changes.
 
 use super::expect_words;
-use super::site::{OLDER, Site, current};
+use super::site::{LIMIT, OLDER, Site, current};
 use poolwright_tests::chart::{self, Major};
 use poolwright_tests::*;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 const USERS: &str = "workerpools.poolwright.dev,taskqueues.poolwright.dev,pools.poolwright.dev";
 const WAIT: [&str; 2] = ["--wait", "--timeout=120s"];
 /// The new chart's defaults, and what was set over them.
 const REUSE: &str = "--reset-then-reuse-values";
-const LIMIT: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn a_release_of_helm_3_comes_changes_and_goes() -> Result<()> {
@@ -97,14 +95,7 @@ impl Life {
     async fn work(&mut self) -> Result<()> {
         let site = &self.site;
         let operator = site.operator_as("poolwright", "poolwright", "").await?;
-        let fleet = chart::repository("deploy/examples/fleet.yaml");
-        let apply = ["apply", "--namespace=shop", "-f", fleet.to_str().unwrap()];
-        site.kubectl.run(apply).await?;
-        wait_until("the operator to make Deployments", LIMIT, || async {
-            let pools = site.list("workerpools", "shop").await?;
-            Ok(!pools.is_empty() && site.list("deployments", "shop").await?.len() == pools.len())
-        })
-        .await?;
+        site.put_fleet().await?;
         assert!(!operator.log().contains("orbidden"), "{}", operator.log());
         let account = "poolwright:poolwright";
         assert!(site.may(account, "get", "secrets", "shop").await);

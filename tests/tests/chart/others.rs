@@ -16,6 +16,16 @@ const SECOND: [&str; 4] = [
     "--set=rbac.secretsClusterRole.create=false",
 ];
 
+/// A second one that keeps to one namespace.
+fn in_one_namespace() -> Vec<&'static str> {
+    [
+        &SECOND[..],
+        &SCOPED[..],
+        &["--set=watch.namespaces={shop}", "--set=crds.install=true"],
+    ]
+    .concat()
+}
+
 /// An installation is refused with these words, and nothing of it is there.
 async fn expect_refused(site: &Site, release: &str, more: &[&str], words: &[&str]) -> Result<()> {
     let (before, releases) = (site.ours().await?, site.releases()?);
@@ -52,13 +62,7 @@ async fn two_for_the_whole_cluster_are_refused() -> Result<()> {
     ];
     expect_refused(&site, "second", &SECOND, &words).await?;
     // One namespace is a part of all.
-    let scoped = [
-        &SECOND[..],
-        &SCOPED[..],
-        &["--set=watch.namespaces={shop}", "--set=crds.install=true"],
-    ]
-    .concat();
-    expect_refused(&site, "scoped", &scoped, &words).await?;
+    expect_refused(&site, "scoped", &in_one_namespace(), &words).await?;
     // Its own upgrade is no other installation.
     site.put(
         "upgrade",
@@ -183,13 +187,7 @@ async fn shards_work_side_by_side_and_beside_nobody_who_works_everywhere() -> Re
     )
     .await?;
     expect_refused(&site, "whole", &SECOND, &words).await?;
-    let scoped = [
-        &SECOND[..],
-        &SCOPED[..],
-        &["--set=watch.namespaces={shop}", "--set=crds.install=true"],
-    ]
-    .concat();
-    expect_refused(&site, "scoped", &scoped, &words).await?;
+    expect_refused(&site, "scoped", &in_one_namespace(), &words).await?;
     // Its own upgrade is no other installation, whatever its selector becomes.
     site.put(
         "upgrade",

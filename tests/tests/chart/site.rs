@@ -10,12 +10,15 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// The version that comes before the chart's own: the same chart under an older number, since none was published.
 pub const OLDER: &str = "0.0.9";
 /// The fields of a definition's `spec`.
 pub const FIELDS_OF_SPEC: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties";
+/// The longest wait for what an operator or an API server does at once.
+pub const LIMIT: Duration = Duration::from_secs(60);
 const IMAGE: &str = "registry.example.com/poolwright";
 /// The image's settings.
 pub const SETTINGS: [&str; 2] = [
@@ -126,6 +129,18 @@ impl Site {
         args.extend(SETTINGS);
         args.extend(more);
         self.helm.run_beside(args).await
+    }
+
+    /// Applies the example fleet to the namespace `shop`, and waits until the operator has made its Deployments.
+    pub async fn put_fleet(&self) -> Result<()> {
+        let fleet = chart::repository("deploy/examples/fleet.yaml");
+        let apply = ["apply", "--namespace=shop", "-f", fleet.to_str().unwrap()];
+        self.kubectl.run(apply).await?;
+        wait_until("the operator to make Deployments", LIMIT, || async {
+            let pools = self.list("workerpools", "shop").await?;
+            Ok(!pools.is_empty() && self.list("deployments", "shop").await?.len() == pools.len())
+        })
+        .await
     }
 
     /// A namespace in which only what the profile `restricted` allows can run.
