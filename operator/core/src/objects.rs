@@ -125,6 +125,8 @@ pub struct PodView {
     pub name: String,
     /// Its uid.
     pub uid: String,
+    /// `metadata.resourceVersion`.
+    pub resource_version: String,
     /// Its revision label.
     pub revision: String,
     /// When it was created.
@@ -342,6 +344,7 @@ impl From<Pod> for PodView {
             trouble,
             name: metadata.name.unwrap_or_default(),
             uid: metadata.uid.unwrap_or_default(),
+            resource_version: metadata.resource_version.unwrap_or_default(),
         }
     }
 }

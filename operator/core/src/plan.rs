@@ -17,7 +17,9 @@ use poolwright_api::{ANNOTATION_FAILED_AT, ANNOTATION_PROVEN_AT, LABEL_REVISION}
 
 use crate::charge::Charge;
 use crate::decision::Decision;
-use crate::objects::{DELETION_COST, DeploymentView, Objects, SetView, owned, revision_label, sets_of};
+use crate::objects::{
+    DELETION_COST, DeploymentView, Objects, PodView, SetView, owned, revision_label, sets_of,
+};
 use crate::snapshot::{COST_RETURNED, Mark, PodInput, PoolInput};
 use crate::time::Moment;
 
@@ -31,10 +33,10 @@ pub enum Step {
     Create(Box<Deployment>),
     /// Write the fields of a Deployment that are ours, and no other: pauses it, and takes back what somebody edited.
     Settle(Box<Settle>),
-    /// Annotate a Deployment.
+    /// Write what is known of a revision on its Deployment.
     Annotate {
-        /// Its name.
-        deployment: String,
+        /// The Deployment that was judged.
+        seen: Arc<DeploymentView>,
         /// The annotation.
         key: &'static str,
         /// Its value.
@@ -44,6 +46,10 @@ pub enum Step {
     Mark {
         /// The pod.
         pod: String,
+        /// Only this very object.
+        uid: String,
+        /// Only as it was seen: one that has begun anew, or that somebody else has marked, is judged anew.
+        resource_version: String,
         /// The annotation.
         key: &'static str,
         /// Its value.
@@ -80,15 +86,39 @@ impl fmt::Display for Step {
                 let name = deployment.metadata.name.as_deref().unwrap_or_default();
                 write!(f, "create Deployment {name}")
             }
-            Self::Settle(settle) => write!(f, "settle Deployment {}", settle.deployment),
-            Self::Annotate { deployment, key, .. } => {
-                write!(f, "annotate Deployment {deployment} with {key}")
+            Self::Settle(settle) => write!(f, "settle Deployment {}", settle.seen.name),
+            Self::Annotate { seen, key, .. } => {
+                write!(f, "annotate Deployment {} with {key}", seen.name)
             }
             Self::Mark { pod, cost, .. } => write!(f, "give pod {pod} the cost {cost}"),
             Self::Scale {
                 deployment, from, to, ..
             } => write!(f, "scale Deployment {deployment} from {from} to {to}"),
             Self::Delete { deployment, .. } => write!(f, "delete Deployment {deployment}"),
+        }
+    }
+}
+
+impl Step {
+    /// True if both write the same to the same object, whatever else has changed of that since, and whenever an annotation
+    /// was thought of.
+    #[must_use]
+    pub fn repeats(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Annotate { seen, key, .. },
+                Self::Annotate {
+                    seen: of, key: by, ..
+                },
+            ) => (&seen.uid, key) == (&of.uid, by),
+            (
+                Self::Mark { uid, cost, .. },
+                Self::Mark {
+                    uid: of, cost: by, ..
+                },
+            ) => (uid, cost) == (of, by),
+            (Self::Settle(one), Self::Settle(other)) => one.repeats(other),
+            (one, other) => one == other,
         }
     }
 }
@@ -129,10 +159,8 @@ impl Token {
 /// Fields of a Deployment as they should be.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settle {
-    /// Its name.
-    pub deployment: String,
-    /// Only this very object.
-    pub uid: String,
+    /// The Deployment that is to be settled.
+    pub seen: Arc<DeploymentView>,
     /// `spec.paused`.
     pub paused: bool,
     /// `spec.progressDeadlineSeconds`.
@@ -141,6 +169,32 @@ pub struct Settle {
     pub labels: Option<BTreeMap<String, String>>,
     /// `spec.template`, if it is not what its pods are made of.
     pub template: Option<PodTemplateSpec>,
+}
+
+impl Settle {
+    /// True if nothing that this was made from has changed. Its replicas, its status and what is known of its revision are
+    /// no part of it.
+    #[must_use]
+    pub fn holds(&self, live: &DeploymentView) -> bool {
+        let of = |one: &DeploymentView| (one.paused, one.progress_deadline_seconds, one.deleting);
+        let seen = &self.seen;
+        (&seen.uid, &seen.labels, &seen.template) == (&live.uid, &live.labels, &live.template)
+            && of(seen) == of(live)
+    }
+
+    fn repeats(&self, other: &Self) -> bool {
+        let of = |one: &Self| (one.paused, one.progress_deadline_seconds);
+        self.seen.uid == other.seen.uid
+            && of(self) == of(other)
+            && (&self.labels, &self.template) == (&other.labels, &other.template)
+    }
+}
+
+/// True if what is known of a Deployment's revision is what was known when it was judged: it is proven once, or given up,
+/// and never both.
+#[must_use]
+pub fn still_judged_so(seen: &DeploymentView, live: &DeploymentView) -> bool {
+    (&seen.uid, seen.proven, seen.failed) == (&live.uid, live.proven, live.failed)
 }
 
 /// Marks that were written a moment ago. The watch may show them late, and some before others.
@@ -220,7 +274,7 @@ pub fn plan(
     ] {
         for deployment in deployments.iter().filter(|one| revisions.contains(&one.revision)) {
             steps.push(Step::Annotate {
-                deployment: deployment.name.clone(),
+                seen: Arc::clone(deployment),
                 key,
                 value: wall.to_string(),
             });
@@ -250,7 +304,7 @@ pub fn plan(
     // A repair changes the generation, and so undoes what a raise has read; one of a template must come first.
     raises.retain(|step| matches!(step, Step::Scale { seen, .. } if !edited.contains(seen.uid.as_str())));
     // Who comes back works sooner than who is made.
-    let (back, marks): (Vec<Step>, Vec<Step>) = marks(decision).partition(is_return);
+    let (back, marks): (Vec<Step>, Vec<Step>) = marks(decision, objects).partition(is_return);
     steps.extend(back);
     steps.extend(raises);
     steps.extend(repairs);
@@ -276,7 +330,7 @@ fn is_raise(step: &Step) -> bool {
 }
 
 fn repairs_template(step: &Step, deployment: &DeploymentView) -> bool {
-    matches!(step, Step::Settle(settle) if settle.uid == deployment.uid && settle.template.is_some())
+    matches!(step, Step::Settle(settle) if settle.seen.uid == deployment.uid && settle.template.is_some())
 }
 
 /// A revision's Deployment, without pods; or, where somebody deleted it and left its `ReplicaSet`, with as many as that
@@ -305,7 +359,7 @@ fn create(rendered: &Deployment, objects: &Objects) -> Deployment {
 /// effect on pods. What its pods are made of is the template of its first `ReplicaSet`, whatever this version would
 /// render. Where an edit came with `paused: false` and pods of another template exist, the controller takes them
 /// back while it is not paused.
-fn settle(deployment: &DeploymentView, rendered: &Deployment, objects: &Objects) -> Option<Step> {
+fn settle(deployment: &Arc<DeploymentView>, rendered: &Deployment, objects: &Objects) -> Option<Step> {
     if deployment.deleting {
         return None;
     }
@@ -328,8 +382,7 @@ fn settle(deployment: &DeploymentView, rendered: &Deployment, objects: &Objects)
         return None;
     }
     Some(Step::Settle(Box::new(Settle {
-        deployment: deployment.name.clone(),
-        uid: deployment.uid.clone(),
+        seen: Arc::clone(deployment),
         paused,
         progress_deadline_seconds: PROGRESS_DEADLINE_SECONDS,
         labels,
@@ -337,12 +390,21 @@ fn settle(deployment: &DeploymentView, rendered: &Deployment, objects: &Objects)
     })))
 }
 
-fn marks(decision: &Decision) -> impl Iterator<Item = Step> {
+fn marks(decision: &Decision, objects: &Objects) -> impl Iterator<Item = Step> {
     let marks = decision.parking.marks.iter();
-    marks.map(|(pod, mark)| Step::Mark {
-        pod: pod.clone(),
-        key: DELETION_COST,
-        cost: mark.map_or(COST_RETURNED, Mark::cost),
+    let mut pods: BTreeMap<&str, &PodView> = BTreeMap::new();
+    if !decision.parking.marks.is_empty() {
+        pods.extend(objects.pods.iter().map(|pod| (pod.name.as_str(), &**pod)));
+    }
+    marks.filter_map(move |(name, mark)| {
+        let pod = pods.get(name.as_str())?;
+        Some(Step::Mark {
+            pod: name.clone(),
+            uid: pod.uid.clone(),
+            resource_version: pod.resource_version.clone(),
+            key: DELETION_COST,
+            cost: mark.map_or(COST_RETURNED, Mark::cost),
+        })
     })
 }
 

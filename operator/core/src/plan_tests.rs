@@ -310,8 +310,9 @@ fn a_parked_pod_comes_back_before_the_number_rises() {
     let cluster = reached(&want(1, 2));
     let more = want(1, 3);
     let mut decision = cluster.decide(&more);
-    decision.parking.marks = vec![("p".to_owned(), None), ("q".to_owned(), Some(Mark::Empty))];
     let (input, objects) = (cluster.input(&more), cluster.objects());
+    let name = |at: usize| objects.pods[at].name.clone();
+    decision.parking.marks = vec![(name(0), None), (name(1), Some(Mark::Empty))];
     let steps = plan(
         &more.wp,
         &more.rendered,
@@ -346,6 +347,8 @@ fn a_namesakes_deployment_is_left_alone() {
 fn nothing_is_moved_by_pods_whose_marks_are_not_seen_yet() {
     let step = |pod: &str, cost: &'static str| Step::Mark {
         pod: pod.to_owned(),
+        uid: pod.to_owned(),
+        resource_version: String::new(),
         key: DELETION_COST,
         cost,
     };
@@ -356,7 +359,7 @@ fn nothing_is_moved_by_pods_whose_marks_are_not_seen_yet() {
         scale.expect("it grows")
     };
     let annotate = || Step::Annotate {
-        deployment: "w".to_owned(),
+        seen: Arc::clone(&reached(&want(1, 3)).objects().deployments[0]),
         key: ANNOTATION_PROVEN_AT,
         value: "now".to_owned(),
     };

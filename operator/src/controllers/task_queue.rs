@@ -25,7 +25,7 @@ use super::cycle::Latest;
 use super::world::World;
 use crate::clock::Clock;
 use crate::kube::events::Events;
-use crate::kube::status::{Budget, write};
+use crate::kube::status::{Budget, Written, write};
 use crate::metrics::{Metrics, TaskQueueNumbers};
 use crate::signals::board::Board;
 
@@ -56,7 +56,7 @@ pub struct Controller {
 
 #[derive(Default)]
 struct Past {
-    written: BTreeMap<String, TaskQueueStatus>,
+    written: BTreeMap<String, Written<TaskQueueStatus>>,
     names: BTreeSet<(String, String)>,
     /// Broker ids by uid, for the generation they were made from: a digest for each queue and look would be most of
     /// what the operator does.
@@ -191,25 +191,25 @@ impl Controller {
     async fn keep(&self, past: &mut Past, queue: &TaskQueue, seen: &Seen<'_>) -> bool {
         let uid = queue.uid().unwrap_or_default();
         let stored = queue.status.clone().unwrap_or_default();
-        let old = past.written.get(&uid).cloned().unwrap_or(stored);
-        let new = self.status(queue, &old, seen);
-        if new == old {
+        let (old, version) = Written::latest(past.written.get(&uid), &queue.metadata, &stored);
+        let new = self.status(queue, old, seen);
+        if new == *old {
             return true;
         }
         let ready = |status: &TaskQueueStatus| {
             let ready = find(&status.conditions, ConditionType::Ready)?;
             Some((ready.status.clone(), ready.reason.clone()))
         };
-        let pressing = ready(&old) != ready(&new);
+        let pressing = ready(old) != ready(&new);
         if !self.budget.take(self.clock.now()) && !pressing {
             return false;
         }
         let api: Api<TaskQueue> =
             Api::namespaced(self.client.clone(), &queue.namespace().unwrap_or_default());
-        match write(&api, &queue.metadata, &old, &new).await {
-            Ok(_) => {
-                self.tell(queue, &old, &new).await;
-                past.written.insert(uid, new);
+        match write(&api, &queue.metadata, (old, version), new.clone()).await {
+            Ok(written) => {
+                self.tell(queue, old, &new).await;
+                past.written.extend(written.map(|written| (uid, written)));
             }
             Err(error) => {
                 past.written.remove(&uid);

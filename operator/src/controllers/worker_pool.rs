@@ -36,7 +36,7 @@ use crate::clock::Clock;
 use crate::kube::events::Events;
 use crate::kube::execute::{Executor, Failure};
 use crate::kube::index::Group;
-use crate::kube::status::{Budget, write};
+use crate::kube::status::{Budget, Written as Reported, write};
 use crate::metrics::Metrics;
 use waits::Waits;
 
@@ -78,8 +78,8 @@ pub struct Context {
 /// What is remembered of one WorkerPool between two rounds.
 #[derive(Default)]
 struct Past {
-    /// The status as last written: the watch may be behind.
-    status: Option<WorkerPoolStatus>,
+    /// The status as last written.
+    status: Option<Reported<WorkerPoolStatus>>,
     /// What each Deployment (by uid) was after we last settled it.
     settled: BTreeMap<String, Stamp>,
     /// The last plan, and when it was carried out.
@@ -241,24 +241,9 @@ fn remembered(pasts: &Mutex<Pasts>, group: &Group, uid: String) -> Arc<tokio::sy
     past
 }
 
-/// Two plans that would write the same; when an annotation was thought of does not matter.
+/// Two plans that would write the same.
 fn same(left: &[Step], right: &[Step]) -> bool {
-    let alike = |pair: (&Step, &Step)| match pair {
-        (
-            Step::Annotate {
-                deployment: a,
-                key: b,
-                ..
-            },
-            Step::Annotate {
-                deployment: c,
-                key: d,
-                ..
-            },
-        ) => (a, b) == (c, d),
-        (left, right) => left == right,
-    };
-    left.len() == right.len() && left.iter().zip(right).all(alike)
+    left.len() == right.len() && left.iter().zip(right).all(|(one, other)| one.repeats(other))
 }
 
 /// Says what a step has scaled, and why.
@@ -424,7 +409,7 @@ async fn report(
 ) -> Result<Option<Duration>, Failure> {
     let state = &decided.state;
     let stored = wp.status.clone().unwrap_or_default();
-    let old = past.status.as_ref().unwrap_or(&stored);
+    let (old, version) = Reported::latest(past.status.as_ref(), &wp.metadata, &stored);
     if state.spec.is_ok() && decided.decision.is_none() && !old.conditions.is_empty() {
         // A process that has just started knows nothing yet; what its predecessor said stands until it does.
         return Ok(None);
@@ -464,14 +449,16 @@ async fn report(
     if !context.budget.take(context.clock.now()) && may_wait {
         return Ok(Some(BUDGET_AGAIN));
     }
-    let old = old.clone();
     let api: Api<WorkerPool> = Api::namespaced(context.client.clone(), &group.0);
-    match write(&api, &wp.metadata, &old, &new).await {
-        Ok(_) => past.status = Some(new.clone()),
+    let written = write(&api, &wp.metadata, (old, version), new.clone()).await;
+    let old = old.clone();
+    match written {
+        Ok(written) => past.status = written,
         Err(kube::Error::Api(error)) if error.code == 404 => return Ok(None),
         Err(error) => {
             past.status = None;
-            return Err(error.into());
+            let moved = matches!(&error, kube::Error::Api(status) if status.code == 409);
+            return Err(if moved { Failure::Moved } else { error.into() });
         }
     }
     tell::changes(context, wp, &old, &new, group).await;

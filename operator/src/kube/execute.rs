@@ -10,15 +10,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, 
 use kube::api::{DeleteParams, ListParams, Patch, Preconditions};
 use kube::{Api, Client};
 use poolwright_api::Reason;
-use poolwright_core::plan::{Settle, Step, Token};
+use poolwright_core::objects::DeploymentView;
+use poolwright_core::plan::{Settle, Step, Token, still_judged_so};
 use poolwright_core::snapshot::Trouble;
 use serde_json::json;
 
 use super::{patching, posting};
 
-/// A Deployment's status moves while its pods start: so often is a scale repeated on a newer version of the same
-/// replicas before it is planned anew.
-const SCALE_ATTEMPTS: usize = 4;
+/// A Deployment's status moves while its pods start: so often is a write repeated on a newer version in which all that it
+/// relies on is as it was, before it is planned anew.
+const ATTEMPTS: usize = 4;
 
 /// Why a plan was not carried out to its end.
 #[derive(Debug, thiserror::Error)]
@@ -75,20 +76,20 @@ impl Executor {
         match step {
             Step::Create(deployment) => self.create(deployment).await.map(Some),
             Step::Settle(settle) => self.settle(settle).await.map(Some),
-            Step::Annotate {
-                deployment,
+            Step::Annotate { seen, key, value } => self.annotate(seen, key, value).await.map(Some),
+            Step::Mark {
+                pod,
+                uid,
+                resource_version,
                 key,
-                value,
+                cost,
             } => {
-                let patch = json!({"metadata": {"annotations": {*key: value}}});
-                self.deployments
-                    .patch(deployment, &patching(), &Patch::Merge(patch))
-                    .await
-                    .map(Some)
-                    .map_err(classify)
-            }
-            Step::Mark { pod, key, cost } => {
-                let patch = json!({"metadata": {"annotations": {*key: cost}}});
+                let metadata = json!({
+                    "uid": uid,
+                    "resourceVersion": resource_version,
+                    "annotations": {*key: cost},
+                });
+                let patch = json!({"metadata": metadata});
                 match self.pods.patch(pod, &patching(), &Patch::Merge(patch)).await {
                     Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
                     other => other.map(|_| None).map_err(classify),
@@ -167,6 +168,7 @@ impl Executor {
         if is_ours && selector(&live) == selector(deployment) {
             let patch = json!({"metadata": {
                 "uid": live.metadata.uid,
+                "resourceVersion": live.metadata.resource_version,
                 "labels": deployment.metadata.labels,
                 "ownerReferences": deployment.metadata.owner_references,
             }});
@@ -192,38 +194,71 @@ impl Executor {
         }))
     }
 
-    /// Names each field: an apply would create a Deployment that is gone, and would reset what it leaves out.
-    async fn settle(&self, settle: &Settle) -> Result<Deployment, Failure> {
-        let mut patch = vec![
-            json!({"op": "add", "path": "/metadata/uid", "value": settle.uid}),
-            json!({"op": "add", "path": "/spec/paused", "value": settle.paused}),
-            json!({"op": "add", "path": "/spec/progressDeadlineSeconds", "value": settle.progress_deadline_seconds}),
-        ];
-        if let Some(labels) = &settle.labels {
-            patch.push(json!({"op": "add", "path": "/metadata/labels", "value": labels}));
-        }
-        if let Some(template) = &settle.template {
-            patch.push(json!({"op": "add", "path": "/spec/template", "value": template}));
-        }
-        let patch = serde_json::from_value(patch.into()).map_err(kube::Error::SerdeError)?;
-        let patched = self
-            .deployments
-            .patch(&settle.deployment, &patching(), &Patch::<()>::Json(patch))
-            .await;
-        patched.map_err(classify)
+    /// What a leader of the past thought of a revision must not come on top of what the present one has found.
+    async fn annotate(&self, seen: &DeploymentView, key: &str, value: &str) -> Result<Deployment, Failure> {
+        let name = &seen.name;
+        let write = |version: String| async move {
+            let patch = json!({"metadata": {
+                "uid": seen.uid,
+                "resourceVersion": version,
+                "annotations": {key: value},
+            }});
+            self.deployments
+                .patch(name, &patching(), &Patch::Merge(patch))
+                .await
+        };
+        let holds = |live: &DeploymentView| still_judged_so(seen, live);
+        self.under(name, &seen.resource_version, holds, write).await
     }
 
-    /// Under the resourceVersion that was read before the grant was written: a newer one is used only where nothing has
-    /// changed that the grant relies on.
+    /// Names each field: an apply would create a Deployment that is gone, and would reset what it leaves out.
+    async fn settle(&self, settle: &Settle) -> Result<Deployment, Failure> {
+        let seen = &settle.seen;
+        let write = |version: String| async move {
+            let mut patch = vec![
+                json!({"op": "add", "path": "/metadata/uid", "value": seen.uid}),
+                json!({"op": "add", "path": "/metadata/resourceVersion", "value": version}),
+                json!({"op": "add", "path": "/spec/paused", "value": settle.paused}),
+                json!({"op": "add", "path": "/spec/progressDeadlineSeconds", "value": settle.progress_deadline_seconds}),
+            ];
+            if let Some(labels) = &settle.labels {
+                patch.push(json!({"op": "add", "path": "/metadata/labels", "value": labels}));
+            }
+            if let Some(template) = &settle.template {
+                patch.push(json!({"op": "add", "path": "/spec/template", "value": template}));
+            }
+            let patch = serde_json::from_value(patch.into()).map_err(kube::Error::SerdeError)?;
+            self.deployments
+                .patch(&seen.name, &patching(), &Patch::<()>::Json(patch))
+                .await
+        };
+        let holds = |live: &DeploymentView| settle.holds(live);
+        self.under(&seen.name, &seen.resource_version, holds, write).await
+    }
+
     async fn scale(&self, name: &str, to: u32, seen: &Token) -> Result<(), Failure> {
-        let mut version = seen.resource_version.clone();
-        for _ in 0..SCALE_ATTEMPTS {
-            match self.write_scale(name, to, &version).await {
+        let holds = |live: &DeploymentView| seen.holds(&Token::of(live));
+        let write = |version: String| async move { self.write_scale(name, to, &version).await };
+        self.under(name, &seen.resource_version, holds, write).await
+    }
+
+    /// Writes to a Deployment under the resourceVersion that was read. A newer one is read and used only where all that the
+    /// write relies on still holds; where it does not, the write has been decided by what is no longer true.
+    async fn under<T, F: Future<Output = Result<T, kube::Error>>>(
+        &self,
+        name: &str,
+        seen: &str,
+        holds: impl Fn(&DeploymentView) -> bool,
+        write: impl Fn(String) -> F,
+    ) -> Result<T, Failure> {
+        let mut version = seen.to_owned();
+        for _ in 0..ATTEMPTS {
+            match write(version).await {
                 Err(kube::Error::Api(status)) if status.code == 409 => {}
                 other => return other.map_err(classify),
             }
-            let live = Token::of(&self.deployments.get(name).await.map_err(classify)?.into());
-            if !seen.holds(&live) {
+            let live: DeploymentView = self.deployments.get(name).await.map_err(classify)?.into();
+            if !holds(&live) {
                 return Err(Failure::Moved);
             }
             version = live.resource_version;
@@ -250,3 +285,7 @@ impl Executor {
             .map(|_| ())
     }
 }
+
+#[cfg(test)]
+#[path = "execute_tests.rs"]
+mod tests;

@@ -6,8 +6,8 @@
 //! gate shuts two thirds of the duration after that: whoever waits counts the whole duration, from when it *saw* the last
 //! change. Between the two a third of the duration is left, in which writes that were sent arrive or never do.
 //!
-//! A Lease is no fence: a write may be under way for longer. What would break a budget carries a resourceVersion
-//! therefore, with a lease and without.
+//! A Lease is no fence: a write may be under way for longer. Whatever changes an object that is there carries a
+//! resourceVersion therefore, with a lease and without.
 //!
 //! Who has lost the lease ends its process; nothing is taken back into a new tenure. Pollers and rounds are tasks of
 //! their own that would have to be found and ended one by one, and what they remember (who was seen to idle, what was

@@ -36,27 +36,64 @@ pub fn difference(old: &Value, new: &Value) -> Option<Value> {
     Some(Value::Object(patch))
 }
 
-/// Writes the difference between two statuses of this very object, not of a successor of its name; returns whether
-/// there was one.
+/// A status as this process last wrote it: the watch may be behind.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Written<S> {
+    /// It.
+    pub status: S,
+    version: Option<String>,
+}
+
+impl<S> Written<S> {
+    /// What `object` has for a status as far as this process knows, and the resourceVersion of that: what was written last,
+    /// until the watch shows something that came after it, by whomever.
+    pub fn latest<'a>(
+        written: Option<&'a Self>,
+        object: &'a ObjectMeta,
+        shown: &'a S,
+    ) -> (&'a S, Option<&'a str>) {
+        let number = |version: Option<&String>| version.and_then(|version| version.parse::<u64>().ok());
+        let shown_at = object.resource_version.as_ref();
+        // They are comparable as numbers. Were they not, what was written would be believed as long as it is kept.
+        let newest = |one: &&Self| number(one.version.as_ref()) >= number(shown_at);
+        match written.filter(newest) {
+            Some(one) => (&one.status, one.version.as_deref()),
+            None => (shown, shown_at.map(String::as_str)),
+        }
+    }
+}
+
+/// Writes the difference between two statuses of this very object, not of a successor of its name; `None` if there was
+/// none.
+///
+/// Under the resourceVersion that `old` is of. A status only reports, but nobody would correct what an operator of the
+/// past writes late: whoever leads now compares with what it has written itself, and wakes for no status.
 ///
 /// # Errors
-/// What the API server answers.
-pub async fn write<K, S>(api: &Api<K>, object: &ObjectMeta, old: &S, new: &S) -> Result<bool, kube::Error>
+/// What the API server answers. After a conflict forget what was written: the watch will show what there is.
+pub async fn write<K, S>(
+    api: &Api<K>,
+    object: &ObjectMeta,
+    (old, version): (&S, Option<&str>),
+    new: S,
+) -> Result<Option<Written<S>>, kube::Error>
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug,
     S: Serialize,
 {
-    let Some(patch) = changes(old, new)? else {
-        return Ok(false);
+    let Some(patch) = changes(old, &new)? else {
+        return Ok(None);
     };
     let name = object.name.as_deref().unwrap_or_default();
-    let patch = json!({"metadata": {"uid": object.uid}, "status": patch});
-    api.patch_status(name, &patching(), &Patch::Merge(patch)).await?;
-    Ok(true)
+    let metadata = json!({"uid": object.uid, "resourceVersion": version});
+    let patch = json!({"metadata": metadata, "status": patch});
+    let object = api.patch_status(name, &patching(), &Patch::Merge(patch)).await?;
+    let version = object.meta().resource_version.clone();
+    Ok(Some(Written { status: new, version }))
 }
 
-/// The same under the resourceVersion that the object was read at; returns the object as it then is, or `None` if it has
-/// changed meanwhile or is gone.
+/// The same for an object as it was read; returns the object as it then is, or `None` if it has changed meanwhile or is
+/// gone.
 ///
 /// # Errors
 /// What else the API server answers.
@@ -117,6 +154,30 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A write of an operator of the past may come after ours: what the watch shows then is what there is.
+    #[test]
+    fn what_was_written_is_believed_until_something_comes_after_it() {
+        let object = |version: &str| ObjectMeta {
+            resource_version: Some(version.to_owned()),
+            ..ObjectMeta::default()
+        };
+        let written = Written {
+            status: "ours",
+            version: Some("100".to_owned()),
+        };
+        let latest = |version| {
+            let meta = object(version);
+            let (status, version) = Written::latest(Some(&written), &meta, &"shown");
+            (*status, version.unwrap_or_default().to_owned())
+        };
+        assert_eq!(latest("99"), ("ours", "100".to_owned()), "the watch is behind");
+        assert_eq!(latest("100"), ("ours", "100".to_owned()));
+        assert_eq!(latest("101"), ("shown", "101".to_owned()), "of somebody else");
+        let meta = object("7");
+        let none = Written::latest(None, &meta, &"shown");
+        assert_eq!(none, (&"shown", Some("7")));
+    }
 
     #[test]
     fn a_patch_removes_what_is_gone() {

@@ -107,7 +107,8 @@ fn judge(
     for one in &succeeded {
         println!("late and not refused: {one:?}");
         let is_same = |other: &&AuditEntry| (&other.resource, &other.name) == (&one.resource, &one.name);
-        let decides = matches!(one.subresource.as_str(), "scale") || one.resource == "pools";
+        // Whoever tells of something adds it.
+        let decides = one.resource != "events";
         let overwritten = ours.iter().filter(is_same).find(|other| other.at < one.at);
         if let Some(newer) = overwritten.filter(|_| decides) {
             return Err(format!("{newer:?} was overwritten by the old leader's {one:?}").into());

@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::decision::Decision;
 use crate::deployment::render;
 use crate::objects::{DELETION_COST, DeploymentView, Objects, POD_TEMPLATE_HASH, PodView, SetView};
-use crate::plan::{Step, plan};
+use crate::plan::{Step, plan, still_judged_so};
 use crate::snapshot::{Mark, PoolInput};
 use crate::testing;
 
@@ -167,8 +167,8 @@ impl Cluster {
         match step {
             Step::Create(deployment) => self.create(deployment),
             Step::Settle(settle) => {
-                let deployment = self.deployment(&settle.deployment);
-                assert_eq!(deployment.metadata.uid.as_ref(), Some(&settle.uid));
+                let deployment = self.deployment(&settle.seen.name);
+                assert!(settle.holds(&deployment.clone().into()));
                 let spec = deployment.spec.as_mut().unwrap();
                 spec.paused = Some(settle.paused);
                 spec.progress_deadline_seconds = Some(settle.progress_deadline_seconds);
@@ -179,20 +179,21 @@ impl Cluster {
                     deployment.metadata.labels = Some(labels.clone());
                 }
             }
-            Step::Annotate {
-                deployment,
-                key,
-                value,
-            } => {
-                let metadata = &mut self.deployment(deployment).metadata;
+            Step::Annotate { seen, key, value } => {
+                let deployment = self.deployment(&seen.name);
+                assert!(still_judged_so(seen, &deployment.clone().into()));
+                let metadata = &mut deployment.metadata;
                 metadata
                     .annotations
                     .get_or_insert_default()
                     .insert((*key).to_owned(), value.clone());
             }
-            Step::Mark { pod, key, cost } => {
+            Step::Mark {
+                pod, uid, key, cost, ..
+            } => {
                 let mut pods = self.pods.iter_mut();
                 let pod = pods.find(|one| one.metadata.name.as_ref() == Some(pod)).unwrap();
+                assert_eq!(pod.metadata.uid.as_ref(), Some(uid));
                 let annotations = pod.metadata.annotations.get_or_insert_default();
                 annotations.insert((*key).to_owned(), (*cost).to_owned());
             }

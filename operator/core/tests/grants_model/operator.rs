@@ -249,6 +249,7 @@ impl Listing {
                 Arc::new(PodView {
                     name: String::new(),
                     uid: String::new(),
+                    resource_version: String::new(),
                     revision: branch.revision.clone(),
                     created: Timestamp::UNIX_EPOCH,
                     ended: false,
