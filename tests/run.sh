@@ -15,7 +15,7 @@ trap 'exit 130' INT TERM
 wanted=${GROUPS_ONLY:-}
 export POOLWRIGHT_RIGHTS="$logs/rights" POOLWRIGHT_LEAKS="$logs/leaks"
 
-known="setup fmt clippy doc deny unit harness chart install refusals redis rabbitmq faults parking dynamic outages rollouts lifecycle policies pools lane shards budgets failover demo suite audit"
+known="setup fmt clippy doc deny unit harness chart install refusals redis rabbitmq faults parking dynamic outages rollouts lifecycle policies pools lane shards budgets apiserver failover demo suite audit"
 for name in $wanted; do
     case " $known " in *" $name "*) ;; *)
         echo "there is no group $name; there are: $known" >&2
@@ -157,6 +157,8 @@ group refusals end_to_end 3 bad_input refusals pods
 for file in redis rabbitmq faults parking dynamic outages rollouts lifecycle policies pools lane shards budgets; do
     group "$file" end_to_end 3 "$file"
 done
+# On a control plane of its own, which refuses and forgets.
+group apiserver end_to_end 1 apiserver
 # Each of its tests counts seconds, and has a control plane's whole attention.
 group failover end_to_end 1 failover
 group demo demo

@@ -169,11 +169,16 @@ impl Plane {
                 if let Some(kubeconfig) = std::env::var_os(KUBECONFIG_VARIABLE) {
                     return Self::attach(Path::new(&kubeconfig));
                 }
-                let plane = Self::start(PlaneConfig::default()).await?;
-                plane.start_usual_node().await?;
-                Ok(plane)
+                Self::start_with_node(PlaneConfig::default()).await
             })
             .await
+    }
+
+    /// Starts one with a node that knows [`CELERY_IMAGE`] and [`FAKE_IMAGE`].
+    pub async fn start_with_node(config: PlaneConfig) -> Result<Self> {
+        let plane = Self::start(config).await?;
+        plane.start_usual_node().await?;
+        Ok(plane)
     }
 
     /// Uses a plane that another process started and will stop.

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 /// How much later than what it sent the end of a client is told, once something was late.
@@ -23,6 +23,7 @@ const LINGER: Duration = Duration::from_millis(500);
 pub struct Proxy {
     address: SocketAddr,
     whole: watch::Sender<bool>,
+    severed: Arc<Notify>,
     late: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
@@ -41,14 +42,24 @@ impl Proxy {
         let whole = watch::Sender::new(true);
         let (state, late) = (whole.subscribe(), Arc::<AtomicUsize>::default());
         let count = Arc::clone(&late);
+        let severed = Arc::<Notify>::default();
+        let end = Arc::clone(&severed);
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(carry(client, server, state.clone(), Arc::clone(&count)));
+                let carried = carry(client, server, state.clone(), Arc::clone(&count));
+                let severed = Arc::clone(&end);
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = carried => {}
+                        () = severed.notified() => {}
+                    }
+                });
             }
         });
         Ok(Self {
             address,
             whole,
+            severed,
             late,
             task,
         })
@@ -67,6 +78,11 @@ impl Proxy {
     /// Cuts it.
     pub fn cut(&self) {
         self.whole.send_replace(false);
+    }
+
+    /// Ends every connection that there is, and loses what was under way on it. Both sides are told.
+    pub fn sever(&self) {
+        self.severed.notify_waiters();
     }
 
     /// Makes it whole.

@@ -14,7 +14,7 @@ use poolwright_api::v1alpha1::{TaskQueue, WorkerPool};
 use poolwright_api::{ConditionType, conditions};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -65,11 +65,16 @@ impl Stage {
             apply_rights(plane).await
         };
         APPLIED.get_or_try_init(apply).await?;
+        Self::on(plane, &plane.operator_kubeconfig(), prefix, args).await
+    }
+
+    /// The same on a plane of the test's own, which has the definitions and the rights, with an operator that reaches it in
+    /// its own way.
+    pub async fn on(plane: &'static Plane, kubeconfig: &Path, prefix: &str, args: &[&str]) -> Result<Self> {
         let namespace = TestNamespace::create(plane.client().await?, prefix).await?;
         let dir = tempfile::tempdir()?;
         namespace.let_read_secrets(plane).await?;
-        let operator =
-            Operator::start(&plane.operator_kubeconfig(), &namespace.name, dir.path(), args).await?;
+        let operator = Operator::start(kubeconfig, &namespace.name, dir.path(), args).await?;
         let history = History::follow(namespace.api(), namespace.api());
         Ok(Self {
             plane,

@@ -273,12 +273,17 @@ where
 {
     let of = K::DynamicType::default();
     match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 404 => format!(
-            "the cluster does not know {}.{}: apply the definitions (`kubectl apply -f crds/`, or `crds.install` of the \
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+            if status.code == 404 =>
+        {
+            format!(
+                "the cluster does not know {}.{}: apply the definitions (`kubectl apply -f crds/`, or `crds.install` of the \
              chart); nothing is done until then",
-            K::plural(&of),
-            K::group(&of)
-        ),
+                K::plural(&of),
+                K::group(&of)
+            )
+        }
         other => other.to_string(),
     }
 }
@@ -303,11 +308,17 @@ mod tests {
             let status = Status::failure("page", "NotFound").with_code(code);
             watcher::Error::InitialListFailed(kube::Error::Api(Box::new(status)))
         };
-        let told = words::<poolwright_api::v1alpha1::TaskQueue>(&failed(404));
-        assert!(
-            told.contains("taskqueues.poolwright.dev") && told.contains("kubectl apply -f crds/"),
-            "{told}"
-        );
+        let removed = match failed(404) {
+            watcher::Error::InitialListFailed(error) => watcher::Error::WatchStartFailed(error),
+            other => other,
+        };
+        for error in [failed(404), removed] {
+            let told = words::<poolwright_api::v1alpha1::TaskQueue>(&error);
+            assert!(
+                told.contains("taskqueues.poolwright.dev") && told.contains("kubectl apply -f crds/"),
+                "{told}"
+            );
+        }
         let told = words::<poolwright_api::v1alpha1::TaskQueue>(&failed(403));
         assert!(told.contains("page") && !told.contains("crds"), "{told}");
     }

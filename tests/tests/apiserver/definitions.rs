@@ -1,0 +1,132 @@
+//! Definitions that somebody removes while the operator runs, and with them every object of theirs.
+
+use kube::Api;
+use kube::api::PostParams;
+use poolwright_api::ConditionType;
+use poolwright_api::v1alpha1::TaskQueue;
+use poolwright_tests::scenario::LIMIT;
+use poolwright_tests::*;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+use super::{Alone, hasty};
+
+/// A TaskQueue or WorkerPool as somebody has it in a file.
+fn written(object: &Value, name: &str) -> Value {
+    json!({
+        "apiVersion": "poolwright.dev/v1alpha1", "kind": object["kind"],
+        "metadata": {"name": name}, "spec": object["spec"],
+    })
+}
+
+async fn remove(stage: &Stage, kind: &str) -> Result<()> {
+    let name = format!("{kind}.poolwright.dev");
+    let kubectl = stage.plane.kubectl()?;
+    kubectl.run(["delete", "crd", &name, "--timeout=60s"]).await?;
+    let told = format!("the cluster does not know {name}: apply the definitions");
+    wait_for("the operator to name what is missing", LIMIT, || {
+        stage.operator.log().contains(&told)
+    })
+    .await
+}
+
+/// Two workers that consume: the tasks that come then are one for each.
+async fn await_both(stage: &Stage) -> Result<()> {
+    stage
+        .await_tq("q", "two consumers", LIMIT, |queue| {
+            queue.status.as_ref().and_then(|status| status.consumers) == Some(2)
+        })
+        .await
+        .map(drop)
+}
+
+/// A process that waits for a definition does all else, and is not to be started anew for it.
+async fn expect_alive(stage: &Stage) -> Result<()> {
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(stage.operator.get(path).await?.0, 200, "{path}");
+    }
+    Ok(())
+}
+
+/// Without TaskQueues nothing is known of the work: workers stay as they are.
+#[tokio::test]
+async fn without_the_definition_of_task_queues_no_worker_goes() -> Result<()> {
+    let alone = Alone::new("a-tq", hasty()).await?;
+    let stage = &alone.stage;
+    let shape = json!({
+        "celery": {"concurrency": 1}, "scaling": {"minReplicas": 2, "scaleDownDelaySeconds": 2},
+    });
+    alone.broker.pool(stage, "q", &["q"], shape).await?;
+    stage
+        .await_condition("q", ConditionType::Ready, "True", "AsDesired", LIMIT)
+        .await?;
+    await_both(stage).await?;
+    let mut ids = alone.broker.publish(&Batch::sleep("q", 2, 5.0)).await?;
+    stage.await_running(2, LIMIT).await?;
+    stage
+        .patch_pool("q", json!({"spec": {"scaling": {"minReplicas": 0}}}))
+        .await?;
+    let queue = written(&serde_json::to_value(stage.tq("q").await?)?, "q");
+
+    remove(stage, "taskqueues").await?;
+    expect_alive(stage).await?;
+    stage.await_ended(2, LIMIT).await?;
+    stage
+        .expect_steady("q", 2, Duration::from_secs(scale::pick(10, 60)))
+        .await?;
+    let (status, reason, message) = stage.condition("q", ConditionType::Ready).await?;
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "QueueUnknown"));
+    assert!(
+        message.contains("running workers are left as they are"),
+        "{message}"
+    );
+
+    apply_crds(stage.plane).await?;
+    let queues: Api<TaskQueue> = stage.namespace.api();
+    let create = PostParams::default();
+    wait_until("the TaskQueue to be made again", LIMIT, || async {
+        Ok(queues
+            .create(&create, &serde_json::from_value(queue.clone())?)
+            .await
+            .is_ok())
+    })
+    .await?;
+    ids.extend(alone.broker.publish(&Batch::sleep("q", 4, 1.0)).await?);
+    stage.await_ended(6, LIMIT).await?;
+    stage.await_no_pods("q", LIMIT).await?;
+    stage.expect_no_busy_victim()?;
+    stage.expect_all_done_once(&ids)
+}
+
+/// Kubernetes deletes every WorkerPool with its definition, and the Deployments of each with it: the workers end in their
+/// grace, as with any WorkerPool that somebody deletes.
+#[tokio::test]
+async fn without_the_definition_of_worker_pools_workers_finish_and_come_back_with_it() -> Result<()> {
+    let alone = Alone::new("a-wp", hasty()).await?;
+    let stage = &alone.stage;
+    let shape = json!({
+        "celery": {"concurrency": 1}, "scaling": {"minReplicas": 2}, "drain": {"graceSeconds": 60},
+    });
+    alone.broker.pool(stage, "q", &["q"], shape).await?;
+    await_both(stage).await?;
+    let mut ids = alone.broker.publish(&Batch::sleep("q", 2, 15.0)).await?;
+    stage.await_running(2, LIMIT).await?;
+    let pool = written(&serde_json::to_value(stage.wp("q").await?)?, "q");
+
+    remove(stage, "workerpools").await?;
+    expect_alive(stage).await?;
+    stage.await_ended(2, LIMIT).await?;
+    stage.await_no_pods("q", LIMIT).await?;
+    assert!(stage.deployments("q").await?.is_empty());
+
+    apply_crds(stage.plane).await?;
+    let kubectl = stage.kubectl()?;
+    wait_until("the WorkerPool to be made again", LIMIT, || async {
+        Ok(kubectl.apply(&pool.to_string()).await.is_ok())
+    })
+    .await?;
+    ids.extend(alone.broker.publish(&Batch::sleep("q", 4, 1.0)).await?);
+    stage.await_ended(6, LIMIT).await?;
+    stage.expect_none_killed()?;
+    stage.expect_all_done_once(&ids)
+}
