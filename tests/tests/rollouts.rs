@@ -29,7 +29,7 @@ async fn a_wrong_command_replaces_nothing_and_the_good_one_takes_over_under_load
     let feeder = ground.feed(6, 2.0, Duration::from_millis(2500)).await?;
     ground.stage.await_replicas("w", 3, LIMIT).await?;
     ground.await_running(6).await?;
-    let old = ground.revision("w", "").await?;
+    let old = ground.proven_revision("w").await?;
 
     let since = Instant::now();
     let patch = json!({"spec": {"worker": {"command": WRONG}}});
@@ -101,7 +101,7 @@ async fn a_rollout_needs_one_pod_above_a_maximum_of_one() -> Result<()> {
     let feeder = ground.feed(1, 0.5, Duration::from_millis(700)).await?;
     ground.await_running(1).await?;
     ground.await_ready("w").await?;
-    let old = ground.revision("w", "").await?;
+    let old = ground.proven_revision("w").await?;
     let since = Instant::now();
     ground.restart("w", "once").await?;
     let new = ground.revision("w", &old).await?;
@@ -125,7 +125,7 @@ async fn a_pause_in_a_rollout_keeps_the_number_of_workers() -> Result<()> {
     let feeder = ground.feed(2, 6.0, Duration::from_secs(5)).await?;
     ground.await_running(2).await?;
     ground.await_ready("w").await?;
-    let old = ground.revision("w", "").await?;
+    let old = ground.proven_revision("w").await?;
     let since = Instant::now();
     ground.restart("w", "once").await?;
     let new = ground.revision("w", &old).await?;
@@ -245,7 +245,7 @@ async fn an_operator_that_dies_in_a_rollout_ends_it() -> Result<()> {
     let feeder = ground.feed(4, 2.0, Duration::from_secs(2)).await?;
     ground.stage.await_replicas("w", 3, LIMIT).await?;
     ground.await_running(4).await?;
-    let old = ground.revision("w", "").await?;
+    let old = ground.proven_revision("w").await?;
     let since = Instant::now();
     ground.restart("w", "once").await?;
     let new = ground.revision("w", &old).await?;

@@ -16,6 +16,10 @@ use poolwright_core::share::Want;
 use poolwright_core::snapshot::{Bid, BidQueue, Budget, Namespace};
 use world::{World, key, pod, pool, worker};
 
+/// The operator's.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// What a pass may take, on a machine that is four to eight times as slow as the one whose figures are published; an
 /// unoptimised build only must not hang.
 fn most(optimised: u64) -> Duration {

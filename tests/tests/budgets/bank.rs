@@ -33,6 +33,15 @@ impl Bank {
         })
     }
 
+    /// One whose queues are on RabbitMQ.
+    pub async fn on_rabbitmq(prefix: &str) -> Result<Self> {
+        let mut bank = Self::new(prefix).await?;
+        let vhost = RabbitMq::shared().await?.vhost(prefix, "monitoring").await?;
+        bank.wire = Wire::vhost(bank.stage(), &vhost).await?.late(true);
+        bank.wire.spec["rabbitmq"] = json!({"managementUrl": vhost.management_url});
+        Ok(bank)
+    }
+
     pub fn stage(&self) -> &Stage {
         &self.ground.stage
     }

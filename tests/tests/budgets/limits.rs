@@ -22,7 +22,7 @@ async fn a_rollout_in_a_full_pool_ends_and_never_takes_more() -> Result<()> {
         .feed(4, length, Duration::from_secs_f64(length))
         .await?;
     bank.ground.await_running(4).await?;
-    let old = bank.ground.revision("w", "").await?;
+    let old = bank.ground.proven_revision("w").await?;
     bank.ground.restart("w", "once").await?;
     let new = bank.ground.revision("w", &old).await?;
     bank.ground.await_alone("w", &new, 4).await?;
@@ -37,7 +37,15 @@ async fn a_rollout_in_a_full_pool_ends_and_never_takes_more() -> Result<()> {
 
 #[tokio::test]
 async fn a_budget_cut_below_what_is_taken_stops_nobody_and_is_reached() -> Result<()> {
-    let bank = Bank::new("b-cut").await?;
+    cut(&Bank::new("b-cut").await?).await
+}
+
+#[tokio::test]
+async fn so_it_is_on_rabbitmq() -> Result<()> {
+    cut(&Bank::on_rabbitmq("b-cut-rabbit").await?).await
+}
+
+async fn cut(bank: &Bank) -> Result<()> {
     bank.pool("db", json!({"slots": 6})).await?;
     bank.queue("w", "db", 1, json!({})).await?;
     bank.workers("w", 9, json!({})).await?;

@@ -204,10 +204,7 @@ async fn critical_work_without_a_guarantee_gets_the_slot_of_the_next_background_
 
 #[tokio::test]
 async fn so_it_does_on_rabbitmq() -> Result<()> {
-    let mut bank = Bank::new("b-tier-rabbit").await?;
-    let vhost = RabbitMq::shared().await?.vhost("b-tier", "monitoring").await?;
-    bank.wire = Wire::vhost(bank.stage(), &vhost).await?.late(true);
-    bank.wire.spec["rabbitmq"] = json!({"managementUrl": vhost.management_url});
+    let bank = Bank::on_rabbitmq("b-tier-rabbit").await?;
     expect_a_slot_of_the_next(&bank).await
 }
 

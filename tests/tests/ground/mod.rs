@@ -1,9 +1,10 @@
 //! One namespace, one operator, one Redis with the queue `q`, one publisher, and questions about revisions.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use poolwright_api::ConditionType;
+use poolwright_api::{ANNOTATION_PROVEN_AT, ConditionType};
 use poolwright_tests::*;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -132,6 +133,18 @@ impl Ground {
             Ok(revision.filter(|revision| revision != before))
         })
         .await
+    }
+
+    /// The revision that serves, once it is known to work: one that has not been heard yet is replaced at once.
+    pub async fn proven_revision(&self, pool: &str) -> Result<String> {
+        let revision = self.revision(pool, "").await?;
+        wait_until(&format!("{pool}-{revision} to be proven"), LIMIT, || async {
+            let deployments = self.stage.deployments(pool).await?;
+            let proven = |one: &Deployment| one.annotations().contains_key(ANNOTATION_PROVEN_AT);
+            Ok(deployments.iter().any(proven))
+        })
+        .await?;
+        Ok(revision)
     }
 
     /// Waits until a revision is all that is left, with so many pods.
