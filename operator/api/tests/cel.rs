@@ -143,6 +143,10 @@ fn worker_pool() {
     let spec = |spec: Value| json!({ "spec": spec });
     let scaling = |scaling: Value| json!({ "spec": { "scaling": scaling } });
     let worker = |worker: Value| json!({ "spec": { "worker": worker } });
+    let mounting = |pod: Value| {
+        let mounts = json!([{ "name": "a", "mountPath": "/a" }, { "name": "b", "mountPath": "/b" }]);
+        json!({ "spec": { "worker": { "volumeMounts": mounts }, "pod": pod } })
+    };
     let inject = |env: &str| {
         json!({ "spec": {
             "celery": { "brokerEnv": "Inject" },
@@ -184,6 +188,16 @@ fn worker_pool() {
             "spec.worker.env must not set CELERY_BROKER_URL",
             inject("DEBUG"),
             inject("CELERY_BROKER_URL"),
+        ),
+        row(
+            "spec.worker.volumeMounts must each name a volume",
+            mounting(json!({ "volumes": [{ "name": "a" }, { "name": "b" }] })),
+            mounting(json!({ "volumes": [{ "name": "b" }] })),
+        ),
+        row(
+            "spec.worker.volumeMounts must each name a volume",
+            worker(json!({ "volumeMounts": [] })),
+            worker(json!({ "volumeMounts": [{ "name": "a", "mountPath": "/a" }] })),
         ),
         row(
             "spec.worker.env must not set POD_NAME",

@@ -279,6 +279,11 @@ fn workers() -> Vec<Case> {
             &["nor --purge and --discard, with which each start empties the queues"],
         ),
         change(
+            "a mount of a volume that is not there",
+            json!({"worker": {"volumeMounts": [{"name": "cache", "mountPath": "/cache"}]}}),
+            &["spec.worker.volumeMounts must each name a volume of spec.pod.volumes"],
+        ),
+        change(
             "a variable that is ours",
             json!({"worker": {"env": [{"name": "POD_NAME", "value": "me"}]}}),
             &["spec.worker.env must not set POD_NAME"],

@@ -105,11 +105,12 @@ fn cases() -> Vec<Case> {
             words: &["spec.queues[1].name", "TaskQueue \"nowhere\" does not exist"],
         },
         Case {
-            what: "a mount without its volume",
-            spec: json!({"worker": {"volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}]}}),
+            what: "a sidecar's mount without its volume",
+            spec: json!({"pod": {"sidecars": [{"name": "proxy", "image": FAKE_IMAGE,
+                "volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}]}]}}),
             reason: "InvalidSpec",
             words: &[
-                "spec.worker.volumeMounts[0].name",
+                "spec.pod.sidecars[0].volumeMounts[0].name",
                 "\"scratch\", which is no volume in spec.pod.volumes",
             ],
         },
@@ -231,7 +232,7 @@ async fn a_bad_spec_is_refused_or_said_and_touches_nothing() -> Result<()> {
 
     let before = stage.footprint("w").await?;
     admission::refuses_all(&stage).await?;
-    let good = json!({"spec": {"queues": [{"name": "q"}], "worker": {"volumeMounts": null}}});
+    let good = json!({"spec": {"queues": [{"name": "q"}], "pod": {"sidecars": null}}});
     for case in cases() {
         stage.patch_pool("w", json!({"spec": case.spec})).await?;
         holds(&stage, &mut publisher, &before, &case).await?;

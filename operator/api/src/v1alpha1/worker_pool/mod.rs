@@ -107,7 +107,9 @@ pub use status::{Decision, DecisionInput, DecisionLimit, PastDecision, WorkerPoo
     validation = Rule::new("has(self.class) || !has(self.celery) || has(self.celery.concurrency) || has(self.celery.autoscale) || (has(self.celery.executionPool) && self.celery.executionPool == 'Solo') || (has(self.worker.resources) && has(self.worker.resources.limits) && 'cpu' in self.worker.resources.limits)")
         .message("spec.celery.concurrency (1 to 10000) is required without a class, unless spec.worker.resources.limits.cpu says how many processes fit"),
     validation = Rule::new("!has(self.celery) || !has(self.celery.brokerEnv) || self.celery.brokerEnv != 'Inject' || !has(self.worker.env) || self.worker.env.all(e, e.name != 'CELERY_BROKER_URL')")
-        .message("spec.worker.env must not set CELERY_BROKER_URL with spec.celery.brokerEnv: Inject, which sets it")
+        .message("spec.worker.env must not set CELERY_BROKER_URL with spec.celery.brokerEnv: Inject, which sets it"),
+    validation = Rule::new("!has(self.worker.volumeMounts) || self.worker.volumeMounts.all(m, has(self.pod) && has(self.pod.volumes) && self.pod.volumes.exists(v, v.name == m.name))")
+        .message("spec.worker.volumeMounts must each name a volume of spec.pod.volumes")
 )]
 pub struct WorkerPoolSpec {
     /// `class` of work, which sets the defaults of `celery`: Cpu, Io, Memory or General. Default: none, and then
