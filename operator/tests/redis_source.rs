@@ -326,6 +326,35 @@ async fn thousands_of_fetched_messages_are_counted_by_their_ends() {
     }
 }
 
+/// What Redis sends for one poll grows neither with what workers hold nor with how large it is, and takes no more round
+/// trips and no connection more for a hundred queues.
+#[tokio::test]
+async fn a_poll_costs_the_same_however_much_workers_hold() {
+    let server = Server::start();
+    let mut raw = server.raw(0).await;
+    let source = connect(&server).await;
+    let mut costs = Vec::new();
+    for (from, to, size) in [(0, 3000, 10), (3000, 30_000, 10), (30_000, 30_100, 1_000_000)] {
+        let mut pipe = redis::pipe();
+        for n in from..to {
+            let held = format!(r#"[{{"body": "{}"}}, "", "a"]"#, "x".repeat(size));
+            pipe.cmd("HSET").arg("unacked").arg(n).arg(held).ignore();
+            pipe.cmd("ZADD").arg("unacked_index").arg(n).arg(n).ignore();
+        }
+        let () = pipe.query_async(&mut raw).await.unwrap();
+        // The first sees all for the first time.
+        source.poll(&wanted(&["a", "b"])).await.unwrap();
+        costs.push(server.sent_during(source.poll(&wanted(&["a", "b"]))).await);
+    }
+    println!("bytes sent for a poll: {costs:?}");
+    let (least, most) = (costs.iter().min().unwrap(), costs.iter().max().unwrap());
+    assert!(*most < 100_000 && *most < 3 * least, "{costs:?}");
+    let names: Vec<String> = (0..100).map(|number| format!("q{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let polled = source.poll(&wanted(&names)).await.unwrap();
+    assert_eq!((polled.queues.len(), source.connections()), (100, 1));
+}
+
 #[tokio::test]
 async fn waiting_messages_with_an_eta_are_estimated_from_both_ends() {
     let server = Server::start();

@@ -55,7 +55,7 @@ pub use charges::Charges;
 pub use evidence::Footprint;
 pub use history::{History, Step};
 pub use kubectl::Kubectl;
-pub use moves::{Act, Moves, is_parked};
+pub use moves::{Act, Move, Moves, is_parked};
 pub use namespace::{TestNamespace, apply_crds, apply_policies, apply_rights};
 pub use node::{Image, Node, NodeConfig, NodeHandle, RESERVED, Record, read_records};
 pub use operator::Operator;

@@ -48,6 +48,12 @@ pub async fn there_and_back(stage: &Stage, wire: &Wire, pool: &str) -> Result<us
     }
     stage.expect_no_busy_victim()?;
     stage.expect_all_done_once(&ids)?;
+    wait_until("both directions to be told", LIMIT, || async {
+        let up = stage.notes_about(pool, "ScaledUp").await?;
+        let down = stage.notes_about(pool, "ScaledDown").await?;
+        Ok(!up.is_empty() && !down.is_empty())
+    })
+    .await?;
     let mut told = stage.notes_about(pool, "ScaledUp").await?;
     told.extend(stage.notes_about(pool, "ScaledDown").await?);
     told.extend(stage.notes_about(pool, "AsDesired").await?);

@@ -88,7 +88,9 @@ async fn an_operator_that_is_killed_comes_back_without_haste() -> Result<()> {
         Redis::start(RedisConfig::default()).await?,
     );
     let wire = Wire::redis(&redis, 0);
-    let window = Duration::from_secs(5);
+    // Longer than it takes to prove a worker empty, which a process without a window would do at once.
+    let window = Duration::from_secs(20);
+    let moves = Moves::follow(stage.namespace.api());
     for (name, policy) in [("q", "Backlog"), ("w", "WaitTarget")] {
         let shape = json!({
             "celery": {"concurrency": 1},
@@ -143,6 +145,21 @@ async fn an_operator_that_is_killed_comes_back_without_haste() -> Result<()> {
             .await_condition(pool, ConditionType::Ready, "True", "AsDesired", LIMIT)
             .await?;
     }
+    // To be parked is the beginning of it; who was parked before may go.
+    for start in &starts {
+        let parked = moves.all().into_iter().filter(|one| one.act == Act::Parked);
+        let hasty: Vec<Move> = parked
+            .filter(|one| (*start..*start + window).contains(&one.at))
+            .collect();
+        assert!(
+            hasty.is_empty(),
+            "parked before a full window of fresh data: {hasty:?}"
+        );
+    }
+    assert!(
+        moves.count(|act| act == Act::Parked) >= 2,
+        "nobody was parked at all"
+    );
     stage.expect_no_busy_victim()?;
     stage.expect_all_done_once(&ids)
 }
@@ -150,7 +167,8 @@ async fn an_operator_that_is_killed_comes_back_without_haste() -> Result<()> {
 /// Kills the operator, starts it again after a while, and tells when.
 async fn restart(stage: &mut Stage, after: Duration) -> Result<Instant> {
     stage.operator.kill();
-    tokio::time::sleep(after).await;
+    // What it had written is seen before the next one begins.
+    tokio::time::sleep(after.max(Duration::from_millis(500))).await;
     let start = Instant::now();
     stage.operator.start_again().await?;
     Ok(start)

@@ -167,18 +167,24 @@ impl Heard {
         self.times().entry(node).or_insert_with(Instant::now);
     }
 
-    /// Fails if more workers were taken since then than had been heard again at that moment.
-    fn expect_before_falls(&self, stage: &Stage, since: Instant) -> Result<()> {
+    /// Fails if a worker was parked or taken since then that had not been heard again at that moment.
+    fn expect_before_moves(&self, moves: &Moves, since: Instant) -> Result<()> {
         let heard = self.times().clone();
-        let falls = stage.falls("q", since);
-        if falls.is_empty() {
-            return Err("nothing was taken after the broker's return".into());
+        let taken = |act: Act| matches!(act, Act::Parked | Act::Went { .. });
+        let later = moves
+            .all()
+            .into_iter()
+            .filter(|one| one.at > since && taken(one.act));
+        let later: Vec<Move> = later.collect();
+        if !later.iter().any(|one| one.act == Act::Parked) {
+            return Err(format!("nobody was parked after the broker's return: {later:?}").into());
         }
-        for (at, _, to) in falls {
-            let gone = usize::try_from(WORKERS - to)?;
-            let by_then = heard.values().filter(|moment| **moment <= at).count();
-            if by_then < gone {
-                return Err(format!("{gone} workers were taken when {by_then} had been heard again").into());
+        for one in later {
+            if heard
+                .get(&format!("celery@{}", one.pod))
+                .is_none_or(|at| *at > one.at)
+            {
+                return Err(format!("it had not been heard again: {one:?}; heard were {heard:?}").into());
             }
         }
         Ok(())
@@ -208,12 +214,13 @@ async fn redis_is_stopped(prefix: &str, policy: &str) -> Result<()> {
     expect_held(&stage, began).await?;
     stage.await_ended(3, LIMIT).await?;
     assert_eq!(stage.replicas("q").await?, WORKERS);
+    let moves = Moves::follow(stage.namespace.api());
     redis.start_again().await?;
     let (back, since) = (jiff::Timestamp::now(), Instant::now());
     let heard = Heard::on_redis(&redis.admin_url(0)).await?;
     expect_fresh_in_time(&stage, began, back).await?;
     stage.await_no_pods("q", LIMIT).await?;
-    heard.expect_before_falls(&stage, since)?;
+    heard.expect_before_moves(&moves, since)?;
     stage.expect_no_busy_victim()?;
     stage.expect_all_done_once(&ids)
 }
@@ -256,12 +263,13 @@ async fn rabbitmq_is_restarted() -> Result<()> {
     expect_held(&stage, began).await?;
     stage.await_ended(3, LIMIT).await?;
     assert_eq!(stage.replicas("q").await?, WORKERS);
+    let moves = Moves::follow(stage.namespace.api());
     rabbit.start_again().await?;
     let (back, since) = (jiff::Timestamp::now(), Instant::now());
     let heard = Heard::on_rabbitmq(&vhost.url).await?;
     expect_fresh_in_time(&stage, began, back).await?;
     stage.await_no_pods("q", LIMIT).await?;
-    heard.expect_before_falls(&stage, since)?;
+    heard.expect_before_moves(&moves, since)?;
     assert_eq!(stage.reversals("q"), 1, "{:?}", stage.timeline("q"));
     stage.expect_no_busy_victim()?;
     stage.expect_all_done_once(&ids)

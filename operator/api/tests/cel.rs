@@ -143,10 +143,6 @@ fn worker_pool() {
     let spec = |spec: Value| json!({ "spec": spec });
     let scaling = |scaling: Value| json!({ "spec": { "scaling": scaling } });
     let worker = |worker: Value| json!({ "spec": { "worker": worker } });
-    let mounting = |pod: Value| {
-        let mounts = json!([{ "name": "a", "mountPath": "/a" }, { "name": "b", "mountPath": "/b" }]);
-        json!({ "spec": { "worker": { "volumeMounts": mounts }, "pod": pod } })
-    };
     let inject = |env: &str| {
         json!({ "spec": {
             "celery": { "brokerEnv": "Inject" },
@@ -190,16 +186,6 @@ fn worker_pool() {
             inject("CELERY_BROKER_URL"),
         ),
         row(
-            "spec.worker.volumeMounts must each name a volume",
-            mounting(json!({ "volumes": [{ "name": "a" }, { "name": "b" }] })),
-            mounting(json!({ "volumes": [{ "name": "b" }] })),
-        ),
-        row(
-            "spec.worker.volumeMounts must each name a volume",
-            worker(json!({ "volumeMounts": [] })),
-            worker(json!({ "volumeMounts": [{ "name": "a", "mountPath": "/a" }] })),
-        ),
-        row(
             "spec.worker.env must not set POD_NAME",
             worker(json!({ "env": [{ "name": "POD_NAMES", "value": "1" }] })),
             worker(json!({ "env": [{ "name": "POD_NAME", "value": "1" }] })),
@@ -234,6 +220,7 @@ fn worker_pool() {
     rows.extend(dynamic_rows());
     rows.extend(resource_rows());
     rows.extend(pod_rows());
+    rows.extend(mount_rows());
     check("WorkerPool", &worker_pool_base(), &rows);
     let two = [schedule("a", "0 8 * * *", 1), schedule("b", "0 9 * * *", 11)];
     assert_eq!(
@@ -402,6 +389,25 @@ fn resource_rows() -> Vec<Row> {
                 json!({ "ephemeral-storage": "1k" }),
             ),
         ),
+    ]
+}
+
+fn mount_rows() -> Vec<Row> {
+    let message = "spec.worker.volumeMounts must each name a volume";
+    let spec =
+        |mounts: Value, pod: Value| json!({ "spec": { "worker": { "volumeMounts": mounts }, "pod": pod } });
+    let both = json!([{ "name": "a", "mountPath": "/a" }, { "name": "b", "mountPath": "/b" }]);
+    let volumes = |names: &[&str]| {
+        let volumes: Vec<Value> = names.iter().map(|name| json!({ "name": name })).collect();
+        json!({ "volumes": volumes })
+    };
+    vec![
+        row(
+            message,
+            spec(both.clone(), volumes(&["a", "b"])),
+            spec(both.clone(), volumes(&["b"])),
+        ),
+        row(message, spec(json!([]), json!(null)), spec(both, json!(null))),
     ]
 }
 

@@ -183,6 +183,7 @@ mod tests {
             "tls": {
                 "caSecretRef": {"name": "authority", "key": "ca.crt"},
                 "clientCertSecretRef": {"name": "client"},
+                "insecureSkipVerify": true,
             },
             "rabbitmq": {"managementUrlSecretRef": {"name": "rabbit", "key": "management"}},
         });
@@ -204,7 +205,7 @@ mod tests {
             ca_pem: Some("the authority".to_owned()),
             client_cert_pem: Some("the chain".to_owned()),
             client_key_pem: Some(Secret::new("the key")),
-            insecure_skip_verify: false,
+            insecure_skip_verify: true,
         };
         assert_eq!(config.tls, Some(tls));
         let management = HttpEndpoint {

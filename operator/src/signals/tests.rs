@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use super::board::Board;
-use super::celery::{Command, Told};
+use super::celery::{Bindings, Command, Told};
 use super::poller::{Poller, Resolve, poll_interval};
 use super::{Heartbeat, NodeAnswer, Polled, PolledQueue, SignalError, SignalSource, Wanted};
 use crate::clock::Clock;
@@ -60,6 +60,9 @@ struct Stage {
     polls: u64,
     asks: u64,
     told: Vec<(Command, Vec<String>)>,
+    /// Messages in the queue that nobody named, and a queue that every worker says it consumes.
+    stray: u64,
+    consumes: Option<&'static str>,
     /// A worker that beats and does not answer.
     hung: Option<&'static str>,
     /// Questions, with the time on the paused clock.
@@ -106,7 +109,7 @@ impl SignalSource for Fake {
             };
             Ok(Polled {
                 queues: wanted.queues.iter().map(one).collect(),
-                stray: 0,
+                stray: with(|stage| stage.stray),
             })
         }
         .boxed()
@@ -145,6 +148,9 @@ impl SignalSource for Fake {
             let told = || {
                 let mut told = Told::default();
                 told.size = sizes.then_some(4);
+                if let Some(queue) = with(|stage| stage.consumes) {
+                    told.bindings = Bindings::plain(queue);
+                }
                 told
             };
             let answer = |node: &String| (node.clone(), Ok(told()));

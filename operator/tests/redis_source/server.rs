@@ -92,6 +92,26 @@ impl Server {
             .expect("a connection")
     }
 
+    /// How many bytes it sends while something is done, beside its answers to this question.
+    pub async fn sent_during<T>(&self, done: impl Future<Output = T>) -> u64 {
+        let mut raw = self.raw(0).await;
+        let mut sent = async || {
+            let stats: String = redis::cmd("INFO")
+                .arg("stats")
+                .query_async(&mut raw)
+                .await
+                .expect("stats");
+            let line = stats
+                .lines()
+                .find_map(|line| line.strip_prefix("total_net_output_bytes:"));
+            line.and_then(|number| number.parse::<u64>().ok())
+                .expect("a number")
+        };
+        let (first, second) = (sent().await, sent().await);
+        done.await;
+        (sent().await - second).saturating_sub(second - first)
+    }
+
     /// The address with this user information (`""` or `user:password@`).
     pub fn url(&self, user: &str, database: u32) -> String {
         format!("redis://{user}127.0.0.1:{}/{database}", self.port)

@@ -286,6 +286,20 @@ fn fleet(broker: &str, image: &str) -> Result<Vec<Value>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
+
+    const QUEUES: [&str; 10] = [
+        "cpu_ml_training",
+        "cpu_video_processing",
+        "cpu_data_analysis",
+        "io_api_calls",
+        "io_file_operations",
+        "io_email_sending",
+        "memory_aggregations",
+        "memory_large_imports",
+        "general_background",
+        "general_scheduled",
+    ];
 
     #[test]
     fn the_fleet_is_ten_queues_and_four_pools() {
@@ -295,6 +309,15 @@ mod tests {
             (objects.len(), of_kind("TaskQueue"), of_kind("WorkerPool")),
             (15, 10, 4)
         );
+        let named = |kind: &str, at: &str| {
+            let own = objects.iter().filter(|object| object["kind"] == kind);
+            own.map(|object| object.pointer(at).and_then(Value::as_str).unwrap_or_default())
+                .collect::<BTreeSet<_>>()
+        };
+        let queues = QUEUES.into();
+        assert_eq!(named("TaskQueue", "/spec/queue"), queues);
+        let classes = ["Cpu", "General", "Io", "Memory"].into();
+        assert_eq!(named("WorkerPool", "/spec/class"), classes);
         let text = serde_json::to_string(&objects).unwrap();
         assert!(
             !text.contains("redis://redis") && !text.contains("registry.example.com"),

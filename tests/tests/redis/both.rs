@@ -1,6 +1,7 @@
 //! What both policies promise of tasks that are held, lost, short or not due.
 
 use k8s_openapi::api::core::v1::ContainerStatus;
+use kube::ResourceExt;
 use poolwright_api::ConditionType;
 use poolwright_api::v1alpha1::TaskQueue;
 use poolwright_tests::scenario::LIMIT;
@@ -38,10 +39,19 @@ async fn draining(prefix: &str, policy: &str) -> Result<()> {
         "scaling": {"policy": policy, "scaleDownDelaySeconds": 2}, "replicas": count,
     });
     wire.pool(&stage, "q", &["q"], shape).await?;
-    let ids = wire.publish(&Batch::sleep("q", count, 25.0)).await?;
+    let ids = wire.publish(&Batch::sleep("q", count, 30.0)).await?;
     stage.await_running(count, LIMIT).await?;
-    stage.patch_pool("q", json!({"spec": {"replicas": 0}})).await?;
-    stage.await_replicas("q", 0, LIMIT).await?;
+    let busy = i32::try_from(count)?;
+    stage
+        .await_status("q", "all busy", LIMIT, |status| status.busy_slots == Some(busy))
+        .await?;
+    // We take no busy worker, so somebody else does, in a moment in which we neither see nor undo it.
+    let name = stage.deployments("q").await?.remove(0).name_any();
+    let kubectl = stage.kubectl()?;
+    let frozen = stage.operator.freeze();
+    kubectl
+        .run(["scale", "deployment", &name, "--replicas=0"])
+        .await?;
     wait_until("every pod to drain", LIMIT, || async {
         let pods = stage.pods("q").await?;
         Ok(pods.iter().all(|pod| pod.metadata.deletion_timestamp.is_some()))
@@ -49,6 +59,7 @@ async fn draining(prefix: &str, policy: &str) -> Result<()> {
     .await?;
     // The hold ends: what the draining pods hold must start nothing, to the last of them.
     stage.patch_pool("q", json!({"spec": {"replicas": null}})).await?;
+    drop(frozen);
     let since = Instant::now();
     // What runs and acknowledges late is among the fetched messages still; it is not reserved.
     stage
@@ -56,6 +67,8 @@ async fn draining(prefix: &str, policy: &str) -> Result<()> {
             (ready(queue), reserved(queue)) == (Some(0), Some(0))
         })
         .await?;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(stage.running()?.len(), count, "they drain, and are busy");
     stage.await_no_pods("q", LIMIT).await?;
     let later: Vec<_> = stage
         .timeline("q")

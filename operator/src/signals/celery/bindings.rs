@@ -51,6 +51,13 @@ impl FromIterator<Bound> for Bindings {
 }
 
 impl Bindings {
+    /// Those of a worker on one queue that nobody described.
+    #[cfg(test)]
+    #[must_use]
+    pub fn plain(name: &str) -> Self {
+        Self(vec![Bound::plain(name)])
+    }
+
     /// How many.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -52,6 +52,19 @@ async fn a_requested_worker_is_asked_at_once_also_where_polls_are_far_apart() {
     }
 }
 
+/// Its workers are nobody's of ours: that the queue has no TaskQueue is no mistake then.
+#[tokio::test(start_paused = true)]
+async fn messages_of_the_unnamed_queue_are_stray_only_while_nobody_consumes_it() {
+    with(|stage| stage.stray = 3);
+    let run = Run::start();
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(run.view().stray, 3);
+    with(|stage| stage.consumes = Some("celery"));
+    run.board.ask("b", vec!["celery@a".into()]);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(run.view().stray, 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_worker_that_hangs_delays_no_other() {
     let run = Run::start();
