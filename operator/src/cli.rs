@@ -87,7 +87,7 @@ pub struct RunArgs {
 
     /// What is logged: LEVEL, TARGET=LEVEL, or several with commas. Can be changed while it runs, by a PUT of the same
     /// text to /log-level.
-    #[arg(long, env = "RUST_LOG", value_name = "DIRECTIVES", default_value = "info")]
+    #[arg(long, env = "RUST_LOG", value_name = "DIRECTIVES", default_value = "info", value_parser = crate::telemetry::directives)]
     pub log_level: String,
 
     /// Time between two readings of a broker, in milliseconds, 50 to 2000. With more than 200 queues on the broker it is
@@ -221,8 +221,15 @@ pub fn crd(args: &CrdArgs, output: &mut impl Write) -> io::Result<()> {
     for (position, (file, crd)) in poolwright_api::crds().into_iter().enumerate() {
         let text = poolwright_api::to_yaml(&crd).map_err(io::Error::other)?;
         if let Some(folder) = &args.out {
-            std::fs::create_dir_all(folder)?;
-            std::fs::write(folder.join(file), text)?;
+            let path = folder.join(file);
+            let named = |error: io::Error| {
+                io::Error::new(
+                    error.kind(),
+                    format!("{} cannot be written: {error}", path.display()),
+                )
+            };
+            std::fs::create_dir_all(folder).map_err(named)?;
+            std::fs::write(&path, text).map_err(named)?;
             continue;
         }
         if position > 0 {

@@ -140,6 +140,15 @@ where
     Ok((tracing_subscriber::registry().with(filter).with(lines), handle))
 }
 
+/// The same text, if it can be used as directives.
+///
+/// # Errors
+///
+/// It cannot.
+pub fn directives(text: &str) -> Result<String, LogError> {
+    filter(text.trim()).map(|_| text.to_owned())
+}
+
 fn filter(directives: &str) -> Result<EnvFilter, LogError> {
     if directives.len() > DIRECTIVES_BYTES_MAX {
         return Err(LogError::TooLong(directives.len()));

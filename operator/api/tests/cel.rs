@@ -236,7 +236,11 @@ fn worker_pool() {
 fn celery_rows() -> Vec<Row> {
     let celery = |celery: Value| json!({ "spec": { "celery": celery } });
     let two = json!({ "min": 1, "max": 2 });
+    let app = |app: &str| celery(json!({ "app": app }));
+    let wrong = "spec.celery.app must be a module";
     vec![
+        row(wrong, app("proj.celery:app"), app("ta pp")),
+        row(wrong, app("a-b"), app("--help")),
         row(
             "spec.celery.softTimeLimitSeconds must be less",
             celery(json!({ "softTimeLimitSeconds": 59, "timeLimitSeconds": 60 })),

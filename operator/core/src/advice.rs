@@ -246,12 +246,18 @@ fn memory(pool: &ValidPool, wp: &WorkerPool) -> Option<Advice> {
 /// A message is unacknowledged while those fetched before it run and, with late acknowledgement, while it runs
 /// itself: at most hard limit × (1 + prefetch). At or past the broker's limit it is delivered a second time.
 fn redelivery(pool: &ValidPool, broker: &Broker) -> Option<Advice> {
-    let hard = i64::from(pool.time_limit?.seconds);
+    let limited = pool.time_limit?;
+    let hard = i64::from(limited.seconds);
+    let what = if limited.enforced {
+        "time limit"
+    } else {
+        "the time that is written"
+    };
     let prefetch = i64::from(pool.effective_prefetch());
     let held = hard.saturating_mul(1 + prefetch);
     let (limit, name) = redelivery_limit(broker);
     let text = format!(
-        "a message may stay unacknowledged for {held} s = time limit {hard} s × (1 + prefetch {prefetch}), and the \
+        "a message may stay unacknowledged for {held} s = {what} {hard} s × (1 + prefetch {prefetch}), and the \
          broker delivers it again after {limit} s ({name}): the task would run twice. Lower \
          spec.celery.timeLimitSeconds or prefetchMultiplier, or raise the broker's limit and write it in the TaskQueue"
     );

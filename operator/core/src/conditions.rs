@@ -115,7 +115,13 @@ fn ready(seen: &Seen) -> Said {
         );
     }
     let reason = match decision.reason {
-        Reason::AtMaximum | Reason::ManualHold => decision.reason,
+        // Few as they are, they are as many as was decided: what keeps others from coming is said where it is seen first.
+        Reason::AtMaximum
+        | Reason::ManualHold
+        | Reason::Paused
+        | Reason::Recommended
+        | Reason::PoolLimited
+        | Reason::WaitingForSlots => decision.reason,
         _ => Reason::AsDesired,
     };
     (
@@ -379,12 +385,7 @@ fn signals_fresh(seen: &Seen) -> Said {
         }
         return (Some(true), Reason::AsDesired, message);
     };
-    let mut others = missing.iter().map(|(name, _)| name).filter(|name| *name != first);
-    let more = match (others.next(), others.count()) {
-        (None, _) => String::new(),
-        (Some(second), 0) => format!(" and {second}"),
-        (Some(_), more) => format!(" and {} more", more + 1),
-    };
+    let more = besides(first, missing.iter().map(|(name, _)| name.as_str()));
     match fault {
         Some(fault) => {
             let message = format!("{first}{more}: {} (since {:.0})", fault.message, fault.since_wall);
@@ -396,6 +397,23 @@ fn signals_fresh(seen: &Seen) -> Said {
             format!("{first}{more}: no reading yet"),
         ),
     }
+}
+
+/// The sources besides the first, as ` and heartbeats`, or `, 2 more queues and heartbeats`.
+fn besides<'a>(first: &str, all: impl Iterator<Item = &'a str>) -> String {
+    let others = all.filter(|name| *name != first);
+    let (queues, mut rest): (Vec<&str>, Vec<&str>) = others.partition(|name| name.starts_with("queue "));
+    let counted = format!("{} more queues", queues.len());
+    match queues[..] {
+        [] => {}
+        [one] => rest.insert(0, one),
+        _ => rest.insert(0, &counted),
+    }
+    let Some((last, before)) = rest.split_last() else {
+        return String::new();
+    };
+    let before: String = before.iter().flat_map(|name| [", ", name]).collect();
+    format!("{before} and {last}")
 }
 
 fn manual_hold(seen: &Seen) -> Said {

@@ -112,6 +112,8 @@ pub struct Demand {
     pub visible: u64,
     /// Pods and what they do, in name order.
     pub pods: Vec<(PodName, PodState)>,
+    /// Pods on their way out that may hold something: all but those that were proven empty before.
+    pub draining: usize,
     /// Every source is fresh.
     pub complete: bool,
     /// At least one queue's count is fresh.
@@ -178,7 +180,7 @@ impl Demand {
             && self.orphaned == 0
             && self.held_later == 0
             && self.parked_holds == 0
-            && self.count(|state| state == PodState::Draining) == 0
+            && self.draining == 0
     }
 }
 
@@ -239,6 +241,11 @@ pub fn demand(
             waits,
         });
     }
+    let draining = fleet
+        .members
+        .iter()
+        .filter(|member| member.state == PodState::Draining);
+    demand.draining = draining.filter(|member| !memory.went_empty(member)).count();
     demand.seen_consuming = fleet
         .members
         .iter()

@@ -92,6 +92,8 @@ struct Track {
     told: Option<(Moment, bool)>,
     /// That it is empty, while it is parked.
     evidence: Evidence,
+    /// It was proven empty when it was last seen parked.
+    empty: bool,
 }
 
 impl Track {
@@ -209,6 +211,9 @@ impl PoolMemory {
                 self.start_ups.observe(start_up);
             }
             track.evidence.observe(member);
+            if !member.pod.draining {
+                track.empty = member.is_parked() && track.evidence.proof(member, now) == Proof::Empty;
+            }
             if fleet.pool.queues.len() > 1
                 && let Some(answer) = track.news(member)
             {
@@ -296,6 +301,20 @@ impl PoolMemory {
     pub fn proof(&self, member: &Member, now: Moment) -> Proof {
         let track = self.track_of(member);
         track.map_or(Proof::None, |track| track.evidence.proof(member, now))
+    }
+
+    /// True for a pod that is on its way out and was proven empty when it was asked to go: it is silent now, and holds
+    /// nothing.
+    #[must_use]
+    pub fn went_empty(&self, member: &Member) -> bool {
+        member.pod.draining && self.track_of(member).is_some_and(|track| track.empty)
+    }
+
+    /// For how long the zero that is seen has been suspect, while it is.
+    #[must_use]
+    pub fn suspect_for(&self, now: Moment) -> Option<Duration> {
+        self.suspect_until.filter(|until| now < *until)?;
+        Some(now.since(self.zero_since?))
     }
 
     /// Tasks that have been running for more than one heartbeat.

@@ -241,7 +241,7 @@ impl Yard<'_> {
             return true;
         }
         let held = self.fleet.pool.hold.is_some();
-        let suspect = self.memory.suspect_until.is_some_and(|until| self.now < until);
+        let suspect = self.memory.suspect_for(self.now).is_some();
         let Some(parked) = member
             .pod
             .parked

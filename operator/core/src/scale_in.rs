@@ -22,6 +22,9 @@ const BUSY_ANSWER_AGE: Duration = Duration::from_secs(30);
 /// The same of any worker, when the last pod should go.
 const IDLE_ANSWER_AGE: Duration = Duration::from_secs(10);
 
+/// A zero that is suspect for so long is told as such: what workers have done, their next heartbeat says.
+const SUSPECT_TOLD: Duration = Duration::from_secs(3);
+
 impl Scene<'_> {
     /// Lets pods go only as far as the data allows, and names the workers that must be asked first.
     pub(crate) fn shrink(&self, memory: &mut PoolMemory, draft: &mut Draft, ask: &mut BTreeSet<String>) {
@@ -31,8 +34,10 @@ impl Scene<'_> {
             let clause = format!("held: no fresh data of {}", sources(demand));
             return draft.limit("signals", from, clause);
         }
-        if memory.suspect_until.is_some_and(|until| now < until) {
-            draft.reason = Reason::HeldSuspect;
+        if let Some(suspect) = memory.suspect_for(now) {
+            if suspect >= SUSPECT_TOLD {
+                draft.reason = Reason::HeldSuspect;
+            }
             let clause = "held: the queues fell to zero and no worker says that it did the work".to_owned();
             return draft.limit("suspectZero", from, clause);
         }

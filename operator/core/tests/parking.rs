@@ -240,6 +240,28 @@ fn the_last_pod_goes_only_on_what_this_process_has_seen() {
     assert_eq!(left(&world.settle(10)), 0);
 }
 
+/// Whoever was proven empty holds nothing on its way out either: it is no reason to keep the last one for a whole window.
+/// Whoever was not may hold something until it is gone.
+#[test]
+fn a_pod_that_goes_empty_keeps_no_other() {
+    for (parked, to) in [(true, 0), (false, 1)] {
+        let mut world = World::new([pool("p")]);
+        world.add("a", 0);
+        world.add("b", 0);
+        let now = world.now;
+        if parked {
+            set_mark(&mut world.pool().pods[0], Some(Mark::Empty), now);
+        }
+        assert_eq!(left(&world.settle(30)), if parked { 1 } else { 2 });
+        world.pool().pods[0].draining = true;
+        world.pool().revisions[0].replicas = 1;
+        world.settle(5);
+        world.pool().pods.remove(0);
+        let decision = world.settle(30);
+        assert_eq!(decision.to, to, "{}", decision.text());
+    }
+}
+
 /// All were parked in the moment before the tasks that they fetch last were seen.
 #[test]
 fn tasks_that_are_not_due_bring_one_parked_pod_back() {

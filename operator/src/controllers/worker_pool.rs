@@ -15,8 +15,9 @@ use std::time::Duration;
 use futures::FutureExt;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::{Api, Client, ResourceExt};
+use poolwright_api::conditions::find;
 use poolwright_api::v1alpha1::{WorkerPool, WorkerPoolStatus};
-use poolwright_api::{DEFAULT_POOL, Reason};
+use poolwright_api::{ConditionType, DEFAULT_POOL, Reason};
 use poolwright_core::charge::{Slots, add, whose};
 use poolwright_core::decision::Decision;
 use poolwright_core::deployment::render;
@@ -46,6 +47,8 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(200), Duration::fr
 const LOST_RACE: Duration = Duration::from_millis(500);
 /// A server that refuses is asked again this often.
 const REFUSED_AGAIN: Duration = Duration::from_secs(15);
+/// A spec that has become invalid is told after so long.
+const TOLD_AFTER: Duration = Duration::from_secs(1);
 /// A status that had to wait tries again after this.
 const BUDGET_AGAIN: Duration = Duration::from_secs(1);
 /// So many decisions that were carried out wait to be told; with more, the later ones give way to the newest.
@@ -82,6 +85,8 @@ struct Past {
     status: Option<Reported<WorkerPoolStatus>>,
     /// What each Deployment (by uid) was after we last settled it.
     settled: BTreeMap<String, Stamp>,
+    /// Since when the spec has been invalid.
+    invalid_since: Option<Moment>,
     /// The last plan, and when it was carried out.
     plan: Option<(Vec<Step>, Moment)>,
     /// Marks that were written a moment ago, and may not be seen yet.
@@ -239,6 +244,24 @@ fn remembered(pasts: &Mutex<Pasts>, group: &Group, uid: String) -> Arc<tokio::sy
     let past = Arc::default();
     pasts.insert(group.clone(), (uid, Arc::clone(&past)));
     past
+}
+
+/// How long a spec that has just become invalid is not told yet: what it names may be applied with it, and be seen a moment
+/// later.
+fn unsettled(
+    since: &mut Option<Moment>,
+    invalid: bool,
+    old: &WorkerPoolStatus,
+    now: Moment,
+) -> Option<Duration> {
+    if !invalid {
+        *since = None;
+        return None;
+    }
+    let since = *since.get_or_insert(now);
+    let told = find(&old.conditions, ConditionType::Stalled).is_some_and(|one| one.status == "True");
+    let left = TOLD_AFTER.saturating_sub(now.since(since));
+    (!told && !left.is_zero()).then_some(left)
 }
 
 /// Two plans that would write the same.
@@ -423,6 +446,9 @@ async fn report(
         return Ok(Some(young));
     }
     let now = context.clock.now();
+    if let Some(left) = unsettled(&mut past.invalid_since, state.spec.is_err(), old, now) {
+        return Ok(Some(left));
+    }
     let needs = |input: &Arc<PoolInput>| input.bid.charge.slots.contains_key(DEFAULT_POOL);
     let needs_default = state.input.as_ref().is_some_and(needs);
     let unmade = context.world.no_default(&group.0, now).filter(|_| needs_default);

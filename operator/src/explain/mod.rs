@@ -17,6 +17,7 @@ use poolwright_api::v1alpha1::{Decision, DecisionLimit, PastDecision, WorkerPool
 use poolwright_api::{ConditionType, Reason};
 
 use crate::cli::ExplainArgs;
+use crate::kube::no_kubeconfig;
 
 #[cfg(test)]
 mod tests;
@@ -25,7 +26,7 @@ mod tests;
 #[derive(Debug, thiserror::Error)]
 pub enum ExplainError {
     /// There is no usable kubeconfig.
-    #[error("{}", no_cluster(.0))]
+    #[error("{}", no_kubeconfig(.0))]
     Config(#[from] kube::config::InferConfigError),
     /// The cluster did not answer, or refused.
     #[error("WorkerPool {namespace}/{name} cannot be read: {source}")]
@@ -48,20 +49,6 @@ pub enum ExplainError {
     /// The text cannot be written.
     #[error("the explanation cannot be written: {0}")]
     Write(#[from] std::io::Error),
-}
-
-/// What to do without a cluster: the words of the library name every place that it looked at.
-fn no_cluster(error: &(dyn std::error::Error + 'static)) -> String {
-    use kube::config::KubeconfigError::{FindPath, ReadConfig};
-    const FIX: &str = "set KUBECONFIG to the path of one, or write ~/.kube/config, as for kubectl";
-    match error.source().and_then(<dyn std::error::Error>::downcast_ref) {
-        Some(FindPath) => format!("no kubeconfig: {FIX}"),
-        Some(ReadConfig(cause, path)) if cause.kind() == std::io::ErrorKind::NotFound => {
-            format!("no kubeconfig at {}: {FIX}", path.display())
-        }
-        Some(flaw) => format!("no cluster to ask: {flaw}; {FIX}"),
-        None => format!("no cluster to ask: {error}"),
-    }
 }
 
 /// Reads the WorkerPool from the cluster of the kubeconfig, and writes the explanation to `output`.

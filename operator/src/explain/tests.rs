@@ -231,7 +231,7 @@ fn without_a_cluster_it_is_told_what_to_set() {
             "no cluster to ask: failed to determine current context; set KUBECONFIG",
         ),
     ] {
-        let said = no_cluster(&Infer(flaw));
+        let said = no_kubeconfig(&Infer(flaw));
         assert!(said.starts_with(words), "{said}");
     }
 }

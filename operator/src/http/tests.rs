@@ -141,21 +141,22 @@ async fn a_process_that_decides_nothing_any_more_is_not_alive() {
     assert_eq!(live(), Ok(()));
 }
 
-/// Live, ready, and with `/metrics` open to all.
-pub(super) fn open_state() -> HttpState {
-    let (_subscriber, logs) = telemetry::subscriber(LogFormat::Text, false, "info", std::io::sink).unwrap();
-    HttpState {
+/// Live, ready, and with `/metrics` open to all; and the subscriber whose level it changes while that is kept.
+pub(super) fn open_state() -> (impl tracing::Subscriber, HttpState) {
+    let (subscriber, logs) = telemetry::subscriber(LogFormat::Text, false, "info", std::io::sink).unwrap();
+    let state = HttpState {
         metrics: Metrics::default(),
         logs,
         live: flag(watch::channel(true).1),
         ready: flag(watch::channel(true).1),
         readers: None,
-    }
+    };
+    (subscriber, state)
 }
 
 #[tokio::test]
 async fn only_the_loopback_changes_the_log_level() {
-    let state = open_state();
+    let (_subscriber, state) = open_state();
     for (peer, status) in [
         ("10.1.2.3:5000", 403),
         ("[::ffff:10.1.2.3]:5000", 403),

@@ -57,7 +57,12 @@ async fn serving(files: Files) -> SocketAddr {
     let certificate = Some(Certificate::load(files).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, certificate, open_state(), std::future::pending()));
+    tokio::spawn(serve(
+        listener,
+        certificate,
+        open_state().1,
+        std::future::pending(),
+    ));
     address
 }
 

@@ -43,7 +43,7 @@ impl Clients {
     /// # Errors
     /// Neither can be used.
     pub async fn infer(gate: &Gate) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        let config = Config::infer().await?;
+        let config = Config::infer().await.map_err(|error| no_kubeconfig(&error))?;
         let url = &config.cluster_url;
         let default = if url.scheme_str() == Some("http") { 80 } else { 443 };
         let server = (
@@ -58,6 +58,21 @@ impl Clients {
             lease: Client::try_from(once)?,
             server,
         })
+    }
+}
+
+/// What to do without a cluster: the words of the library name every place that it looked at.
+#[must_use]
+pub fn no_kubeconfig(error: &(dyn std::error::Error + 'static)) -> String {
+    use kube::config::KubeconfigError::{FindPath, ReadConfig};
+    const FIX: &str = "set KUBECONFIG to the path of one, or write ~/.kube/config, as for kubectl";
+    match error.source().and_then(<dyn std::error::Error>::downcast_ref) {
+        Some(FindPath) => format!("no kubeconfig: {FIX}"),
+        Some(ReadConfig(cause, path)) if cause.kind() == std::io::ErrorKind::NotFound => {
+            format!("no kubeconfig at {}: {FIX}", path.display())
+        }
+        Some(flaw) => format!("no cluster to ask: {flaw}; {FIX}"),
+        None => format!("no cluster to ask: {error}"),
     }
 }
 

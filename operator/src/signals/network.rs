@@ -63,10 +63,14 @@ pub enum Unusable {
     Refused(Refusal),
     /// There is none.
     #[error("{0}")]
-    Unknown(&'static str),
+    Unknown(String),
 }
 
 impl Unusable {
+    fn unknown(words: &str) -> Self {
+        Self::Unknown(words.to_owned())
+    }
+
     /// The same for people; `field` is where the host comes from.
     #[must_use]
     pub fn error(&self, field: &str) -> SignalError {
@@ -180,21 +184,21 @@ impl Network {
     }
 
     async fn look_up(&self, host: &str) -> Result<Vec<IpAddr>, Unusable> {
-        let none = Unusable::Unknown("the host name has no address");
+        let none = Unusable::Unknown(format!("the host name {host:?} has no address"));
         match guard::host(host) {
             Host::Address(address) => return Ok(vec![address]),
             Host::Name => {}
-            Host::Neither => return Err(Unusable::Unknown("the host is neither a name nor an IP address")),
+            Host::Neither => return Err(Unusable::unknown("the host is neither a name nor an IP address")),
         }
         let name = Name::from_utf8(host)
             .or_else(|_| Name::from_ascii(host))
             .map_err(|_| none.clone())?;
         let Some(resolver) = &self.0.resolver else {
-            return Err(Unusable::Unknown(
+            return Err(Unusable::unknown(
                 "no name can be looked up: this machine names no name server",
             ));
         };
-        let late = |_| Unusable::Unknown("the name servers do not answer in time");
+        let late = |_| Unusable::unknown("the name servers do not answer in time");
         let answer = tokio::time::timeout(COMMAND_DEADLINE, resolver.lookup_ip(name))
             .await
             .map_err(late)?;
@@ -202,7 +206,9 @@ impl Network {
             if error.is_no_records_found() {
                 none.clone()
             } else {
-                Unusable::Unknown("the host name could not be looked up: the name servers do not answer")
+                Unusable::Unknown(format!(
+                    "the host name {host:?} could not be looked up: the name servers do not answer"
+                ))
             }
         })?;
         let mut addresses: Vec<IpAddr> = found.iter().collect();

@@ -30,7 +30,11 @@ use crate::v1alpha1::load::HighLoad;
 pub struct Celery {
     /// `app` to run, as for `celery -A`: a module, or module and attribute, such as `proj.celery:app`. 1 to 256
     /// characters without spaces. Required.
-    #[schemars(length(min = 1, max = 256), regex(pattern = r"^[!-,.-~][!-~]*$"))]
+    #[schemars(length(min = 1, max = 256))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^[!-,.-~][!-~]*$')")
+            .message("spec.celery.app must be a module, or module and attribute such as proj.celery:app: no spaces, no - at its beginning, ASCII only")
+    )]
     pub app: String,
 
     /// `executionPool` that executes tasks: Prefork, Gevent, Eventlet, Threads or Solo. Default: Prefork; with class Io
