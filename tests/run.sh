@@ -65,21 +65,22 @@ on_plane() { # on_plane OPTION...
         "${CARGO_TARGET_DIR:-target}/debug/poolwright-plane" -- cargo test --workspace --locked --no-fail-fast "$@"
 }
 # Tests against servers, some at a time. They wait for what real processes do on a machine that may be busy: what has
-# failed runs once more, alone, and the report says so. In full nothing gets a second chance.
+# failed runs once more, alone, and the report says so. In full nothing gets a second chance. POOLWRIGHT_SHOW=1 prints what
+# tests have measured, also of those that pass.
 end_to_end() { # end_to_end THREADS TEST...
     threads=$1
     shift
     files=
     for file; do files="$files --test $file"; done
     # shellcheck disable=SC2086
-    on_plane $files -- --test-threads "$threads" && return
+    on_plane $files -- --test-threads "$threads" ${POOLWRIGHT_SHOW:+--show-output} && return
     [ "$POOLWRIGHT_SCALE" != full ] || return 1
     broken "$log" && return 1
     sleep 1
     missed=$(sed -n 's/^test \([^ ]*\) \.\.\. FAILED$/\1/p' "$log" | sort -u)
     echo "== $name once more:" ${missed:-all of it}
     # shellcheck disable=SC2086
-    on_plane $files -- --test-threads 1 ${missed:+--exact} $missed && echo ${missed:-all of it} >"$log.again"
+    on_plane $files -- --test-threads 1 ${POOLWRIGHT_SHOW:+--show-output} ${missed:+--exact} $missed && echo ${missed:-all of it} >"$log.again"
 }
 # What no machine is too slow for: a task lost, run twice or killed, a busy worker taken, a budget exceeded.
 broken() { # broken LOG

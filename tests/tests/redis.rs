@@ -318,5 +318,6 @@ async fn a_known_mistake_a_bound_and_deaf_workers_are_told() -> Result<()> {
     assert!(message.contains("worker_enable_remote_control"), "{message}");
     stage.await_ended(4, LIMIT).await?;
     stage.await_no_pods("deaf", LIMIT).await?;
+    stage.expect_no_busy_victim()?;
     stage.expect_all_done_once(&all)
 }

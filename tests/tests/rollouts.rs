@@ -72,7 +72,8 @@ async fn a_wrong_command_replaces_nothing_and_the_good_one_takes_over_under_load
     ground.await_ready("w").await?;
     let ids = feeder.end().await?;
     ground.stage.await_ended(ids.len(), LIMIT).await?;
-    ground.expect_done(&ids)
+    ground.stage.expect_no_busy_victim()?;
+    ground.stage.expect_all_done_once(&ids)
 }
 
 /// After ten minutes the wrong one has no pod, is not tried again, and the condition says so.
@@ -110,7 +111,8 @@ async fn a_rollout_needs_one_pod_above_a_maximum_of_one() -> Result<()> {
     ground.await_ready("w").await?;
     let ids = feeder.end().await?;
     ground.stage.await_ended(ids.len(), LIMIT).await?;
-    ground.expect_done(&ids)
+    ground.stage.expect_no_busy_victim()?;
+    ground.stage.expect_all_done_once(&ids)
 }
 
 /// Workers that are parked to make way are none that would come back.
@@ -143,7 +145,8 @@ async fn a_pause_in_a_rollout_keeps_the_number_of_workers() -> Result<()> {
         .await?;
     let ids = feeder.end().await?;
     ground.stage.await_ended(ids.len(), LIMIT).await?;
-    ground.expect_done(&ids)
+    ground.stage.expect_no_busy_victim()?;
+    ground.stage.expect_all_done_once(&ids)
 }
 
 #[tokio::test]
@@ -264,5 +267,6 @@ async fn an_operator_that_dies_in_a_rollout_ends_it() -> Result<()> {
     ground.expect_range("w", since, |least, most| least >= 3 && most <= 4)?;
     let ids = feeder.end().await?;
     ground.stage.await_ended(ids.len(), LIMIT).await?;
-    ground.expect_done(&ids)
+    ground.stage.expect_no_busy_victim()?;
+    ground.stage.expect_all_done_once(&ids)
 }

@@ -27,7 +27,7 @@ pub struct Figures {
     pub running: Option<u64>,
     /// Slots of tasks that wait; `None` while it is not known of every WorkerPool.
     pub queued: Option<u64>,
-    /// Slots that are missing, by name of the WorkerPool.
+    /// Slots that are missing, by name of the WorkerPool: at most 50, of those who lack most.
     pub waiters: Vec<(String, u64)>,
     /// Slots to grant from; `None` for no limit.
     pub effective: Option<u64>,
@@ -77,6 +77,9 @@ pub fn figures(
             }
         }
     }
+    for figures in all.values_mut().flat_map(BTreeMap::values_mut) {
+        figures.keep_greatest_waiters();
+    }
     let named = |(namespace, pools): (&str, BTreeMap<String, Figures>)| {
         let namespace = namespace.to_owned();
         let pools = pools.into_iter();
@@ -108,6 +111,14 @@ fn said(snapshot: &Snapshot, shedding: &Shedding, slots: Option<u64>) -> String 
 }
 
 impl Figures {
+    /// Those who lack most are told, in the order of their names, whatever the order of the WorkerPools.
+    fn keep_greatest_waiters(&mut self) {
+        self.waiters
+            .sort_by(|(one, less), (other, more)| more.cmp(less).then_with(|| one.cmp(other)));
+        self.waiters.truncate(WAITERS_MAX);
+        self.waiters.sort_unstable();
+    }
+
     fn add(&mut self, input: &PoolInput, pool: &str, decision: &Decision) {
         // A task takes what its worker takes for it.
         let task = input.bid.charge.at(pool) / u64::from(input.slots).max(1);
@@ -186,8 +197,9 @@ pub fn status(
         // While a grant is about to be lowered, what is left is written with it.
         holder.used = used.max(holder.used.min(holder.granted));
     }
-    let waiters = figures.waiters.iter().take(WAITERS_MAX);
-    new.waiters = waiters
+    new.waiters = figures
+        .waiters
+        .iter()
         .map(|(name, missing)| Waiter {
             worker_pool: name.clone(),
             missing: signed(*missing),

@@ -198,3 +198,20 @@ fn what_is_open_is_what_is_neither_taken_nor_granted() {
     };
     assert_eq!(open(&shed), Some(2));
 }
+
+#[test]
+fn fifty_who_lack_most_are_told_whatever_the_order() {
+    let waiter = |number: u64| (format!("w{number:02}"), number / 2);
+    let told = |mut waiters: Vec<(String, u64)>| {
+        waiters.rotate_left(17);
+        let mut figures = Figures {
+            waiters,
+            ..Figures::default()
+        };
+        figures.keep_greatest_waiters();
+        figures.waiters
+    };
+    let last: Vec<_> = (10..60).map(waiter).collect();
+    assert_eq!(told((0..60).map(waiter).collect()), last);
+    assert_eq!(told((0..60).rev().map(waiter).collect()), last);
+}

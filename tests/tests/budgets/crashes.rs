@@ -108,7 +108,7 @@ async fn an_operator_that_is_killed_again_and_again_never_exceeds_a_pool() -> Re
     let (ids, ()) = futures::try_join!(waves(&bank.wire, &bank.moves, &done), kill)?;
     bank.stage().await_ended(ids.len(), LIMIT * 2).await?;
     expect_settled(&bank, &ids).await?;
-    bank.ground.expect_done(&ids)
+    bank.expect_well(&ids)
 }
 
 /// A kind of write: a resource, a subresource, and whether the object is made by it.
@@ -214,7 +214,7 @@ async fn an_operator_that_is_killed_right_after_a_write_never_exceeds_a_pool() -
     );
     bank.stage().await_ended(ids.len(), LIMIT * 2).await?;
     expect_settled(&bank, &ids).await?;
-    bank.ground.expect_done(&ids)
+    bank.expect_well(&ids)
 }
 
 /// Lets the operator do all but one kind of write in this namespace, so that it cannot pass the moment before it.
@@ -315,7 +315,7 @@ async fn an_operator_that_dies_before_a_write_never_exceeds_a_pool() -> Result<(
     );
     bank.stage().await_ended(ids.len(), LIMIT * 2).await?;
     expect_settled(&bank, &ids).await?;
-    bank.ground.expect_done(&ids)
+    bank.expect_well(&ids)
 }
 
 #[tokio::test]
@@ -345,7 +345,7 @@ async fn two_operators_at_once_never_exceed_a_pool() -> Result<()> {
     assert!(by_first > 0 && by_second > 0, "one of them did nothing");
     bank.stage().await_ended(ids.len(), LIMIT * 2).await?;
     expect_settled(&bank, &ids).await?;
-    bank.ground.expect_done(&ids)
+    bank.expect_well(&ids)
 }
 
 /// Decisions that this process has stored.
