@@ -131,7 +131,8 @@ impl Site {
         self.helm.run_beside(args).await
     }
 
-    /// Applies the example fleet to the namespace `shop`, and waits until the operator has made its Deployments.
+    /// Applies the example fleet to the namespace `shop`, and waits until the operator has made its Deployments and
+    /// nobody writes to them any more.
     pub async fn put_fleet(&self) -> Result<()> {
         let fleet = chart::repository("deploy/examples/fleet.yaml");
         let apply = ["apply", "--namespace=shop", "-f", fleet.to_str().unwrap()];
@@ -139,6 +140,19 @@ impl Site {
         wait_until("the operator to make Deployments", LIMIT, || async {
             let pools = self.list("workerpools", "shop").await?;
             Ok(!pools.is_empty() && self.list("deployments", "shop").await?.len() == pools.len())
+        })
+        .await?;
+        let versions = async || -> Result<Vec<Value>> {
+            let all = self.list("deployments", "shop").await?;
+            Ok(all
+                .iter()
+                .map(|one| one["metadata"]["resourceVersion"].clone())
+                .collect())
+        };
+        wait_until("the Deployments to stay as they are", LIMIT, || async {
+            let before = versions().await?;
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            Ok(before == versions().await?)
         })
         .await
     }
