@@ -21,14 +21,18 @@ pub(crate) fn look(place: &str, text: &str) {
     let Some(file) = std::env::var_os(VARIABLE) else {
         return;
     };
-    let looked = format!("looked\t{place}\t{}\n", text.lines().count());
-    let leaked = text.lines().filter(|line| line.contains(CANARY));
-    let leaked = leaked.map(|line| format!("leaked\t{place}\t{line}\n"));
-    let report: String = std::iter::once(looked).chain(leaked).collect();
+    let report = reported(place, text);
     let noted = OpenOptions::new().create(true).append(true).open(file);
     if let Err(error) = noted.and_then(|mut file| file.write_all(report.as_bytes())) {
         eprintln!("what was looked for was not noted: {error}");
     }
+}
+
+fn reported(place: &str, text: &str) -> String {
+    let looked = format!("looked\t{place}\t{}\n", text.lines().count());
+    let leaked = text.lines().filter(|line| line.contains(CANARY));
+    let leaked = leaked.map(|line| format!("leaked\t{place}\t{line}\n"));
+    std::iter::once(looked).chain(leaked).collect()
 }
 
 /// The answer to a GET without a runtime, for the end of a test.
@@ -83,4 +87,20 @@ pub fn found(file: &Path) -> Result<(Vec<String>, usize, usize)> {
         .clone()
         .filter_map(|line| line.rsplit('\t').next()?.parse::<usize>().ok());
     Ok((leaked.map(str::to_owned).collect(), looked.count(), lines.sum()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_canary_is_found_wherever_it_is_said() -> Result<()> {
+        let file = tempfile::NamedTempFile::new()?;
+        let said = format!("good\nthe password is {CANARY}7, and more\nwell");
+        let report = [reported("log", "good\nwell"), reported("metrics", &said)].concat();
+        std::fs::write(file.path(), report)?;
+        let line = format!("metrics\tthe password is {CANARY}7, and more");
+        assert_eq!(found(file.path())?, (vec![line], 2, 5));
+        Ok(())
+    }
 }

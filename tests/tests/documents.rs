@@ -173,7 +173,7 @@ fn each_fault_is_shown_by_a_test_that_exists() {
         let names: Vec<&str> = names.filter(|name| name.contains('_')).collect();
         assert!(!names.is_empty(), "no test shows: {row}");
         for name in names {
-            assert!(code.contains(&format!("fn {name}(")), "there is no test {name}");
+            assert!(is_test(&code, name), "there is no test {name}");
             shown += 1;
         }
     }

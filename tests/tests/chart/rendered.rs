@@ -103,6 +103,22 @@ fn every_object_says_whose_it_is() {
     }
 }
 
+/// Guarded metrics are read with Prometheus' own token where nobody names another.
+#[test]
+fn a_service_monitor_without_a_secret_shows_the_token_of_prometheus() {
+    let helm = Helm::new(Major::Four).unwrap();
+    let values = chart::folder().join("ci/monitor-values.yaml");
+    let objects = chart::objects(&helm.render(Some(&values), &[]).unwrap()).unwrap();
+    let monitor = objects
+        .iter()
+        .find(|one| one["kind"] == "ServiceMonitor")
+        .unwrap();
+    let endpoint = &monitor["spec"]["endpoints"][0];
+    let token = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+    assert_eq!(endpoint["bearerTokenFile"], token, "{endpoint}");
+    assert!(endpoint["authorization"].is_null(), "{endpoint}");
+}
+
 /// With rights in namespaces alone nothing of the operator's own is for the whole cluster.
 #[test]
 fn the_namespaced_scope_binds_nothing_cluster_wide() {

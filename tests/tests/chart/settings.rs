@@ -143,11 +143,12 @@ fn defaults_are_those_of_the_operator() {
     let objects = chart::objects(&text).unwrap();
     let deployment = objects.iter().find(|one| one["kind"] == "Deployment").unwrap();
     let args = &deployment["spec"]["template"]["spec"]["containers"][0]["args"];
-    let mut compared = 0;
+    let (mut compared, mut guarded) = (0, false);
     for arg in args.as_array().unwrap().iter().skip(1) {
         let arg = arg.as_str().unwrap();
         // What is installed is seen by others, and what is run by hand is not.
         if arg == "--guard-metrics" {
+            guarded = true;
             continue;
         }
         let (flag, value) = arg.split_once('=').unwrap();
@@ -170,6 +171,7 @@ fn defaults_are_those_of_the_operator() {
         compared += 1;
     }
     assert!(compared >= 6, "only {compared} flags");
+    assert!(guarded, "metrics are open to all by default");
 }
 
 fn refusal(helm: &Helm, settings: &[&str]) -> String {
@@ -219,6 +221,10 @@ fn what_cannot_work_is_refused_with_what_to_do() {
         (
             &["--set=metrics.prometheusRule.disabled={PoolwrightDwon}"],
             &["PoolwrightDwon", "PoolwrightDown"],
+        ),
+        (
+            &["--set=metrics.podMonitor.enabled=true"],
+            &["metrics.podMonitor.authorization", "metrics.guard"],
         ),
         (
             &["--kube-version=1.32.9"],
