@@ -4,8 +4,8 @@ use super::Options;
 use super::load::{TRACE, Trace};
 use crate::brokers::{Redis, RedisConfig};
 use crate::{
-    CELERY_IMAGE, Celery, Node, NodeHandle, Operator, Plane, PlaneConfig, Result, plane, process,
-    read_records, wait_until,
+    CELERY_IMAGE, Celery, Node, NodeHandle, Operator, Plane, PlaneConfig, Result, apply_policies,
+    apply_rights, plane, process, read_records, wait_until,
 };
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
@@ -83,9 +83,17 @@ impl Place {
             .await
             .map_err(|error| format!("Redis at {broker} cannot be used: {error}"))?;
         apply_definitions(&client).await?;
-        apply_policy(&client).await?;
+        let account = if let Some(plane) = &plane {
+            // No more than an installed one has.
+            apply_policies(plane).await?;
+            apply_rights(plane).await?;
+            plane.operator_kubeconfig()
+        } else {
+            apply_policy(&client).await?;
+            kubeconfig.clone()
+        };
         apply_namespace(&client).await?;
-        let operator = Operator::start(&kubeconfig, NAMESPACE, dir.path(), &[]).await?;
+        let operator = Operator::start(&account, NAMESPACE, dir.path(), &[]).await?;
         say(
             began,
             "the resource definitions are applied and the operator runs",
@@ -251,7 +259,10 @@ async fn apply_policy(client: &Client) -> Result<()> {
 }
 
 async fn apply_namespace(client: &Client) -> Result<()> {
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+    let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
+    let namespace = json!({
+        "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels},
+    });
     let found = Api::<Namespace>::all(client.clone())
         .patch(NAMESPACE, &apply(), &Patch::Apply(&namespace))
         .await?;
