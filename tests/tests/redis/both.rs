@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::ContainerStatus;
 use kube::ResourceExt;
 use poolwright_api::ConditionType;
-use poolwright_api::v1alpha1::TaskQueue;
+use poolwright_api::v1alpha1::{TaskQueue, WorkerPoolStatus};
 use poolwright_tests::scenario::LIMIT;
 use poolwright_tests::*;
 use serde_json::json;
@@ -45,10 +45,18 @@ async fn draining(prefix: &str, policy: &str) -> Result<()> {
     stage
         .await_status("q", "all busy", LIMIT, |status| status.busy_slots == Some(busy))
         .await?;
-    // We take no busy worker, so somebody else does, in a moment in which we neither see nor undo it.
-    let name = stage.deployments("q").await?.remove(0).name_any();
-    let kubectl = stage.kubectl()?;
-    let frozen = stage.operator.freeze();
+    // We take no busy worker, so somebody else does, while a pause keeps us from undoing it.
+    let (kubectl, name) = (
+        stage.kubectl()?,
+        stage.deployments("q").await?.remove(0).name_any(),
+    );
+    kubectl
+        .run(["annotate", "wp", "q", "poolwright.dev/paused=true"])
+        .await?;
+    stage.patch_pool("q", json!({"spec": {"replicas": null}})).await?;
+    stage
+        .await_condition("q", ConditionType::ScalingActive, "False", "Paused", LIMIT)
+        .await?;
     kubectl
         .run(["scale", "deployment", &name, "--replicas=0"])
         .await?;
@@ -57,9 +65,14 @@ async fn draining(prefix: &str, policy: &str) -> Result<()> {
         Ok(pods.iter().all(|pod| pod.metadata.deletion_timestamp.is_some()))
     })
     .await?;
-    // The hold ends: what the draining pods hold must start nothing, to the last of them.
-    stage.patch_pool("q", json!({"spec": {"replicas": null}})).await?;
-    drop(frozen);
+    let seen = |status: &WorkerPoolStatus| status.busy_slots == Some(0);
+    stage
+        .await_status("q", "that they are on their way out", LIMIT, seen)
+        .await?;
+    // The pause ends: what the draining pods hold must start nothing, to the last of them.
+    kubectl
+        .run(["annotate", "wp", "q", "poolwright.dev/paused-"])
+        .await?;
     let since = Instant::now();
     // What runs and acknowledges late is among the fetched messages still; it is not reserved.
     stage
@@ -75,16 +88,9 @@ async fn draining(prefix: &str, policy: &str) -> Result<()> {
         .into_iter()
         .filter(|(at, _)| *at > since)
         .collect();
-    // What the past hour says of a floor has nothing to do with those that drain.
-    let status = stage.status("q").await?;
-    let rises: Vec<_> = status.decisions.iter().filter(|one| one.to > one.from).collect();
-    let warm = rises.iter().filter(|one| one.text.contains("kept warm")).count();
-    let in_vain = stage.starts()?.len() - count;
-    assert!(
-        in_vain <= warm && (policy == "WaitTarget" || in_vain == 0),
-        "{later:?}: {:#?}",
-        status.decisions
-    );
+    let decisions = stage.status("q").await?.decisions;
+    assert!(later.is_empty(), "{later:?}: {decisions:#?}");
+    assert_eq!(stage.starts()?.len(), count, "a worker was started in vain");
     stage.expect_all_done_once(&ids)
 }
 
