@@ -114,8 +114,9 @@ fn two_hundred_tasks_on_thirty_two_slots_take_seven_waves() {
     );
     // Six waves of a minute are over when the last one begins, and the worker took about half a minute to start.
     assert!((number(&text, "wait p99") - 390.0).abs() < 25.0, "{text}");
+    // Of 200 tasks only the 32 of the first wave may begin in time.
     assert!(
-        (number(&text, "share over target") - 100.0).abs() < 1e-9 || number(&text, "wait p50") > 30.0,
+        (84.0..=100.0).contains(&number(&text, "share over target")),
         "{text}"
     );
 }
