@@ -267,9 +267,8 @@ impl Yard {
 
     /// What `kubectl get wp -o wide` shows under PARKED.
     async fn expect_column_parked(&self, shown: &str) -> Result<()> {
-        let namespace = format!("--namespace={}", self.stage.namespace.name);
-        let kubectl = self.stage.plane.kubectl()?;
-        let table = kubectl.run(["get", "wp", "q", "-o", "wide", &namespace]).await?;
+        let kubectl = self.stage.kubectl()?;
+        let table = kubectl.run(["get", "wp", "q", "-o", "wide"]).await?;
         let columns = |line: usize| table.lines().nth(line).unwrap_or_default();
         // Columns are as wide as their longest cell, so a cell stands under its head.
         let at = columns(0)

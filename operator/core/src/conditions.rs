@@ -17,6 +17,7 @@ use crate::snapshot::{PoolInput, Trouble};
 use crate::status::Facts;
 use crate::text::counted;
 use crate::validate::Invalid;
+use crate::words::besides;
 
 /// What the conditions are made of.
 pub struct Seen<'a> {
@@ -397,23 +398,6 @@ fn signals_fresh(seen: &Seen) -> Said {
             format!("{first}{more}: no reading yet"),
         ),
     }
-}
-
-/// The sources besides the first, as ` and heartbeats`, or `, 2 more queues and heartbeats`.
-fn besides<'a>(first: &str, all: impl Iterator<Item = &'a str>) -> String {
-    let others = all.filter(|name| *name != first);
-    let (queues, mut rest): (Vec<&str>, Vec<&str>) = others.partition(|name| name.starts_with("queue "));
-    let counted = format!("{} more queues", queues.len());
-    match queues[..] {
-        [] => {}
-        [one] => rest.insert(0, one),
-        _ => rest.insert(0, &counted),
-    }
-    let Some((last, before)) = rest.split_last() else {
-        return String::new();
-    };
-    let before: String = before.iter().flat_map(|name| [", ", name]).collect();
-    format!("{before} and {last}")
 }
 
 fn manual_hold(seen: &Seen) -> Said {

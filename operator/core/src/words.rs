@@ -209,9 +209,42 @@ fn target_kept(sight: &Sight, wish: &Wish, soon: &str) -> String {
     }
 }
 
+/// The sources besides the first, as ` and heartbeats`, or `, 2 more queues and heartbeats`.
+pub(crate) fn besides<'a>(first: &str, all: impl Iterator<Item = &'a str>) -> String {
+    let others = all.filter(|name| *name != first);
+    let (queues, mut rest): (Vec<&str>, Vec<&str>) = others.partition(|name| name.starts_with("queue "));
+    let counted = format!("{} more queues", queues.len());
+    match queues[..] {
+        [] => {}
+        [one] => rest.insert(0, one),
+        _ => rest.insert(0, &counted),
+    }
+    let Some((last, before)) = rest.split_last() else {
+        return String::new();
+    };
+    let before: String = before.iter().flat_map(|name| [", ", name]).collect();
+    format!("{before} and {last}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_many_queues_one_is_named_and_the_others_counted() {
+        let first = "queue \"a\"";
+        let more =
+            |others: &[&'static str]| besides(first, [first].into_iter().chain(others.iter().copied()));
+        assert_eq!(more(&[]), "");
+        assert_eq!(more(&["heartbeats"]), " and heartbeats");
+        assert_eq!(more(&["queue \"b\""]), " and queue \"b\"");
+        assert_eq!(
+            more(&["queue \"b\"", "heartbeats"]),
+            ", queue \"b\" and heartbeats"
+        );
+        let three = ["queue \"b\"", "queue \"c\"", "heartbeats"];
+        assert_eq!(more(&three), ", 2 more queues and heartbeats");
+    }
 
     /// Of several queues each has tasks of its own length: the load is told by those that come.
     #[test]
