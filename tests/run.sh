@@ -57,7 +57,7 @@ setup() {
     tests/deps.sh && tests/controlplane/build.sh && tests/celery/build.sh || return
     for tool in helm3 helm4 kubeconform; do tests/tools/build.sh "$tool" || return; done
 }
-unit() { cargo test --workspace --exclude poolwright-tests --locked && cargo test --workspace --lib --locked -- node:: demo:: charges:: rights:: leaks:: && cargo test --workspace --test documents --locked; }
+unit() { cargo test --workspace --exclude poolwright-tests --locked && cargo test --workspace --lib --locked -- node:: demo:: charges:: rights:: leaks:: victims:: && cargo test --workspace --test documents --locked; }
 # Always the whole workspace, so that every group builds dependencies with the same features, once.
 # Every test of the tests' crate shares one control plane and its node.
 on_plane() { # on_plane OPTION...

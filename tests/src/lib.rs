@@ -40,6 +40,7 @@ pub mod scale;
 pub mod scenario;
 pub mod stage;
 pub mod told;
+pub mod victims;
 pub mod wait;
 pub mod wire;
 

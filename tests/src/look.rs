@@ -188,25 +188,6 @@ impl Stage {
         Ok(self.records()?.into_iter().filter(term).collect())
     }
 
-    /// Fails if a worker was asked to end while a task ran on it, or began one after it was asked. No tolerance: a
-    /// worker that takes no more work and has been seen to hold nothing can have none.
-    pub fn expect_no_busy_victim(&self) -> Result<()> {
-        let events = self.events()?;
-        for asked in self.asked_to_end()? {
-            let at = asked.at.duration_since(jiff::Timestamp::UNIX_EPOCH).as_secs_f64();
-            let late = events.iter().find(|one| one.pod == asked.pod && one.at > at);
-            if let Some(task) = late {
-                let (pod, seconds) = (&asked.pod, task.at - at);
-                return Err(format!(
-                    "pod {pod} was asked to end at {}, and {seconds:.3} s later came the {} of task {} on it",
-                    asked.at, task.event, task.id
-                )
-                .into());
-            }
-        }
-        Ok(())
-    }
-
     /// Ends a test whose workers still have work: deletes the pools and kills the pods, so that they do not take
     /// the processors from the tests after it.
     pub async fn strike(self) -> Result<()> {

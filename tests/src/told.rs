@@ -54,6 +54,18 @@ impl Told {
         self.calls.lock().unwrap().iter().filter(named).count()
     }
 
+    /// Each message that told workers to stop consuming: the nodes that it names, in order of their names.
+    pub fn cancels(&self) -> Vec<Vec<String>> {
+        let calls = self.calls.lock().unwrap();
+        let cancels = calls.iter().filter(|call| call["method"] == "cancel_consumer");
+        let named = cancels.map(|call| {
+            let mut nodes: Vec<String> = destination(call).map(str::to_owned).collect();
+            nodes.sort();
+            nodes
+        });
+        named.collect()
+    }
+
     /// Fails unless nodes that are `foreign` were told nothing: neither by name, nor by what names nobody and so goes to
     /// all. They may be asked by name, and must have been: where no question was heard, no command would have been.
     pub fn expect_none_told(&self, foreign: impl Fn(&str) -> bool) -> Result<()> {

@@ -3,7 +3,8 @@
 Everything is set by the environment, so that one app serves every case:
 
 CELERY_BROKER_URL       the broker (redis, rediss, sentinel, amqp, amqps)
-TAPP_LOG                file to which each task appends one JSON line per event
+TAPP_LOG                file to which each task appends one JSON line per event; what a worker
+                        fetches and what it drops unrun go to the file of this name and ".held"
 TAPP_TRACE              Redis: key of a list on the broker that gets the same lines,
                         for workers that share no file with who counts
 TAPP_ACKS_LATE          "1": acknowledge after the task, and put a lost one back
@@ -27,6 +28,7 @@ import ssl
 import time
 
 from celery import Celery
+from celery.signals import task_received, task_revoked
 
 ENV = os.environ
 BROKER = ENV.get("CELERY_BROKER_URL", "redis://127.0.0.1:6379/0")
@@ -83,19 +85,38 @@ def broker():
     return redis.Redis.from_url(BROKER)
 
 
+def line_of(task_id, event):
+    return json.dumps({"id": task_id, "pod": socket.gethostname(), "event": event, "at": time.time()})
+
+
 def log(task_id, event):
-    """Appends one line in one write, so that workers can share the file."""
-    line = json.dumps({"id": task_id, "pod": socket.gethostname(), "event": event, "at": time.time()})
+    """Tells of a task's life in the task log."""
+    line = line_of(task_id, event)
     if ENV.get("TAPP_TRACE"):
         broker().rpush(ENV["TAPP_TRACE"], line)
-    path = ENV.get("TAPP_LOG")
-    if not path:
-        return
+    if ENV.get("TAPP_LOG"):
+        append(ENV["TAPP_LOG"], line)
+
+
+def append(path, line):
+    """Appends one line in one write, so that workers can share the file."""
     fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         os.write(fd, line.encode() + b"\n")
     finally:
         os.close(fd)
+
+
+# The ids of messages are those that the publisher gives to tasks.
+if ENV.get("TAPP_LOG"):
+
+    @task_received.connect
+    def fetched(request, **_):
+        append(ENV["TAPP_LOG"] + ".held", line_of(request.id, "fetch"))
+
+    @task_revoked.connect
+    def dropped(request, **_):
+        append(ENV["TAPP_LOG"] + ".held", line_of(request.id, "drop"))
 
 
 @app.task(name="tapp.sleep")

@@ -6,6 +6,7 @@ use poolwright_api::conditions::find;
 use poolwright_api::v1alpha1::{Pool, PoolStatus};
 use poolwright_api::{ConditionType, Reason};
 use poolwright_tests::*;
+use reqwest::Method;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -19,6 +20,31 @@ pub struct Bank {
     pub ground: Ground,
     /// Tasks acknowledge late, so that a worker holds no more than it runs.
     pub wire: Wire,
+}
+
+/// Where the queues are.
+#[derive(Clone, Copy, Debug)]
+pub enum Broker {
+    Redis,
+    RabbitMq,
+}
+
+/// Calls a test on its broker, and in full on the other one, too.
+pub async fn on_each(prefix: &str, own: Broker, test: impl AsyncFn(Bank) -> Result<()>) -> Result<()> {
+    let other = match own {
+        Broker::Redis => Broker::RabbitMq,
+        Broker::RabbitMq => Broker::Redis,
+    };
+    let both = [own, other];
+    for broker in &both[..scale::pick(1, 2)] {
+        println!("on {broker:?}");
+        let bank = match broker {
+            Broker::Redis => Bank::new(prefix).await?,
+            Broker::RabbitMq => Bank::on_rabbitmq(prefix).await?,
+        };
+        test(bank).await?;
+    }
+    Ok(())
 }
 
 impl Bank {
@@ -155,6 +181,12 @@ impl Bank {
 
     /// Throws away what waits in a queue.
     pub async fn purge(&self, queue: &str) -> Result<()> {
+        if self.wire.url.starts_with("amqp") {
+            let vhost = self.wire.url.rsplit('/').next().unwrap_or_default();
+            let path = format!("/api/queues/{vhost}/{queue}/contents");
+            let broker = RabbitMq::shared().await?;
+            return broker.manage(Method::DELETE, &path, &Value::Null).await.map(drop);
+        }
         let mut connection = brokers::connect(&self.wire.url).await?;
         let _: i64 = redis::cmd("DEL").arg(queue).query_async(&mut connection).await?;
         Ok(())

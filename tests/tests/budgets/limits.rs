@@ -1,26 +1,32 @@
 //! At the limit: rollouts, cuts, and the writes of a scale-in.
 
+use poolwright_api::v1alpha1::TaskQueue;
 use poolwright_api::{ConditionType, Reason};
 use poolwright_tests::*;
 use serde_json::json;
 use std::time::Duration;
 
-use super::bank::Bank;
-use super::ground::LIMIT;
+use super::bank::{Bank, Broker, on_each};
+use super::ground::{Feeder, LIMIT};
 
 #[tokio::test]
 async fn a_rollout_in_a_full_pool_ends_and_never_takes_more() -> Result<()> {
-    let bank = Bank::new("b-roll").await?;
-    bank.pool("default-pool", json!({"slots": 4})).await?;
-    let scaling = json!({"minReplicas": 4, "maxReplicas": 4, "scaleDownDelaySeconds": 3});
-    let shape = json!({"celery": {"concurrency": 1}, "scaling": scaling});
-    bank.wire.workers(bank.stage(), "w", &["q"], shape).await?;
-    let length = scale::pick(6.0, 30.0);
-    bank.ground.await_heard("w", 4).await?;
-    let feeder = bank
-        .ground
-        .feed(4, length, Duration::from_secs_f64(length))
+    on_each("b-roll", Broker::RabbitMq, roll).await
+}
+
+async fn roll(bank: Bank) -> Result<()> {
+    bank.pool("db", json!({"slots": 4})).await?;
+    bank.queue("w", "db", 1, json!({})).await?;
+    bank.workers("w", 4, json!({"scaling": {"minReplicas": 4}}))
         .await?;
+    let length = scale::pick(6.0, 30.0);
+    let heard = |queue: &TaskQueue| queue.status.as_ref().and_then(|status| status.consumers) == Some(4);
+    bank.stage()
+        .await_tq("w", "four workers on it", LIMIT, heard)
+        .await?;
+    let publisher = bank.wire.publisher().await?;
+    let batch = Batch::sleep("w", 4, length);
+    let feeder = Feeder::start(publisher, batch, Duration::from_secs_f64(length));
     bank.ground.await_running(4).await?;
     let old = bank.ground.proven_revision("w").await?;
     bank.ground.restart("w", "once").await?;
@@ -31,7 +37,7 @@ async fn a_rollout_in_a_full_pool_ends_and_never_takes_more() -> Result<()> {
         .await_ended(ids.len(), LIMIT.max(Duration::from_secs(scale::pick(0, 600))))
         .await?;
     bank.ground.await_ready("w").await?;
-    assert_eq!(bank.charges.sheet("default-pool")?.peak(), 4);
+    assert_eq!(bank.charges.sheet("db")?.peak(), 4);
     bank.expect_well(&ids)
 }
 
@@ -79,6 +85,7 @@ async fn cut(bank: &Bank) -> Result<()> {
 #[tokio::test]
 async fn idle_workers_go_with_two_writes_more_than_there_are_workers() -> Result<()> {
     let bank = Bank::new("b-writes").await?;
+    let told = Told::listen(&bank.wire).await?;
     bank.pool("db", json!({"slots": 5})).await?;
     bank.queue("w", "db", 1, json!({})).await?;
     bank.workers("w", 4, json!({"scaling": {"minReplicas": 4}}))
@@ -91,6 +98,8 @@ async fn idle_workers_go_with_two_writes_more_than_there_are_workers() -> Result
     // Nothing that was under way is counted.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let since = jiff::Timestamp::now();
+    let pods = bank.names("w").await?.into_iter();
+    let nodes: Vec<String> = pods.map(|pod| format!("celery@{pod}")).collect();
     let patch = json!({"spec": {"scaling": {"minReplicas": 0}}});
     bank.stage().patch_pool("w", patch).await?;
     bank.stage().await_no_pods("w", LIMIT).await?;
@@ -106,6 +115,11 @@ async fn idle_workers_go_with_two_writes_more_than_there_are_workers() -> Result
         "{writes:?}"
     );
     assert!(writes.all() <= 4 + 2, "{writes:?}");
+    // One message is to all of them; each may be told once more, before its answer comes.
+    let cancels = told.cancels();
+    println!("they were told by {cancels:?}");
+    assert_eq!(cancels.first(), Some(&nodes), "{cancels:?}");
+    assert!(cancels.len() <= 2, "{cancels:?}");
     bank.expect_well(&[])
 }
 

@@ -5,7 +5,7 @@ use poolwright_tests::*;
 use serde_json::json;
 use std::time::{Duration, Instant};
 
-use super::bank::Bank;
+use super::bank::{Bank, Broker, on_each};
 use super::ground::LIMIT;
 
 #[tokio::test]
@@ -64,7 +64,10 @@ async fn a_worker_pool_that_its_budget_limits_says_so_with_the_missing_number() 
 
 #[tokio::test]
 async fn three_share_by_weight_and_one_that_returns_gets_its_part_back() -> Result<()> {
-    let bank = Bank::new("b-shares").await?;
+    on_each("b-shares", Broker::Redis, three_share).await
+}
+
+async fn three_share(bank: Bank) -> Result<()> {
     bank.pool("db", json!({"slots": 18})).await?;
     let mut publisher = bank.wire.publisher().await?;
     // None may run out of tasks.

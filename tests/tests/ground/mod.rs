@@ -32,6 +32,21 @@ pub struct Feeder {
 }
 
 impl Feeder {
+    /// Publishes this batch every `pause` until it is told to end.
+    pub fn start(mut publisher: Publisher, batch: Batch, pause: Duration) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let task = tokio::spawn(async move {
+            let mut ids = Vec::new();
+            while !stopped.load(Ordering::SeqCst) {
+                ids.extend(publisher.publish(&batch).await?);
+                tokio::time::sleep(pause).await;
+            }
+            Ok(ids)
+        });
+        Self { stop, task }
+    }
+
     /// The ids of all that was published.
     pub async fn end(self) -> Result<Vec<String>> {
         self.stop.store(true, Ordering::SeqCst);
@@ -72,18 +87,8 @@ impl Ground {
 
     /// Publishes `count` tasks every `pause` until it is told to end.
     pub async fn feed(&self, count: usize, seconds: f64, pause: Duration) -> Result<Feeder> {
-        let mut publisher = Celery::locate()?.publisher(&self.broker, &[]).await?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let task = tokio::spawn(async move {
-            let mut ids = Vec::new();
-            while !stopped.load(Ordering::SeqCst) {
-                ids.extend(publisher.publish(&Batch::sleep("q", count, seconds)).await?);
-                tokio::time::sleep(pause).await;
-            }
-            Ok(ids)
-        });
-        Ok(Feeder { stop, task })
+        let publisher = Celery::locate()?.publisher(&self.broker, &[]).await?;
+        Ok(Feeder::start(publisher, Batch::sleep("q", count, seconds), pause))
     }
 
     /// Asks for a new revision of the same pod.

@@ -1,0 +1,120 @@
+//! Whether a worker that was asked to end was empty: what the node says of SIGTERM, joined with what the workers
+//! themselves say of tasks that they fetched, began and ended. It asks neither the broker nor the operator.
+
+use crate::{Record, Result, Stage, TaskEvent, read_task_events};
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+
+impl Stage {
+    /// Fails if a worker was asked to end while a task ran on it or waited in it, or fetched or began one after it was
+    /// asked. No tolerance: a worker that takes no more work and has been seen to hold nothing can have none.
+    pub fn expect_no_busy_victim(&self) -> Result<()> {
+        let (tasks, fetches, records) = (self.events()?, self.fetches()?, self.records()?);
+        for asked in self.asked_to_end()? {
+            let (pod, at) = (&asked.pod, seconds(&asked));
+            let all = tasks.iter().chain(&fetches);
+            if let Some(late) = all.clone().find(|one| one.pod == *pod && one.at > at) {
+                return Err(format!(
+                    "pod {pod} was asked to end at {}, and {:.3} s later came the {} of task {} on it",
+                    asked.at,
+                    late.at - at,
+                    late.event,
+                    late.id
+                )
+                .into());
+            }
+            // What a container held that is gone went back to the broker with it.
+            let lives = records
+                .iter()
+                .filter(|one| one.event == "start" && one.pod == *pod);
+            let began = lives
+                .map(seconds)
+                .filter(|began| *began <= at)
+                .fold(0.0, f64::max);
+            let waits = waiting(pod, &(began..=at), all);
+            if !waits.is_empty() {
+                let when = asked.at;
+                return Err(
+                    format!("pod {pod} was asked to end at {when} with {waits:?} in it, not begun").into(),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// What workers have fetched, and what they have dropped without running it.
+    pub fn fetches(&self) -> Result<Vec<TaskEvent>> {
+        read_task_events(&self.task_log().with_added_extension("held"))
+    }
+}
+
+fn seconds(record: &Record) -> f64 {
+    record
+        .at
+        .duration_since(jiff::Timestamp::UNIX_EPOCH)
+        .as_secs_f64()
+}
+
+/// The tasks that a pod fetched within this time and has neither begun nor dropped in it. What another worker has
+/// fetched since was given back: a broker that was gone gives all that it had sent to somebody else.
+fn waiting<'a>(
+    pod: &str,
+    life: &RangeInclusive<f64>,
+    all: impl Iterator<Item = &'a TaskEvent>,
+) -> BTreeSet<&'a str> {
+    let mut told: Vec<&TaskEvent> = all.filter(|one| life.contains(&one.at)).collect();
+    told.sort_by(|one, other| one.at.total_cmp(&other.at));
+    let mut waits = BTreeSet::new();
+    for one in told {
+        if one.event == "fetch" && one.pod == pod {
+            waits.insert(one.id.as_str());
+        } else if one.event == "fetch" || one.pod == pod {
+            waits.remove(one.id.as_str());
+        }
+    }
+    waits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(at: f64, pod: &str, event: &str, id: &str) -> TaskEvent {
+        TaskEvent {
+            id: id.into(),
+            pod: pod.into(),
+            event: event.into(),
+            at,
+        }
+    }
+
+    fn of(all: &[TaskEvent]) -> Vec<&str> {
+        waiting("a", &(10.0..=20.0), all.iter()).into_iter().collect()
+    }
+
+    #[test]
+    fn what_is_fetched_waits_until_it_begins_or_is_dropped() {
+        let mut all = vec![told(11.0, "a", "fetch", "one"), told(11.0, "a", "fetch", "two")];
+        assert_eq!(of(&all), ["one", "two"]);
+        all.push(told(12.0, "a", "start", "one"));
+        assert_eq!(of(&all), ["two"]);
+        all.push(told(13.0, "a", "drop", "two"));
+        assert!(of(&all).is_empty());
+    }
+
+    #[test]
+    fn another_life_and_another_pod_are_not_its_own() {
+        let before = told(9.0, "a", "fetch", "one");
+        let after = told(21.0, "a", "fetch", "two");
+        let elsewhere = told(11.0, "b", "fetch", "three");
+        assert!(of(&[before, after, elsewhere]).is_empty());
+    }
+
+    #[test]
+    fn what_another_has_fetched_since_waits_there() {
+        let mut all = vec![told(12.0, "b", "fetch", "one"), told(11.0, "a", "fetch", "one")];
+        assert!(of(&all).is_empty());
+        all.push(told(13.0, "a", "fetch", "one"));
+        assert_eq!(of(&all), ["one"]);
+    }
+}
