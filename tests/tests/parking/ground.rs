@@ -101,4 +101,12 @@ impl Yard {
         self.stage.expect_no_busy_victim()?;
         self.stage.expect_all_done_once(ids)
     }
+
+    /// The same where a worker gives back what it has fetched and not begun.
+    pub async fn expect_given_back(&self, ids: &[String]) -> Result<()> {
+        self.stage.expect_none_misplaced().await?;
+        self.moves.expect_all_parked_first()?;
+        self.stage.expect_no_running_victim()?;
+        self.stage.expect_all_done_once(ids)
+    }
 }
