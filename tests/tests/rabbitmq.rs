@@ -1,10 +1,12 @@
 //! Queues and busy slots on real RabbitMQ scale real Celery workers: each test has its own virtual host.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use kube::api::PostParams;
 use poolwright_api::ConditionType;
+use poolwright_api::v1alpha1::Pool;
 use poolwright_tests::scenario::{self, LIMIT};
 use poolwright_tests::*;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 /// A stage and a virtual host of its own.
@@ -138,30 +140,38 @@ async fn prefetched_tasks_are_seen_in_metrics() -> Result<()> {
 }
 
 #[tokio::test]
-async fn tasks_that_are_not_due_stop_growth_and_nothing_flaps() -> Result<()> {
-    not_due("a-eta", "Backlog").await
+async fn a_thousand_tasks_that_are_not_due_stop_growth_and_nothing_flaps() -> Result<()> {
+    let celery = json!({"concurrency": 250, "executionPool": "Threads"});
+    not_due("a-eta", "Backlog", &[1000], celery, 4).await
 }
 
+/// Most of them come when workers already hold some.
 #[tokio::test]
 async fn they_stop_it_where_a_wait_target_is_kept() -> Result<()> {
-    not_due("a-eta-w", "WaitTarget").await
+    not_due("a-eta-w", "WaitTarget", &[6, 994], json!({}), 3).await
 }
 
-async fn not_due(prefix: &str, policy: &str) -> Result<()> {
+/// Messages cannot be read in place: the first starts workers for them, a slot for each or fewer, and `most` workers.
+async fn not_due(prefix: &str, policy: &str, batches: &[usize], celery: Value, most: i32) -> Result<()> {
     let (stage, vhost) = set(prefix).await?;
     let wire = Wire::vhost(&stage, &vhost).await?;
-    let scaling = json!({"policy": policy, "scaleDownDelaySeconds": 3});
-    wire.pool(&stage, "q", &["q"], json!({"scaling": scaling}))
-        .await?;
+    // A Pool that keeps nobody back.
+    let pool = serde_json::from_value(json!({
+        "apiVersion": "poolwright.dev/v1alpha1", "kind": "Pool", "metadata": {"name": "wide"}, "spec": {"slots": 10_000}}))?;
+    let pools = stage.namespace.api::<Pool>();
+    pools.create(&PostParams::default(), &pool).await?;
+    let drawing = json!({"broker": wire.spec, "pool": {"name": "wide"}});
+    stage.task_queue("q", drawing).await?;
+    let shape = json!({"celery": celery, "scaling": {"policy": policy, "maxReplicas": 12, "scaleDownDelaySeconds": 3}});
+    wire.workers(&stage, "q", &["q"], shape).await?;
     let mut publisher = wire.publisher().await?;
     let later = |count: usize| Batch {
         countdown: Some(3600.0),
         ..Batch::sleep("q", count, 1.0)
     };
-    // Messages cannot be read in place: the first write starts workers for them, a slot for each or fewer.
-    publisher.publish(&later(6)).await?;
+    publisher.publish(&later(batches[0])).await?;
     if policy == "Backlog" {
-        stage.await_replicas("q", 3, LIMIT).await?;
+        stage.await_replicas("q", most, LIMIT).await?;
     }
     wait_until("all pods to be ready", LIMIT, || async {
         let wanted = stage.replicas("q").await?;
@@ -170,8 +180,10 @@ async fn not_due(prefix: &str, policy: &str) -> Result<()> {
     .await?;
     tokio::time::sleep(Duration::from_secs(20)).await;
     let (first, since) = (stage.peak("q"), Instant::now());
-    assert!(first <= 3, "{:?}", stage.timeline("q"));
-    publisher.publish(&later(994)).await?;
+    assert!(first <= most, "{:?}", stage.timeline("q"));
+    for batch in &batches[1..] {
+        publisher.publish(&later(*batch)).await?;
+    }
     tokio::time::sleep(Duration::from_secs(scale::pick(20, 300))).await;
     let timeline = stage.timeline("q");
     assert_eq!(stage.peak("q"), first, "growth did not stop: {timeline:?}");
