@@ -47,6 +47,8 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Run manifests, or the suite of workloads and other autoscalers, in a simulated world.
     Simulate(SimulateArgs),
+    /// Print what each task of an Airflow DAG weighs under the weight rules.
+    Weights(WeightsArgs),
 }
 
 /// Flags of `run`.
@@ -172,6 +174,15 @@ pub struct LintArgs {
     /// End with 1 for a warning or a note, too.
     #[arg(long)]
     pub strict: bool,
+}
+
+/// Flags of `weights`.
+#[derive(Clone, Debug, Args)]
+pub struct WeightsArgs {
+    /// The graph in JSON: `tasks`, each with an `id`, a `weight` (any whole number; default 1) and `downstream`, the ids of
+    /// those that come right after it. - is standard input.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
 }
 
 /// Flags of `explain`.

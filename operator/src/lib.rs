@@ -16,6 +16,7 @@ pub mod shard;
 pub mod signals;
 pub mod simulate;
 pub mod telemetry;
+pub mod weights;
 
 #[cfg(test)]
 mod tests {

@@ -53,7 +53,9 @@ impl Stage {
 
     /// What workers have fetched, and what they have dropped without running it.
     pub fn fetches(&self) -> Result<Vec<TaskEvent>> {
-        read_task_events(&self.task_log().with_added_extension("held"))
+        let mut file = self.task_log().into_os_string();
+        file.push(".held");
+        read_task_events(file.as_ref())
     }
 }
 

@@ -1,4 +1,4 @@
-//! The effective weight of every queue of a namespace, by its weight rule.
+//! The effective weight of every queue of a namespace, by its weight rule; and of the tasks of a graph, by each.
 //!
 //! Related queues are a *set*: one that can be reached by two paths counts once, as in Airflow. A cycle has no before
 //! and after, so the queues on it fall back to their own weight and the cycle is reported; a queue that merely leads
@@ -69,26 +69,10 @@ impl fmt::Display for Cycle {
 #[must_use]
 pub fn weights(queues: &BTreeMap<&str, &Priority>) -> Weights {
     let names: Vec<&str> = queues.keys().copied().collect();
-    let mut unknown: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let mut after: Vec<Vec<usize>> = Vec::with_capacity(names.len());
-    for (name, priority) in queues {
-        let mut known = Vec::with_capacity(priority.downstream.len());
-        for next in &priority.downstream {
-            match names.binary_search(&next.as_str()) {
-                Ok(at) => known.push(at),
-                Err(_) => unknown.entry((*name).to_owned()).or_default().push(next.clone()),
-            }
-        }
-        known.sort_unstable();
-        known.dedup();
-        after.push(known);
-    }
-    for missing in unknown.values_mut() {
-        missing.sort_unstable();
-        missing.dedup();
-    }
+    let nexts = queues.values().map(|priority| priority.downstream.as_slice());
+    let (after, unknown) = followers(&names, nexts);
     let groups = Groups::new(&after);
-    let own: Vec<u64> = queues.values().map(|priority| own(priority)).collect();
+    let own: Vec<i64> = queues.values().map(|priority| own(priority)).collect();
     let has_rule = |rule| queues.values().any(|priority| priority.weight_rule == rule);
     let sums = |backwards: bool| groups.sums(&after, &own, backwards);
     let downstream = has_rule(WeightRule::Downstream).then(|| sums(false));
@@ -104,7 +88,7 @@ pub fn weights(queues: &BTreeMap<&str, &Priority>) -> Weights {
         let sum = sums
             .filter(|_| !groups.is_cycle(group, &after))
             .map(|sums| sums[group]);
-        effective.insert((*name).to_owned(), sum.unwrap_or(own[at]));
+        effective.insert((*name).to_owned(), sum.unwrap_or(own[at]).cast_unsigned());
     }
     Weights {
         effective,
@@ -113,9 +97,97 @@ pub fn weights(queues: &BTreeMap<&str, &Priority>) -> Weights {
     }
 }
 
+/// A task of a graph.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its own weight; any number.
+    pub weight: i64,
+    /// Names of those that come right after it.
+    pub downstream: Vec<String>,
+}
+
+/// What a task weighs under each rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByRule {
+    /// Its own weight and those of all that come after it.
+    pub downstream: i64,
+    /// Its own weight and those of all that come before it.
+    pub upstream: i64,
+    /// Its own weight.
+    pub absolute: i64,
+}
+
+/// Why a graph has no weights.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GraphError {
+    /// A task names one that is not there: who, and whom.
+    #[error("`downstream` of {0:?} names {1:?}, and there is no such task: add it, or take the name out")]
+    Unknown(String, String),
+    /// Tasks come after each other in a circle, which Airflow refuses to load.
+    #[error("tasks follow each other in a circle, {0}: take one of these names out of `downstream`")]
+    Cycle(Cycle),
+}
+
+/// What each task of a graph weighs under the three rules of Airflow, by name. Sums saturate.
+///
+/// # Errors
+///
+/// [`GraphError`] for the first name that no task has, or else for the first cycle: unlike queues of a namespace, which are
+/// changed one at a time, a graph is given as a whole, and a rest of it would be no answer.
+pub fn by_rule(tasks: &BTreeMap<String, Node>) -> Result<BTreeMap<&str, ByRule>, GraphError> {
+    let names: Vec<&str> = tasks.keys().map(String::as_str).collect();
+    let nexts = tasks.values().map(|task| task.downstream.as_slice());
+    let (after, mut unknown) = followers(&names, nexts);
+    if let Some((task, mut missing)) = unknown.pop_first() {
+        return Err(GraphError::Unknown(task, missing.swap_remove(0)));
+    }
+    let groups = Groups::new(&after);
+    if let Some(cycle) = groups.cycles(&after, &names).into_iter().next() {
+        return Err(GraphError::Cycle(cycle));
+    }
+    let own: Vec<i64> = tasks.values().map(|task| task.weight).collect();
+    let (downstream, upstream) = (groups.sums(&after, &own, false), groups.sums(&after, &own, true));
+    let rows = names.into_iter().enumerate().map(|(at, name)| {
+        let row = ByRule {
+            downstream: downstream[groups.of[at]],
+            upstream: upstream[groups.of[at]],
+            absolute: own[at],
+        };
+        (name, row)
+    });
+    Ok(rows.collect())
+}
+
+/// For each name the places of those that come right after it, each once; and names that nobody has, by who names them.
+/// `names` are in order.
+fn followers<'a>(
+    names: &[&str],
+    nexts: impl Iterator<Item = &'a [String]>,
+) -> (Vec<Vec<usize>>, BTreeMap<String, Vec<String>>) {
+    let mut unknown: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut after: Vec<Vec<usize>> = Vec::with_capacity(names.len());
+    for (name, nexts) in names.iter().zip(nexts) {
+        let mut known = Vec::with_capacity(nexts.len());
+        for next in nexts {
+            match names.binary_search(&next.as_str()) {
+                Ok(at) => known.push(at),
+                Err(_) => unknown.entry((*name).to_owned()).or_default().push(next.clone()),
+            }
+        }
+        known.sort_unstable();
+        known.dedup();
+        after.push(known);
+    }
+    for missing in unknown.values_mut() {
+        missing.sort_unstable();
+        missing.dedup();
+    }
+    (after, unknown)
+}
+
 /// The weight of the queue itself; admission refuses one below 1.
-fn own(priority: &Priority) -> u64 {
-    u64::try_from(priority.weight).unwrap_or(0)
+fn own(priority: &Priority) -> i64 {
+    i64::from(priority.weight).max(0)
 }
 
 /// Queues that lead to one another, taken together: between groups there is no cycle.
@@ -182,16 +254,16 @@ impl Groups {
     ///
     /// The set that a group reaches is followed for [`COLUMNS`] groups at a time, a bit each, so that it takes a word
     /// a group and not a matrix.
-    fn sums(&self, after: &[Vec<usize>], own: &[u64], backwards: bool) -> Vec<u64> {
+    fn sums(&self, after: &[Vec<usize>], own: &[i64], backwards: bool) -> Vec<i64> {
         let count = self.members.len();
         let links = self.links(after, backwards);
-        let weight: Vec<u64> = self
+        let weight: Vec<i64> = self
             .members
             .iter()
             .map(|members| {
                 members
                     .iter()
-                    .fold(0, |sum: u64, one| sum.saturating_add(own[*one]))
+                    .fold(0, |sum: i64, one| sum.saturating_add(own[*one]))
             })
             .collect();
         // A group comes after what it leads to; backwards, before it.
@@ -200,7 +272,7 @@ impl Groups {
         } else {
             (0..count).collect()
         };
-        let mut sums = vec![0_u64; count];
+        let mut sums = vec![0_i64; count];
         let mut reached = vec![0_u64; count];
         for first in (0..count).step_by(COLUMNS) {
             let columns = &order[first..count.min(first + COLUMNS)];

@@ -212,3 +212,42 @@ proptest! {
         prop_assert!(!ordered || found.cycles.is_empty());
     }
 }
+
+fn graph(tasks: &[(&str, i64, &[&str])]) -> BTreeMap<String, Node> {
+    let node = |weight: i64, next: &[&str]| Node {
+        weight,
+        downstream: next.iter().map(ToString::to_string).collect(),
+    };
+    let all = tasks.iter();
+    all.map(|(name, weight, next)| ((*name).to_owned(), node(*weight, next)))
+        .collect()
+}
+
+/// The numbers that Airflow 2.11 and 3 give.
+#[test]
+fn a_graph_is_weighed_by_each_rule() {
+    let tasks = graph(&[
+        ("a", 1, &["b", "c"]),
+        ("b", 2, &["d"]),
+        ("c", 3, &["d"]),
+        ("d", 1, &[]),
+    ]);
+    let found = by_rule(&tasks).unwrap();
+    let of = |rule: fn(&ByRule) -> i64| found.values().map(rule).collect::<Vec<i64>>();
+    assert_eq!(of(|one| one.downstream), [7, 3, 4, 1]);
+    assert_eq!(of(|one| one.upstream), [1, 3, 4, 7]);
+    assert_eq!(of(|one| one.absolute), [1, 2, 3, 1]);
+    let below = graph(&[("a", -5, &["b"]), ("b", 0, &[]), ("c", i64::MAX, &["a", "b"])]);
+    let found = by_rule(&below).unwrap();
+    let downstream: Vec<i64> = found.values().map(|one| one.downstream).collect();
+    assert_eq!(downstream, [-5, 0, i64::MAX - 5]);
+}
+
+#[test]
+fn a_graph_with_a_hole_or_a_circle_has_no_weights() {
+    let error = by_rule(&graph(&[("a", 1, &["z", "y"])])).unwrap_err();
+    assert_eq!(error, GraphError::Unknown("a".into(), "y".into()));
+    let circle = graph(&[("a", 1, &["b"]), ("b", 1, &["c"]), ("c", 1, &["b"])]);
+    let words = by_rule(&circle).unwrap_err().to_string();
+    assert!(words.contains("b -> c -> b"), "{words}");
+}

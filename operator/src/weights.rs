@@ -1,0 +1,189 @@
+//! `poolwright weights`: what each task of a graph weighs under the three rules.
+//!
+//! Says which task goes first where a full pool keeps several waiting. Reads one file and asks nobody; the arithmetic is
+//! the one by which queues weigh (`poolwright_core::weight`).
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use poolwright_core::weight::{GraphError, Node, by_rule};
+use serde::Deserialize;
+
+use crate::cli::WeightsArgs;
+
+/// Largest file that is read, in bytes: more than 100,000 tasks.
+const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Why there are no weights.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightsError {
+    /// The file cannot be read.
+    #[error("{0}: {1}")]
+    Read(String, #[source] io::Error),
+    /// It is larger than what is read.
+    #[error("{0}: more than 16 MiB: it is no graph of tasks")]
+    TooLarge(String),
+    /// It is not of this form.
+    #[error(
+        "{0}: {1}. It should be like {{\"tasks\": [{{\"id\": \"a\", \"weight\": 1, \"downstream\": [\"b\"]}}, {{\"id\": \"b\"}}]}}"
+    )]
+    Form(String, #[source] serde_json::Error),
+    /// Two tasks have the same name.
+    #[error("{0}: two tasks have the id {1:?}: give one of them another, and name it in `downstream`")]
+    Twice(String, String),
+    /// The graph has no weights.
+    #[error("{0}: {1}")]
+    Graph(String, #[source] GraphError),
+    /// Nobody takes the answer.
+    #[error("cannot write the table: {0}")]
+    Write(#[from] io::Error),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Graph {
+    tasks: Vec<Task>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Task {
+    id: String,
+    #[serde(default = "one")]
+    weight: i64,
+    #[serde(default)]
+    downstream: Vec<String>,
+}
+
+/// What a task weighs where nothing is said, as in Airflow.
+const fn one() -> i64 {
+    1
+}
+
+/// Prints a line for each task, in the order of the file.
+///
+/// # Errors
+///
+/// [`WeightsError`], with the file's name and where in it.
+pub fn run(args: &WeightsArgs, output: &mut impl Write) -> Result<(), WeightsError> {
+    let file = args.file.display().to_string();
+    let text = read(&args.file, &file)?;
+    output.write_all(table(&file, &text)?.as_bytes())?;
+    Ok(())
+}
+
+fn read(path: &Path, file: &str) -> Result<Vec<u8>, WeightsError> {
+    let failed = |error| WeightsError::Read(file.to_owned(), error);
+    let mut text = Vec::new();
+    let input: Box<dyn Read> = if path == Path::new("-") {
+        Box::new(io::stdin())
+    } else {
+        Box::new(File::open(path).map_err(failed)?)
+    };
+    input
+        .take(FILE_BYTES_MAX + 1)
+        .read_to_end(&mut text)
+        .map_err(failed)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(WeightsError::TooLarge(file.to_owned()));
+    }
+    Ok(text)
+}
+
+fn table(file: &str, text: &[u8]) -> Result<String, WeightsError> {
+    let graph: Graph =
+        serde_json::from_slice(text).map_err(|error| WeightsError::Form(file.to_owned(), error))?;
+    let ids: Vec<String> = graph.tasks.iter().map(|task| task.id.clone()).collect();
+    let mut nodes = BTreeMap::new();
+    for task in graph.tasks {
+        let node = Node {
+            weight: task.weight,
+            downstream: task.downstream,
+        };
+        if nodes.insert(task.id.clone(), node).is_some() {
+            return Err(WeightsError::Twice(file.to_owned(), task.id));
+        }
+    }
+    let found = by_rule(&nodes).map_err(|error| WeightsError::Graph(file.to_owned(), error))?;
+    let width = ids
+        .iter()
+        .map(|id| id.chars().count())
+        .max()
+        .unwrap_or(0)
+        .max("TASK".len());
+    let row = |id: &str, numbers: [&str; 3]| {
+        let [downstream, upstream, absolute] = numbers;
+        format!("{id:width$}  {downstream:>10}  {upstream:>10}  {absolute:>10}\n")
+    };
+    let mut table = row("TASK", ["DOWNSTREAM", "UPSTREAM", "ABSOLUTE"]);
+    for id in &ids {
+        let one = found[id.as_str()];
+        let numbers = [one.downstream, one.upstream, one.absolute].map(|number| number.to_string());
+        table.push_str(&row(id, numbers.each_ref().map(String::as_str)));
+    }
+    Ok(table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Result<String, String> {
+        table("dag.json", text.as_bytes()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn tasks_are_told_in_the_order_of_the_file() {
+        let text = r#"{"tasks": [
+            {"id": "load", "weight": 2},
+            {"id": "extract", "downstream": ["clean", "enrich"]},
+            {"id": "clean", "weight": 2, "downstream": ["load"]},
+            {"id": "enrich", "weight": -3, "downstream": ["load"]}
+        ]}"#;
+        let expected = "\
+TASK     DOWNSTREAM    UPSTREAM    ABSOLUTE
+load              2           2           2
+extract           2           1           1
+clean             4           3           2
+enrich           -1          -2          -3
+";
+        assert_eq!(of(text).unwrap(), expected);
+        assert_eq!(of(r#"{"tasks": []}"#).unwrap().lines().count(), 1);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_place() {
+        let cases = [
+            (
+                "{\"tasks\": [\n{\"id\": 1}]}",
+                "dag.json: invalid type: integer `1`, expected a string at line 2",
+            ),
+            (
+                r#"{"tasks": [{"id": "a", "wieght": 1}]}"#,
+                "unknown field `wieght`",
+            ),
+            (r#"{"tasks": [{"id": "a", "weight": 0.5}]}"#, "expected i64"),
+            (
+                r#"{"tasks": [{"id": "a"}, {"id": "a"}]}"#,
+                "two tasks have the id \"a\"",
+            ),
+            (
+                r#"{"tasks": [{"id": "a", "downstream": ["b"]}]}"#,
+                "names \"b\", and there is no such task",
+            ),
+            (
+                r#"{"tasks": [{"id": "a", "downstream": ["a"]}]}"#,
+                "in a circle, a -> a",
+            ),
+        ];
+        for (text, words) in cases {
+            let error = of(text).unwrap_err();
+            assert!(
+                error.starts_with("dag.json: ") && error.contains(words),
+                "{error}"
+            );
+        }
+    }
+}
