@@ -45,12 +45,22 @@ fn millis(range: std::ops::Range<u64>) -> Duration {
 /// Publishes bursts, now for one and now for the other, so that slots change hands all the time: for so long, and until
 /// enough pods have come.
 async fn waves(wire: &Wire, moves: &Moves, done: &AtomicBool) -> Result<Vec<String>> {
+    waves_until(wire, moves, done, &AtomicBool::new(true)).await
+}
+
+/// The same, and until `tried`.
+async fn waves_until(
+    wire: &Wire,
+    moves: &Moves,
+    done: &AtomicBool,
+    tried: &AtomicBool,
+) -> Result<Vec<String>> {
     let (since, mut publisher) = (Instant::now(), wire.publisher().await?);
     let length = Duration::from_secs(scale::pick(50, 600));
     let mut ids = Vec::new();
     for queue in BOTH.iter().cycle() {
         let enough = moves.count(|act| act == Act::Created) > ENOUGH + 2 || since.elapsed() > length * 3;
-        if since.elapsed() > length && enough {
+        if since.elapsed() > length && enough && tried.load(Ordering::SeqCst) {
             break;
         }
         let (count, seconds) = (fastrand::usize(4..=7), 0.1 + 1.5 * fastrand::f64());
@@ -263,6 +273,23 @@ impl Barrier {
         let (cluster, file) = (stage.plane.kubectl()?, stage.dir.path().join("barrier.json"));
         std::fs::write(&file, list.to_string())?;
         cluster.run(["apply", "-f", file.to_str().unwrap()]).await?;
+        if is_made {
+            // It acts a moment later, and what is made at the beginning is made only then.
+            let deployment = [
+                "create",
+                "deployment",
+                "probe",
+                "--image=none",
+                "--dry-run=server",
+            ];
+            let probe = deployment
+                .into_iter()
+                .chain(["--as", plane::OPERATOR, "-n", namespace]);
+            wait_until("the barrier", LIMIT, || async {
+                Ok(cluster.run(probe.clone()).await.is_err())
+            })
+            .await?;
+        }
         Ok(Self { cluster, file })
     }
 
@@ -287,7 +314,7 @@ async fn stop_before(kind: Write, stage: &mut Stage) -> Result<bool> {
         let same = what == (kind.0, kind.1) && (entry.verb == "create") == kind.2;
         ours && same && [403, 422].contains(&entry.code)
     };
-    while since.elapsed() < Duration::from_secs(8) {
+    while since.elapsed() < Duration::from_secs(15) {
         if tail.read(&log)?.iter().any(is_stopped) {
             stage.operator.kill();
             barrier.lift().await?;
@@ -312,10 +339,11 @@ async fn stopped_before_writes(mut bank: Bank) -> Result<()> {
     // So that it is stopped before it makes the first Deployment, too.
     bank.ground.stage.operator.kill();
     hire(&bank).await?;
-    let (done, stage) = (AtomicBool::new(false), &mut bank.ground.stage);
+    let (done, tried) = (AtomicBool::new(false), AtomicBool::new(false));
+    let stage = &mut bank.ground.stage;
     let stop = async {
         let (mut hit, begun) = ([0; WRITES.len()], Instant::now());
-        while !done.load(Ordering::SeqCst) || hit.contains(&0) && begun.elapsed() < LIMIT * 3 {
+        while !done.load(Ordering::SeqCst) {
             // The last first: it comes only at the beginning.
             for (kind, hits) in WRITES.into_iter().zip(&mut hit).rev() {
                 // A note on a Deployment comes seldom.
@@ -323,11 +351,13 @@ async fn stopped_before_writes(mut bank: Bank) -> Result<()> {
                     *hits += u32::from(stop_before(kind, stage).await?);
                 }
             }
+            tried.store(!hit.contains(&0) || begun.elapsed() > LIMIT * 3, Ordering::SeqCst);
         }
         println!("stopped {hit:?} times before {WRITES:?}");
         Ok(hit)
     };
-    let (ids, hit) = futures::try_join!(waves(&bank.wire, &bank.moves, &done), stop)?;
+    let tasks = waves_until(&bank.wire, &bank.moves, &done, &tried);
+    let (ids, hit) = futures::try_join!(tasks, stop)?;
     assert!(
         !hit.contains(&0),
         "stopped {hit:?} times: some have not been tried"
