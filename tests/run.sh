@@ -16,7 +16,7 @@ trap 'exit 130' INT TERM
 wanted=${GROUPS_ONLY:-}
 export POOLWRIGHT_RIGHTS="$logs/rights" POOLWRIGHT_LEAKS="$logs/leaks"
 
-known="setup fmt clippy doc deny unit harness chart install refusals redis rabbitmq faults parking dynamic outages rollouts lifecycle policies pools lane shards budgets apiserver failover demo suite audit"
+known="setup fmt clippy doc deny image unit harness chart install refusals redis rabbitmq faults parking dynamic outages rollouts lifecycle policies pools lane shards budgets apiserver failover demo suite audit"
 for name in $wanted; do
     case " $known " in *" $name "*) ;; *)
         echo "there is no group $name; there are: $known" >&2
@@ -153,6 +153,7 @@ group fmt cargo fmt --all --check
 group clippy cargo clippy --workspace --all-targets --locked -- --deny warnings
 group doc env RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --locked
 group deny tests/deny.sh
+group image tests/image.sh
 group unit unit
 group harness end_to_end 2 harness
 # Mostly without a cluster; a release has a control plane for itself, two of which are what two processors carry.
