@@ -94,12 +94,13 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> Result<(), Failure> {
     let mut elector = options.lease.clone().map(|(name, seconds)| {
-        let (identity, timing) = (lease::identity(), Timing::of(seconds));
+        let scope = lease::scope(&options.namespaces, options.selector.as_ref());
         Elector::new(
             clients.lease.clone(),
             name,
-            identity,
-            timing,
+            lease::identity(),
+            scope,
+            Timing::of(seconds),
             gate.clone(),
             options.wall,
         )
