@@ -28,6 +28,7 @@ pub mod history;
 pub mod kubectl;
 pub mod leaks;
 pub mod look;
+pub mod manifests;
 pub mod moves;
 pub mod namespace;
 pub mod node;
