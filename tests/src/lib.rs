@@ -16,6 +16,7 @@
     clippy::must_use_candidate
 )]
 
+pub mod attempts;
 pub mod audit;
 pub mod bench;
 pub mod brokers;
