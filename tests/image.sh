@@ -90,7 +90,7 @@ unshare --net sh -euc '
     python3 tests/tools/names.py &
     names=$!
     sleep 1
-    chroot --userspec="$user" "$root" /poolwright run 2>"$root.log" &
+    KUBECONFIG=/kubeconfig chroot --userspec="$user" "$root" /poolwright run 2>"$root.log" &
     program=$!
     trap "kill $program $names 2>/dev/null || :" EXIT
     wait $names
