@@ -20,7 +20,8 @@ need erlang-base epmd
 need gcc cc
 need make make
 need git git
-need util-linux setpriv flock
+need util-linux setpriv flock unshare
+need iproute2 ip
 need python3 python3
 need curl curl
 need prometheus promtool

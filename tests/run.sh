@@ -14,9 +14,9 @@ logs=$(mktemp -d) || exit 1
 trap 'rm -rf "$logs"' EXIT
 trap 'exit 130' INT TERM
 wanted=${GROUPS_ONLY:-}
-export POOLWRIGHT_RIGHTS="$logs/rights" POOLWRIGHT_LEAKS="$logs/leaks"
+export POOLWRIGHT_RIGHTS="$logs/rights" POOLWRIGHT_LEAKS="$logs/leaks" POOLWRIGHT_ATTEMPTS="$logs/attempts"
 
-known="setup fmt clippy doc deny unit harness chart install refusals redis rabbitmq faults parking dynamic outages rollouts lifecycle policies pools lane shards budgets apiserver failover demo suite audit"
+known="setup fmt clippy doc deny image unit harness chart install refusals redis rabbitmq faults parking dynamic outages rollouts lifecycle policies pools lane shards budgets apiserver failover demo suite audit"
 for name in $wanted; do
     case " $known " in *" $name "*) ;; *)
         echo "there is no group $name; there are: $known" >&2
@@ -57,7 +57,7 @@ setup() {
     tests/deps.sh && tests/controlplane/build.sh && tests/celery/build.sh || return
     for tool in helm3 helm4 kubeconform; do tests/tools/build.sh "$tool" || return; done
 }
-unit() { cargo test --workspace --exclude poolwright-tests --locked && cargo test --workspace --lib --locked -- node:: demo:: charges:: rights:: leaks:: victims:: && cargo test --workspace --test documents --locked; }
+unit() { cargo test --workspace --exclude poolwright-tests --locked && cargo test --workspace --lib --locked -- node:: demo:: charges:: rights:: leaks:: victims:: attempts:: && cargo test --workspace --test documents --locked; }
 # Always the whole workspace, so that every group builds dependencies with the same features, once.
 # Every test of the tests' crate shares one control plane and its node.
 on_plane() { # on_plane OPTION...
@@ -142,10 +142,11 @@ blameless() {
     ' "$1" >&2
 }
 
-# What only a whole run can tell: rights that no test has needed, and canaries that were said somewhere.
+# What only a whole run can tell: rights that no test has needed, canaries that were said somewhere, and attempts to get
+# more than one may that worked.
 audit() {
     cargo build --workspace --bins --locked &&
-        "${CARGO_TARGET_DIR:-target}/debug/poolwright-audit" "$POOLWRIGHT_RIGHTS" "$POOLWRIGHT_LEAKS"
+        "${CARGO_TARGET_DIR:-target}/debug/poolwright-audit" "$POOLWRIGHT_RIGHTS" "$POOLWRIGHT_LEAKS" "$POOLWRIGHT_ATTEMPTS"
 }
 
 group setup setup
@@ -153,6 +154,7 @@ group fmt cargo fmt --all --check
 group clippy cargo clippy --workspace --all-targets --locked -- --deny warnings
 group doc env RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --locked
 group deny tests/deny.sh
+group image tests/image.sh
 group unit unit
 group harness end_to_end 2 harness
 # Mostly without a cluster; a release has a control plane for itself, two of which are what two processors carry.

@@ -24,6 +24,8 @@ pub use table::{Kind, Metric, TABLE};
 pub struct WorkerPoolNumbers {
     /// Workers that the last decision asks for; none is made while the spec is invalid.
     pub desired: Option<u64>,
+    /// The last decision asks for no more than the maximum because it is the maximum.
+    pub at_maximum: Option<bool>,
     /// Worker pods that are ready.
     pub ready: u64,
     /// Worker pods that are parked.
@@ -86,6 +88,8 @@ struct WorkerPoolRow {
     decisions: Vec<(Reason, u64)>,
     /// Of these there is a series from the first call.
     misplaced: Option<u64>,
+    /// None before its status was made.
+    stalled: Option<bool>,
 }
 
 /// What concerns no object.
@@ -129,6 +133,11 @@ impl Metrics {
         let mut objects = self.objects();
         let misplaced = &mut objects.worker_pools.of(namespace, name).misplaced;
         *misplaced.get_or_insert_default() += pods;
+    }
+
+    /// Shows whether a WorkerPool is stalled.
+    pub fn stalled(&self, namespace: &str, name: &str, stalled: bool) {
+        self.objects().worker_pools.of(namespace, name).stalled = Some(stalled);
     }
 
     /// Shows the numbers of a TaskQueue; those that are `None` are removed.
@@ -196,6 +205,9 @@ impl Metrics {
             Source::TaskQueue(read) => series.add_all(&objects.task_queues, read),
             Source::Pool(read) => series.add_all(&objects.pools, read),
             Source::Misplaced => series.add_all(&objects.worker_pools, |row| row.misplaced.map(float)),
+            Source::Stalled => {
+                series.add_all(&objects.worker_pools, |row| row.stalled.map(yes));
+            }
             Source::Decisions => {
                 for (namespace, name, row) in objects.worker_pools.iter() {
                     for (reason, count) in &row.decisions {
@@ -250,6 +262,11 @@ pub fn reference() -> String {
         );
     }
     page
+}
+
+/// A gauge of what is so or is not.
+fn yes(is_so: bool) -> f64 {
+    float(is_so.into())
 }
 
 /// Prometheus holds every number as a float; counts beyond 2⁵³ do not occur.

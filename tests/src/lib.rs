@@ -16,6 +16,7 @@
     clippy::must_use_candidate
 )]
 
+pub mod attempts;
 pub mod audit;
 pub mod bench;
 pub mod brokers;
@@ -28,6 +29,7 @@ pub mod history;
 pub mod kubectl;
 pub mod leaks;
 pub mod look;
+pub mod manifests;
 pub mod moves;
 pub mod namespace;
 pub mod node;

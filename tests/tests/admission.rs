@@ -1,4 +1,4 @@
-//! What the policies of admission refuse, to whom, and what they leave alone.
+//! What the API server refuses by policies and rights, to whom, and what it leaves alone.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
 #[path = "admission/account.rs"]
@@ -9,5 +9,9 @@ mod advice;
 mod authors;
 #[path = "admission/definitions.rs"]
 mod definitions;
+#[path = "admission/examples.rs"]
+mod examples;
+#[path = "admission/people.rs"]
+mod people;
 #[path = "admission/types.rs"]
 mod types;

@@ -9,43 +9,57 @@ use std::process::{Command, Stdio};
 
 use poolwright_api::{ConditionType, Reason};
 use poolwright_tests::bench::{crowd, reaction};
+use poolwright_tests::manifests;
 use poolwright_tests::operator::built;
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    manifests::repository("")
 }
 
-fn documents(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            documents(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "md") {
-            found.push(path);
+/// The names by which a link reaches the headings of a page.
+fn headings(page: &str) -> BTreeSet<String> {
+    let mut is_code = false;
+    let mut found = BTreeSet::new();
+    for line in page.lines() {
+        is_code ^= line.starts_with("```");
+        if !is_code && line.starts_with('#') {
+            let words = line.trim_start_matches('#').trim().to_lowercase();
+            let kept = words
+                .chars()
+                .filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+            found.insert(kept.map(|c| if c == ' ' { '-' } else { c }).collect());
         }
     }
-}
-
-/// README.md and all of `docs`.
-fn all() -> Vec<PathBuf> {
-    let mut all = vec![root().join("README.md")];
-    documents(&root().join("docs"), &mut all);
-    all
+    found
 }
 
 #[test]
 fn links_lead_somewhere() {
-    for document in all() {
+    let mut checked = 0;
+    for document in manifests::documents() {
         let text = std::fs::read_to_string(&document).unwrap();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            let file = link.split('#').next().unwrap_or_default();
-            if file.is_empty() || file.contains("://") {
+            if link.contains("://") {
                 continue;
             }
-            let target = document.parent().unwrap().join(file);
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = match file {
+                "" => document.clone(),
+                file => document.parent().unwrap().join(file),
+            };
             assert!(target.exists(), "{} links to {link}", document.display());
+            if !heading.is_empty() {
+                let headings = headings(&std::fs::read_to_string(&target).unwrap());
+                assert!(
+                    headings.contains(heading),
+                    "{} links to {link}",
+                    document.display()
+                );
+            }
+            checked += 1;
         }
     }
+    assert!(checked >= 150, "only {checked} links were found");
 }
 
 /// True if a function of this name is run as a test.
@@ -180,6 +194,29 @@ fn each_fault_is_shown_by_a_test_that_exists() {
     assert!(shown >= 25, "only {shown} tests are named");
 }
 
+/// The list has ten, and each says which test tries it; what none can is said in words before.
+#[test]
+fn each_risk_of_the_list_is_answered_by_tests_that_exist() {
+    let page = std::fs::read_to_string(root().join("docs/reference/owasp.md")).unwrap();
+    let mut code = String::new();
+    for folder in ["tests/tests", "operator/src"] {
+        tests(&root().join(folder), &mut code);
+    }
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| K")).collect();
+    let numbers: Vec<&str> = rows.iter().map(|row| &row[2..5]).collect();
+    let wanted: Vec<String> = (1..=10).map(|number| format!("K{number:02}")).collect();
+    assert_eq!(numbers, wanted);
+    for row in rows {
+        let by = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        let names = by.split('`').skip(1).step_by(2);
+        let names: Vec<&str> = names.filter(|name| name.contains('_')).collect();
+        assert!(!names.is_empty(), "no test tries: {row}");
+        for name in names {
+            assert!(is_test(&code, name), "there is no test {name}");
+        }
+    }
+}
+
 /// The names in the first column of the tables under a heading of the page of reasons.
 fn named(page: &str, is_wanted: impl Fn(&str) -> bool) -> Vec<String> {
     let sections = page.split("\n## ").skip(1);
@@ -234,25 +271,6 @@ fn every_reason_and_condition_type_is_on_its_page_once() {
     assert!(unset.is_empty(), "no code sets {unset:?}");
 }
 
-/// The fenced blocks of YAML that hold an object of Poolwright, each with its line.
-fn manifests(text: &str) -> Vec<(usize, String)> {
-    let mut found = Vec::new();
-    let mut block: Option<(usize, String)> = None;
-    for (line, text) in (1..).zip(text.lines()) {
-        match &mut block {
-            None if text == "```yaml" => block = Some((line, String::new())),
-            None => {}
-            Some(_) if text == "```" => found.extend(block.take()),
-            Some((_, yaml)) => {
-                yaml.push_str(text);
-                yaml.push('\n');
-            }
-        }
-    }
-    found.retain(|(_, yaml)| yaml.contains("apiVersion: poolwright.dev/"));
-    found
-}
-
 /// Fails unless `poolwright lint` has nothing to say against it.
 fn lint(what: &str, yaml: &str) {
     let program = built("debug");
@@ -273,27 +291,10 @@ fn lint(what: &str, yaml: &str) {
 }
 
 #[test]
-fn manifests_of_the_documents_pass_lint() {
-    let mut checked = 0;
-    for document in all() {
-        for (line, yaml) in manifests(&std::fs::read_to_string(&document).unwrap()) {
-            lint(&format!("the manifest at {}:{line}", document.display()), &yaml);
-            checked += 1;
-        }
+fn manifests_of_the_documents_and_examples_pass_lint() {
+    let all = manifests::all();
+    assert!(all.len() >= 15, "only {} manifests were found", all.len());
+    for (place, yaml) in &all {
+        lint(place, yaml);
     }
-    assert!(checked >= 9, "only {checked} manifests were found");
-}
-
-#[test]
-fn examples_pass_lint() {
-    let mut checked = 0;
-    for entry in std::fs::read_dir(root().join("deploy/examples")).unwrap() {
-        let file = entry.unwrap().path();
-        lint(
-            &file.display().to_string(),
-            &std::fs::read_to_string(&file).unwrap(),
-        );
-        checked += 1;
-    }
-    assert!(checked >= 6, "only {checked} examples were found");
 }

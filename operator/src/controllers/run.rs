@@ -36,6 +36,7 @@ use crate::kube::lease::{self, Elector};
 use crate::kube::namespaces;
 use crate::kube::selector::Selector;
 use crate::kube::status::Budget;
+use crate::kube::version;
 use crate::metrics::Metrics;
 use crate::signals::Connect;
 use crate::signals::board::Board;
@@ -82,7 +83,8 @@ pub struct Options {
 /// Runs the operator until `stop` resolves.
 ///
 /// # Errors
-/// When the HTTP server cannot be started, a part has ended although none should, or the lease is lost.
+/// When the HTTP server cannot be started, the API server is too old, a part has ended although none should, or the lease
+/// is lost.
 pub async fn run(
     clients: Clients,
     gate: Gate,
@@ -92,12 +94,13 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> Result<(), Failure> {
     let mut elector = options.lease.clone().map(|(name, seconds)| {
-        let (identity, timing) = (lease::identity(), Timing::of(seconds));
+        let scope = lease::scope(&options.namespaces, options.selector.as_ref());
         Elector::new(
             clients.lease.clone(),
             name,
-            identity,
-            timing,
+            lease::identity(),
+            scope,
+            Timing::of(seconds),
             gate.clone(),
             options.wall,
         )
@@ -123,6 +126,11 @@ pub async fn run(
         }
         "http"
     });
+    tokio::pin!(stop);
+    tokio::select! {
+        () = &mut stop => return Ok(()),
+        supported = version::supported(&clients.ask) => supported?,
+    }
     let world = Arc::new(World::within(gate.shard()));
     let board = Arc::new(Board::default());
     let queues_changed = Arc::new(Notify::new());
@@ -144,7 +152,6 @@ pub async fn run(
     ));
 
     let mut synced = is_ready;
-    tokio::pin!(stop);
     tokio::select! {
         () = &mut stop => return Ok(()),
         _ = synced.wait_for(|ready| *ready) => {}

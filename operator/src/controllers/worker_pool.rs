@@ -468,6 +468,7 @@ async fn report(
         wall: context.clock.wall(),
     };
     let new = status::status(&facts);
+    tell::stalled(context, &new, group);
     let may_wait = only_numbers(old, &new);
     if *old == new {
         return Ok(None);

@@ -14,6 +14,7 @@
 //! written a moment ago) was true of a world in which nobody else wrote. A new process has the one start that is tested
 //! most, and Kubernetes starts it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -24,6 +25,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use self::step::{Candidate, Look, Renewal, Timing};
 use super::posting;
+use super::selector::Selector;
 use crate::gate::Gate;
 
 pub mod step;
@@ -34,6 +36,8 @@ mod tests;
 
 /// That the Lease cannot be read is said again after so long.
 const SAY_AGAIN: Duration = Duration::from_secs(30);
+/// Most characters of what a holder says of its namespaces.
+const SCOPE_MAX: usize = 1000;
 /// Releasing it may take so long.
 const RELEASE: Duration = Duration::from_millis(700);
 
@@ -91,13 +95,14 @@ impl Elector {
         client: Client,
         name: Name,
         identity: String,
+        scope: String,
         timing: Timing,
         gate: Gate,
         wall: fn() -> Timestamp,
     ) -> Self {
         Self {
             api: Api::namespaced(client, &name.namespace),
-            candidate: Candidate::new(identity, timing),
+            candidate: Candidate::new(identity, scope, timing),
             name,
             gate,
             wall,
@@ -145,11 +150,18 @@ impl Elector {
         let found = found.map_err(|error| self.words(&error))?;
         let told = Instant::now();
         let (write, before) = match self.candidate.look(found.as_ref(), asked, told, (self.wall)()) {
-            Look::Wait { holder, is_news } => {
+            Look::Wait {
+                holder,
+                is_news,
+                elsewhere,
+            } => {
                 self.well();
                 if is_news {
                     let lease = self.name.to_string();
                     tracing::info!(lease, holder, "the lease is held by {holder}");
+                    if let Some(elsewhere) = elsewhere {
+                        tracing::warn!(lease, holder, "{}", self.apart(&holder, &elsewhere));
+                    }
                 }
                 return Ok(None);
             }
@@ -264,6 +276,15 @@ impl Elector {
         }
     }
 
+    /// What to do about a holder that works elsewhere.
+    fn apart(&self, holder: &str, elsewhere: &str) -> String {
+        format!(
+            "the lease {} is held by {holder}, which works in {elsewhere}, and this operator is for {}: while it stands by, \
+             nobody may work there; unless one of them is about to end, give this one a --lease of its own",
+            self.name, self.candidate.scope
+        )
+    }
+
     fn words(&self, error: &Failure) -> String {
         let Failure::Kube(kube::Error::Api(status)) = error else {
             return error.to_string();
@@ -313,6 +334,21 @@ async fn within<T>(most: Duration, work: impl Future<Output = Result<T, kube::Er
         Ok(done) => Ok(done?),
         Err(_) => Err(Failure::Late(most)),
     }
+}
+
+/// The namespaces in which an operator works, in words that are equal where the namespaces are.
+#[must_use]
+pub fn scope(namespaces: &[String], selector: Option<&Selector>) -> String {
+    let words = match (selector, namespaces) {
+        (Some(selector), _) => format!("the namespaces whose labels match {selector}"),
+        (None, []) => "all namespaces".to_owned(),
+        (None, names) => {
+            let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+            let names: Vec<&str> = names.into_iter().collect();
+            format!("the namespaces {}", names.join(", "))
+        }
+    };
+    words.chars().take(SCOPE_MAX).collect()
 }
 
 /// A name for this process that no other has: whoever shares one would take the other's renewals for its own.

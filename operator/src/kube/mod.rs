@@ -9,6 +9,7 @@ pub mod lease;
 pub mod namespaces;
 pub mod selector;
 pub mod status;
+pub mod version;
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! The metrics by name: what is served and the reference page are both made of it.
 
-use super::{PoolNumbers, TaskQueueNumbers, WorkerPoolNumbers, float};
+use super::{PoolNumbers, TaskQueueNumbers, WorkerPoolNumbers, float, yes};
 
 /// One metric as it is documented and served.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +25,7 @@ pub(super) enum Source {
     WorkerPool(fn(&WorkerPoolNumbers) -> Option<f64>),
     Decisions,
     Misplaced,
+    Stalled,
     TaskQueue(fn(&TaskQueueNumbers) -> Option<f64>),
     Pool(fn(&PoolNumbers) -> Option<f64>),
     Requests,
@@ -70,6 +71,18 @@ pub const TABLE: &[Metric] = &[
         "pods",
         "Workers that the last decision asks for.",
         Source::WorkerPool(|of| of.desired.map(float)),
+    ),
+    gauge(
+        "poolwright_worker_pool_at_maximum",
+        "–",
+        "1 while `maxReplicas` is what keeps the last decision from asking for more workers, 0 while it is not.",
+        Source::WorkerPool(|of| of.at_maximum.map(yes)),
+    ),
+    gauge(
+        "poolwright_worker_pool_stalled",
+        "–",
+        "1 while the condition `Stalled` is True: nothing moves until somebody changes something.",
+        Source::Stalled,
     ),
     gauge(
         "poolwright_worker_pool_ready_replicas",

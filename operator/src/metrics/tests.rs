@@ -6,6 +6,7 @@ use super::*;
 
 const NUMBERS: WorkerPoolNumbers = WorkerPoolNumbers {
     desired: Some(7),
+    at_maximum: Some(true),
     ready: 6,
     parked: 2,
     draining: 1,
@@ -20,6 +21,7 @@ fn filled() -> Metrics {
     metrics.decision("shop", "mail", "ScaledUp");
     metrics.misplaced("shop", "mail", 2);
     metrics.misplaced("shop", "mail", 0);
+    metrics.stalled("shop", "mail", false);
     metrics.task_queue(
         "shop",
         "mail",
@@ -78,6 +80,10 @@ fn every_metric_of_the_table_is_served_as_documented() {
         text.contains(r#"poolwright_worker_pool_misplaced_pods_total{name="mail",namespace="shop"} 2"#),
         "{text}"
     );
+    for (what, value) in [("at_maximum", 1), ("stalled", 0)] {
+        let line = format!(r#"poolwright_worker_pool_{what}{{name="mail",namespace="shop"}} {value}"#);
+        assert!(text.contains(&line), "{text}");
+    }
     for (outcome, count) in [("success", 2), ("failure", 1)] {
         let line = format!("poolwright_broker_requests_total{{outcome=\"{outcome}\"}} {count}");
         assert!(text.contains(&line), "{text}");

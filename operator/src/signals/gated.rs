@@ -74,3 +74,115 @@ impl SignalSource for Gated {
         self.inner.connections()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use futures::StreamExt as _;
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+    use crate::shard::Shard;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A broker that notes what it is asked, and takes a second to get a command.
+    #[derive(Clone, Default)]
+    struct Broker {
+        told: Arc<Mutex<Vec<Command>>>,
+        asked: Arc<Mutex<usize>>,
+    }
+
+    impl SignalSource for Broker {
+        fn poll<'a>(&'a self, _: &'a Wanted) -> BoxFuture<'a, Result<Polled, SignalError>> {
+            *self.asked.lock().unwrap() += 1;
+            async { Ok(Polled::default()) }.boxed()
+        }
+
+        fn heartbeats(&self) -> BoxFuture<'_, Result<BoxStream<'static, Heartbeat>, SignalError>> {
+            *self.asked.lock().unwrap() += 1;
+            async { Ok(futures::stream::empty().boxed()) }.boxed()
+        }
+
+        fn inquire<'a>(
+            &'a self,
+            _: &'a [String],
+            _: bool,
+            _: Duration,
+        ) -> BoxFuture<'a, Result<Vec<NodeAnswer>, SignalError>> {
+            *self.asked.lock().unwrap() += 1;
+            async { Ok(Vec::new()) }.boxed()
+        }
+
+        fn command<'a>(
+            &'a self,
+            command: &'a Command,
+            _: &'a [String],
+        ) -> BoxFuture<'a, Result<(), SignalError>> {
+            async move {
+                sleep(SECOND).await;
+                self.told.lock().unwrap().push(command.clone());
+                Ok(())
+            }
+            .boxed()
+        }
+
+        fn connections(&self) -> u64 {
+            1
+        }
+    }
+
+    fn behind(gate: &Gate) -> (Gated, Broker) {
+        let (broker, gate) = (Broker::default(), gate.clone());
+        let inner = Arc::new(broker.clone());
+        (Gated { inner, gate }, broker)
+    }
+
+    fn park() -> Command {
+        Command::CancelConsumer {
+            queue: "q".to_owned(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_hold_the_lease_tells_no_worker_anything_and_may_ask() {
+        let gate = Gate::shut();
+        let (source, broker) = behind(&gate);
+        let nodes = ["celery@pod".to_owned()];
+        let refused = source.command(&park(), &nodes).await.unwrap_err();
+        assert!(refused.message.contains("does not hold the lease"), "{refused}");
+        sleep(SECOND * 10).await;
+        assert!(broker.told.lock().unwrap().is_empty());
+        source.poll(&Wanted::default()).await.unwrap();
+        source.inquire(&nodes, true, SECOND).await.unwrap();
+        let heard = source.heartbeats().await.unwrap();
+        assert_eq!(heard.count().await, 0);
+        assert_eq!(*broker.asked.lock().unwrap(), 3, "a question changes nothing");
+
+        gate.open_until(Instant::now() + SECOND * 2);
+        source.command(&park(), &nodes).await.unwrap();
+        assert_eq!(broker.told.lock().unwrap().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_command_that_waits_for_its_connection_is_given_up_when_the_lease_is_lost() {
+        let gate = Gate::shut();
+        let (source, broker) = behind(&gate);
+        gate.open_until(Instant::now() + SECOND / 2);
+        assert!(source.command(&park(), &["celery@pod".to_owned()]).await.is_err());
+        sleep(SECOND * 10).await;
+        assert!(broker.told.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shard_whose_labels_were_not_read_for_long_tells_no_worker_anything() {
+        let shard = Shard::selected();
+        let (source, broker) = behind(&Gate::open().within(shard.clone()));
+        let nodes = ["celery@pod".to_owned()];
+        assert!(source.command(&park(), &nodes).await.is_err());
+        shard.prove(Instant::now());
+        source.command(&park(), &nodes).await.unwrap();
+        assert_eq!(broker.told.lock().unwrap().len(), 1);
+    }
+}

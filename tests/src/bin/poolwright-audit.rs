@@ -1,8 +1,8 @@
 //! What only a whole run can tell, by what its planes and operators have noted: which rights of the installed operator no
-//! test has used, and whether a canary was ever said.
+//! test has used, whether a canary was ever said, and whether somebody got more than he may.
 
 use clap::Parser;
-use poolwright_tests::{Result, leaks, rights};
+use poolwright_tests::{Result, attempts, leaks, rights};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -14,11 +14,15 @@ struct Arguments {
     rights: PathBuf,
     /// The file that `POOLWRIGHT_LEAKS` named.
     leaks: PathBuf,
+    /// The file that `POOLWRIGHT_ATTEMPTS` named.
+    attempts: PathBuf,
 }
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
-    let is_well = rights_are_used(&arguments.rights)? & nothing_leaked(&arguments.leaks)?;
+    let is_well = rights_are_used(&arguments.rights)?
+        & nothing_leaked(&arguments.leaks)?
+        & every_attempt_failed(&arguments.attempts)?;
     Ok(if is_well {
         ExitCode::SUCCESS
     } else {
@@ -53,4 +57,13 @@ fn nothing_leaked(file: &Path) -> Result<bool> {
     }
     println!("canaries: texts={texts} lines={lines} leaked={}", leaked.len());
     Ok(leaked.is_empty() && lines > 0)
+}
+
+fn every_attempt_failed(file: &Path) -> Result<bool> {
+    let attempts::Count { tried, worked } = attempts::count(file)?;
+    for one in &worked {
+        println!("tried and not blocked: {one}");
+    }
+    println!("attempts: tried={} worked={}", tried.len(), worked.len());
+    Ok(worked.is_empty() && !tried.is_empty())
 }

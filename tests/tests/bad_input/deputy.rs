@@ -76,6 +76,7 @@ async fn a_pod_that_the_namespace_refuses_is_made_for_nobody() -> Result<()> {
     cluster.run(["label", "namespace", &space, label]).await?;
     let redis = Redis::start(RedisConfig::default()).await?;
     for (name, pod) in greedy() {
+        attempts::tried(&format!("pod: {name}"));
         stage.queue(name, json!({"url": redis.url(0)})).await?;
         let shape =
             json!({"worker": {"image": FAKE_IMAGE, "env": []}, "pod": pod, "scaling": {"minReplicas": 1}});
@@ -92,6 +93,7 @@ async fn a_pod_that_the_namespace_refuses_is_made_for_nobody() -> Result<()> {
             "{name}: {message}"
         );
         assert!(stage.pods(name).await?.is_empty(), "{name}");
+        attempts::blocked(&format!("pod: {name}"));
     }
     // What has no field cannot be asked for.
     for field in [
@@ -101,6 +103,7 @@ async fn a_pod_that_the_namespace_refuses_is_made_for_nobody() -> Result<()> {
         "nodeName",
         "automountServiceAccountToken",
     ] {
+        attempts::tried(&format!("field: {field}"));
         let manifest = stage.pool_manifest(field, &["host-path"], "", json!({"pod": {field: true}}));
         let refused = stage.kubectl()?.apply(&manifest.to_string()).await;
         let refused = refused.err().map(|error| error.to_string()).unwrap_or_default();
@@ -108,6 +111,7 @@ async fn a_pod_that_the_namespace_refuses_is_made_for_nobody() -> Result<()> {
             refused.contains(&format!("unknown field \"spec.pod.{field}\"")),
             "{refused}"
         );
+        attempts::blocked(&format!("field: {field}"));
     }
     Ok(())
 }
@@ -128,6 +132,7 @@ async fn another_namespaces_secret_is_not_read() -> Result<()> {
     theirs.apply(&secret.to_string()).await?;
 
     // By name alone it is one of the own namespace, where it is not.
+    attempts::tried("secret: by name alone");
     stage
         .queue("q", json!({"urlSecretRef": {"name": "prize", "key": "url"}}))
         .await?;
@@ -137,16 +142,18 @@ async fn another_namespaces_secret_is_not_read() -> Result<()> {
     let own = Redis::start(RedisConfig::default()).await?;
     stage.queue("good", json!({"url": own.url(0)})).await?;
     await_queue(&stage, "good", "True", "AsDesired").await?;
-    for name in [
-        format!("{}/prize", other.name),
-        format!("../{}/secrets/prize", other.name),
-        "prize?".to_owned(),
-        "prize\u{2024}".to_owned(),
+    for (what, name) in [
+        ("its namespace", format!("{}/prize", other.name)),
+        ("a path", format!("../{}/secrets/prize", other.name)),
+        ("a query", "prize?".to_owned()),
+        ("another dot", "prize\u{2024}".to_owned()),
     ] {
+        attempts::tried(&format!("secret: {what}"));
         let broker = json!({"urlSecretRef": {"name": name, "key": "url"}});
         let refused = stage.queue("thief", broker).await;
         let refused = refused.err().map(|error| error.to_string()).unwrap_or_default();
         assert!(refused.contains("urlSecretRef.name"), "{name:?}: {refused:?}");
+        attempts::blocked(&format!("secret: {what}"));
     }
     let reads = audit_entries(&stage.plane.audit_log())?;
     let reads = reads
@@ -154,7 +161,9 @@ async fn another_namespaces_secret_is_not_read() -> Result<()> {
         .filter(|entry| entry.user == plane::OPERATOR && entry.resource == "secrets");
     let reads: Vec<_> = reads.filter(|entry| entry.namespace == other.name).collect();
     assert!(reads.is_empty(), "{reads:?}");
-    stage.expect_unsaid(&[PRIZE]).await
+    stage.expect_unsaid(&[PRIZE]).await?;
+    attempts::blocked("secret: by name alone");
+    Ok(())
 }
 
 /// Whoever names an address learns no more of what is there than that it is no broker.
@@ -177,6 +186,12 @@ async fn what_a_server_answers_is_neither_followed_nor_repeated() -> Result<()> 
             "spec": {"slots": 4, "loadShedding": prometheus(address)}});
         stage.kubectl()?.apply(&pool.to_string()).await?;
     }
+    let all = [
+        "answer: a redirect",
+        "answer: of an HTTP server",
+        "answer: of a broker",
+    ];
+    all.iter().for_each(|one| attempts::tried(one));
     stage
         .queue("talking", json!({"url": format!("redis://{talking}/0")}))
         .await?;
@@ -195,5 +210,7 @@ async fn what_a_server_answers_is_neither_followed_nor_repeated() -> Result<()> 
     assert_ne!(status, "True", "{reason}: {message}");
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(trapped.load(Ordering::SeqCst), 0, "a redirect was followed");
-    stage.expect_unsaid(&[CANARY]).await
+    stage.expect_unsaid(&[CANARY]).await?;
+    all.iter().for_each(|one| attempts::blocked(one));
+    Ok(())
 }

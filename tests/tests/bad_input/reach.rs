@@ -53,6 +53,7 @@ async fn an_operator_in_a_pod_connects_to_no_address_of_its_own() -> Result<()> 
             format!("amqp://canary-user:canary-pass@127.0.0.1:{port}//"),
         ),
     ] {
+        attempts::tried(&format!("address: {name}"));
         let manifest = json!({
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {"url": url},
         });
@@ -65,14 +66,19 @@ async fn an_operator_in_a_pod_connects_to_no_address_of_its_own() -> Result<()> 
         expect_words(name, &message, &words)?;
         assert!(!message.contains("canary"), "{message}");
     }
+    attempts::tried("address: api");
     stage
         .queue("api", json!({"url": "redis://10.96.0.1:6379/0"}))
         .await?;
     let message = await_queue(&stage, "api", "False", "BrokerRefused").await?;
     expect_words("api", &message, &["10.96.0.1", "the API server's host"])?;
     assert_eq!(count.load(Ordering::SeqCst), 0);
+    for name in ["plain", "name", "mapped", "amqp", "api"] {
+        attempts::blocked(&format!("address: {name}"));
+    }
 
     // The sentinel may be asked; the master that it names is another address.
+    attempts::tried("address: named by a sentinel");
     stage
         .operator
         .start_with("--allow-broker-cidr=127.0.0.2/32")
@@ -93,6 +99,7 @@ async fn an_operator_in_a_pod_connects_to_no_address_of_its_own() -> Result<()> 
     )?;
     assert!(asked.load(Ordering::SeqCst) > 0);
     assert_eq!(reached.load(Ordering::SeqCst), 0);
+    attempts::blocked("address: named by a sentinel");
 
     stage
         .operator

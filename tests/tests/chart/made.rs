@@ -112,6 +112,25 @@ fn the_catalogue_names_every_definition() {
     }
 }
 
+/// A catalogue looks through the images that a chart brings along for known weaknesses. The operator's has no name yet.
+#[test]
+fn the_catalogue_names_every_image_that_is_not_the_users() {
+    let about = chart::read_yaml(&chart::folder().join("Chart.yaml")).unwrap();
+    let listed = about["annotations"]["artifacthub.io/images"].as_str().unwrap();
+    let listed: Vec<serde_json::Value> = serde_saphyr::from_str(listed).unwrap();
+    let listed: BTreeSet<_> = listed.iter().map(|one| one["image"].as_str().unwrap()).collect();
+    let rendered = chart::Helm::new(chart::Major::Four).unwrap();
+    let rendered = rendered
+        .render(None, &["--set=image.repository=of-the-user"])
+        .unwrap();
+    let images = rendered.lines().filter_map(|line| {
+        let line = line.trim_start().trim_start_matches("- ");
+        Some(line.strip_prefix("image: ")?.trim_matches('"'))
+    });
+    let images: BTreeSet<_> = images.filter(|one| !one.contains("of-the-user")).collect();
+    assert_eq!(images, listed);
+}
+
 /// As a user builds it, with an image of his own.
 #[tokio::test]
 async fn kustomize_sets_the_image_and_finds_every_object() -> Result<()> {

@@ -21,6 +21,7 @@ pub(super) fn count(context: &Context, decided: &Decided, group: &Group) {
     let (parked, draining) = decided.state.objects.leaving();
     let numbers = WorkerPoolNumbers {
         desired: decision.map(|decision| u64::from(decision.to)),
+        at_maximum: decision.map(|decision| decision.reason == Reason::AtMaximum),
         ready: living.filter(|pod| pod.ready).count() as u64,
         parked: parked as u64,
         draining: draining as u64,
@@ -30,6 +31,12 @@ pub(super) fn count(context: &Context, decided: &Decided, group: &Group) {
     };
     context.metrics.worker_pool(&group.0, &group.1, numbers);
     context.metrics.misplaced(&group.0, &group.1, 0);
+}
+
+/// Shows whether anything will move by itself.
+pub(super) fn stalled(context: &Context, new: &WorkerPoolStatus, group: &Group) {
+    let stalled = find(&new.conditions, ConditionType::Stalled).is_some_and(|one| one.status == "True");
+    context.metrics.stalled(&group.0, &group.1, stalled);
 }
 
 /// An event for pods that were lost with their node.

@@ -10,11 +10,13 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use kube::api::ObjectMeta;
 use tokio::time::Instant;
 
 /// Bounds of a Lease's duration, in seconds, as the command line has them. Of what others write more is not believed.
 pub const SECONDS: std::ops::RangeInclusive<u32> = 3..=300;
+/// Where the holder says which namespaces it works in. Nothing is decided by it: it is for people who gave one Lease to
+/// operators of different namespaces, one of which would stand by for ever.
+pub const ANNOTATION_SCOPE: &str = "poolwright.dev/scope";
 /// A Lease that was released says so with no holder and this duration, which is client-go's way.
 const RELEASED_SECONDS: i32 = 1;
 
@@ -64,6 +66,8 @@ pub struct Candidate {
     pub identity: String,
     /// Its own times.
     pub timing: Timing,
+    /// The namespaces in which it works, in words.
+    pub scope: String,
     seen: Option<Seen>,
 }
 
@@ -87,6 +91,8 @@ pub enum Look {
         holder: String,
         /// This holder, or that there is none, is news.
         is_news: bool,
+        /// Where the holder works, if it says so and it is elsewhere than this candidate.
+        elsewhere: Option<String>,
     },
     /// It is free. `before` says whose it was, for people.
     Take {
@@ -109,10 +115,11 @@ pub enum Renewal {
 impl Candidate {
     /// One that has seen nothing yet.
     #[must_use]
-    pub fn new(identity: String, timing: Timing) -> Self {
+    pub fn new(identity: String, scope: String, timing: Timing) -> Self {
         Self {
             identity,
             timing,
+            scope,
             seen: None,
         }
     }
@@ -153,8 +160,13 @@ impl Candidate {
             });
         }
         Look::Wait {
-            holder: holder.unwrap_or_else(|| "nobody, as it seems".to_owned()),
             is_news,
+            elsewhere: found
+                .filter(|_| holder.is_some())
+                .and_then(scope)
+                .filter(|scope| *scope != self.scope)
+                .map(str::to_owned),
+            holder: holder.unwrap_or_else(|| "nobody, as it seems".to_owned()),
         }
     }
 
@@ -183,11 +195,12 @@ impl Candidate {
         let least = least.and_then(|last| last.0.checked_add(SignedDuration::from_micros(1)).ok());
         let now = MicroTime(least.map_or(wall, |least| least.max(wall)));
         let seconds = self.timing.duration.as_secs();
+        let mut metadata = found.map(|lease| lease.metadata.clone()).unwrap_or_default();
+        metadata.managed_fields = None;
+        let annotations = metadata.annotations.get_or_insert_default();
+        annotations.insert(ANNOTATION_SCOPE.to_owned(), self.scope.clone());
         Lease {
-            metadata: found.map_or_else(ObjectMeta::default, |lease| ObjectMeta {
-                managed_fields: None,
-                ..lease.metadata.clone()
-            }),
+            metadata,
             spec: Some(LeaseSpec {
                 holder_identity: Some(self.identity.clone()),
                 lease_duration_seconds: i32::try_from(seconds).ok(),
@@ -223,6 +236,11 @@ fn holder(spec: &LeaseSpec) -> Option<&str> {
     spec.holder_identity
         .as_deref()
         .filter(|holder| !holder.is_empty())
+}
+
+fn scope(lease: &Lease) -> Option<&str> {
+    let annotations = lease.metadata.annotations.as_ref()?;
+    annotations.get(ANNOTATION_SCOPE).map(String::as_str)
 }
 
 fn is_released(spec: &LeaseSpec) -> bool {

@@ -7,7 +7,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::step::{Candidate, Look, Renewal, SECONDS, Timing};
+use super::step::{ANNOTATION_SCOPE, Candidate, Look, Renewal, SECONDS, Timing};
 
 const WALL: &str = "2026-11-27T08:00:00Z";
 
@@ -16,7 +16,7 @@ fn wall() -> Timestamp {
 }
 
 fn candidate(seconds: u32) -> Candidate {
-    Candidate::new("me".to_owned(), Timing::of(seconds))
+    Candidate::new("me".to_owned(), "shard a".to_owned(), Timing::of(seconds))
 }
 
 /// A Lease with this spec.
@@ -89,7 +89,7 @@ fn one_that_is_renewed_is_never_taken() {
         let found = held("other", 3, &format!("2026-11-27T08:00:{second:02}Z"));
         let now = start + Duration::from_secs(second);
         let look = candidate.look(Some(&found), now, now, wall());
-        let Look::Wait { holder, is_news } = look else {
+        let Look::Wait { holder, is_news, .. } = look else {
             panic!("taken after {second} s")
         };
         assert_eq!((holder.as_str(), is_news), ("other", second == 0));
@@ -200,6 +200,34 @@ fn a_holder_gives_way_to_nobody_but_another_holder() {
 fn a_released_lease_has_no_holder_and_is_free() {
     let me = candidate(15);
     let released = me.release(&me.claim(None, wall()), wall());
-    let mut other = Candidate::new("other".to_owned(), Timing::of(15));
+    let mut other = Candidate::new("other".to_owned(), "shard b".to_owned(), Timing::of(15));
     assert_eq!(taken_after(&mut other, Some(&released), 0), Some(0));
+}
+
+#[test]
+fn a_holder_of_other_namespaces_is_told_from_one_of_the_same_and_waited_for_alike() {
+    let of = |scope: &str| Candidate::new("other".to_owned(), scope.to_owned(), Timing::of(15));
+    for (scope, elsewhere) in [("shard a", None), ("shard b", Some("shard b"))] {
+        let found = of(scope).claim(None, wall());
+        assert_eq!(
+            found.metadata.annotations.as_ref().unwrap()[ANNOTATION_SCOPE],
+            scope
+        );
+        let (mut me, now) = (candidate(15), Instant::now());
+        let Look::Wait { elsewhere: said, .. } = me.look(Some(&found), now, now, wall()) else {
+            panic!("it was taken")
+        };
+        assert_eq!(said.as_deref(), elsewhere);
+        assert_eq!(taken_after(&mut candidate(15), Some(&found), 60), Some(15));
+    }
+    // An older operator says nothing, and what a former holder said is not of nobody.
+    let mut emptied = of("shard b").claim(None, wall());
+    emptied.spec.as_mut().unwrap().holder_identity = None;
+    for found in [held("other", 15, WALL), emptied] {
+        let (mut me, now) = (candidate(15), Instant::now());
+        let look = me.look(Some(&found), now, now, wall());
+        assert!(matches!(look, Look::Wait { elsewhere: None, .. }), "{look:?}");
+    }
+    let taken = candidate(15).claim(Some(&of("shard b").claim(None, wall())), wall());
+    assert_eq!(taken.metadata.annotations.unwrap()[ANNOTATION_SCOPE], "shard a");
 }

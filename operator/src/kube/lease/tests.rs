@@ -1,6 +1,6 @@
 //! Two candidates and a server that is slow, refuses, or is written to by others: never do both write.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{Method, Request, Response};
@@ -134,6 +134,10 @@ impl Runs {
 }
 
 fn elector(server: &Server, identity: &str, seconds: u32, gate: &Gate) -> Elector {
+    elector_of(server, identity, "all namespaces", seconds, gate)
+}
+
+fn elector_of(server: &Server, identity: &str, scope: &str, seconds: u32, gate: &Gate) -> Elector {
     let name = Name {
         namespace: "ns".to_owned(),
         name: "lease".to_owned(),
@@ -143,6 +147,7 @@ fn elector(server: &Server, identity: &str, seconds: u32, gate: &Gate) -> Electo
         client(server),
         name,
         identity.to_owned(),
+        scope.to_owned(),
         Timing::of(seconds),
         gate.clone(),
         wall,
@@ -302,6 +307,77 @@ async fn what_keeps_it_from_ever_leading_is_said_and_heals() {
         one.kill();
         server.lock().unwrap().lease = None;
     }
+}
+
+/// What was logged, as text.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let mut text = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        text.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_stands_by_for_an_operator_of_other_namespaces_says_so_once() {
+    for (scope, warnings) in [
+        ("all namespaces", 0),
+        ("the namespaces whose labels match shard=b", 1),
+    ] {
+        let (server, log) = (Server::default(), Log::default());
+        let one = Runs::start(&server, "one", 15);
+        one.leads().await;
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || writer.clone());
+        let _said = tracing::subscriber::set_default(subscriber.finish());
+        let gate = Gate::shut();
+        let mut two = elector_of(&server, "two", scope, 15, &gate);
+        assert!(timeout(SECOND * 60, two.acquire()).await.is_err());
+        let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        assert!(said.contains("the lease is held by one"), "{said}");
+        let warned: Vec<&str> = said.lines().filter(|line| line.contains("WARN")).collect();
+        assert_eq!(warned.len(), warnings, "{said}");
+        let all = [
+            "is held by one, which works in all namespaces",
+            scope,
+            "--lease of its own",
+        ];
+        assert!(
+            warned
+                .iter()
+                .all(|line| all.iter().all(|words| line.contains(words))),
+            "{said}"
+        );
+        one.kill();
+    }
+}
+
+#[test]
+fn a_scope_is_equal_where_the_namespaces_are() {
+    let of = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        super::scope(&names, None)
+    };
+    assert_eq!(of(&["b", "a", "b"]), of(&["a", "b"]));
+    assert_eq!(of(&[]), "all namespaces");
+    assert_ne!(of(&["a"]), of(&["a", "b"]));
+    let selector = "team in (b,a)".parse().unwrap();
+    let other = "team in (a,b)".parse().unwrap();
+    assert_eq!(
+        super::scope(&[], Some(&selector)),
+        super::scope(&[], Some(&other))
+    );
+    let many: Vec<String> = (0..1000).map(|n| format!("namespace-{n}")).collect();
+    assert_eq!(super::scope(&many, None).chars().count(), super::SCOPE_MAX);
 }
 
 #[tokio::test(start_paused = true)]

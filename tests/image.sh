@@ -1,0 +1,105 @@
+#!/bin/sh
+# Holds the image to what is said of it, as far as that goes without a container
+# engine. Always: what hadolint says of the Dockerfiles, that the last stage is
+# empty but for what is copied, and its user's number. In full, which takes half
+# an hour and more on two processors: the binary is built as the Dockerfile does
+# it, twice, and must be the same both times, small enough, and run as that user
+# in a folder in which nothing else is; there it looks names up, too.
+set -eu
+cd "$(dirname "$0")/.."
+# Of 20 MB, 0.2 are certificates.
+bytes_max=19700000
+
+hadolint() { # hadolint FILE...
+    python=${PYTHON:-python3}
+    pins=tests/tools/hadolint.txt
+    root=${XDG_CACHE_HOME:-$HOME/.cache}/poolwright/hadolint-$(sha256sum <"$pins" | cut -c1-16)
+    if [ ! -e "$root/.complete" ]; then
+        mkdir -p "$(dirname "$root")"
+        exec 9>"$root.lock"
+        flock 9
+        if [ ! -e "$root/.complete" ]; then
+            rm -rf "$root"
+            "$python" -m venv "$root" >&2
+            "$root/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r "$pins" >&2
+            touch "$root/.complete"
+        fi
+        exec 9>&-
+    fi
+    "$root/bin/hadolint" "$@"
+}
+
+fail() {
+    echo "Error: $*" >&2
+    exit 1
+}
+
+hadolint Dockerfile tests/celery/Dockerfile
+stage=$(sed -n '/^FROM /h; /^FROM /!H; ${x;p}' Dockerfile)
+printf '%s\n' "$stage" | grep -qx 'FROM scratch' || fail "the last stage of the Dockerfile is not empty"
+user=$(printf '%s\n' "$stage" | sed -n 's/^USER \([0-9]*:[0-9]*\)$/\1/p')
+[ "${user%:*}" -ge 10000 ] 2>/dev/null || fail "the image's user is no number from 10000 on: '$user'"
+flags=$(sed -n "s/.*RUSTFLAGS='\([^']*\)'.*/\1/p" Dockerfile)
+[ -n "$flags" ] || fail "the Dockerfile has no RUSTFLAGS"
+echo "image: hadolint has nothing to say, user=$user flags=$flags"
+[ "${POOLWRIGHT_SCALE:-short}" = full ] || exit 0
+
+[ "$(id -u)" = 0 ] || fail "to run a program in an empty folder, as another user, takes root"
+host=$(rustc --print host-tuple)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
+# In one place both times, as in a container.
+folder=$(realpath -m "${CARGO_TARGET_DIR:-target}")/image-check
+build() { # build FILE
+    rm -rf "$folder"
+    CARGO_TARGET_DIR=$folder RUSTFLAGS=$flags cargo build --profile image --locked --package poolwright --target "$host"
+    mv "$folder/$host/image/poolwright" "$1"
+}
+
+root=$work/root
+mkdir -p "$root"
+chmod 755 "$work" "$root"
+build "$root/poolwright"
+bytes=$(stat -c %s "$root/poolwright")
+echo "image: bytes=$bytes sha256=$(sha256sum <"$root/poolwright" | cut -d' ' -f1)"
+[ "$bytes" -lt "$bytes_max" ] || fail "the binary has $bytes bytes, which must be less than $bytes_max"
+
+alone() { chroot --userspec="$user" "$root" /poolwright "$@"; } # alone ARGUMENT...
+alone --version
+kinds=$(alone crd | grep -c '^kind: CustomResourceDefinition$')
+[ "$kinds" = 3 ] || fail "crd printed $kinds definitions, not 3"
+echo "image: runs as $user where nothing else is"
+
+# What an image gets of its node: where to ask for names. And an account.
+mkdir "$root/etc"
+echo 'nameserver 127.0.0.1' >"$root/etc/resolv.conf"
+cat >"$root/kubeconfig" <<'END'
+apiVersion: v1
+kind: Config
+current-context: it
+contexts: [{name: it, context: {cluster: it, user: it}}]
+clusters: [{name: it, cluster: {server: "http://api.poolwright.test:8001"}}]
+users: [{name: it, user: {}}]
+END
+# A network of its own, for the port of a name server.
+export root user
+# shellcheck disable=SC2016
+unshare --net sh -euc '
+    ip link set lo up
+    python3 tests/tools/names.py &
+    names=$!
+    sleep 1
+    KUBECONFIG=/kubeconfig chroot --userspec="$user" "$root" /poolwright run 2>"$root.log" &
+    program=$!
+    trap "kill $program $names 2>/dev/null || :" EXIT
+    wait $names
+' || {
+    tail -n 20 "$root.log" >&2
+    fail "it did not find its way by names"
+}
+
+build "$work/again"
+cmp "$root/poolwright" "$work/again" || fail "built twice, it is not the same"
+echo "image: built twice, it is the same"
+rm -rf "$folder"
