@@ -196,6 +196,10 @@ async fn stream(prefix: &str, policy: &str) -> Result<()> {
         stage.expect_steady("q", 1, length).await
     };
     let (ids, ()) = tokio::try_join!(stream, steady)?;
+    if scale::pick(false, policy == "WaitTarget") {
+        // After so many minutes it keeps a worker for tasks like them, which do not come.
+        stage.kubectl()?.run(["scale", "wp/q", "--replicas=0"]).await?;
+    }
     stage.await_no_pods("q", LIMIT).await?;
     assert_eq!(stage.reversals("q"), 1, "{:?}", stage.timeline("q"));
     stage.expect_all_done_once(&ids)
