@@ -49,14 +49,14 @@ pub async fn there_and_back(stage: &Stage, wire: &Wire, pool: &str) -> Result<us
     stage.expect_no_busy_victim()?;
     stage.expect_all_done_once(&ids)?;
     // As many as there may be are told by that.
-    let rose = if workers == 10 { "AtMaximum" } else { "ScaledUp" };
+    let said_up = if workers == 10 { "AtMaximum" } else { "ScaledUp" };
     wait_until("both directions to be told", LIMIT, || async {
-        let up = stage.notes_about(pool, rose).await?;
+        let up = stage.notes_about(pool, said_up).await?;
         let down = stage.notes_about(pool, "ScaledDown").await?;
         Ok(!up.is_empty() && !down.is_empty())
     })
     .await?;
-    let mut told = stage.notes_about(pool, rose).await?;
+    let mut told = stage.notes_about(pool, said_up).await?;
     told.extend(stage.notes_about(pool, "ScaledDown").await?);
     told.extend(stage.notes_about(pool, "AsDesired").await?);
     if told.len() > NEWS {
