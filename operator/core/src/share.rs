@@ -123,7 +123,7 @@ fn weight(tier: &[Want]) -> u64 {
 /// So whoever gets nothing passes whatever weight in its own tier: a million within ten minutes, and all others that wait,
 /// too, in half an hour. It never passes a tier. A claim with pods does not age: what is saturated would press what is within
 /// its share. All weights of one division go through here, those of claims with pods with a time of zero. Measuring the
-/// time is the caller's business.
+/// time is the caller's business; it does so in memory alone, so a restart of the operator sets it to zero.
 #[must_use]
 pub fn aged(weight: u64, without: Duration) -> u64 {
     let millis = u64::try_from(without.as_millis()).unwrap_or(u64::MAX);
