@@ -227,21 +227,18 @@ fn starving(town: &Town) -> Vec<String> {
             let consumes =
                 |input: &PoolInput, queue: &str| input.bid.queues.iter().any(|one| one.object == *queue);
             let kept = budget.guarantees.iter().map(|(queue, slots)| {
-                let consumers: Vec<&PoolInput> = town
+                let rivals: Vec<&PoolInput> = town
                     .world
                     .pools
                     .values()
                     .filter(|other| consumes(other, queue))
                     .collect();
                 // Of several each has a part of its own, which is kept for it also while another Pool withholds it.
-                let is_shared = consumers.len() > 1 || consumes(input, queue) && input.queues.len() > 1;
+                let is_shared = rivals.len() > 1 || consumes(input, queue) && input.queues.len() > 1;
                 if is_shared || consumes(input, queue) {
                     return if is_shared { *slots } else { 0 };
                 }
-                let used: u64 = consumers
-                    .iter()
-                    .filter_map(|other| held.get(&other.key.uid))
-                    .sum();
+                let used: u64 = rivals.iter().filter_map(|other| held.get(&other.key.uid)).sum();
                 slots.saturating_sub(used)
             });
             held.values().sum::<u64>() + kept.sum::<u64>() + cost <= slots
