@@ -1,17 +1,18 @@
 //! What every WorkerPool should have, where some draw on several Pools.
 //!
-//! Each Pool is divided on its own by `share`. A WorkerPool on queues of several Pools is charged to each with every pod,
-//! so it gets the least of what they give, and what it cannot use of the others goes to others there: in a bounded
-//! number of rounds, after which no pod of anybody would still fit. This module only divides: who may take what he was
-//! given, and when, is the business of grants.
+//! Tier by tier each Pool is divided on its own, as by `share`. A WorkerPool on queues of several Pools is charged to each
+//! with every pod, so it gets the least of what they give, and what it cannot use of the others goes to others there: in a
+//! bounded number of rounds, after which no pod of anybody of that tier would still fit. Only then is a lower tier looked
+//! at: divided together, a lower one would keep what a higher one turns out to be able to use when the rounds are over.
+//! This module only divides: who may take what he was given, and when, is the business of grants.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::share::{Claimant, Divider, Layer, Want, guaranteed, push_layers};
+use crate::share::{Claimant, Divider, Filling, Layer, Want, guaranteed, pour, push_layers};
 
-/// Rounds at most: all but the last divide each Pool anew, and the last hands out what is still left.
+/// Rounds of a tier at most: all but the last divide each Pool anew, and the last hands out what is still left.
 pub const ROUNDS: usize = 4;
 
 /// One Pool.
@@ -66,33 +67,55 @@ pub fn arbitrate(pools: &[PoolBudget], claims: &[Claim]) -> Vec<u64> {
     let mut order: Vec<usize> = (0..claims.len()).collect();
     order.sort_unstable_by_key(|at| claims[*at].id);
     let mut budgets: Vec<Budget> = pools.iter().map(|pool| Budget::new(pool.slots)).collect();
-    let table = Table::new(order.iter().map(|at| &claims[*at]), &mut budgets);
+    let mut table = Table::new(order.iter().map(|at| &claims[*at]), &mut budgets);
     let mut divider = Divider::default();
     for (pool, budget) in pools.iter().zip(&mut budgets) {
         budget.guarantee(&pool.guarantees, &table, &mut divider);
     }
-    let mut claimants = Vec::new();
-    for _ in 1..ROUNDS {
-        for budget in budgets.iter_mut().filter(|budget| budget.stale) {
-            budget.divide(&table, &mut claimants, &mut divider);
+    let steps = table.steps();
+    let mut fillings = Vec::new();
+    for tier in steps.chunk_by(|one, next| one.tier == next.tier) {
+        table.open(tier, &mut budgets);
+        for _ in 1..ROUNDS {
+            for step in tier {
+                for seat in table.seats(step.case) {
+                    let budget = &mut budgets[seat.pool];
+                    if budget.stale {
+                        budget.divide(&table, &mut fillings);
+                    }
+                }
+            }
+            if !cap_by_others(&table, tier, &mut budgets) {
+                break;
+            }
         }
-        if !cap_by_others(&table, &mut budgets) {
-            break;
+        for step in tier {
+            let given = table.seats(step.case).iter().map(|seat| seat.of(&budgets).pods);
+            let pods = given.fold(table.cases[step.case].missing, u64::min);
+            table.give(step.case, pods, &mut budgets);
         }
-    }
-    let least = |case: &Case| {
-        let given = table.seats(case).iter().map(|seat| seat.of(&budgets).pods);
-        given.fold(case.wanted, u64::min)
-    };
-    let mut targets: Vec<u64> = table.cases.iter().map(least).collect();
-    if table.cases.iter().any(Case::spans) {
-        top_up(&table, &budgets, &mut targets);
+        top_up(&mut table, tier, &mut budgets);
+        for step in tier {
+            for seat in table.seats(step.case) {
+                budgets[seat.pool].open.clear();
+            }
+        }
     }
     let mut in_order = vec![0; claims.len()];
-    for (at, target) in order.into_iter().zip(targets) {
-        in_order[at] = target;
+    for (at, case) in order.into_iter().zip(&table.cases) {
+        in_order[at] = case.target;
     }
     in_order
+}
+
+/// What one claim wants of one tier.
+struct Step {
+    tier: u32,
+    weight: u64,
+    /// The claim, by its place in the table, which is in the order of ids.
+    case: usize,
+    /// Pods of this and all higher tiers.
+    up_to: u64,
 }
 
 /// All claims in the order of their ids, with their layers and their seats at the budgets.
@@ -111,6 +134,12 @@ struct Case<'a> {
     layers: Range<usize>,
     /// Its seats in the table: one at each Pool with a limit.
     seats: Range<usize>,
+    /// Pods that it gets, of all tiers so far.
+    target: u64,
+    /// Pods that it lacks of the tier that is divided.
+    missing: u64,
+    /// Its weight there.
+    weight: u64,
 }
 
 impl Case<'_> {
@@ -164,6 +193,9 @@ impl<'a> Table<'a> {
                 wanted,
                 layers: layers..table.layers.len(),
                 seats: seats..table.seats.len(),
+                target: 0,
+                missing: 0,
+                weight: 1,
             });
         }
         table
@@ -198,19 +230,51 @@ impl<'a> Table<'a> {
         }
     }
 
-    fn seats(&self, case: &Case) -> &[Seat] {
-        &self.seats[case.seats.clone()]
+    fn seats(&self, case: usize) -> &[Seat] {
+        &self.seats[self.cases[case].seats.clone()]
     }
 
-    fn claimant(&self, member: &Member) -> Claimant<'_> {
-        let case = &self.cases[member.case];
-        Claimant {
-            id: case.claim.id,
-            unit: member.unit,
-            layers: &self.layers[case.layers.clone()],
-            guaranteed: member.guaranteed,
-            cap: member.cap,
+    /// What all claims want, the highest tier first, then in the order of ids.
+    fn steps(&self) -> Vec<Step> {
+        let mut steps = Vec::with_capacity(self.layers.len());
+        for (case, one) in self.cases.iter().enumerate() {
+            let mut up_to = 0_u64;
+            for layer in &self.layers[one.layers.clone()] {
+                up_to = up_to.saturating_add(layer.pods);
+                steps.push(Step {
+                    tier: layer.tier,
+                    weight: layer.weight.max(1),
+                    case,
+                    up_to,
+                });
+            }
         }
+        steps.sort_unstable_by_key(|step| (Reverse(step.tier), step.case));
+        steps
+    }
+
+    /// Lets the claims of one tier compete. What one did not get in a higher tier it wants in this one, too.
+    fn open(&mut self, tier: &[Step], budgets: &mut [Budget]) {
+        for step in tier {
+            let case = &mut self.cases[step.case];
+            (case.missing, case.weight) = (step.up_to.saturating_sub(case.target), step.weight);
+            for seat in &self.seats[case.seats.clone()] {
+                let budget = &mut budgets[seat.pool];
+                budget.members[seat.member].cap = u64::MAX;
+                budget.open.push(seat.member);
+                budget.stale = true;
+            }
+        }
+    }
+
+    /// Gives a claim so many pods, for good.
+    fn give(&mut self, case: usize, pods: u64, budgets: &mut [Budget]) {
+        for seat in self.seats(case) {
+            budgets[seat.pool].take(seat.member, pods);
+        }
+        let case = &mut self.cases[case];
+        case.target = case.target.saturating_add(pods);
+        case.missing = case.missing.saturating_sub(pods);
     }
 }
 
@@ -219,20 +283,24 @@ struct Member {
     case: usize,
     /// Slots of one pod.
     unit: u64,
-    /// Pods that guarantees keep for it.
+    /// Pods that guarantees keep for it, besides those that it was given.
     guaranteed: u64,
-    /// Pods that its other Pools give it.
+    /// Pods of the tier that is divided that its other Pools give it.
     cap: u64,
-    /// Pods that this Pool gives it.
+    /// Pods of the tier that is divided that this Pool gives it.
     pods: u64,
 }
 
 /// One Pool and the claims on it, in the order of ids.
 struct Budget {
     slots: Option<u64>,
-    /// Kept free for queues that do not use their guarantee.
-    reserved: u64,
     members: Vec<Member>,
+    /// Slots that nobody was given.
+    left: u64,
+    /// How many of them are kept for queues that do not use their guarantee.
+    kept: u64,
+    /// Members that compete in the tier that is divided.
+    open: Vec<usize>,
     /// Something changed since it was last divided.
     stale: bool,
 }
@@ -241,23 +309,25 @@ impl Budget {
     fn new(slots: Option<u64>) -> Self {
         Self {
             slots,
-            reserved: 0,
             members: Vec::new(),
-            stale: slots.is_some(),
+            left: slots.unwrap_or(0),
+            kept: 0,
+            open: Vec::new(),
+            stale: false,
         }
     }
 
-    /// Splits each guarantee among the claims of its queue, and reserves what they do not ask for.
+    /// Splits each guarantee among the claims of its queue, and keeps what they do not ask for.
     fn guarantee(&mut self, guarantees: &[Guarantee], table: &Table, divider: &mut Divider) {
-        if self.slots.is_none() {
+        let Some(slots) = self.slots.filter(|_| !guarantees.is_empty()) else {
             return;
-        }
+        };
         // By queue: who consumes it, and how many of his pods are for it.
         let mut consumers: BTreeMap<&str, Vec<(usize, Layer)>> = guarantees
             .iter()
             .map(|guarantee| (guarantee.queue, Vec::new()))
             .collect();
-        for (at, member) in self.members.iter().enumerate().filter(|_| !guarantees.is_empty()) {
+        for (at, member) in self.members.iter().enumerate() {
             let case = &table.cases[member.case];
             for want in &case.claim.wants {
                 if let Some(consumers) = consumers.get_mut(want.queue) {
@@ -271,9 +341,11 @@ impl Budget {
             let claimants: Vec<Claimant> = consumers
                 .iter()
                 .map(|(at, layer)| Claimant {
+                    id: table.cases[self.members[*at].case].claim.id,
+                    unit: self.members[*at].unit,
                     layers: std::slice::from_ref(layer),
                     guaranteed: 0,
-                    ..table.claimant(&self.members[*at])
+                    cap: u64::MAX,
                 })
                 .collect();
             let mut left = guarantee.slots;
@@ -287,36 +359,69 @@ impl Budget {
             }
             // A rest in which none of their pods fits is of no use to the queue.
             let smallest = claimants.iter().map(|claimant| claimant.unit).min().unwrap_or(1);
-            self.reserved = self.reserved.saturating_add(left - left % smallest);
+            self.kept = self.kept.saturating_add(left - left % smallest);
+        }
+        for member in &mut self.members {
+            member.guaranteed = guaranteed(slots, member.guaranteed, member.unit);
+            let own = member.guaranteed.saturating_mul(member.unit);
+            self.kept = self.kept.saturating_add(own);
         }
     }
 
-    /// Divides the Pool anew. `claimants` is memory to work in.
-    fn divide<'a>(&mut self, table: &'a Table, claimants: &mut Vec<Claimant<'a>>, divider: &mut Divider) {
-        claimants.clear();
-        claimants.extend(self.members.iter().map(|member| table.claimant(member)));
-        let targets = divider.share(self.slots.unwrap_or(0), self.reserved, claimants);
-        for (member, pods) in self.members.iter_mut().zip(targets) {
-            member.pods = *pods;
+    /// Divides what is left among those that compete: what is guaranteed to them first, then what is kept for nobody.
+    /// `fillings` is memory to work in.
+    fn divide(&mut self, table: &Table, fillings: &mut Vec<Filling>) {
+        let (mut left, mut kept) = (self.left, self.kept);
+        let missing = |member: &Member| table.cases[member.case].missing.min(member.cap);
+        let weight = |member: &Member| table.cases[member.case].weight;
+        for at in &self.open {
+            self.members[*at].pods = 0;
+        }
+        let guaranteed = self.open.iter().any(|at| self.members[*at].guaranteed > 0);
+        for first in [true, false] {
+            if first && !guaranteed {
+                continue;
+            }
+            let rest = if first { left } else { left.saturating_sub(kept) };
+            fillings.clear();
+            fillings.extend(self.open.iter().filter_map(|at| {
+                let member = &self.members[*at];
+                let most = if first { member.guaranteed } else { u64::MAX };
+                let want = missing(member).min(most).saturating_sub(member.pods);
+                Filling::new(*at, member.unit, weight(member), want, rest)
+            }));
+            pour(rest, fillings);
+            for filling in fillings.iter() {
+                let member = &mut self.members[filling.who];
+                member.pods += filling.pods;
+                left -= filling.pods * member.unit;
+                kept = kept.saturating_sub(if first { filling.pods * member.unit } else { 0 });
+            }
         }
         self.stale = false;
     }
 
-    /// Slots that are kept for a claim by its guarantees and that it does not have.
-    fn unused(&self, member: &Member, targets: &[u64]) -> u64 {
-        let guaranteed = guaranteed(self.slots.unwrap_or(0), member.guaranteed, member.unit);
-        guaranteed
-            .saturating_sub(targets[member.case])
-            .saturating_mul(member.unit)
+    /// Slots for a member: those that are not kept, and those that are kept for it.
+    fn room(&self, member: &Member) -> u64 {
+        let own = member.guaranteed.saturating_mul(member.unit);
+        self.left.saturating_sub(self.kept.saturating_sub(own))
+    }
+
+    fn take(&mut self, member: usize, pods: u64) {
+        let member = &mut self.members[member];
+        let own = member.guaranteed.min(pods);
+        member.guaranteed -= own;
+        self.left = self.left.saturating_sub(pods.saturating_mul(member.unit));
+        self.kept = self.kept.saturating_sub(own.saturating_mul(member.unit));
     }
 }
 
 /// Caps every claim on several Pools at each by what the others give it. A Pool is to be divided anew if one of its
 /// claims can use less than it was given there, or more than it was allowed to take; true if there is such a Pool.
-fn cap_by_others(table: &Table, budgets: &mut [Budget]) -> bool {
+fn cap_by_others(table: &Table, tier: &[Step], budgets: &mut [Budget]) -> bool {
     let mut stale = false;
-    for case in table.cases.iter().filter(|case| case.spans()) {
-        let seats = table.seats(case);
+    for step in tier.iter().filter(|step| table.cases[step.case].spans()) {
+        let seats = table.seats(step.case);
         // The least of all, and the least of all but that one.
         let (mut least, mut at_least, mut second) = (u64::MAX, 0, u64::MAX);
         for (at, seat) in seats.iter().enumerate() {
@@ -341,74 +446,24 @@ fn cap_by_others(table: &Table, budgets: &mut [Budget]) -> bool {
     stale
 }
 
-/// Hands out what the least of several divisions left over: tier by tier, the heaviest claim first (ties: id), as many
-/// pods as fit at all its Pools beside what is kept for others. Afterwards every unmet claim has a Pool in which no pod
-/// of it fits.
-fn top_up(table: &Table, budgets: &[Budget], targets: &mut [u64]) {
-    let mut rooms: Vec<Room> = budgets.iter().map(|budget| Room::new(budget, targets)).collect();
-    let fitting = |rooms: &[Room], targets: &[u64], case: &Case| {
+/// Hands out what the least of several divisions left over: the heaviest claim first (ties: id), as many pods as fit at
+/// all its Pools beside what is kept for others. Afterwards every unmet claim of the tier has a Pool in which no pod of it
+/// fits.
+fn top_up(table: &mut Table, tier: &[Step], budgets: &mut [Budget]) {
+    let fitting = |table: &Table, budgets: &[Budget], case: usize| {
         let fit = table.seats(case).iter().map(|seat| {
-            let (budget, member) = (&budgets[seat.pool], seat.of(budgets));
-            rooms[seat.pool].beside(budget.unused(member, targets)) / member.unit
+            let member = seat.of(budgets);
+            budgets[seat.pool].room(member) / member.unit
         });
-        fit.min().unwrap_or(0)
+        fit.min().unwrap_or(0).min(table.cases[case].missing)
     };
-    let mut steps: Vec<(Reverse<u32>, Reverse<u64>, usize, u64)> = Vec::new();
-    for (at, case) in table.cases.iter().enumerate() {
-        // Room only shrinks: what does not fit now will not fit later.
-        if targets[at] == case.wanted || fitting(&rooms, targets, case) == 0 {
-            continue;
-        }
-        let mut up_to = 0_u64;
-        for layer in &table.layers[case.layers.clone()] {
-            up_to = up_to.saturating_add(layer.pods);
-            steps.push((Reverse(layer.tier), Reverse(layer.weight), at, up_to));
-        }
-    }
-    steps.sort_unstable();
-    for (.., at, up_to) in steps {
-        let case = &table.cases[at];
-        let more = up_to
-            .saturating_sub(targets[at])
-            .min(fitting(&rooms, targets, case));
-        for seat in table.seats(case) {
-            let (budget, member) = (&budgets[seat.pool], seat.of(budgets));
-            let room = &mut rooms[seat.pool];
-            room.left -= more * member.unit;
-            room.kept = room
-                .kept
-                .saturating_sub(budget.unused(member, targets).min(more * member.unit));
-        }
-        targets[at] += more;
-    }
-}
-
-/// What is left of a Pool.
-struct Room {
-    /// Slots that nobody takes.
-    left: u64,
-    /// How many of them are kept for someone.
-    kept: u64,
-}
-
-impl Room {
-    fn new(budget: &Budget, targets: &[u64]) -> Self {
-        let mut room = Self {
-            left: budget.slots.unwrap_or(0),
-            kept: budget.reserved,
-        };
-        for member in &budget.members {
-            room.left = room
-                .left
-                .saturating_sub(targets[member.case].saturating_mul(member.unit));
-            room.kept = room.kept.saturating_add(budget.unused(member, targets));
-        }
-        room
-    }
-
-    /// Slots for somebody for whom `own` of the kept ones are.
-    fn beside(&self, own: u64) -> u64 {
-        self.left.saturating_sub(self.kept.saturating_sub(own))
+    // Room only shrinks: what does not fit now will not fit later.
+    let unmet = tier.iter().filter(|step| fitting(table, budgets, step.case) > 0);
+    let mut unmet: Vec<&Step> = unmet.collect();
+    unmet.sort_unstable_by_key(|step| (Reverse(step.weight), step.case));
+    for step in unmet {
+        let more = fitting(table, budgets, step.case);
+        table.give(step.case, more, budgets);
     }
 }
 

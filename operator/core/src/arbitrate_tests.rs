@@ -187,3 +187,23 @@ fn a_guarantee_that_another_pool_withholds_is_not_lent() {
     let claims = [claim("a", 6, &[(0, 1), (1, 1)]), claim("b", 99, &[(0, 1)])];
     assert_eq!(arbitrate(&pools, &claims), [2, 4]);
 }
+
+/// Two claims that each wait for what the other Pool gives them let a lower tier have, at the one, what the other then
+/// leaves: whoever is higher has it in the end.
+#[test]
+fn a_lower_tier_gets_only_what_the_higher_cannot_use_at_any_pool() {
+    let pools = [limited(27, &[]), limited(8, &[])];
+    let high = |id, pods, unit| {
+        let mut claim = claim(id, pods, &[(0, unit), (1, 1)]);
+        claim.wants[0].tier = 100;
+        claim
+    };
+    let claims = [
+        high("a", 1, 3),
+        high("b", 4, 1),
+        high("c", 1, 4),
+        high("d", 3, 6),
+        claim("e", 1, &[(1, 1)]),
+    ];
+    assert_eq!(arbitrate(&pools, &claims), [1, 4, 1, 2, 0]);
+}

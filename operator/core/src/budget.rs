@@ -4,6 +4,9 @@
 //! should grow waits for who should shrink, and who has more than it should parks pods only where somebody waits for
 //! them: at once for a higher tier, after a while for its own. Nothing here takes a pod away; it only says how many
 //! should take work. That no Pool is overdrawn is not left to this module: `grants` checks every raise once more.
+//!
+//! For how long one has gone without a pod, which ages its claim, is handed in from the memory of the process and stands in no
+//! object: an operator that has just started knows of nobody's waiting, and every claim begins at its plain weight again.
 
 use std::cmp::Reverse;
 use std::time::Duration;

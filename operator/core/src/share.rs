@@ -123,7 +123,7 @@ fn weight(tier: &[Want]) -> u64 {
 /// So whoever gets nothing passes whatever weight in its own tier: a million within ten minutes, and all others that wait,
 /// too, in half an hour. It never passes a tier. A claim with pods does not age: what is saturated would press what is within
 /// its share. All weights of one division go through here, those of claims with pods with a time of zero. Measuring the
-/// time is the caller's business.
+/// time is the caller's business; it does so in memory alone, so a restart of the operator sets it to zero.
 #[must_use]
 pub fn aged(weight: u64, without: Duration) -> u64 {
     let millis = u64::try_from(without.as_millis()).unwrap_or(u64::MAX);
@@ -241,16 +241,8 @@ impl Divider {
                 let claimant = &claimants[step.who];
                 let unit = claimant.unit.max(1);
                 let missing = step.up_to.min(most(claimant)).saturating_sub(self.pods[step.who]);
-                if missing > 0 && unit <= self.rest {
-                    self.fillings.push(Filling {
-                        who: step.who,
-                        unit,
-                        weight: step.weight,
-                        want: missing.min(self.rest / unit),
-                        pods: 0,
-                        fraction: 0,
-                    });
-                }
+                let filling = Filling::new(step.who, unit, step.weight, missing, self.rest);
+                self.fillings.extend(filling);
             }
             self.rest = pour(self.rest, &mut self.fillings);
             for filling in &self.fillings {
@@ -261,17 +253,31 @@ impl Divider {
 }
 
 /// What a claimant still wants of one tier, and what it gets.
-struct Filling {
+pub(crate) struct Filling {
     /// Place among the claimants, and so in the order of ids.
-    who: usize,
+    pub(crate) who: usize,
     unit: u64,
     weight: u64,
     /// Pods that it wants, none of which is larger than all that is left.
     want: u64,
     /// Pods that it gets.
-    pods: u64,
+    pub(crate) pods: u64,
     /// Fraction of a pod that its fair share is above them, in 2⁻³² pods.
     fraction: u128,
+}
+
+impl Filling {
+    /// One that wants `want` pods of `rest` slots, if a pod of it fits in at all.
+    pub(crate) fn new(who: usize, unit: u64, weight: u64, want: u64, rest: u64) -> Option<Self> {
+        (want > 0 && unit <= rest).then(|| Self {
+            who,
+            unit,
+            weight,
+            want: want.min(rest / unit),
+            pods: 0,
+            fraction: 0,
+        })
+    }
 }
 
 /// Weighted max-min in whole pods; returns what is left.
@@ -279,7 +285,7 @@ struct Filling {
 /// First the exact level of the water is found; everyone whose want lies below it gets all of it, and the others the
 /// whole pods of their share. What that leaves goes out a pod each by the largest fraction of a pod that was cut off
 /// (ties: weight, id), and then in that order as long as anything fits.
-fn pour(mut rest: u64, fillings: &mut [Filling]) -> u64 {
+pub(crate) fn pour(mut rest: u64, fillings: &mut [Filling]) -> u64 {
     let wanted = fillings.iter().fold(0, |sum: u128, one| {
         sum + u128::from(one.want) * u128::from(one.unit)
     });

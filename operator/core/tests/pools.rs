@@ -47,6 +47,14 @@ impl WorkerPool {
         self.pods
     }
 
+    /// Pods that it wants for `tier` and all above.
+    fn up_to(&self, namespace: &Namespace, tier: u32) -> u64 {
+        let claim = self.claim(namespace, &[0; 5]);
+        let layers = layers(&claim.wants, claim.pod_slots, claim.pods);
+        let higher = layers.iter().filter(|layer| layer.tier >= tier);
+        higher.map(|layer| layer.pods).sum()
+    }
+
     fn claim(&self, namespace: &Namespace, place: &[usize]) -> Claim<'_> {
         let want = |(queue, slots): (&usize, &u64)| {
             let (_, tier, weight) = namespace.queues[*queue];
@@ -339,6 +347,46 @@ proptest! {
             one.pods = targets[&one.id];
         }
         prop_assert_eq!(again.targets(), targets);
+    }
+
+    /// The same where queues have guarantees, as far as their Pool has slots for all and their WorkerPools have no other
+    /// queue: who has several and gets less than he wants asks for less of the lowest, whose guarantee he does not use then.
+    #[test]
+    fn arbitrating_what_was_arbitrated_beside_guarantees_changes_nothing(mut namespace in namespace(4, true)) {
+        let worker_pools = &namespace.worker_pools;
+        for (slots, guarantees) in &mut namespace.pools {
+            let all: u64 = guarantees.values().sum();
+            guarantees.retain(|queue, _| {
+                let mut consumers = worker_pools.iter().filter(|one| one.tasks.contains_key(queue));
+                slots.is_none_or(|slots| all <= slots) && consumers.all(|one| one.tasks.len() == 1)
+            });
+        }
+        let targets = namespace.targets();
+        let mut again = namespace.clone();
+        for one in &mut again.worker_pools {
+            one.pods = targets[&one.id];
+        }
+        prop_assert_eq!(again.targets(), targets);
+    }
+
+    /// Strict tiers over several Pools: while somebody wants a pod in a tier, it has a Pool in which that pod would not
+    /// fit even if all lower tiers gave back what they have there.
+    #[test]
+    fn no_lower_tier_has_what_an_unmet_higher_one_could_use(namespace in namespace(4, false)) {
+        let targets = namespace.targets();
+        for one in &namespace.worker_pools {
+            for tier in TIERS.into_iter().filter(|tier| targets[&one.id] < one.up_to(&namespace, *tier)) {
+                let is_full = |pool: usize| {
+                    let on_it = namespace.worker_pools.iter().filter(|other| other.pools(&namespace).contains(&pool));
+                    let lower: u64 = on_it
+                        .map(|other| targets[&other.id].saturating_sub(other.up_to(&namespace, tier)) * other.costs[pool])
+                        .sum();
+                    let left = namespace.left(pool, &targets);
+                    left.is_some_and(|left| left + i128::from(lower) < i128::from(one.costs[pool]))
+                };
+                prop_assert!(one.pools(&namespace).into_iter().any(is_full), "{} in {tier}: {targets:?}", one.id);
+            }
+        }
     }
 
     /// Where nobody draws on several Pools, each Pool is shared as if it were alone, so that all that holds for `share`
