@@ -244,6 +244,15 @@ fn starving(town: &Town) -> Vec<String> {
             held.values().sum::<u64>() + kept.sum::<u64>() + cost <= slots
         })
     };
+    // What is open is being collected for somebody, a pod of whom takes more.
+    let is_collected = |input: &PoolInput| {
+        let pools = &input.bid.charge.slots;
+        town.world.pools.values().any(|other| {
+            let words = town.world.last.decisions[&other.key].text();
+            let shares = other.bid.charge.slots.keys().any(|pool| pools.contains_key(pool));
+            other.key != input.key && shares && words.contains("that others still have")
+        })
+    };
     let starves = |input: &&PoolInput| {
         let (running, slots) = town.load(input);
         let waits = input
@@ -252,7 +261,7 @@ fn starving(town: &Town) -> Vec<String> {
             .any(|queue| !town.waiting[&**queue].is_empty());
         let may_grow = input.consuming().count() < input.max as usize
             && input.staying().count() == input.consuming().count();
-        waits && may_grow && running == slots && has_room(input)
+        waits && may_grow && running == slots && has_room(input) && !is_collected(input)
     };
     let all = town.world.pools.values();
     all.filter(starves).map(|input| input.key.name.clone()).collect()
