@@ -1,9 +1,10 @@
 //! What every WorkerPool should have, where some draw on several Pools.
 //!
-//! Tier by tier each Pool is divided on its own, as by `share`. A WorkerPool on queues of several Pools is charged to each
-//! with every pod, so it gets the least of what they give, and what it cannot use of the others goes to others there: in a
-//! bounded number of rounds, after which no pod of anybody of that tier would still fit. Only then is a lower tier looked
-//! at: divided together, a lower one would keep what a higher one turns out to be able to use when the rounds are over.
+//! A Pool whose WorkerPools draw on no other one is divided by `share`, all tiers at once. The others are divided tier by
+//! tier: a WorkerPool on queues of several Pools is charged to each with every pod, so it gets the least of what they give,
+//! and what it cannot use of the others goes to others there: in a bounded number of rounds, after which no pod of anybody
+//! of that tier would still fit. Only then is a lower tier looked at: divided together, a lower one would keep what a higher
+//! one turns out to be able to use when the rounds are over.
 //! This module only divides: who may take what he was given, and when, is the business of grants.
 
 use std::cmp::Reverse;
@@ -72,6 +73,7 @@ pub fn arbitrate(pools: &[PoolBudget], claims: &[Claim]) -> Vec<u64> {
     for (pool, budget) in pools.iter().zip(&mut budgets) {
         budget.guarantee(&pool.guarantees, &table, &mut divider);
     }
+    table.settle_alone(&budgets, &mut divider);
     let steps = table.steps();
     let mut fillings = Vec::new();
     for tier in steps.chunk_by(|one, next| one.tier == next.tier) {
@@ -140,6 +142,8 @@ struct Case<'a> {
     missing: u64,
     /// Its weight there.
     weight: u64,
+    /// What it gets is decided.
+    settled: bool,
 }
 
 impl Case<'_> {
@@ -196,6 +200,7 @@ impl<'a> Table<'a> {
                 target: 0,
                 missing: 0,
                 weight: 1,
+                settled: false,
             });
         }
         table
@@ -234,10 +239,35 @@ impl<'a> Table<'a> {
         &self.seats[self.cases[case].seats.clone()]
     }
 
-    /// What all claims want, the highest tier first, then in the order of ids.
+    /// Divides each Pool on which nobody draws who draws on another one, too: there one division of all tiers says it all.
+    fn settle_alone(&mut self, budgets: &[Budget], divider: &mut Divider) {
+        let Self { cases, layers, .. } = self;
+        let mut claimants = Vec::new();
+        for budget in budgets {
+            let Some(slots) = budget.slots else { continue };
+            if budget.members.iter().any(|member| cases[member.case].spans()) {
+                continue;
+            }
+            claimants.clear();
+            claimants.extend(budget.members.iter().map(|member| Claimant {
+                id: cases[member.case].claim.id,
+                unit: member.unit,
+                layers: &layers[cases[member.case].layers.clone()],
+                guaranteed: member.guaranteed,
+                cap: u64::MAX,
+            }));
+            let targets = divider.share(slots, budget.reserved, &claimants);
+            for (member, target) in budget.members.iter().zip(targets) {
+                let case = &mut cases[member.case];
+                (case.target, case.settled) = (*target, true);
+            }
+        }
+    }
+
+    /// What all claims want that are not settled, the highest tier first, then in the order of ids.
     fn steps(&self) -> Vec<Step> {
-        let mut steps = Vec::with_capacity(self.layers.len());
-        for (case, one) in self.cases.iter().enumerate() {
+        let mut steps = Vec::new();
+        for (case, one) in self.cases.iter().enumerate().filter(|(_, one)| !one.settled) {
             let mut up_to = 0_u64;
             for layer in &self.layers[one.layers.clone()] {
                 up_to = up_to.saturating_add(layer.pods);
@@ -299,6 +329,8 @@ struct Budget {
     left: u64,
     /// How many of them are kept for queues that do not use their guarantee.
     kept: u64,
+    /// The part of those that no member's guarantee speaks for.
+    reserved: u64,
     /// Members that compete in the tier that is divided.
     open: Vec<usize>,
     /// Something changed since it was last divided.
@@ -312,6 +344,7 @@ impl Budget {
             members: Vec::new(),
             left: slots.unwrap_or(0),
             kept: 0,
+            reserved: 0,
             open: Vec::new(),
             stale: false,
         }
@@ -361,6 +394,7 @@ impl Budget {
             let smallest = claimants.iter().map(|claimant| claimant.unit).min().unwrap_or(1);
             self.kept = self.kept.saturating_add(left - left % smallest);
         }
+        self.reserved = self.kept;
         for member in &mut self.members {
             member.guaranteed = guaranteed(slots, member.guaranteed, member.unit);
             let own = member.guaranteed.saturating_mul(member.unit);

@@ -243,10 +243,22 @@ impl Town {
         ended
     }
 
-    /// What the last cycle decided is written, and workers do as they are told.
+    /// What the last cycle decided is written, and workers do as they are told. While the controllers have not acted on a
+    /// number, more pods may be decided than there is room for: then a parked pod is there that was thought to go. Every
+    /// raise is refused a grant where it has no room, so that number stays. Where nothing is under way the decision alone
+    /// must keep to the budget.
     pub fn execute(&mut self) {
         let (now, lag) = (self.world.now, self.lag);
         self.world.mark(now);
+        let taken = self.charges();
+        let budgets = self.world.namespaces["shop"].pools.clone();
+        let refused = |charge: &Charge, more: u32| {
+            charge.slots.iter().any(|(pool, slots)| {
+                let sum: u64 = taken[pool].values().sum();
+                let effective = budgets[pool].effective;
+                effective.is_some_and(|most| sum + u64::from(more) * slots > most)
+            })
+        };
         for input in self.world.pools.values_mut() {
             let decision = &self.world.last.decisions[&input.key];
             let one = &mut input.revisions[0];
@@ -254,6 +266,7 @@ impl Town {
                 .parking
                 .replicas("r1")
                 .filter(|target| *target != one.replicas)
+                .filter(|target| !(one.behind && refused(&one.charge, target.saturating_sub(one.replicas))))
             {
                 one.replicas = target;
                 one.behind = true;
