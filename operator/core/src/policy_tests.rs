@@ -35,6 +35,7 @@ fn wish(pods: u32, term: Term) -> Wish {
         steady: slots,
         unbounded: slots,
         backlog: 0.0,
+        uncut: 0.0,
         floor: 0,
     }
 }

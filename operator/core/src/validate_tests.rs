@@ -417,6 +417,33 @@ fn a_need_is_gone_for_two_heartbeats_at_least() {
     }
 }
 
+/// New WorkerPools get it written into their spec by the API server; those that were stored with the other keep that.
+#[test]
+fn the_wait_target_is_the_schemas_default_and_a_written_policy_stays() {
+    let crds = poolwright_api::crds();
+    let (_, crd) = crds
+        .iter()
+        .find(|(file, _)| file.contains("workerpools"))
+        .unwrap();
+    let crd = serde_json::to_value(crd).unwrap();
+    let scaling = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/scaling";
+    for default in ["default/policy", "properties/policy/default"] {
+        let found = crd.pointer(&format!("{scaling}/{default}"));
+        assert_eq!(found, Some(&json!("WaitTarget")), "{default}");
+    }
+    let policy = |scaling: Value| pool(&wp(json!({"celery": {"concurrency": 1}, "scaling": scaling}))).policy;
+    let target = std::time::Duration::from_secs(30);
+    let delay = None;
+    assert_eq!(
+        policy(json!({})),
+        crate::policy::Policy::WaitTarget { target, delay }
+    );
+    assert_eq!(
+        policy(json!({"policy": "Backlog"})),
+        crate::policy::Policy::Backlog
+    );
+}
+
 #[test]
 fn a_broker_named_by_secret_is_enough() {
     let known = queues_on(&json!({"urlSecretRef": {"name": "broker", "key": "url"}}));

@@ -94,8 +94,10 @@ pub struct Wish {
     pub steady: f64,
     /// The same, however many tasks there will be.
     pub unbounded: f64,
-    /// Slots for what waits.
+    /// Slots for what waits, and no more than there are tasks.
     pub backlog: f64,
+    /// The same, however many tasks there are.
+    pub uncut: f64,
     /// Workers that are kept warm.
     pub floor: u32,
 }
@@ -105,7 +107,8 @@ pub struct Wish {
 pub fn desired(sight: &Sight, floor: u32) -> Wish {
     let unbounded = steady(sight);
     let steady = unbounded.min(most(sight).ceil());
-    let backlog = backlog(sight, steady);
+    let uncut = backlog(sight, steady);
+    let backlog = uncut.min(sight.busy + sight.waiting);
     let slots = steady.max(backlog);
     let mut pods = whole(slots / sight.slots.max(1.0));
     let mut term = match pods {
@@ -125,6 +128,7 @@ pub fn desired(sight: &Sight, floor: u32) -> Wish {
         steady,
         unbounded,
         backlog,
+        uncut,
         floor,
     }
 }
@@ -184,7 +188,7 @@ fn delay_probability(beta: f64) -> f64 {
     1.0 / (1.0 + beta * cumulative / density)
 }
 
-/// Slots with which what waits has begun in time.
+/// Slots with which what waits has begun in time, however many tasks there are.
 fn backlog(sight: &Sight, steady: f64) -> f64 {
     if sight.waiting <= 0.0 {
         return 0.0;
@@ -218,15 +222,14 @@ fn backlog(sight: &Sight, steady: f64) -> f64 {
     let unserved = unserved - idle * at_once;
     let coming = starting.min(unserved / each_starting);
     let left = (unserved - coming * each_starting).max(0.0) / each;
-    let slots = if left > 1e-9 {
+    if left > 1e-9 {
         // More may run than there is room for: in workers that do more at a time than they were made for.
         let have = up.max(sight.busy) + starting;
-        let spread = (steady + sight.waiting / each).min(have + sight.waiting);
+        let spread = steady + sight.waiting / each;
         (have + left).max(spread)
     } else {
         sight.busy + idle + coming
-    };
-    slots.min(sight.busy + sight.waiting)
+    }
 }
 
 /// Workers to keep warm: the number with which the last hour would have cost least, warm workers and waiting together.

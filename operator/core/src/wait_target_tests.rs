@@ -90,6 +90,31 @@ fn the_probability_of_waiting_is_halfin_and_whitts() {
     assert!((delay_probability(0.0) - 1.0).abs() < 1e-12);
 }
 
+/// The least number that keeps the target: by Halfin and Whitt's formula written down anew, one slot fewer would let more
+/// than one task in twenty wait longer, or would be less than the load.
+#[test]
+fn one_slot_fewer_than_the_staffing_misses_the_target() {
+    for load in [0.3_f64, 1.0, 2.5, 7.0, 20.0, 64.0, 300.5] {
+        for (service, wait) in [
+            (1.0, 15.0),
+            (10.0, 15.0),
+            (10.0, 1.0),
+            (600.0, 15.0),
+            (600.0, 300.0),
+        ] {
+            let late = |slots: f64| {
+                let spare = slots - load;
+                delay_probability(spare / load.sqrt()) * (-spare * wait / service).exp()
+            };
+            let slots = staff(load, service, wait);
+            let what = format!("{slots} for {load} of {service} s within {wait} s");
+            assert!(slots > load && late(slots) <= 0.05, "{what}: {}", late(slots));
+            let fewer = slots - 1.0;
+            assert!(fewer <= load || late(fewer) > 0.05, "{what}: {}", late(fewer));
+        }
+    }
+}
+
 /// A hundred tasks of a second and one worker that is up: it does them sooner than others could come.
 #[test]
 fn a_burst_that_is_done_before_others_are_up_is_not_chased() {

@@ -183,30 +183,45 @@ fn target_kept(sight: &Sight, wish: &Wish, soon: &str) -> String {
             sight.quiet
         ),
         Term::One => format!("at least one: {waits}; {rest}"),
-        Term::Steady => {
-            let enough = if wish.steady < wish.unbounded {
-                format!(
-                    "there are tasks for {:.0} of {:.0} slots",
-                    wish.steady, wish.unbounded
-                )
-            } else {
-                format!("{:.0} slots", wish.steady)
-            };
-            format!(
-                "ceil({enough} for {load} / {slots:.0} slots); backlog alone {:.0} ({waits}); {rest}",
-                wish.backlog
-            )
-        }
+        Term::Steady => format!(
+            "ceil({} for {load} / {slots:.0} slots); backlog alone {} ({waits}); {rest}",
+            usable(wish.steady, wish.unbounded),
+            alone(wish.backlog, wish.uncut)
+        ),
         Term::Backlog => format!(
-            "ceil({:.0} slots for {waits} / {slots:.0} slots); load alone {:.0} ({load}); {rest}",
-            wish.backlog, wish.steady
+            "ceil({} for {waits} / {slots:.0} slots); load alone {:.0} ({load}); {rest}",
+            usable(wish.backlog, wish.uncut),
+            wish.steady
         ),
         Term::Floor => format!(
-            "{} kept warm, which the last hour says is cheaper; without it {:.0} slots for {waits}; {rest}",
+            "{} kept warm, which the last hour says is cheaper; without it {} for {waits}; {rest}",
             wish.floor,
-            wish.steady.max(wish.backlog)
+            usable(wish.steady.max(wish.backlog), wish.unbounded.max(wish.uncut))
         ),
     }
+}
+
+/// Slots, and how many there would be if there were a task for each.
+fn usable(slots: f64, uncut: f64) -> String {
+    if is_cut(slots, uncut) {
+        format!("there are tasks for {slots:.0} of {uncut:.0} slots")
+    } else {
+        format!("{slots:.0} slots")
+    }
+}
+
+/// The same as a number.
+fn alone(slots: f64, uncut: f64) -> String {
+    if is_cut(slots, uncut) {
+        format!("{slots:.0} of {uncut:.0} for want of tasks")
+    } else {
+        format!("{slots:.0}")
+    }
+}
+
+/// True if the two are different as they are told.
+fn is_cut(slots: f64, uncut: f64) -> bool {
+    slots.round() < uncut.round()
 }
 
 /// The sources besides the first, as ` and heartbeats`, or `, 2 more queues and heartbeats`.
@@ -279,5 +294,44 @@ mod tests {
         let text = target_kept(&long, &crate::wait_target::desired(&long, 0), "");
         let words = "ceil(there are tasks for 14 of 39 slots for 0.05 tasks/s x 600.0 s each / 4 slots)";
         assert!(text.starts_with(words), "{text}");
+    }
+
+    /// Three tasks of ten minutes wait behind six on workers of one slot: what is needed for the load, and one slot for each
+    /// of the three, would be more slots than there are tasks.
+    #[test]
+    fn a_backlog_that_is_cut_to_its_tasks_says_so() {
+        let sight = Sight {
+            waiting: 3.0,
+            age: 1.0,
+            busy: 6.0,
+            rate: 0.007,
+            service: 600.0,
+            coming_service: 600.0,
+            waiting_service: 600.0,
+            start_up: 30.0,
+            slots: 1.0,
+            up: 6.0,
+            starting: 0.0,
+            starting_for: 0.0,
+            quiet: 0.0,
+            target: 30.0,
+        };
+        let wish = crate::wait_target::desired(&sight, 0);
+        assert_eq!((wish.term, wish.pods), (Term::Backlog, 9), "{wish:?}");
+        let text = target_kept(&sight, &wish, "");
+        let words =
+            "ceil(there are tasks for 9 of 11 slots for 3 waiting, the oldest for 1 s, 6 busy / 1 slots)";
+        assert!(text.starts_with(words), "{text}");
+        // Beside a load that needs more, it is told of the number that did not win.
+        let more = Sight { rate: 0.01, ..sight };
+        let text = target_kept(&more, &crate::wait_target::desired(&more, 0), "");
+        assert!(
+            text.contains("; backlog alone 9 of 14 for want of tasks (3 waiting"),
+            "{text}"
+        );
+        // Where each has its task, there is nothing to say.
+        let less = Sight { rate: 0.005, ..sight };
+        let text = target_kept(&less, &crate::wait_target::desired(&less, 0), "");
+        assert!(text.starts_with("ceil(9 slots for 3 waiting"), "{text}");
     }
 }

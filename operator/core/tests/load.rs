@@ -268,6 +268,77 @@ fn a_restarted_operator_parks_nobody_for_want_of_a_past() {
     assert_eq!((sim.total(), sim.wronged), (0, 0), "{}", sim.decision().text());
 }
 
+/// Forty tasks at once every two minutes: workers that wait for the next burst cost less than its waiting, and the decision
+/// between two bursts says so.
+#[test]
+fn a_floor_that_pays_is_told_while_nothing_is_to_be_done() {
+    let mut sim = sim(|pool| {
+        (pool.slots, pool.max) = (4, 40);
+        pool.policy = Policy::WaitTarget {
+            target: world::seconds(30),
+            delay: None,
+        };
+    });
+    sim.start_up = 30_000;
+    let mut polls = 0u64;
+    sim.run_with(1_910_000, |sim| {
+        polls += 1;
+        sim.publish(if polls % 600 == 1 { 40 } else { 0 }, 20_000);
+    });
+    let (busy, waiting, total) = (sim.busy(), sim.queue.len(), sim.total());
+    let decision = sim.decision();
+    let text = decision.text();
+    assert_eq!((busy, waiting), (0, 0), "{text}");
+    assert_eq!(total, decision.to, "{text}");
+    let words = "2 = 2 kept warm, which the last hour says is cheaper; without it 0 slots for 0 waiting, ";
+    assert!(text.starts_with(words), "{text}");
+}
+
+/// Ages and windows are measured on the process's own clock: a wall clock that is set does not change what is asked for.
+#[test]
+fn a_wall_clock_that_jumps_changes_no_decision_of_the_wait_target() {
+    let mut sim = sim(|pool| {
+        (pool.slots, pool.max) = (4, 40);
+        pool.policy = Policy::WaitTarget {
+            target: world::seconds(30),
+            delay: None,
+        };
+    });
+    let mut polls = 0u64;
+    // One a second, each of ten seconds.
+    sim.run_with(1_200_000, |sim| {
+        polls += 1;
+        sim.publish(usize::from(polls.is_multiple_of(5)), 10_000);
+    });
+    let jumped = |sim: &mut Sim, seconds: i64| {
+        let mut snapshot = sim.world.snapshot();
+        let by = jiff::SignedDuration::from_secs(seconds);
+        snapshot.wall = snapshot.wall.saturating_add(by).unwrap();
+        let cycle = poolwright_core::cycle::cycle(&snapshot, &mut sim.world.memory);
+        let decision = cycle.decisions.values().next().unwrap();
+        (decision.to, decision.parking.victims.clone(), decision.text())
+    };
+    let before = jumped(&mut sim, 0);
+    assert!((3..=6).contains(&before.0) && before.1.is_empty(), "{before:?}");
+    for seconds in [-3_600, -1_000_000_000, 3_600, 1_000_000_000, 0] {
+        assert_eq!(jumped(&mut sim, seconds), before, "{seconds} s");
+    }
+    // Nor while workers start for a burst: there may be no fewer, and no more than there are tasks for.
+    sim.start_up = 30_000;
+    sim.publish(60, 60_000);
+    sim.run(5_000);
+    let before = jumped(&mut sim, 0);
+    assert!(before.0 > 8, "{before:?}");
+    for seconds in [-3_600, -1_000_000_000, 3_600, 1_000_000_000, 0] {
+        let after = jumped(&mut sim, seconds);
+        assert!(
+            (before.0..=18).contains(&after.0),
+            "{seconds} s: {after:?} after {before:?}"
+        );
+        assert_eq!(after.1, before.1, "{seconds} s");
+    }
+}
+
 /// `7 = ceil(26 slots for … / 4 slots)`, whatever comes after it.
 fn formula(text: &str) -> Option<(u32, u32)> {
     let (before, after) = text.split_once(" = ceil(")?;

@@ -151,13 +151,37 @@ impl Outcome {
 
     /// Share of tasks that waited longer than the target of their queue, or never started.
     #[must_use]
-    #[allow(clippy::cast_precision_loss)]
     pub fn late_share(&self, scenario: &Scenario) -> f64 {
-        let target = |task: usize| scenario.queues[scenario.tasks[task].queue].wait_target;
-        let is_late = |(task, wait): &(usize, &Option<Millis>)| wait.is_none_or(|wait| wait > target(*task));
-        let late = self.waits.iter().enumerate().filter(is_late).count();
-        late as f64 / (self.waits.len().max(1)) as f64
+        let (late, all) = self.late_and_all(scenario).into_iter().fold((0, 0), add);
+        share(late, all)
     }
+
+    /// The same of each queue alone. A queue of few tasks weighs nothing in that of all.
+    #[must_use]
+    pub fn late_shares(&self, scenario: &Scenario) -> Vec<f64> {
+        let queues = self.late_and_all(scenario).into_iter();
+        queues.map(|(late, all)| share(late, all)).collect()
+    }
+
+    /// By queue: tasks that were late, and all.
+    fn late_and_all(&self, scenario: &Scenario) -> Vec<(usize, usize)> {
+        let mut found = vec![(0, 0); scenario.queues.len()];
+        for (task, wait) in scenario.tasks.iter().zip(&self.waits) {
+            let target = scenario.queues[task.queue].wait_target;
+            let late = wait.is_none_or(|wait| wait > target);
+            found[task.queue] = add(found[task.queue], (usize::from(late), 1));
+        }
+        found
+    }
+}
+
+fn add(one: (usize, usize), other: (usize, usize)) -> (usize, usize) {
+    (one.0 + other.0, one.1 + other.1)
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn share(part: usize, all: usize) -> f64 {
+    part as f64 / all.max(1) as f64
 }
 
 /// How many of so many sorted values lie below this part (0 to 1) of them, the value itself included: the nearest rank, at

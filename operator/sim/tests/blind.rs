@@ -149,6 +149,62 @@ fn a_false_zero_hides_messages_and_not_what_workers_run() {
     assert_eq!(world.seen().unwrap(), [QueueSeen::default()]);
 }
 
+/// Notes what was published as it reads, every second, and always wants one pod.
+struct Published(Rc<RefCell<Vec<(Millis, u64)>>>);
+
+impl Rule for Published {
+    fn decide(&mut self, view: &View) -> Option<u32> {
+        let read = view.reading.map(|reading| (view.now, reading.published));
+        self.0.borrow_mut().extend(read);
+        Some(1)
+    }
+}
+
+/// One task a second is published, so that a reading tells its own age.
+#[test]
+fn what_lags_is_what_was_true_before_and_no_longer_than_the_fault_lasts() {
+    let task = |second: Millis| Task {
+        arrives: 1000 * second,
+        service: 100,
+        queue: 0,
+        failures: 0,
+    };
+    let scenario = scenario((0..600).map(task).collect());
+    let notes = Rc::new(RefCell::new(Vec::new()));
+    let rule = |_| Published(Rc::clone(&notes));
+    run(&scenario, &mut Each::new(1000, &scenario, rule), 1);
+    let read = |at: Millis| notes.borrow().iter().find(|(now, _)| *now == at).unwrap().1;
+    // Arrivals go before what happens at the same time, so that at second n there are n + 1.
+    let true_at = |at: Millis| at / 1000 + 1;
+    for (at, of) in [
+        (LAGS - 1000, LAGS - 1000),
+        (LAGS, LAGS - 30_000),
+        (LAGS + 1000, LAGS - 29_000),
+        (LAGS + 59_000, LAGS + 29_000),
+        (LAGS + 60_000, LAGS + 60_000),
+    ] {
+        assert_eq!(read(at), true_at(of), "read at {at}");
+    }
+}
+
+/// A delay that is longer than the run is old shows the first look.
+#[test]
+fn a_lag_from_the_beginning_shows_the_first_look() {
+    let mut scenario = scenario(busy(4));
+    scenario.faults = vec![Fault {
+        from: 0,
+        to: 60_000,
+        kind: FaultKind::Delay(30_000),
+    }];
+    let notes = Rc::new(RefCell::new(Vec::new()));
+    let rule = |_| Published(Rc::clone(&notes));
+    run(&scenario, &mut Each::new(1000, &scenario, rule), 1);
+    let found = notes.borrow();
+    let read = |at: Millis| found.iter().find(|(now, _)| *now == at).unwrap().1;
+    // The four come with the second look.
+    assert_eq!((read(0), read(5000), read(30_000), read(31_000)), (0, 0, 0, 4));
+}
+
 /// Fifty slots are busy and two hundred tasks wait when all of it reads zero.
 #[test]
 fn poolwright_takes_no_busy_worker_away_for_a_zero_that_nobody_explains() {

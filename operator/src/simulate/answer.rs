@@ -21,6 +21,8 @@ pub(super) struct Answer {
     pub(super) waits: [Wait; 3],
     /// Part of the tasks that waited longer than their target.
     pub(super) late: f64,
+    /// The same by queue.
+    pub(super) late_by_queue: Vec<f64>,
     pub(super) slot_hours: f64,
     pub(super) killed: u64,
     /// Tasks that were left at the end.
@@ -40,6 +42,7 @@ pub(super) fn run(world: &World, seed: u64) -> Answer {
     Answer {
         waits: [0.5, 0.95, 0.99].map(|part| waits::quantile(&sorted, part)),
         late: outcome.late_share(&world.scenario),
+        late_by_queue: outcome.late_shares(&world.scenario),
         slot_hours: outcome.slot_hours(),
         killed: outcome.killed,
         undone: outcome.undone,

@@ -1,18 +1,21 @@
 //! Settings that would cost less and still keep the target.
 //!
 //! A short search, not an optimum: first the policy and `scaleDownDelaySeconds`, then, from the best of those, the slots of
-//! a pod and `minReplicas`, the same for every WorkerPool. Only what leaves at most 5 % of the tasks over their target, and
-//! none undone or killed, is told. Whether a pod can bear more slots is for its owner to say.
+//! a pod and `minReplicas`, the same for every WorkerPool. Only what leaves at most 5 % of the tasks over their target, of all
+//! and of each queue, and none undone or killed, is told: in the share of all a queue of few tasks could starve unseen. A
+//! queue that is later already as things are may stay so, or one that starts from zero once a day would forbid every
+//! saving elsewhere. Whether a pod can bear more slots is for its owner to say.
 
 use std::io::{self, Write};
 use std::time::Duration;
 
+use poolwright_sim::scenario::Queue;
 use poolwright_sim::suite::parallel;
 
 use super::answer::{Answer, run};
 use super::world::World;
 
-/// Part of the tasks that may be over their target.
+/// Part of the tasks, of all and of each queue, that may be over their target.
 const LATE_MAX: f64 = 0.05;
 /// What saves less than this part is not worth a line.
 const SAVING_MIN: f64 = 0.01;
@@ -64,7 +67,7 @@ fn tried(variants: Vec<Variant>, now: &Answer, seed: u64, threads: usize) -> Vec
     let answers = parallel(threads, variants.len(), &|at| run(&variants[at].world, seed));
     let good = |(answer, variant): (Answer, Variant)| {
         let saving = 1.0 - answer.slot_hours / now.slot_hours.max(f64::MIN_POSITIVE);
-        let keeps = answer.late <= LATE_MAX && answer.undone == 0 && answer.killed == 0;
+        let keeps = keeps(&answer, now);
         let words = variant.words.join(", ");
         (keeps && saving >= SAVING_MIN).then_some((
             Found {
@@ -76,6 +79,14 @@ fn tried(variants: Vec<Variant>, now: &Answer, seed: u64, threads: usize) -> Vec
         ))
     };
     answers.into_iter().zip(variants).filter_map(good).collect()
+}
+
+/// True if it keeps the target: for all tasks, and for each queue that does not miss it as things are; and nothing is left or
+/// killed.
+fn keeps(answer: &Answer, now: &Answer) -> bool {
+    let queues = answer.late_by_queue.iter().zip(&now.late_by_queue);
+    let all_keep = queues.into_iter().all(|(late, now)| *late <= now.max(LATE_MAX));
+    answer.late <= LATE_MAX && all_keep && answer.undone == 0 && answer.killed == 0
 }
 
 /// Both policies with every delay.
@@ -125,8 +136,18 @@ fn shapes(base: &Variant) -> Vec<Variant> {
     all
 }
 
-/// Prints them.
-pub(super) fn print(output: &mut impl Write, found: &[Found]) -> io::Result<()> {
+/// The queue with the largest part of late tasks, where there are several queues and any of them is late.
+fn worst(answer: &Answer, queues: &[Queue]) -> String {
+    let late = queues.iter().zip(&answer.late_by_queue);
+    let worst = late.max_by(|one, other| one.1.total_cmp(other.1));
+    let worst = worst.filter(|(_, late)| queues.len() > 1 && **late > 0.0);
+    worst.map_or_else(String::new, |(queue, late)| {
+        format!(" ({:.1} % of {})", 100.0 * late, queue.name)
+    })
+}
+
+/// Prints them; the queues are those of the world that was searched.
+pub(super) fn print(output: &mut impl Write, found: &[Found], queues: &[Queue]) -> io::Result<()> {
     if found.is_empty() {
         return writeln!(
             output,
@@ -141,10 +162,11 @@ pub(super) fn print(output: &mut impl Write, found: &[Found]) -> io::Result<()> 
         let (answer, less) = (&one.answer, 100.0 * one.saving);
         writeln!(
             output,
-            "  {less:.0} % less: {:.2} slot-hours, p95 {} s, {:.1} % over: {}",
+            "  {less:.0} % less: {:.2} slot-hours, p95 {} s, {:.1} % over{}: {}",
             answer.slot_hours,
             answer.waits[1],
             100.0 * answer.late,
+            worst(answer, queues),
             one.words
         )?;
     }

@@ -106,7 +106,8 @@ fn page(results: &Results, plan: &Plan, folder: &Path) -> Result<(), Failure> {
 
 fn own_fleet(args: &SimulateArgs, output: &mut impl Write) -> Result<(), Failure> {
     let (world, answer) = as_written(args, output)?;
-    cheaper::print(output, &cheaper::search(&world, &answer, FLEET_SEED, threads()))?;
+    let found = cheaper::search(&world, &answer, FLEET_SEED, threads());
+    cheaper::print(output, &found, &world.scenario.queues)?;
     Ok(())
 }
 

@@ -64,11 +64,10 @@ pub(super) fn queues(output: &mut impl Write, scenario: &Scenario, outcome: &Out
     for (at, task) in scenario.tasks.iter().enumerate() {
         tasks[task.queue].push(at);
     }
+    let late = outcome.late_shares(scenario);
     for (place, (queue, tasks)) in scenario.queues.iter().zip(tasks).enumerate() {
         let sorted = waits::sorted(scenario, outcome, tasks.iter().copied());
         let undone = tasks.iter().filter(|at| outcome.done[**at].is_none()).count();
-        let is_late = |at: &&usize| outcome.waits[**at].is_none_or(|wait| wait > queue.wait_target);
-        let late = part(tasks.iter().filter(is_late).count() as u128, tasks.len() as u128);
         let wait = |part: f64| {
             if sorted.is_empty() {
                 NOTHING.to_owned()
@@ -83,7 +82,7 @@ pub(super) fn queues(output: &mut impl Write, scenario: &Scenario, outcome: &Out
             tasks.len(),
             wait(0.5),
             wait(0.95),
-            percent(late),
+            percent(late[place]),
             share(scenario, outcome, place)
         )?;
     }

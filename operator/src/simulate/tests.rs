@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use tempfile::TempDir;
 
-use super::as_written;
+use super::{as_written, cheaper};
 use crate::cli::{Cli, Command, SimulateArgs};
 
 /// `simulate -f` with these arguments, in which `ARRIVALS` stands for a file of `arrivals`, and the folder of its files.
@@ -319,4 +319,40 @@ fn slots_per_task_are_those_of_each_queue() {
     // Two tasks of four slots beside eight of one.
     assert!((share(&text, "big") - 50.0).abs() < 10.0, "{text}");
     assert!(text.contains("small            4 of at most 10"), "{text}");
+}
+
+/// What is said of cheaper settings.
+fn cheaper_than(fleet: &str, arrivals: &str) -> String {
+    let (args, _folder) = asked(fleet, "--arrivals ARRIVALS", arrivals);
+    let (world, answer) = as_written(&args, &mut Vec::new()).unwrap();
+    let found = cheaper::search(&world, &answer, 1, 2);
+    let mut text = Vec::new();
+    cheaper::print(&mut text, &found, &world.scenario.queues).unwrap();
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// Without a warm worker a queue of six tasks waits for a start each time: of nine hundred tasks these are few.
+#[test]
+fn settings_that_starve_one_queue_are_not_told() {
+    let fleet = |name, least| {
+        let scaling = format!("minReplicas: {least}, maxReplicas: 9");
+        queue(name, "  waitTargetSeconds: 10") + &workers(name, "concurrency: 1", &scaling)
+    };
+    let mut rows: Vec<(u32, &str, u32)> = (0..900).map(|at| (4 * at, "mail", 1)).collect();
+    rows.extend((0..6).map(|at| (300 + 600 * at, "rare", 5)));
+    rows.sort_unstable();
+    let rows = rows.iter();
+    let arrivals: String = rows
+        .map(|(second, queue, long)| format!("{second},{queue},{long}\n"))
+        .collect();
+    let warm = fleet("mail", 1) + &fleet("rare", 1);
+    let text = cheaper_than(&warm, &arrivals);
+    assert!(!text.contains("minReplicas: 0"), "{text}");
+    // A queue that is late as things are forbids no saving.
+    let cold = fleet("mail", 1) + &fleet("rare", 0);
+    let text = cheaper_than(&cold, &arrivals);
+    assert!(text.contains("% over (100.0 % of rare): "), "{text}");
+    // Where they have no tasks that wait for a start, both may go down to nothing.
+    let text = cheaper_than(&warm, &arrivals.replace("rare", "mail"));
+    assert!(text.contains("minReplicas: 0"), "{text}");
 }

@@ -126,3 +126,63 @@ fn in_bins(millis: u128, grid: &Grid) -> f64 {
 pub const fn real(millis: Millis) -> f64 {
     millis as f64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(arrives: Millis, service: Millis) -> Task {
+        Task {
+            arrives,
+            service,
+            queue: 0,
+            failures: 0,
+        }
+    }
+
+    fn curves(tasks: Vec<Task>, wait: Millis) -> (Grid, Curves) {
+        let scenario = Scenario::plain("edges", 10_000, tasks);
+        let grid = Grid::of(&scenario, &[wait], Some(1000), 1);
+        (grid, Curves::of(&scenario, &[0], &[wait], &grid))
+    }
+
+    /// What arrives or falls due exactly where a bin ends has done nothing in it, and what ends there is done.
+    #[test]
+    fn work_at_the_edge_of_a_bin_is_of_the_next() {
+        let (grid, found) = curves(vec![task(0, 1000), task(1000, 500)], 1000);
+        // The second is due at 2000 and done at 2500, half way into the third bin.
+        assert_eq!((grid.bins, grid.end(0), grid.end(2)), (3, 1000, 3000));
+        assert_eq!(found.most, [1.0, 1.5, 1.5]);
+        assert_eq!(found.least, [0.0, 1.0, 1.5]);
+        assert!((found.total - 1.5).abs() < 1e-12);
+    }
+
+    /// A millisecond before the edge counts, and a millisecond after it makes one bin more.
+    #[test]
+    fn a_millisecond_beside_the_edge_counts() {
+        let (grid, found) = curves(vec![task(999, 1001)], 0);
+        assert_eq!((grid.bins, found.most.as_slice()), (2, [0.001, 1.001].as_slice()));
+        assert_eq!(found.least, found.most);
+        let (grid, found) = curves(vec![task(999, 1002)], 0);
+        assert_eq!((grid.bins, found.most.len()), (3, 3));
+        assert!(
+            (found.most[2] - found.total).abs() < 1e-12,
+            "all is done at the end"
+        );
+    }
+
+    /// The shortest bin of the ladder with which there are no more than [`MOST`]: at the limit itself it still fits.
+    #[test]
+    fn bins_grow_only_beyond_the_most() {
+        let of = |end: Millis, curves: usize| {
+            let scenario = Scenario::plain("ladder", end, vec![task(0, end)]);
+            let grid = Grid::of(&scenario, &[0], None, curves);
+            (grid.bin, grid.bins)
+        };
+        assert_eq!(of(2_000_000, 1), (1000, 2000));
+        assert_eq!(of(2_000_001, 1), (2000, 1001));
+        // Of many curves, a hundred bins are left.
+        assert_eq!(of(100_000, 6000), (1000, 100));
+        assert_eq!(of(100_001, 6000), (2000, 51));
+    }
+}

@@ -367,4 +367,42 @@ mod tests {
         assert!((overall.ratio - 4.0).abs() < 1e-9, "{overall:?}");
         assert_eq!((overall.workloads, mean_p95(&found, 0)), (2, 25.0));
     }
+
+    /// By hand: 60 of 120 slot-hours and 45 of 50 are a half and nine tenths, of which the geometric mean is √0.45 = 0.6708;
+    /// so 32.92 % are saved. What has no rival counts for nothing.
+    #[test]
+    fn the_saving_is_the_geometric_mean_over_workloads_that_have_a_rival() {
+        let one = |of: [[f64; 2]; 2], waits: [u64; 2]| {
+            let mut found = results(&[(0.0, waits[0], false), (0.0, waits[1], true)]);
+            for (cell, hours) in found.workloads[0].cells.iter_mut().zip(of) {
+                (cell.scores[0].slot_hours, cell.scores[1].slot_hours) = (hours[0], hours[1]);
+            }
+            found
+        };
+        // By seed, ours and theirs.
+        let mut found = one([[10.0, 40.0], [50.0, 80.0]], [30, 30]);
+        found
+            .workloads
+            .extend(one([[20.0, 25.0], [25.0, 25.0]], [30, 1]).workloads);
+        found
+            .workloads
+            .extend(one([[1.0, 1000.0], [1.0, 1000.0]], [30, 31]).workloads);
+        let rows = |found: &Results| -> Vec<Comparison> {
+            let workloads = found.workloads.iter();
+            workloads.map(|workload| compare(found, workload, 0)).collect()
+        };
+        let saved = geo_mean_saving(&found, &rows(&found)).unwrap();
+        assert!((saved.ratio - 0.329_18).abs() < 1e-5, "{saved:?}");
+        assert_eq!(saved.workloads, 2);
+        // The ends are what either seed alone would say: 1 − √(5/8 × 1) and 1 − √(1/4 × 4/5).
+        let (low, high) = saved.interval.unwrap();
+        assert!(
+            (low - 0.209_43).abs() < 1e-5 && (high - 0.552_79).abs() < 1e-5,
+            "{saved:?}"
+        );
+        found.workloads.clear();
+        assert_eq!(geo_mean_saving(&found, &[]), None);
+        let alone = one([[1.0, 1000.0], [1.0, 1000.0]], [30, 31]);
+        assert_eq!(geo_mean_saving(&alone, &rows(&alone)), None);
+    }
 }

@@ -371,4 +371,23 @@ mod tests {
         assert_eq!(column(&text, "hpa", "longest"), "91.0");
         assert_eq!(column(&text, "hpa", "made"), "7");
     }
+
+    /// One seed whose bound is the weaker one is enough, and where none is there is no mark.
+    #[test]
+    fn a_bound_of_queues_taken_together_is_marked() {
+        let mut found = results();
+        let row = |found: &Results| {
+            let text = table(found);
+            let words = text.lines().filter_map(|line| line.split_whitespace().next());
+            let names: Vec<String> = words
+                .filter(|word| word.starts_with("one"))
+                .map(str::to_owned)
+                .collect();
+            assert_eq!(names.len(), 1, "{text}");
+            names[0].clone()
+        };
+        assert_eq!(row(&found), "one");
+        found.workloads[0].cells[1].aggregate = true;
+        assert_eq!(row(&found), "one~");
+    }
 }
