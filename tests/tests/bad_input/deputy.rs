@@ -191,7 +191,9 @@ async fn what_a_server_answers_is_neither_followed_nor_repeated() -> Result<()> 
         "answer: of an HTTP server",
         "answer: of a broker",
     ];
-    all.iter().for_each(|one| attempts::tried(one));
+    for one in all {
+        attempts::tried(one);
+    }
     stage
         .queue("talking", json!({"url": format!("redis://{talking}/0")}))
         .await?;
@@ -211,6 +213,8 @@ async fn what_a_server_answers_is_neither_followed_nor_repeated() -> Result<()> 
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(trapped.load(Ordering::SeqCst), 0, "a redirect was followed");
     stage.expect_unsaid(&[CANARY]).await?;
-    all.iter().for_each(|one| attempts::blocked(one));
+    for one in all {
+        attempts::blocked(one);
+    }
     Ok(())
 }
