@@ -93,6 +93,8 @@ pub struct Crew {
     pub wanted: u32,
     /// Pods that are not gone, in order of creation.
     pub pods: Vec<PodId>,
+    /// Tasks that they execute: a sum that is carried, for everybody who looks asks for it.
+    pub running: u64,
     /// Workers with room, in the order in which they began to wait.
     line: VecDeque<PodId>,
 }

@@ -1,16 +1,19 @@
 //! The golden result of the suite in short: a worse policy fails here, and one that is better must be written down.
 //!
-//! Nine workloads and two seeds, Poolwright alone, against the bound: what it costs, and how long tasks wait for that,
-//! or longer waits would pass as savings. `UPDATE=1 cargo test -p poolwright-sim --test golden` writes the table anew; what
-//! must be zero is no part of it.
+//! All workloads and two seeds, Poolwright alone, against the bound: what it costs, and how long tasks wait for that, or longer
+//! waits would pass as savings. Of `tenants`, a day of 500 queues, it is the first two hours of one seed, for a day takes
+//! minutes; it stands below the means and is not in them, as in what is published. `UPDATE=1 cargo test -p poolwright-sim
+//! --test golden` writes the table anew; what must be zero is no part of it, and neither is the most that the geometric
+//! mean may be.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use poolwright_sim::poolwright::Settings;
-use poolwright_sim::suite::{Contender, Entrant, Plan, Results, compare, geo_mean_ratio, mean_p95};
-use poolwright_sim::workloads::{ALL, Workload};
+use poolwright_sim::scenario::{Millis, Scenario};
+use poolwright_sim::suite::{Contender, Entrant, Measured, Plan, Results, compare, geo_mean_ratio, mean_p95};
+use poolwright_sim::workloads::{ALL, Workload, tenants};
 
-/// A workload, its cost over the bound, the percentage of late tasks, and the mean of the p95 waits in seconds. The last row
-/// has the means over workloads, of the cost the geometric one.
+/// A workload, its cost over the bound, the percentage of late tasks, and the mean of the p95 waits in seconds. One row
+/// has the means over the workloads above it, of the cost the geometric one.
 type Row<'a> = (&'a str, f64, f64, f64);
 
 #[allow(
@@ -19,21 +22,30 @@ type Row<'a> = (&'a str, f64, f64, f64);
 )]
 const GOLDEN: &[Row<'_>] = &[
     ("steady", 1.356, 0.62, 2.0),
+    ("diurnal", 1.308, 0.08, 6.8),
     ("spikes", 3.008, 81.57, 44.0),
     ("long", 1.375, 0.43, 0.0),
+    ("pareto", 1.420, 0.13, 4.2),
     ("mmpp", 1.566, 39.57, 38.5),
+    ("azure-code", 2.366, 5.59, 30.6),
+    ("azure-conv", 1.135, 0.63, 8.1),
     ("cron", 4.942, 51.04, 40.2),
+    ("adversarial", 2.256, 73.24, 51.6),
     ("square", 1.275, 24.15, 38.0),
     ("pool-shrink", 1.733, 6.69, 2445.7),
+    ("step", 1.400, 0.24, 2.1),
     ("outage", 1.260, 7.26, 49.2),
+    ("slow-start", 1.380, 8.62, 69.5),
     ("downstream", 1.206, 62.70, 734.8),
-    ("geo-mean", 1.739, 30.45, 376.9),
+    ("poison", 1.274, 0.56, 3.6),
+    ("geo-mean", 1.630, 21.36, 209.9),
+    ("tenants", 17.326, 67.59, 8336.5),
 ];
 
 /// Changes of direction in an hour that a steady load may bring.
 const TURNS_MAX: f64 = 2.0;
 
-/// How far from the table a workload may be, and the last row.
+/// How far from the table a workload may be, and their means.
 const ONE: Tolerance = Tolerance {
     cost: 0.10,
     wait: 0.10,
@@ -53,30 +65,40 @@ struct Tolerance {
     wait: f64,
 }
 
-const NAMES: [&str; 9] = [
-    "steady",
-    "spikes",
-    "long",
-    "mmpp",
-    "cron",
-    "square",
-    "pool-shrink",
-    "outage",
-    "downstream",
-];
+/// The geometric mean may be no more than this, whatever is written above: a table that is written anew does not move it.
+/// The goal is 2.0; this is two percent above what was measured.
+const GEO_MEAN_MAX: f64 = 1.66;
+
+/// So much of `tenants` is played.
+const TENANTS: Millis = 2 * 3_600_000;
 
 #[test]
 fn the_policy_costs_what_it_did_and_tasks_wait_as_they_did() {
-    let results = play();
-    let found = rows(&results);
+    let results = play(without_tenants(), vec![1, 2]);
+    let day = ALL.into_iter().filter(|one| one.name == "tenants");
+    let make = hours_of_tenants;
+    let tenants = play(day.map(|one| Workload { make, ..one }).collect(), vec![1]);
+    let mut found = rows(&results);
+    let overall = found.last().unwrap().1;
+    found.push(row(&tenants, &tenants.workloads[0]));
     if std::env::var_os("UPDATE").is_some_and(|value| value == "1") {
         write(&found);
     } else {
         assert_eq!(GOLDEN.len(), found.len());
         GOLDEN.iter().zip(&found).for_each(near);
     }
+    assert!(
+        overall <= GEO_MEAN_MAX,
+        "{overall} times the bound, and {GEO_MEAN_MAX} is the most"
+    );
+    check(&tenants);
+    check(&results);
+}
+
+/// What is never allowed, whatever is written above.
+fn check(results: &Results) {
     for workload in &results.workloads {
-        let row = compare(&results, workload, 0);
+        let row = compare(results, workload, 0);
         assert_eq!(
             (row.killed, row.undone, row.overshoot, row.blind),
             (0, 0, 0, 0),
@@ -91,12 +113,22 @@ fn the_policy_costs_what_it_did_and_tasks_wait_as_they_did() {
     }
 }
 
-fn play() -> Results {
-    let named = |one: &Workload| NAMES.contains(&one.name);
+fn without_tenants() -> Vec<Workload> {
+    ALL.into_iter().filter(|one| one.name != "tenants").collect()
+}
+
+fn hours_of_tenants(seed: u64) -> Scenario {
+    let mut scenario = tenants(seed);
+    scenario.length = TENANTS;
+    scenario.tasks.retain(|task| task.arrives < TENANTS);
+    scenario
+}
+
+fn play(workloads: Vec<Workload>, seeds: Vec<u64>) -> Results {
     let contender = Contender::Poolwright(Settings::default());
     let plan = Plan {
-        workloads: ALL.into_iter().filter(named).collect(),
-        seeds: vec![1, 2],
+        workloads,
+        seeds,
         entrants: vec![Entrant {
             name: contender.name(),
             contender,
@@ -107,14 +139,16 @@ fn play() -> Results {
     plan.run(|_, _, _, _| {})
 }
 
-#[allow(clippy::cast_precision_loss, reason = "nine")]
+fn row(results: &Results, workload: &Measured) -> Row<'static> {
+    let found = compare(results, workload, 0);
+    let ratio = found.ratio.unwrap_or(f64::NAN);
+    (workload.name, ratio, 100.0 * found.late, found.waits[1])
+}
+
+#[allow(clippy::cast_precision_loss, reason = "seventeen")]
 fn rows(results: &Results) -> Vec<Row<'static>> {
-    let row = |workload: &poolwright_sim::suite::Measured| {
-        let found = compare(results, workload, 0);
-        let ratio = found.ratio.unwrap_or(f64::NAN);
-        (workload.name, ratio, 100.0 * found.late, found.waits[1])
-    };
-    let mut rows: Vec<Row<'static>> = results.workloads.iter().map(row).collect();
+    let workloads = results.workloads.iter();
+    let mut rows: Vec<Row<'static>> = workloads.map(|workload| row(results, workload)).collect();
     let late = rows.iter().map(|row| row.2).sum::<f64>() / rows.len() as f64;
     let overall = geo_mean_ratio(results, 0).unwrap();
     assert_eq!(overall.workloads, rows.len(), "one has no ratio: {rows:?}");

@@ -95,8 +95,11 @@ impl Default for Behaviour {
 pub struct Controller {
     behaviour: Behaviour,
     begun: bool,
-    /// Recommendations before stabilisation; one a sync, kept for the longer window.
-    recommended: VecDeque<(Millis, u32)>,
+    /// Recommendations before stabilisation, one a sync: rising those that may still be the lowest of the window of
+    /// growing, falling those that may still be the highest of that of shrinking. A day of hundreds of fleets has millions
+    /// of syncs, and the others of a window need not be looked at in each.
+    low: VecDeque<(Millis, u32)>,
+    high: VecDeque<(Millis, u32)>,
     /// Pods added and removed; one a sync at most, kept for the period of their policy.
     added: VecDeque<(Millis, u32)>,
     removed: VecDeque<(Millis, u32)>,
@@ -109,7 +112,8 @@ impl Controller {
         Self {
             behaviour,
             begun: false,
-            recommended: VecDeque::new(),
+            low: VecDeque::new(),
+            high: VecDeque::new(),
             added: VecDeque::new(),
             removed: VecDeque::new(),
         }
@@ -125,7 +129,7 @@ impl Controller {
         bounds: (u32, u32),
     ) -> u32 {
         if !std::mem::replace(&mut self.begun, true) {
-            self.recommended.push_back((now, current));
+            self.recommend(now, current);
         }
         let (least, most) = bounds;
         if current == 0 {
@@ -147,18 +151,24 @@ impl Controller {
 
     /// Within the lowest and the highest recommendation of the windows.
     fn stabilised(&mut self, now: Millis, current: u32, desired: u32) -> u32 {
-        let (up, down) = (self.behaviour.up_window, self.behaviour.down_window);
-        self.recommended.retain(|(at, _)| at + up.max(down) > now);
-        let within = |window: Millis| {
-            let recent = self.recommended.iter();
-            recent
-                .filter(move |(at, _)| at + window > now)
-                .map(|(_, pods)| *pods)
-        };
-        let lowest = within(up).fold(desired, u32::min);
-        let highest = within(down).fold(desired, u32::max);
-        self.recommended.push_back((now, desired));
+        let lowest = within(&mut self.low, self.behaviour.up_window, now);
+        let highest = within(&mut self.high, self.behaviour.down_window, now);
+        self.recommend(now, desired);
+        let lowest = lowest.map_or(desired, |lowest| lowest.min(desired));
+        let highest = highest.map_or(desired, |highest| highest.max(desired));
         current.max(lowest).min(highest)
+    }
+
+    /// Notes a recommendation. What is older and no more extreme will never be the extreme again.
+    fn recommend(&mut self, now: Millis, pods: u32) {
+        while self.low.back().is_some_and(|(_, older)| *older >= pods) {
+            self.low.pop_back();
+        }
+        while self.high.back().is_some_and(|(_, older)| *older <= pods) {
+            self.high.pop_back();
+        }
+        self.low.push_back((now, pods));
+        self.high.push_back((now, pods));
     }
 
     /// Within what the policies allow and within bounds.
@@ -205,6 +215,14 @@ impl Controller {
             self.removed.push_back((now, current - wanted));
         }
     }
+}
+
+/// The first of what lies within a window, which is its extreme; what lies before it is forgotten.
+fn within(kept: &mut VecDeque<(Millis, u32)>, window: Millis, now: Millis) -> Option<u32> {
+    while kept.front().is_some_and(|(at, _)| at + window <= now) {
+        kept.pop_front();
+    }
+    kept.front().map(|(_, pods)| *pods)
 }
 
 /// What the metric asks for, without memory: as many as are there while it is within the tolerance, both edges

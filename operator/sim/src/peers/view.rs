@@ -57,13 +57,9 @@ impl View {
     fn of(world: &World, fleet: usize, seen: Option<&[QueueSeen]>) -> Self {
         let spec = &world.scenario.fleets[fleet];
         let crew = &world.crews[fleet];
-        let running = || {
-            let pods = crew.pods.iter().map(|id| world.pods[*id].running.len() as u64);
-            pods.sum::<u64>()
-        };
         let reading = seen.map(|seen| {
             let sum = |part: fn(&QueueSeen) -> u64| spec.queues.iter().map(|at| part(&seen[*at])).sum();
-            let (unacked, running): (u64, u64) = (sum(|queue| queue.unacked), running());
+            let (unacked, running): (u64, u64) = (sum(|queue| queue.unacked), crew.running);
             Reading {
                 ready: sum(|queue| queue.ready),
                 unacked,

@@ -93,6 +93,7 @@ impl World {
                 self.unacked[spec.queue] -= 1;
             }
             self.busy += 1;
+            self.crews[fleet].running += 1;
             let number = self.sequence;
             let lasts = self.lasts(spec.service);
             let long = limit.map_or(lasts, |limit| lasts.min(limit));
@@ -132,6 +133,7 @@ impl World {
         let run = pod.running.swap_remove(at);
         let (fleet, draining) = (pod.fleet, pod.draining);
         self.busy -= 1;
+        self.crews[fleet].running -= 1;
         let queue = self.scenario.tasks[run.task].queue;
         if self.scenario.fleets[fleet].late {
             self.unacked[queue] -= 1;
@@ -181,12 +183,14 @@ impl World {
         if self.pods[id].gone {
             return;
         }
-        let late = self.scenario.fleets[self.pods[id].fleet].late;
+        let fleet = self.pods[id].fleet;
+        let late = self.scenario.fleets[fleet].late;
         let mut runs = std::mem::take(&mut self.pods[id].running);
         runs.sort_by_key(|run| Reverse(run.since));
         for run in runs {
             let queue = self.scenario.tasks[run.task].queue;
             self.busy -= 1;
+            self.crews[fleet].running -= 1;
             self.outcome.killed(self.now - run.since);
             if late {
                 self.unacked[queue] -= 1;
