@@ -341,10 +341,11 @@ fn settings_that_starve_one_queue_are_not_told() {
     let mut rows: Vec<(u32, &str, u32)> = (0..900).map(|at| (4 * at, "mail", 1)).collect();
     rows.extend((0..6).map(|at| (300 + 600 * at, "rare", 5)));
     rows.sort_unstable();
-    let rows = rows.iter();
-    let arrivals: String = rows
-        .map(|(second, queue, long)| format!("{second},{queue},{long}\n"))
-        .collect();
+    let mut arrivals = String::new();
+    for (second, queue, long) in rows {
+        // Writing to a String cannot fail.
+        let _ = writeln!(arrivals, "{second},{queue},{long}");
+    }
     let warm = fleet("mail", 1) + &fleet("rare", 1);
     let text = cheaper_than(&warm, &arrivals);
     assert!(!text.contains("minReplicas: 0"), "{text}");
