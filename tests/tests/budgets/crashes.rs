@@ -373,7 +373,7 @@ async fn stopped_before_writes(mut bank: Bank) -> Result<()> {
 
 #[tokio::test]
 async fn two_operators_at_once_never_exceed_a_pool() -> Result<()> {
-    on_each("b-two", Broker::RabbitMq, two_at_once).await
+    on_each("b-two", Broker::Redis, two_at_once).await
 }
 
 async fn two_at_once(bank: Bank) -> Result<()> {
