@@ -1,5 +1,6 @@
 //! More questions to a stage: how replicas moved, what runs, what is written in status, metrics and events.
 
+use crate::scenario::LIMIT;
 use crate::{Record, Result, Stage, wait_until};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::events::v1::Event;
@@ -150,6 +151,14 @@ impl Stage {
             .lines()
             .find(|line| line.starts_with(&format!("{name}{{")) && line.contains(label));
         Ok(series.and_then(|line| line.rsplit(' ').next()?.parse().ok()))
+    }
+
+    /// Waits until this series of the operator's metrics has this value.
+    pub async fn await_metric(&self, name: &str, label: &str, wanted: f64) -> Result<()> {
+        wait_until(&format!("{name} of {label} to be {wanted}"), LIMIT, || async {
+            Ok(self.metric(name, label).await? == Some(wanted))
+        })
+        .await
     }
 
     /// No pod that Kubernetes ended stood for one that was parked, by the operator's own count.

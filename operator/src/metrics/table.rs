@@ -75,7 +75,7 @@ pub const TABLE: &[Metric] = &[
     gauge(
         "poolwright_worker_pool_at_maximum",
         "–",
-        "1 while `maxReplicas` is what keeps the last decision from asking for more workers, 0 while it is not.",
+        "1 while `maxReplicas` or a `maxActiveTasks` keeps the last decision from asking for more workers, 0 while neither does.",
         Source::WorkerPool(|of| of.at_maximum.map(yes)),
     ),
     gauge(

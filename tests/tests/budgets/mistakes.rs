@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::bank::Bank;
 use super::ground::LIMIT;
 
+const AT_MAXIMUM: &str = "poolwright_worker_pool_at_maximum";
 const LIMITED: ConditionType = ConditionType::ScalingLimited;
 
 #[tokio::test]
@@ -101,8 +102,10 @@ async fn max_active_tasks_caps_in_whole_pods() -> Result<()> {
         message.contains("capped at 2 pods by maxActiveTasks"),
         "{message}"
     );
+    bank.stage().await_metric(AT_MAXIMUM, "name=\"w\"", 1.0).await?;
     bank.stage().await_ended(ids.len(), LIMIT).await?;
     assert_eq!(bank.stage().peak("w"), 2);
+    bank.stage().await_metric(AT_MAXIMUM, "name=\"w\"", 0.0).await?;
     // A lowered cap is reached as a pod becomes empty.
     ids.extend(bank.wire.publish(&Batch::sleep("w", 8, 6.0)).await?);
     bank.stage().await_running(4, LIMIT).await?;

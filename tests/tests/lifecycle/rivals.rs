@@ -7,6 +7,8 @@ use poolwright_tests::*;
 use serde_json::{Value, json};
 use std::time::Duration;
 
+const STALLED: &str = "poolwright_worker_pool_stalled";
+
 #[tokio::test]
 async fn a_second_autoscaler_is_a_conflict_until_it_is_gone() -> Result<()> {
     let mut ground = Ground::new("rival").await?;
@@ -52,6 +54,7 @@ async fn a_second_autoscaler_is_a_conflict_until_it_is_gone() -> Result<()> {
         stage
             .await_condition("w", ConditionType::Stalled, "True", "Conflict", LIMIT)
             .await?;
+        stage.await_metric(STALLED, "name=\"w\"", 1.0).await?;
         ids.extend(ground.publish(16, 3.0).await?);
         ground
             .expect_sum("w", 1, Duration::from_secs(3))
@@ -67,6 +70,7 @@ async fn a_second_autoscaler_is_a_conflict_until_it_is_gone() -> Result<()> {
         ground.stage.await_ended(ids.len(), LIMIT).await?;
         ground.stage.await_replicas("w", 1, LIMIT).await?;
         ground.await_ready("w").await?;
+        ground.stage.await_metric(STALLED, "name=\"w\"", 0.0).await?;
     }
     ground.expect_done(&ids)
 }
