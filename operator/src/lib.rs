@@ -8,6 +8,7 @@ pub mod controllers;
 pub mod explain;
 pub mod gate;
 pub mod http;
+pub mod input;
 pub mod kube;
 pub mod lint;
 pub mod metrics;

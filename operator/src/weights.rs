@@ -4,17 +4,13 @@
 //! the one by which queues weigh (`poolwright_core::weight`).
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::path::Path;
+use std::io::{self, Write};
 
 use poolwright_core::weight::{GraphError, Node, by_rule};
 use serde::Deserialize;
 
 use crate::cli::WeightsArgs;
-
-/// Largest file that is read, in bytes: more than 100,000 tasks.
-const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+use crate::input;
 
 /// Why there are no weights.
 #[derive(Debug, thiserror::Error)]
@@ -22,9 +18,6 @@ pub enum WeightsError {
     /// The file cannot be read.
     #[error("{0}: {1}")]
     Read(String, #[source] io::Error),
-    /// It is larger than what is read.
-    #[error("{0}: more than 16 MiB: it is no graph of tasks")]
-    TooLarge(String),
     /// It is not of this form.
     #[error(
         "{0}: {1}. It should be like {{\"tasks\": [{{\"id\": \"a\", \"weight\": 1, \"downstream\": [\"b\"]}}, {{\"id\": \"b\"}}]}}"
@@ -69,32 +62,14 @@ const fn one() -> i64 {
 /// [`WeightsError`], with the file's name and where in it.
 pub fn run(args: &WeightsArgs, output: &mut impl Write) -> Result<(), WeightsError> {
     let file = args.file.display().to_string();
-    let text = read(&args.file, &file)?;
+    let text = input::read(&args.file).map_err(|error| WeightsError::Read(file.clone(), error))?;
     output.write_all(table(&file, &text)?.as_bytes())?;
     Ok(())
 }
 
-fn read(path: &Path, file: &str) -> Result<Vec<u8>, WeightsError> {
-    let failed = |error| WeightsError::Read(file.to_owned(), error);
-    let mut text = Vec::new();
-    let input: Box<dyn Read> = if path == Path::new("-") {
-        Box::new(io::stdin())
-    } else {
-        Box::new(File::open(path).map_err(failed)?)
-    };
-    input
-        .take(FILE_BYTES_MAX + 1)
-        .read_to_end(&mut text)
-        .map_err(failed)?;
-    if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(WeightsError::TooLarge(file.to_owned()));
-    }
-    Ok(text)
-}
-
-fn table(file: &str, text: &[u8]) -> Result<String, WeightsError> {
+fn table(file: &str, text: &str) -> Result<String, WeightsError> {
     let graph: Graph =
-        serde_json::from_slice(text).map_err(|error| WeightsError::Form(file.to_owned(), error))?;
+        serde_json::from_str(text).map_err(|error| WeightsError::Form(file.to_owned(), error))?;
     let ids: Vec<String> = graph.tasks.iter().map(|task| task.id.clone()).collect();
     let mut nodes = BTreeMap::new();
     for task in graph.tasks {
@@ -131,7 +106,7 @@ mod tests {
     use super::*;
 
     fn of(text: &str) -> Result<String, String> {
-        table("dag.json", text.as_bytes()).map_err(|error| error.to_string())
+        table("dag.json", text).map_err(|error| error.to_string())
     }
 
     #[test]

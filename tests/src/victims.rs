@@ -10,8 +10,7 @@ impl Stage {
     /// asked. No tolerance: a worker that takes no more work and has been seen to hold nothing can have none.
     pub fn expect_no_busy_victim(&self) -> Result<()> {
         self.expect_no_running_victim()?;
-        let (records, mut all) = (self.records()?, self.events()?);
-        all.extend(self.fetches()?);
+        let (records, all) = (self.records()?, self.told_by_workers()?);
         for asked in self.asked_to_end()? {
             // What a container held that is gone went back to the broker with it.
             let lives = records
@@ -33,8 +32,7 @@ impl Stage {
     /// The same where what a worker has fetched and not begun may go back to the broker: tasks that are not due, and those
     /// that a rate limit keeps.
     pub fn expect_no_running_victim(&self) -> Result<()> {
-        let mut all = self.events()?;
-        all.extend(self.fetches()?);
+        let all = self.told_by_workers()?;
         for asked in self.asked_to_end()? {
             let (pod, at) = (&asked.pod, seconds(&asked));
             if let Some(late) = all.iter().find(|one| one.pod == *pod && one.at > at) {
@@ -51,11 +49,13 @@ impl Stage {
         Ok(())
     }
 
-    /// What workers have fetched, and what they have dropped without running it.
-    pub fn fetches(&self) -> Result<Vec<TaskEvent>> {
+    /// What workers have said of tasks: what they have fetched, dropped without running it, begun and ended.
+    fn told_by_workers(&self) -> Result<Vec<TaskEvent>> {
         let mut file = self.task_log().into_os_string();
         file.push(".held");
-        read_task_events(file.as_ref())
+        let mut all = self.events()?;
+        all.extend(read_task_events(file.as_ref())?);
+        Ok(all)
     }
 }
 

@@ -15,3 +15,15 @@ mod examples;
 mod people;
 #[path = "admission/types.rs"]
 mod types;
+
+use poolwright_tests::{Kubectl, Plane, Result, TestNamespace, apply_crds, apply_policies};
+
+/// A namespace with the definitions and the policies, and kubectl in it.
+async fn namespace(prefix: &str) -> Result<(TestNamespace, Kubectl)> {
+    let plane = Plane::shared().await?;
+    apply_crds(plane).await?;
+    apply_policies(plane).await?;
+    let namespace = TestNamespace::create(plane.client().await?, prefix).await?;
+    let kubectl = plane.kubectl()?.namespaced(&namespace.name);
+    Ok((namespace, kubectl))
+}

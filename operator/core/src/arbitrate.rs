@@ -7,11 +7,13 @@
 //! one turns out to be able to use when the rounds are over.
 //! This module only divides: who may take what he was given, and when, is the business of grants.
 
+mod table;
+
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::ops::Range;
 
-use crate::share::{Claimant, Divider, Filling, Layer, Want, guaranteed, pour, push_layers};
+use crate::share::{Claimant, Divider, Filling, Layer, Step, Want, guaranteed, pour};
+use table::Table;
 
 /// Rounds of a tier at most: all but the last divide each Pool anew, and the last hands out what is still left.
 pub const ROUNDS: usize = 4;
@@ -79,12 +81,10 @@ pub fn arbitrate(pools: &[PoolBudget], claims: &[Claim]) -> Vec<u64> {
     for tier in steps.chunk_by(|one, next| one.tier == next.tier) {
         table.open(tier, &mut budgets);
         for _ in 1..ROUNDS {
-            for step in tier {
-                for seat in table.seats(step.case) {
-                    let budget = &mut budgets[seat.pool];
-                    if budget.stale {
-                        budget.divide(&table, &mut fillings);
-                    }
+            for seat in tier.iter().flat_map(|step| table.seats(step.who)) {
+                let budget = &mut budgets[seat.pool];
+                if budget.stale {
+                    budget.divide(&table, &mut fillings);
                 }
             }
             if !cap_by_others(&table, tier, &mut budgets) {
@@ -92,15 +92,13 @@ pub fn arbitrate(pools: &[PoolBudget], claims: &[Claim]) -> Vec<u64> {
             }
         }
         for step in tier {
-            let given = table.seats(step.case).iter().map(|seat| seat.of(&budgets).pods);
-            let pods = given.fold(table.cases[step.case].missing, u64::min);
-            table.give(step.case, pods, &mut budgets);
+            let given = table.seats(step.who).iter().map(|seat| seat.of(&budgets).pods);
+            let pods = given.fold(table.cases[step.who].missing, u64::min);
+            table.give(step.who, pods, &mut budgets);
         }
         top_up(&mut table, tier, &mut budgets);
-        for step in tier {
-            for seat in table.seats(step.case) {
-                budgets[seat.pool].open.clear();
-            }
+        for seat in tier.iter().flat_map(|step| table.seats(step.who)) {
+            budgets[seat.pool].open.clear();
         }
     }
     let mut in_order = vec![0; claims.len()];
@@ -108,204 +106,6 @@ pub fn arbitrate(pools: &[PoolBudget], claims: &[Claim]) -> Vec<u64> {
         in_order[at] = case.target;
     }
     in_order
-}
-
-/// What one claim wants of one tier.
-struct Step {
-    tier: u32,
-    weight: u64,
-    /// The claim, by its place in the table, which is in the order of ids.
-    case: usize,
-    /// Pods of this and all higher tiers.
-    up_to: u64,
-}
-
-/// All claims in the order of their ids, with their layers and their seats at the budgets.
-struct Table<'a> {
-    cases: Vec<Case<'a>>,
-    layers: Vec<Layer>,
-    seats: Vec<Seat>,
-}
-
-/// One claim.
-struct Case<'a> {
-    claim: &'a Claim<'a>,
-    /// Pods that it wants, within its cap.
-    wanted: u64,
-    /// Its layers in the table.
-    layers: Range<usize>,
-    /// Its seats in the table: one at each Pool with a limit.
-    seats: Range<usize>,
-    /// Pods that it gets, of all tiers so far.
-    target: u64,
-    /// Pods that it lacks of the tier that is divided.
-    missing: u64,
-    /// Its weight there.
-    weight: u64,
-    /// What it gets is decided.
-    settled: bool,
-}
-
-impl Case<'_> {
-    fn spans(&self) -> bool {
-        self.seats.len() > 1
-    }
-
-    /// Pods that one queue asks for: what its tasks need, and those that no other queue needs (a minimum, a hold).
-    fn pods_for(&self, want: &Want) -> u64 {
-        let needed = |slots: u64| slots.div_ceil(self.claim.pod_slots.max(1));
-        let all = self
-            .claim
-            .wants
-            .iter()
-            .fold(0, |sum: u64, want| sum.saturating_add(want.slots));
-        let others = needed(all.saturating_sub(want.slots));
-        needed(want.slots)
-            .max(self.wanted.saturating_sub(others))
-            .min(self.wanted)
-    }
-}
-
-/// Where a claim sits.
-#[derive(Clone, Copy)]
-struct Seat {
-    pool: usize,
-    member: usize,
-}
-
-impl Seat {
-    fn of(self, budgets: &[Budget]) -> &Member {
-        &budgets[self.pool].members[self.member]
-    }
-}
-
-impl<'a> Table<'a> {
-    fn new(claims: impl ExactSizeIterator<Item = &'a Claim<'a>>, budgets: &mut [Budget]) -> Self {
-        let mut table = Self {
-            cases: Vec::with_capacity(claims.len()),
-            layers: Vec::with_capacity(claims.len()),
-            seats: Vec::with_capacity(claims.len()),
-        };
-        for claim in claims {
-            let known = claim.charges.iter().all(|charge| charge.pool < budgets.len());
-            let wanted = if known { claim.pods } else { 0 };
-            let (layers, seats) = (table.layers.len(), table.seats.len());
-            push_layers(&mut table.layers, &claim.wants, claim.pod_slots, wanted);
-            table.sit(claim, budgets);
-            table.cases.push(Case {
-                claim,
-                wanted,
-                layers: layers..table.layers.len(),
-                seats: seats..table.seats.len(),
-                target: 0,
-                missing: 0,
-                weight: 1,
-                settled: false,
-            });
-        }
-        table
-    }
-
-    /// Takes a seat at each Pool that charges the claim and has a limit; one that is named twice charges both.
-    fn sit(&mut self, claim: &Claim, budgets: &mut [Budget]) {
-        let case = self.cases.len();
-        for charge in &claim.charges {
-            let Some(budget) = budgets
-                .get_mut(charge.pool)
-                .filter(|budget| budget.slots.is_some())
-            else {
-                continue;
-            };
-            let unit = charge.slots.max(1);
-            if let Some(same) = budget.members.last_mut().filter(|last| last.case == case) {
-                same.unit = same.unit.saturating_add(unit);
-                continue;
-            }
-            self.seats.push(Seat {
-                pool: charge.pool,
-                member: budget.members.len(),
-            });
-            budget.members.push(Member {
-                case,
-                unit,
-                guaranteed: 0,
-                cap: u64::MAX,
-                pods: 0,
-            });
-        }
-    }
-
-    fn seats(&self, case: usize) -> &[Seat] {
-        &self.seats[self.cases[case].seats.clone()]
-    }
-
-    /// Divides each Pool on which nobody draws who draws on another one, too: there one division of all tiers says it all.
-    fn settle_alone(&mut self, budgets: &[Budget], divider: &mut Divider) {
-        let Self { cases, layers, .. } = self;
-        let mut claimants = Vec::new();
-        for budget in budgets {
-            let Some(slots) = budget.slots else { continue };
-            if budget.members.iter().any(|member| cases[member.case].spans()) {
-                continue;
-            }
-            claimants.clear();
-            claimants.extend(budget.members.iter().map(|member| Claimant {
-                id: cases[member.case].claim.id,
-                unit: member.unit,
-                layers: &layers[cases[member.case].layers.clone()],
-                guaranteed: member.guaranteed,
-                cap: u64::MAX,
-            }));
-            let targets = divider.share(slots, budget.reserved, &claimants);
-            for (member, target) in budget.members.iter().zip(targets) {
-                let case = &mut cases[member.case];
-                (case.target, case.settled) = (*target, true);
-            }
-        }
-    }
-
-    /// What all claims want that are not settled, the highest tier first, then in the order of ids.
-    fn steps(&self) -> Vec<Step> {
-        let mut steps = Vec::new();
-        for (case, one) in self.cases.iter().enumerate().filter(|(_, one)| !one.settled) {
-            let mut up_to = 0_u64;
-            for layer in &self.layers[one.layers.clone()] {
-                up_to = up_to.saturating_add(layer.pods);
-                steps.push(Step {
-                    tier: layer.tier,
-                    weight: layer.weight.max(1),
-                    case,
-                    up_to,
-                });
-            }
-        }
-        steps.sort_unstable_by_key(|step| (Reverse(step.tier), step.case));
-        steps
-    }
-
-    /// Lets the claims of one tier compete. What one did not get in a higher tier it wants in this one, too.
-    fn open(&mut self, tier: &[Step], budgets: &mut [Budget]) {
-        for step in tier {
-            let case = &mut self.cases[step.case];
-            (case.missing, case.weight) = (step.up_to.saturating_sub(case.target), step.weight);
-            for seat in &self.seats[case.seats.clone()] {
-                let budget = &mut budgets[seat.pool];
-                budget.members[seat.member].cap = u64::MAX;
-                budget.open.push(seat.member);
-                budget.stale = true;
-            }
-        }
-    }
-
-    /// Gives a claim so many pods, for good.
-    fn give(&mut self, case: usize, pods: u64, budgets: &mut [Budget]) {
-        for seat in self.seats(case) {
-            budgets[seat.pool].take(seat.member, pods);
-        }
-        let case = &mut self.cases[case];
-        case.target = case.target.saturating_add(pods);
-        case.missing = case.missing.saturating_sub(pods);
-    }
 }
 
 /// One claim at one Pool.
@@ -378,7 +178,6 @@ impl Budget {
                     unit: self.members[*at].unit,
                     layers: std::slice::from_ref(layer),
                     guaranteed: 0,
-                    cap: u64::MAX,
                 })
                 .collect();
             let mut left = guarantee.slots;
@@ -454,8 +253,8 @@ impl Budget {
 /// claims can use less than it was given there, or more than it was allowed to take; true if there is such a Pool.
 fn cap_by_others(table: &Table, tier: &[Step], budgets: &mut [Budget]) -> bool {
     let mut stale = false;
-    for step in tier.iter().filter(|step| table.cases[step.case].spans()) {
-        let seats = table.seats(step.case);
+    for step in tier.iter().filter(|step| table.cases[step.who].spans()) {
+        let seats = table.seats(step.who);
         // The least of all, and the least of all but that one.
         let (mut least, mut at_least, mut second) = (u64::MAX, 0, u64::MAX);
         for (at, seat) in seats.iter().enumerate() {
@@ -492,12 +291,12 @@ fn top_up(table: &mut Table, tier: &[Step], budgets: &mut [Budget]) {
         fit.min().unwrap_or(0).min(table.cases[case].missing)
     };
     // Room only shrinks: what does not fit now will not fit later.
-    let unmet = tier.iter().filter(|step| fitting(table, budgets, step.case) > 0);
+    let unmet = tier.iter().filter(|step| fitting(table, budgets, step.who) > 0);
     let mut unmet: Vec<&Step> = unmet.collect();
-    unmet.sort_unstable_by_key(|step| (Reverse(step.weight), step.case));
+    unmet.sort_unstable_by_key(|step| (Reverse(step.weight), step.who));
     for step in unmet {
-        let more = fitting(table, budgets, step.case);
-        table.give(step.case, more, budgets);
+        let more = fitting(table, budgets, step.who);
+        table.give(step.who, more, budgets);
     }
 }
 

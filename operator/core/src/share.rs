@@ -54,8 +54,6 @@ pub struct Claimant<'a> {
     /// Pods that guarantees keep for it, whether it wants them at the moment or not. Those that it does not want are
     /// kept free.
     pub guaranteed: u64,
-    /// Most pods that it may have; the lowest layers are cut.
-    pub cap: u64,
 }
 
 /// The layers of a claim on `pods` pods with `pod_slots` worker slots each.
@@ -169,15 +167,33 @@ pub(crate) fn guaranteed(slots: u64, pods: u64, unit: u64) -> u64 {
 }
 
 /// One layer of one claimant.
-struct Step {
+pub(crate) struct Step {
     /// Its tier.
-    tier: u32,
-    /// Its place among the claimants.
-    who: usize,
-    /// Its weight.
-    weight: u64,
+    pub(crate) tier: u32,
+    /// Its place among the claimants, and so in the order of ids.
+    pub(crate) who: usize,
+    /// Its weight, at least 1.
+    pub(crate) weight: u64,
     /// Pods of this and all higher tiers.
-    up_to: u64,
+    pub(crate) up_to: u64,
+}
+
+/// Puts all layers of these claimants into `steps`: the highest tier first, and then in the order of the claimants.
+pub(crate) fn line_up<'a>(steps: &mut Vec<Step>, claimants: impl Iterator<Item = (usize, &'a [Layer])>) {
+    steps.clear();
+    for (who, layers) in claimants {
+        let mut up_to = 0_u64;
+        for layer in layers {
+            up_to = up_to.saturating_add(layer.pods);
+            steps.push(Step {
+                tier: layer.tier,
+                who,
+                weight: layer.weight.max(1),
+                up_to,
+            });
+        }
+    }
+    steps.sort_unstable_by_key(|step| (Reverse(step.tier), step.who));
 }
 
 /// A division under way. It can be used again, and then needs no new memory.
@@ -199,7 +215,8 @@ impl Divider {
         self.rest = slots;
         self.pods.clear();
         self.pods.resize(claimants.len(), 0);
-        self.line_up(claimants);
+        let layers = claimants.iter().map(|claimant| claimant.layers);
+        line_up(&mut self.steps, layers.enumerate());
         let kept = |claimant: &Claimant| guaranteed(slots, claimant.guaranteed, claimant.unit);
         if claimants.iter().any(|claimant| claimant.guaranteed > 0) {
             self.serve(claimants, kept);
@@ -213,24 +230,6 @@ impl Divider {
         self.rest = self.rest.saturating_sub(unused);
         self.serve(claimants, |_| u64::MAX);
         &self.pods
-    }
-
-    fn line_up(&mut self, claimants: &[Claimant]) {
-        self.steps.clear();
-        for (who, claimant) in claimants.iter().enumerate() {
-            let mut up_to = 0_u64;
-            for layer in claimant.layers {
-                up_to = up_to.saturating_add(layer.pods).min(claimant.cap);
-                self.steps.push(Step {
-                    tier: layer.tier,
-                    who,
-                    weight: layer.weight.max(1),
-                    up_to,
-                });
-            }
-        }
-        self.steps
-            .sort_unstable_by_key(|step| (Reverse(step.tier), step.who));
     }
 
     /// Hands out the rest tier by tier, and inside each by weight until nothing fits; nobody gets beyond `most`.

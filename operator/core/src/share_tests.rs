@@ -14,7 +14,6 @@ fn claimant<'a>(id: &'a str, unit: u64, layers: &'a [Layer]) -> Claimant<'a> {
         unit,
         layers,
         guaranteed: 0,
-        cap: u64::MAX,
     }
 }
 
@@ -157,20 +156,6 @@ fn a_large_pod_competes_by_its_fraction() {
         "5 of 8 is a share, and 5 are left when b has its 5"
     );
     assert_eq!(targets(5, 10), [1, 5]);
-}
-
-#[test]
-fn a_cap_cuts_the_lowest_layers() {
-    let (two, normal) = (
-        [layer(CRITICAL, 1, 2), layer(BACKGROUND, 1, 9)],
-        [layer(NORMAL, 1, 5)],
-    );
-    let capped = Claimant {
-        cap: 3,
-        ..claimant("a", 1, &two)
-    };
-    assert_eq!(share(20, 0, &[capped, claimant("b", 1, &normal)]), [3, 5]);
-    assert_eq!(share(7, 0, &[capped, claimant("b", 1, &normal)]), [2, 5]);
 }
 
 #[test]

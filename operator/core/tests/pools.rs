@@ -18,6 +18,8 @@ struct Namespace {
     /// Pool, tier and weight of each queue.
     queues: Vec<(usize, u32, u64)>,
     worker_pools: Vec<WorkerPool>,
+    /// Somebody who wants nothing draws on every Pool and on one more, so that none is divided alone.
+    watched: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -92,15 +94,25 @@ impl Namespace {
                 })
                 .collect(),
         };
-        let budgets: Vec<PoolBudget> = pools.iter().map(|pool| budget(&self.pools[*pool])).collect();
+        let mut budgets: Vec<PoolBudget> = pools.iter().map(|pool| budget(&self.pools[*pool])).collect();
         let mut place = vec![0; pools.len()];
         for (at, pool) in pools.iter().enumerate() {
             place[*pool] = at;
         }
-        let claims: Vec<Claim> = claims
+        let mut claims: Vec<Claim> = claims
             .iter()
             .map(|at| self.worker_pools[*at].claim(self, &place))
             .collect();
+        if self.watched {
+            budgets.push(budget(&(Some(0), BTreeMap::new())));
+            claims.push(Claim {
+                id: "watcher",
+                pods: 0,
+                pod_slots: 1,
+                wants: Vec::new(),
+                charges: (0..budgets.len()).map(|pool| Charge { pool, slots: 1 }).collect(),
+            });
+        }
         let targets = arbitrate(&budgets, &claims);
         claims
             .iter()
@@ -113,6 +125,15 @@ impl Namespace {
         let pools: Vec<usize> = (0..self.pools.len()).collect();
         let claims: Vec<usize> = (0..self.worker_pools.len()).collect();
         self.arbitrate(&pools, &claims)
+    }
+
+    /// The same, whose WorkerPools ask for what they were given.
+    fn satisfied(&self, targets: &BTreeMap<String, u64>) -> Self {
+        let mut again = self.clone();
+        for one in &mut again.worker_pools {
+            one.pods = targets[&one.id];
+        }
+        again
     }
 
     /// Slots of a Pool that the targets leave, if it has a limit.
@@ -173,6 +194,7 @@ fn namespace(most_queues: usize, guaranteed: bool) -> impl Strategy<Value = Name
                 pools,
                 queues: all,
                 worker_pools,
+                watched: false,
             }
         })
 }
@@ -342,11 +364,7 @@ proptest! {
     #[test]
     fn arbitrating_what_was_arbitrated_changes_nothing(namespace in namespace(4, false)) {
         let targets = namespace.targets();
-        let mut again = namespace.clone();
-        for one in &mut again.worker_pools {
-            one.pods = targets[&one.id];
-        }
-        prop_assert_eq!(again.targets(), targets);
+        prop_assert_eq!(namespace.satisfied(&targets).targets(), targets);
     }
 
     /// The same where queues have guarantees, as far as their Pool has slots for all and their WorkerPools have no other
@@ -362,11 +380,7 @@ proptest! {
             });
         }
         let targets = namespace.targets();
-        let mut again = namespace.clone();
-        for one in &mut again.worker_pools {
-            one.pods = targets[&one.id];
-        }
-        prop_assert_eq!(again.targets(), targets);
+        prop_assert_eq!(namespace.satisfied(&targets).targets(), targets);
     }
 
     /// Strict tiers over several Pools: while somebody wants a pod in a tier, it has a Pool in which that pod would not
@@ -390,9 +404,11 @@ proptest! {
     }
 
     /// Where nobody draws on several Pools, each Pool is shared as if it were alone, so that all that holds for `share`
-    /// holds there. Each guarantee is split among its consumers as a Pool of its own.
+    /// holds there, whether the Pool is divided at once or tier by tier. Each guarantee is split among its consumers as a
+    /// Pool of its own.
     #[test]
-    fn single_pools_are_shared_alone(namespace in namespace(1, true)) {
+    fn single_pools_are_shared_alone(mut namespace in namespace(1, true), watched in any::<bool>()) {
+        namespace.watched = watched;
         let targets = namespace.targets();
         for (pool, (slots, guarantees)) in namespace.pools.iter().enumerate() {
             let on_it: Vec<&WorkerPool> =
@@ -408,7 +424,6 @@ proptest! {
                     unit: claim.charges[0].slots,
                     layers,
                     guaranteed: 0,
-                    cap: u64::MAX,
                 })
                 .collect();
             let (guaranteed, reserved) = split(guarantees, &on_it, &claimants);

@@ -10,7 +10,6 @@ struct Owner {
     unit: u64,
     layers: Vec<Layer>,
     guaranteed: u64,
-    cap: u64,
 }
 
 impl Owner {
@@ -20,14 +19,22 @@ impl Owner {
             unit: self.unit,
             layers: &self.layers,
             guaranteed: self.guaranteed,
-            cap: self.cap,
+        }
+    }
+
+    /// From now on it wants no more than so many pods, the lowest tiers less.
+    fn ask_for(&mut self, mut pods: u64) {
+        self.layers.sort_by_key(|layer| std::cmp::Reverse(layer.tier));
+        for layer in &mut self.layers {
+            layer.pods = layer.pods.min(pods);
+            pods -= layer.pods;
         }
     }
 
     /// Pods that it wants for `tier` and all above.
     fn up_to(&self, tier: u32) -> u64 {
         let layers = self.layers.iter().filter(|layer| layer.tier >= tier);
-        layers.map(|layer| layer.pods).sum::<u64>().min(self.cap)
+        layers.map(|layer| layer.pods).sum()
     }
 
     fn weight(&self, tier: u32) -> u64 {
@@ -105,8 +112,7 @@ fn owner(unit: impl Strategy<Value = u64>, equal: bool) -> impl Strategy<Value =
     let pods = prop_oneof![2 => Just(0u64), 5 => 1u64..6, 2 => 1u64..200];
     let layers = prop::collection::btree_map(0usize..5, (weight(), pods), 0..4);
     let guaranteed = prop_oneof![3 => Just(0u64), 2 => 1u64..5];
-    let cap = prop_oneof![4 => Just(u64::MAX), 1 => 0u64..9];
-    (unit, layers, guaranteed, cap).prop_map(move |(unit, layers, guaranteed, cap)| Owner {
+    (unit, layers, guaranteed).prop_map(move |(unit, layers, guaranteed)| Owner {
         id: String::new(),
         unit,
         layers: layers
@@ -118,7 +124,6 @@ fn owner(unit: impl Strategy<Value = u64>, equal: bool) -> impl Strategy<Value =
             })
             .collect(),
         guaranteed,
-        cap,
     })
 }
 
@@ -266,7 +271,7 @@ proptest! {
         let divided = Divided::new(slots, reserved, &owners);
         let mut again = owners.clone();
         for (owner, pods) in again.iter_mut().zip(&divided.targets) {
-            owner.cap = *pods;
+            owner.ask_for(*pods);
         }
         prop_assert_eq!(&Divided::new(slots, reserved, &again).targets, &divided.targets);
     }

@@ -17,7 +17,7 @@ mod schema;
 mod workers;
 
 use std::fmt;
-use std::io::{self, Read as _, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
@@ -25,6 +25,7 @@ use poolwright_api::text::counted;
 use regex::Regex;
 
 use crate::cli::LintArgs;
+use crate::input;
 use document::{Node, Place};
 use kinds::{Definition, Sort};
 use objects::{Object, Read};
@@ -33,9 +34,6 @@ use objects::{Object, Read};
 mod testing;
 #[cfg(test)]
 mod tests;
-
-/// Largest file that is read, in bytes; far above what the API server takes.
-const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -166,7 +164,7 @@ fn sources(paths: &[PathBuf]) -> io::Result<Vec<(String, String)>> {
     let mut sources = Vec::new();
     for path in paths {
         for path in manifests(path).map_err(|error| named(path, &error))? {
-            let text = read(&path).map_err(|error| named(&path, &error))?;
+            let text = input::read(&path).map_err(|error| named(&path, &error))?;
             let name = path.display().to_string();
             sources.push((if name == "-" { "stdin".to_owned() } else { name }, text));
         }
@@ -196,20 +194,6 @@ fn manifests(path: &Path) -> io::Result<Vec<PathBuf>> {
     }
     found.sort();
     Ok(found)
-}
-
-fn read(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    let source: Box<dyn io::Read> = if path == Path::new("-") {
-        Box::new(io::stdin())
-    } else {
-        Box::new(std::fs::File::open(path)?)
-    };
-    source.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(io::Error::other(format!("is larger than {FILE_BYTES_MAX} bytes")));
-    }
-    Ok(text)
 }
 
 /// Checks texts, each with the name that findings show.

@@ -15,11 +15,7 @@ struct Place {
 
 impl Place {
     async fn new() -> Result<Self> {
-        let plane = Plane::shared().await?;
-        apply_crds(plane).await?;
-        apply_policies(plane).await?;
-        let namespace = TestNamespace::create(plane.client().await?, "authors").await?;
-        let kubectl = plane.kubectl()?.namespaced(&namespace.name);
+        let (namespace, kubectl) = super::namespace("authors").await?;
         let role = json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "editor"},
             "rules": [{

@@ -8,11 +8,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// By its schemas, its rules in CEL and the policies: all that stands between a manifest and being stored.
 #[tokio::test]
 async fn the_api_server_takes_every_manifest_of_the_documents_and_warns_of_none() -> Result<()> {
-    let plane = Plane::shared().await?;
-    apply_crds(plane).await?;
-    apply_policies(plane).await?;
-    let namespace = TestNamespace::create(plane.client().await?, "examples").await?;
-    let kubectl = plane.kubectl()?.namespaced(&namespace.name);
+    let (_namespace, kubectl) = super::namespace("examples").await?;
     let create = async |yaml: &str| {
         kubectl
             .run_with_input(

@@ -16,17 +16,13 @@ struct Place {
 
 impl Place {
     async fn new() -> Result<Self> {
-        let plane = Plane::shared().await?;
-        apply_crds(plane).await?;
-        apply_policies(plane).await?;
-        let cluster = plane.kubectl()?;
+        let (namespace, kubectl) = super::namespace("people").await?;
         let roles = manifests::repository("deploy/install/user-roles.yaml");
         let roles = roles.to_str().ok_or("the file's name is no text")?;
+        let cluster = Plane::shared().await?.kubectl()?;
         cluster
             .run(["apply", "--server-side", "--force-conflicts", "-f", roles])
             .await?;
-        let namespace = TestNamespace::create(plane.client().await?, "people").await?;
-        let kubectl = cluster.namespaced(&namespace.name);
         for role in ["view", "edit", "admin"] {
             let (of, to) = (format!("--clusterrole={role}"), format!("--user={role}"));
             kubectl.run(["create", "rolebinding", role, &of, &to]).await?;
@@ -142,9 +138,8 @@ async fn who_holds_them_creates_lists_and_is_refused_accordingly() -> Result<()>
         assert!(seen.contains(name), "{seen}");
     }
     // Bound in one namespace, they reach no other.
-    let other = TestNamespace::create(Plane::shared().await?.client().await?, "people").await?;
+    let (other, elsewhere) = super::namespace("people").await?;
     assert_ne!(other.name, place.namespace.name);
-    let elsewhere = Plane::shared().await?.kubectl()?.namespaced(&other.name);
     assert!(elsewhere.run(list).await.is_err());
     Ok(())
 }

@@ -96,10 +96,8 @@ impl Yard {
 
     /// What must hold at the end of each test.
     pub async fn expect_well(&self, ids: &[String]) -> Result<()> {
-        self.stage.expect_none_misplaced().await?;
-        self.moves.expect_all_parked_first()?;
         self.stage.expect_no_busy_victim()?;
-        self.stage.expect_all_done_once(ids)
+        self.expect_given_back(ids).await
     }
 
     /// The same where a worker gives back what it has fetched and not begun.

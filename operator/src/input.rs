@@ -1,0 +1,27 @@
+//! Files that a command line names.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
+
+/// Largest file that is read, in bytes; far above what the API server takes, and more than a hundred thousand tasks.
+const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// The text of a file, or of standard input where it is called `-`.
+///
+/// # Errors
+///
+/// It cannot be read, is no UTF-8, or is larger than 16 MiB. The file is not named.
+pub fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let source: Box<dyn io::Read> = if path == Path::new("-") {
+        Box::new(io::stdin())
+    } else {
+        Box::new(File::open(path)?)
+    };
+    source.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::other(format!("is larger than {FILE_BYTES_MAX} bytes")));
+    }
+    Ok(text)
+}
