@@ -177,11 +177,13 @@ impl Yard<'_> {
         let meant = |member: &Member| names.contains(member.pod.name.as_str()) || unborn(member);
         let fall = self.safe_fall(row, |member| meant(member) && self.may_go(row, member));
         let open = |member: &&&Member| self.is_open(member) && !self.may_go(row, member);
-        let most = if chosen.iter().any(|member| open(&member)) {
-            chosen.iter().filter(|member| unborn(member)).count()
-        } else {
-            usize::MAX
+        let waits = chosen.iter().any(|member| open(&member));
+        // One that starts while the number falls would be one of those that run: its mark tells it from them. The mark was
+        // written onto it as it was before it started, so whoever sees it start sees the mark.
+        let told = |member: &&&Member| {
+            member.pod.mark.is_some() && self.may_go(row, member) && (!waits || unborn(member))
         };
+        let most = chosen.iter().filter(told).count();
         fall.min(count(most)).saturating_sub(row.leaving())
     }
 
@@ -321,10 +323,8 @@ impl Yard<'_> {
     fn mark(&self, row: &Row, member: &Member, chosen: &[&Member]) -> Option<Mark> {
         let pod = member.pod;
         let Some(mark) = pod.mark else {
-            // One that Kubernetes ends before any that runs needs no mark.
-            let first = pod.running_since.is_none() && pod.rank < Rank::Unready;
             let mark = if held(member) > 0 { Mark::Held } else { Mark::Empty };
-            return (!first).then_some(mark);
+            return Some(mark);
         };
         let may_go = self.may_go(row, member);
         let differs = |other: &&&Member| other.pod.mark == Some(mark) && self.may_go(row, other) != may_go;
@@ -344,11 +344,11 @@ fn held(member: &Member) -> u64 {
     active.max(member.said_held().unwrap_or(0)).saturating_add(later)
 }
 
-/// The order in which pods are parked. Of two that hold as much, one that executes nothing goes first: what it said it holds
-/// may be done.
+/// The order in which pods are parked. Of two that have not started, the one that Kubernetes would take; of two that hold as
+/// much, one that executes nothing: what it said it holds may be done.
 fn order(member: &Member) -> (u8, u64, bool) {
     match member.state {
-        _ if member.pod.running_since.is_none() => (0, 0, false),
+        _ if member.pod.running_since.is_none() => (0, member.pod.rank as u64, false),
         PodState::Idle(_) if held(member) > 0 => (3, held(member), false),
         PodState::Idle(since) => (1, since.0, false),
         PodState::Starting | PodState::Pending => (2, 0, false),
