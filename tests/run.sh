@@ -16,10 +16,12 @@ trap 'exit 130' INT TERM
 wanted=${GROUPS_ONLY:-}
 export POOLWRIGHT_RIGHTS="$logs/rights" POOLWRIGHT_LEAKS="$logs/leaks" POOLWRIGHT_ATTEMPTS="$logs/attempts"
 
-known="setup fmt clippy doc deny image unit harness chart install refusals redis rabbitmq faults parking dynamic outages rollouts lifecycle policies pools lane shards budgets apiserver failover demo suite audit"
+# What the tests of workers, brokers and faults are of: asked for by name, one runs by itself.
+parts="bad_input refusals pods redis rabbitmq faults parking dynamic outages rollouts lifecycle policies pools shards budgets"
+known="setup fmt clippy doc deny image unit harness chart install workers lane apiserver failover demo suite audit"
 for name in $wanted; do
-    case " $known " in *" $name "*) ;; *)
-        echo "there is no group $name; there are: $known" >&2
+    case " $known $parts " in *" $name "*) ;; *)
+        echo "there is no group $name; there are: $known; and of workers: $parts" >&2
         exit 2
         ;;
     esac
@@ -67,13 +69,13 @@ on_plane() { # on_plane OPTION...
 # Tests against servers, some at a time. They wait for what real processes do on a machine that may be busy: what has
 # failed runs once more, alone, and the report says so. In full nothing gets a second chance. POOLWRIGHT_SHOW=1 prints what
 # tests have measured, also of those that pass.
-end_to_end() { # end_to_end THREADS TEST...
+end_to_end() { # end_to_end THREADS FILES FILTER...
     threads=$1
-    shift
     files=
-    for file; do files="$files --test $file"; done
+    for file in $2; do files="$files --test $file"; done
+    shift 2
     # shellcheck disable=SC2086
-    on_plane $files -- --test-threads "$threads" ${POOLWRIGHT_SHOW:+--show-output} && return
+    on_plane $files -- "$@" --test-threads "$threads" ${POOLWRIGHT_SHOW:+--show-output} && return
     [ "$POOLWRIGHT_SCALE" != full ] || return 1
     broken "$log" && return 1
     sleep 1
@@ -159,13 +161,14 @@ group unit unit
 group harness end_to_end 2 harness
 # Mostly without a cluster; a release has a control plane for itself, two of which are what two processors carry.
 group chart end_to_end 2 chart
-group install end_to_end 2 install admission
-# Bad input, what a cluster refuses, and the pods themselves.
-group refusals end_to_end 3 bad_input refusals pods
-# Workers, brokers and faults; three at a time is what two processors carry.
-for file in redis rabbitmq faults parking dynamic outages rollouts lifecycle policies pools lane shards budgets; do
-    group "$file" end_to_end 3 "$file"
+group install end_to_end 2 "install admission"
+# Workers, brokers, faults, bad input and what a cluster refuses. They mostly wait: two processors carry four at a time.
+group workers end_to_end 4 workers --skip lane::
+for part in $parts; do
+    case " $wanted " in *" $part "*) group "$part" end_to_end 4 workers "$part::" ;; esac
 done
+# Other tests beside it would be measured with it.
+group lane end_to_end 1 workers lane::
 # On a control plane of its own, which refuses and forgets.
 group apiserver end_to_end 1 apiserver
 # Each of its tests counts seconds, and has a control plane's whole attention.

@@ -78,10 +78,17 @@ impl Moves {
             parked: false,
             started: true,
         };
-        match self.all().into_iter().find(|one| one.act == unparked) {
-            None => Ok(()),
-            Some(one) => Err(format!("pod {} went without having been parked", one.pod).into()),
-        }
+        let all = self.all();
+        let Some(one) = all.iter().find(|one| one.act == unparked) else {
+            return Ok(());
+        };
+        let story: Vec<_> = all
+            .iter()
+            .filter(|other| other.pod == one.pod)
+            .map(|other| format!("{:?} {:.3} s before", other.act, (one.at - other.at).as_secs_f64()))
+            .collect();
+        let story = story.join(", ");
+        Err(format!("pod {} went without having been parked: {story}", one.pod).into())
     }
 }
 

@@ -3,12 +3,13 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 #[allow(dead_code, reason = "each test binary uses a part")]
-#[path = "budgets/bank.rs"]
+#[path = "workers/budgets/bank.rs"]
 mod bank;
 #[path = "failover/cast.rs"]
 mod cast;
 #[path = "failover/faults.rs"]
 mod faults;
+#[path = "workers/ground/mod.rs"]
 mod ground;
 #[path = "failover/handover.rs"]
 mod handover;

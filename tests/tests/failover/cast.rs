@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::bank::Bank;
-use super::ground::LIMIT;
+use crate::ground::LIMIT;
 
 pub const NAMES: [&str; 2] = ["one", "two"];
 const QUEUES: [&str; 2] = ["small", "large"];
