@@ -85,7 +85,13 @@ impl Moves {
         let story: Vec<_> = all
             .iter()
             .filter(|other| other.pod == one.pod)
-            .map(|other| format!("{:?} {:.3} s before", other.act, (one.at - other.at).as_secs_f64()))
+            .map(|other| {
+                format!(
+                    "{:?} {:.3} s before",
+                    other.act,
+                    (one.at - other.at).as_secs_f64()
+                )
+            })
             .collect();
         let story = story.join(", ");
         Err(format!("pod {} went without having been parked: {story}", one.pod).into())

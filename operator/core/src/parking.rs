@@ -121,6 +121,12 @@ impl<'a> Row<'a> {
         count(self.pods.len())
     }
 
+    /// Pods are about to appear: one that was just made, and that nobody has marked, could go for one that may. Where the
+    /// cluster refuses them there are none.
+    fn unseen(&self) -> bool {
+        self.revision.refused.is_none() && self.staying() < self.revision.replicas
+    }
+
     /// How many are about to go: the number fell, and Kubernetes acts a moment later.
     fn leaving(&self) -> u32 {
         self.staying().saturating_sub(self.revision.replicas)
@@ -144,12 +150,15 @@ impl Yard<'_> {
         let (many, going) = (count(chosen.len()), row.leaving().min(count(chosen.len())));
         let mut released = 0;
         // Too many come back as soon as Kubernetes has done what it was told before.
-        if chosen.len() <= wanted && going < many {
+        if chosen.len() <= wanted && going < many && !row.unseen() {
             released = self.release(row, &chosen).min(many - going).min(*spare);
         }
         *spare -= released;
         let serving = target.max(row.staying() - many);
-        let replicas = serving + many - going - released;
+        let mut replicas = serving + many - going - released;
+        if row.unseen() {
+            replicas = replicas.max(row.revision.replicas);
+        }
         parking.replicas.push((row.revision.name.clone(), replicas));
         let falls = released > 0 || row.leaving() > 0 || row.revision.behind;
         for member in &row.pods {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use poolwright_api::Reason;
-use poolwright_core::snapshot::{Hold, Mark, Rank};
+use poolwright_core::snapshot::{Hold, Mark, Rank, Trouble};
 use world::{World, idle, key, left, pool, revision, running, seconds, set_mark};
 
 /// Each step of the proof is needed, in its order, of one process.
@@ -160,6 +160,22 @@ fn of_pods_that_have_not_started_the_last_goes_and_is_told_from_others_first() {
     world.mark(world.now);
     let decision = world.decide();
     assert_eq!((decision.to, left(&decision)), (2, 2), "{}", decision.text());
+}
+
+/// Somebody else, such as a second operator, wrote a higher number just now: the pod that is about to be made for it carries
+/// no mark, and could go for the parked one.
+#[test]
+fn no_number_falls_while_pods_are_about_to_appear() {
+    let mut world = idle(|_| ());
+    world.pool().revisions[0].replicas += 1;
+    let seen = world.pool().pods.len() as u32;
+    assert_eq!(left(&world.decide()), seen + 1, "one is not seen yet");
+    // Where the cluster refuses it, nothing appears.
+    world.pool().revisions[0].refused = Some(Trouble {
+        reason: Reason::QuotaExceeded,
+        message: "exceeded quota".to_owned(),
+    });
+    assert!(left(&world.decide()) < seen, "they are proven empty");
 }
 
 /// What Kubernetes took in the place of a parked pod is counted, what others delete or ask for is not.
