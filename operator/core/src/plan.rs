@@ -228,22 +228,25 @@ impl Written {
 }
 
 /// What tells one state of a Deployment's settled fields from another: its generation, which counts changes of the spec,
-/// and its labels, which it does not count.
+/// and its labels, which it does not count. And what was asked for: once its pods are of one template it is to be paused
+/// again, although nothing else has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     generation: Option<i64>,
     labels: u64,
+    paused: bool,
 }
 
 impl Stamp {
-    /// Of a Deployment with this generation and these labels.
+    /// Of a Deployment with this generation and these labels, which is to be paused or not.
     #[must_use]
-    pub fn new(generation: Option<i64>, labels: &BTreeMap<String, String>) -> Self {
+    pub fn new(generation: Option<i64>, labels: &BTreeMap<String, String>, paused: bool) -> Self {
         let mut hasher = DefaultHasher::new();
         labels.hash(&mut hasher);
         Self {
             generation,
             labels: hasher.finish(),
+            paused,
         }
     }
 }
@@ -285,9 +288,12 @@ pub fn plan(
     }
     let (mut repairs, mut edited) = (Vec::new(), BTreeSet::new());
     for deployment in &deployments {
-        if settled(&deployment.uid) != Some(Stamp::new(deployment.generation, &deployment.labels)) {
-            repairs.extend(settle(deployment, rendered, objects));
-        }
+        let fought = |wish: &Settle| {
+            let now = Stamp::new(deployment.generation, &deployment.labels, wish.paused);
+            settled(&deployment.uid) == Some(now)
+        };
+        let wish = settle(deployment, rendered, objects).filter(|wish| !fought(wish));
+        repairs.extend(wish.map(|wish| Step::Settle(Box::new(wish))));
         if repairs
             .last()
             .is_some_and(|repair| repairs_template(repair, deployment))
@@ -359,7 +365,7 @@ fn create(rendered: &Deployment, objects: &Objects) -> Deployment {
 /// effect on pods. What its pods are made of is the template of its first `ReplicaSet`, whatever this version would
 /// render. Where an edit came with `paused: false` and pods of another template exist, the controller takes them
 /// back while it is not paused.
-fn settle(deployment: &Arc<DeploymentView>, rendered: &Deployment, objects: &Objects) -> Option<Step> {
+fn settle(deployment: &Arc<DeploymentView>, rendered: &Deployment, objects: &Objects) -> Option<Settle> {
     if deployment.deleting {
         return None;
     }
@@ -381,13 +387,13 @@ fn settle(deployment: &Arc<DeploymentView>, rendered: &Deployment, objects: &Obj
     if deployment.paused == paused && deadline && edited.is_none() && labels.is_none() {
         return None;
     }
-    Some(Step::Settle(Box::new(Settle {
+    Some(Settle {
         seen: Arc::clone(deployment),
         paused,
         progress_deadline_seconds: PROGRESS_DEADLINE_SECONDS,
         labels,
         template: edited.and_then(|text| serde_json::from_str(text).ok()),
-    })))
+    })
 }
 
 fn marks(decision: &Decision, objects: &Objects) -> impl Iterator<Item = Step> {

@@ -215,22 +215,25 @@ fn a_field_that_does_not_stay_is_fought_once() {
     });
     let (input, decision) = (cluster.input(&want), cluster.decide(&want));
     let labels = cluster.objects().deployments[0].labels.clone();
-    let with = |settled: Option<i64>, labels: &BTreeMap<String, String>| {
+    let with_pause = |settled: Option<i64>, labels: &BTreeMap<String, String>, paused: bool| {
         plan(
             &want.wp,
             &want.rendered,
             &input,
             &cluster.objects(),
             &decision,
-            |_| settled.map(|generation| Stamp::new(Some(generation), labels)),
+            |_| settled.map(|generation| Stamp::new(Some(generation), labels, paused)),
             wall(),
         )
     };
+    let with = |settled: Option<i64>, labels: &BTreeMap<String, String>| with_pause(settled, labels, true);
     assert!(with(Some(7), &labels).is_empty());
     assert_eq!(with(Some(6), &labels).len(), 1);
     assert_eq!(with(None, &labels).len(), 1);
     // Labels change without a new generation.
     assert_eq!(with(Some(7), &BTreeMap::new()).len(), 1);
+    // It was to go on, and is to be paused now.
+    assert_eq!(with_pause(Some(7), &labels, false).len(), 1);
 }
 
 #[test]

@@ -342,9 +342,10 @@ async fn carry_out(
         match outcome {
             Ok(Some(deployment)) => {
                 let meta = deployment.metadata;
-                if let (Step::Settle(_), Some(uid)) = (step, meta.uid) {
+                if let (Step::Settle(settle), Some(uid)) = (step, meta.uid) {
                     let labels = meta.labels.unwrap_or_default();
-                    past.settled.insert(uid, Stamp::new(meta.generation, &labels));
+                    let stamp = Stamp::new(meta.generation, &labels, settle.paused);
+                    past.settled.insert(uid, stamp);
                 }
             }
             Ok(None) => {
@@ -462,6 +463,11 @@ async fn report(
             (Err(invalid), _) => Err(invalid),
             (Ok(_), None) => return Ok(None),
         },
+        concurrency: state
+            .spec
+            .as_ref()
+            .ok()
+            .map(|spec| spec.pool.concurrency_from.as_str()),
         objects: &state.objects,
         advice: state.spec.as_ref().map_or(&[][..], |spec| &spec.advice),
         refused: past.refused.as_ref().or(lasting),
