@@ -163,7 +163,7 @@ impl Yard<'_> {
         let falls = released > 0 || row.leaving() > 0 || row.revision.behind;
         for member in &row.pods {
             let is_chosen = chosen.iter().any(|one| one.pod.name == member.pod.name);
-            let mark = is_chosen.then(|| self.mark(row, member, &chosen)).flatten();
+            let mark = is_chosen.then(|| self.mark(row, member, &chosen));
             // While Kubernetes is choosing, one that is newly marked might go for one that was proven empty.
             let waits = falls && member.pod.mark.is_none();
             if mark != member.pod.mark && !waits {
@@ -329,18 +329,17 @@ impl Yard<'_> {
 
     /// The mark that a chosen pod should carry. It changes only where it keeps others back: an empty pod among busy ones,
     /// or a busy one among the empty ones.
-    fn mark(&self, row: &Row, member: &Member, chosen: &[&Member]) -> Option<Mark> {
+    fn mark(&self, row: &Row, member: &Member, chosen: &[&Member]) -> Mark {
         let pod = member.pod;
         let Some(mark) = pod.mark else {
-            let mark = if held(member) > 0 { Mark::Held } else { Mark::Empty };
-            return Some(mark);
+            return if held(member) > 0 { Mark::Held } else { Mark::Empty };
         };
         let may_go = self.may_go(row, member);
         let differs = |other: &&&Member| other.pod.mark == Some(mark) && self.may_go(row, other) != may_go;
         let long = pod.marked.is_some_and(|at| self.now.since(at) >= PATIENCE);
         let other = if may_go { Mark::Empty } else { Mark::Held };
         let keeps_back = long && chosen.iter().any(|one| differs(&one));
-        Some(if keeps_back { other } else { mark })
+        if keeps_back { other } else { mark }
     }
 }
 

@@ -251,7 +251,8 @@ async fn definitions_can_be_applied_by_any_client() -> Result<()> {
 
 #[tokio::test]
 async fn a_worker_pool_that_is_deleted_and_made_again_loses_nothing() -> Result<()> {
-    let (mut ground, mut ids) = two_busy_pods("again", scale::pick(20.0, 300.0)).await?;
+    // Shorter than the time limit of these workers.
+    let (mut ground, mut ids) = two_busy_pods("again", scale::pick(20.0, 240.0)).await?;
     let pools: Api<WorkerPool> = ground.stage.namespace.api();
     let before = names(&ground).await?;
     pools.delete("w", &DeleteParams::default()).await?;
@@ -310,7 +311,7 @@ const UNDER_WAY: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
 
 #[tokio::test]
 async fn a_namespace_that_is_deleted_lets_every_running_task_finish() -> Result<()> {
-    let (ground, _) = two_busy_pods("gone", scale::pick(20.0, 300.0)).await?;
+    let (ground, _) = two_busy_pods("gone", scale::pick(20.0, 240.0)).await?;
     let since = jiff::Timestamp::now();
     let running: Vec<String> = ground.running()?.into_iter().collect();
     let name = ground.stage.namespace.name.clone();
