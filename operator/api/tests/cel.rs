@@ -149,6 +149,15 @@ fn worker_pool() {
             "worker": { "env": [{ "name": env, "value": "1" }] },
         } })
     };
+    let airflow = |airflow: Value, mut rest: Value| {
+        rest["celery"] = Value::Null;
+        rest["airflow"] = airflow;
+        if rest.get("class").is_none() {
+            rest["class"] = Value::Null;
+        }
+        json!({ "spec": rest })
+    };
+    let setting = |name: &str| json!({ "worker": { "env": [{ "name": name, "value": "1" }] } });
     let mut rows = vec![
         row(
             "metadata.name must be at most 52",
@@ -156,9 +165,42 @@ fn worker_pool() {
             json!({ "metadata": { "name": "x".repeat(53) } }),
         ),
         row(
-            "spec.celery is required",
-            spec(json!({})),
+            "spec.celery is required, or spec.airflow",
+            spec(json!({ "class": null, "celery": null, "airflow": {} })),
             spec(json!({ "celery": null })),
+        ),
+        row(
+            "spec.celery is required, or spec.airflow",
+            spec(json!({})),
+            spec(json!({ "class": null, "celery": { "concurrency": 4 }, "airflow": {} })),
+        ),
+        row(
+            "spec.class sets the defaults of spec.celery",
+            airflow(json!({}), json!({ "class": null })),
+            airflow(json!({}), json!({ "class": "Cpu" })),
+        ),
+        row(
+            "spec.worker.env must not set AIRFLOW__CELERY__WORKER_AUTOSCALE",
+            airflow(json!({}), setting("AIRFLOW__CELERY__WORKER_CONCURRENCY")),
+            airflow(json!({}), setting("AIRFLOW__CELERY__WORKER_AUTOSCALE")),
+        ),
+        row(
+            "spec.airflow must have at most one of concurrency and autoscale",
+            airflow(json!({ "autoscale": { "min": 1, "max": 2 } }), json!({})),
+            airflow(
+                json!({ "autoscale": { "min": 1, "max": 2 }, "concurrency": 2 }),
+                json!({}),
+            ),
+        ),
+        row(
+            "spec.airflow.autoscale.min must be at most",
+            airflow(json!({ "autoscale": { "min": 2, "max": 2 } }), json!({})),
+            airflow(json!({ "autoscale": { "min": 3, "max": 2 } }), json!({})),
+        ),
+        row(
+            "spec.airflow.extraArgs must not hold flags",
+            airflow(json!({ "extraArgs": ["-s", "--without-mingle"] }), json!({})),
+            airflow(json!({ "extraArgs": ["-sq"] }), json!({})),
         ),
         row(
             "spec.celery.executionPool is required with class Io",

@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 use poolwright_api::Reason;
 use poolwright_api::v1alpha1::{Broker, Celery, TaskQueue, WorkerClass, WorkerPool};
 
+use crate::airflow;
 use crate::broker_key::{BrokerAddress, BrokerKey};
 use crate::class::{defaults, traits};
 use crate::grace::needed_seconds;
 use crate::quantity::Amount;
-use crate::validate::{ValidPool, resource_limit};
+use crate::validate::{Program, ValidPool, resource_limit};
 
 /// MiB that a prefork process needs at least: an interpreter with a small app.
 const PROCESS_MIB: i64 = 100;
@@ -56,6 +57,9 @@ pub fn advise(
     others: &[Neighbour],
 ) -> Vec<Advice> {
     let mut all = Vec::new();
+    if pool.program == Program::Airflow {
+        all.extend(airflow::advise(pool, wp));
+    }
     all.extend(too_many_processes(pool, wp));
     all.extend(prefetch(pool));
     all.extend(shared_queues(pool, others));
@@ -69,7 +73,7 @@ pub fn advise(
     all
 }
 
-fn advice(field: impl Into<String>, text: String) -> Advice {
+pub(crate) fn advice(field: impl Into<String>, text: String) -> Advice {
     Advice {
         field: field.into(),
         text,
@@ -79,7 +83,8 @@ fn advice(field: impl Into<String>, text: String) -> Advice {
 }
 
 fn too_many_processes(pool: &ValidPool, wp: &WorkerPool) -> Option<Advice> {
-    if !traits(pool.execution_pool).processes {
+    // Airflow's tasks mostly wait for others: its rule for slots starts at twelve a CPU.
+    if !traits(pool.execution_pool).processes || pool.program == Program::Airflow {
         return None;
     }
     let slots = i64::from(pool.concurrency);
@@ -142,8 +147,16 @@ fn shared_queues(pool: &ValidPool, others: &[Neighbour]) -> Vec<Advice> {
 }
 
 fn no_time_limit(pool: &ValidPool) -> Option<Advice> {
-    if pool.time_limit.is_some() {
+    if pool.time_limit.is_some() || pool.program == Program::Airflow && pool.grace.proven {
         return None;
+    }
+    if pool.program == Program::Airflow {
+        let text =
+            "nothing says how long a task may run: set it to the greatest execution_timeout of its tasks";
+        return Some(unproven(
+            pool,
+            advice("spec.airflow.longestTaskSeconds", text.to_owned()),
+        ));
     }
     let held = "a task that hangs keeps its slot for ever";
     let text = if traits(pool.execution_pool).hard_limit {
@@ -235,9 +248,9 @@ fn memory(pool: &ValidPool, wp: &WorkerPool) -> Option<Advice> {
     let limit = resource_limit(wp, "memory").ok()??;
     let text = format!(
         "a limit of {} for {slots} prefork processes is less than {PROCESS_MIB}Mi each, and one out-of-memory kill \
-         ends the whole container with every task in it: raise it to {needed_mib}Mi or more, or lower \
-         spec.celery.concurrency",
+         ends the whole container with every task in it: raise it to {needed_mib}Mi or more, or lower {}",
         written_limit(wp, "memory"),
+        pool.program.field("concurrency"),
     );
     let needed = Amount::of_units(needed_mib.saturating_mul(1024 * 1024));
     (limit < needed).then(|| advice("spec.worker.resources.limits.memory", text))
@@ -248,7 +261,9 @@ fn memory(pool: &ValidPool, wp: &WorkerPool) -> Option<Advice> {
 fn redelivery(pool: &ValidPool, broker: &Broker) -> Option<Advice> {
     let limited = pool.time_limit?;
     let hard = i64::from(limited.seconds);
-    let what = if limited.enforced {
+    let what = if pool.program == Program::Airflow {
+        "longest task"
+    } else if limited.enforced {
         "time limit"
     } else {
         "the time that is written"
@@ -256,12 +271,15 @@ fn redelivery(pool: &ValidPool, broker: &Broker) -> Option<Advice> {
     let prefetch = i64::from(pool.effective_prefetch());
     let held = hard.saturating_mul(1 + prefetch);
     let (limit, name) = redelivery_limit(broker);
+    let field = pool.program.field(match pool.program {
+        Program::Celery { .. } => "timeLimitSeconds",
+        Program::Airflow => "longestTaskSeconds",
+    });
     let text = format!(
         "a message may stay unacknowledged for {held} s = {what} {hard} s × (1 + prefetch {prefetch}), and the \
          broker delivers it again after {limit} s ({name}): the task would run twice. Lower \
-         spec.celery.timeLimitSeconds or prefetchMultiplier, or raise the broker's limit and write it in the TaskQueue"
+         {field} or prefetchMultiplier, or raise the broker's limit and write it in the TaskQueue"
     );
-    let field = "spec.celery.timeLimitSeconds".to_owned();
     let redis = broker.redis_options().visibility_timeout_seconds;
     (held >= i64::from(limit)).then_some(Advice {
         field,
@@ -314,7 +332,7 @@ fn short_grace(pool: &ValidPool) -> Option<Advice> {
 }
 
 /// A limit as the user wrote it.
-fn written_limit<'a>(wp: &'a WorkerPool, resource: &str) -> &'a str {
+pub(crate) fn written_limit<'a>(wp: &'a WorkerPool, resource: &str) -> &'a str {
     let limits = wp
         .spec
         .worker

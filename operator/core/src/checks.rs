@@ -16,7 +16,7 @@ use poolwright_api::{
 
 use crate::broker_key::{BrokerAddress, BrokerKey, has_user_info};
 use crate::class::traits;
-use crate::validate::{Invalid, ValidQueue};
+use crate::validate::{Invalid, Program, ValidQueue};
 
 /// Most queues of one WorkerPool, as in the CRD.
 const QUEUES_MAX: usize = 64;
@@ -27,7 +27,7 @@ const VOLUME_NAME_BYTES_MAX: usize = 63;
 /// Most volumes that one message names.
 const VOLUMES_NAMED_MAX: usize = 8;
 /// Longest limit or grace in seconds, as in the CRD: a week.
-const WEEK_SECONDS: i32 = 604_800;
+pub(crate) const WEEK_SECONDS: i32 = 604_800;
 
 /// Long flags that fields of the resource or Poolwright itself set, and the field to use.
 const RESERVED_FLAGS: &[(&str, &str)] = &[
@@ -152,12 +152,20 @@ pub fn ranges(spec: &WorkerPoolSpec, celery: &Celery) -> Result<(), Invalid> {
         ("drain.graceSeconds", grace_seconds, 1, WEEK_SECONDS),
     ];
     for (field, value, least, most) in table {
-        if let Some(value) = value.filter(|value| !(least..=most).contains(value)) {
-            let message = format!("is {value}; allowed are {least} to {most}");
-            return Err(Invalid::spec(format!("spec.{field}"), message));
-        }
+        between(field, value, least, most)?;
     }
     Ok(())
+}
+
+/// A number of the spec is in its range.
+pub(crate) fn between(field: &str, value: Option<i32>, least: i32, most: i32) -> Result<(), Invalid> {
+    match value.filter(|value| !(least..=most).contains(value)) {
+        None => Ok(()),
+        Some(value) => {
+            let message = format!("is {value}; allowed are {least} to {most}");
+            Err(Invalid::spec(format!("spec.{field}"), message))
+        }
+    }
 }
 
 /// What the fields of `spec.celery` say about each other.
@@ -260,8 +268,8 @@ pub fn worker(worker: &Worker, celery: &Celery) -> Result<(), Invalid> {
             "is required: the image with the app and its Celery",
         ));
     }
-    if worker.command.first().is_none_or(String::is_empty) {
-        let message = "must have at least one word, such as celery: the worker's arguments follow it";
+    if worker.command.first().is_some_and(String::is_empty) {
+        let message = "must begin with a word, such as celery: the worker's arguments follow it";
         return Err(Invalid::spec("spec.worker.command", message));
     }
     let inject = celery.broker_env == BrokerEnv::Inject;
@@ -415,7 +423,7 @@ pub fn queues(
 }
 
 /// Under a cap on its tasks a queue's workers have room for one pod.
-pub fn cap(queues: &[ValidQueue], concurrency: i32) -> Result<(), Invalid> {
+pub fn cap(queues: &[ValidQueue], concurrency: i32, program: &Program) -> Result<(), Invalid> {
     let worker = u32::try_from(concurrency).unwrap_or(1);
     for queue in queues {
         if let Some(most) = queue.max_active_tasks.filter(|most| *most < worker) {
@@ -424,7 +432,7 @@ pub fn cap(queues: &[ValidQueue], concurrency: i32) -> Result<(), Invalid> {
                  fits, or raise spec.maxActiveTasks there",
                 queue.object
             );
-            return Err(Invalid::spec("spec.celery.concurrency", message));
+            return Err(Invalid::spec(program.field("concurrency"), message));
         }
     }
     Ok(())

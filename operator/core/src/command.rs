@@ -7,7 +7,8 @@
 
 use poolwright_api::ENV_POD_NAME;
 
-use crate::validate::ValidPool;
+use crate::airflow;
+use crate::validate::{Program, ValidPool};
 
 /// The arguments that follow `spec.worker.command`, in the form of a container's `args`.
 ///
@@ -15,10 +16,13 @@ use crate::validate::ValidPool;
 /// undoes. The user's `extraArgs` come last, unchanged, so variables work in them.
 #[must_use]
 pub fn arguments(pool: &ValidPool) -> Vec<String> {
+    let Program::Celery { app } = &pool.program else {
+        return airflow::arguments(pool);
+    };
     let queues = pool.queue_names().collect::<Vec<_>>().join(",");
     let mut arguments = vec![
         "-A".to_owned(),
-        literal(&pool.app),
+        literal(app),
         "worker".to_owned(),
         "-n".to_owned(),
         format!("celery@$({ENV_POD_NAME})"),
@@ -59,7 +63,10 @@ pub fn arguments(pool: &ValidPool) -> Vec<String> {
 /// The queues on a worker's command line, as [`arguments`] writes it; `None` for one that is written otherwise.
 #[must_use]
 pub fn queues<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Option<Vec<String>> {
-    let list = arguments.into_iter().skip_while(|one| *one != "-Q").nth(1)?;
+    let list = arguments
+        .into_iter()
+        .skip_while(|one| !matches!(*one, "-Q" | "-q"))
+        .nth(1)?;
     Some(list.replace("$$", "$").split(',').map(str::to_owned).collect())
 }
 
@@ -79,7 +86,7 @@ pub fn concurrency<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Option<u
 }
 
 /// `text` so that Kubernetes leaves it as it is when it fills in variables.
-fn literal(text: &str) -> String {
+pub(crate) fn literal(text: &str) -> String {
     text.replace('$', "$$")
 }
 

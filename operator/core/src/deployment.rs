@@ -22,15 +22,17 @@ use poolwright_api::{
     LABEL_REVISION, LABEL_WORKER_POOL, PREFIX, WORKER_CONTAINER,
 };
 
+use crate::airflow;
 use crate::broker_key::BrokerAddress;
 use crate::charge::Charge;
 use crate::command::arguments;
 use crate::objects::DELETION_COST;
 use crate::revision::revision;
-use crate::validate::ValidPool;
+use crate::validate::{Program, ValidPool};
 
-/// Value of the label `app.kubernetes.io/name` on workers.
-const NAME: &str = "celery-worker";
+/// Values of the label `app.kubernetes.io/name` on workers.
+const CELERY: &str = "celery-worker";
+const AIRFLOW: &str = "airflow-worker";
 /// Value of the label `app.kubernetes.io/component` on workers.
 const WORKER: &str = "worker";
 /// Pod annotations that keep node autoscalers from ending a worker in the middle of a task; a user's own value
@@ -111,8 +113,12 @@ fn selector(pool: &ValidPool, revision: &str) -> BTreeMap<String, String> {
 
 /// The labels that Kubernetes recommends.
 fn labels(pool: &ValidPool) -> BTreeMap<String, String> {
+    let name = match pool.program {
+        Program::Celery { .. } => CELERY,
+        Program::Airflow => AIRFLOW,
+    };
     [
-        (LABEL_NAME, NAME),
+        (LABEL_NAME, name),
         (LABEL_INSTANCE, pool.name.as_str()),
         (LABEL_COMPONENT, WORKER),
         (LABEL_PART_OF, COMPONENT),
@@ -207,16 +213,24 @@ fn pod_spec(pool: &ValidPool, wp: &WorkerPool, pod: Pod) -> PodSpec {
 fn worker(pool: &ValidPool, wp: &WorkerPool) -> Container {
     let worker = &wp.spec.worker;
     let broker = pool.inject_broker.then(|| broker_url(&pool.broker.address));
+    let variable = |(name, value): (&str, String)| EnvVar {
+        name: name.to_owned(),
+        value: Some(value),
+        ..EnvVar::default()
+    };
+    let is_airflow = pool.program == Program::Airflow;
+    let airflow = is_airflow.then(|| airflow::variables(pool)).into_iter().flatten();
     Container {
         name: WORKER_CONTAINER.to_owned(),
         image: Some(worker.image.clone()),
-        command: Some(worker.command.clone()),
+        command: Some(pool.command.clone()),
         args: Some(arguments(pool)),
         // The pod's name comes first so that the user's variables can refer to it.
         env: list(
             [pod_name()]
                 .into_iter()
                 .chain(broker)
+                .chain(airflow.map(variable))
                 .chain(worker.env.iter().cloned()),
         ),
         env_from: list(worker.env_from.iter().cloned()),

@@ -26,7 +26,7 @@ pub struct Grace {
 }
 
 /// The grace of a pool's pods: `written` (`spec.drain.graceSeconds`) if there is one, else what
-/// [`needed_seconds`] says, else [`UNPROVEN_SECONDS`], unproven.
+/// [`needed_seconds`] says, else `otherwise`, unproven.
 ///
 /// `enforced_limit_seconds` is the hard time limit if the execution pool enforces it.
 #[must_use]
@@ -35,6 +35,7 @@ pub fn grace(
     execution_pool: ExecutionPool,
     enforced_limit_seconds: Option<i32>,
     prefetch: Option<i32>,
+    otherwise: i64,
 ) -> Grace {
     let needed = needed_seconds(execution_pool, enforced_limit_seconds, prefetch);
     match written.or(needed) {
@@ -43,7 +44,7 @@ pub fn grace(
             proven: true,
         },
         None => Grace {
-            seconds: UNPROVEN_SECONDS,
+            seconds: otherwise,
             proven: false,
         },
     }
@@ -69,7 +70,7 @@ pub fn needed_seconds(
 
 #[cfg(test)]
 mod tests {
-    use super::{Grace, grace};
+    use super::{Grace, UNPROVEN_SECONDS, grace};
     use poolwright_api::v1alpha1::ExecutionPool::{self, Eventlet, Gevent, Prefork, Solo, Threads};
     use proptest::prelude::{any, prop_assert, proptest};
 
@@ -92,7 +93,7 @@ mod tests {
             (Some(0), Prefork, None, None, 1, true),
         ];
         for &(written, pool, limit, prefetch, seconds, proven) in table {
-            let found = grace(written, pool, limit, prefetch);
+            let found = grace(written, pool, limit, prefetch, UNPROVEN_SECONDS);
             assert_eq!(
                 found,
                 Grace { seconds, proven },
@@ -108,7 +109,7 @@ mod tests {
             prefetch in proptest::option::of(any::<i32>()),
         ) {
             for pool in [Prefork, Gevent, Eventlet, Threads, Solo] {
-                let found = grace(None, pool, limit, prefetch);
+                let found = grace(None, pool, limit, prefetch, UNPROVEN_SECONDS);
                 prop_assert!(found.seconds >= 1);
                 prop_assert!(limit.is_none_or(|limit| found.seconds > i64::from(limit)));
             }

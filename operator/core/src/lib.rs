@@ -5,6 +5,7 @@
 
 pub mod advice;
 mod ahead;
+mod airflow;
 mod answers;
 pub mod arbitrate;
 pub mod bidder;

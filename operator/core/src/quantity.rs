@@ -51,6 +51,13 @@ impl Amount {
         i64::try_from(ceil).unwrap_or(if ceil < 0 { i64::MIN } else { i64::MAX })
     }
 
+    /// Whole units, rounded down: `1500m` is 1. Saturates at the bounds of `i64`.
+    #[must_use]
+    pub fn floor_units(self) -> i64 {
+        let floor = self.0.div_euclid(NANOS);
+        i64::try_from(floor).unwrap_or(if floor < 0 { i64::MIN } else { i64::MAX })
+    }
+
     /// This amount times a whole number, or `None` when that is too large to be meant.
     #[must_use]
     pub fn times(self, factor: i64) -> Option<Self> {

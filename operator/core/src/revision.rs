@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::broker_key::BrokerAddress;
 use crate::canonical::{canonical, digest};
 use crate::charge::Charge;
-use crate::validate::ValidPool;
+use crate::validate::{Program, ValidPool};
 
 /// Characters of a revision's name: 40 bits of SHA-256 as lower-case hexadecimal digits. Two of the few revisions
 /// of one WorkerPool meet with a chance below one in a billion, and 52 + 1 + 10 characters still fit in a label.
@@ -31,13 +31,14 @@ fn inputs(pool: &ValidPool, wp: &WorkerPool) -> Value {
     json!({
         "queues": pool.queue_names().collect::<Vec<_>>(),
         "broker": pool.inject_broker.then(|| broker(&pool.broker.address)),
-        "celery": celery(pool),
+        "celery": matches!(pool.program, Program::Celery { .. }).then(|| celery(pool)),
+        "airflow": (pool.program == Program::Airflow).then(|| airflow(pool)),
         // What its pods take, unless it is what they take where nobody speaks of Pools.
         "charge": Some(Charge::of(pool)).filter(|charge| !charge.is_default(pool.concurrency)).map(|charge| charge.to_string()),
         "graceSeconds": pool.grace.seconds,
         "restartedAt": wp.metadata.annotations.as_ref().and_then(|all| all.get(ANNOTATION_RESTARTED_AT)),
         "image": worker.image,
-        "command": worker.command,
+        "command": pool.command,
         "env": non_empty(&worker.env),
         "envFrom": non_empty(&worker.env_from),
         "resources": worker.resources,
@@ -50,7 +51,10 @@ fn inputs(pool: &ValidPool, wp: &WorkerPool) -> Value {
 /// What the command line says.
 fn celery(pool: &ValidPool) -> Value {
     json!({
-        "app": pool.app,
+        "app": match &pool.program {
+            Program::Celery { app } => Some(app),
+            Program::Airflow => None,
+        },
         "executionPool": pool.execution_pool,
         "concurrency": pool.concurrency,
         "autoscaleMin": pool.autoscale.map(|autoscale| autoscale.min),
@@ -60,6 +64,16 @@ fn celery(pool: &ValidPool) -> Value {
         "timeLimitSeconds": pool.time_limit.map(|limit| limit.seconds),
         "softTimeLimitSeconds": pool.soft_time_limit.map(|limit| limit.seconds),
         "logLevel": pool.log_level,
+        "extraArgs": non_empty(&pool.extra_args),
+    })
+}
+
+/// The same of Airflow's.
+fn airflow(pool: &ValidPool) -> Value {
+    json!({
+        "concurrency": pool.concurrency,
+        "autoscaleMin": pool.autoscale.map(|autoscale| autoscale.min),
+        "prefetchMultiplier": pool.prefetch_multiplier,
         "extraArgs": non_empty(&pool.extra_args),
     })
 }

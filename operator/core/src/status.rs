@@ -34,6 +34,8 @@ pub struct Facts<'a> {
     pub old: &'a api::WorkerPoolStatus,
     /// What the spec is worth: its input and decision, or why it cannot be used.
     pub spec: Result<(&'a PoolInput, Option<&'a Decision>), &'a Invalid>,
+    /// The slots of one pod, and where they come from, with a valid spec.
+    pub concurrency: Option<&'a str>,
     /// What exists of it.
     pub objects: &'a Objects,
     /// Known mistakes in the spec.
@@ -61,6 +63,7 @@ pub fn status(facts: &Facts) -> api::WorkerPoolStatus {
     if let Some(input) = input {
         new.queue_names = Some(bounded(&input.queues.join(","), 256));
         new.revision = Some(input.revision.to_string());
+        new.concurrency = facts.concurrency.map(|text| bounded(text, 128));
     }
     // Pods are there whatever the spec is worth.
     new.replicas = Some(number(facts.objects.living().count()));

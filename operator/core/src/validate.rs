@@ -5,6 +5,7 @@
 //! older than a rule. This module may refuse only what cannot work or would make our counts wrong: bad ideas are
 //! `advice`. An error names the field, the allowed values and what to do, and holds no value from a Secret.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -16,11 +17,12 @@ use poolwright_api::v1alpha1::{
     ScalingPolicy, TaskQueue, WorkerClass, WorkerPool,
 };
 
-use crate::advice::Neighbour;
+use crate::advice::{Neighbour, written_limit};
+use crate::airflow;
 use crate::broker_key::BrokerKey;
 use crate::checks;
 use crate::class::{self, Concurrency, Traits, defaults, traits};
-use crate::grace::{Grace, grace};
+use crate::grace::{self, Grace, grace};
 use crate::policy::Policy;
 use crate::quantity::{self, Amount};
 use crate::resources;
@@ -28,6 +30,8 @@ use crate::schedule::{self, Schedule};
 
 /// Most slots of one pod, as in the CRD.
 const SLOTS_MAX: i64 = 10_000;
+/// What starts a Celery worker, if `spec.worker.command` does not say otherwise.
+const COMMAND: &str = "celery";
 
 /// A WorkerPool whose spec can be run, with every default filled in.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,12 +52,16 @@ pub struct ValidPool {
     pub broker: BrokerKey,
     /// `spec.celery.brokerEnv` is `Inject`.
     pub inject_broker: bool,
-    /// The Celery app.
-    pub app: String,
+    /// What the workers run.
+    pub program: Program,
+    /// The words that start it, which the arguments follow.
+    pub command: Vec<String>,
     /// What executes tasks.
     pub execution_pool: ExecutionPool,
     /// Slots of one pod, 1 to 10,000: the written or default concurrency, the `max` of `autoscale`, 1 for solo.
     pub concurrency: i32,
+    /// Where that comes from, such as `4: class Cpu`, for people.
+    pub concurrency_from: String,
     /// The worker's own scaling, if it is on.
     pub autoscale: Option<Autoscale>,
     /// When the worker's slots are halved, if ever.
@@ -91,6 +99,44 @@ pub struct ValidPool {
     pub hold: Option<i32>,
     /// Seconds that a stopping pod gets, and whether they are known to suffice.
     pub grace: Grace,
+}
+
+/// What a WorkerPool's workers run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// `celery worker` of an app.
+    Celery {
+        /// The app.
+        app: String,
+    },
+    /// `airflow celery worker`.
+    Airflow,
+}
+
+impl Program {
+    /// The path of a field in its part of the spec, such as `spec.celery.concurrency`.
+    #[must_use]
+    pub fn field(&self, name: &str) -> String {
+        match self {
+            Self::Celery { .. } => format!("spec.celery.{name}"),
+            Self::Airflow => format!("spec.airflow.{name}"),
+        }
+    }
+}
+
+/// Slots of one pod.
+pub(crate) struct Slots {
+    /// How many, at least 1.
+    pub(crate) count: i32,
+    /// Where they come from.
+    pub(crate) from: String,
+}
+
+impl Slots {
+    fn new(count: i32, from: &str) -> Self {
+        let from = format!("{count}: {from}");
+        Self { count, from }
+    }
 }
 
 /// `scaleDownDelaySeconds` with policy Backlog, where it is not written.
@@ -178,14 +224,12 @@ impl ValidPool {
 /// The first field that cannot be used; with several, the same one each time.
 pub fn validate(wp: &WorkerPool, queues: &BTreeMap<String, TaskQueue>) -> Result<ValidPool, Invalid> {
     checks::name(wp)?;
-    let Some(celery) = &wp.spec.celery else {
-        return Err(Invalid::spec(
-            "spec.celery",
-            "is required: write at least spec.celery.app",
-        ));
-    };
+    let (program, celery) = program(wp)?;
+    let celery = &*celery;
     checks::ranges(&wp.spec, celery)?;
-    checks::celery(celery)?;
+    if matches!(program, Program::Celery { .. }) {
+        checks::celery(celery)?;
+    }
     checks::scaling(&wp.spec.scaling)?;
     let schedules = schedule::read(&wp.spec.scaling)?;
     checks::worker(&wp.spec.worker, celery)?;
@@ -195,8 +239,17 @@ pub fn validate(wp: &WorkerPool, queues: &BTreeMap<String, TaskQueue>) -> Result
     let (queues, broker) = checks::queues(wp, queues)?;
     let execution_pool = execution_pool(wp.spec.class, celery)?;
     checks::execution_pool(execution_pool, celery)?;
-    let concurrency = concurrency(wp, celery, execution_pool)?;
-    checks::cap(&queues, concurrency)?;
+    let slots = match program {
+        Program::Airflow if celery.autoscale.is_none() && celery.concurrency.is_none() => airflow::slots(wp)?,
+        _ => slots(wp, celery, execution_pool, &program)?,
+    };
+    checks::cap(&queues, slots.count, &program)?;
+    let (command, unproven) = match &program {
+        Program::Celery { .. } => (COMMAND, grace::UNPROVEN_SECONDS),
+        Program::Airflow => (airflow::COMMAND, airflow::UNPROVEN_SECONDS),
+    };
+    let written = Some(&wp.spec.worker.command).filter(|words| !words.is_empty());
+    let command = written.cloned().unwrap_or_else(|| vec![command.to_owned()]);
     let obeys = traits(execution_pool);
     let default = defaults(wp.spec.class);
     let (time_limit, soft_time_limit) = limits(wp.spec.class, celery, obeys);
@@ -217,9 +270,11 @@ pub fn validate(wp: &WorkerPool, queues: &BTreeMap<String, TaskQueue>) -> Result
         queues,
         broker,
         inject_broker: celery.broker_env == BrokerEnv::Inject,
-        app: celery.app.clone(),
+        program,
+        command,
         execution_pool,
-        concurrency,
+        concurrency: slots.count,
+        concurrency_from: slots.from,
         autoscale: celery.autoscale,
         dynamic_concurrency: celery.dynamic_concurrency.clone(),
         prefetch_multiplier,
@@ -243,8 +298,31 @@ pub fn validate(wp: &WorkerPool, queues: &BTreeMap<String, TaskQueue>) -> Result
             execution_pool,
             enforced_limit_seconds,
             prefetch_multiplier,
+            unproven,
         ),
     })
+}
+
+/// What the workers run, and the Celery worker that it is.
+fn program(wp: &WorkerPool) -> Result<(Program, Cow<'_, Celery>), Invalid> {
+    match (&wp.spec.celery, &wp.spec.airflow) {
+        (Some(celery), None) => {
+            let app = celery.app.clone();
+            Ok((Program::Celery { app }, Cow::Borrowed(celery)))
+        }
+        (None, Some(airflow)) => {
+            airflow::check(wp, airflow)?;
+            Ok((Program::Airflow, Cow::Owned(airflow::worker(airflow))))
+        }
+        (None, None) => Err(Invalid::spec(
+            "spec.celery",
+            "is required: write at least spec.celery.app, or spec.airflow for workers of Airflow",
+        )),
+        (Some(_), Some(_)) => Err(Invalid::spec(
+            "spec.airflow",
+            "cannot be written together with spec.celery: remove one of them",
+        )),
+    }
 }
 
 /// A task that a worker has just begun is in no count until the worker's next heartbeat, which comes every two seconds: a
@@ -329,26 +407,38 @@ fn execution_pool(class: Option<WorkerClass>, celery: &Celery) -> Result<Executi
 }
 
 /// Slots of one pod.
-fn concurrency(wp: &WorkerPool, celery: &Celery, pool: ExecutionPool) -> Result<i32, Invalid> {
+fn slots(wp: &WorkerPool, celery: &Celery, pool: ExecutionPool, program: &Program) -> Result<Slots, Invalid> {
     if traits(pool).single {
-        return Ok(1);
+        return Ok(Slots::new(1, "executionPool Solo"));
     }
-    if let Some(written) = celery
-        .autoscale
-        .map(|autoscale| autoscale.max)
-        .or(celery.concurrency)
-    {
-        return Ok(written);
+    if let Some(autoscale) = celery.autoscale {
+        return Ok(Slots::new(autoscale.max, &program.field("autoscale.max")));
     }
+    if let Some(written) = celery.concurrency {
+        return Ok(Slots::new(written, &program.field("concurrency")));
+    }
+    let class = || {
+        wp.spec
+            .class
+            .map_or_else(String::new, |class| format!("class {class:?}"))
+    };
     let otherwise = match defaults(wp.spec.class).concurrency {
-        Concurrency::Fixed(slots) => return Ok(slots),
+        Concurrency::Fixed(slots) => return Ok(Slots::new(slots, &class())),
         Concurrency::CpuLimit { otherwise } => otherwise,
     };
     if let Some(cpu) = resource_limit(wp, "cpu")? {
         let slots = cpu.ceil_units().clamp(1, SLOTS_MAX);
-        return i32::try_from(slots).map_err(|_| missing_concurrency());
+        let slots = i32::try_from(slots).map_err(|_| missing_concurrency())?;
+        return Ok(Slots::new(
+            slots,
+            &format!("the CPU limit of {}", written_limit(wp, "cpu")),
+        ));
     }
-    otherwise.ok_or_else(missing_concurrency)
+    let otherwise = otherwise.ok_or_else(missing_concurrency)?;
+    Ok(Slots::new(
+        otherwise,
+        &format!("{}, without a CPU limit", class()),
+    ))
 }
 
 fn missing_concurrency() -> Invalid {

@@ -211,7 +211,7 @@ fn each_bad_field_of_the_rest_is_named() {
         ),
         (json!({"worker": {"image": ""}}), "spec.worker.image", "required"),
         (
-            json!({"worker": {"command": []}}),
+            json!({"worker": {"command": [""]}}),
             "spec.worker.command",
             "celery",
         ),

@@ -15,7 +15,6 @@ use super::objects::Read;
 use super::workers::Worker;
 use super::{Finding, Severity};
 
-const CONCURRENCY: &str = "spec.celery.concurrency";
 /// Most WorkerPools that one finding names.
 const NAMES_MAX: usize = 4;
 
@@ -217,7 +216,8 @@ pub fn too_large(worker: &Worker<'_>, all: &[Read<'_>]) -> Vec<Finding> {
              ({}) has {slots}: no pod may start (PodLargerThanPool); {fix}",
             other.position("spec.slots"),
         );
-        findings.push(worker.read.find(Severity::Error, CONCURRENCY, &words));
+        let field = worker.pool.program.field("concurrency");
+        findings.push(worker.read.find(Severity::Error, &field, &words));
     }
     findings
 }

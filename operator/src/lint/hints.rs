@@ -102,7 +102,9 @@ pub fn misplaced(definitions: &[Definition], kind: &str, path: &str) -> Option<S
     let place = |definition: &Definition| {
         let mut found = Vec::new();
         places(definition.spec(), "spec", field, 1, &mut found);
-        found.into_iter().min_by_key(|place| place.matches('.').count())
+        // What Celery's and Airflow's workers both have is told of the former.
+        let order = |place: &String| (place.matches('.').count(), place.starts_with("spec.airflow"));
+        found.into_iter().min_by_key(order)
     };
     let own = definitions
         .iter()

@@ -97,11 +97,8 @@ fn prefetch(worker: &Worker<'_>, all: &[Read<'_>]) -> Option<Finding> {
         queue.tier(),
         prefetch.saturating_add(early),
     );
-    Some(
-        worker
-            .read
-            .find(Severity::Note, "spec.celery.prefetchMultiplier", &words),
-    )
+    let field = worker.pool.program.field("prefetchMultiplier");
+    Some(worker.read.find(Severity::Note, &field, &words))
 }
 
 #[cfg(test)]

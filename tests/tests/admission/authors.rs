@@ -84,6 +84,10 @@ async fn who_may_not_create_pods_scales_workers_and_does_not_say_what_they_run()
         (json!({"pod": {}}), "spec.pod"),
         (json!({"celery": {"app": "other"}}), "spec.celery"),
         (
+            json!({"class": null, "celery": null, "airflow": {}}),
+            "spec.celery, spec.airflow",
+        ),
+        (
             json!({"celery": {"extraArgs": ["--statedb=/x"]}, "pod": {"labels": {"a": "b"}}, "scaling": {"maxReplicas": 3}}),
             "spec.pod, spec.celery",
         ),

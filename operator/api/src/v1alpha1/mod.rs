@@ -12,7 +12,7 @@ pub use task_queue::{
     TaskQueue, TaskQueueSpec, TaskQueueStatus, TlsOptions, WeightRule,
 };
 pub use worker_pool::{
-    AckMode, Autoscale, BrokerEnv, Celery, Decision, DecisionInput, DecisionLimit, Drain, ExecutionPool,
-    Fallback, LogLevel, PastDecision, Pod, QueueRef, Scaling, ScalingMode, ScalingPolicy, Schedule, Worker,
-    WorkerClass, WorkerPool, WorkerPoolSpec, WorkerPoolStatus,
+    AckMode, Airflow, Autoscale, BrokerEnv, Celery, Decision, DecisionInput, DecisionLimit, Drain,
+    ExecutionPool, Fallback, LogLevel, PastDecision, Pod, QueueRef, Scaling, ScalingMode, ScalingPolicy,
+    Schedule, Worker, WorkerClass, WorkerPool, WorkerPoolSpec, WorkerPoolStatus,
 };

@@ -186,7 +186,7 @@ fn grace_rows(class: Option<WorkerClass>) -> String {
     );
     let row = |pool: ExecutionPool| {
         let enforced = default.time_limit_seconds.filter(|_| traits(pool).hard_limit);
-        let found = grace(None, pool, enforced, default.prefetch);
+        let found = grace(None, pool, enforced, default.prefetch, UNPROVEN_SECONDS);
         let unproven = if found.proven { "" } else { ", unproven" };
         format!("| {} | {pool:?} | {}{unproven} |\n", name(class), found.seconds)
     };

@@ -16,6 +16,8 @@ use crate::v1alpha1::load::HighLoad;
         .message(Message::Expression("'spec.celery.softTimeLimitSeconds must be less than spec.celery.timeLimitSeconds (%d), is %d'.format([self.timeLimitSeconds, self.softTimeLimitSeconds])".into())),
     validation = Rule::new("!has(self.autoscale) || !has(self.executionPool) || !(self.executionPool in ['Threads', 'Solo'])")
         .message("spec.celery.autoscale is not allowed with executionPool Threads or Solo, which cannot grow"),
+    validation = Rule::new("!has(self.autoscale) || self.autoscale.min <= self.autoscale.max")
+        .message(Message::Expression("'spec.celery.autoscale.min must be at most spec.celery.autoscale.max (%d), is %d'.format([self.autoscale.max, self.autoscale.min])".into())),
     validation = Rule::new("!has(self.autoscale) || !has(self.concurrency)")
         .message("spec.celery must have at most one of concurrency and autoscale"),
     validation = Rule::new("!has(self.dynamicConcurrency) || !has(self.executionPool) || !(self.executionPool in ['Threads', 'Solo'])")
@@ -123,8 +125,6 @@ pub struct Celery {
 /// Bounds of a worker's own autoscaling.
 #[derive(KubeSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.min <= self.max")
-    .message(Message::Expression("'spec.celery.autoscale.min must be at most spec.celery.autoscale.max (%d), is %d'.format([self.max, self.min])".into())))]
 pub struct Autoscale {
     /// `min` is the least number of slots, 0 to 10,000. Required.
     #[schemars(range(min = 0, max = 10_000))]

@@ -1,5 +1,6 @@
 //! `WorkerPool`: workers of one kind, how they are started, scaled and stopped, and what is known of them.
 
+mod airflow;
 mod celery;
 mod pod;
 mod scaling;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::schema;
 
+pub use airflow::Airflow;
 pub use celery::{AckMode, Autoscale, BrokerEnv, Celery, ExecutionPool, LogLevel};
 pub use pod::{Pod, Worker};
 pub use scaling::{Drain, Fallback, Scaling, ScalingMode, ScalingPolicy, Schedule};
@@ -29,7 +31,7 @@ pub use status::{Decision, DecisionInput, DecisionLimit, PastDecision, WorkerPoo
     status = "WorkerPoolStatus",
     derive = "PartialEq",
     derive = "Default",
-    doc = "WorkerPool is a set of Celery workers of one kind. Poolwright starts, scales and stops them, and writes down why. Its name has at most 52 characters.",
+    doc = "WorkerPool is a set of Celery or Airflow workers of one kind. Poolwright starts, scales and stops them, and writes down why. Its name has at most 52 characters.",
     validation = Rule::new("self.metadata.name.size() <= 52").message("metadata.name must be at most 52 characters long"),
     scale(
         spec_replicas_path = ".spec.replicas",
@@ -101,7 +103,12 @@ pub use status::{Decision, DecisionInput, DecisionLimit, PastDecision, WorkerPoo
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("has(self.celery)").message("spec.celery is required"),
+    validation = Rule::new("has(self.celery) != has(self.airflow)")
+        .message("spec.celery is required, or spec.airflow in its place, and not both"),
+    validation = Rule::new("!has(self.airflow) || !has(self.class)")
+        .message("spec.class sets the defaults of spec.celery and is not allowed with spec.airflow"),
+    validation = Rule::new("!has(self.airflow) || !has(self.worker.env) || self.worker.env.all(e, !(e.name in ['AIRFLOW__CELERY__WORKER_AUTOSCALE', 'AIRFLOW__CELERY__WORKER_PREFETCH_MULTIPLIER', 'AIRFLOW__CELERY__POOL']))")
+        .message("spec.worker.env must not set AIRFLOW__CELERY__WORKER_AUTOSCALE, AIRFLOW__CELERY__WORKER_PREFETCH_MULTIPLIER or AIRFLOW__CELERY__POOL with spec.airflow, which says how many tasks a worker takes"),
     validation = Rule::new("!has(self.class) || self.class != 'Io' || !has(self.celery) || has(self.celery.executionPool)")
         .message("spec.celery.executionPool is required with class Io: Gevent or Eventlet if the image has it, else Threads or Prefork"),
     validation = Rule::new("has(self.class) || !has(self.celery) || has(self.celery.concurrency) || has(self.celery.autoscale) || (has(self.celery.executionPool) && self.celery.executionPool == 'Solo') || (has(self.worker.resources) && has(self.worker.resources.limits) && 'cpu' in self.worker.resources.limits)")
@@ -124,9 +131,14 @@ pub struct WorkerPoolSpec {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub queues: Vec<QueueRef>,
 
-    /// `celery` says which app the workers run and how. Required.
+    /// `celery` says which app the workers run and how. Required, unless `airflow` is written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub celery: Option<Celery>,
+
+    /// `airflow` makes them workers of Airflow's `CeleryExecutor`: `airflow celery worker`. Required, unless `celery` is
+    /// written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub airflow: Option<Airflow>,
 
     /// `worker` is the container that runs the worker.
     pub worker: Worker,

@@ -10,18 +10,18 @@ use serde::{Deserialize, Serialize};
 use crate::schema::{self, StringMap};
 
 /// The container that runs the worker.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Worker {
     /// `image` with the app and its Celery, 1 to 1,024 characters. Required.
     #[schemars(length(min = 1, max = 1024), regex(pattern = r"^[!-~]+$"))]
     pub image: String,
 
-    /// `command` that starts Celery; the arguments follow it. 1 to 32 words of at most 1,024 characters. Default:
-    /// celery.
+    /// `command` that starts Celery or Airflow; the arguments follow it. 1 to 32 words of at most 1,024 characters.
+    /// Default: celery, or airflow with `spec.airflow`.
     #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 1024)))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
-    #[serde(default = "command")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
 
     /// `env` of the worker container, at most 128 variables with unique names. Default: none. `POD_NAME` is set by
@@ -172,22 +172,4 @@ pub struct Pod {
     )]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sidecars: Vec<Container>,
-}
-
-impl Default for Worker {
-    fn default() -> Self {
-        Self {
-            image: String::new(),
-            command: command(),
-            env: Vec::new(),
-            env_from: Vec::new(),
-            resources: None,
-            volume_mounts: Vec::new(),
-            security_context: None,
-        }
-    }
-}
-
-fn command() -> Vec<String> {
-    vec!["celery".to_owned()]
 }

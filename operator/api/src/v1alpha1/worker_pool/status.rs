@@ -49,6 +49,12 @@ pub struct WorkerPoolStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub desired_replicas: Option<i32>,
 
+    /// `concurrency` is the number of tasks that one worker of the newest revision executes at a time, and where it comes
+    /// from, such as `16 = min(32, 12 × 2 CPU, 8 × 2 GiB)`.
+    #[schemars(length(max = 128))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<String>,
+
     /// `slots` is the number of tasks that the workers can execute at a time.
     #[schemars(range(min = 0))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
