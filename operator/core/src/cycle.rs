@@ -38,7 +38,7 @@ pub struct Memory {
 #[derive(Clone, Debug, Default)]
 pub struct Cycle {
     /// By WorkerPool.
-    pub decisions: BTreeMap<Arc<PoolKey>, Decision>,
+    pub decisions: BTreeMap<Arc<PoolKey>, Arc<Decision>>,
     /// By broker id and queue name: what TaskQueue status shows.
     pub queues: BTreeMap<String, BTreeMap<String, QueueLedger>>,
     /// What the status of each Pool says beside its grants.
@@ -104,7 +104,7 @@ pub fn cycle(snapshot: &Snapshot, memory: &mut Memory) -> Cycle {
                 .resizes
                 .extend(resized.resizes.into_iter().map(|one| (table.id.to_owned(), one)));
             untrue.extend(wants);
-            decisions.push((Arc::clone(&fleet.pool.key), decision));
+            decisions.push((Arc::clone(&fleet.pool.key), Arc::new(decision)));
         }
         if !table.fleets.is_empty() {
             result.sizes.insert(table.id.to_owned(), sizes);

@@ -44,7 +44,7 @@ pub type PoolName = (String, String);
 pub fn figures(
     snapshot: &Snapshot,
     namespaces: &BTreeMap<&str, Cow<Namespace>>,
-    decisions: &BTreeMap<Arc<PoolKey>, Decision>,
+    decisions: &BTreeMap<Arc<PoolKey>, Arc<Decision>>,
 ) -> BTreeMap<PoolName, Figures> {
     let figures = |(pool, budget): (&'_ String, &Budget)| {
         let load = |one| said(snapshot, one, budget.slots);

@@ -2,6 +2,7 @@
 
 mod world;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use poolwright_core::cycle::{Memory, cycle};
@@ -439,8 +440,8 @@ proptest! {
                 let whole = whole_since.is_some_and(|since| world.now.since(since) >= Duration::from_secs(stay));
                 prop_assert!(whole, "scale-in without data: {decision:?}");
             }
-            let rest: Vec<Decision> = cycle(&shuffled(&world.snapshot()), &mut other).decisions.into_values().collect();
-            let same: Vec<Decision> = world.last.decisions.values().cloned().collect();
+            let rest: Vec<Arc<Decision>> = cycle(&shuffled(&world.snapshot()), &mut other).decisions.into_values().collect();
+            let same: Vec<Arc<Decision>> = world.last.decisions.values().cloned().collect();
             prop_assert_eq!(same, rest);
             let decided = last.as_ref().map_or(0, |last| last.to);
             check_bounds(&world.pool().clone(), &decision, decided)?;

@@ -182,7 +182,7 @@ impl Driver {
     fn decided(
         &self,
         states: &[Arc<PoolState>],
-        decisions: &mut BTreeMap<Arc<PoolKey>, Decision>,
+        decisions: &mut BTreeMap<Arc<PoolKey>, Arc<Decision>>,
     ) -> BTreeMap<Group, Decided> {
         let mut decided = BTreeMap::new();
         for state in states {
@@ -192,7 +192,7 @@ impl Driver {
             if let Some(decision) = decision.as_ref().filter(|one| one.facts.misplaced > 0) {
                 self.count_misplaced(&group, decision.facts.misplaced);
             }
-            let (state, decision) = (Arc::clone(state), decision.map(Arc::new));
+            let state = Arc::clone(state);
             decided.insert(group, Decided { state, decision });
         }
         decided
@@ -246,7 +246,7 @@ impl Driver {
 }
 
 /// Pods that were lost with their node, by WorkerPool.
-fn lost(decisions: &BTreeMap<Arc<PoolKey>, Decision>) -> BTreeMap<Group, Vec<String>> {
+fn lost(decisions: &BTreeMap<Arc<PoolKey>, Arc<Decision>>) -> BTreeMap<Group, Vec<String>> {
     let lost = decisions
         .iter()
         .filter(|(_, decision)| !decision.facts.lost.is_empty());

@@ -387,7 +387,7 @@ impl World {
                 }
             }
         }
-        self.last.decisions.values().next().unwrap().clone()
+        Decision::clone(self.last.decisions.values().next().unwrap())
     }
 
     /// Writes the marks, seen since then.
