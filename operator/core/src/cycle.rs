@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bidder::Bidder;
+use crate::books::Books;
 use crate::budget::{Allowance, divide};
 use crate::consumers::{Call, Calls, wants};
 use crate::decision::Decision;
 use crate::demand::demand;
 use crate::fleet::Fleet;
-use crate::ledger::{QueueLedger, ledger};
+use crate::ledger::ledger;
 use crate::memory::PoolMemory;
 use crate::outlook;
 use crate::pool_status::{Figures, PoolName, figures};
@@ -40,7 +41,7 @@ pub struct Cycle {
     /// By WorkerPool.
     pub decisions: BTreeMap<Arc<PoolKey>, Arc<Decision>>,
     /// By broker id and queue name: what TaskQueue status shows.
-    pub queues: BTreeMap<String, BTreeMap<String, QueueLedger>>,
+    pub queues: BTreeMap<String, Books>,
     /// What the status of each Pool says beside its grants.
     pub figures: BTreeMap<PoolName, Figures>,
     /// By broker id, what its workers must be told now.
@@ -59,9 +60,6 @@ struct Table<'a> {
     fleets: Vec<Fleet<'a>>,
 }
 
-/// One broker's queues, by name.
-type Books = BTreeMap<String, QueueLedger>;
-
 /// Runs one cycle: what each WorkerPool wants, what the Pools allow, what is done.
 pub fn cycle(snapshot: &Snapshot, memory: &mut Memory) -> Cycle {
     memory.calls.retain(|id, _| snapshot.brokers.contains_key(id));
@@ -73,9 +71,9 @@ pub fn cycle(snapshot: &Snapshot, memory: &mut Memory) -> Cycle {
     let mut books: Vec<Books> = Vec::with_capacity(tables.len());
     for table in &tables {
         let page = ledger(snapshot, table.view, &table.fleets);
-        for (fleet, memory) in table.fleets.iter().zip(past.by_ref()) {
+        for ((at, fleet), memory) in table.fleets.iter().enumerate().zip(past.by_ref()) {
             memory.track(fleet, table.view, snapshot.now);
-            let demand = demand(fleet, table.view, &page, memory, snapshot.now);
+            let demand = demand(fleet, table.view, page.of(at), memory, snapshot.now);
             sketches.push((fleet, sketch(snapshot, fleet, table.view, demand, memory)));
         }
         books.push(page);
@@ -87,12 +85,12 @@ pub fn cycle(snapshot: &Snapshot, memory: &mut Memory) -> Cycle {
     for (table, books) in tables.iter().zip(&mut books) {
         let view = table.view;
         let (mut untrue, mut sizes) = (Vec::new(), Vec::new());
-        for ((fleet, sketch), memory) in sketches.by_ref().take(table.fleets.len()) {
+        for (at, ((fleet, sketch), memory)) in sketches.by_ref().take(table.fleets.len()).enumerate() {
             let allowance = allowances.next().unwrap_or_else(|| Allowance::free(sketch.to()));
             let mut decision = decide(snapshot, fleet, view, sketch, &allowance, memory);
             let resized = memory.resizing.look(fleet, &snapshot.loads, snapshot.now);
             decision.resized(&resized);
-            outlook::look(books, fleet, memory, &decision, snapshot.now);
+            outlook::look(books, at, fleet, memory, &decision, snapshot.now);
             let wants = wants(fleet, view, &resized, snapshot.now);
             // Whether it has been heeded, only an answer tells.
             decision.ask.extend(wants.iter().map(|(_, _, node)| node.clone()));

@@ -4,13 +4,14 @@
 //! pods and counts whatever may be true. They differ while it is unknown when tasks acknowledge, where a worker
 //! is silent, and for tasks too short to be sure that they still run. This module reads; it does not decide.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use poolwright_api::v1alpha1::AckMode;
 
 use crate::answers::answers;
+use crate::books::Book;
 use crate::fleet::Fleet;
 use crate::held::{held_by_consuming, held_by_parked};
 use crate::later::Later;
@@ -193,12 +194,12 @@ fn share(value: u64, part: u64, whole: u64) -> u64 {
     u64::try_from(milli.div_ceil(u128::from(whole))).unwrap_or(u64::MAX)
 }
 
-/// Computes the demand of one WorkerPool.
+/// Computes the demand of one WorkerPool from the ledgers of its queues, in the order of their names and each once.
 #[must_use]
-pub fn demand(
+pub fn demand<'a>(
     fleet: &Fleet,
     view: &BrokerView,
-    books: &BTreeMap<String, QueueLedger>,
+    books: impl Iterator<Item = &'a Book>,
     memory: &PoolMemory,
     now: Moment,
 ) -> Demand {
@@ -216,12 +217,7 @@ pub fn demand(
     };
     let able = fleet_capacity(fleet, |_| true);
     let (mut ready, mut held, mut alone) = (0u64, 0u64, true);
-    // A queue counts once, and the order of the spec is no input.
-    let mut names: Vec<&Arc<str>> = pool.queues.iter().collect();
-    names.sort_unstable();
-    names.dedup();
-    for name in names {
-        let Some(book) = books.get(&**name) else { continue };
+    for (name, book) in books {
         take_queue(&mut demand, name, book, now);
         if book.rescuer.as_ref() == Some(&pool.key) {
             demand.orphaned = demand.orphaned.saturating_add(book.orphaned);

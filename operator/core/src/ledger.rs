@@ -5,12 +5,13 @@
 //! nothing about replicas.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::books::Books;
 use crate::constants::{FRESH_AT_LEAST, FRESH_HEARTBEATS, FRESH_POLLS};
 use crate::fleet::Fleet;
 use crate::later::Later;
@@ -114,14 +115,15 @@ pub struct QueueLedger {
 /// What belongs to a queue is found by going through lists in the order of its name: with a queue for each of ten thousand
 /// WorkerPools, maps would be most of the work.
 #[must_use]
-pub fn ledger(snapshot: &Snapshot, view: &BrokerView, fleets: &[Fleet]) -> BTreeMap<String, QueueLedger> {
-    let mut claims: Vec<(&str, &Fleet)> = Vec::with_capacity(fleets.len());
-    for fleet in fleets {
-        claims.extend(fleet.pool.queues.iter().map(|queue| (&**queue, fleet)));
+pub fn ledger<'a>(snapshot: &Snapshot, view: &BrokerView, fleets: &'a [Fleet]) -> Books {
+    let mut claims: Vec<(&str, Claim)> = Vec::with_capacity(fleets.len());
+    for (at, fleet) in fleets.iter().enumerate() {
+        let claim = |queue: &'a Arc<str>| (&**queue, Claim { queue, at, fleet });
+        claims.extend(fleet.pool.queues.iter().map(claim));
     }
     claims.sort_by_key(|(queue, _)| *queue);
     // A queue that a WorkerPool names twice.
-    claims.dedup_by(|one, last| one.0 == last.0 && std::ptr::eq(one.1, last.1));
+    claims.dedup_by(|one, last| one.1.at == last.1.at && one.0 == last.0);
     let mut consumers: Vec<(&str, Consumer)> = Vec::with_capacity(view.workers.len());
     for (node, worker) in &view.workers {
         if let Some(answer) = worker.answer.as_ref().filter(|_| is_heard(worker, snapshot.now)) {
@@ -141,9 +143,11 @@ pub fn ledger(snapshot: &Snapshot, view: &BrokerView, fleets: &[Fleet]) -> BTree
     let empty = QueueView::default();
     let mut queues = view.queues.iter().peekable();
     let (mut claims, mut consumers) = (&claims[..], &consumers[..]);
-    let close = |name: &str| {
+    let mut list = Vec::with_capacity(names.len());
+    let mut owners = Vec::with_capacity(claims.len());
+    for name in names {
         let queue = queues.next_if(|(queue, _)| *queue == name);
-        let book = Page {
+        let page = Page {
             snapshot,
             view,
             name,
@@ -151,9 +155,11 @@ pub fn ledger(snapshot: &Snapshot, view: &BrokerView, fleets: &[Fleet]) -> BTree
             claims: take(&mut claims, name),
             consumers: take(&mut consumers, name),
         };
-        (name.to_owned(), book.close())
-    };
-    names.into_iter().map(close).collect()
+        owners.extend(page.claims.iter().map(|(_, claim)| (claim.at, list.len())));
+        let shared = page.claims.first().map(|(_, claim)| Arc::clone(claim.queue));
+        list.push((shared.unwrap_or_else(|| name.into()), page.close()));
+    }
+    Books::new(list, owners, fleets.len())
 }
 
 /// What a list that is sorted by name has of this one; what comes before it is dropped.
@@ -166,6 +172,14 @@ fn take<'a, T>(list: &mut &'a [(&str, T)], name: &str) -> &'a [(&'a str, T)] {
     own
 }
 
+/// A WorkerPool that consumes a queue, with its place among the others and its own copy of the name.
+#[derive(Clone, Copy)]
+struct Claim<'a> {
+    queue: &'a Arc<str>,
+    at: usize,
+    fleet: &'a Fleet<'a>,
+}
+
 /// A worker and its node name.
 type Consumer<'a> = (&'a str, &'a WorkerView);
 
@@ -176,14 +190,14 @@ struct Page<'a> {
     name: &'a str,
     queue: &'a QueueView,
     /// Who consumes it, by its name.
-    claims: &'a [(&'a str, &'a Fleet<'a>)],
+    claims: &'a [(&'a str, Claim<'a>)],
     /// Heard workers that said that they consume it, by its name.
     consumers: &'a [(&'a str, Consumer<'a>)],
 }
 
 impl<'a> Page<'a> {
     fn claimants(&self) -> impl Iterator<Item = &'a Fleet<'a>> {
-        self.claims.iter().map(|(_, fleet)| *fleet)
+        self.claims.iter().map(|(_, claim)| claim.fleet)
     }
 
     fn members(&self) -> impl Iterator<Item = &'a Member<'a>> {

@@ -9,6 +9,7 @@ mod airflow;
 mod answers;
 pub mod arbitrate;
 pub mod bidder;
+pub mod books;
 mod bounds;
 pub mod broker;
 pub mod broker_key;

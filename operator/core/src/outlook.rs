@@ -3,8 +3,7 @@
 //! Workers take from their queues in turn. So before a task runs, those ahead of it in its own queue have begun, and of each
 //! other queue as many, if there are so many. Several WorkerPools on one queue do that side by side.
 
-use std::collections::BTreeMap;
-
+use crate::books::Books;
 use crate::decision::Decision;
 use crate::estimate::float;
 use crate::fleet::Fleet;
@@ -54,9 +53,10 @@ pub fn settled(old: Option<i64>, new: Option<f64>) -> Option<i64> {
     )
 }
 
-/// Adds what one WorkerPool does for its queues.
+/// Adds what the WorkerPool at this place does for its queues.
 pub(crate) fn look(
-    books: &mut BTreeMap<String, QueueLedger>,
+    books: &mut Books,
+    at: usize,
     fleet: &Fleet,
     memory: &PoolMemory,
     decision: &Decision,
@@ -68,21 +68,26 @@ pub(crate) fn look(
     if flows.names().len() == 1 {
         // Most have one queue: it is looked up once, and no list is made.
         for name in flows.names() {
-            let Some(book) = books.get_mut(&**name) else {
+            let Some(place) = books.place(at, 0, name) else {
                 continue;
             };
+            let book = books.at(place);
             let turn = waits(book).and_then(|waits| turn(&[(waits, service)], 0));
             book.outlook.add(flows.each_minute(name, now), turn);
         }
         return;
     }
-    let known = flows.names().zip(flows.services(service));
-    let known = known.map(|(name, service)| Some((waits(books.get(&**name)?)?, service)));
+    let names = flows.names().enumerate();
+    let places: Vec<Option<usize>> = names
+        .map(|(number, name)| books.place(at, number, name))
+        .collect();
+    let known = places.iter().zip(flows.services(service));
+    let known = known.map(|(place, service)| Some((waits(books.at((*place)?))?, service)));
     let queues: Option<Vec<(f64, f64)>> = known.collect();
-    for (at, name) in flows.names().enumerate() {
-        let turn = queues.as_ref().and_then(|queues| turn(queues, at));
-        if let Some(book) = books.get_mut(&**name) {
-            book.outlook.add(flows.each_minute(name, now), turn);
+    for (number, (name, place)) in flows.names().zip(places).enumerate() {
+        let turn = queues.as_ref().and_then(|queues| turn(queues, number));
+        if let Some(place) = place {
+            books.at(place).outlook.add(flows.each_minute(name, now), turn);
         }
     }
 }

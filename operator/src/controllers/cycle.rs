@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use poolwright_api::DEFAULT_POOL;
+use poolwright_core::books::Books;
 use poolwright_core::cycle::{Cycle, Memory, cycle};
 use poolwright_core::decision::Decision;
-use poolwright_core::ledger::QueueLedger;
 use poolwright_core::pool_status::{Figures, PoolName};
 use poolwright_core::sample::{BrokerView, QueueView};
 use poolwright_core::snapshot::{Namespace, PoolInput, PoolKey, Snapshot};
@@ -44,7 +44,7 @@ pub struct Decided {
 #[derive(Default)]
 pub struct Latest {
     pools: Mutex<BTreeMap<Group, Decided>>,
-    queues: Mutex<Arc<BTreeMap<String, BTreeMap<String, QueueLedger>>>>,
+    queues: Mutex<Arc<BTreeMap<String, Books>>>,
     budgets: Mutex<Arc<BTreeMap<PoolName, Figures>>>,
 }
 
@@ -64,7 +64,7 @@ impl Latest {
     }
 
     /// What the newest cycle saw of every queue, by broker id and name.
-    pub fn queues(&self) -> Arc<BTreeMap<String, BTreeMap<String, QueueLedger>>> {
+    pub fn queues(&self) -> Arc<BTreeMap<String, Books>> {
         Arc::clone(&self.queues.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
