@@ -97,7 +97,6 @@ impl Seat<'_> {
 }
 
 /// What one WorkerPool has to do with Pools. Mostly it is one Pool: a list is faster than a map.
-#[derive(Default)]
 struct Stakes<'a>(Vec<Stake<'a>>);
 
 impl<'a> Stakes<'a> {
@@ -145,7 +144,7 @@ impl<'a> Stakes<'a> {
 pub(crate) fn seat<'a>(namespace: &Namespace, pools: &[(&str, &Budget)], bidder: &'a Bidder<'a>) -> Seat<'a> {
     let input = bidder.input;
     let present = &input.bid.charge;
-    let mut stakes = Stakes::default();
+    let mut stakes = Stakes(Vec::with_capacity(present.slots.len()));
     // Where a new pod takes something, and where those that there are do.
     stakes.commit(present, 0);
     stakes.commit_all(input, bidder.lost);

@@ -1,5 +1,6 @@
 //! A WorkerPool's pods joined with the workers that speak for them.
 
+use std::ops::Deref;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -47,9 +48,26 @@ fn is_stuck(pool: &PoolInput, members: &[Member], view: &BrokerView, wall: Times
     !consuming().any(works) && consuming().any(fails)
 }
 
+/// A revision with another number in place of its replicas.
+#[derive(Clone, Copy, Debug)]
+pub struct Revision<'a> {
+    /// As it is.
+    input: &'a RevisionInput,
+    /// Pods that take new work, or will: a parked pod counts as gone.
+    pub replicas: u32,
+}
+
+impl Deref for Revision<'_> {
+    type Target = RevisionInput;
+
+    fn deref(&self) -> &RevisionInput {
+        self.input
+    }
+}
+
 /// A revision with the number of pods that take new work, or are still to come. Between a write and the act of
 /// Kubernetes there are other pods than replicas: those that are about to go are the parked ones, as far as these reach.
-fn serving(revision: &RevisionInput, members: &[Member]) -> RevisionInput {
+fn serving<'a>(revision: &'a RevisionInput, members: &[Member]) -> Revision<'a> {
     let own = members
         .iter()
         .filter(|member| member.pod.revision == revision.name);
@@ -58,12 +76,12 @@ fn serving(revision: &RevisionInput, members: &[Member]) -> RevisionInput {
         staying += 1;
         parked += u32::from(member.is_parked());
     }
-    RevisionInput {
+    Revision {
+        input: revision,
         replicas: revision
             .replicas
             .max(staying)
             .saturating_sub(parked.max(staying.saturating_sub(revision.replicas))),
-        ..revision.clone()
     }
 }
 
@@ -74,9 +92,8 @@ pub struct Fleet<'a> {
     pub pool: &'a PoolInput,
     /// Its pods.
     pub members: Vec<Member<'a>>,
-    /// Its Deployments, with the number of pods that take new work, or will, in place of the replicas: a parked pod
-    /// counts as gone.
-    pub revisions: Vec<RevisionInput>,
+    /// Its Deployments, with the number of pods that take new work, or will, in place of the replicas.
+    pub revisions: Vec<Revision<'a>>,
     /// It cannot work: it has had pods for [`UNSEEN_AFTER`], none can start or be heard, or none can be made.
     pub stuck: bool,
     /// Slots of a pod of the revision that serves.

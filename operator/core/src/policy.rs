@@ -142,11 +142,11 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, sn
 }
 
 impl Wanted {
-    /// The numbers that the wait target goes by beside the counts, for people; none for the other policy. Of estimates the
-    /// age says nothing: they are of this moment.
-    pub(crate) fn inputs(&self) -> Vec<Input> {
+    /// The counts, behind the numbers that the wait target goes by, for people; the other policy goes by none. Of estimates
+    /// the age says nothing: they are of this moment.
+    pub(crate) fn inputs(&self, mut counts: Vec<Input>) -> Vec<Input> {
         let Some((sight, _)) = self.wish else {
-            return Vec::new();
+            return counts;
         };
         let of = |name, value: f64, source| Input {
             name,
@@ -155,13 +155,17 @@ impl Wanted {
             source,
             age: Duration::ZERO,
         };
-        vec![
+        let estimates = [
             of("arrivalsPerHour", sight.rate * 3600.0, ESTIMATE),
             of("serviceMilliseconds", sight.service * 1000.0, ESTIMATE),
             of("oldestWaitMilliseconds", sight.age * 1000.0, ESTIMATE),
             of("startUpMilliseconds", sight.start_up * 1000.0, ESTIMATE),
             of("waitTargetSeconds", sight.target, "spec"),
-        ]
+        ];
+        let mut all = Vec::with_capacity(estimates.len() + counts.len());
+        all.extend(estimates);
+        all.append(&mut counts);
+        all
     }
 }
 

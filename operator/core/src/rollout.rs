@@ -12,11 +12,11 @@ use poolwright_api::Reason;
 
 use crate::constants::{UNPROVEN_SECONDS, UNSEEN_AFTER};
 use crate::demand::{Demand, PodState};
-use crate::fleet::{CONSUMED_FOR, Fleet};
+use crate::fleet::{CONSUMED_FOR, Fleet, Revision};
 use crate::ledger::heartbeats_since;
 use crate::member::Member;
 use crate::sample::BrokerView;
-use crate::snapshot::{RevisionInput, Snapshot};
+use crate::snapshot::Snapshot;
 
 /// A first pod that no node takes for so long makes room for itself.
 const NO_ROOM_SECONDS: i64 = 30;
@@ -60,11 +60,11 @@ impl Allocation {
 pub struct Cast<'a> {
     /// The one that serves, or will: the newest if it is proven or no other is, else the latest proven one. `None`
     /// if the newest does not exist yet and no other is proven.
-    pub leader: Option<&'a RevisionInput>,
+    pub leader: Option<&'a Revision<'a>>,
     /// The newest, while another one serves.
-    pub proving: Option<&'a RevisionInput>,
+    pub proving: Option<&'a Revision<'a>>,
     /// All others, the latest proven first.
-    pub others: Vec<&'a RevisionInput>,
+    pub others: Vec<&'a Revision<'a>>,
     /// Proven by what is seen now.
     prove: Vec<String>,
 }
@@ -83,10 +83,10 @@ impl<'a> Cast<'a> {
             .map(|revision| revision.name.to_string())
             .collect();
         prove.sort();
-        let is_proven = |revision: &RevisionInput| {
+        let is_proven = |revision: &Revision| {
             revision.proven.is_some() || prove.iter().any(|name| **name == *revision.name)
         };
-        let mut others: Vec<&RevisionInput> = fleet
+        let mut others: Vec<&Revision> = fleet
             .revisions
             .iter()
             .filter(|revision| revision.name != pool.revision)
@@ -143,7 +143,7 @@ impl<'a> Cast<'a> {
     }
 }
 
-fn add(sum: u32, revision: &RevisionInput) -> u32 {
+fn add(sum: u32, revision: &Revision) -> u32 {
     sum.saturating_add(revision.replicas)
 }
 
@@ -192,7 +192,7 @@ pub struct Ground<'a> {
 
 impl Ground<'_> {
     /// The pods that a revision has, or will without another write; parked ones come back without room.
-    fn stands(&self, revision: &RevisionInput) -> u32 {
+    fn stands(&self, revision: &Revision) -> u32 {
         let own = self.fleet.members.iter().filter(|member| !member.pod.draining);
         let own = own.filter(|member| member.pod.revision == revision.name).count();
         let asked = self
@@ -265,7 +265,7 @@ pub fn allocate(ground: &Ground, cast: &Cast, to: u32) -> Allocation {
 
 /// The newest gets one pod to prove itself, beside those that serve. At zero nothing is started to prove it, nor
 /// while an earlier take-over still needs the room.
-fn prove(ground: &Ground, cast: &Cast, newest: &RevisionInput, to: u32, allocation: &mut Allocation) -> u32 {
+fn prove(ground: &Ground, cast: &Cast, newest: &Revision, to: u32, allocation: &mut Allocation) -> u32 {
     let serving = cast.leader.map_or("", |leader| &*leader.name);
     if newest.failed || waited(ground, newest) {
         if !newest.failed {
@@ -296,7 +296,7 @@ fn prove(ground: &Ground, cast: &Cast, newest: &RevisionInput, to: u32, allocati
 fn take_over(
     ground: &Ground,
     cast: &Cast,
-    leader: &RevisionInput,
+    leader: &Revision,
     to: u32,
     (extra, most): (u32, u32),
     allocation: &mut Allocation,
@@ -322,10 +322,10 @@ fn take_over(
     let room = whole.saturating_sub(extra).saturating_sub(others);
     let target = goal.min(room.max(leader.replicas)).min(most);
     // Only what was proven serves; what was not is replaced at once.
-    let (old, unproven): (Vec<&RevisionInput>, Vec<&RevisionInput>) =
+    let (old, unproven): (Vec<&Revision>, Vec<&Revision>) =
         cast.others.iter().partition(|other| other.proven.is_some());
     let blind = !ground.demand.complete && pool.hold.is_none();
-    let runs = |other: &RevisionInput| {
+    let runs = |other: &Revision| {
         let members = ground.fleet.consuming();
         let running =
             members.filter(|member| member.pod.running_since.is_some() && member.pod.revision == other.name);
@@ -334,7 +334,7 @@ fn take_over(
             .min(other.replicas)
     };
     // While nobody can be heard, what runs may work although it is not proven.
-    let kept = |other: &&RevisionInput| (other.name.clone(), if blind { runs(other) } else { 0 });
+    let kept = |other: &&Revision| (other.name.clone(), if blind { runs(other) } else { 0 });
     targets.extend(unproven.iter().copied().map(|other| kept(&other)));
     let serving = old.iter().copied().fold(0, add);
     if serving > 0 && blind {
@@ -370,7 +370,7 @@ fn take_over(
 }
 
 /// True if a pod of the revision has found no node for a while.
-fn has_no_room(ground: &Ground, revision: &RevisionInput) -> bool {
+fn has_no_room(ground: &Ground, revision: &Revision) -> bool {
     ground.fleet.consuming().any(|member| {
         let trouble = member.pod.trouble.as_ref();
         member.pod.revision == revision.name
@@ -384,7 +384,7 @@ fn age(created: Timestamp, snapshot: &Snapshot) -> i64 {
 }
 
 /// True if the revision has had a pod for long without proof, and a heartbeat would have been heard.
-fn waited(ground: &Ground, revision: &RevisionInput) -> bool {
+fn waited(ground: &Ground, revision: &Revision) -> bool {
     let now = ground.snapshot.now;
     let audible = heartbeats_since(ground.view, now).is_some_and(|since| now.since(since) >= UNSEEN_AFTER);
     let mut pods = ground
@@ -398,7 +398,7 @@ fn waited(ground: &Ground, revision: &RevisionInput) -> bool {
 
 /// An old revision goes when it has no pods, unless it is what the newest would fall back to.
 fn removable(fleet: &Fleet, cast: &Cast, targets: &[(Arc<str>, u32)]) -> Vec<String> {
-    let idle = |revision: &&&RevisionInput| {
+    let idle = |revision: &&&Revision| {
         revision.replicas == 0
             && targets
                 .iter()

@@ -211,7 +211,7 @@ pub fn decide(
         reason: draft.reason,
         words,
         limits: draft.limits,
-        inputs: [wanted.inputs(), demand.inputs].concat(),
+        inputs: wanted.inputs(demand.inputs),
         allocation,
         parking,
         ask: ask.into_iter().collect(),
