@@ -138,17 +138,8 @@ fn schedule(name: &str, cron: &str, least: i32) -> Value {
     json!({ "name": name, "cron": cron, "timeZone": "UTC", "durationSeconds": 3600, "minReplicas": least })
 }
 
-#[test]
-fn worker_pool() {
-    let spec = |spec: Value| json!({ "spec": spec });
-    let scaling = |scaling: Value| json!({ "spec": { "scaling": scaling } });
-    let worker = |worker: Value| json!({ "spec": { "worker": worker } });
-    let inject = |env: &str| {
-        json!({ "spec": {
-            "celery": { "brokerEnv": "Inject" },
-            "worker": { "env": [{ "name": env, "value": "1" }] },
-        } })
-    };
+/// What `spec.airflow` and what stands beside it may say.
+fn airflow_rows() -> Vec<Row> {
     let airflow = |airflow: Value, mut rest: Value| {
         rest["celery"] = Value::Null;
         rest["airflow"] = airflow;
@@ -158,22 +149,7 @@ fn worker_pool() {
         json!({ "spec": rest })
     };
     let setting = |name: &str| json!({ "worker": { "env": [{ "name": name, "value": "1" }] } });
-    let mut rows = vec![
-        row(
-            "metadata.name must be at most 52",
-            json!({ "metadata": { "name": "x".repeat(52) } }),
-            json!({ "metadata": { "name": "x".repeat(53) } }),
-        ),
-        row(
-            "spec.celery is required, or spec.airflow",
-            spec(json!({ "class": null, "celery": null, "airflow": {} })),
-            spec(json!({ "celery": null })),
-        ),
-        row(
-            "spec.celery is required, or spec.airflow",
-            spec(json!({})),
-            spec(json!({ "class": null, "celery": { "concurrency": 4 }, "airflow": {} })),
-        ),
+    vec![
         row(
             "spec.class sets the defaults of spec.celery",
             airflow(json!({}), json!({ "class": null })),
@@ -201,6 +177,36 @@ fn worker_pool() {
             "spec.airflow.extraArgs must not hold flags",
             airflow(json!({ "extraArgs": ["-s", "--without-mingle"] }), json!({})),
             airflow(json!({ "extraArgs": ["-sq"] }), json!({})),
+        ),
+    ]
+}
+
+#[test]
+fn worker_pool() {
+    let spec = |spec: Value| json!({ "spec": spec });
+    let scaling = |scaling: Value| json!({ "spec": { "scaling": scaling } });
+    let worker = |worker: Value| json!({ "spec": { "worker": worker } });
+    let inject = |env: &str| {
+        json!({ "spec": {
+            "celery": { "brokerEnv": "Inject" },
+            "worker": { "env": [{ "name": env, "value": "1" }] },
+        } })
+    };
+    let mut rows = vec![
+        row(
+            "metadata.name must be at most 52",
+            json!({ "metadata": { "name": "x".repeat(52) } }),
+            json!({ "metadata": { "name": "x".repeat(53) } }),
+        ),
+        row(
+            "spec.celery is required, or spec.airflow",
+            spec(json!({ "class": null, "celery": null, "airflow": {} })),
+            spec(json!({ "celery": null })),
+        ),
+        row(
+            "spec.celery is required, or spec.airflow",
+            spec(json!({})),
+            spec(json!({ "class": null, "celery": { "concurrency": 4 }, "airflow": {} })),
         ),
         row(
             "spec.celery.executionPool is required with class Io",
@@ -258,6 +264,7 @@ fn worker_pool() {
             scaling(json!({ "schedules": [schedule("a", "0 8 * * * Europe/Berlin", 1)] })),
         ),
     ];
+    rows.extend(airflow_rows());
     rows.extend(celery_rows());
     rows.extend(dynamic_rows());
     rows.extend(resource_rows());
