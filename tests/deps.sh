@@ -17,6 +17,7 @@ need() { # need PACKAGE COMMAND...
 need redis-server redis-server
 need rabbitmq-server /usr/lib/rabbitmq/bin/rabbitmq-server
 need erlang-base epmd
+need postgresql /usr/lib/postgresql/*/bin/initdb
 need gcc cc
 need make make
 need git git
