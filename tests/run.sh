@@ -18,7 +18,7 @@ export POOLWRIGHT_RIGHTS="$logs/rights" POOLWRIGHT_LEAKS="$logs/leaks" POOLWRIGH
 
 # What the tests of workers, brokers and faults are of: asked for by name, one runs by itself.
 parts="bad_input refusals pods redis rabbitmq faults parking dynamic outages rollouts lifecycle policies pools shards budgets"
-known="setup fmt clippy doc deny image unit harness chart install workers lane apiserver failover demo suite audit"
+known="setup fmt clippy doc deny image unit harness chart install workers lane airflow apiserver failover demo suite audit"
 for name in $wanted; do
     case " $known $parts " in *" $name "*) ;; *)
         echo "there is no group $name; there are: $known; and of workers: $parts" >&2
@@ -58,6 +58,8 @@ reasons() {
 setup() {
     tests/deps.sh && tests/controlplane/build.sh && tests/celery/build.sh || return
     for tool in helm3 helm4 kubeconform; do tests/tools/build.sh "$tool" || return; done
+    tests/airflow/build.sh 3 || return
+    [ "$POOLWRIGHT_SCALE" != full ] || tests/airflow/build.sh 2
 }
 unit() { cargo test --workspace --exclude poolwright-tests --locked && cargo test --workspace --lib --locked -- node:: demo:: charges:: rights:: leaks:: victims:: attempts:: && cargo test --workspace --test documents --locked; }
 # Always the whole workspace, so that every group builds dependencies with the same features, once.
@@ -169,6 +171,8 @@ for part in $parts; do
 done
 # Other tests beside it would be measured with it.
 group lane end_to_end 1 workers lane::
+# A whole Airflow beside its workers: nothing else.
+group airflow end_to_end 1 airflow
 # On a control plane of its own, which refuses and forgets.
 group apiserver end_to_end 1 apiserver
 # Each of its tests counts seconds, and has a control plane's whole attention.

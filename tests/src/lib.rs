@@ -16,6 +16,7 @@
     clippy::must_use_candidate
 )]
 
+pub mod airflow;
 pub mod attempts;
 pub mod audit;
 pub mod bench;
@@ -51,6 +52,7 @@ pub type Error = Box<dyn std::error::Error + Send + Sync>;
 /// The result of everything here.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+pub use airflow::Airflow;
 pub use audit::{AuditEntry, AuditTail, audit_entries};
 pub use brokers::{Authority, RabbitMq, RabbitMqConfig, Redis, RedisConfig, Sentinel, Vhost};
 pub use celery::{Batch, CELERY_IMAGE, Celery, Publisher, TaskEvent, read_task_events};

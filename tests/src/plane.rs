@@ -431,7 +431,7 @@ pub(crate) fn build(script: &Path) -> Result<PathBuf> {
     build_with(script, &[])
 }
 
-fn build_with(script: &Path, args: &[&str]) -> Result<PathBuf> {
+pub(crate) fn build_with(script: &Path, args: &[&str]) -> Result<PathBuf> {
     let output = Command::new(script)
         .args(args)
         .stderr(Stdio::inherit())

@@ -1,0 +1,73 @@
+//! Workers of a real Airflow: a DAG brings them up from zero, each task of it runs once, and they go when it is done.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use poolwright_tests::*;
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// For what must happen, on a machine that is busy.
+const LIMIT: Duration = Duration::from_secs(180);
+
+#[tokio::test]
+async fn a_dag_starts_its_workers_and_they_go_when_it_is_done() -> Result<()> {
+    for major in scale::pick(&[3][..], &[2, 3]) {
+        dag(*major).await?;
+    }
+    Ok(())
+}
+
+async fn dag(major: u32) -> Result<()> {
+    let airflow = Airflow::start(major).await?;
+    let stage = Stage::new(&format!("airflow-{major}")).await?;
+    // A node of its own has the image.
+    let mut config = NodeConfig::new(&stage.namespace.name, stage.dir.path());
+    config.record = stage.plane.record();
+    let folder = Image::Folder(airflow.folder.clone());
+    config.images.insert(airflow::image(major), folder);
+    config.labels.insert("image".into(), config.name.clone());
+    let node = Node::start(stage.plane.node_client().await?, config.clone()).await?;
+
+    let broker = json!({"url": airflow.redis.url(0), "redis": {"visibilityTimeoutSeconds": 86_400}});
+    for (queue, most) in [("wide", 3), ("narrow", 2)] {
+        stage.queue(queue, broker.clone()).await?;
+        let patch = json!({
+            "celery": null,
+            "airflow": {"concurrency": 2, "longestTaskSeconds": 60, "extraArgs": ["--skip-serve-logs"]},
+            "worker": {"image": airflow::image(major), "env": airflow.worker_env()},
+            "pod": {"nodeSelector": {"image": config.name}},
+            "scaling": {"maxReplicas": most},
+        });
+        stage.pool(queue, &[queue], "", patch).await?;
+    }
+    let run = airflow.fan(8).await?;
+    stage.await_replicas("wide", 3, LIMIT).await?;
+    let state = || async {
+        let state = airflow.ask(Method::GET, &run, None).await?["state"].clone();
+        if state == "failed" {
+            return Err(format!("the DAG has failed: {}", tasks(&airflow, &run).await?).into());
+        }
+        Ok(state == "success")
+    };
+    wait_until("the DAG to succeed", LIMIT, state).await?;
+    for queue in ["wide", "narrow"] {
+        stage.await_no_pods(queue, LIMIT).await?;
+    }
+    // Eight tasks and two slots a worker would take four, and three are allowed; two tasks take one.
+    assert_eq!((stage.peak("wide"), stage.peak("narrow")), (3, 1));
+    let all = tasks(&airflow, &run).await?;
+    let all = all.as_array().ok_or("no tasks")?;
+    let once = |task: &Value| task["state"] == "success" && task["try_number"] == 1;
+    assert!(all.len() == 10 && all.iter().all(once), "{all:?}");
+    let status = stage.wp("wide").await?.status.unwrap_or_default();
+    assert_eq!(status.concurrency.as_deref(), Some("2: spec.airflow.concurrency"));
+    stage.expect_none_killed()?;
+    node.remove().await
+}
+
+async fn tasks(airflow: &Airflow, run: &str) -> Result<Value> {
+    let answer = airflow
+        .ask(Method::GET, &format!("{run}/taskInstances"), None)
+        .await?;
+    Ok(answer["task_instances"].clone())
+}
