@@ -42,14 +42,14 @@ async fn dag(major: u32) -> Result<()> {
     }
     let run = airflow.fan(8).await?;
     stage.await_replicas("wide", 3, LIMIT).await?;
-    let state = || async {
-        let state = airflow.ask(Method::GET, &run, None).await?["state"].clone();
-        if state == "failed" {
+    let succeeded = || async {
+        let answer = airflow.ask(Method::GET, &run, None).await?;
+        if answer["state"] == "failed" {
             return Err(format!("the DAG has failed: {}", tasks(&airflow, &run).await?).into());
         }
-        Ok(state == "success")
+        Ok(answer["state"] == "success")
     };
-    wait_until("the DAG to succeed", LIMIT, state).await?;
+    wait_until("the DAG to succeed", LIMIT, succeeded).await?;
     for queue in ["wide", "narrow"] {
         stage.await_no_pods(queue, LIMIT).await?;
     }
