@@ -8,7 +8,7 @@ use poolwright_api::ENV_POD_NAME;
 use poolwright_api::v1alpha1::{Airflow, Celery, ExecutionPool, WorkerPool};
 
 use crate::advice::{Advice, advice, written_limit};
-use crate::checks::{WEEK_SECONDS, between};
+use crate::checks::{WEEK_SECONDS, autoscale, between, slots_in_range};
 use crate::command::literal;
 use crate::quantity::Amount;
 use crate::validate::{Invalid, Slots, ValidPool, resource_limit};
@@ -56,43 +56,15 @@ pub(crate) fn check(wp: &WorkerPool, airflow: &Airflow) -> Result<(), Invalid> {
         let message = "sets the defaults of spec.celery: remove it beside spec.airflow";
         return Err(Invalid::spec("spec.class", message));
     }
-    let bounds = airflow.autoscale;
-    between("airflow.concurrency", airflow.concurrency, 1, 10_000)?;
-    between(
-        "airflow.autoscale.min",
-        bounds.map(|bounds| bounds.min),
-        0,
-        10_000,
-    )?;
-    between(
-        "airflow.autoscale.max",
-        bounds.map(|bounds| bounds.max),
-        1,
-        10_000,
-    )?;
-    between(
-        "airflow.prefetchMultiplier",
-        airflow.prefetch_multiplier,
-        1,
-        1_000,
-    )?;
+    let (concurrency, bounds) = (airflow.concurrency, airflow.autoscale);
+    slots_in_range("airflow", concurrency, bounds, airflow.prefetch_multiplier)?;
     between(
         "airflow.longestTaskSeconds",
         airflow.longest_task_seconds,
         1,
         WEEK_SECONDS,
     )?;
-    if let Some(bounds) = bounds.filter(|bounds| bounds.min > bounds.max) {
-        let message = format!(
-            "is {}; it must be at most autoscale.max ({})",
-            bounds.min, bounds.max
-        );
-        return Err(Invalid::spec("spec.airflow.autoscale.min", message));
-    }
-    if bounds.is_some() && airflow.concurrency.is_some() {
-        let message = "cannot be written together with spec.airflow.autoscale, whose max it is: remove one";
-        return Err(Invalid::spec("spec.airflow.concurrency", message));
-    }
+    autoscale("airflow", bounds, concurrency)?;
     for (position, argument) in airflow.extra_args.iter().enumerate() {
         if let Some((flag, field)) = reserved(argument) {
             let message = format!("sets --{flag}, which Poolwright sets: remove it and use {field}");

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Volume, VolumeMount};
 use poolwright_api::text::bounded;
 use poolwright_api::v1alpha1::{
-    BrokerEnv, Celery, ExecutionPool, Pod, Scaling, TaskQueue, Worker, WorkerPool, WorkerPoolSpec,
+    Autoscale, BrokerEnv, Celery, ExecutionPool, Pod, Scaling, TaskQueue, Worker, WorkerPool, WorkerPoolSpec,
 };
 use poolwright_api::{
     ENV_BROKER_URL, ENV_POD_NAME, Reason, WORKER_CONTAINER, WORKER_POOL_NAME_CHARACTERS_MAX,
@@ -84,23 +84,15 @@ pub fn name(wp: &WorkerPool) -> Result<(), Invalid> {
 /// Every number of the spec that we calculate with is in the range of the CRD.
 pub fn ranges(spec: &WorkerPoolSpec, celery: &Celery) -> Result<(), Invalid> {
     let scaling = &spec.scaling;
-    let (autoscale, fallback) = (celery.autoscale, scaling.fallback);
+    let fallback = scaling.fallback;
     let grace_seconds = spec.drain.and_then(|drain| drain.grace_seconds);
+    slots_in_range(
+        "celery",
+        celery.concurrency,
+        celery.autoscale,
+        celery.prefetch_multiplier,
+    )?;
     let table = [
-        ("celery.concurrency", celery.concurrency, 1, 10_000),
-        (
-            "celery.autoscale.min",
-            autoscale.map(|autoscale| autoscale.min),
-            0,
-            10_000,
-        ),
-        (
-            "celery.autoscale.max",
-            autoscale.map(|autoscale| autoscale.max),
-            1,
-            10_000,
-        ),
-        ("celery.prefetchMultiplier", celery.prefetch_multiplier, 1, 1_000),
         (
             "celery.dynamicConcurrency.highPercent",
             celery
@@ -157,6 +149,42 @@ pub fn ranges(spec: &WorkerPoolSpec, celery: &Celery) -> Result<(), Invalid> {
     Ok(())
 }
 
+/// What says how many tasks a worker takes, in the part of the spec that has it.
+pub(crate) fn slots_in_range(
+    part: &str,
+    concurrency: Option<i32>,
+    autoscale: Option<Autoscale>,
+    prefetch: Option<i32>,
+) -> Result<(), Invalid> {
+    let least = autoscale.map(|autoscale| autoscale.min);
+    let most = autoscale.map(|autoscale| autoscale.max);
+    between(&format!("{part}.concurrency"), concurrency, 1, 10_000)?;
+    between(&format!("{part}.autoscale.min"), least, 0, 10_000)?;
+    between(&format!("{part}.autoscale.max"), most, 1, 10_000)?;
+    between(&format!("{part}.prefetchMultiplier"), prefetch, 1, 1_000)
+}
+
+/// Bounds of a worker's own scaling, which take the place of its concurrency.
+pub(crate) fn autoscale(
+    part: &str,
+    autoscale: Option<Autoscale>,
+    concurrency: Option<i32>,
+) -> Result<(), Invalid> {
+    let Some(Autoscale { min, max }) = autoscale else {
+        return Ok(());
+    };
+    if min > max {
+        let message = format!("is {min}; it must be at most autoscale.max ({max})");
+        return Err(Invalid::spec(format!("spec.{part}.autoscale.min"), message));
+    }
+    if concurrency.is_some() {
+        let message =
+            format!("cannot be written together with spec.{part}.autoscale, whose max it is: remove one");
+        return Err(Invalid::spec(format!("spec.{part}.concurrency"), message));
+    }
+    Ok(())
+}
+
 /// A number of the spec is in its range.
 pub(crate) fn between(field: &str, value: Option<i32>, least: i32, most: i32) -> Result<(), Invalid> {
     match value.filter(|value| !(least..=most).contains(value)) {
@@ -181,20 +209,7 @@ pub fn celery(celery: &Celery) -> Result<(), Invalid> {
             format!("is {soft}; it must be below spec.celery.timeLimitSeconds ({hard}) to have any effect");
         return Err(Invalid::spec("spec.celery.softTimeLimitSeconds", message));
     }
-    if let Some(autoscale) = celery.autoscale {
-        if autoscale.min > autoscale.max {
-            let message = format!(
-                "is {}; it must be at most autoscale.max ({})",
-                autoscale.min, autoscale.max
-            );
-            return Err(Invalid::spec("spec.celery.autoscale.min", message));
-        }
-        if celery.concurrency.is_some() {
-            let message =
-                "cannot be written together with spec.celery.autoscale, whose max it is: remove one";
-            return Err(Invalid::spec("spec.celery.concurrency", message));
-        }
-    }
+    autoscale("celery", celery.autoscale, celery.concurrency)?;
     if let Some(dynamic) = &celery.dynamic_concurrency {
         let source = &dynamic.source;
         if celery.autoscale.is_some() {
