@@ -29,11 +29,15 @@ async fn dag(major: u32) -> Result<()> {
     let node = Node::start(stage.plane.node_client().await?, config.clone()).await?;
 
     let broker = json!({"url": airflow.redis.url(0), "redis": {"visibilityTimeoutSeconds": 86_400}});
-    for (queue, most) in [("wide", 3), ("narrow", 2)] {
+    let slots = json!({"concurrency": 2});
+    let bounds = json!({"autoscale": {"min": 1, "max": 2}, "prefetchMultiplier": 2});
+    for (queue, most, mut shape) in [("wide", 3, slots), ("narrow", 2, bounds)] {
         stage.queue(queue, broker.clone()).await?;
+        shape["longestTaskSeconds"] = json!(60);
+        shape["extraArgs"] = json!(["--skip-serve-logs"]);
         let patch = json!({
             "celery": null,
-            "airflow": {"concurrency": 2, "longestTaskSeconds": 60, "extraArgs": ["--skip-serve-logs"]},
+            "airflow": shape,
             "worker": {"image": airflow::image(major), "env": airflow.worker_env()},
             "pod": {"nodeSelector": {"image": config.name}},
             "scaling": {"maxReplicas": most},
@@ -42,6 +46,15 @@ async fn dag(major: u32) -> Result<()> {
     }
     let run = airflow.fan(8).await?;
     stage.await_replicas("wide", 3, LIMIT).await?;
+    let pods = poll("a pod of the other queue", LIMIT, || async {
+        Ok(stage.pods("narrow").await?.into_iter().next())
+    });
+    let pod = pods.await?.spec.unwrap_or_default();
+    assert_eq!(pod.termination_grace_period_seconds, Some(60 + 15));
+    let written = pod.containers[0].env.iter().flatten();
+    let prefetch = written.filter(|one| one.name == "AIRFLOW__CELERY__WORKER_PREFETCH_MULTIPLIER");
+    let prefetch: Vec<_> = prefetch.map(|one| one.value.as_deref()).collect();
+    assert_eq!(prefetch, [Some("2")]);
     let succeeded = || async {
         let answer = airflow.ask(Method::GET, &run, None).await?;
         if answer["state"] == "failed" {
@@ -61,6 +74,11 @@ async fn dag(major: u32) -> Result<()> {
     assert!(all.len() == 10 && all.iter().all(once), "{all:?}");
     let status = stage.wp("wide").await?.status.unwrap_or_default();
     assert_eq!(status.concurrency.as_deref(), Some("2: spec.airflow.concurrency"));
+    let status = stage.wp("narrow").await?.status.unwrap_or_default();
+    assert_eq!(
+        status.concurrency.as_deref(),
+        Some("2: spec.airflow.autoscale.max")
+    );
     stage.expect_none_killed()?;
     node.remove().await
 }
