@@ -85,6 +85,8 @@ names! {
         ManualHold,
         /// The configuration works, but something in it is a known mistake.
         ConfigurationAdvised,
+        /// Airflow's pool and this Pool say the same.
+        AirflowInSync,
     }
 }
 
@@ -179,6 +181,20 @@ names! {
         LostPods,
         /// Growth stopped: more pods add no work.
         NoProgress,
+        /// Airflow cannot be reached, or breaks off its answers.
+        AirflowUnreachable,
+        /// Airflow refuses the credentials, or what they may do.
+        AirflowRefused,
+        /// What answers is no Airflow that is known.
+        AirflowUnknown,
+        /// Airflow has no pool of that name.
+        AirflowPoolMissing,
+        /// Airflow's pool and this Pool say different things, and one is being changed.
+        AirflowDrifted,
+        /// Sensors in poke mode hold slots while they wait.
+        SensorsPoke,
+        /// Tasks may wait so long for a worker that Airflow's scheduler fails them.
+        QueuedTooLong,
     }
 }
 

@@ -43,7 +43,11 @@ fn pool() {
     check(
         "Pool",
         &pool_base(),
-        &rows.into_iter().chain(load_rows()).collect::<Vec<_>>(),
+        &rows
+            .into_iter()
+            .chain(load_rows())
+            .chain(pool_airflow_rows())
+            .collect::<Vec<_>>(),
     );
     let patch = json!({ "spec": { "guarantees": guarantees(&[4, 8]) } });
     assert_eq!(
@@ -71,6 +75,24 @@ fn load_rows() -> Vec<Row> {
             message,
             shed(json!({ "configMapKeyRef": config_map })),
             shed(json!({ "prometheus": prometheus, "configMapKeyRef": config_map })),
+        ),
+    ]
+}
+
+/// What has a meaning only with an Airflow, or none with one that is followed.
+fn pool_airflow_rows() -> Vec<Row> {
+    let of = |sync: &str| json!({ "url": "http://airflow:8080", "secretRef": { "name": "airflow" }, "sync": sync });
+    let config_map = json!({ "source": { "configMapKeyRef": { "name": "load", "key": "percent" } } });
+    vec![
+        row(
+            "spec.includeDeferred has a meaning in Airflow only",
+            json!({ "spec": { "includeDeferred": true, "airflow": of("Apply") } }),
+            json!({ "spec": { "includeDeferred": true } }),
+        ),
+        row(
+            "spec.loadShedding must not be written with spec.airflow.sync Mirror",
+            json!({ "spec": { "loadShedding": config_map, "airflow": of("Apply") } }),
+            json!({ "spec": { "loadShedding": config_map, "airflow": of("Mirror") } }),
         ),
     ]
 }

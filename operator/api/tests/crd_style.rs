@@ -28,7 +28,11 @@ const EMBEDDED: [&str; 12] = [
     "volumes",
 ];
 /// Switches that stay switches: each is a yes or no for good.
-const BOOLEANS: [&str; 1] = [".spec.broker.tls.insecureSkipVerify"];
+const BOOLEANS: [&str; 3] = [
+    ".spec.airflow.tls.insecureSkipVerify",
+    ".spec.includeDeferred",
+    ".spec.broker.tls.insecureSkipVerify",
+];
 /// Numbers that may have any value: a reading is shown as it was read.
 const UNBOUNDED: [&str; 1] = [".status.lastDecision.inputs[].value"];
 
@@ -335,7 +339,7 @@ fn references_are_objects_with_a_name() {
 fn names_columns_and_scale() {
     let all: BTreeMap<String, Definition> = definitions().into_iter().map(|d| (d.kind.clone(), d)).collect();
     let expected = [
-        ("Pool", None, "Slots Running Queued Open Util Age"),
+        ("Pool", None, "Slots Running Queued Open Util Scheduled Age"),
         (
             "TaskQueue",
             Some("tq"),

@@ -141,6 +141,21 @@ fn step(reason: Reason, namespace: &str, name: &str) -> Option<String> {
         Reason::NoProgress => {
             "See what the new workers wait for: tasks that are not due yet, a lock, or a shared resource"
         }
+        Reason::AirflowUnreachable => {
+            "See whether Airflow's API runs and can be reached from the operator's pod"
+        }
+        Reason::AirflowRefused => {
+            "Correct the credentials in the Secret, or the role of that user in Airflow"
+        }
+        Reason::AirflowUnknown => "Correct spec.airflow.url: it must be the root of an Airflow 2 or 3",
+        Reason::AirflowPoolMissing => {
+            "Create the pool in Airflow, correct spec.airflow.name, or set sync to Apply"
+        }
+        Reason::AirflowDrifted => "See what the condition names; it is changed at the next reading",
+        Reason::SensorsPoke => "Give the sensors mode=\"reschedule\" or deferrable=True",
+        Reason::QueuedTooLong => {
+            "Raise spec.scaling.maxReplicas, or put the limit into Airflow's pool, where tasks wait without a time limit"
+        }
     };
     Some(words.to_owned())
 }

@@ -6,7 +6,10 @@ pub mod task_queue;
 pub mod worker_pool;
 
 pub use load::{ConfigMapKeyRef, HighLoad, LoadSource, PrometheusQuery};
-pub use pool::{Guarantee, Holder, Pool, PoolSpec, PoolStatus, UNLIMITED, Waiter};
+pub use pool::{
+    AirflowPool, AirflowPoolStatus, AirflowQueue, AirflowSync, DEFAULT_AIRFLOW_POOL, Guarantee, Holder, Pool,
+    PoolSpec, PoolStatus, UNLIMITED, Waiter,
+};
 pub use task_queue::{
     Broker, PoolUse, Priority, PriorityTier, RabbitmqOptions, RedisOptions, SecretKeyRef, SecretRef,
     TaskQueue, TaskQueueSpec, TaskQueueStatus, TlsOptions, WeightRule,

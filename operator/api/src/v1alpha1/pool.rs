@@ -1,5 +1,7 @@
 //! `Pool`: a budget of slots that queues of one namespace share, who holds it, and who waits for it.
 
+mod airflow;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
@@ -7,11 +9,13 @@ use serde::{Deserialize, Serialize};
 use super::load::HighLoad;
 use crate::schema;
 
+pub use airflow::{AirflowPool, AirflowPoolStatus, AirflowQueue, AirflowSync, DEFAULT_AIRFLOW_POOL};
+
 /// `spec.slots` of a Pool without a limit, as in Airflow.
 pub const UNLIMITED: i32 = -1;
 
 /// `spec` of a Pool: how many slots there are, and which of them are kept for one queue.
-#[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "poolwright.dev",
     version = "v1alpha1",
@@ -53,6 +57,12 @@ pub const UNLIMITED: i32 = -1;
         json_path = ".status.utilizationPercent",
         description = "Running slots in percent of the budget"
     ),
+    printcolumn(
+        name = "Scheduled",
+        type_ = "integer",
+        json_path = ".status.airflow.scheduled",
+        description = "Slots of tasks that wait for the scheduler, as Airflow says"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
@@ -60,7 +70,11 @@ pub const UNLIMITED: i32 = -1;
     validation = Rule::new("self.slots <= 0 || !has(self.guarantees) || self.guarantees.map(g, g.slots).sum() <= self.slots")
         .message(Message::Expression("'spec.guarantees must add up to at most spec.slots (%d), add up to %d: lower or remove some of them in the same change, or close the Pool with slots 0'.format([self.slots, self.guarantees.map(g, g.slots).sum()])".into())),
     validation = Rule::new("!has(self.loadShedding) || has(self.loadShedding.source.prometheus) != has(self.loadShedding.source.configMapKeyRef)")
-        .message("spec.loadShedding.source must have exactly one of prometheus and configMapKeyRef")
+        .message("spec.loadShedding.source must have exactly one of prometheus and configMapKeyRef"),
+    validation = Rule::new("!has(self.includeDeferred) || !self.includeDeferred || has(self.airflow)")
+        .message("spec.includeDeferred has a meaning in Airflow only: write spec.airflow, or remove it"),
+    validation = Rule::new("!has(self.airflow) || !has(self.loadShedding) || !has(self.airflow.sync) || self.airflow.sync != 'Mirror'")
+        .message("spec.loadShedding must not be written with spec.airflow.sync Mirror: Airflow's pool would not follow")
 )]
 pub struct PoolSpec {
     /// `slots` of the budget: 0 to 1,000,000, or -1 for no limit. Required. Every worker of a queue of this Pool takes
@@ -88,6 +102,16 @@ pub struct PoolSpec {
     /// the half, none is started meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_shedding: Option<HighLoad>,
+
+    /// `includeDeferred` lets deferred tasks hold slots of Airflow's pool (`include_deferred`). Default: false. Workers
+    /// never hold slots for them. Needs `airflow`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub include_deferred: bool,
+
+    /// `airflow` names a pool of an Airflow that this Pool keeps as it says, or that it follows. Default: none. Its slots
+    /// are taken by task instances, which is another count than what workers take of this Pool: both are shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub airflow: Option<AirflowPool>,
 }
 
 /// Slots that are kept for one queue.
@@ -175,7 +199,12 @@ pub struct PoolStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiters: Vec<Waiter>,
 
-    /// `conditions` of this Pool: Ready, Reconciling, Stalled.
+    /// `airflow` is what Airflow's pool holds, as it was last read. Absent without `spec.airflow`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub airflow: Option<AirflowPoolStatus>,
+
+    /// `conditions` of this Pool: Ready, Reconciling, Stalled; with `spec.airflow` also AirflowInSync and
+    /// ConfigurationAdvised.
     #[schemars(schema_with = "schema::conditions")]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
