@@ -64,6 +64,27 @@ pub struct PoolNumbers {
     pub running: Option<u64>,
     /// Slots of tasks that wait.
     pub queued: Option<u64>,
+    /// What Airflow says of the pool that it stands for.
+    pub airflow: Option<AirflowNumbers>,
+}
+
+/// What is shown of a pool of Airflow.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct AirflowNumbers {
+    /// Slots of tasks that run.
+    pub running: i64,
+    /// Slots of tasks that an executor has.
+    pub queued: i64,
+    /// Slots of tasks that wait for the scheduler.
+    pub scheduled: i64,
+    /// Slots of tasks that are deferred.
+    pub deferred: i64,
+    /// Slots that are not taken.
+    pub open: Option<i64>,
+    /// Sensors that hold a slot while they wait.
+    pub poking_sensors: Option<i64>,
+    /// Airflow's pool and the Pool say the same.
+    pub in_sync: bool,
 }
 
 /// All metrics of the process. Clones share their numbers.
@@ -78,7 +99,14 @@ pub struct Metrics {
 struct Objects {
     worker_pools: Rows<WorkerPoolRow>,
     task_queues: Rows<TaskQueueNumbers>,
-    pools: Rows<PoolNumbers>,
+    pools: Rows<PoolRow>,
+}
+
+#[derive(Debug, Default)]
+struct PoolRow {
+    numbers: PoolNumbers,
+    /// Of these there is a series from the first call.
+    drifts: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -147,7 +175,14 @@ impl Metrics {
 
     /// Shows the numbers of a Pool; those that are `None` are removed.
     pub fn pool(&self, namespace: &str, name: &str, numbers: PoolNumbers) {
-        *self.objects().pools.of(namespace, name) = numbers;
+        self.objects().pools.of(namespace, name).numbers = numbers;
+    }
+
+    /// Counts how often somebody had changed the pool of Airflow that a Pool stands for. The series is there from the first
+    /// call, at 0.
+    pub fn drifts(&self, namespace: &str, name: &str, drifts: u64) {
+        let mut objects = self.objects();
+        *objects.pools.of(namespace, name).drifts.get_or_insert_default() += drifts;
     }
 
     /// Removes every series of a Pool.
@@ -203,7 +238,8 @@ impl Metrics {
                 series.add_all(&objects.worker_pools, |row| row.numbers.as_ref().and_then(read));
             }
             Source::TaskQueue(read) => series.add_all(&objects.task_queues, read),
-            Source::Pool(read) => series.add_all(&objects.pools, read),
+            Source::Pool(read) => series.add_all(&objects.pools, |row| read(&row.numbers)),
+            Source::Drifts => series.add_all(&objects.pools, |row| row.drifts.map(float)),
             Source::Misplaced => series.add_all(&objects.worker_pools, |row| row.misplaced.map(float)),
             Source::Stalled => {
                 series.add_all(&objects.worker_pools, |row| row.stalled.map(yes));

@@ -1,7 +1,7 @@
 //! Real Airflow: its database on a PostgreSQL of its own, its broker on a Redis of its own, its API server, scheduler and
 //! whatever else its version needs. Its workers are what a test is about, so they are no part of it.
 
-use crate::process::{Daemon, find_program, free_port, install_crypto, mortal, temp_dir};
+use crate::process::{Daemon, Frozen, find_program, free_port, install_crypto, mortal, temp_dir};
 use crate::{Redis, RedisConfig, Result, plane, wait_until};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE;
@@ -19,8 +19,8 @@ pub fn image(major: u32) -> String {
     format!("poolwright.test/airflow:{major}")
 }
 
-/// The only user, and its password.
-const ADMIN: (&str, &str) = ("admin", "secret");
+/// The one who may do everything, and the password.
+pub const ADMIN: (&str, &str) = ("admin", "secret");
 /// Databases, servers and the first answer, on a machine that is busy.
 const LIMIT: Duration = Duration::from_secs(180);
 
@@ -32,7 +32,9 @@ pub struct Airflow {
     /// The broker.
     pub redis: Redis,
     major: u32,
-    api: String,
+    /// Root of its API.
+    pub api: String,
+    database: u16,
     bearer: Option<String>,
     variables: BTreeMap<String, String>,
     // Servers end before the folder that they write into goes.
@@ -56,6 +58,7 @@ impl Airflow {
             variables: variables(major, &folder, &redis.url(0), port, api),
             api: format!("http://127.0.0.1:{api}"),
             bearer: None,
+            database: port,
             servers: vec![database],
             major,
             folder,
@@ -73,6 +76,31 @@ impl Airflow {
         let needed = self.variables.iter().filter(|(name, _)| *name != "AIRFLOW_HOME");
         all.extend(needed.map(|(name, value)| json!({"name": name, "value": value})));
         all
+    }
+
+    /// Stops its API until what is returned is dropped.
+    pub fn freeze(&self) -> Frozen {
+        Frozen::new(self.servers[1].pid())
+    }
+
+    /// The database's address for somebody who may read two tables and nothing else.
+    pub fn reader_url(&self) -> Result<String> {
+        let statements = "CREATE ROLE reader LOGIN; GRANT SELECT ON slot_pool, task_instance TO reader";
+        self.sql(statements)?;
+        Ok(format!(
+            "postgresql://reader@127.0.0.1:{}/airflow?sslmode=disable",
+            self.database
+        ))
+    }
+
+    /// Runs statements in its database.
+    pub fn sql(&self, statements: &str) -> Result<()> {
+        let place = format!(
+            "-h 127.0.0.1 -p {} -U airflow -d airflow -v ON_ERROR_STOP=1 -q",
+            self.database
+        );
+        let mut psql = Command::new(postgres()?.join("psql"));
+        done(psql.args(place.split(' ')).args(["-c", statements]))
     }
 
     /// Asks its API, below `/api/v1` or `/api/v2`; anything but success is an error with its words.
@@ -221,9 +249,7 @@ fn variables(major: u32, folder: &Path, broker: &str, database: u16, api: u16) -
 
 /// A PostgreSQL with an empty database, and its port. It refuses to run as root, and runs as the user of its package then.
 async fn database(dir: &Path) -> Result<(Daemon, u16)> {
-    let versions = std::fs::read_dir("/usr/lib/postgresql")?.flatten();
-    let bin = versions.map(|version| version.path().join("bin")).max();
-    let bin = bin.ok_or("there is no PostgreSQL in /usr/lib/postgresql: install the package postgresql")?;
+    let bin = postgres()?;
     let (data, port) = (dir.join("database"), free_port()?);
     std::fs::create_dir(&data)?;
     let is_root = rustix::process::getuid().is_root();
@@ -264,6 +290,13 @@ async fn database(dir: &Path) -> Result<(Daemon, u16)> {
     };
     server.wait_serving("PostgreSQL", LIMIT, create).await?;
     Ok((server, port))
+}
+
+/// The programs of PostgreSQL.
+fn postgres() -> Result<PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql")?.flatten();
+    let bin = versions.map(|version| version.path().join("bin")).max();
+    Ok(bin.ok_or("there is no PostgreSQL in /usr/lib/postgresql: install the package postgresql")?)
 }
 
 fn done(command: &mut Command) -> Result<()> {

@@ -101,10 +101,11 @@ metricRelabelings:
 - apiGroups: [poolwright.dev]
   resources: [pools/status, taskqueues/status, workerpools/status]
   verbs: [patch]
-# A Pool is read anew before slots of it are given; default-pool is made where a namespace with queues has none.
+# A Pool is read anew before slots of it are given; default-pool is made where a namespace with queues has none; one that
+# mirrors a pool of Airflow follows it, and one for which such a pool was made is marked.
 - apiGroups: [poolwright.dev]
   resources: [pools]
-  verbs: [get, create]
+  verbs: [get, create, patch]
 # A Deployment for each revision of a WorkerPool; replicas go through /scale.
 - apiGroups: [apps]
   resources: [deployments]

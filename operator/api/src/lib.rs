@@ -75,5 +75,9 @@ pub const ANNOTATION_CHARGE: &str = "poolwright.dev/charge";
 pub const ANNOTATION_HOLDER: &str = "poolwright.dev/worker-pool-uid";
 /// Deployment annotation that changes before a grant is lowered, so that a raise which was begun before fails.
 pub const ANNOTATION_GRANT_EPOCH: &str = "poolwright.dev/grant-epoch";
+/// Annotation on a Pool: which Airflow (its url) and which of its pools was made for it, and goes with it.
+pub const ANNOTATION_AIRFLOW_MADE: &str = "poolwright.dev/airflow-made";
+/// Finalizer of a Pool for which a pool was made in Airflow: the Pool goes once that one is deleted.
+pub const FINALIZER_AIRFLOW: &str = "poolwright.dev/airflow-pool";
 /// Annotation on the resource definitions: [`CRD_VERSION`], which an update must not lower.
 pub const ANNOTATION_CRD_VERSION: &str = "poolwright.dev/crd-version";

@@ -81,7 +81,7 @@ fn load_rows() -> Vec<Row> {
 
 /// What has a meaning only with an Airflow, or none with one that is followed.
 fn pool_airflow_rows() -> Vec<Row> {
-    let of = |sync: &str| json!({ "url": "http://airflow:8080", "secretRef": { "name": "airflow" }, "sync": sync });
+    let of = |sync: &str| json!({ "secretRef": { "name": "airflow" }, "sync": sync });
     let config_map = json!({ "source": { "configMapKeyRef": { "name": "load", "key": "percent" } } });
     vec![
         row(

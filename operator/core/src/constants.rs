@@ -23,12 +23,18 @@ pub const COMMAND_DEADLINE: Duration = Duration::from_secs(2);
 /// First and longest wait before connecting again. Short, so that counts are fresh again within a second and a poll of
 /// the broker's return.
 pub const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+/// Secrets are read again this often.
+pub const SECRET_INTERVAL: Duration = Duration::from_secs(60);
 /// A load (a percentage that a Prometheus or a `ConfigMap` tells) is read this often.
 pub const LOAD_INTERVAL: Duration = Duration::from_secs(5);
 /// Deadline of one reading of a load.
 pub const LOAD_DEADLINE: Duration = Duration::from_secs(2);
 /// A load counts for three readings; after that it is unknown.
 pub const LOAD_FRESH: Duration = Duration::from_secs(15);
+/// An Airflow is asked this often.
+pub const AIRFLOW_INTERVAL: Duration = Duration::from_secs(5);
+/// A Pool that is being deleted waits so long for an Airflow that does not answer; what was made there for it stays then.
+pub const AIRFLOW_LEAVE: Duration = Duration::from_secs(60);
 /// A zero counts only after so many fresh readings of it in a row.
 pub const ZEROS: u32 = 3;
 /// No heartbeat so long after the container started: the pod's slots are unseen.

@@ -6,6 +6,7 @@
 pub mod advice;
 mod ahead;
 mod airflow;
+pub mod airflow_pool;
 mod answers;
 pub mod arbitrate;
 pub mod bidder;
@@ -31,6 +32,7 @@ pub mod deployment;
 mod draft;
 pub mod estimate;
 pub mod evidence;
+pub mod executor;
 pub mod exits;
 mod fit;
 pub mod fleet;

@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use poolwright_api::conditions::{condition, set};
+use poolwright_api::conditions::{condition, find, set};
 use poolwright_api::v1alpha1::{Pool, PoolStatus, UNLIMITED, Waiter};
 use poolwright_api::{ConditionType, Reason};
 
+use crate::airflow_pool::Link;
 use crate::cause::Cause;
 use crate::decision::Decision;
 use crate::grants::{HOLDERS_MAX, Mode, Sight, holds, mode};
@@ -166,13 +167,14 @@ pub fn with_open(pool: &Pool, sight: &Sight, status: PoolStatus) -> PoolStatus {
 }
 
 /// The whole status: grants as they are, everything else as it is now. `unknown` are queues with a guarantee that draw on
-/// no slots of this Pool.
+/// no slots of this Pool; `link` is how it stands with its Airflow.
 #[must_use]
 pub fn status(
     pool: &Pool,
     sight: &Sight,
     figures: &Figures,
     unknown: &[String],
+    link: Option<&Link>,
     wall: Timestamp,
 ) -> PoolStatus {
     let old = pool.status.clone().unwrap_or_default();
@@ -207,7 +209,66 @@ pub fn status(
         .collect();
     let load = figures.load.as_deref().unwrap_or_default();
     conditions(&mut new, pool, sight, (unknown, load), wall);
+    airflow(&mut new, pool, link, wall);
     new
+}
+
+/// What Airflow says of its pool. What was read last stands while it cannot be read.
+fn airflow(new: &mut PoolStatus, pool: &Pool, link: Option<&Link>, wall: Timestamp) {
+    let types = [ConditionType::AirflowInSync, ConditionType::ConfigurationAdvised];
+    if pool.spec.airflow.is_none() {
+        new.airflow = None;
+        new.conditions
+            .retain(|one| types.iter().all(|type_| type_.as_str() != one.type_));
+        return;
+    }
+    let Some(link) = link else {
+        // Before the first reading of this process what another has seen stands.
+        if find(&new.conditions, ConditionType::AirflowInSync).is_none() {
+            let words = "Airflow has not been read yet";
+            let unread = condition(
+                types[0],
+                None,
+                Reason::Progressing,
+                words,
+                pool.metadata.generation,
+            );
+            let _ = set(&mut new.conditions, unread, wall);
+        }
+        return;
+    };
+    new.airflow = link.status().or_else(|| new.airflow.take());
+    let generation = pool.metadata.generation;
+    let (is, reason, words) = match &link.trouble {
+        None => (Some(true), Reason::AsDesired, ""),
+        // Nobody knows what stands in an Airflow that does not answer.
+        Some((Reason::AirflowUnreachable, words)) => (None, Reason::AirflowUnreachable, words.as_str()),
+        Some((reason, words)) => (Some(false), *reason, words.as_str()),
+    };
+    let _ = set(
+        &mut new.conditions,
+        condition(types[0], is, reason, words, generation),
+        wall,
+    );
+    if is != Some(true)
+        && find(&new.conditions, ConditionType::Ready).is_some_and(|ready| ready.status == "True")
+    {
+        let ready = condition(ConditionType::Ready, Some(false), reason, words, generation);
+        let _ = set(&mut new.conditions, ready, wall);
+    }
+    let advice = link.advice();
+    let reason = if advice.is_some() {
+        Reason::SensorsPoke
+    } else {
+        Reason::AsDesired
+    };
+    let advised = Some(advice.is_some());
+    let advice = advice.unwrap_or_default();
+    let _ = set(
+        &mut new.conditions,
+        condition(types[1], advised, reason, advice, generation),
+        wall,
+    );
 }
 
 fn conditions(
@@ -279,6 +340,7 @@ pub fn only_numbers(old: &PoolStatus, new: &PoolStatus) -> bool {
             open: None,
             utilization_percent: None,
             waiters: Vec::new(),
+            airflow: None,
             ..status.clone()
         };
         still.holders.iter_mut().for_each(|holder| holder.used = 0);

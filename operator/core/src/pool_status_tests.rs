@@ -54,7 +54,7 @@ fn figures(running: Option<u64>, queued: Option<u64>) -> Figures {
 }
 
 fn new(pool: &Pool, sight: &Sight, figures: &Figures, unknown: &[String]) -> PoolStatus {
-    status(pool, sight, figures, unknown, Timestamp::UNIX_EPOCH)
+    status(pool, sight, figures, unknown, None, Timestamp::UNIX_EPOCH)
 }
 
 fn ready(status: &PoolStatus) -> (String, String) {

@@ -1,6 +1,7 @@
 //! The controllers: each keeps one thing as it should be, and they meet only through shared, read-only views.
 
-pub mod brokers;
+pub mod airflow;
+mod brokers;
 pub mod budgets;
 pub mod conflicts;
 pub mod cycle;

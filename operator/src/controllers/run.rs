@@ -16,6 +16,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::airflow::{self, Links};
 use super::brokers::Supervisor;
 use super::cycle::{Driver, Latest};
 use super::granter::{Granter, Grants};
@@ -168,6 +169,7 @@ pub async fn run(
     start(
         &mut parts,
         &clients.ask,
+        &gate,
         &options,
         loads::reader(clients.ask.clone(), options.network.clone())?,
         world,
@@ -226,6 +228,7 @@ fn ready_check(is_ready: watch::Receiver<bool>, trouble: Option<lease::Trouble>)
 fn start(
     parts: &mut JoinSet<&'static str>,
     client: &Client,
+    gate: &Gate,
     options: &Options,
     read: loads::Read,
     world: Arc<World>,
@@ -266,6 +269,17 @@ fn start(
         budget: Arc::clone(&budget),
         clock,
     };
+    let links = Arc::new(Links::default());
+    let airflows = airflow::Supervisor(Arc::new(airflow::Context {
+        client: client.clone(),
+        world: Arc::clone(&world),
+        links: Arc::clone(&links),
+        events: Arc::clone(&events),
+        metrics: Arc::clone(&metrics),
+        network: options.network.clone(),
+        gate: gate.clone(),
+        clock,
+    }));
     let (grants, asked) = Grants::new(Arc::clone(&world));
     let granter = granter::Context {
         client: client.clone(),
@@ -275,6 +289,7 @@ fn start(
         events: Arc::clone(&events),
         metrics: Arc::clone(&metrics),
         budget: Arc::clone(&budget),
+        links,
         default_slots: options.default_pool_slots,
         clock,
     };
@@ -300,6 +315,7 @@ fn start(
     };
     spawn(parts, "brokers", supervisor.run());
     spawn(parts, "loads", readings.run());
+    spawn(parts, "airflows", airflows.run());
     spawn(parts, "task queues", queues.run());
     spawn(
         parts,

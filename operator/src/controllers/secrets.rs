@@ -3,15 +3,19 @@
 //! Reads by name only (`get`; never list or watch), and only in the TaskQueue's own namespace. No byte of a
 //! Secret leaves this module but inside a [`BrokerConfig`], whose `Debug` shows none.
 
+use std::collections::BTreeMap;
+
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret as KubeSecret;
 use kube::{Api, Client};
-use poolwright_api::v1alpha1::{Broker, SecretKeyRef};
+use poolwright_api::v1alpha1::{AirflowPool, Broker, SecretKeyRef, TlsOptions};
 use poolwright_core::broker::{BrokerConfig, BrokerOptions, Secret, Tls};
 use poolwright_core::sample::FaultKind;
 
 use crate::signals::SignalError;
+use crate::signals::airflow::{Access, Credentials};
 use crate::signals::poller::Resolve;
 
 /// Whom the printed command names when the API server does not say whom it refused.
@@ -33,6 +37,115 @@ impl Resolve for Resolver {
     }
 }
 
+/// The configuration of TLS that is written, with what its Secrets hold.
+pub(super) async fn tls(
+    client: &Client,
+    namespace: &str,
+    written: Option<&TlsOptions>,
+) -> Result<Option<Tls>, SignalError> {
+    let Some(tls) = written else {
+        return Ok(None);
+    };
+    let mut found = Tls {
+        insecure_skip_verify: tls.insecure_skip_verify,
+        ..Tls::default()
+    };
+    if let Some(reference) = &tls.ca_secret_ref {
+        found.ca_pem = Some(text(client, namespace, reference).await?);
+    }
+    if let Some(reference) = &tls.client_cert_secret_ref {
+        let key = |key: &str| SecretKeyRef {
+            name: reference.name.clone(),
+            key: key.to_owned(),
+        };
+        found.client_cert_pem = Some(text(client, namespace, &key("tls.crt")).await?);
+        found.client_key_pem = Some(Secret::new(text(client, namespace, &key("tls.key")).await?));
+    }
+    Ok(Some(found))
+}
+
+/// The text under one key of a Secret, without the end of its line.
+pub(super) async fn text(
+    client: &Client,
+    namespace: &str,
+    reference: &SecretKeyRef,
+) -> Result<String, SignalError> {
+    let (name, key) = (&reference.name, &reference.key);
+    let mut data = secret(client, namespace, name).await?;
+    let Some(bytes) = data.remove(key) else {
+        let message = format!("Secret {name:?} has no key {key:?}");
+        return Err(SignalError::new(FaultKind::SecretMissing, message));
+    };
+    plain(name, key, bytes.0)
+}
+
+/// Where an Airflow is and how to log in: what the Secret that a Pool names says.
+pub(super) async fn airflow(
+    client: &Client,
+    namespace: &str,
+    written: &AirflowPool,
+) -> Result<Access, SignalError> {
+    let name = &written.secret_ref.name;
+    let mut data = secret(client, namespace, name).await?;
+    let mut of = |key: &str| {
+        data.remove(key)
+            .map(|bytes| plain(name, key, bytes.0))
+            .transpose()
+    };
+    let missing = |what: &str| {
+        let message = format!("Secret {name:?} has {what}");
+        SignalError::new(FaultKind::SecretMissing, message)
+    };
+    let url = of("url")?.ok_or_else(|| missing("no key \"url\", which says where Airflow is"))?;
+    let credentials = match (of("token")?, of("username")?, of("password")?) {
+        (Some(token), _, _) => Credentials::Token(Secret::new(token)),
+        (None, Some(username), Some(password)) => Credentials::Password(username, Secret::new(password)),
+        _ => {
+            return Err(missing(
+                "neither the keys \"username\" and \"password\" nor \"token\"",
+            ));
+        }
+    };
+    let database = of("databaseUrl")?.map(Secret::new);
+    let tls = tls(client, namespace, written.tls.as_ref()).await?;
+    Ok(Access {
+        url,
+        credentials,
+        tls: tls.unwrap_or_default(),
+        database,
+        executor: written.executor.clone(),
+    })
+}
+
+async fn secret(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+) -> Result<BTreeMap<String, ByteString>, SignalError> {
+    let secrets: Api<KubeSecret> = Api::namespaced(client.clone(), namespace);
+    let secret = secrets.get_opt(name).await.map_err(|error| match error {
+        kube::Error::Api(status) if status.code == 403 => SignalError::new(
+            FaultKind::SecretForbidden,
+            forbidden(name, namespace, &status.message),
+        ),
+        _ => SignalError::new(
+            FaultKind::Unreachable,
+            format!("Secret {name:?} could not be read from the API server"),
+        ),
+    })?;
+    let missing = || {
+        let message = format!("Secret {name:?} does not exist in namespace {namespace:?}");
+        SignalError::new(FaultKind::SecretMissing, message)
+    };
+    Ok(secret.ok_or_else(missing)?.data.unwrap_or_default())
+}
+
+fn plain(name: &str, key: &str, bytes: Vec<u8>) -> Result<String, SignalError> {
+    let text = String::from_utf8(bytes)
+        .map_err(|_| invalid(format!("key {key:?} of Secret {name:?} is not text")))?;
+    Ok(text.trim_end_matches(['\n', '\r']).to_owned())
+}
+
 impl Resolver {
     async fn config(&self) -> Result<BrokerConfig, SignalError> {
         let url = match (&self.broker.url, &self.broker.url_secret_ref) {
@@ -41,7 +154,7 @@ impl Resolver {
             (None, None) => return Err(invalid("spec.broker has neither url nor urlSecretRef")),
         };
         let mut options = BrokerOptions {
-            tls: self.tls().await?,
+            tls: tls(&self.client, &self.namespace, self.broker.tls.as_ref()).await?,
             ..BrokerOptions::from(&self.broker)
         };
         let secret = self.broker.rabbitmq_options().management_url_secret_ref;
@@ -51,53 +164,8 @@ impl Resolver {
         BrokerConfig::parse(&url, &options).map_err(|error| invalid(error.to_string()))
     }
 
-    async fn tls(&self) -> Result<Option<Tls>, SignalError> {
-        let Some(tls) = &self.broker.tls else {
-            return Ok(None);
-        };
-        let mut found = Tls {
-            insecure_skip_verify: tls.insecure_skip_verify,
-            ..Tls::default()
-        };
-        if let Some(reference) = &tls.ca_secret_ref {
-            found.ca_pem = Some(self.text(reference).await?);
-        }
-        if let Some(reference) = &tls.client_cert_secret_ref {
-            let key = |key: &str| SecretKeyRef {
-                name: reference.name.clone(),
-                key: key.to_owned(),
-            };
-            found.client_cert_pem = Some(self.text(&key("tls.crt")).await?);
-            found.client_key_pem = Some(Secret::new(self.text(&key("tls.key")).await?));
-        }
-        Ok(Some(found))
-    }
-
     async fn text(&self, reference: &SecretKeyRef) -> Result<String, SignalError> {
-        let secrets: Api<KubeSecret> = Api::namespaced(self.client.clone(), &self.namespace);
-        let (name, key, namespace) = (&reference.name, &reference.key, &self.namespace);
-        let missing = |message: String| SignalError::new(FaultKind::SecretMissing, message);
-        let secret = secrets.get_opt(name).await.map_err(|error| match error {
-            kube::Error::Api(status) if status.code == 403 => SignalError::new(
-                FaultKind::SecretForbidden,
-                forbidden(name, namespace, &status.message),
-            ),
-            _ => SignalError::new(
-                FaultKind::Unreachable,
-                format!("Secret {name:?} could not be read from the API server"),
-            ),
-        })?;
-        let Some(secret) = secret else {
-            return Err(missing(format!(
-                "Secret {name:?} does not exist in namespace {namespace:?}"
-            )));
-        };
-        let Some(bytes) = secret.data.and_then(|mut data| data.remove(key)) else {
-            return Err(missing(format!("Secret {name:?} has no key {key:?}")));
-        };
-        let text = String::from_utf8(bytes.0)
-            .map_err(|_| invalid(format!("key {key:?} of Secret {name:?} is not text")))?;
-        Ok(text.trim_end_matches(['\n', '\r']).to_owned())
+        text(&self.client, &self.namespace, reference).await
     }
 }
 
@@ -125,11 +193,8 @@ fn invalid(message: impl Into<String>) -> SignalError {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use axum::Router;
     use axum::http::{StatusCode, Uri};
-    use k8s_openapi::ByteString;
     use kube::Config;
     use poolwright_core::broker::HttpEndpoint;
     use serde_json::json;

@@ -147,7 +147,9 @@ fn step(reason: Reason, namespace: &str, name: &str) -> Option<String> {
         Reason::AirflowRefused => {
             "Correct the credentials in the Secret, or the role of that user in Airflow"
         }
-        Reason::AirflowUnknown => "Correct spec.airflow.url: it must be the root of an Airflow 2 or 3",
+        Reason::AirflowUnknown => {
+            "Correct url in the Secret of spec.airflow.secretRef: it must be the root of an Airflow 2 or 3"
+        }
         Reason::AirflowPoolMissing => {
             "Create the pool in Airflow, correct spec.airflow.name, or set sync to Apply"
         }

@@ -7,6 +7,7 @@ mod gated;
 pub mod index;
 pub mod lease;
 pub mod namespaces;
+pub mod pool;
 pub mod selector;
 pub mod status;
 pub mod version;

@@ -28,6 +28,7 @@ pub(super) enum Source {
     Stalled,
     TaskQueue(fn(&TaskQueueNumbers) -> Option<f64>),
     Pool(fn(&PoolNumbers) -> Option<f64>),
+    Drifts,
     Requests,
     Connections,
     Leader,
@@ -171,7 +172,7 @@ pub const TABLE: &[Metric] = &[
         "poolwright_pool_slots",
         "slots",
         "Slots that a Pool grants from at the moment; -1 is no limit.",
-        Source::Pool(slots),
+        Source::Pool(|of| of.slots.map(whole)),
     ),
     gauge(
         "poolwright_pool_running_slots",
@@ -185,6 +186,56 @@ pub const TABLE: &[Metric] = &[
         "Slots of a Pool that waiting tasks ask for.",
         Source::Pool(|of| of.queued.map(float)),
     ),
+    gauge(
+        "poolwright_pool_airflow_in_sync",
+        "–",
+        "1 while the pool of Airflow that a Pool stands for is as it says, 0 while it is not or cannot be read.",
+        Source::Pool(|of| of.airflow.map(|of| yes(of.in_sync))),
+    ),
+    gauge(
+        "poolwright_pool_airflow_running_slots",
+        "slots",
+        "Slots of Airflow's pool that running task instances take.",
+        Source::Pool(|of| of.airflow.map(|of| whole(of.running))),
+    ),
+    gauge(
+        "poolwright_pool_airflow_queued_slots",
+        "slots",
+        "Slots of Airflow's pool that task instances take which an executor has and no worker runs.",
+        Source::Pool(|of| of.airflow.map(|of| whole(of.queued))),
+    ),
+    gauge(
+        "poolwright_pool_airflow_scheduled_slots",
+        "slots",
+        "Slots of Airflow's pool that task instances want which wait for the scheduler; no worker is started for them.",
+        Source::Pool(|of| of.airflow.map(|of| whole(of.scheduled))),
+    ),
+    gauge(
+        "poolwright_pool_airflow_deferred_slots",
+        "slots",
+        "Slots of Airflow's pool that deferred task instances take, where the pool includes them.",
+        Source::Pool(|of| of.airflow.map(|of| whole(of.deferred))),
+    ),
+    gauge(
+        "poolwright_pool_airflow_open_slots",
+        "slots",
+        "Slots of Airflow's pool that nothing takes; absent without a limit.",
+        Source::Pool(|of| of.airflow.and_then(|of| of.open).map(whole)),
+    ),
+    gauge(
+        "poolwright_pool_airflow_poking_sensors",
+        "sensors",
+        "Sensors of Airflow's pool that have held a slot for more than five minutes while they wait.",
+        Source::Pool(|of| of.airflow.and_then(|of| of.poking_sensors).map(whole)),
+    ),
+    Metric {
+        name: "poolwright_pool_airflow_drifts_total",
+        kind: Kind::Counter,
+        labels: OBJECT,
+        unit: "changes",
+        help: "Changes that somebody made to Airflow's pool and that were taken back or followed.",
+        source: Source::Drifts,
+    },
     Metric {
         name: "poolwright_broker_requests_total",
         kind: Kind::Counter,
@@ -211,7 +262,7 @@ pub const TABLE: &[Metric] = &[
     },
 ];
 
-#[allow(clippy::cast_precision_loss, reason = "at most a million")]
-fn slots(of: &PoolNumbers) -> Option<f64> {
-    of.slots.map(|slots| slots as f64)
+#[allow(clippy::cast_precision_loss, reason = "counts beyond 2^53 do not occur")]
+fn whole(number: i64) -> f64 {
+    number as f64
 }

@@ -5,19 +5,16 @@
 //! second and broker at the API server. May not connect, and lets nothing of a Secret be seen.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use poolwright_core::broker::BrokerConfig;
+use poolwright_core::constants::SECRET_INTERVAL;
 use poolwright_core::sample::FaultKind;
 use tokio::time::Instant;
 
 use super::SignalError;
 use super::poller::within;
-
-/// A Secret is read again this often, give or take a quarter.
-const SECRET_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Finds out how to connect: reads the Secrets that a broker's address needs.
 pub trait Resolve: Send + Sync {

@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::SignalError;
 use super::network::{Network, Unusable};
 use super::tls::client_config;
+use super::web::{self, Broken};
 
 /// Largest answer. One sample with many labels is well below.
 const MAX_BODY: usize = 64 << 10;
@@ -40,16 +41,9 @@ impl Prometheus {
         Ok(Self { tls, network })
     }
 
-    /// For one server: an address is judged with its port, which a client for several would not know.
     fn client(&self, url: &Url) -> Result<Client, SignalError> {
-        Client::builder()
-            .tls_backend_preconfigured(self.tls.clone())
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .dns_resolver(self.network.http(url))
-            .timeout(LOAD_DEADLINE)
-            .build()
-            .map_err(|_| fault(FaultKind::InvalidAddress, "cannot be asked: no HTTP client"))
+        web::client(self.tls.clone(), &self.network, url, LOAD_DEADLINE)
+            .ok_or_else(|| fault(FaultKind::InvalidAddress, "cannot be asked: no HTTP client"))
     }
 
     /// The load in percent.
@@ -60,20 +54,19 @@ impl Prometheus {
         let url = url(asked)?;
         let judged = self.network.check_literal(&url).await;
         judged.map_err(|unusable| unusable.error(FIELD))?;
-        let mut response = self
+        let response = self
             .client(&url)?
             .get(url)
             .send()
             .await
             .map_err(|error| failed(&error))?;
         check(response.status())?;
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| failed(&error))? {
-            if body.len() + chunk.len() > MAX_BODY {
-                return Err(fault(FaultKind::Implausible, "answers with more than 64 KiB"));
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let body = web::body(response, MAX_BODY)
+            .await
+            .map_err(|broken| match broken {
+                Broken::Long => fault(FaultKind::Implausible, "answers with more than 64 KiB"),
+                Broken::Off(error) => failed(&error),
+            })?;
         load(&body)
     }
 }

@@ -4,6 +4,7 @@
 //! number means belong to the poller and to the core.
 
 mod address;
+pub mod airflow;
 pub mod board;
 pub mod celery;
 mod commands;
@@ -20,6 +21,7 @@ pub mod roster;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod web;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

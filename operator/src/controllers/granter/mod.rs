@@ -28,6 +28,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::airflow::Links;
 use super::cycle::Latest;
 use super::turns;
 use super::world::World;
@@ -190,6 +191,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Writes of numbers.
     pub budget: Arc<Budget>,
+    /// How Pools stand with their Airflows.
+    pub links: Arc<Links>,
     /// Slots that a new `default-pool` has at least.
     pub default_slots: i32,
     /// Clocks.

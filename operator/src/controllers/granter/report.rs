@@ -9,7 +9,7 @@ use poolwright_api::{ConditionType, Reason};
 use poolwright_core::pool_status::{only_numbers, status};
 
 use super::{Context, write};
-use crate::metrics::PoolNumbers;
+use crate::metrics::{AirflowNumbers, PoolNumbers};
 
 /// Writes the status of one Pool if it says something new.
 pub(super) async fn report(context: &Context, namespace: &str, pool: &Arc<Pool>) -> Result<(), kube::Error> {
@@ -21,7 +21,15 @@ pub(super) async fn report(context: &Context, namespace: &str, pool: &Arc<Pool>)
     let sight = super::raise::sight(context, namespace, &name, pool);
     let unknown = unknown_queues(context, namespace, pool);
     let old = pool.status.clone().unwrap_or_default();
-    let new = status(pool, &sight, figures, &unknown, context.clock.wall());
+    let link = context.links.of(namespace, &name);
+    let new = status(
+        pool,
+        &sight,
+        figures,
+        &unknown,
+        link.as_deref(),
+        context.clock.wall(),
+    );
     context.metrics.pool(namespace, &name, numbers(&new));
     if old == new || !context.budget.take(context.clock.now()) && only_numbers(&old, &new) {
         return Ok(());
@@ -39,6 +47,16 @@ fn numbers(status: &PoolStatus) -> PoolNumbers {
         slots: status.effective_slots.map(i64::from),
         running: status.running.and_then(unsigned),
         queued: status.queued.and_then(unsigned),
+        airflow: status.airflow.as_ref().map(|airflow| AirflowNumbers {
+            running: airflow.running,
+            queued: airflow.queued,
+            scheduled: airflow.scheduled,
+            deferred: airflow.deferred,
+            open: airflow.open,
+            poking_sensors: airflow.poking_sensors.map(i64::from),
+            in_sync: find(&status.conditions, ConditionType::AirflowInSync)
+                .is_some_and(|one| one.status == "True"),
+        }),
     }
 }
 

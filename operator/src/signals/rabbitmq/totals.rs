@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use super::errors;
 use crate::signals::SignalError;
 use crate::signals::network::{Network, Unusable};
+use crate::signals::web::{self, Broken};
 
 /// Oldest value that is repeated.
 const MAX_AGE: Duration = Duration::from_millis(1500);
@@ -90,14 +91,8 @@ impl TotalsReader {
                 format!("{} cannot be used", source.field()),
             )
         })?;
-        let client = Client::builder()
-            .tls_backend_preconfigured(tls.clone())
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .dns_resolver(network.http(&url))
-            .timeout(COMMAND_DEADLINE)
-            .build()
-            .map_err(|_| SignalError::new(FaultKind::InvalidAddress, "the HTTP client cannot be set up"))?;
+        let client = web::client(tls.clone(), network, &url, COMMAND_DEADLINE)
+            .ok_or_else(|| SignalError::new(FaultKind::InvalidAddress, "the HTTP client cannot be set up"))?;
         let virtual_host = config.virtual_host.clone();
         let request = Arc::new(Request {
             source,
@@ -187,15 +182,14 @@ impl Request {
         if let Some(username) = &self.endpoint.username {
             request = request.basic_auth(username, self.endpoint.password.as_ref().map(Secret::expose));
         }
-        let mut response = request.send().await.map_err(|error| self.failed(&error))?;
+        let response = request.send().await.map_err(|error| self.failed(&error))?;
         self.check(response.status())?;
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.failed(&error))? {
-            if body.len() + chunk.len() > MAX_BODY {
-                return Err(self.fault(FaultKind::Implausible, "answers with more than 8 MiB"));
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let body = web::body(response, MAX_BODY)
+            .await
+            .map_err(|broken| match broken {
+                Broken::Long => self.fault(FaultKind::Implausible, "answers with more than 8 MiB"),
+                Broken::Off(error) => self.failed(&error),
+            })?;
         let totals = match self.source {
             Source::Management => management(&body),
             Source::Metrics => metrics(&body, &self.virtual_host),

@@ -4,21 +4,19 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::v1alpha1::{SecretKeyRef, SecretRef, TlsOptions};
+use crate::v1alpha1::{SecretRef, TlsOptions};
 
 /// The pool of an Airflow that a Pool stands for.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AirflowPool {
-    /// `url` of Airflow's API server (3.x) or web server (2.x), such as `http://airflow-api-server:8080`, http or https,
-    /// without user and password, at most 1,024 characters; `/api/v2` or `/api/v1` is put behind it. Required. Redirects
-    /// are not followed.
-    #[schemars(length(min = 8, max = 1024), regex(pattern = r"^https?://[!-?A-~]+$"))]
-    pub url: String,
-
-    /// `secretRef` names the Secret with the credentials of Airflow's API: `username` and `password`, or `token`, which is
-    /// sent as it is. Required. With `sync: Apply` that user must be allowed to edit pools (role Op in Airflow), else
-    /// to read pools and task instances (Viewer).
+    /// `secretRef` names the Secret that says where Airflow is and how to log in. Required. Its keys: `url` of the API
+    /// server (3.x) or web server (2.x), such as `http://airflow-api-server:8080`; `username` and `password`, or `token`,
+    /// which is sent as it is; and, where what pools hold is to be read with SQL, by queue too, `databaseUrl`, such as
+    /// `postgresql://reader:password@airflow-db:5432/airflow`. With `sync: Apply` that user must be allowed to edit pools
+    /// (role Op in Airflow), else to read pools and task instances (Viewer); that of the database needs SELECT on
+    /// `slot_pool` and `task_instance`.
+    // Address and credentials stand in one object, so that nobody who may write Pools has credentials sent elsewhere.
     pub secret_ref: SecretRef,
 
     /// `tls` of the operator's own connections to Airflow's API and database. Default: the system's authorities are
@@ -37,13 +35,6 @@ pub struct AirflowPool {
     /// Airflow says into this Pool's spec, and never writes to Airflow. Default: Apply.
     #[serde(default)]
     pub sync: AirflowSync,
-
-    /// `databaseUrlSecretRef` names the Secret and the key in it that hold the URL of Airflow's database, such as
-    /// `postgresql://reader:password@airflow-db:5432/airflow`, PostgreSQL only. Default: none. What pools hold is then
-    /// read from there with a read-only transaction, by queue too; a user that may SELECT from `slot_pool` and
-    /// `task_instance` suffices.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub database_url_secret_ref: Option<SecretKeyRef>,
 
     /// `executor` is Airflow's `[core] executor`, at most 512 characters. Default: `CeleryExecutor`. Tasks whose executor
     /// is empty run on its first entry; those of other executors than Celery's are no demand for workers.
@@ -69,6 +60,11 @@ pub struct AirflowPoolStatus {
     /// `name` of the pool in Airflow.
     #[schemars(length(max = 256))]
     pub name: String,
+
+    /// `url` of Airflow, without credentials.
+    #[schemars(length(max = 1024))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
 
     /// `version` of Airflow.
     #[schemars(length(max = 64))]
@@ -117,7 +113,7 @@ pub struct AirflowPoolStatus {
     pub poking_sensors: Option<i32>,
 
     /// `queues` of Airflow's tasks in this pool, at most 100, those with most tasks; known with
-    /// `databaseUrlSecretRef` only. Tasks that other executors than Celery's run are not in it.
+    /// SQL only. Tasks that other executors than Celery's run are not in it.
     #[schemars(length(max = 100))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -1,13 +1,9 @@
 //! Workers of a real Airflow: a DAG brings them up from zero, each task of it runs once, and they go when it is done.
-#![allow(missing_docs, clippy::unwrap_used)]
 
+use crate::LIMIT;
 use poolwright_tests::*;
 use reqwest::Method;
 use serde_json::{Value, json};
-use std::time::Duration;
-
-/// For what must happen, on a machine that is busy.
-const LIMIT: Duration = Duration::from_secs(180);
 
 #[tokio::test]
 async fn a_dag_starts_its_workers_and_they_go_when_it_is_done() -> Result<()> {

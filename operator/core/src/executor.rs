@@ -1,0 +1,115 @@
+//! Which executor runs a task of Airflow: what a row of its table says, read by what `[core] executor` says.
+//!
+//! Airflow writes whatever the task named: an alias, a class or a whole path, or nothing for the first of the list. All of
+//! them are the same executor here. Decides nothing but whether a task is one for Celery's workers.
+
+/// The class whose tasks go to Celery's queues.
+const CELERY: &str = "CeleryExecutor";
+
+/// One entry of `[core] executor`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    alias: Option<String>,
+    /// The class, or its whole path.
+    class: String,
+}
+
+/// `[core] executor` of one Airflow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Executors(Vec<Entry>);
+
+/// The last part of a path.
+fn short(class: &str) -> &str {
+    class.rsplit('.').next().unwrap_or(class)
+}
+
+impl Entry {
+    /// `CeleryExecutor`, `alias:path.to.Class`, or in a team's name `team=CeleryExecutor`.
+    fn read(text: &str) -> Self {
+        let text = text.rsplit('=').next().unwrap_or(text).trim();
+        match text.split_once(':') {
+            Some((alias, class)) => Self {
+                alias: Some(alias.trim().to_owned()),
+                class: class.trim().to_owned(),
+            },
+            None => Self {
+                alias: None,
+                class: text.to_owned(),
+            },
+        }
+    }
+
+    fn is_celery(&self) -> bool {
+        short(&self.class) == CELERY
+    }
+
+    fn is(&self, name: &str) -> bool {
+        self.alias.as_deref() == Some(name) || short(&self.class) == short(name)
+    }
+}
+
+impl Executors {
+    /// Reads the text of the option: entries with commas between them, and semicolons between teams.
+    #[must_use]
+    pub fn read(text: &str) -> Self {
+        let entries = text
+            .split([',', ';'])
+            .map(str::trim)
+            .filter(|one| !one.is_empty());
+        Self(entries.map(Entry::read).collect())
+    }
+
+    /// Whether a task whose row has this executor is one for Celery's workers; an empty one is the first entry.
+    #[must_use]
+    pub fn is_celery(&self, executor: Option<&str>) -> bool {
+        match executor.map(str::trim).filter(|name| !name.is_empty()) {
+            None => self.0.first().is_some_and(Entry::is_celery),
+            Some(name) => match self.0.iter().find(|entry| entry.is(name)) {
+                Some(entry) => entry.is_celery(),
+                // Not in the list as we were told it: by its own name.
+                None => short(name) == CELERY,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATH: &str = "airflow.providers.celery.executors.celery_executor.CeleryExecutor";
+
+    #[test]
+    fn alias_class_path_and_nothing_are_one_executor() {
+        let with_alias = format!("KubernetesExecutor, heavy:{PATH}");
+        for (option, executor, is) in [
+            ("CeleryExecutor", None, true),
+            ("CeleryExecutor", Some(""), true),
+            ("CeleryExecutor", Some("CeleryExecutor"), true),
+            ("CeleryExecutor", Some(PATH), true),
+            ("CeleryExecutor", Some("KubernetesExecutor"), false),
+            ("KubernetesExecutor,CeleryExecutor", None, false),
+            ("KubernetesExecutor,CeleryExecutor", Some("CeleryExecutor"), true),
+            (with_alias.as_str(), Some("heavy"), true),
+            (with_alias.as_str(), Some("CeleryExecutor"), true),
+            (with_alias.as_str(), Some(PATH), true),
+            (with_alias.as_str(), None, false),
+            ("x:my.own.Executor,CeleryExecutor", Some("x"), false),
+            ("x:my.own.Executor,CeleryExecutor", Some("my.own.Executor"), false),
+            ("LocalExecutor;team=CeleryExecutor", Some("CeleryExecutor"), true),
+            ("LocalExecutor", None, false),
+            ("", None, false),
+        ] {
+            let read = Executors::read(option);
+            assert_eq!(read.is_celery(executor), is, "{option:?} {executor:?}");
+        }
+    }
+
+    /// An alias may be called as a class of another is.
+    #[test]
+    fn an_alias_hides_the_class_of_its_name() {
+        let read = Executors::read("CeleryExecutor:my.own.Executor");
+        assert!(!read.is_celery(Some("CeleryExecutor")));
+        assert!(!read.is_celery(None));
+    }
+}

@@ -1,0 +1,148 @@
+//! Keeps Pools and pools of Airflow the same, and tells what those hold.
+//!
+//! One session for each Airflow that Pools of a namespace name, however many do. What is to be done is decided in
+//! `core::airflow_pool`; here it is asked and carried out. Workers are not touched: while an Airflow cannot be read, all
+//! stays as it is.
+
+mod session;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use kube::{Client, ResourceExt as _};
+use poolwright_api::v1alpha1::{AirflowPool, AirflowSync, Pool};
+use poolwright_core::airflow_pool::{Link, wanted};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use self::session::Session;
+use super::world::World;
+use crate::clock::Clock;
+use crate::gate::Gate;
+use crate::kube::events::Events;
+use crate::kube::pool::{made, mark, waits};
+use crate::metrics::Metrics;
+use crate::signals::network::Network;
+
+/// So soon an Airflow that is new is asked, and a Pool that has changed is seen to.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How every Pool stands with its Airflow, by namespace and name.
+#[derive(Default)]
+pub struct Links(Mutex<BTreeMap<(String, String), Arc<Link>>>);
+
+impl Links {
+    /// Of one Pool; `None` before it was read.
+    pub fn of(&self, namespace: &str, name: &str) -> Option<Arc<Link>> {
+        let links = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        links.get(&(namespace.to_owned(), name.to_owned())).cloned()
+    }
+
+    fn put(&self, pool: &Pool, link: Link) {
+        let place = (pool.namespace().unwrap_or_default(), pool.name_any());
+        let mut links = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        links.insert(place, Arc::new(link));
+    }
+
+    fn retain(&self, pools: &BTreeSet<(String, String)>) {
+        let mut links = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        links.retain(|place, _| pools.contains(place));
+    }
+}
+
+/// What all sessions share.
+pub struct Context {
+    /// For reading Secrets and writing Pools.
+    pub client: Client,
+    /// The cluster as the watches show it.
+    pub world: Arc<World>,
+    /// Where it is told.
+    pub links: Arc<Links>,
+    /// Events.
+    pub events: Arc<Events>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Where addresses of users may lead.
+    pub network: Network,
+    /// Whether anything may be written to Airflow.
+    pub gate: Gate,
+    /// Clocks.
+    pub clock: Clock,
+}
+
+/// An Airflow as Pools of one namespace name it: those that write the same share a session.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    namespace: String,
+    text: String,
+}
+
+impl Key {
+    fn of(pool: &Pool) -> Option<Self> {
+        let airflow = AirflowPool {
+            name: None,
+            sync: AirflowSync::Apply,
+            ..pool.spec.airflow.clone()?
+        };
+        let text = serde_json::to_string(&airflow).ok()?;
+        let namespace = pool.namespace().unwrap_or_default();
+        Some(Self { namespace, text })
+    }
+}
+
+/// Starts and ends sessions.
+pub struct Supervisor(pub Arc<Context>);
+
+impl Supervisor {
+    /// Runs for ever.
+    pub async fn run(self) {
+        let mut running: JoinSet<()> = JoinSet::new();
+        let mut sessions = BTreeMap::new();
+        loop {
+            let pools = self.0.world.budgets.all(None);
+            let keys: BTreeSet<Key> = pools.iter().filter_map(|pool| Key::of(pool)).collect();
+            sessions.retain(|key, handle: &mut tokio::task::AbortHandle| {
+                let stays = keys.contains(key) && !handle.is_finished();
+                if !stays {
+                    handle.abort();
+                }
+                stays
+            });
+            while running.try_join_next().is_some() {}
+            for key in keys {
+                sessions.entry(key.clone()).or_insert_with(|| {
+                    let session = Session::new(Arc::clone(&self.0), key);
+                    running.spawn(session.run())
+                });
+            }
+            let linked = pools.iter().filter(|pool| pool.spec.airflow.is_some());
+            let places = linked.map(|pool| (pool.namespace().unwrap_or_default(), pool.name_any()));
+            self.0.links.retain(&places.collect());
+            for pool in &pools {
+                self.let_go(pool).await;
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Whoever names another pool, or follows Airflow, has no claim on what was made for it: that stays in Airflow.
+    async fn let_go(&self, pool: &Pool) {
+        let sync = pool.spec.airflow.as_ref().map(|airflow| airflow.sync);
+        let wanted = wanted(pool).map(|wanted| format!(" {}", wanted.name));
+        let of_name = made(pool)
+            .zip(wanted)
+            .is_some_and(|(made, name)| made.ends_with(&name));
+        let is_kept = sync == Some(AirflowSync::Apply) && of_name;
+        if is_kept || !waits(pool) {
+            return;
+        }
+        tracing::info!(
+            pool = pool.name_any(),
+            "what was made in Airflow for this Pool stays there"
+        );
+        if let Err(error) = mark(&self.0.client, pool, None).await {
+            tracing::warn!(pool = pool.name_any(), "a Pool is not let go: {error}");
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Writes of a Pool that are none of its status: what it follows of Airflow, and what was made there for it.
+//!
+//! Each under the uid and resourceVersion that it was decided on.
+
+use kube::api::Patch;
+use kube::{Api, Client, Resource as _, ResourceExt as _};
+use poolwright_api::v1alpha1::Pool;
+use poolwright_api::{ANNOTATION_AIRFLOW_MADE, FINALIZER_AIRFLOW};
+use poolwright_core::airflow_pool::Follow;
+use serde_json::{Value, json};
+
+use super::patching;
+
+/// What was made for this Pool, in the words of [`marked`].
+#[must_use]
+pub fn made(pool: &Pool) -> Option<&str> {
+    pool.annotations()
+        .get(ANNOTATION_AIRFLOW_MADE)
+        .map(String::as_str)
+}
+
+/// True if the Pool waits for what was made for it.
+#[must_use]
+pub fn waits(pool: &Pool) -> bool {
+    pool.finalizers().iter().any(|one| one == FINALIZER_AIRFLOW)
+}
+
+/// Writes down what was made for this Pool, or that nothing is any more; false if the Pool has changed meanwhile.
+///
+/// # Errors
+/// What else the API server answers.
+pub async fn mark(client: &Client, pool: &Pool, made: Option<&str>) -> Result<bool, kube::Error> {
+    let others = pool.finalizers().iter().filter(|one| *one != FINALIZER_AIRFLOW);
+    let ours = FINALIZER_AIRFLOW.to_owned();
+    let finalizers: Vec<&String> = others.chain(made.map(|_| &ours)).collect();
+    let metadata = json!({
+        "annotations": {ANNOTATION_AIRFLOW_MADE: made},
+        "finalizers": finalizers,
+    });
+    patch(client, pool, json!({ "metadata": metadata })).await
+}
+
+/// Lets a Pool follow Airflow; false if it has changed meanwhile.
+///
+/// # Errors
+/// What else the API server answers, such as that a rule of the definition forbids it.
+pub async fn follow(client: &Client, pool: &Pool, follow: &Follow) -> Result<bool, kube::Error> {
+    let spec = json!({
+        "slots": follow.slots,
+        "description": follow.description,
+        "includeDeferred": follow.include_deferred,
+    });
+    patch(client, pool, json!({ "spec": spec })).await
+}
+
+async fn patch(client: &Client, pool: &Pool, mut patch: Value) -> Result<bool, kube::Error> {
+    let meta = pool.meta();
+    patch["metadata"]["uid"] = json!(meta.uid);
+    patch["metadata"]["resourceVersion"] = json!(meta.resource_version);
+    let api: Api<Pool> = Api::namespaced(client.clone(), meta.namespace.as_deref().unwrap_or_default());
+    let name = meta.name.as_deref().unwrap_or_default();
+    match api.patch(name, &patching(), &Patch::Merge(patch)).await {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(false),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,251 @@
+//! One Airflow: its pools and what their tasks take, read over its API or from its database, and changed over its API.
+//!
+//! One look makes at most two requests, so that many pools are read over several looks; what is told is always one whole
+//! reading, never a part of one. Nothing is kept but the session, and nothing is decided. The database is only read.
+
+mod answers;
+mod rest;
+#[cfg(feature = "airflow-sql")]
+mod sql;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use poolwright_core::airflow_pool::{PoolView, Reading, Wanted};
+use poolwright_core::broker::{Secret, Tls};
+use poolwright_core::sample::FaultKind;
+
+use self::rest::{PAGE, Rest, Version};
+use super::SignalError;
+use super::network::Network;
+
+/// Requests of one look.
+const REQUESTS: usize = 2;
+/// Pools of one Airflow that are believed.
+const POOLS_MAX: usize = 10_000;
+/// Pages of tasks that are looked through for sensors: so many hundred tasks that have run for long.
+const SENSOR_PAGES: usize = 20;
+
+/// How to log in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credentials {
+    /// With a name and a password.
+    Password(String, Secret),
+    /// With a token that somebody else has made.
+    Token(Secret),
+}
+
+/// Where an Airflow is, and how to ask it. Shows no secret.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Access {
+    /// Root of its API server.
+    pub url: String,
+    /// How to log in.
+    pub credentials: Credentials,
+    /// TLS to the API and the database.
+    pub tls: Tls,
+    /// URL of its database, where that is to be read.
+    pub database: Option<Secret>,
+    /// Its `[core] executor`.
+    pub executor: String,
+}
+
+/// A session with one Airflow.
+pub struct Airflow {
+    rest: Rest,
+    #[cfg(feature = "airflow-sql")]
+    sql: Option<sql::Database>,
+    round: Round,
+}
+
+/// What is asked next, and what is known of the reading that is under way.
+#[derive(Default)]
+struct Round {
+    next: Ask,
+    pools: BTreeMap<String, PoolView>,
+    total: usize,
+    sensors: BTreeMap<String, u32>,
+    /// Of the last time that all were looked through.
+    poking: Option<BTreeMap<String, u32>>,
+}
+
+#[derive(Clone, Copy)]
+enum Ask {
+    Pools(usize),
+    Sensors(usize),
+}
+
+impl Default for Ask {
+    fn default() -> Self {
+        Self::Pools(0)
+    }
+}
+
+impl Airflow {
+    /// Connects to nothing yet.
+    ///
+    /// # Errors
+    /// The address or TLS cannot be used, or this program was built without what it takes to read a database.
+    pub fn new(access: &Access, network: &Network) -> Result<Self, SignalError> {
+        #[cfg(not(feature = "airflow-sql"))]
+        if access.database.is_some() {
+            let words = "databaseUrl in the Secret of spec.airflow.secretRef: this operator was built without the feature airflow-sql";
+            return Err(SignalError::new(FaultKind::InvalidAddress, words));
+        }
+        Ok(Self {
+            rest: Rest::new(access, network)?,
+            #[cfg(feature = "airflow-sql")]
+            sql: access
+                .database
+                .as_ref()
+                .map(|url| sql::Database::new(url, access, network))
+                .transpose()?,
+            round: Round::default(),
+        })
+    }
+
+    /// Goes on reading; `None` while a reading takes another look.
+    ///
+    /// # Errors
+    /// Airflow cannot be read, and why. The reading begins anew.
+    pub async fn look(&mut self, now: Timestamp) -> Result<Option<Reading>, SignalError> {
+        let version = self.rest.version().await?.text.clone();
+        let pools = match self.pools(now).await {
+            Ok(pools) => pools,
+            Err(error) => {
+                self.round.next = Ask::default();
+                return Err(error);
+            }
+        };
+        Ok(pools.map(|pools| Reading {
+            version: Some(version),
+            pools,
+        }))
+    }
+
+    async fn pools(&mut self, now: Timestamp) -> Result<Option<BTreeMap<String, PoolView>>, SignalError> {
+        #[cfg(feature = "airflow-sql")]
+        if let Some(database) = &mut self.sql {
+            return database.pools().await.map(Some);
+        }
+        let mut done = None;
+        for _ in 0..REQUESTS {
+            match self.round.next {
+                Ask::Pools(offset) => done = self.page(offset).await?.or(done),
+                Ask::Sensors(offset) => self.sensors(offset, now).await?,
+            }
+        }
+        Ok(done)
+    }
+
+    /// Reads one page of pools; all of them, if it is the last.
+    async fn page(&mut self, offset: usize) -> Result<Option<BTreeMap<String, PoolView>>, SignalError> {
+        let page = self.rest.pools(offset).await?;
+        let round = &mut self.round;
+        if offset == 0 {
+            round.pools.clear();
+            round.total = page.total;
+        }
+        let seen = offset + page.pools.len();
+        if page.total > POOLS_MAX {
+            let words = format!("has {} pools, and at most {POOLS_MAX} are read", page.total);
+            return Err(rest::fault(FaultKind::Implausible, &words));
+        }
+        if seen < page.total && page.pools.is_empty() {
+            let words = format!(
+                "says that it has {} pools and shows {seen}: may this user see all of them?",
+                page.total
+            );
+            return Err(rest::fault(FaultKind::Implausible, &words));
+        }
+        round.pools.extend(page.pools);
+        if page.total != round.total {
+            // Pools came or went between two pages, so that one may be in none of them.
+            round.next = Ask::Pools(0);
+            return Ok(None);
+        }
+        if seen < page.total {
+            round.next = Ask::Pools(seen);
+            return Ok(None);
+        }
+        round.next = Ask::Sensors(0);
+        let mut pools = std::mem::take(&mut round.pools);
+        if pools.len() < round.total {
+            round.next = Ask::Pools(0);
+            return Ok(None);
+        }
+        for (name, pool) in &mut pools {
+            let count = |poking: &BTreeMap<String, u32>| poking.get(name).copied().unwrap_or(0);
+            pool.poking = round.poking.as_ref().map(count);
+        }
+        Ok(Some(pools))
+    }
+
+    /// Looks through one page of tasks that have run for long.
+    async fn sensors(&mut self, offset: usize, now: Timestamp) -> Result<(), SignalError> {
+        let page = self.rest.long_running(offset, now).await?;
+        let round = &mut self.round;
+        if offset == 0 {
+            round.sensors.clear();
+        }
+        for pool in page.sensors {
+            *round.sensors.entry(pool).or_default() += 1;
+        }
+        let seen = offset + page.rows;
+        if page.rows == 0 || seen >= page.total || seen >= SENSOR_PAGES * PAGE {
+            round.poking = Some(std::mem::take(&mut round.sensors));
+            round.next = Ask::Pools(0);
+        } else {
+            // Pools are more urgent.
+            round.next = Ask::Sensors(seen);
+        }
+        Ok(())
+    }
+
+    /// False where a pool without a limit would keep Airflow from listing its pools: 2.x over its API.
+    #[must_use]
+    pub fn lists_unlimited(&self) -> bool {
+        #[cfg(feature = "airflow-sql")]
+        if self.sql.is_some() {
+            return true;
+        }
+        self.rest.known().is_some_and(|version| version.major > 2)
+    }
+
+    /// Makes a pool; false if one of that name is there by now.
+    ///
+    /// # Errors
+    /// Airflow does not make it, and why.
+    pub async fn create(&mut self, wanted: &Wanted) -> Result<bool, SignalError> {
+        self.rest.create(wanted).await
+    }
+
+    /// Changes a pool.
+    ///
+    /// # Errors
+    /// Airflow does not change it, and why.
+    pub async fn change(&mut self, wanted: &Wanted) -> Result<(), SignalError> {
+        self.rest.change(wanted).await
+    }
+
+    /// Deletes a pool; well also if there is none.
+    ///
+    /// # Errors
+    /// Airflow does not delete it, and why.
+    pub async fn delete(&mut self, name: &str) -> Result<(), SignalError> {
+        self.rest.delete(name).await
+    }
+}
+
+impl Version {
+    /// From its text; 2.x and 3.x are known.
+    fn read(text: &str) -> Option<Self> {
+        let major = text.split('.').next()?.parse().ok()?;
+        matches!(major, 2 | 3).then(|| Self {
+            text: text.to_owned(),
+            major,
+        })
+    }
+}

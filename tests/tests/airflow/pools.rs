@@ -1,0 +1,243 @@
+//! Pools as code: Airflow's pools are kept as Pools say, or Pools follow Airflow's.
+
+use crate::linked::{SOON, await_link, await_pool, await_sync, change, get, held, pool, secret};
+use kube::api::DeleteParams;
+use poolwright_api::v1alpha1::Pool;
+use poolwright_tests::*;
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+#[tokio::test]
+async fn pools_are_kept_the_same_on_both_sides() -> Result<()> {
+    for major in scale::pick(&[3][..], &[2, 3]) {
+        let airflow = Airflow::start(*major).await?;
+        let stage = Stage::new(&format!("pools-{major}")).await?;
+        secret(&stage, "airflow", &airflow.api, json!({})).await?;
+        apply(&airflow, &stage).await?;
+        away(&airflow, &stage).await?;
+        mirror(&airflow, &stage).await?;
+        deleted(&airflow, &stage).await?;
+    }
+    Ok(())
+}
+
+/// Somebody else's write.
+async fn write(airflow: &Airflow, method: Method, name: &str, fields: Value) -> Result<()> {
+    let path = if method == Method::POST {
+        "pools".to_owned()
+    } else {
+        format!("pools/{name}")
+    };
+    let mut body = json!({"name": name, "description": "theirs", "include_deferred": false});
+    stage::merge(&mut body, fields);
+    airflow.ask(method, &path, Some(&body)).await.map(drop)
+}
+
+async fn drifts(stage: &Stage, name: &str) -> Result<Option<String>> {
+    let metrics = stage.operator.metrics().await?;
+    let is_it = |line: &&str| {
+        line.starts_with("poolwright_pool_airflow_drifts_total") && line.contains(&format!("\"{name}\""))
+    };
+    Ok(metrics
+        .lines()
+        .find(is_it)
+        .and_then(|line| line.rsplit(' ').next())
+        .map(str::to_owned))
+}
+
+async fn apply(airflow: &Airflow, stage: &Stage) -> Result<()> {
+    pool(
+        stage,
+        "api-calls",
+        json!({"slots": 3, "description": "partner X", "airflow": {"name": "api_calls"}}),
+    )
+    .await?;
+    await_sync(stage, "api-calls").await?;
+    await_pool(
+        airflow,
+        "api_calls",
+        json!({"slots": 3, "description": "partner X", "include_deferred": false}),
+    )
+    .await?;
+    let seen = held(stage, "api-calls").await?;
+    assert_eq!((seen.slots, seen.open, seen.occupied), (3, Some(3), 0));
+    assert_eq!(seen.url.as_deref(), Some(airflow.api.as_str()));
+    assert_eq!(
+        drifts(stage, "api-calls").await?.as_deref(),
+        Some("0"),
+        "that it was made is no drift"
+    );
+
+    // What somebody changes there is taken back; what is changed here goes there.
+    write(
+        airflow,
+        Method::PATCH,
+        "api_calls",
+        json!({"slots": 9, "include_deferred": true}),
+    )
+    .await?;
+    await_pool(
+        airflow,
+        "api_calls",
+        json!({"slots": 3, "description": "partner X", "include_deferred": false}),
+    )
+    .await?;
+    await_sync(stage, "api-calls").await?;
+    assert_eq!(drifts(stage, "api-calls").await?.as_deref(), Some("1"));
+    let told = stage
+        .kubectl()?
+        .run([
+            "get",
+            "events",
+            "--field-selector=reason=AirflowDrifted",
+            "-o=jsonpath={.items[*].message}",
+        ])
+        .await?;
+    assert!(told.contains("slots: 9 in Airflow, 3 in this Pool; includeDeferred: true in Airflow, false in this Pool; description: Airflow's pool is changed"), "{told}");
+    change(
+        stage,
+        "api-calls",
+        json!({"slots": 4, "includeDeferred": true, "description": null}),
+    )
+    .await?;
+    await_pool(
+        airflow,
+        "api_calls",
+        json!({"slots": 4, "description": "", "include_deferred": true}),
+    )
+    .await?;
+    await_sync(stage, "api-calls").await?;
+    assert_eq!(
+        drifts(stage, "api-calls").await?.as_deref(),
+        Some("1"),
+        "a change of ours is no drift"
+    );
+
+    // Airflow's own pool is changed, never made; its description is nobody's.
+    pool(
+        stage,
+        "default-pool",
+        json!({"slots": 77, "includeDeferred": true, "description": "ours"}),
+    )
+    .await?;
+    await_pool(
+        airflow,
+        "default_pool",
+        json!({"slots": 77, "include_deferred": true, "description": "Default pool"}),
+    )
+    .await?;
+    await_sync(stage, "default-pool").await?;
+
+    // Two for one: the older has it.
+    pool(
+        stage,
+        "second",
+        json!({"slots": 8, "airflow": {"name": "api_calls"}}),
+    )
+    .await?;
+    await_link(
+        stage,
+        "second",
+        "False",
+        "Conflict",
+        "another Pool of this namespace",
+    )
+    .await?;
+    await_pool(airflow, "api_calls", json!({"slots": 4})).await?;
+    stage
+        .namespace
+        .api::<Pool>()
+        .delete("second", &DeleteParams::default())
+        .await?;
+    Ok(())
+}
+
+/// While Airflow is silent what was known stands; then it goes on where it was.
+async fn away(airflow: &Airflow, stage: &Stage) -> Result<()> {
+    let silent = scale::pick(Duration::from_secs(5), Duration::from_secs(60));
+    let frozen = airflow.freeze();
+    await_link(
+        stage,
+        "api-calls",
+        "Unknown",
+        "AirflowUnreachable",
+        "does not answer within 5 s",
+    )
+    .await?;
+    tokio::time::sleep(silent).await;
+    assert_eq!(held(stage, "api-calls").await?.slots, 4);
+    assert!(get(stage, "api-calls").await?.spec.include_deferred);
+    drop(frozen);
+    await_sync(stage, "api-calls").await
+}
+
+async fn mirror(airflow: &Airflow, stage: &Stage) -> Result<()> {
+    pool(
+        stage,
+        "theirs",
+        json!({"slots": 1, "airflow": {"sync": "Mirror"}}),
+    )
+    .await?;
+    await_link(
+        stage,
+        "theirs",
+        "False",
+        "AirflowPoolMissing",
+        "Airflow has no pool \"theirs\"",
+    )
+    .await?;
+    write(airflow, Method::POST, "theirs", json!({"slots": 5})).await?;
+    await_sync(stage, "theirs").await?;
+    let spec = get(stage, "theirs").await?.spec;
+    assert_eq!((spec.slots, spec.description.as_deref()), (5, Some("theirs")));
+    write(
+        airflow,
+        Method::PATCH,
+        "theirs",
+        json!({"slots": 6, "include_deferred": true, "description": ""}),
+    )
+    .await?;
+    let followed = || async {
+        let spec = get(stage, "theirs").await?.spec;
+        Ok((spec.slots, spec.include_deferred, spec.description) == (6, true, None))
+    };
+    wait_until("the Pool to follow", SOON, followed).await?;
+    // Who mirrors never writes there: what is changed here is taken back.
+    change(stage, "theirs", json!({"slots": 2})).await?;
+    wait_until("the Pool to follow again", SOON, followed).await?;
+    await_pool(airflow, "theirs", json!({"slots": 6})).await
+}
+
+/// What was made goes with its Pool; what was there, and what is only mirrored, stays.
+async fn deleted(airflow: &Airflow, stage: &Stage) -> Result<()> {
+    write(airflow, Method::POST, "before", json!({"slots": 5})).await?;
+    pool(stage, "before", json!({"slots": 7})).await?;
+    await_pool(airflow, "before", json!({"slots": 7})).await?;
+    await_sync(stage, "before").await?;
+    pool(stage, "released", json!({"slots": 2})).await?;
+    await_sync(stage, "released").await?;
+    change(stage, "released", json!({"airflow": null})).await?;
+    let pools = stage.namespace.api::<Pool>();
+    let freed = || async {
+        Ok(get(stage, "released")
+            .await?
+            .metadata
+            .finalizers
+            .is_none_or(|all| all.is_empty()))
+    };
+    wait_until("a Pool that names no Airflow any more to be free", SOON, freed).await?;
+    for name in ["api-calls", "theirs", "before", "released", "default-pool"] {
+        pools.delete(name, &DeleteParams::default()).await?;
+    }
+    for name in ["api-calls", "theirs", "before", "released", "default-pool"] {
+        let gone = || async { Ok(pools.get_opt(name).await?.is_none()) };
+        wait_until(&format!("the Pool {name} to be gone"), SOON, gone).await?;
+    }
+    let answer = airflow.ask(Method::GET, "pools", None).await?;
+    let left = answer["pools"].as_array().into_iter().flatten();
+    let mut left: Vec<&str> = left.filter_map(|pool| pool["name"].as_str()).collect();
+    left.sort_unstable();
+    assert_eq!(left, ["before", "default_pool", "released", "theirs"]);
+    Ok(())
+}
