@@ -85,6 +85,8 @@ names! {
         ManualHold,
         /// The configuration works, but something in it is a known mistake.
         ConfigurationAdvised,
+        /// Tasks of this TaskQueue wait no longer than `waitTargetSeconds`, or not for long enough to count.
+        WaitTargetMet,
     }
 }
 
@@ -179,6 +181,8 @@ names! {
         LostPods,
         /// Growth stopped: more pods add no work.
         NoProgress,
+        /// Tasks have waited longer than `waitTargetSeconds` for `waitTargetMissedAfterSeconds`.
+        WaitTargetMissed,
     }
 }
 
