@@ -71,13 +71,13 @@ pub struct Lateness {
 }
 
 impl Lateness {
-    /// Takes over a miss from a process that was there before.
+    /// Takes over what a process has told that was there before: since when there is a miss, or that there is none.
     #[must_use]
-    pub fn inherited(since: Timestamp) -> Self {
+    pub fn inherited(since: Option<Timestamp>) -> Self {
         Self {
-            missed: Some(true),
-            inherited: true,
-            since: Some(since),
+            missed: Some(since.is_some()),
+            inherited: since.is_some(),
+            since,
             ..Self::default()
         }
     }

@@ -115,7 +115,7 @@ fn what_is_not_known_begins_no_miss_and_ends_none() {
 #[test]
 fn a_miss_that_another_process_saw_is_not_told_again_and_ends_later() {
     let since = Timestamp::from_second(1_790_000_000).unwrap();
-    let mut queue = Watched::with(Lateness::inherited(since));
+    let mut queue = Watched::with(Lateness::inherited(Some(since)));
     assert_eq!(queue.expects(600, None), Some(true));
     assert_eq!(queue.expects(60, Some(1.0)), Some(true));
     queue.expects(120, Some(40.0));
@@ -125,6 +125,8 @@ fn a_miss_that_another_process_saw_is_not_told_again_and_ends_later() {
     queue.expects(61, Some(40.0));
     assert_eq!(queue.lateness.misses(), 1);
     assert_eq!(queue.expects(11, Some(1.0)), Some(false), "this one is its own");
+    let mut kept = Watched::with(Lateness::inherited(None));
+    assert_eq!(kept.expects(60, None), Some(false));
 }
 
 #[test]
@@ -150,7 +152,7 @@ fn tasks_that_nobody_takes_are_as_old_as_they_are_known_to_wait() {
 
 #[test]
 fn a_miss_does_not_end_because_the_process_that_looks_is_young() {
-    let mut queue = Watched::with(Lateness::inherited(Timestamp::UNIX_EPOCH));
+    let mut queue = Watched::with(Lateness::inherited(Some(Timestamp::UNIX_EPOCH)));
     assert_eq!(queue.sees(600, Some(&unserved())), Some(true));
 }
 
@@ -177,7 +179,7 @@ fn nothing_is_known_of_a_queue_that_others_consume() {
             reserved: Some(0),
             ..book
         };
-        let mut queue = Watched::with(Lateness::inherited(Timestamp::UNIX_EPOCH));
+        let mut queue = Watched::with(Lateness::inherited(Some(Timestamp::UNIX_EPOCH)));
         assert_eq!(queue.sees(61, Some(&done)), Some(false), "nothing waits: {done:?}");
     }
 }

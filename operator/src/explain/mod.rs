@@ -236,7 +236,12 @@ fn conditions(text: &mut String, conditions: &[Condition], now: Timestamp) {
 /// Whether a condition has the status it has when nothing is wrong. Types of another version are shown.
 fn as_it_should_be(condition: &Condition) -> bool {
     let good = match condition.type_.parse() {
-        Ok(ConditionType::Ready | ConditionType::ScalingActive | ConditionType::SignalsFresh) => "True",
+        Ok(
+            ConditionType::Ready
+            | ConditionType::ScalingActive
+            | ConditionType::SignalsFresh
+            | ConditionType::WaitTargetMet,
+        ) => "True",
         Ok(
             ConditionType::Reconciling
             | ConditionType::Stalled
