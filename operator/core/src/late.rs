@@ -136,7 +136,10 @@ impl Lateness {
         let unserved = self.unserved_since.filter(|_| nobody);
         let unserved_for = unserved.map(|since| now.since(since));
         let nothing = ready == 0 && (nobody || book.reserved == Some(0));
-        let oldest = outlook.oldest.max(unserved_for).or(nothing.then_some(Duration::ZERO));
+        let oldest = outlook
+            .oldest
+            .max(unserved_for)
+            .or(nothing.then_some(Duration::ZERO));
         Wait {
             expected,
             oldest: oldest.map(|age| age.as_secs_f64()),

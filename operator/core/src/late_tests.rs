@@ -62,8 +62,14 @@ fn unserved() -> QueueLedger {
 fn it_is_missed_once_tasks_have_waited_too_long_for_the_time_that_is_set() {
     let mut queue = Watched::new();
     assert_eq!(queue.lateness.is_missed(), None, "nothing is known");
-    assert_eq!(queue.expects(1, Some(30.0)), Some(false), "the target itself is kept");
-    let since = queue.wall().saturating_add(jiff::SignedDuration::from_millis(500));
+    assert_eq!(
+        queue.expects(1, Some(30.0)),
+        Some(false),
+        "the target itself is kept"
+    );
+    let since = queue
+        .wall()
+        .saturating_add(jiff::SignedDuration::from_millis(500));
     assert_eq!(queue.expects(60, Some(30.5)), Some(false));
     assert_eq!((queue.lateness.misses(), queue.lateness.miss()), (0, None));
     assert_eq!(queue.expects(1, Some(31.0)), Some(true));
@@ -103,7 +109,11 @@ fn what_is_not_known_begins_no_miss_and_ends_none() {
     assert_eq!(queue.expects(600, None), None);
     queue.expects(40, Some(40.0));
     assert_eq!(queue.expects(600, None), Some(false), "it is not known to last");
-    assert_eq!(queue.expects(19, Some(40.0)), Some(false), "nor is that time counted");
+    assert_eq!(
+        queue.expects(19, Some(40.0)),
+        Some(false),
+        "nor is that time counted"
+    );
     assert_eq!(queue.expects(3, Some(40.0)), Some(true));
     assert_eq!(queue.expects(600, None), Some(true));
     queue.expects(5, Some(1.0));
@@ -152,8 +162,14 @@ fn tasks_that_nobody_takes_are_as_old_as_they_are_known_to_wait() {
 
 #[test]
 fn a_miss_does_not_end_because_the_process_that_looks_is_young() {
-    let mut queue = Watched::with(Lateness::inherited(Some(Timestamp::UNIX_EPOCH)));
-    assert_eq!(queue.sees(600, Some(&unserved())), Some(true));
+    let mut lateness = Lateness::inherited(Some(Timestamp::UNIX_EPOCH));
+    let hour = Duration::from_secs(3600);
+    for second in 0..3000 {
+        let times = (Moment(second * 1000), Timestamp::UNIX_EPOCH);
+        lateness.look(Some(&unserved()), (hour, AFTER), times);
+    }
+    // They have waited for longer than this process has looked.
+    assert_eq!(lateness.is_missed(), Some(true));
 }
 
 #[test]
@@ -180,7 +196,11 @@ fn nothing_is_known_of_a_queue_that_others_consume() {
             ..book
         };
         let mut queue = Watched::with(Lateness::inherited(Some(Timestamp::UNIX_EPOCH)));
-        assert_eq!(queue.sees(61, Some(&done)), Some(false), "nothing waits: {done:?}");
+        assert_eq!(
+            queue.sees(61, Some(&done)),
+            Some(false),
+            "nothing waits: {done:?}"
+        );
     }
 }
 

@@ -87,9 +87,8 @@ fn every_metric_of_the_table_is_served_as_documented() {
         assert!(text.contains(&line), "{text}");
     }
     for (what, value) in [("missed", 1), ("misses_total", 2)] {
-        let line = format!(
-            r#"poolwright_task_queue_wait_target_{what}{{name="mail",namespace="shop"}} {value}"#
-        );
+        let line =
+            format!(r#"poolwright_task_queue_wait_target_{what}{{name="mail",namespace="shop"}} {value}"#);
         assert!(text.contains(&line), "{text}");
     }
     for (outcome, count) in [("success", 2), ("failure", 1)] {

@@ -53,10 +53,7 @@ impl Watched {
             Some((_, "True")) => Lateness::inherited(None),
             _ => Lateness::default(),
         };
-        Self {
-            lateness,
-            told: None,
-        }
+        Self { lateness, told: None }
     }
 
     /// Takes in what is known now.
@@ -99,11 +96,7 @@ impl Watched {
             });
         }
         let message = self.told.as_ref().map(|told| told.message.clone());
-        (
-            Some(false),
-            Reason::WaitTargetMissed,
-            message.unwrap_or_default(),
-        )
+        (Some(false), Reason::WaitTargetMissed, message.unwrap_or_default())
     }
 }
 

@@ -73,7 +73,8 @@ fn what_another_process_told_is_no_news() {
         json!({"conditions": [{"type": "WaitTargetMet", "status": status, "reason": "WaitTargetMissed",
             "message": message, "lastTransitionTime": "2027-01-15T07:00:00Z"}]})
     };
-    let told = "tasks wait longer than spec.waitTargetSeconds 10 since 2027-01-15T06:58:00Z: nobody takes them";
+    let told =
+        "tasks wait longer than spec.waitTargetSeconds 10 since 2027-01-15T06:58:00Z: nobody takes them";
     for (message, since) in [
         (told, "2027-01-15T06:58:00Z"),
         ("of another version", "2027-01-15T07:00:00Z"),

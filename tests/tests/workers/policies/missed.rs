@@ -72,7 +72,10 @@ async fn a_missed_wait_target_is_told_and_so_is_its_end() -> Result<()> {
     let mut ids = publisher.publish(&Batch::sleep("mail", 40, 2.0)).await?;
     ids.extend(publisher.publish(&Batch::sleep("alone", 1, 0.1)).await?);
     for (name, why) in [
-        ("mail", "; WorkerPool w: AtMaximum, the demand asks for more than maxReplicas 1"),
+        (
+            "mail",
+            "; WorkerPool w: AtMaximum, the demand asks for more than maxReplicas 1",
+        ),
         ("alone", "; no WorkerPool names it in spec.queues"),
     ] {
         let (reason, message) = await_met(&stage, name, "False").await?;
@@ -82,7 +85,10 @@ async fn a_missed_wait_target_is_told_and_so_is_its_end() -> Result<()> {
             message.starts_with("tasks wait longer than spec.waitTargetSeconds 3 since 20"),
             "{message}"
         );
-        assert!(message.contains("the oldest has waited ") && message.ends_with(why), "{message}");
+        assert!(
+            message.contains("the oldest has waited ") && message.ends_with(why),
+            "{message}"
+        );
         let nobody = message.contains("nobody takes them");
         assert_eq!(nobody, name == "alone", "{message}");
         await_missed(&stage, name, 1.0).await?;
