@@ -139,7 +139,7 @@ impl Lateness {
         let oldest = outlook
             .oldest
             .max(unserved_for)
-            .or(nothing.then_some(Duration::ZERO));
+            .or_else(|| nothing.then_some(Duration::ZERO));
         Wait {
             expected,
             oldest: oldest.map(|age| age.as_secs_f64()),

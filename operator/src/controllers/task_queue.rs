@@ -202,7 +202,7 @@ impl Controller {
         queue: &TaskQueue,
         view: Option<&Arc<BrokerView>>,
         book: Option<&QueueLedger>,
-        (missed, misses): (Option<bool>, u64),
+        (missed, begun): (Option<bool>, u64),
     ) {
         let sample = view.and_then(|view| view.queues.get(queue.queue_name())?.ready.last.as_ref());
         let age = sample.map(|sample| self.clock.now().since(sample.at).as_secs_f64());
@@ -213,7 +213,7 @@ impl Controller {
             arrivals_per_minute: book.and_then(|book| book.outlook.each_minute),
             estimated_wait_seconds: book.and_then(|book| book.outlook.wait()),
             wait_target_missed: missed,
-            wait_target_misses: Some(misses),
+            wait_target_misses: Some(begun),
         };
         self.metrics
             .task_queue(&queue.namespace().unwrap_or_default(), &queue.name_any(), numbers);
