@@ -53,6 +53,10 @@ pub struct TaskQueueNumbers {
     pub arrivals_per_minute: Option<f64>,
     /// How long a task that is pushed now would wait.
     pub estimated_wait_seconds: Option<f64>,
+    /// Tasks have waited longer than the target for long enough to count.
+    pub wait_target_missed: Option<bool>,
+    /// How often that has begun.
+    pub wait_target_misses: Option<u64>,
 }
 
 /// What is shown of a Pool; a number that is not known is not shown.

@@ -87,6 +87,8 @@ names! {
         ConfigurationAdvised,
         /// Airflow's pool and this Pool say the same.
         AirflowInSync,
+        /// Tasks of this TaskQueue wait no longer than `waitTargetSeconds`, or not for long enough to count.
+        WaitTargetMet,
     }
 }
 
@@ -195,6 +197,8 @@ names! {
         SensorsPoke,
         /// Tasks may wait so long for a worker that Airflow's scheduler fails them.
         QueuedTooLong,
+        /// Tasks have waited longer than `waitTargetSeconds` for `waitTargetMissedAfterSeconds`.
+        WaitTargetMissed,
     }
 }
 

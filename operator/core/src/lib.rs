@@ -42,6 +42,7 @@ pub mod grants;
 pub mod guarantee;
 mod held;
 pub mod idle;
+pub mod late;
 pub mod later;
 pub mod ledger;
 pub mod member;

@@ -3,6 +3,8 @@
 //! Workers take from their queues in turn. So before a task runs, those ahead of it in its own queue have begun, and of each
 //! other queue as many, if there are so many. Several WorkerPools on one queue do that side by side.
 
+use std::time::Duration;
+
 use crate::books::Books;
 use crate::decision::Decision;
 use crate::estimate::float;
@@ -16,6 +18,13 @@ use crate::time::Moment;
 pub struct Outlook {
     /// Tasks that come in a minute, over the last minutes; `None` while no WorkerPool knows.
     pub each_minute: Option<f64>,
+    /// For how long the oldest waiting task has waited, at least; `None` where it is not known. Of queues that share
+    /// workers and of WorkerPools that share a queue it is not: whose task began, nobody says.
+    pub oldest: Option<Duration>,
+    /// A WorkerPool doubts what it sees.
+    pub doubted: bool,
+    /// WorkerPools of which it is known when they would come to the new task, or that they would not.
+    known: usize,
     /// Turns a second: each WorkerPool would have come to the new task after some time, of which this is the reciprocal.
     turns: f64,
 }
@@ -23,6 +32,7 @@ pub struct Outlook {
 impl Outlook {
     fn add(&mut self, each_minute: Option<f64>, turn: Option<f64>) {
         self.each_minute = each_minute.map(|rate| rate + self.each_minute.unwrap_or(0.0));
+        self.known += usize::from(turn.is_some());
         self.turns += turn.map_or(0.0, |turn| 1.0 / turn);
     }
 
@@ -30,6 +40,12 @@ impl Outlook {
     #[must_use]
     pub fn wait(&self) -> Option<f64> {
         (self.turns > 0.0).then(|| 1.0 / self.turns)
+    }
+
+    /// True if of all these WorkerPools it is known that they would not run it.
+    #[must_use]
+    pub const fn nobody(&self, claimants: usize) -> bool {
+        self.turns <= 0.0 && self.known == claimants
     }
 }
 
@@ -64,6 +80,7 @@ pub(crate) fn look(
 ) {
     let flows = &memory.flows;
     let service = memory.estimates.service();
+    let is_doubted = memory.suspect_until.is_some_and(|until| now < until);
     let turn = |queues: &[(f64, f64)], at| turn(queues, at, fleet, memory, decision, now);
     if flows.names().len() == 1 {
         // Most have one queue: it is looked up once, and no list is made.
@@ -72,8 +89,12 @@ pub(crate) fn look(
                 continue;
             };
             let book = books.at(place);
-            let turn = waits(book).and_then(|waits| turn(&[(waits, service)], 0));
+            let turn = waits(book).and_then(|waits| turn(&[(float(waits), service)], 0));
             book.outlook.add(flows.each_minute(name, now), turn);
+            book.outlook.doubted |= is_doubted;
+            if book.claimants == 1 && memory.stale_since.is_none() {
+                book.outlook.oldest = waits(book).map(|waits| memory.estimates.age(waits, now));
+            }
         }
         return;
     }
@@ -82,23 +103,25 @@ pub(crate) fn look(
         .map(|(number, name)| books.place(at, number, name))
         .collect();
     let known = places.iter().zip(flows.services(service));
-    let known = known.map(|(place, service)| Some((waits(books.at((*place)?))?, service)));
+    let known = known.map(|(place, service)| Some((float(waits(books.at((*place)?))?), service)));
     let queues: Option<Vec<(f64, f64)>> = known.collect();
     for (number, (name, place)) in flows.names().zip(places).enumerate() {
         let turn = queues.as_ref().and_then(|queues| turn(queues, number));
         if let Some(place) = place {
-            books.at(place).outlook.add(flows.each_minute(name, now), turn);
+            let outlook = &mut books.at(place).outlook;
+            outlook.add(flows.each_minute(name, now), turn);
+            outlook.doubted |= is_doubted;
         }
     }
 }
 
 /// What waits in a queue or is fetched from it.
-fn waits(book: &QueueLedger) -> Option<f64> {
-    Some(float(book.ready?.saturating_add(book.reserved?)))
+fn waits(book: &QueueLedger) -> Option<u64> {
+    Some(book.ready?.saturating_add(book.reserved?))
 }
 
-/// Seconds until one more task of the queue at this place begins on this WorkerPool, never quite zero. `queues` are what
-/// waits in each and how long its tasks run.
+/// Seconds until one more task of the queue at this place begins on this WorkerPool, never quite zero; infinitely many where
+/// nobody would run it, and `None` where it is not known. `queues` are what waits in each and how long its tasks run.
 fn turn(
     queues: &[(f64, f64)],
     at: usize,
@@ -126,11 +149,11 @@ fn turn(
     }
     // Nobody is up. If it is decided that somebody will be, or would be for this task: after the start.
     let start_up = memory.start_up(fleet, now).as_secs_f64();
-    match decision.to {
-        0 if own > 0.0 || is_kept_down(fleet, decision) => None,
-        pods => Some(start_up + work / (slots * f64::from(pods.max(1))) - queues[at].1 / slots),
-    }
-    .map(|seconds| seconds.max(AT_ONCE))
+    let seconds = match decision.to {
+        0 if own > 0.0 || is_kept_down(fleet, decision) => f64::INFINITY,
+        pods => start_up + work / (slots * f64::from(pods.max(1))) - queues[at].1 / slots,
+    };
+    Some(seconds.max(AT_ONCE))
 }
 
 /// True where no worker would be started for a task.

@@ -64,6 +64,32 @@ fn a_worker_pool_at_zero_needs_the_time_of_a_start() {
     });
     world.decide();
     assert_eq!(outlook(&world, "q").wait(), None, "nobody would run it");
+    assert!(outlook(&world, "q").nobody(1));
+    assert!(!outlook(&world, "q").nobody(2), "of one more nothing is known");
+}
+
+#[test]
+fn the_oldest_waits_since_it_came_where_one_worker_pool_has_one_queue() {
+    let mut one = pool("p");
+    one.hold = Some(Hold {
+        replicas: 0,
+        by: None,
+    });
+    let mut world = World::new([one]);
+    world.decide();
+    for _ in 0..20 {
+        world.now = world.now.after(seconds(2));
+        world.renew();
+        world.set("q", 5, 0);
+        world.decide();
+    }
+    let oldest = outlook(&world, "q").oldest.expect("it is known");
+    assert!((seconds(38)..=seconds(42)).contains(&oldest), "{oldest:?}");
+    assert_eq!(outlook(&busy(), "q").oldest, None, "its worker has two queues");
+    world.fail_all();
+    world.now = world.now.after(seconds(120));
+    world.decide();
+    assert_eq!(outlook(&world, "q").oldest, None, "nothing is read");
 }
 
 #[test]
@@ -133,11 +159,13 @@ fn what_is_not_known_is_not_told() {
     world.fail_all();
     world.decide();
     assert_eq!(outlook(&world, "q").wait(), None);
+    assert!(!outlook(&world, "q").nobody(1));
 
     let mut deaf = busy();
     deaf.broker().heartbeats.last = None;
     deaf.decide();
     assert_eq!(outlook(&deaf, "q").wait(), None, "who works is not known");
+    assert!(!outlook(&deaf, "q").nobody(1));
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //!
 //! Reads what the newest cycle saw; never waits for a broker. The only writer of TaskQueue status.
 
+mod late;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,6 +64,8 @@ struct Past {
     /// what the operator does.
     ids: BTreeMap<String, (Option<i64>, String)>,
     stray: BTreeSet<String>,
+    /// By uid.
+    late: BTreeMap<String, late::Watched>,
 }
 
 /// What one look saw of one TaskQueue.
@@ -82,6 +86,8 @@ struct Seen<'a> {
     cycle: Option<&'a Cycle>,
     /// Names in its `downstream` that no TaskQueue has.
     unknown: &'a [String],
+    /// What is said of its wait target.
+    late: late::Said,
 }
 
 impl Past {
@@ -122,6 +128,7 @@ impl Controller {
         let uids: BTreeSet<String> = queues.iter().filter_map(|queue| queue.uid()).collect();
         past.written.retain(|uid, _| uids.contains(uid));
         past.ids.retain(|uid, _| uids.contains(uid));
+        past.late.retain(|uid, _| uids.contains(uid));
         let ids: Vec<String> = queues.iter().map(|queue| past.broker_id(queue)).collect();
         past.names = names;
         let (views, books) = (self.board.views(), self.latest.queues());
@@ -139,7 +146,8 @@ impl Controller {
             let (queue, id) = (&queues[at], &ids[at]);
             let view = views.get(id);
             let book = books.get(id).and_then(|books| books.get(queue.queue_name()));
-            self.count(queue, view, book);
+            let late = self.look_for_lateness(past, queue, book);
+            self.count(queue, view, book, late.1);
             let rival = first
                 .get(&places[at])
                 .filter(|first| first.metadata.uid != queue.metadata.uid)
@@ -161,6 +169,7 @@ impl Controller {
                 unknown: weights
                     .and_then(|weights| weights.unknown.get(&name))
                     .map_or(&[], Vec::as_slice),
+                late: late.0,
             };
             if !self.keep(past, queue, &seen).await {
                 starved.get_or_insert(at);
@@ -173,7 +182,28 @@ impl Controller {
         starved.unwrap_or(0)
     }
 
-    fn count(&self, queue: &TaskQueue, view: Option<&Arc<BrokerView>>, book: Option<&QueueLedger>) {
+    /// What is said of a queue's wait target, and its numbers.
+    fn look_for_lateness(
+        &self,
+        past: &mut Past,
+        queue: &TaskQueue,
+        book: Option<&QueueLedger>,
+    ) -> (late::Said, (Option<bool>, u64)) {
+        let now = self.clock.now();
+        let watched = past.late.entry(queue.uid().unwrap_or_default());
+        let watched = watched.or_insert_with(|| late::Watched::of(queue));
+        watched.look(queue, book, (now, self.clock.wall()));
+        let said = watched.said(queue.wait_target(), now, || late::holding(&self.world, queue));
+        (said, watched.numbers())
+    }
+
+    fn count(
+        &self,
+        queue: &TaskQueue,
+        view: Option<&Arc<BrokerView>>,
+        book: Option<&QueueLedger>,
+        (missed, begun): (Option<bool>, u64),
+    ) {
         let sample = view.and_then(|view| view.queues.get(queue.queue_name())?.ready.last.as_ref());
         let age = sample.map(|sample| self.clock.now().since(sample.at).as_secs_f64());
         let numbers = TaskQueueNumbers {
@@ -182,6 +212,8 @@ impl Controller {
             sample_age_seconds: age,
             arrivals_per_minute: book.and_then(|book| book.outlook.each_minute),
             estimated_wait_seconds: book.and_then(|book| book.outlook.wait()),
+            wait_target_missed: missed,
+            wait_target_misses: Some(begun),
         };
         self.metrics
             .task_queue(&queue.namespace().unwrap_or_default(), &queue.name_any(), numbers);
@@ -262,6 +294,7 @@ impl Controller {
             Reason::Conflict | Reason::InvalidSpec | Reason::PoolMissing
         );
         let reconciling = status.is_none();
+        let (met, met_reason, met_message) = seen.late.clone();
         for (type_, status, reason, message) in [
             (
                 ConditionType::Reconciling,
@@ -284,6 +317,7 @@ impl Controller {
                 if stalled { message.clone() } else { String::new() },
             ),
             (ConditionType::Ready, status, reason, message),
+            (ConditionType::WaitTargetMet, met, met_reason, met_message),
         ] {
             let one = condition(type_, status, reason, message, queue.metadata.generation);
             let _ = set(&mut new.conditions, one, wall);
@@ -291,8 +325,15 @@ impl Controller {
         new
     }
 
-    /// An event when a queue turns bad, or is bad for another reason; a circle is told too, although the queue works.
+    /// An event when a queue turns bad, or is bad for another reason; a circle is told too, although the queue works. And
+    /// one when its wait target is missed, or is kept again.
     async fn tell(&self, queue: &TaskQueue, old: &TaskQueueStatus, new: &TaskQueueStatus) {
+        let about = queue.object_ref(&());
+        if let Some((warning, reason, message)) = late::news(old, new) {
+            self.events
+                .send(&about, warning, reason.as_str(), "Observe", &message)
+                .await;
+        }
         let ready = |status: &TaskQueueStatus| {
             let ready = find(&status.conditions, ConditionType::Ready)?;
             let bad = ready.status == "False" || ready.reason == Reason::WeightCycle.as_str();
@@ -302,7 +343,6 @@ impl Controller {
         let Some((reason, message)) = ready(new).filter(|(reason, _)| before.as_ref() != Some(reason)) else {
             return;
         };
-        let about = queue.object_ref(&());
         self.events.send(&about, true, &reason, "Observe", &message).await;
     }
 

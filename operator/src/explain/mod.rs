@@ -240,7 +240,8 @@ fn as_it_should_be(condition: &Condition) -> bool {
             ConditionType::Ready
             | ConditionType::ScalingActive
             | ConditionType::SignalsFresh
-            | ConditionType::AirflowInSync,
+            | ConditionType::AirflowInSync
+            | ConditionType::WaitTargetMet,
         ) => "True",
         Ok(
             ConditionType::Reconciling

@@ -105,6 +105,9 @@ fn step(reason: Reason, namespace: &str, name: &str) -> Option<String> {
                  poolwright.dev/worker-pool={name} --all-containers --tail=50"
             ));
         }
+        Reason::WaitTargetMissed => {
+            "Remove what the condition names, or raise spec.waitTargetSeconds of the TaskQueue"
+        }
         Reason::PoolLimited | Reason::OverBudget => "Give the budget more slots, or accept fewer workers",
         Reason::TooManyHolders => "Give some of the WorkerPools another Pool",
         Reason::PoolMissing => "Create the Pool that the condition names, or correct spec.pool.name",

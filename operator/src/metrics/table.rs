@@ -169,6 +169,21 @@ pub const TABLE: &[Metric] = &[
         Source::TaskQueue(|of| of.estimated_wait_seconds),
     ),
     gauge(
+        "poolwright_task_queue_wait_target_missed",
+        "–",
+        "1 while the condition `WaitTargetMet` is False: tasks have waited longer than `waitTargetSeconds` for \
+     `waitTargetMissedAfterSeconds`; absent before that is known.",
+        Source::TaskQueue(|of| of.wait_target_missed.map(yes)),
+    ),
+    Metric {
+        name: "poolwright_task_queue_wait_target_misses_total",
+        kind: Kind::Counter,
+        labels: OBJECT,
+        unit: "misses",
+        help: "How often a TaskQueue began to miss its wait target.",
+        source: Source::TaskQueue(|of| of.wait_target_misses.map(float)),
+    },
+    gauge(
         "poolwright_pool_slots",
         "slots",
         "Slots that a Pool grants from at the moment; -1 is no limit.",

@@ -31,6 +31,8 @@ fn filled() -> Metrics {
             sample_age_seconds: Some(0.25),
             arrivals_per_minute: Some(12.5),
             estimated_wait_seconds: Some(3.0),
+            wait_target_missed: Some(true),
+            wait_target_misses: Some(2),
         },
     );
     metrics.pool(
@@ -40,6 +42,7 @@ fn filled() -> Metrics {
             slots: Some(-1),
             running: Some(2),
             queued: Some(5),
+            airflow: None,
         },
     );
     for succeeded in [true, false, true] {
@@ -82,6 +85,11 @@ fn every_metric_of_the_table_is_served_as_documented() {
     );
     for (what, value) in [("at_maximum", 1), ("stalled", 0)] {
         let line = format!(r#"poolwright_worker_pool_{what}{{name="mail",namespace="shop"}} {value}"#);
+        assert!(text.contains(&line), "{text}");
+    }
+    for (what, value) in [("missed", 1), ("misses_total", 2)] {
+        let line =
+            format!(r#"poolwright_task_queue_wait_target_{what}{{name="mail",namespace="shop"}} {value}"#);
         assert!(text.contains(&line), "{text}");
     }
     for (outcome, count) in [("success", 2), ("failure", 1)] {

@@ -7,6 +7,8 @@
     clippy::cast_sign_loss
 )]
 
+mod missed;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 

@@ -100,10 +100,27 @@ pub struct TaskQueueSpec {
     #[schemars(range(min = 1, max = 86_400))]
     #[serde(default = "wait_target_seconds")]
     pub wait_target_seconds: i32,
+
+    /// `waitTargetMissedAfterSeconds` is for how long tasks must wait longer than `waitTargetSeconds`, without a break,
+    /// until the target counts as missed, in seconds, 1 to 86,400. Default: 60. A miss is told by the condition
+    /// WaitTargetMet, an event and a metric; it changes no number of workers.
+    #[schemars(range(min = 1, max = 86_400))]
+    #[serde(default = "wait_target_missed_after_seconds")]
+    pub wait_target_missed_after_seconds: i32,
 }
 
 const fn wait_target_seconds() -> i32 {
     30
+}
+
+const fn wait_target_missed_after_seconds() -> i32 {
+    60
+}
+
+/// What cannot be a time, and no schema lets through, counts as not written.
+fn seconds_or(written: i32, default: i32) -> Duration {
+    let seconds = if written > 0 { written } else { default };
+    Duration::from_secs(u64::from(seconds.unsigned_abs()))
 }
 
 /// Where a broker is and how Celery uses it.
@@ -372,7 +389,7 @@ pub struct TaskQueueStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_at: Option<Time>,
 
-    /// `conditions` of this TaskQueue: Ready, Reconciling, Stalled.
+    /// `conditions` of this TaskQueue: Ready, Reconciling, Stalled, WaitTargetMet.
     #[schemars(schema_with = "schema::conditions")]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
@@ -395,16 +412,17 @@ impl TaskQueue {
         &self.spec.pool.name
     }
 
-    /// How long its tasks should wait at most. What cannot be a target, and no schema lets through, counts as not written.
+    /// How long its tasks should wait at most.
     #[must_use]
     pub fn wait_target(&self) -> Duration {
-        let written = self.spec.wait_target_seconds;
-        let seconds = if written > 0 {
-            written
-        } else {
-            wait_target_seconds()
-        };
-        Duration::from_secs(u64::from(seconds.unsigned_abs()))
+        seconds_or(self.spec.wait_target_seconds, wait_target_seconds())
+    }
+
+    /// For how long they must wait longer until the target counts as missed.
+    #[must_use]
+    pub fn wait_target_missed_after(&self) -> Duration {
+        let written = self.spec.wait_target_missed_after_seconds;
+        seconds_or(written, wait_target_missed_after_seconds())
     }
 
     /// Slots of the Pool that one task takes: `spec.pool.slotsPerTask`, at least 1.
