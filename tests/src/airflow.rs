@@ -83,6 +83,11 @@ impl Airflow {
         Frozen::new(self.servers[1].pid())
     }
 
+    /// Stops its scheduler, the last of its servers, until what is returned is dropped.
+    pub fn freeze_scheduler(&self) -> Option<Frozen> {
+        self.servers.last().map(|scheduler| Frozen::new(scheduler.pid()))
+    }
+
     /// The database's address for somebody who may read two tables and nothing else.
     pub fn reader_url(&self) -> Result<String> {
         let statements = "CREATE ROLE reader LOGIN; GRANT SELECT ON slot_pool, task_instance TO reader";
@@ -125,17 +130,20 @@ impl Airflow {
         Ok(serde_json::from_str(&text)?)
     }
 
-    /// Runs the DAG `fan`, each of whose tasks takes so many seconds, and returns the path of the run.
-    pub async fn fan(&self, seconds: u32) -> Result<String> {
-        let known = || async { Ok(self.ask(Method::GET, "dags/fan", None).await.is_ok()) };
+    /// Runs a DAG with this configuration, and returns the path of the run.
+    pub async fn trigger(&self, dag: &str, conf: Value) -> Result<String> {
+        let path = format!("dags/{dag}");
+        let known = || async { Ok(self.ask(Method::GET, &path, None).await.is_ok()) };
         wait_until("the DAG to be known", LIMIT, known).await?;
-        let mut body = json!({"conf": {"seconds": seconds}});
+        let mut body = json!({"conf": conf});
         if self.major == 3 {
             body["logical_date"] = Value::Null;
         }
-        let run = self.ask(Method::POST, "dags/fan/dagRuns", Some(&body)).await?;
+        let run = self
+            .ask(Method::POST, &format!("{path}/dagRuns"), Some(&body))
+            .await?;
         let id = run["dag_run_id"].as_str().ok_or("a run without an id")?;
-        Ok(format!("dags/fan/dagRuns/{}", id.replace('+', "%2B")))
+        Ok(format!("{path}/dagRuns/{}", id.replace('+', "%2B")))
     }
 
     async fn serve(&mut self, port: u16) -> Result<()> {

@@ -42,9 +42,18 @@ fn filled() -> Metrics {
             slots: Some(-1),
             running: Some(2),
             queued: Some(5),
-            airflow: None,
+            airflow: Some(AirflowNumbers {
+                running: 2,
+                queued: 1,
+                scheduled: 7,
+                deferred: 3,
+                open: Some(61),
+                poking_sensors: Some(1),
+                in_sync: true,
+            }),
         },
     );
+    metrics.drifts("shop", "database", 1);
     for succeeded in [true, false, true] {
         metrics.broker_request(succeeded);
     }

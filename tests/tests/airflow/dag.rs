@@ -16,31 +16,13 @@ async fn a_dag_starts_its_workers_and_they_go_when_it_is_done() -> Result<()> {
 async fn dag(major: u32) -> Result<()> {
     let airflow = Airflow::start(major).await?;
     let stage = Stage::new(&format!("airflow-{major}")).await?;
-    // A node of its own has the image.
-    let mut config = NodeConfig::new(&stage.namespace.name, stage.dir.path());
-    config.record = stage.plane.record();
-    let folder = Image::Folder(airflow.folder.clone());
-    config.images.insert(airflow::image(major), folder);
-    config.labels.insert("image".into(), config.name.clone());
-    let node = Node::start(stage.plane.node_client().await?, config.clone()).await?;
-
-    let broker = json!({"url": airflow.redis.url(0), "redis": {"visibilityTimeoutSeconds": 86_400}});
+    let (node, name) = image_node(&stage, &airflow, major).await?;
     let slots = json!({"concurrency": 2});
     let bounds = json!({"autoscale": {"min": 1, "max": 2}, "prefetchMultiplier": 2});
-    for (queue, most, mut shape) in [("wide", 3, slots), ("narrow", 2, bounds)] {
-        stage.queue(queue, broker.clone()).await?;
-        shape["longestTaskSeconds"] = json!(60);
-        shape["extraArgs"] = json!(["--skip-serve-logs"]);
-        let patch = json!({
-            "celery": null,
-            "airflow": shape,
-            "worker": {"image": airflow::image(major), "env": airflow.worker_env()},
-            "pod": {"nodeSelector": {"image": config.name}},
-            "scaling": {"maxReplicas": most},
-        });
-        stage.pool(queue, &[queue], "", patch).await?;
+    for (queue, most, shape) in [("wide", 3, slots), ("narrow", 2, bounds)] {
+        workers(&stage, &airflow, major, &name, queue, most, shape).await?;
     }
-    let run = airflow.fan(8).await?;
+    let run = airflow.trigger("fan", json!({"seconds": 8})).await?;
     stage.await_replicas("wide", 3, LIMIT).await?;
     let pods = poll("a pod of the other queue", LIMIT, || async {
         Ok(stage.pods("narrow").await?.into_iter().next())
@@ -79,7 +61,42 @@ async fn dag(major: u32) -> Result<()> {
     node.remove().await
 }
 
-async fn tasks(airflow: &Airflow, run: &str) -> Result<Value> {
+/// A node that has the image, and its name, by which pods find it.
+pub async fn image_node(stage: &Stage, airflow: &Airflow, major: u32) -> Result<(NodeHandle, String)> {
+    let mut config = NodeConfig::new(&stage.namespace.name, stage.dir.path());
+    config.record = stage.plane.record();
+    let folder = Image::Folder(airflow.folder.clone());
+    config.images.insert(airflow::image(major), folder);
+    config.labels.insert("image".into(), config.name.clone());
+    let node = Node::start(stage.plane.node_client().await?, config.clone()).await?;
+    Ok((node, config.name))
+}
+
+/// A TaskQueue and the workers of it, on the node of this name.
+pub async fn workers(
+    stage: &Stage,
+    airflow: &Airflow,
+    major: u32,
+    node: &str,
+    queue: &str,
+    most: i32,
+    mut shape: Value,
+) -> Result<()> {
+    let broker = json!({"url": airflow.redis.url(0), "redis": {"visibilityTimeoutSeconds": 86_400}});
+    stage.queue(queue, broker).await?;
+    shape["longestTaskSeconds"] = json!(60);
+    shape["extraArgs"] = json!(["--skip-serve-logs"]);
+    let patch = json!({
+        "celery": null,
+        "airflow": shape,
+        "worker": {"image": airflow::image(major), "env": airflow.worker_env()},
+        "pod": {"nodeSelector": {"image": node}},
+        "scaling": {"maxReplicas": most},
+    });
+    stage.pool(queue, &[queue], "", patch).await
+}
+
+pub async fn tasks(airflow: &Airflow, run: &str) -> Result<Value> {
     let answer = airflow
         .ask(Method::GET, &format!("{run}/taskInstances"), None)
         .await?;

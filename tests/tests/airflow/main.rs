@@ -1,6 +1,8 @@
 //! A real Airflow: its workers, its pools, and what both know of each other.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod blocked;
+mod counts;
 mod dag;
 mod linked;
 mod pools;

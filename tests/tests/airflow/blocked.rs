@@ -1,0 +1,131 @@
+//! Tiers, pools and queues: what waits behind a full pool starts no worker, no pool is exceeded, and a sensor that pokes is
+//! found.
+
+use crate::LIMIT;
+use crate::dag::{image_node, tasks, workers};
+use crate::linked::{SOON, await_sync, held, pool, said, secret};
+use poolwright_api::ConditionType::ConfigurationAdvised;
+use poolwright_tests::*;
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// Pools by name in Kubernetes, in Airflow, and with their slots.
+const POOLS: [(&str, &str, i64); 4] = [
+    ("tier1-critical", "tier1_critical", 4),
+    ("tier2-standard", "tier2_standard", 4),
+    ("tier3-batch", "tier3_batch", 1),
+    ("waiting", "waiting", 1),
+];
+
+#[tokio::test]
+async fn what_a_full_pool_blocks_starts_no_worker() -> Result<()> {
+    for major in scale::pick(&[3][..], &[2, 3]) {
+        run(*major).await?;
+    }
+    Ok(())
+}
+
+async fn run(major: u32) -> Result<()> {
+    let airflow = Airflow::start(major).await?;
+    let stage = Stage::new(&format!("blocked-{major}")).await?;
+    let (node, name) = image_node(&stage, &airflow, major).await?;
+    let more = json!({"databaseUrl": airflow.reader_url()?});
+    secret(&stage, "airflow", &airflow.api, more).await?;
+    for (name, theirs, slots) in POOLS {
+        pool(&stage, name, json!({"slots": slots, "airflow": {"name": theirs}})).await?;
+        await_sync(&stage, name).await?;
+    }
+    for queue in ["wide", "narrow"] {
+        workers(
+            &stage,
+            &airflow,
+            major,
+            &name,
+            queue,
+            8,
+            json!({"concurrency": 1}),
+        )
+        .await?;
+    }
+    let file = stage.dir.path().join("come");
+    let run = airflow
+        .trigger("blocked", json!({"seconds": 8, "file": file}))
+        .await?;
+    let mut most = BTreeMap::new();
+    let blocked = || async {
+        let batch = held(&stage, "tier3-batch").await?;
+        let narrow = batch.queues.iter().find(|queue| queue.name == "narrow");
+        Ok(batch.scheduled >= 3
+            && narrow.is_some_and(|queue| queue.scheduled >= 3 && queue.queued + queue.running == 1))
+    };
+    wait_until("tasks to wait behind the full pool", LIMIT, blocked).await?;
+    sensor(&airflow, &stage).await?;
+    std::fs::write(&file, "")?;
+    let began = std::time::Instant::now();
+    let state = loop {
+        watch(&airflow, &mut most).await?;
+        let state = airflow.ask(Method::GET, &run, None).await?["state"].clone();
+        if state == "success" || state == "failed" {
+            break state;
+        }
+        assert!(
+            began.elapsed() < 2 * LIMIT,
+            "the DAG does not end: {}",
+            tasks(&airflow, &run).await?
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    };
+    assert_eq!(state, "success", "{}", tasks(&airflow, &run).await?);
+    let all = tasks(&airflow, &run).await?;
+    let all = all.as_array().ok_or("no tasks")?;
+    let once = |task: &Value| task["state"] == "success" && task["try_number"] == 1;
+    assert!(all.len() == 14 && all.iter().all(once), "{all:?}");
+    for queue in ["wide", "narrow"] {
+        stage.await_no_pods(queue, LIMIT).await?;
+    }
+    println!(
+        "most slots taken: {most:?}; most workers: wide {}, narrow {}",
+        stage.peak("wide"),
+        stage.peak("narrow")
+    );
+    // Four and two at a time of both tiers and the sensor; of six that wait in the other queue one may run.
+    assert!(stage.peak("wide") <= 7, "{}", stage.peak("wide"));
+    assert_eq!(stage.peak("narrow"), 1);
+    stage.expect_none_killed()?;
+    node.remove().await
+}
+
+/// What Airflow says that its pools hold is within what they have.
+async fn watch(airflow: &Airflow, most: &mut BTreeMap<String, i64>) -> Result<()> {
+    let answer = airflow.ask(Method::GET, "pools", None).await?;
+    for one in answer["pools"].as_array().into_iter().flatten() {
+        let name = one["name"].as_str().unwrap_or_default();
+        let (slots, occupied) = (one["slots"].as_i64(), one["occupied_slots"].as_i64());
+        assert!(occupied <= slots, "{name} is exceeded: {one}");
+        let known = most.entry(name.to_owned()).or_default();
+        *known = occupied.unwrap_or(0).max(*known);
+    }
+    Ok(())
+}
+
+/// The sensor holds its slot; ten minutes of that are not waited for.
+async fn sensor(airflow: &Airflow, stage: &Stage) -> Result<()> {
+    let pokes = || async { Ok(held(stage, "waiting").await?.running == 1) };
+    wait_until("the sensor to run", LIMIT, pokes).await?;
+    assert_eq!(held(stage, "waiting").await?.poking_sensors, Some(0));
+    assert_eq!(said(stage, "waiting", ConfigurationAdvised).await?.0, "False");
+    airflow.sql(
+        "UPDATE task_instance SET start_date = start_date - interval '10 minutes' WHERE task_id = 'poke'",
+    )?;
+    let found =
+        || async {
+            let (status, reason, words) = said(stage, "waiting", ConfigurationAdvised).await?;
+            Ok(status == "True"
+                && reason == "SensorsPoke"
+                && words.starts_with("1 sensor of this pool has held"))
+        };
+    wait_until("the sensor to be found", SOON, found).await?;
+    assert_eq!(held(stage, "waiting").await?.poking_sensors, Some(1));
+    Ok(())
+}
