@@ -90,7 +90,8 @@ impl Airflow {
 
     /// The database's address for somebody who may read two tables and nothing else.
     pub fn reader_url(&self) -> Result<String> {
-        let statements = "CREATE ROLE reader LOGIN; GRANT SELECT ON slot_pool, task_instance TO reader";
+        let statements = "DO $$ BEGIN CREATE ROLE reader LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$; \
+                          GRANT SELECT ON slot_pool, task_instance TO reader";
         self.sql(statements)?;
         Ok(format!(
             "postgresql://reader@127.0.0.1:{}/airflow?sslmode=disable",

@@ -9,6 +9,8 @@ use poolwright_tests::*;
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
 
 /// Pools by name in Kubernetes, in Airflow, and with their slots.
 const POOLS: [(&str, &str, i64); 4] = [
@@ -53,34 +55,11 @@ async fn run(major: u32) -> Result<()> {
         .trigger("blocked", json!({"seconds": 8, "file": file}))
         .await?;
     let mut most = BTreeMap::new();
-    let blocked = || async {
-        let batch = held(&stage, "tier3-batch").await?;
-        let narrow = batch.queues.iter().find(|queue| queue.name == "narrow");
-        Ok(batch.scheduled >= 3
-            && narrow.is_some_and(|queue| queue.scheduled >= 3 && queue.queued + queue.running == 1))
+    let done = tokio::select! {
+        done = finish(&airflow, &stage, &run, &file) => done,
+        exceeded = watch(&airflow, &mut most) => exceeded,
     };
-    wait_until("tasks to wait behind the full pool", LIMIT, blocked).await?;
-    sensor(&airflow, &stage).await?;
-    std::fs::write(&file, "")?;
-    let began = std::time::Instant::now();
-    let state = loop {
-        watch(&airflow, &mut most).await?;
-        let state = airflow.ask(Method::GET, &run, None).await?["state"].clone();
-        if state == "success" || state == "failed" {
-            break state;
-        }
-        assert!(
-            began.elapsed() < 2 * LIMIT,
-            "the DAG does not end: {}",
-            tasks(&airflow, &run).await?
-        );
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-    };
-    assert_eq!(state, "success", "{}", tasks(&airflow, &run).await?);
-    let all = tasks(&airflow, &run).await?;
-    let all = all.as_array().ok_or("no tasks")?;
-    let once = |task: &Value| task["state"] == "success" && task["try_number"] == 1;
-    assert!(all.len() == 14 && all.iter().all(once), "{all:?}");
+    done?;
     for queue in ["wide", "narrow"] {
         stage.await_no_pods(queue, LIMIT).await?;
     }
@@ -89,6 +68,7 @@ async fn run(major: u32) -> Result<()> {
         stage.peak("wide"),
         stage.peak("narrow")
     );
+    assert_eq!(most.get("tier1_critical"), Some(&4), "the tiers were looked at");
     // Four and two at a time of both tiers and the sensor; of six that wait in the other queue one may run.
     assert!(stage.peak("wide") <= 7, "{}", stage.peak("wide"));
     assert_eq!(stage.peak("narrow"), 1);
@@ -96,17 +76,48 @@ async fn run(major: u32) -> Result<()> {
     node.remove().await
 }
 
-/// What Airflow says that its pools hold is within what they have.
-async fn watch(airflow: &Airflow, most: &mut BTreeMap<String, i64>) -> Result<()> {
-    let answer = airflow.ask(Method::GET, "pools", None).await?;
-    for one in answer["pools"].as_array().into_iter().flatten() {
-        let name = one["name"].as_str().unwrap_or_default();
-        let (slots, occupied) = (one["slots"].as_i64(), one["occupied_slots"].as_i64());
-        assert!(occupied <= slots, "{name} is exceeded: {one}");
-        let known = most.entry(name.to_owned()).or_default();
-        *known = occupied.unwrap_or(0).max(*known);
-    }
+/// The DAG from its start to its end: what waits behind a full pool is told, the sensor is found, and each task runs once.
+async fn finish(airflow: &Airflow, stage: &Stage, run: &str, file: &Path) -> Result<()> {
+    let blocked = || async {
+        let batch = held(&stage, "tier3-batch").await?;
+        let narrow = batch.queues.iter().find(|queue| queue.name == "narrow");
+        Ok(batch.scheduled >= 3
+            && narrow.is_some_and(|queue| queue.scheduled >= 3 && queue.queued + queue.running == 1))
+    };
+    wait_until("tasks to wait behind the full pool", LIMIT, blocked).await?;
+    sensor(airflow, stage).await?;
+    std::fs::write(file, "")?;
+    let ended = || async {
+        let answer = airflow.ask(Method::GET, run, None).await?;
+        let state = answer["state"].as_str().unwrap_or_default().to_owned();
+        Ok(Some(state).filter(|state| state == "success" || state == "failed"))
+    };
+    let state = poll("the DAG to end", 2 * LIMIT, ended).await?;
+    let all = tasks(airflow, run).await?;
+    let all = all.as_array().ok_or("no tasks")?;
+    let once = |task: &Value| task["state"] == "success" && task["try_number"] == 1;
+    assert!(
+        state == "success" && all.len() == 14 && all.iter().all(once),
+        "{all:?}"
+    );
     Ok(())
+}
+
+/// What Airflow says that its pools hold is within what they have, all the time.
+async fn watch(airflow: &Airflow, most: &mut BTreeMap<String, i64>) -> Result<()> {
+    loop {
+        let answer = airflow.ask(Method::GET, "pools", None).await?;
+        for one in answer["pools"].as_array().into_iter().flatten() {
+            let name = one["name"].as_str().unwrap_or_default();
+            let (slots, occupied) = (one["slots"].as_i64(), one["occupied_slots"].as_i64());
+            if occupied > slots {
+                return Err(format!("{name} is exceeded: {one}").into());
+            }
+            let known = most.entry(name.to_owned()).or_default();
+            *known = occupied.unwrap_or(0).max(*known);
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
 }
 
 /// The sensor holds its slot; ten minutes of that are not waited for.

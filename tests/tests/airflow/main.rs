@@ -4,6 +4,7 @@
 mod blocked;
 mod counts;
 mod dag;
+mod figures;
 mod linked;
 mod pools;
 mod trouble;

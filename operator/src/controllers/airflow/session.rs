@@ -10,7 +10,7 @@ use poolwright_core::airflow_pool::{Link, Reading, Step, Wanted, step, wanted};
 use poolwright_core::constants::{AIRFLOW_INTERVAL, AIRFLOW_LEAVE, SECRET_INTERVAL};
 use poolwright_core::sample::FaultKind;
 use poolwright_core::time::Moment;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::{Context, Key, LOOK};
 use crate::controllers::secrets;
@@ -136,7 +136,11 @@ impl Session {
         let Some((_, airflow)) = &mut self.airflow else {
             return Ok(None);
         };
+        let (began, before) = (Instant::now(), airflow.requests());
         let reading = airflow.look(wall).await;
+        let (milliseconds, requests) = (began.elapsed().as_millis(), airflow.requests() - before);
+        let whole = matches!(reading, Ok(Some(_)));
+        tracing::debug!(milliseconds, requests, whole, "looked at Airflow");
         if reading.is_err() {
             // The Secrets may have changed, and so may what answers there.
             (self.resolved, self.airflow) = (None, None);

@@ -204,6 +204,16 @@ impl Airflow {
         Ok(())
     }
 
+    /// Requests to the API and to the database so far.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        #[cfg(feature = "airflow-sql")]
+        if let Some(database) = &self.sql {
+            return self.rest.requests + database.requests;
+        }
+        self.rest.requests
+    }
+
     /// False where a pool without a limit would keep Airflow from listing its pools: 2.x over its API.
     #[must_use]
     pub fn lists_unlimited(&self) -> bool {

@@ -53,6 +53,8 @@ pub(super) struct Rest {
     credentials: Credentials,
     version: Option<Version>,
     token: Option<Secret>,
+    /// Requests that were sent.
+    pub(super) requests: u64,
 }
 
 /// An answer of any status.
@@ -90,6 +92,7 @@ impl Rest {
             credentials: access.credentials.clone(),
             version: None,
             token: None,
+            requests: 0,
         })
     }
 
@@ -250,9 +253,10 @@ impl Rest {
         url
     }
 
-    async fn send(&self, method: Method, url: Url, body: Option<Value>) -> Result<Answer, SignalError> {
+    async fn send(&mut self, method: Method, url: Url, body: Option<Value>) -> Result<Answer, SignalError> {
         let judged = self.network.check_literal(&url).await;
         judged.map_err(|unusable| unusable.error(FIELD))?;
+        self.requests += 1;
         let mut request = self.client.request(method, url);
         request = match (&self.credentials, &self.token) {
             (_, Some(token)) | (Credentials::Token(token), _) => request.bearer_auth(token.expose()),

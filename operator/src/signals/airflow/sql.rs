@@ -41,6 +41,8 @@ pub(super) struct Database {
     executors: Executors,
     query: String,
     client: Option<Client>,
+    /// Exchanges that were begun.
+    pub(super) requests: u64,
 }
 
 impl Database {
@@ -70,6 +72,7 @@ impl Database {
             query: query(),
             config,
             client: None,
+            requests: 0,
         })
     }
 
@@ -91,6 +94,7 @@ impl Database {
             Some(client) => client,
             None => self.connect().await?,
         };
+        self.requests += 1;
         let answers = client
             .simple_query(&self.query)
             .await

@@ -1,1 +1,284 @@
-//! See the files of the parts.
+//! What a real Airflow does not show at will: many pages, pools that come and go between two of them, sessions that end.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::extract::{Query, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use poolwright_core::broker::Tls;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::signals::guard::Policy;
+
+/// An Airflow in memory.
+#[derive(Default)]
+struct Fake {
+    version: &'static str,
+    pools: Vec<String>,
+    /// Pools of tasks that have run for long, and whether they are sensors.
+    tasks: Vec<(&'static str, bool)>,
+    /// Logins so far; only the token of the last is good.
+    logins: usize,
+    /// Lines of requests that change something, with their bodies.
+    changes: Vec<String>,
+    /// A pool that comes after the first page was read.
+    comes: Option<String>,
+}
+
+type Shared = Arc<Mutex<Fake>>;
+
+async fn serve(
+    State(fake): State<Shared>,
+    Query(query): Query<Vec<(String, String)>>,
+    request: Request,
+) -> Response {
+    let (head, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+    let mut fake = fake.lock().unwrap();
+    let path = head.uri.path().to_owned();
+    let of = |name: &str| {
+        query
+            .iter()
+            .find(|(key, _)| key == name)
+            .and_then(|(_, value)| value.parse().ok())
+    };
+    let page = |all: usize| {
+        let offset: usize = of("offset").unwrap_or(0);
+        offset.min(all)..(offset + of("limit").unwrap_or(50).min(100)).min(all)
+    };
+    let api = if fake.version.starts_with('2') {
+        "/api/v1"
+    } else {
+        "/api/v2"
+    };
+    if path == format!("{api}/version") {
+        return json!({"version": fake.version}).to_string().into_response();
+    }
+    if path == "/auth/token" {
+        fake.logins += 1;
+        return json!({"access_token": format!("t{}", fake.logins)})
+            .to_string()
+            .into_response();
+    }
+    let Some(rest) = path.strip_prefix(api) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let said = head
+        .headers
+        .get("authorization")
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let good = if api.ends_with('1') {
+        "Basic bWU6cHc=".to_owned()
+    } else {
+        format!("Bearer t{}", fake.logins)
+    };
+    if said != good {
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
+    match (head.method.as_str(), rest) {
+        ("GET", "/pools") => {
+            let all = fake.pools.len();
+            let range = page(all);
+            let pool = |name: &String| {
+                json!({"name": name, "slots": 5, "description": null, "running_slots": 1, "queued_slots": 0,
+                    "scheduled_slots": 2})
+            };
+            let pools: Vec<Value> = fake.pools[range].iter().map(pool).collect();
+            let come = fake.comes.take();
+            fake.pools.extend(come);
+            json!({"pools": pools, "total_entries": all})
+                .to_string()
+                .into_response()
+        }
+        ("GET", "/dags/~/dagRuns/~/taskInstances") => {
+            let all = fake.tasks.len();
+            let rows = fake.tasks[page(all)].iter().map(|(pool, sensor)| {
+                json!({"pool": pool, "operator": if *sensor { "FileSensor" } else { "BashOperator" }})
+            });
+            let rows: Vec<Value> = rows.collect();
+            json!({"task_instances": rows, "total_entries": all})
+                .to_string()
+                .into_response()
+        }
+        (method, _) => {
+            let body = String::from_utf8_lossy(&body);
+            let query = head.uri.query().unwrap_or_default();
+            fake.changes.push(format!("{method} {rest}?{query} {body}"));
+            if method == "POST" && body.contains("\"there\"") {
+                return StatusCode::CONFLICT.into_response();
+            }
+            "{}".into_response()
+        }
+    }
+}
+
+async fn start(fake: Fake) -> (Shared, Airflow) {
+    let fake = Arc::new(Mutex::new(fake));
+    let router = Router::new().fallback(serve).with_state(Arc::clone(&fake));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let access = Access {
+        url,
+        credentials: Credentials::Password("me".to_owned(), Secret::new("pw")),
+        tls: Tls::default(),
+        database: None,
+        executor: "CeleryExecutor".to_owned(),
+    };
+    let network = Network::of_machine(Policy::outside(), Vec::new());
+    (fake, Airflow::new(&access, &network).unwrap())
+}
+
+fn names(count: usize) -> Vec<String> {
+    (0..count).map(|at| format!("p{at}")).collect()
+}
+
+/// Looks so often, and says how many pools were read each time, 0 for none.
+async fn look(airflow: &mut Airflow, times: usize) -> Vec<usize> {
+    let mut seen = Vec::new();
+    for _ in 0..times {
+        let before = airflow.requests();
+        let reading = airflow.look(Timestamp::UNIX_EPOCH).await.unwrap();
+        assert!(
+            airflow.requests() - before <= if seen.is_empty() { 5 } else { 2 },
+            "a look that asks too often"
+        );
+        seen.push(reading.map_or(0, |reading| reading.pools.len()));
+    }
+    seen
+}
+
+#[tokio::test]
+async fn many_pools_are_read_over_several_looks_and_told_as_a_whole() {
+    for (pools, seen) in [
+        (1, [1, 1, 1, 1]),
+        (100, [100, 100, 100, 100]),
+        (200, [200, 0, 200, 200]),
+        (250, [0, 250, 0, 250]),
+    ] {
+        for version in ["2.11.2", "3.3.2"] {
+            let (_, mut airflow) = start(Fake {
+                version,
+                pools: names(pools),
+                ..Fake::default()
+            })
+            .await;
+            assert_eq!(look(&mut airflow, 4).await, seen, "{pools} of {version}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_pool_that_comes_between_two_pages_makes_the_reading_begin_anew() {
+    let comes = Some("late".to_owned());
+    let (_, mut airflow) = start(Fake {
+        version: "3.3.2",
+        pools: names(150),
+        comes,
+        ..Fake::default()
+    })
+    .await;
+    let seen = look(&mut airflow, 2).await;
+    assert_eq!(seen, [0, 151]);
+}
+
+#[tokio::test]
+async fn sensors_are_counted_by_pool_once_all_were_looked_through() {
+    let mut tasks = vec![("p0", true); 130];
+    tasks.extend([("p0", false), ("p1", true), ("p1", true), ("other", true)]);
+    let (fake, mut airflow) = start(Fake {
+        version: "3.3.2",
+        pools: names(2),
+        tasks,
+        ..Fake::default()
+    })
+    .await;
+    let poking = |reading: Reading| -> BTreeMap<String, Option<u32>> {
+        reading
+            .pools
+            .into_iter()
+            .map(|(name, pool)| (name, pool.poking))
+            .collect()
+    };
+    let mut last = BTreeMap::new();
+    for _ in 0..4 {
+        if let Some(reading) = airflow.look(Timestamp::UNIX_EPOCH).await.unwrap() {
+            last = poking(reading);
+        }
+    }
+    assert_eq!(
+        last,
+        BTreeMap::from([("p0".to_owned(), Some(130)), ("p1".to_owned(), Some(2))])
+    );
+    fake.lock().unwrap().tasks.clear();
+    for _ in 0..4 {
+        if let Some(reading) = airflow.look(Timestamp::UNIX_EPOCH).await.unwrap() {
+            last = poking(reading);
+        }
+    }
+    assert_eq!(last["p0"], Some(0));
+}
+
+#[tokio::test]
+async fn a_session_that_ended_is_made_anew() {
+    let (fake, mut airflow) = start(Fake {
+        version: "3.3.2",
+        pools: names(1),
+        ..Fake::default()
+    })
+    .await;
+    look(&mut airflow, 2).await;
+    assert_eq!(fake.lock().unwrap().logins, 1);
+    // Another has logged in, and this one's token is refused.
+    fake.lock().unwrap().logins += 1;
+    airflow.look(Timestamp::UNIX_EPOCH).await.unwrap();
+    assert_eq!(fake.lock().unwrap().logins, 3);
+}
+
+fn wanted(name: &str) -> Wanted {
+    Wanted {
+        name: name.to_owned(),
+        slots: 7,
+        description: "d".to_owned(),
+        include_deferred: true,
+    }
+}
+
+#[tokio::test]
+async fn each_version_is_written_to_in_its_own_way() {
+    for (version, mask) in [
+        ("2.11.2", "update_mask=slots%2Cinclude_deferred"),
+        ("3.3.2", "update_mask=slots&update_mask=include_deferred"),
+    ] {
+        let (fake, mut airflow) = start(Fake {
+            version,
+            ..Fake::default()
+        })
+        .await;
+        assert!(airflow.create(&wanted("a")).await.unwrap());
+        assert!(!airflow.create(&wanted("there")).await.unwrap());
+        airflow.change(&wanted("a b")).await.unwrap();
+        airflow.change(&wanted("default_pool")).await.unwrap();
+        airflow.delete("a").await.unwrap();
+        assert_eq!(airflow.lists_unlimited(), version.starts_with('3'));
+        let body = |name: &str| {
+            format!("{{\"description\":\"d\",\"include_deferred\":true,\"name\":\"{name}\",\"slots\":7}}")
+        };
+        let default = "{\"include_deferred\":true,\"name\":\"default_pool\",\"slots\":7}";
+        assert_eq!(
+            fake.lock().unwrap().changes,
+            [
+                format!("POST /pools? {}", body("a")),
+                format!("POST /pools? {}", body("there")),
+                format!("PATCH /pools/a%20b? {}", body("a b")),
+                format!("PATCH /pools/default_pool?{mask} {default}"),
+                "DELETE /pools/a? ".to_owned(),
+            ]
+        );
+    }
+}
