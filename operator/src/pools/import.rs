@@ -63,7 +63,8 @@ struct Reference<'a> {
 
 /// The manifests of the file that is named.
 pub(super) fn run(args: &ImportArgs) -> Result<String, PoolsError> {
-    let file = args.file.display().to_string();
+    let named = args.file.display().to_string();
+    let file = if named == "-" { "stdin".to_owned() } else { named };
     let text = input::read(&args.file).map_err(|error| PoolsError::Read(file.clone(), error))?;
     documents(&file, &text, args)
 }

@@ -130,6 +130,14 @@ fn consumers<'a>(queue: &str, setup: &Setup<'a>) -> Vec<&'a Worker<'a>> {
     setup.workers.iter().filter(consumes).copied().collect()
 }
 
+/// What becomes of a task that no worker takes.
+fn gives_up(setup: &Setup<'_>) -> String {
+    format!(
+        "after {} s ([scheduler] task_queued_timeout) the scheduler sends such tasks anew, and in the end it fails them",
+        setup.config().queued_seconds
+    )
+}
+
 /// Queues of tasks that no worker takes.
 pub fn unconsumed(dags: &Dags, setup: &Setup<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -159,9 +167,8 @@ pub fn unconsumed(dags: &Dags, setup: &Setup<'_>) -> Vec<Finding> {
             |name| format!("is {name:?} meant?"),
         );
         let words = format!(
-            "no WorkerPool with spec.airflow of these files consumes queue {queue:?}: {who} there, and after [scheduler] \
-             task_queued_timeout, {} s, the scheduler gives up; {fix}",
-            setup.config().queued_seconds
+            "no WorkerPool with spec.airflow of these files consumes queue {queue:?}: {who} there; {}; {fix}",
+            gives_up(setup)
         );
         findings.push(dags.find(Severity::Warning, (&first.path, first.place), "queue", &words));
     }
@@ -273,13 +280,12 @@ fn overfed_by(
     };
     let text = format!(
         "{} {} let {sum} tasks into queue {queue:?} at once, and its workers run at most {} ({}): the others hold their \
-         slots while they wait for a worker, and after [scheduler] task_queued_timeout, {} s, the scheduler gives them up; \
-         {fix}, which keeps them waiting in Airflow, or raise spec.scaling.maxReplicas",
+         slots while they wait for a worker, and {}; {fix}, which keeps them waiting in Airflow, or raise spec.scaling.maxReplicas",
         if feeds.len() == 1 { "pool" } else { "pools" },
         few(&words),
         fleet.most,
         fleet.words,
-        setup.config().queued_seconds,
+        gives_up(setup),
     );
     let text = if feeds.len() == 1 {
         text.replacen(" let ", " lets ", 1)

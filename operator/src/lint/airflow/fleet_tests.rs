@@ -73,8 +73,8 @@ fn a_queue_that_no_worker_takes_is_told() {
     assert_eq!(
         of(&[r#""id": "a", "queue": "gpu""#, r#""id": "b", "queue": "gpu""#]),
         "warning: dags[0].tasks[0].queue: no WorkerPool with spec.airflow of these files consumes queue \"gpu\": \"d.a\" and \
-         1 more task wait there, and after [scheduler] task_queued_timeout, 600 s, the scheduler gives up; add it to \
-         spec.queues of one, or correct the queue"
+         1 more task wait there; after 600 s ([scheduler] task_queued_timeout) the scheduler sends such tasks anew, and in \
+         the end it fails them; add it to spec.queues of one, or correct the queue"
     );
     assert!(of(&[r#""id": "a", "queue": "mai""#]).ends_with("is \"main\" meant?"));
     assert!(
@@ -108,7 +108,7 @@ fn the_default_queue_is_that_of_the_configuration() {
         said_with(&fleet("queue: main"), &config, "", &tasks).concat()
     };
     assert_eq!(of("main"), "");
-    assert!(of("default").contains("task_queued_timeout, 60 s"));
+    assert!(of("default").contains("after 60 s"));
 }
 
 /// Tasks of two pools in one queue.
@@ -131,8 +131,9 @@ fn pools_that_let_in_more_than_the_workers_run_are_told() {
     assert_eq!(
         overfed("", &[("db", 60), ("s3", 11)], &fed("3.3.2", 100)),
         "warning: \"db\".slots: pools \"db\" 30 and \"s3\" 11 let 41 tasks into queue \"default\" at once, and its workers \
-         run at most 40 (\"w\" 10 × 4 = 40): the others hold their slots while they wait for a worker, and after [scheduler] \
-         task_queued_timeout, 600 s, the scheduler gives them up; lower slots of pool \"db\" to 58, which keeps them \
+         run at most 40 (\"w\" 10 × 4 = 40): the others hold their slots while they wait for a worker, and after \
+         600 s ([scheduler] task_queued_timeout) the scheduler sends such tasks anew, and in the end it fails them; lower \
+         slots of pool \"db\" to 58, which keeps them \
          waiting in Airflow, or raise spec.scaling.maxReplicas"
     );
     assert_eq!(overfed("", &[("db", 58), ("s3", 11)], &fed("3.3.2", 100)), "");
