@@ -137,8 +137,8 @@ parallelism = 1
 # parallelism = 2
 ; parallelism = 3
 dags_folder = /opt/airflow/dags
-    parallelism = 4
 Parallelism: 64
+    parallelism = 4
 max_active_tasks_per_dag=8
 max_active_runs_per_dag = 2
 executor = CeleryExecutor,KubernetesExecutor
@@ -152,7 +152,7 @@ parallelism = 5
         let expected = Config {
             file: "airflow.cfg".to_owned(),
             parallelism: 64,
-            parallelism_place: Place { line: 8, column: 1 },
+            parallelism_place: Place { line: 7, column: 1 },
             most_tasks: 8,
             most_runs: 2,
             executor: "CeleryExecutor,KubernetesExecutor".to_owned(),
