@@ -13,7 +13,7 @@ use super::super::workers::Worker;
 use super::super::{Finding, Severity, schema};
 use super::dags::{Dag, Dags, Task};
 use super::pools::Known;
-use super::{Setup, few};
+use super::{SOUGHT_MAX, Setup, few};
 
 /// What workers can run.
 struct Processes {
@@ -149,7 +149,7 @@ pub fn unconsumed(dags: &Dags, setup: &Setup<'_>) -> Vec<Finding> {
         .iter()
         .flat_map(|worker| worker.pool.queue_names())
         .collect();
-    for (queue, tasks) in by_queue(dags) {
+    for (at, (queue, tasks)) in by_queue(dags).into_iter().enumerate() {
         let Some((_, first)) = tasks.first().filter(|_| !known.contains(queue)) else {
             continue;
         };
@@ -161,7 +161,8 @@ pub fn unconsumed(dags: &Dags, setup: &Setup<'_>) -> Vec<Finding> {
                 counted(more, "more task", "more tasks")
             ),
         };
-        let similar = schema::similar(queue, known.iter().copied());
+        let names = known.iter().copied();
+        let similar = (at < SOUGHT_MAX).then(|| schema::similar(queue, names)).flatten();
         let fix = similar.map_or_else(
             || "add it to spec.queues of one, or correct the queue".to_owned(),
             |name| format!("is {name:?} meant?"),

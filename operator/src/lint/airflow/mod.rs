@@ -28,6 +28,9 @@ use dags::Dags;
 use pools::Pools;
 use poolwright_core::validate::Program;
 
+/// Names for which similar ones are sought; each is compared with all that there are.
+const SOUGHT_MAX: usize = 100;
+
 /// A text and the name that findings show.
 pub type Source = (String, String);
 

@@ -6,6 +6,7 @@ use poolwright_api::text::counted;
 use poolwright_api::v1alpha1::DEFAULT_AIRFLOW_POOL;
 
 use super::super::{Finding, Severity, schema};
+use super::SOUGHT_MAX;
 use super::dags::{Dag, Dags, Task};
 use super::pools::Pools;
 
@@ -19,8 +20,10 @@ pub fn never_run(dags: &Dags, pools: &Pools) -> Vec<Finding> {
     for task in dags.tasks().filter(|task| !pools.may_have(&task.pool)) {
         missing.entry(&task.pool).or_default().push(task);
     }
-    for (pool, tasks) in missing {
-        findings.extend(without_pool(dags, pool, &tasks, pools));
+    for (at, (pool, tasks)) in missing.into_iter().enumerate() {
+        let names = pools.by_name.keys().map(String::as_str);
+        let similar = (at < SOUGHT_MAX).then(|| schema::similar(pool, names)).flatten();
+        findings.extend(without_pool(dags, pool, &tasks, similar, pools.complete));
     }
     findings
 }
@@ -42,7 +45,13 @@ fn too_wide(dags: &Dags, task: &Task, pools: &Pools) -> Option<Finding> {
 }
 
 /// Only Airflow's own file tells that a pool is nowhere.
-fn without_pool(dags: &Dags, pool: &str, tasks: &[&Task], pools: &Pools) -> Option<Finding> {
+fn without_pool(
+    dags: &Dags,
+    pool: &str,
+    tasks: &[&Task],
+    similar: Option<&str>,
+    complete: bool,
+) -> Option<Finding> {
     let first = tasks.first()?;
     let who = match tasks.len() - 1 {
         0 => format!("{:?} is", first.name),
@@ -52,12 +61,11 @@ fn without_pool(dags: &Dags, pool: &str, tasks: &[&Task], pools: &Pools) -> Opti
             counted(more, "more task", "more tasks")
         ),
     };
-    let similar = schema::similar(pool, pools.by_name.keys().map(String::as_str));
     let fix = similar.map_or_else(
         || "make it, or correct the name".to_owned(),
         |name| format!("is {name:?} meant?"),
     );
-    let (severity, words) = if pools.complete {
+    let (severity, words) = if complete {
         (
             Severity::Error,
             format!("there is no pool {pool:?}: {who} never scheduled; {fix}"),
