@@ -3,6 +3,7 @@
 //! Parses and does nothing else, except `crd`, which only prints what the API crate knows. A flag exists only when it
 //! works. The same binary is a kubectl plugin when it is called `kubectl-poolwright`.
 
+mod pools;
 #[cfg(test)]
 mod reference;
 mod simulate;
@@ -18,6 +19,7 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use ipnet::IpNet;
 use poolwright_core::constants::POLL_INTERVAL_MILLISECONDS;
 
+pub use self::pools::{ExportArgs, ImportArgs, PoolsCommand};
 pub use self::simulate::SimulateArgs;
 use crate::http::tls;
 use crate::kube::lease;
@@ -51,6 +53,8 @@ pub enum Command {
     Simulate(SimulateArgs),
     /// Print what each task of an Airflow DAG weighs under the weight rules.
     Weights(WeightsArgs),
+    /// Make Pools of an Airflow's pools, and Airflow's pools of Pools.
+    Pools(PoolsArgs),
 }
 
 /// Flags of `run`.
@@ -166,12 +170,26 @@ pub struct CrdArgs {
 }
 
 /// Flags of `lint`.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct LintArgs {
     /// Manifests to check: files, or folders, of which the .yaml, .yml and .json files right in them are read; may be
     /// repeated. - is standard input.
-    #[arg(short = 'f', long = "filename", value_name = "PATH", required = true, num_args = 1..)]
+    #[arg(short = 'f', long = "filename", value_name = "PATH", required_unless_present_any = ["airflow_config", "airflow_pools", "airflow_tasks"], num_args = 1..)]
     pub files: Vec<PathBuf>,
+
+    /// Airflow's configuration, to check with the WorkerPools: `airflow.cfg`, or what `airflow config list` writes (in
+    /// Airflow 3 with --show-values)
+    #[arg(long, value_name = "FILE")]
+    pub airflow_config: Option<PathBuf>,
+
+    /// Airflow's pools, to check with its tasks and the WorkerPools: what `airflow pools export FILE` wrote
+    #[arg(long, value_name = "FILE")]
+    pub airflow_pools: Option<PathBuf>,
+
+    /// Airflow's DAGs and tasks, in JSON: `dags`, each with an `id` and `tasks`, each with an `id` and what is not Airflow's
+    /// default. Needs neither Pools nor WorkerPools, and says more with them
+    #[arg(long, value_name = "FILE")]
+    pub airflow_tasks: Option<PathBuf>,
 
     /// End with 1 for a warning or a note, too.
     #[arg(long)]
@@ -185,6 +203,14 @@ pub struct WeightsArgs {
     /// those that come right after it. - is standard input.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
+}
+
+/// What `pools` should do.
+#[derive(Clone, Debug, Args)]
+pub struct PoolsArgs {
+    /// Where from and where to.
+    #[command(subcommand)]
+    pub what: PoolsCommand,
 }
 
 /// Flags of `explain`.

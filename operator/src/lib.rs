@@ -13,6 +13,7 @@ pub mod kube;
 pub mod lint;
 pub mod metrics;
 pub mod outcome;
+pub mod pools;
 pub mod shard;
 pub mod signals;
 pub mod simulate;

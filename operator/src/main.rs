@@ -14,7 +14,7 @@ use poolwright::outcome::is_closed_pipe;
 use poolwright::shard::Shard;
 use poolwright::signals::guard::Policy;
 use poolwright::signals::network::Network;
-use poolwright::{cli, explain, lint, signals, simulate, telemetry, weights};
+use poolwright::{cli, explain, lint, pools, signals, simulate, telemetry, weights};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -45,6 +45,9 @@ fn main() -> ExitCode {
             simulate::run(&args, &mut std::io::stdout(), &mut std::io::stderr()).map(|()| ExitCode::SUCCESS)
         }
         Command::Weights(args) => weights::run(&args, &mut std::io::stdout())
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(Into::into),
+        Command::Pools(args) => pools::run(&args, &mut std::io::stdout())
             .map(|()| ExitCode::SUCCESS)
             .map_err(Into::into),
         Command::Explain(args) => block_on(async move {

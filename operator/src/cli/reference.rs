@@ -41,22 +41,26 @@ fn reference() -> String {
     let mut cli = Cli::command();
     cli.build();
     for command in cli.get_subcommands_mut().filter(|one| one.get_name() != "help") {
-        section(&mut page, command);
+        let own = |one: &&mut Command| one.get_name() != "help";
+        let name = command.get_name().to_owned();
+        if command.has_subcommands() {
+            for below in command.get_subcommands_mut().filter(own) {
+                section(&mut page, &format!("{name} {}", below.get_name()), below);
+            }
+        } else {
+            section(&mut page, &name, command);
+        }
     }
     page.push_str(TAIL);
     page
 }
 
-fn section(page: &mut String, command: &mut Command) {
+fn section(page: &mut String, name: &str, command: &mut Command) {
     let usage = command.render_usage().to_string();
     let usage = usage.trim_start_matches("Usage: ");
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
     // Writing to a String cannot fail.
-    let _ = writeln!(
-        page,
-        "\n## {}\n\n{about}.\n\n```text\n{usage}\n```\n",
-        command.get_name()
-    );
+    let _ = writeln!(page, "\n## {name}\n\n{about}.\n\n```text\n{usage}\n```\n");
     page.push_str("| argument | meaning |\n|---|---|\n");
     let own = |argument: &&Arg| !matches!(argument.get_id().as_str(), "help" | "version");
     for argument in command.get_arguments().filter(own) {

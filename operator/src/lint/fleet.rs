@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use poolwright_api::v1alpha1::{Pool, TaskQueue, WorkerPool};
 use poolwright_core::validate::{ValidPool, validate};
 
+use super::airflow::Inputs;
 use super::objects::Read;
 use super::{Finding, Place, Report, Severity, examine, sources};
 
@@ -39,7 +40,7 @@ pub fn read(paths: &[PathBuf]) -> io::Result<Result<Fleet, Report>> {
 ///
 /// What is wrong with them.
 pub fn of(sources: &[(String, String)]) -> Result<Fleet, Report> {
-    let (mut report, objects) = examine(sources);
+    let (mut report, objects) = examine(sources, &Inputs::default());
     report
         .findings
         .retain(|finding| finding.severity == Severity::Error);
@@ -83,6 +84,26 @@ pub fn of(sources: &[(String, String)]) -> Result<Fleet, Report> {
     } else {
         Ok(fleet)
     }
+}
+
+/// The Pools of these files, each with its place; what would be refused is a report with an error.
+///
+/// # Errors
+///
+/// A file cannot be read.
+pub fn pools(paths: &[PathBuf]) -> io::Result<Result<Vec<(String, Pool)>, Report>> {
+    let sources = sources(paths)?;
+    let (mut report, objects) = examine(&sources, &Inputs::default());
+    report
+        .findings
+        .retain(|finding| finding.severity == Severity::Error);
+    if report.has_errors() {
+        return Ok(Err(report));
+    }
+    let pools = objects
+        .iter()
+        .filter_map(|read| Some((read.position("metadata.name"), read.pool()?.clone())));
+    Ok(Ok(pools.collect()))
 }
 
 /// The first object that is in another namespace than the first one.

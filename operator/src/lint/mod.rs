@@ -4,6 +4,7 @@
 //! that are named; asks neither cluster nor broker, so a Secret, a Pool or a TaskQueue that is elsewhere is not looked for.
 //! User information in an address is never repeated.
 
+pub mod airflow;
 mod budgets;
 mod document;
 pub mod fleet;
@@ -26,6 +27,7 @@ use regex::Regex;
 
 use crate::cli::LintArgs;
 use crate::input;
+use airflow::Inputs;
 use document::{Node, Place};
 use kinds::{Definition, Sort};
 use objects::{Object, Read};
@@ -150,7 +152,7 @@ impl fmt::Display for Report {
 ///
 /// A file cannot be read, or the report not be written.
 pub fn run(args: &LintArgs, output: &mut impl Write) -> io::Result<bool> {
-    let report = lint(&sources(&args.files)?);
+    let report = lint_with(&sources(&args.files)?, &Inputs::read(args)?);
     write!(output, "{report}")?;
     Ok(if args.strict {
         report.findings.is_empty()
@@ -199,11 +201,17 @@ fn manifests(path: &Path) -> io::Result<Vec<PathBuf>> {
 /// Checks texts, each with the name that findings show.
 #[must_use]
 pub fn lint(sources: &[(String, String)]) -> Report {
-    examine(sources).0
+    lint_with(sources, &Inputs::default())
+}
+
+/// Checks texts together with what is known of an Airflow.
+#[must_use]
+pub fn lint_with(sources: &[(String, String)], airflow: &Inputs) -> Report {
+    examine(sources, airflow).0
 }
 
 /// What was found, and the objects that it was found in.
-fn examine(sources: &[(String, String)]) -> (Report, Vec<Read<'_>>) {
+fn examine<'a>(sources: &'a [(String, String)], airflow: &Inputs) -> (Report, Vec<Read<'a>>) {
     let definitions = kinds::definitions();
     let mut findings = Vec::new();
     let mut objects = Vec::new();
@@ -230,11 +238,17 @@ fn examine(sources: &[(String, String)]) -> (Report, Vec<Read<'_>>) {
         }
     }
     findings.extend(objects::check(&objects));
-    let order = |file: &str| sources.iter().position(|(name, _)| name == file);
+    findings.extend(airflow::check(airflow, &objects));
+    let files: Vec<&str> = sources
+        .iter()
+        .chain(airflow.sources())
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let order = |file: &str| files.iter().position(|name| *name == file);
     findings.sort_by_key(|finding| (order(&finding.file), finding.place, finding.severity));
     let report = Report {
         findings,
-        files: sources.len(),
+        files: files.len(),
         objects: objects.len(),
     };
     (report, objects)

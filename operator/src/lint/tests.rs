@@ -319,6 +319,7 @@ fn files_are_read_and_the_outcome_is_that_of_the_errors() {
     let args = |files: &[&PathBuf], strict| LintArgs {
         files: files.iter().copied().cloned().collect(),
         strict,
+        ..LintArgs::default()
     };
     let mut output = Vec::new();
     let mut good = |files: &[&PathBuf], strict| run(&args(files, strict), &mut output).unwrap();
@@ -379,7 +380,7 @@ fn a_folder_stands_for_its_manifests_and_an_empty_file_is_an_error() {
         let mut output = Vec::new();
         let args = LintArgs {
             files: vec![path.to_owned()],
-            strict: false,
+            ..LintArgs::default()
         };
         let outcome = run(&args, &mut output).map_err(|error| error.to_string());
         (outcome, String::from_utf8(output).unwrap())

@@ -1,0 +1,185 @@
+//! `airflow.cfg`: the few settings that decide how much runs at once.
+//!
+//! Reads lines as Python's `configparser` does: whole-line comments, `=` or `:`, and lines that go on indented. Settings
+//! in the environment (`AIRFLOW__…`), which Airflow prefers, are not in the file: `airflow config list` writes both.
+
+use super::super::document::Place;
+use super::super::{Finding, Severity};
+
+/// Settings, with Airflow's defaults for what is not written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Name of the file.
+    pub file: String,
+    /// `[core] parallelism`: tasks of one scheduler; 0 is no limit, in Airflow 2.
+    pub parallelism: u64,
+    /// Where that is written, or the beginning of the file.
+    pub parallelism_place: Place,
+    /// `[core] max_active_tasks_per_dag`.
+    pub most_tasks: u64,
+    /// `[core] max_active_runs_per_dag`.
+    pub most_runs: u64,
+    /// `[core] executor`: the first of them runs tasks that name none.
+    pub executor: String,
+    /// `[operators] default_queue`.
+    pub queue: String,
+    /// `[scheduler] task_queued_timeout`, in whole seconds.
+    pub queued_seconds: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            file: String::new(),
+            parallelism: 32,
+            parallelism_place: Place { line: 1, column: 1 },
+            most_tasks: 16,
+            most_runs: 16,
+            executor: "CeleryExecutor".to_owned(),
+            queue: "default".to_owned(),
+            queued_seconds: 600,
+        }
+    }
+}
+
+/// One setting of the file.
+struct Line<'a> {
+    section: &'a str,
+    key: String,
+    value: &'a str,
+    place: Place,
+}
+
+/// The settings of a text, if it holds any, and what is wrong with them.
+pub fn read(file: &str, text: &str) -> (Option<Config>, Vec<Finding>) {
+    let settings = lines(text);
+    if settings.is_empty() {
+        let words = "holds no setting: write it with `airflow config list`, in Airflow 3 with --show-values";
+        let place = Place { line: 1, column: 1 };
+        return (None, vec![Finding::new(file, place, Severity::Error, "", words)]);
+    }
+    let mut config = Config {
+        file: file.to_owned(),
+        ..Config::default()
+    };
+    let mut findings = Vec::new();
+    for line in &settings {
+        if let Err(words) = take(&mut config, line) {
+            let path = format!("[{}] {}", line.section, line.key);
+            findings.push(Finding::new(file, line.place, Severity::Error, &path, &words));
+        }
+    }
+    (Some(config), findings)
+}
+
+fn lines(text: &str) -> Vec<Line<'_>> {
+    let (mut settings, mut section) = (Vec::new(), "");
+    for (number, line) in (1..).zip(text.lines()) {
+        let bare = line.trim();
+        // An indented line goes on with the value before it, and none of these settings has more than one.
+        if bare.is_empty() || bare.starts_with(['#', ';']) || line.starts_with([' ', '\t']) {
+            continue;
+        }
+        if let Some(rest) = bare.strip_prefix('[') {
+            section = rest.rsplit_once(']').map_or(rest, |(name, _)| name);
+        } else if let Some((key, value)) = bare.split_once(['=', ':']) {
+            settings.push(Line {
+                section,
+                key: key.trim().to_lowercase(),
+                value: value.trim(),
+                place: Place {
+                    line: number,
+                    column: 1,
+                },
+            });
+        }
+    }
+    settings
+}
+
+/// Takes over a setting that is one of ours.
+fn take(config: &mut Config, line: &Line<'_>) -> Result<(), String> {
+    match (line.section, line.key.as_str()) {
+        ("core", "parallelism") => {
+            config.parallelism = number(line.value)?;
+            config.parallelism_place = line.place;
+        }
+        ("core", "max_active_tasks_per_dag") => config.most_tasks = number(line.value)?,
+        ("core", "max_active_runs_per_dag") => config.most_runs = number(line.value)?,
+        ("core", "executor") => line.value.clone_into(&mut config.executor),
+        ("operators", "default_queue") => line.value.clone_into(&mut config.queue),
+        ("scheduler", "task_queued_timeout") => {
+            // Airflow takes a fraction of a second, too.
+            let whole = line.value.split('.').next().unwrap_or_default();
+            config.queued_seconds = number(whole)?;
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn number(value: &str) -> Result<u64, String> {
+    value
+        .parse()
+        .map_err(|_| format!("must be a whole number that is not negative, is {value:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_read_as_python_reads_them() {
+        let text = "\
+[2026-11-28T14:44:07] {default_celery.py:90} WARNING - [a] b
+parallelism = 1
+[core]
+# parallelism = 2
+; parallelism = 3
+dags_folder = /opt/airflow/dags
+Parallelism: 64
+    parallelism = 4
+max_active_tasks_per_dag=8
+max_active_runs_per_dag = 2
+executor = CeleryExecutor,KubernetesExecutor
+[operators]
+default_queue = main
+[scheduler]
+task_queued_timeout = 900.5
+parallelism = 5
+";
+        let (config, findings) = read("airflow.cfg", text);
+        let expected = Config {
+            file: "airflow.cfg".to_owned(),
+            parallelism: 64,
+            parallelism_place: Place { line: 7, column: 1 },
+            most_tasks: 8,
+            most_runs: 2,
+            executor: "CeleryExecutor,KubernetesExecutor".to_owned(),
+            queue: "main".to_owned(),
+            queued_seconds: 900,
+        };
+        assert_eq!(config, Some(expected));
+        assert_eq!(findings, []);
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_told_with_its_place() {
+        let said = |text: &str| {
+            let (_, findings) = read("airflow.cfg", text);
+            findings.iter().map(ToString::to_string).collect::<String>()
+        };
+        assert_eq!(
+            said("[core]\nparallelism = many\n"),
+            "airflow.cfg:2:1: error: [core] parallelism: must be a whole number that is not negative, is \"many\""
+        );
+        assert!(said("[core]\nparallelism = -1\n").contains("is \"-1\""));
+        // What `airflow config list` of version 3 writes without --show-values.
+        let hidden = said("[core]\n# parallelism = \n");
+        assert!(
+            hidden.starts_with("airflow.cfg:1:1: error: holds no setting"),
+            "{hidden}"
+        );
+        assert_eq!(said("[core]\nother = x\n"), "");
+    }
+}

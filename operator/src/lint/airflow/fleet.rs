@@ -1,0 +1,301 @@
+//! Airflow's limits beside the workers of the manifests.
+//!
+//! How many tasks the workers can run at a time is bounded by their number and slots, by `maxActiveTasks` of a queue, and
+//! by the Pool that its queues draw on. How many tasks of a queue Airflow lets wait for them is bounded by its pools, by
+//! the limits of the DAGs and by `[core] parallelism`. Both are the most that is possible.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use poolwright_api::text::counted;
+
+use super::super::workers::Worker;
+use super::super::{Finding, Severity, schema};
+use super::dags::{Dag, Dags, Task};
+use super::pools::Known;
+use super::{SOUGHT_MAX, Setup, few};
+
+/// What workers can run.
+struct Processes {
+    /// Most tasks at a time.
+    most: u64,
+    /// Where that comes from.
+    words: String,
+}
+
+/// Most tasks that one WorkerPool runs at a time, without the Pools.
+fn of_worker(worker: &Worker<'_>) -> (u64, String) {
+    let max = u64::try_from(worker.pool.max).unwrap_or(0);
+    let slots = worker.concurrency();
+    let (name, most) = (&worker.read.name, max.saturating_mul(slots));
+    let capped = match worker.pool.queues.as_slice() {
+        [alone] => alone
+            .max_active_tasks
+            .map(u64::from)
+            .filter(|tasks| *tasks < most),
+        _ => None,
+    };
+    match capped {
+        Some(tasks) => (tasks, format!("{name:?} {tasks} by maxActiveTasks")),
+        None => (most, format!("{name:?} {max} × {slots} = {most}")),
+    }
+}
+
+/// Most tasks that these WorkerPools run at a time.
+fn processes(workers: &[&Worker<'_>], setup: &Setup<'_>) -> Processes {
+    let mut all = Processes {
+        most: 0,
+        words: String::new(),
+    };
+    let mut words = Vec::new();
+    // Each counts below one limited Pool at most: a second one could only lower the number.
+    let mut budgets: BTreeMap<(&str, &str), (u64, u64)> = BTreeMap::new();
+    for worker in workers {
+        let (most, said) = of_worker(worker);
+        words.push(said);
+        match worker.queues.iter().find_map(|one| {
+            let pool = one.queue.pool_name();
+            let tasks = budget(setup, &worker.read.namespace, pool)? / one.queue.slots_per_task();
+            Some((pool, tasks))
+        }) {
+            Some((pool, tasks)) => {
+                let (sum, room) = budgets.entry((&worker.read.namespace, pool)).or_insert((0, 0));
+                *sum = sum.saturating_add(most);
+                *room = tasks.max(*room);
+            }
+            None => all.most = all.most.saturating_add(most),
+        }
+    }
+    let mut bounds = String::new();
+    for ((_, pool), (sum, room)) in budgets {
+        all.most = all.most.saturating_add(sum.min(room));
+        if room < sum {
+            // Writing to a String cannot fail.
+            let _ = write!(bounds, "; Pool {pool:?} has slots for {room} of {sum}");
+        }
+    }
+    all.words = few(&words) + &bounds;
+    all
+}
+
+/// Slots of a Pool of the manifests that has a limit; a closed one is so for a while.
+fn budget(setup: &Setup<'_>, namespace: &str, pool: &str) -> Option<u64> {
+    let mut named = setup
+        .all
+        .iter()
+        .filter(|read| read.namespace == namespace && read.name == pool);
+    let limit = named.find_map(|read| read.pool())?.spec.limit()?;
+    Some(limit).filter(|slots| *slots > 0)
+}
+
+/// A scheduler that runs less than the workers could.
+pub fn parallelism(setup: &Setup<'_>) -> Option<Finding> {
+    let config = setup.config.as_ref().filter(|config| config.parallelism > 0)?;
+    let fleet = processes(&setup.workers, setup);
+    let (most, limit) = (fleet.most, config.parallelism);
+    if limit >= most {
+        return None;
+    }
+    let words = format!(
+        "lets a scheduler run {} at a time, and the workers have {most} slots ({}): with one scheduler {} never \
+         busy; raise it to {most}, run {} schedulers, or lower spec.scaling.maxReplicas",
+        counted(limit, "task", "tasks"),
+        fleet.words,
+        counted(most - limit, "of them is", "of them are"),
+        most.div_ceil(limit),
+    );
+    let path = "[core] parallelism";
+    Some(Finding::new(
+        &config.file,
+        config.parallelism_place,
+        Severity::Warning,
+        path,
+        &words,
+    ))
+}
+
+/// The tasks of each queue that Celery's workers run.
+fn by_queue(dags: &Dags) -> BTreeMap<&str, Vec<(&Dag, &Task)>> {
+    let mut queues: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+    for dag in &dags.all {
+        for task in dag.tasks.iter().filter(|task| task.on_celery) {
+            queues.entry(&task.queue).or_default().push((dag, task));
+        }
+    }
+    queues
+}
+
+fn consumers<'a>(queue: &str, setup: &Setup<'a>) -> Vec<&'a Worker<'a>> {
+    let consumes = |worker: &&&Worker<'_>| worker.pool.queue_names().any(|name| name == queue);
+    setup.workers.iter().filter(consumes).copied().collect()
+}
+
+/// What becomes of a task that no worker takes.
+fn gives_up(setup: &Setup<'_>) -> String {
+    format!(
+        "after {} s ([scheduler] task_queued_timeout) the scheduler sends such tasks anew, and in the end it fails them",
+        setup.config().queued_seconds
+    )
+}
+
+/// Queues of tasks that no worker takes.
+pub fn unconsumed(dags: &Dags, setup: &Setup<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if setup.workers.is_empty() {
+        return findings;
+    }
+    let known: BTreeSet<&str> = setup
+        .workers
+        .iter()
+        .flat_map(|worker| worker.pool.queue_names())
+        .collect();
+    for (at, (queue, tasks)) in by_queue(dags).into_iter().enumerate() {
+        let Some((_, first)) = tasks.first().filter(|_| !known.contains(queue)) else {
+            continue;
+        };
+        let who = match tasks.len() - 1 {
+            0 => format!("{:?} waits", first.name),
+            more => format!(
+                "{:?} and {} wait",
+                first.name,
+                counted(more, "more task", "more tasks")
+            ),
+        };
+        let names = known.iter().copied();
+        let similar = (at < SOUGHT_MAX).then(|| schema::similar(queue, names)).flatten();
+        let fix = similar.map_or_else(
+            || "add it to spec.queues of one, or correct the queue".to_owned(),
+            |name| format!("is {name:?} meant?"),
+        );
+        let words = format!(
+            "no WorkerPool with spec.airflow of these files consumes queue {queue:?}: {who} there; {}; {fix}",
+            gives_up(setup)
+        );
+        findings.push(dags.find(Severity::Warning, (&first.path, first.place), "queue", &words));
+    }
+    findings
+}
+
+/// Tasks of one pool in one queue.
+struct Feed<'a> {
+    pool: &'a str,
+    known: &'a Known,
+    /// Slots that the least of them takes.
+    slots_per_task: u64,
+    /// Most that are in the queue or run.
+    most: u64,
+    /// Whether that is less than the pool would let in.
+    by_dags: bool,
+}
+
+/// Queues into which Airflow's pools let more than the workers can run.
+pub fn overfed(dags: &Dags, setup: &Setup<'_>) -> Vec<Finding> {
+    let queues = by_queue(dags);
+    let finding = |(queue, tasks): (&&str, &Vec<_>)| {
+        let workers = consumers(queue, setup);
+        let fleet = processes(&workers, setup);
+        // A single scheduler sends no more than that.
+        let limit = setup
+            .config
+            .as_ref()
+            .map(|config| config.parallelism)
+            .filter(|limit| *limit > 0);
+        if workers.is_empty() || limit.is_some_and(|limit| limit <= fleet.most) {
+            return None;
+        }
+        let mut feeds = feeds(dags, tasks, setup);
+        feeds.sort_by(|one, other| other.most.cmp(&one.most).then(one.pool.cmp(other.pool)));
+        let sum = feeds
+            .iter()
+            .fold(0_u64, |sum, feed| sum.saturating_add(feed.most));
+        (sum > fleet.most)
+            .then(|| overfed_by(queue, &feeds, sum, &fleet, setup))
+            .flatten()
+    };
+    queues.iter().filter_map(finding).collect()
+}
+
+fn feeds<'a>(dags: &Dags, tasks: &[(&Dag, &'a Task)], setup: &'a Setup<'_>) -> Vec<Feed<'a>> {
+    let mut narrowest: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut of_dags: BTreeMap<&str, BTreeMap<&str, u64>> = BTreeMap::new();
+    for (dag, task) in tasks {
+        let least = narrowest.entry(&task.pool).or_insert(task.slots);
+        *least = task.slots.min(*least);
+        of_dags
+            .entry(&task.pool)
+            .or_default()
+            .insert(&dag.path, dags.most_at_once(dag));
+    }
+    let feed = |(pool, least): (&'a str, u64)| {
+        // Of a pool that is closed, or that nobody has shown, nothing is known.
+        let known = setup
+            .pools
+            .by_name
+            .get(pool)
+            .filter(|known| known.slots != Some(0))?;
+        let by_dags = of_dags
+            .get(pool)?
+            .values()
+            .fold(0_u64, |sum, most| sum.saturating_add(*most));
+        let by_pool = known.slots.map_or(u64::MAX, |slots| slots / least);
+        Some(Feed {
+            pool,
+            known,
+            most: by_pool.min(by_dags),
+            slots_per_task: least,
+            by_dags: by_dags < by_pool,
+        })
+    };
+    narrowest.into_iter().filter_map(feed).collect()
+}
+
+fn overfed_by(
+    queue: &str,
+    feeds: &[Feed<'_>],
+    sum: u64,
+    fleet: &Processes,
+    setup: &Setup<'_>,
+) -> Option<Finding> {
+    let largest = feeds.first()?;
+    let words: Vec<String> = feeds
+        .iter()
+        .map(|feed| {
+            let by = if feed.by_dags {
+                " by the limits of its DAGs"
+            } else {
+                ""
+            };
+            format!("{:?} {}{by}", feed.pool, feed.most)
+        })
+        .collect();
+    let rest = sum.saturating_sub(largest.most);
+    let fix = match fleet.most.checked_sub(rest).filter(|tasks| *tasks > 0) {
+        Some(tasks) => {
+            let slots = tasks.saturating_mul(largest.slots_per_task);
+            format!("lower slots of pool {:?} to {slots}", largest.pool)
+        }
+        None => format!(
+            "lower the slots of these pools together, so that they let in {} tasks",
+            fleet.most
+        ),
+    };
+    let text = format!(
+        "{} {} let {sum} tasks into queue {queue:?} at once, and its workers run at most {} ({}): the others hold their \
+         slots while they wait for a worker, and {}; {fix}, which keeps them waiting in Airflow, or raise spec.scaling.maxReplicas",
+        if feeds.len() == 1 { "pool" } else { "pools" },
+        few(&words),
+        fleet.most,
+        fleet.words,
+        gives_up(setup),
+    );
+    let text = if feeds.len() == 1 {
+        text.replacen(" let ", " lets ", 1)
+    } else {
+        text
+    };
+    Some(largest.known.find(Severity::Warning, &text))
+}
+
+#[cfg(test)]
+#[path = "fleet_tests.rs"]
+mod tests;
