@@ -6,9 +6,6 @@ use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Subcommand};
 use poolwright_api::v1alpha1::AirflowSync;
 
-/// Shortest and longest address, as the Pool has it.
-const URL_CHARACTERS: (usize, usize) = (8, 1024);
-
 /// What can be done with Airflow's pools.
 #[derive(Clone, Debug, Subcommand)]
 pub enum PoolsCommand {
@@ -25,12 +22,8 @@ pub struct ImportArgs {
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
 
-    /// spec.airflow.url of each Pool: Airflow's API server (3.x) or web server (2.x), such as
-    /// `http://airflow-api-server:8080`
-    #[arg(long, value_name = "URL", value_parser = url)]
-    pub url: String,
-
-    /// spec.airflow.secretRef.name of each Pool: the Secret with `username` and `password`, or `token`, of that API
+    /// spec.airflow.secretRef.name of each Pool: the Secret that says where Airflow is and how to
+    /// log in
     #[arg(long, value_name = "NAME", value_parser = object_name)]
     pub secret: String,
 
@@ -62,23 +55,6 @@ fn direction(text: &str) -> AirflowSync {
     } else {
         AirflowSync::Apply
     }
-}
-
-fn url(text: &str) -> Result<String, &'static str> {
-    let (least, most) = URL_CHARACTERS;
-    let rest = text
-        .strip_prefix("http://")
-        .or_else(|| text.strip_prefix("https://"));
-    if rest.is_none_or(str::is_empty) || !(least..=most).contains(&text.len()) {
-        return Err("is not an address such as http://airflow-api-server:8080, of at most 1024 characters");
-    }
-    if text.contains('@') {
-        return Err("must hold no user or password: they belong in the Secret");
-    }
-    if !text.chars().all(|c| c.is_ascii_graphic()) {
-        return Err("has a space or another character that an address cannot have");
-    }
-    Ok(text.to_owned())
 }
 
 /// Whether a label of DNS can be so called: what names in Kubernetes are made of.

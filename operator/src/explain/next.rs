@@ -144,6 +144,22 @@ fn step(reason: Reason, namespace: &str, name: &str) -> Option<String> {
         Reason::NoProgress => {
             "See what the new workers wait for: tasks that are not due yet, a lock, or a shared resource"
         }
+        Reason::AirflowUnreachable
+        | Reason::AirflowRefused
+        | Reason::AirflowUnknown
+        | Reason::AirflowPoolMissing
+        | Reason::AirflowDrifted
+        | Reason::SensorsPoke => return airflow(reason).map(str::to_owned),
+        Reason::QueuedTooLong => {
+            "Raise spec.scaling.maxReplicas, or put the limit into Airflow's pool, where tasks wait without a time limit"
+        }
+    };
+    Some(words.to_owned())
+}
+
+/// What to do about an Airflow.
+fn airflow(reason: Reason) -> Option<&'static str> {
+    Some(match reason {
         Reason::AirflowUnreachable => {
             "See whether Airflow's API runs and can be reached from the operator's pod"
         }
@@ -158,9 +174,6 @@ fn step(reason: Reason, namespace: &str, name: &str) -> Option<String> {
         }
         Reason::AirflowDrifted => "See what the condition names; it is changed at the next reading",
         Reason::SensorsPoke => "Give the sensors mode=\"reschedule\" or deferrable=True",
-        Reason::QueuedTooLong => {
-            "Raise spec.scaling.maxReplicas, or put the limit into Airflow's pool, where tasks wait without a time limit"
-        }
-    };
-    Some(words.to_owned())
+        _ => return None,
+    })
 }

@@ -49,7 +49,6 @@ struct Spec<'a> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Airflow<'a> {
-    url: &'a str,
     secret_ref: Reference<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<&'a str>,
@@ -160,7 +159,6 @@ fn document<'a>(resource: &'a str, name: &'a str, pool: &'a FilePool, args: &'a 
             description: pool.description.as_deref(),
             include_deferred: pool.include_deferred,
             airflow: Airflow {
-                url: &args.url,
                 secret_ref: Reference { name: &args.secret },
                 // Without it `default-pool` would stand for `default_pool`, whatever the other is.
                 name: (resource != name || name == poolwright_api::DEFAULT_POOL).then_some(name),

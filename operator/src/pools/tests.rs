@@ -36,7 +36,6 @@ const EXPORTED: &str = r#"{
 fn args() -> ImportArgs {
     ImportArgs {
         file: PathBuf::from("pools.json"),
-        url: "http://airflow:8080".to_owned(),
         secret: "airflow-api".to_owned(),
         sync: AirflowSync::Apply,
         namespace: None,
@@ -83,7 +82,6 @@ spec:
   description: Default pool
   includeDeferred: true
   airflow:
-    url: http://airflow:8080
     secretRef:
       name: airflow-api
     name: default_pool
@@ -97,7 +95,6 @@ metadata:
 spec:
   slots: 5
   airflow:
-    url: http://airflow:8080
     secretRef:
       name: airflow-api
     sync: Mirror
@@ -270,7 +267,7 @@ fn only_pools_of_airflow_are_exported_and_each_once() {
             "---\napiVersion: poolwright.dev/v1alpha1\nkind: Pool\nmetadata: {{name: {resource}}}\nspec: {{slots: 4{more}}}\n"
         )
     };
-    let airflow = |name: &str| format!(", airflow: {{url: \"http://a:1\", secretRef: {{name: s}}{name}}}");
+    let airflow = |name: &str| format!(", airflow: {{secretRef: {{name: s}}{name}}}");
     let budget = pool("budget", "");
     assert_eq!(exported(&budget).unwrap(), "{}\n");
     let two = format!(

@@ -79,7 +79,7 @@ async fn run(major: u32) -> Result<()> {
 /// The DAG from its start to its end: what waits behind a full pool is told, the sensor is found, and each task runs once.
 async fn finish(airflow: &Airflow, stage: &Stage, run: &str, file: &Path) -> Result<()> {
     let blocked = || async {
-        let batch = held(&stage, "tier3-batch").await?;
+        let batch = held(stage, "tier3-batch").await?;
         let narrow = batch.queues.iter().find(|queue| queue.name == "narrow");
         Ok(batch.scheduled >= 3
             && narrow.is_some_and(|queue| queue.scheduled >= 3 && queue.queued + queue.running == 1))
@@ -89,15 +89,15 @@ async fn finish(airflow: &Airflow, stage: &Stage, run: &str, file: &Path) -> Res
     std::fs::write(file, "")?;
     let ended = || async {
         let answer = airflow.ask(Method::GET, run, None).await?;
-        let state = answer["state"].as_str().unwrap_or_default().to_owned();
-        Ok(Some(state).filter(|state| state == "success" || state == "failed"))
+        let ended = answer["state"].as_str().unwrap_or_default().to_owned();
+        Ok(Some(ended).filter(|ended| ended == "success" || ended == "failed"))
     };
-    let state = poll("the DAG to end", 2 * LIMIT, ended).await?;
+    let end = poll("the DAG to end", 2 * LIMIT, ended).await?;
     let all = tasks(airflow, run).await?;
     let all = all.as_array().ok_or("no tasks")?;
     let once = |task: &Value| task["state"] == "success" && task["try_number"] == 1;
     assert!(
-        state == "success" && all.len() == 14 && all.iter().all(once),
+        end == "success" && all.len() == 14 && all.iter().all(once),
         "{all:?}"
     );
     Ok(())

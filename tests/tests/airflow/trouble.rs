@@ -44,10 +44,11 @@ async fn server(answers: &'static [(&'static str, &'static str)]) -> Result<Stri
 const VERSION: (&str, &str) = ("/v2/version", r#"{"version":"3.3.2"}"#);
 const TOKEN: (&str, &str) = ("/auth/token", r#"{"access_token":"canary-token-71b2"}"#);
 
-#[tokio::test]
-async fn what_cannot_be_read_is_said() -> Result<()> {
-    let stage = Stage::new("no-airflow").await?;
-    for (name, url, status, reason, words) in [
+/// Name, address, and what is said of it.
+type Case = (&'static str, String, &'static str, &'static str, &'static str);
+
+async fn cases() -> Result<Vec<Case>> {
+    Ok(vec![
         (
             "nobody",
             "http://127.0.0.1:1".to_owned(),
@@ -125,7 +126,13 @@ async fn what_cannot_be_read_is_said() -> Result<()> {
             "InvalidSpec",
             "must be http or https",
         ),
-    ] {
+    ])
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_said() -> Result<()> {
+    let stage = Stage::new("no-airflow").await?;
+    for (name, url, status, reason, words) in cases().await? {
         secret(&stage, name, &url, json!({})).await?;
         pool(&stage, name, json!({"airflow": {"secretRef": {"name": name}}})).await?;
         await_link(&stage, name, status, reason, words).await?;

@@ -203,8 +203,8 @@ pub struct PoolStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub airflow: Option<AirflowPoolStatus>,
 
-    /// `conditions` of this Pool: Ready, Reconciling, Stalled; with `spec.airflow` also AirflowInSync and
-    /// ConfigurationAdvised.
+    /// `conditions` of this Pool: Ready, Reconciling, Stalled; with `spec.airflow` also `AirflowInSync` and
+    /// `ConfigurationAdvised`.
     #[schemars(schema_with = "schema::conditions")]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,

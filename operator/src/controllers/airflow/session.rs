@@ -51,7 +51,7 @@ fn place(access: &Access, name: &str) -> String {
     format!("{} {name}", access.url)
 }
 
-fn shut(shut: &Shut) -> SignalError {
+fn shut(shut: Shut) -> SignalError {
     SignalError::new(FaultKind::Unreachable, shut.to_string())
 }
 
@@ -232,7 +232,7 @@ impl Session {
                     .gate
                     .guard_in(namespace, airflow.change(&wanted))
                     .await;
-                changed.unwrap_or_else(|refused| Err(shut(&refused)))?;
+                changed.unwrap_or_else(|refused| Err(shut(refused)))?;
                 (words, "Airflow's pool is changed")
             }
             Step::Follow(to, words) => {
@@ -278,7 +278,7 @@ impl Session {
             .gate
             .guard_in(namespace, airflow.create(wanted))
             .await;
-        if made.unwrap_or_else(|refused| Err(shut(&refused)))? {
+        if made.unwrap_or_else(|refused| Err(shut(refused)))? {
             let marked = mark(&self.context.client, pool, Some(&place)).await;
             if !matches!(marked, Ok(true)) {
                 tracing::warn!(
@@ -298,7 +298,7 @@ impl Session {
         if made(pool) == Some(&place(access, name)) {
             let namespace = Some(self.key.namespace.as_str());
             let deleted = self.context.gate.guard_in(namespace, airflow.delete(name)).await;
-            deleted.unwrap_or_else(|refused| Err(shut(&refused)))?;
+            deleted.unwrap_or_else(|refused| Err(shut(refused)))?;
             tracing::info!(
                 pool = pool.name_any(),
                 "Airflow's pool {name:?} is deleted with its Pool"

@@ -183,7 +183,7 @@ fn a_pool_counts_as_it_will_be() {
     let tasks = dags("3.3.2", &[dag("d", 100, &[r#""id": "a", "pool": "db""#])]);
     let of = |sync: &str| {
         let mut manifests = fleet("");
-        let airflow = format!("airflow: {{url: \"http://a:1\", secretRef: {{name: s}}, sync: {sync}}}");
+        let airflow = format!("airflow: {{secretRef: {{name: s}}, sync: {sync}}}");
         manifests.push(pool("db", &format!("slots: 41, {airflow}")));
         let found = said(&manifests, &pools(&[("db", 40)]), &tasks);
         found

@@ -201,10 +201,7 @@ mod tests {
     /// Pools of the manifests may not be all.
     #[test]
     fn a_pool_that_no_manifest_has_may_exist() {
-        let manifest = pool(
-            "mail",
-            "slots: 4, airflow: {url: \"http://a:1\", secretRef: {name: s}}",
-        );
+        let manifest = pool("mail", "slots: 4, airflow: {secretRef: {name: s}}");
         let of = |name: &str| {
             let task = format!(r#""id": "a", "pool": "{name}", "pool_slots": 5"#);
             said(

@@ -56,7 +56,7 @@ pub(super) struct Pools {
 
 /// One page of tasks that have run for long: the pools of those that are sensors.
 pub(super) struct Sensors {
-    pub(super) sensors: Vec<String>,
+    pub(super) pools: Vec<String>,
     pub(super) rows: usize,
     pub(super) total: usize,
 }
@@ -91,7 +91,7 @@ impl From<TasksAnswer> for Sensors {
         let all = answer.task_instances.into_iter();
         let sensors = all.filter(|task| task.operator.as_deref().is_some_and(is_sensor));
         Self {
-            sensors: sensors.map(|task| task.pool).collect(),
+            pools: sensors.map(|task| task.pool).collect(),
             rows,
             total: answer.total_entries,
         }

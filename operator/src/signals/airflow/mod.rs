@@ -190,7 +190,7 @@ impl Airflow {
         if offset == 0 {
             round.sensors.clear();
         }
-        for pool in page.sensors {
+        for pool in page.pools {
             *round.sensors.entry(pool).or_default() += 1;
         }
         let seen = offset + page.rows;

@@ -1,7 +1,7 @@
 //! Airflow's database: what its tables say of pools and tasks.
 //!
 //! One exchange reads both tables in a read-only transaction, so that they are of one moment, and it is text without
-//! prepared statements, as a PgBouncer between transactions wants it. Nothing is written, and no text of an answer is
+//! prepared statements, as a `PgBouncer` between transactions wants it. Nothing is written, and no text of an answer is
 //! repeated but names and descriptions of pools, and names of queues.
 
 use std::collections::BTreeMap;
@@ -141,7 +141,7 @@ impl Database {
     }
 }
 
-/// The url without the driver that SQLAlchemy names in its scheme.
+/// The url without the driver that `SQLAlchemy` names in its scheme.
 fn plain(url: &str) -> Option<String> {
     let (scheme, rest) = url.split_once("://")?;
     let scheme = scheme.split('+').next()?;
