@@ -87,6 +87,8 @@ names! {
         ConfigurationAdvised,
         /// Airflow's pool and this Pool say the same.
         AirflowInSync,
+        /// Tasks of this TaskQueue wait for a worker for less than half of the time after which Airflow takes them back.
+        QueuedInTime,
         /// Tasks of this TaskQueue wait no longer than `waitTargetSeconds`, or not for long enough to count.
         WaitTargetMet,
     }

@@ -106,5 +106,5 @@ fn names_are_written_as_they_are_spelt() {
     }
     assert_eq!(Reason::ALL.len(), 52);
     assert!("Nonsense".parse::<Reason>().is_err());
-    assert_eq!(ConditionType::ALL.len(), 10);
+    assert_eq!(ConditionType::ALL.len(), 11);
 }

@@ -3,6 +3,7 @@
 //! Reads what the newest cycle saw; never waits for a broker. The only writer of TaskQueue status.
 
 mod late;
+mod queued;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -66,6 +67,8 @@ struct Past {
     stray: BTreeSet<String>,
     /// By uid.
     late: BTreeMap<String, late::Watched>,
+    /// By uid, of those that Airflow's workers consume.
+    queued: BTreeMap<String, queued::Queued>,
 }
 
 /// What one look saw of one TaskQueue.
@@ -88,6 +91,8 @@ struct Seen<'a> {
     unknown: &'a [String],
     /// What is said of its wait target.
     late: late::Said,
+    /// What is said of the time that Airflow leaves its tasks in it.
+    queued: Option<late::Said>,
 }
 
 impl Past {
@@ -129,6 +134,8 @@ impl Controller {
         past.written.retain(|uid, _| uids.contains(uid));
         past.ids.retain(|uid, _| uids.contains(uid));
         past.late.retain(|uid, _| uids.contains(uid));
+        past.queued.retain(|uid, _| uids.contains(uid));
+        let timeouts = queued::timeouts(&self.world);
         let ids: Vec<String> = queues.iter().map(|queue| past.broker_id(queue)).collect();
         past.names = names;
         let (views, books) = (self.board.views(), self.latest.queues());
@@ -170,6 +177,10 @@ impl Controller {
                     .and_then(|weights| weights.unknown.get(&name))
                     .map_or(&[], Vec::as_slice),
                 late: late.0,
+                queued: timeouts.get(&(namespace, name)).map(|timeout| {
+                    let time = past.queued.entry(queue.uid().unwrap_or_default()).or_default();
+                    time.look(*timeout, book, (self.clock.now(), self.clock.wall()))
+                }),
             };
             if !self.keep(past, queue, &seen).await {
                 starved.get_or_insert(at);
@@ -321,6 +332,14 @@ impl Controller {
         ] {
             let one = condition(type_, status, reason, message, queue.metadata.generation);
             let _ = set(&mut new.conditions, one, wall);
+        }
+        let type_ = ConditionType::QueuedInTime;
+        match &seen.queued {
+            Some((is, reason, message)) => {
+                let one = condition(type_, *is, *reason, message, queue.metadata.generation);
+                let _ = set(&mut new.conditions, one, wall);
+            }
+            None => new.conditions.retain(|one| one.type_ != type_.as_str()),
         }
         new
     }

@@ -58,6 +58,7 @@ fn a_queue_with_wrong_links_works_and_says_so() {
             weight: Some(1),
             cycle,
             unknown,
+            queued: None,
             late: (Some(true), Reason::AsDesired, String::new()),
         };
         summary(&queue, &seen)

@@ -241,6 +241,7 @@ fn as_it_should_be(condition: &Condition) -> bool {
             | ConditionType::ScalingActive
             | ConditionType::SignalsFresh
             | ConditionType::AirflowInSync
+            | ConditionType::QueuedInTime
             | ConditionType::WaitTargetMet,
         ) => "True",
         Ok(

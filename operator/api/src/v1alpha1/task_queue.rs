@@ -389,7 +389,8 @@ pub struct TaskQueueStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_at: Option<Time>,
 
-    /// `conditions` of this TaskQueue: Ready, Reconciling, Stalled, WaitTargetMet.
+    /// `conditions` of this TaskQueue: Ready, Reconciling, Stalled, WaitTargetMet; with workers
+    /// of Airflow also QueuedInTime.
     #[schemars(schema_with = "schema::conditions")]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,

@@ -120,3 +120,54 @@ async fn a_missed_wait_target_is_told_and_so_is_its_end() -> Result<()> {
     })
     .await
 }
+
+/// Tasks of Airflow's that no worker takes: long before its scheduler fails them it is said.
+#[tokio::test]
+async fn tasks_that_airflow_may_take_back_are_told() -> Result<()> {
+    let stage = Stage::new("p-queued").await?;
+    let redis = Redis::start(RedisConfig::default()).await?;
+    let wire = Wire::redis(&redis, 0);
+    for name in ["taken", "celery"] {
+        queue(&stage, &wire, name).await?;
+    }
+    let airflow = json!({"longestTaskSeconds": 5, "taskQueuedTimeoutSeconds": 10});
+    let worker = json!({"image": "registry.invalid/airflow:1"});
+    let spec = json!({"celery": null, "airflow": airflow, "worker": worker, "scaling": {"maxReplicas": 1}});
+    stage.pool("w", &["taken"], "", spec).await?;
+    wire.workers(&stage, "c", &["celery"], json!({})).await?;
+    let said = |queue: &TaskQueue, status: &str| {
+        let conditions = queue.status.as_ref().map(|status| status.conditions.clone());
+        let found = find(&conditions.unwrap_or_default(), ConditionType::QueuedInTime).cloned();
+        found.filter(|one| one.status == status)
+    };
+    let kept = |queue: &TaskQueue| said(queue, "True").is_some();
+    stage
+        .await_tq("taken", "QueuedInTime is True", LIMIT, kept)
+        .await?;
+    wire.publisher()
+        .await?
+        .publish(&Batch::sleep("taken", 3, 0.1))
+        .await?;
+    let late = |queue: &TaskQueue| said(queue, "False").is_some();
+    let queue = stage
+        .await_tq("taken", "QueuedInTime is False", LIMIT, late)
+        .await?;
+    let said_of_it = said(&queue, "False").ok_or("no condition")?;
+    assert_eq!(said_of_it.reason, "QueuedTooLong");
+    assert!(
+        said_of_it.message.contains("task_queued_timeout (10 s)"),
+        "{}",
+        said_of_it.message
+    );
+    // Celery by itself takes nothing back.
+    let other = stage.namespace.api::<TaskQueue>().get("celery").await?;
+    let types: Vec<String> = other
+        .status
+        .unwrap_or_default()
+        .conditions
+        .into_iter()
+        .map(|one| one.type_)
+        .collect();
+    assert!(!types.contains(&"QueuedInTime".to_owned()), "{types:?}");
+    Ok(())
+}

@@ -1,5 +1,7 @@
 //! `spec.airflow`: how Airflow's Celery workers run.
 
+use std::time::Duration;
+
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +41,12 @@ pub struct Airflow {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub longest_task_seconds: Option<i32>,
 
+    /// `taskQueuedTimeoutSeconds` is Airflow's `[scheduler] task_queued_timeout`, in seconds, 1 to 604,800. Default: 600. The
+    /// TaskQueues say in `QueuedInTime` when tasks wait longer than half of it for a worker.
+    #[schemars(range(min = 1, max = 604_800))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_queued_timeout_seconds: Option<i32>,
+
     /// `extraArgs` are put at the end of the worker's command line, at most 32 of at most 512 characters. Default:
     /// none. Flags that a field of this resource or Poolwright itself sets are refused.
     #[schemars(length(max = 32), inner(length(min = 1, max = 512)))]
@@ -49,4 +57,13 @@ pub struct Airflow {
     )]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extra_args: Vec<String>,
+}
+
+impl Airflow {
+    /// How long a task may wait in the broker before Airflow takes it back.
+    #[must_use]
+    pub fn task_queued_timeout(&self) -> Duration {
+        let written = self.task_queued_timeout_seconds.filter(|seconds| *seconds > 0);
+        Duration::from_secs(u64::from(written.unwrap_or(600).unsigned_abs()))
+    }
 }
