@@ -519,7 +519,7 @@ fn an_invalid_spec_is_said_and_nothing_is_claimed() {
     assert_eq!(one(&conditions, ConditionType::SignalsFresh).0, "Unknown");
     assert_eq!(
         conditions.len(),
-        ConditionType::ALL.len() - 1,
-        "all but WaitTargetMet, which is a TaskQueue's"
+        ConditionType::ALL.len() - 3,
+        "all but WaitTargetMet, QueuedInTime and AirflowInSync, which are of other kinds"
     );
 }
