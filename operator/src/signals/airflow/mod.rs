@@ -67,6 +67,8 @@ struct Round {
     pools: BTreeMap<String, PoolView>,
     total: usize,
     sensors: BTreeMap<String, u32>,
+    /// Tasks that were looked through for them.
+    looked_through: usize,
     /// Of the last time that all were looked through.
     poking: Option<BTreeMap<String, u32>>,
 }
@@ -74,7 +76,8 @@ struct Round {
 #[derive(Clone, Copy)]
 enum Ask {
     Pools(usize),
-    Sensors(usize),
+    /// The next page: one after each list of pools, which is more urgent.
+    Sensors,
 }
 
 impl Default for Ask {
@@ -115,7 +118,7 @@ impl Airflow {
         let pools = match self.pools(now).await {
             Ok(pools) => pools,
             Err(error) => {
-                self.round.next = Ask::default();
+                self.round = Round::default();
                 return Err(error);
             }
         };
@@ -134,7 +137,7 @@ impl Airflow {
         for _ in 0..REQUESTS {
             match self.round.next {
                 Ask::Pools(offset) => done = self.page(offset).await?.or(done),
-                Ask::Sensors(offset) => self.sensors(offset, now).await?,
+                Ask::Sensors => self.sensors(now).await?,
             }
         }
         Ok(done)
@@ -170,7 +173,7 @@ impl Airflow {
             round.next = Ask::Pools(seen);
             return Ok(None);
         }
-        round.next = Ask::Sensors(0);
+        round.next = Ask::Sensors;
         let mut pools = std::mem::take(&mut round.pools);
         if pools.len() < round.total {
             round.next = Ask::Pools(0);
@@ -183,23 +186,20 @@ impl Airflow {
         Ok(Some(pools))
     }
 
-    /// Looks through one page of tasks that have run for long.
-    async fn sensors(&mut self, offset: usize, now: Timestamp) -> Result<(), SignalError> {
+    /// Looks through the next page of tasks that have run for long.
+    async fn sensors(&mut self, now: Timestamp) -> Result<(), SignalError> {
+        let offset = self.round.looked_through;
         let page = self.rest.long_running(offset, now).await?;
         let round = &mut self.round;
-        if offset == 0 {
-            round.sensors.clear();
-        }
+        round.next = Ask::Pools(0);
         for pool in page.pools {
             *round.sensors.entry(pool).or_default() += 1;
         }
         let seen = offset + page.rows;
-        if page.rows == 0 || seen >= page.total || seen >= SENSOR_PAGES * PAGE {
+        let is_last = page.rows == 0 || seen >= page.total || seen >= SENSOR_PAGES * PAGE;
+        round.looked_through = if is_last { 0 } else { seen };
+        if is_last {
             round.poking = Some(std::mem::take(&mut round.sensors));
-            round.next = Ask::Pools(0);
-        } else {
-            // Pools are more urgent.
-            round.next = Ask::Sensors(seen);
         }
         Ok(())
     }
