@@ -1,8 +1,9 @@
-//! What the operator's own account may do to pods, beyond what its roles can say.
+//! What the operator's own account may do to pods and Pools, beyond what its roles can say.
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
+use poolwright_api::v1alpha1::Pool;
 use poolwright_tests::*;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -13,9 +14,13 @@ const UNLABELLED: &str = "the operator changes no pod without the label poolwrig
 const ELSE: &str =
     "of a pod the operator changes nothing but the annotation controller.kubernetes.io/pod-deletion-cost";
 
-/// The pods of a new namespace, as the installed account sees them and as the administrator does. What the account tries
+/// Objects of a new namespace, as the installed account sees them and as the administrator does. What the account tries
 /// it has a right to: only the policy keeps it from that.
-async fn installed() -> Result<(Api<Pod>, Api<Pod>)> {
+async fn installed<K>() -> Result<(Api<K>, Api<K>)>
+where
+    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+    K::DynamicType: Default,
+{
     let plane = Plane::shared().await?;
     apply_crds(plane).await?;
     let install = chart::repository("deploy/install");
@@ -50,6 +55,80 @@ async fn patch(pods: &Api<Pod>, name: &str, patch: &Value, dry: bool) -> kube::R
         ..PatchParams::default()
     };
     pods.patch(name, &params, &Patch::Strategic(patch)).await
+}
+
+#[tokio::test]
+async fn the_operator_changes_pools_for_airflow_and_no_others() -> Result<()> {
+    const SPEC: &str = "the operator changes slots, description and includeDeferred of a Pool that says";
+    const REST: &str =
+        "of the metadata of a Pool the operator changes nothing but its finalizer and the annotation";
+    let (operator, admin) = installed::<Pool>().await?;
+    for (name, sync) in [
+        ("plain", None),
+        ("apply", Some("Apply")),
+        ("mirror", Some("Mirror")),
+    ] {
+        let airflow = sync.map(|sync| json!({"secretRef": {"name": "a"}, "sync": sync}));
+        let pool = serde_json::from_value(json!({
+            "apiVersion": "poolwright.dev/v1alpha1", "kind": "Pool",
+            "metadata": {"name": name, "labels": {"app": "shop"}, "finalizers": ["poolwright.test/other"]},
+            "spec": {"slots": 3, "airflow": airflow},
+        }))?;
+        admin.create(&PostParams::default(), &pool).await?;
+    }
+    let write = |pools: &Api<Pool>, name: &'static str, patch: Value| {
+        let pools = pools.clone();
+        async move {
+            pools
+                .patch(name, &PatchParams::default(), &Patch::Merge(patch))
+                .await
+        }
+    };
+    let slots = |slots: i32| json!({"spec": {"slots": slots}});
+    wait_until("the policy to be obeyed", LIMIT, || async {
+        let dry = PatchParams {
+            dry_run: true,
+            ..PatchParams::default()
+        };
+        let tried = operator.patch("plain", &dry, &Patch::Merge(slots(4))).await;
+        Ok(tried.is_err_and(|error| error.to_string().contains(SPEC)))
+    })
+    .await?;
+    let made = json!({"annotations": {"poolwright.dev/airflow-made": "http://a p"},
+        "finalizers": ["poolwright.test/other", "poolwright.dev/airflow-pool"]});
+    write(&operator, "apply", json!({"metadata": made})).await?;
+    let gone = json!({"annotations": {"poolwright.dev/airflow-made": null}, "finalizers": ["poolwright.test/other"]});
+    write(&operator, "apply", json!({"metadata": gone})).await?;
+    let follow = json!({"slots": 7, "description": "d", "includeDeferred": true});
+    write(&operator, "mirror", json!({"spec": follow})).await?;
+    for (name, change, words) in [
+        ("apply", slots(4), SPEC),
+        ("plain", json!({"spec": {"description": "x"}}), SPEC),
+        ("mirror", json!({"spec": {"airflow": {"sync": "Apply"}}}), SPEC),
+        (
+            "mirror",
+            json!({"spec": {"guarantees": [{"queue": "q", "slots": 1}]}}),
+            SPEC,
+        ),
+        ("mirror", json!({"metadata": {"finalizers": null}}), REST),
+        ("mirror", json!({"metadata": {"labels": {"app": "bank"}}}), REST),
+        (
+            "mirror",
+            json!({"metadata": {"annotations": {"more": "x"}}}),
+            REST,
+        ),
+    ] {
+        let refused = write(&operator, name, change.clone()).await.err();
+        let text = refused
+            .ok_or_else(|| format!("{change} was let through"))?
+            .to_string();
+        assert!(text.contains(words), "{change}: {text}");
+    }
+    // Nobody waits for it.
+    for name in ["plain", "apply", "mirror"] {
+        write(&admin, name, json!({"metadata": {"finalizers": null}})).await?;
+    }
+    Ok(())
 }
 
 #[tokio::test]
