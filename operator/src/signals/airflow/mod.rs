@@ -137,7 +137,15 @@ impl Airflow {
         for _ in 0..REQUESTS {
             match self.round.next {
                 Ask::Pools(offset) => done = self.page(offset).await?.or(done),
-                Ask::Sensors => self.sensors(now).await?,
+                Ask::Sensors => {
+                    // Pools are told also where nobody may look at tasks.
+                    if let Err(error) = self.sensors(now).await {
+                        tracing::debug!("sensors that poke are not known: {}", error.message);
+                        (self.round.looked_through, self.round.poking) = (0, None);
+                        self.round.sensors.clear();
+                    }
+                    self.round.next = Ask::Pools(0);
+                }
             }
         }
         Ok(done)
@@ -191,7 +199,6 @@ impl Airflow {
         let offset = self.round.looked_through;
         let page = self.rest.long_running(offset, now).await?;
         let round = &mut self.round;
-        round.next = Ask::Pools(0);
         for pool in page.pools {
             *round.sensors.entry(pool).or_default() += 1;
         }

@@ -97,6 +97,9 @@ async fn serve(
         }
         ("GET", "/dags/~/dagRuns/~/taskInstances") => {
             let all = fake.tasks.len();
+            if fake.tasks.iter().any(|(pool, _)| *pool == "bad") {
+                return StatusCode::FORBIDDEN.into_response();
+            }
             let rows = fake.tasks[page(all)].iter().map(|(pool, sensor)| {
                 json!({"pool": pool, "operator": if *sensor { "FileSensor" } else { "BashOperator" }})
             });
@@ -220,6 +223,22 @@ async fn sensors_are_counted_by_pool_once_all_were_looked_through() {
         last = poking(airflow.look(Timestamp::UNIX_EPOCH).await.unwrap().unwrap());
     }
     assert_eq!(last["p0"], Some(0));
+}
+
+#[tokio::test]
+async fn pools_are_told_also_where_tasks_cannot_be_looked_at() {
+    let tasks = vec![("bad", true)];
+    let (_, mut airflow) = start(Fake {
+        version: "3.3.2",
+        pools: names(1),
+        tasks,
+        ..Fake::default()
+    })
+    .await;
+    for _ in 0..3 {
+        let reading = airflow.look(Timestamp::UNIX_EPOCH).await.unwrap().unwrap();
+        assert_eq!(reading.pools["p0"].poking, None);
+    }
 }
 
 #[tokio::test]

@@ -107,7 +107,8 @@ pub struct AirflowPoolStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub utilization_percent: Option<i32>,
 
-    /// `pokingSensors` is the number of sensors of this pool that have held their slot for more than five minutes.
+    /// `pokingSensors` is the number of sensors of this pool that have held their slot for more than five minutes. Absent
+    /// while it is not known, as where this user may not read task instances.
     #[schemars(range(min = 0))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub poking_sensors: Option<i32>,
