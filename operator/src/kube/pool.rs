@@ -11,6 +11,9 @@ use serde_json::{Value, json};
 
 use super::patching;
 
+/// A Pool that others write at the same time is read again this often.
+const ATTEMPTS: usize = 8;
+
 /// What was made for this Pool, in the words of [`marked`].
 #[must_use]
 pub fn made(pool: &Pool) -> Option<&str> {
@@ -25,11 +28,29 @@ pub fn waits(pool: &Pool) -> bool {
     pool.finalizers().iter().any(|one| one == FINALIZER_AIRFLOW)
 }
 
-/// Writes down what was made for this Pool, or that nothing is any more; false if the Pool has changed meanwhile.
+/// Writes down what was made for this Pool, or that nothing is any more; false if the Pool is gone. Its status is written at
+/// the same time, so that it is read anew where it has changed meanwhile.
 ///
 /// # Errors
 /// What else the API server answers.
 pub async fn mark(client: &Client, pool: &Pool, made: Option<&str>) -> Result<bool, kube::Error> {
+    if mark_as_read(client, pool, made).await? {
+        return Ok(true);
+    }
+    let api = api(client, pool);
+    for _ in 0..ATTEMPTS {
+        let found = api.get_opt(&pool.name_any()).await?;
+        let Some(found) = found.filter(|found| found.meta().uid == pool.meta().uid) else {
+            return Ok(false);
+        };
+        if mark_as_read(client, &found, made).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+async fn mark_as_read(client: &Client, pool: &Pool, made: Option<&str>) -> Result<bool, kube::Error> {
     let others = pool.finalizers().iter().filter(|one| *one != FINALIZER_AIRFLOW);
     let ours = FINALIZER_AIRFLOW.to_owned();
     let finalizers: Vec<&String> = others.chain(made.map(|_| &ours)).collect();
@@ -57,11 +78,16 @@ async fn patch(client: &Client, pool: &Pool, mut patch: Value) -> Result<bool, k
     let meta = pool.meta();
     patch["metadata"]["uid"] = json!(meta.uid);
     patch["metadata"]["resourceVersion"] = json!(meta.resource_version);
-    let api: Api<Pool> = Api::namespaced(client.clone(), meta.namespace.as_deref().unwrap_or_default());
-    let name = meta.name.as_deref().unwrap_or_default();
-    match api.patch(name, &patching(), &Patch::Merge(patch)).await {
+    match api(client, pool)
+        .patch(&pool.name_any(), &patching(), &Patch::Merge(patch))
+        .await
+    {
         Ok(_) => Ok(true),
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+fn api(client: &Client, pool: &Pool) -> Api<Pool> {
+    Api::namespaced(client.clone(), &pool.namespace().unwrap_or_default())
 }

@@ -5,7 +5,7 @@ use crate::counts::insert;
 use crate::linked::{held, secret};
 use poolwright_tests::*;
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::fmt::Write as _;
 
 const POOLS: usize = 200;

@@ -61,6 +61,7 @@ pub const UNLIMITED: i32 = -1;
         name = "Scheduled",
         type_ = "integer",
         json_path = ".status.airflow.scheduled",
+        priority = 1,
         description = "Slots of tasks that wait for the scheduler, as Airflow says"
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
