@@ -339,7 +339,7 @@ fn references_are_objects_with_a_name() {
 fn names_columns_and_scale() {
     let all: BTreeMap<String, Definition> = definitions().into_iter().map(|d| (d.kind.clone(), d)).collect();
     let expected = [
-        ("Pool", None, "Slots Running Queued Open Util Scheduled Age"),
+        ("Pool", None, "Slots Running Queued Open Util (Scheduled) Age"),
         (
             "TaskQueue",
             Some("tq"),

@@ -141,9 +141,12 @@ impl Session {
         let (milliseconds, requests) = (began.elapsed().as_millis(), airflow.requests() - before);
         let whole = matches!(reading, Ok(Some(_)));
         tracing::debug!(milliseconds, requests, whole, "looked at Airflow");
-        if reading.is_err() {
+        if let Err(error) = &reading {
             // The Secrets may have changed, and so may what answers there.
-            (self.resolved, self.airflow) = (None, None);
+            self.resolved = None;
+            if error.kind != FaultKind::Unreachable {
+                self.airflow = None;
+            }
         }
         reading
     }
