@@ -25,9 +25,9 @@ pub fn insert(major: u32, airflow: &Airflow, pool: &str, rows: &str) -> Result<(
     };
     airflow.sql(&format!(
         "INSERT INTO dag_run (dag_id, run_id, run_type, {date}) VALUES ('fan', 'r', 'manual', '2020-01-01') ON CONFLICT DO NOTHING;
-         INSERT INTO task_instance ({id}dag_id, run_id, task_id, map_index, try_number, max_tries, hostname, pool, state, pool_slots, queue, executor,
+         INSERT INTO task_instance ({id}dag_id, run_id, task_id, map_index, try_number, max_tries, hostname, unixname, pool, state, pool_slots, queue, executor,
             operator, start_date)
-         SELECT {value}'fan', 'r', '{pool}_' || row_number() OVER (), -1, 1, 0, '', '{pool}', state, slots, queue, executor, 'BashSensor',
+         SELECT {value}'fan', 'r', '{pool}_' || row_number() OVER (), -1, 1, 0, '', 'airflow', '{pool}', state, slots, queue, executor, 'BashSensor',
             now() - interval '299 seconds' - slots * interval '1 second'
          FROM (VALUES {rows}) AS rows (state, slots, queue, executor)"
     ))
