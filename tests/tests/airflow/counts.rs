@@ -25,9 +25,9 @@ pub fn insert(major: u32, airflow: &Airflow, pool: &str, rows: &str) -> Result<(
     };
     airflow.sql(&format!(
         "INSERT INTO dag_run (dag_id, run_id, run_type, {date}) VALUES ('fan', 'r', 'manual', '2020-01-01') ON CONFLICT DO NOTHING;
-         INSERT INTO task_instance ({id}dag_id, run_id, task_id, map_index, try_number, max_tries, hostname, unixname, pool, state, pool_slots, queue, executor,
+         INSERT INTO task_instance ({id}dag_id, run_id, task_id, map_index, try_number, max_tries, hostname, unixname, executor_config, pool, state, pool_slots, queue, executor,
             operator, start_date)
-         SELECT {value}'fan', 'r', '{pool}_' || row_number() OVER (), -1, 1, 0, '', 'airflow', '{pool}', state, slots, queue, executor, 'BashSensor',
+         SELECT {value}'fan', 'r', '{pool}_' || row_number() OVER (), -1, 1, 0, '', 'airflow', '\\x80057d942e', '{pool}', state, slots, queue, executor, 'BashSensor',
             now() - interval '299 seconds' - slots * interval '1 second'
          FROM (VALUES {rows}) AS rows (state, slots, queue, executor)"
     ))
@@ -114,10 +114,17 @@ async fn the_status_says_of_slots_what_airflow_says() -> Result<()> {
         );
         // Of two running sensors one has run for five minutes and a second.
         let poking = || async {
-            Ok(held(&stage, "plain")
+            let found = held(&stage, "plain")
                 .await?
                 .poking_sensors
-                .is_some_and(|count| count >= 1))
+                .is_some_and(|count| count >= 1);
+            let log = stage.operator.log();
+            let why = log.lines().rfind(|line| line.contains("sensors that poke"));
+            if found {
+                Ok(true)
+            } else {
+                Err(format!("{why:?}").into())
+            }
         };
         wait_until("sensors that poke to be found over the API", SOON, poking).await?;
         let queues = held(&stage, "plain-sql").await?.queues;
