@@ -58,7 +58,9 @@ fn example(path: &Path) -> String {
     if path.is_file() {
         return std::fs::read_to_string(path).unwrap();
     }
-    let files = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+    let files = std::fs::read_dir(path)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
     let is_manifest = |file: &PathBuf| file.extension().is_some_and(|extension| extension == "yaml");
     let mut files: Vec<PathBuf> = files.filter(is_manifest).collect();
     files.sort();

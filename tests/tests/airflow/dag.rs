@@ -54,7 +54,7 @@ async fn dag(major: u32) -> Result<()> {
     let succeeded = || async {
         let answer = airflow.ask(Method::GET, &run, None).await?;
         if answer["state"] == "failed" {
-            return Err(format!("the DAG has failed: {}", tasks(&airflow, &run).await?).into());
+            return Err(format!("the DAG has failed: {:?}", airflow.tasks(&run).await?).into());
         }
         Ok(answer["state"] == "success")
     };
@@ -64,8 +64,7 @@ async fn dag(major: u32) -> Result<()> {
     }
     // Eight tasks and two slots a worker would take four, and three are allowed; two tasks take one.
     assert_eq!((stage.peak("wide"), stage.peak("narrow")), (3, 1));
-    let all = tasks(&airflow, &run).await?;
-    let all = all.as_array().ok_or("no tasks")?;
+    let all = airflow.tasks(&run).await?;
     let once = |task: &Value| task["state"] == "success" && task["try_number"] == 1;
     assert!(all.len() == 10 && all.iter().all(once), "{all:?}");
     let status = stage.wp("wide").await?.status.unwrap_or_default();
@@ -77,11 +76,4 @@ async fn dag(major: u32) -> Result<()> {
     );
     stage.expect_none_killed()?;
     node.remove().await
-}
-
-async fn tasks(airflow: &Airflow, run: &str) -> Result<Value> {
-    let answer = airflow
-        .ask(Method::GET, &format!("{run}/taskInstances"), None)
-        .await?;
-    Ok(answer["task_instances"].clone())
 }
