@@ -8,10 +8,10 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := build
 CARGO ?= cargo
 
-.PHONY: help deps plane venv build lint manifests demo test soak bench
+.PHONY: help deps plane venv build lint manifests demo demo-airflow test soak bench
 
 help: ## Lists the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
 deps: ## Installs the system packages that tests need and that are missing
 	@tests/deps.sh
@@ -35,6 +35,11 @@ manifests: ## Makes deploy/install, the chart's README and its copies anew, from
 demo: deps $(if $(filter current,$(CLUSTER)),,plane) venv ## Shows a fleet at work; KEEP=1 leaves it running, CLUSTER=current uses the kubeconfig
 	@$(CARGO) build --workspace --bins --locked
 	@"$${CARGO_TARGET_DIR:-target}/debug/poolwright-demo"
+
+demo-airflow: deps plane ## Shows a real Airflow's workers and pools at work; KEEP=1 leaves it running
+	@tests/airflow/build.sh 3 >/dev/null
+	@$(CARGO) build --workspace --bins --locked
+	@"$${CARGO_TARGET_DIR:-target}/debug/poolwright-demo" airflow
 
 test: ## Runs every test with all set-up; GROUPS_ONLY="unit harness" runs some
 	@tests/run.sh

@@ -45,6 +45,11 @@ pub struct Airflow {
 impl Airflow {
     /// Starts version 2 or 3 and waits until it can run a DAG.
     pub async fn start(major: u32) -> Result<Self> {
+        Self::with(major, &[]).await
+    }
+
+    /// The same with more settings, such as `CORE__PARALLELISM`.
+    pub async fn with(major: u32, settings: &[(&str, &str)]) -> Result<Self> {
         install_crypto();
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("airflow/build.sh");
         let folder = plane::build_with(&script, &[&major.to_string()])?;
@@ -65,17 +70,30 @@ impl Airflow {
             redis,
             dir,
         };
+        let settings = settings
+            .iter()
+            .map(|(name, value)| (format!("AIRFLOW__{name}"), (*value).to_owned()));
+        airflow.variables.extend(settings);
         airflow.serve(api).await?;
         Ok(airflow)
     }
 
     /// What a worker must know of it, as `spec.worker.env`; each pod has a home of its own.
     pub fn worker_env(&self) -> Vec<Value> {
-        let home = self.dir.path().join("$(POD_NAME)");
-        let mut all = vec![json!({"name": "AIRFLOW_HOME", "value": home})];
-        let needed = self.variables.iter().filter(|(name, _)| *name != "AIRFLOW_HOME");
-        all.extend(needed.map(|(name, value)| json!({"name": name, "value": value})));
+        let variables = self.variables.iter();
+        let mut all = vec![self.worker_home()];
+        all.extend(variables.map(|(name, value)| json!({"name": name, "value": value})));
         all
+    }
+
+    /// The same but for the home, for a Secret.
+    pub fn variables(&self) -> &BTreeMap<String, String> {
+        &self.variables
+    }
+
+    /// The home of a pod, for `spec.worker.env`.
+    pub fn worker_home(&self) -> Value {
+        json!({"name": "AIRFLOW_HOME", "value": self.dir.path().join("$(POD_NAME)")})
     }
 
     /// Stops its API until what is returned is dropped.
@@ -131,20 +149,33 @@ impl Airflow {
         Ok(serde_json::from_str(&text)?)
     }
 
-    /// Runs a DAG with this configuration, and returns the path of the run.
-    pub async fn trigger(&self, dag: &str, conf: Value) -> Result<String> {
+    /// Runs a DAG, which may be paused, and returns the path of the run.
+    pub async fn trigger(&self, dag: &str, conf: &Value) -> Result<String> {
         let path = format!("dags/{dag}");
-        let known = || async { Ok(self.ask(Method::GET, &path, None).await.is_ok()) };
+        let on = json!({"is_paused": false});
+        let known = || async { Ok(self.ask(Method::PATCH, &path, Some(&on)).await.is_ok()) };
         wait_until("the DAG to be known", LIMIT, known).await?;
-        let mut body = json!({"conf": conf});
+        let mut body = json!({ "conf": conf });
         if self.major == 3 {
             body["logical_date"] = Value::Null;
         }
-        let run = self
-            .ask(Method::POST, &format!("{path}/dagRuns"), Some(&body))
-            .await?;
+        let runs = format!("{path}/dagRuns");
+        let run = self.ask(Method::POST, &runs, Some(&body)).await?;
         let id = run["dag_run_id"].as_str().ok_or("a run without an id")?;
-        Ok(format!("{path}/dagRuns/{}", id.replace('+', "%2B")))
+        Ok(format!("{runs}/{}", id.replace('+', "%2B")))
+    }
+
+    /// All task instances of a run.
+    pub async fn tasks(&self, run: &str) -> Result<Vec<Value>> {
+        let mut all = Vec::new();
+        loop {
+            let page = format!("{run}/taskInstances?limit=100&offset={}", all.len());
+            let mut answer = self.ask(Method::GET, &page, None).await?;
+            match answer["task_instances"].take() {
+                Value::Array(rows) if !rows.is_empty() => all.extend(rows),
+                _ => return Ok(all),
+            }
+        }
     }
 
     async fn serve(&mut self, port: u16) -> Result<()> {

@@ -20,7 +20,7 @@ fn pages(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Every page that people read: those at the root, all of `docs`, and the chart's.
+/// Every page that people read: those at the root, all of `docs`, the chart's, and those beside examples.
 pub fn documents() -> Vec<PathBuf> {
     let single = [
         "README.md",
@@ -30,6 +30,7 @@ pub fn documents() -> Vec<PathBuf> {
     ];
     let mut all: Vec<PathBuf> = single.into_iter().map(repository).collect();
     pages(&repository("docs"), &mut all);
+    pages(&repository("deploy/examples"), &mut all);
     all
 }
 
@@ -52,6 +53,21 @@ pub fn shown(text: &str) -> Vec<(usize, String)> {
     found
 }
 
+/// A file of manifests; of a folder, those that lie in it, together, as they are applied.
+fn example(path: &Path) -> String {
+    if path.is_file() {
+        return std::fs::read_to_string(path).unwrap();
+    }
+    let files = std::fs::read_dir(path)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let is_manifest = |file: &PathBuf| file.extension().is_some_and(|extension| extension == "yaml");
+    let mut files: Vec<PathBuf> = files.filter(is_manifest).collect();
+    files.sort();
+    let texts: Vec<String> = files.iter().map(|file| example(file)).collect();
+    texts.join("---\n")
+}
+
 /// Every manifest of the documents and of `deploy/examples`, each with where it is.
 pub fn all() -> Vec<(String, String)> {
     let mut all = Vec::new();
@@ -61,11 +77,8 @@ pub fn all() -> Vec<(String, String)> {
         all.extend(shown(&text).into_iter().map(|(line, yaml)| (place(line), yaml)));
     }
     for entry in std::fs::read_dir(repository("deploy/examples")).unwrap() {
-        let file = entry.unwrap().path();
-        all.push((
-            file.display().to_string(),
-            std::fs::read_to_string(&file).unwrap(),
-        ));
+        let path = entry.unwrap().path();
+        all.push((path.display().to_string(), example(&path)));
     }
     all
 }

@@ -1,4 +1,5 @@
-//! Shows the whole: a fleet that scales from zero, does 200 tasks and shrinks again. `make demo` runs it.
+//! Shows the whole: a fleet that scales from zero, does 200 tasks and shrinks again. `make demo` runs it, and
+//! `make demo-airflow` the same with a real Airflow.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use clap::{Parser, ValueEnum};
@@ -9,6 +10,9 @@ use std::process::ExitCode;
 #[derive(Parser, Debug)]
 #[command(version)]
 struct Arguments {
+    /// What to show.
+    #[arg(value_enum, default_value = "fleet")]
+    what: What,
     /// Where to run it.
     #[arg(
         long,
@@ -30,6 +34,14 @@ struct Arguments {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// Celery workers of four kinds on ten queues.
+    Fleet,
+    /// Workers and pools of a real Airflow, on the local control plane.
+    Airflow,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Cluster {
     /// A control plane, a node and Redis as processes of this machine.
     Local,
@@ -40,6 +52,7 @@ enum Cluster {
 #[tokio::main]
 async fn main() -> ExitCode {
     let Arguments {
+        what,
         cluster,
         keep,
         broker,
@@ -51,7 +64,11 @@ async fn main() -> ExitCode {
         broker,
         image,
     };
-    match demo::run(&options).await {
+    let played = match what {
+        What::Fleet => demo::run(&options).await,
+        What::Airflow => demo::airflow::run(&options).await,
+    };
+    match played {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

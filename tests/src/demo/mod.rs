@@ -4,6 +4,7 @@
 //! starts and applies is what a user would; its numbers come from what tasks, watches and the node say, not from
 //! the operator.
 
+pub mod airflow;
 pub mod decisions;
 pub mod load;
 pub mod place;
@@ -17,7 +18,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::ListParams;
 use load::{Load, Trace};
-use place::{NAMESPACE, Place};
+use place::Place;
 use poolwright_api::v1alpha1::{TaskQueue, WorkerPool};
 use poolwright_api::{ConditionType, LABEL_WORKER_POOL, conditions};
 use screen::Screen;
@@ -68,7 +69,7 @@ async fn play(place: &Place, options: &Options, began: Instant) -> Result<bool> 
         Decisions::follow(place.api()),
     );
     place.apply_fleet().await?;
-    await_ready(place).await?;
+    await_ready(&place.api(), &place.api(), READY_LIMIT).await?;
     println!(
         "{:5.1} s  the fleet of deploy/examples/fleet.yaml is applied: every WorkerPool is Ready at 0 workers\n",
         began.elapsed().as_secs_f32()
@@ -77,7 +78,7 @@ async fn play(place: &Place, options: &Options, began: Instant) -> Result<bool> 
     let mut load = Load::begin(&place.celery, &place.broker).await?;
     let mut trace = Trace::open(&place.broker).await?;
     let began_at = Timestamp::now() - SignedDuration::try_from(load.began.elapsed())?;
-    let mut screen = Screen::new(began_at);
+    let mut screen = Screen::new(began_at, &POOLS, load::TASKS);
     loop {
         trace.read().await?;
         let pools = place
@@ -86,7 +87,8 @@ async fn play(place: &Place, options: &Options, began: Instant) -> Result<bool> 
             .await?
             .items;
         screen.show(&pools, &decisions.take(began_at)?, trace.ended());
-        let over = load.is_published() && trace.ended() >= load::TASKS && is_at_rest(place, &pools).await?;
+        let over =
+            load.is_published() && trace.ended() >= load::TASKS && is_at_rest(&place.api(), &pools).await?;
         if over || began.elapsed() > LIMIT {
             load.check().await?;
             let killed_workers = place.killed_workers()?;
@@ -106,38 +108,49 @@ async fn play(place: &Place, options: &Options, began: Instant) -> Result<bool> 
 }
 
 /// Every pool wants nothing, and no pod is left.
-async fn is_at_rest(place: &Place, pools: &[WorkerPool]) -> Result<bool> {
+async fn is_at_rest(pods: &Api<Pod>, pools: &[WorkerPool]) -> Result<bool> {
     let wants = |pool: &WorkerPool| pool.status.as_ref().and_then(|status| status.desired_replicas);
     if pools.iter().any(|pool| wants(pool) != Some(0)) {
         return Ok(false);
     }
     let workers = ListParams::default().labels(LABEL_WORKER_POOL);
-    Ok(place.api::<Pod>().list(&workers).await?.items.is_empty())
+    Ok(pods.list(&workers).await?.items.is_empty())
 }
 
 /// Waits until every queue has been read and every pool decided on.
-async fn await_ready(place: &Place) -> Result<()> {
-    let queues: Api<TaskQueue> = place.api();
-    let pools: Api<WorkerPool> = place.api();
+async fn await_ready(queues: &Api<TaskQueue>, pools: &Api<WorkerPool>, limit: Duration) -> Result<()> {
     let mut waits = String::new();
     let since = Instant::now();
-    while since.elapsed() < READY_LIMIT {
+    while since.elapsed() < limit {
         waits.clear();
         let everything = ListParams::default();
         for queue in queues.list(&everything).await? {
             let conditions = queue.status.unwrap_or_default().conditions;
-            note_unready(&mut waits, "tq", queue.metadata.name, &conditions);
+            note_unready(
+                &mut waits,
+                "tq",
+                queue.metadata.name,
+                &conditions,
+                ConditionType::Ready,
+            );
         }
         for pool in pools.list(&everything).await? {
             let conditions = pool.status.unwrap_or_default().conditions;
-            note_unready(&mut waits, "wp", pool.metadata.name, &conditions);
+            note_unready(
+                &mut waits,
+                "wp",
+                pool.metadata.name,
+                &conditions,
+                ConditionType::Ready,
+            );
         }
         if waits.is_empty() {
             return Ok(());
         }
         tokio::time::sleep(LOOK).await;
     }
-    Err(format!("the fleet in namespace {NAMESPACE} has not become Ready:{waits}").into())
+    let namespace = queues.namespace().unwrap_or_default();
+    Err(format!("what was applied in namespace {namespace} has not become Ready:{waits}").into())
 }
 
 fn note_unready(
@@ -145,8 +158,9 @@ fn note_unready(
     kind: &str,
     name: Option<String>,
     all: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition],
+    wanted: ConditionType,
 ) {
-    let ready = conditions::find(all, ConditionType::Ready);
+    let ready = conditions::find(all, wanted);
     if ready.is_some_and(|ready| ready.status == "True") {
         return;
     }

@@ -157,24 +157,13 @@ impl Place {
     /// Says how to look at a fleet that is left running.
     pub fn say_how_to_look(&self) {
         let (python, app) = (self.celery.dir.join("bin/python"), self.celery.dir.join("app"));
-        println!("It runs on until Ctrl-C. In another terminal:\n");
-        println!("  export KUBECONFIG={}", self.kubeconfig.display());
-        if let (Some(_), Ok(binary)) = (&self.plane, plane::binary()) {
-            println!(
-                "  alias kubectl='{} kubectl'   # where there is no kubectl",
-                binary.display()
-            );
-        }
-        if let Some(address) = self.operator.http() {
-            println!("  curl http://{address}/metrics");
-            println!(
-                "  curl -X PUT -d info,poolwright=debug http://{address}/log-level   # without -X and -d: what is in force"
-            );
-        }
-        println!("  tail -f {}", self.operator.log_file().display());
-        println!("  kubectl config set-context --current --namespace {NAMESPACE}");
-        println!("  kubectl get workerpools --watch");
-        println!("  target/debug/poolwright explain wp/cpu");
+        say_how_to_look(
+            &self.kubeconfig,
+            self.plane.is_some(),
+            &self.operator,
+            NAMESPACE,
+            "cpu",
+        );
         println!(
             "  (cd {} && CELERY_BROKER_URL={} {} publish.py --queue cpu_ml_training --count 50 --seconds 5)\n",
             app.display(),
@@ -212,7 +201,35 @@ impl Place {
 const NEEDS: &str = "CLUSTER=current needs DEMO_BROKER_URL, a redis:// address without a password that this machine \
     and the cluster's pods both reach, and DEMO_IMAGE, an image made from tests/celery/Dockerfile that the cluster can pull";
 
-fn say(began: Instant, what: &str) {
+/// The commands that show what is left running in a cluster, which may be the demo's own.
+pub(super) fn say_how_to_look(
+    kubeconfig: &Path,
+    own: bool,
+    operator: &Operator,
+    namespace: &str,
+    worker_pool: &str,
+) {
+    println!("It runs on until Ctrl-C. In another terminal:\n");
+    println!("  export KUBECONFIG={}", kubeconfig.display());
+    if let (true, Ok(binary)) = (own, plane::binary()) {
+        println!(
+            "  alias kubectl='{} kubectl'   # where there is no kubectl",
+            binary.display()
+        );
+    }
+    if let Some(address) = operator.http() {
+        println!("  curl http://{address}/metrics");
+        println!(
+            "  curl -X PUT -d info,poolwright=debug http://{address}/log-level   # without -X and -d: what is in force"
+        );
+    }
+    println!("  tail -f {}", operator.log_file().display());
+    println!("  kubectl config set-context --current --namespace {namespace}");
+    println!("  kubectl get workerpools --watch");
+    println!("  target/debug/poolwright explain wp/{worker_pool}");
+}
+
+pub(super) fn say(began: Instant, what: &str) {
     println!("{:5.1} s  {what}", began.elapsed().as_secs_f32());
 }
 

@@ -2,7 +2,7 @@
 
 use super::POOLS;
 use super::load::{self, Load, Trace};
-use crate::History;
+use crate::{History, Step};
 use poolwright_api::v1alpha1::WorkerPool;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -58,7 +58,7 @@ impl Summary {
         Self {
             rows: POOLS.map(row).into(),
             killed_workers,
-            peak: peak_of_all(history),
+            peak: peak_of_all(history.steps()),
         }
     }
 
@@ -136,10 +136,10 @@ impl Summary {
     }
 }
 
-/// Largest number of replicas of the whole fleet at one moment.
-fn peak_of_all(history: &History) -> i32 {
+/// Largest number of replicas of all WorkerPools at one moment.
+pub(super) fn peak_of_all(steps: Vec<Step>) -> i32 {
     let (mut now, mut peak) = (BTreeMap::new(), 0);
-    for step in history.steps() {
+    for step in steps {
         now.insert(step.deployment, step.replicas.unwrap_or(0));
         peak = peak.max(now.values().sum());
     }

@@ -22,7 +22,7 @@ async fn dag(major: u32) -> Result<()> {
     for (queue, most, shape) in [("wide", 3, slots), ("narrow", 2, bounds)] {
         workers(&stage, &airflow, major, &name, queue, most, shape).await?;
     }
-    let run = airflow.trigger("fan", json!({"seconds": 8})).await?;
+    let run = airflow.trigger("fan", &json!({"seconds": 8})).await?;
     stage.await_replicas("wide", 3, LIMIT).await?;
     let pods = poll("a pod of the other queue", LIMIT, || async {
         Ok(stage.pods("narrow").await?.into_iter().next())
@@ -36,7 +36,7 @@ async fn dag(major: u32) -> Result<()> {
     let succeeded = || async {
         let answer = airflow.ask(Method::GET, &run, None).await?;
         if answer["state"] == "failed" {
-            return Err(format!("the DAG has failed: {}", tasks(&airflow, &run).await?).into());
+            return Err(format!("the DAG has failed: {:?}", airflow.tasks(&run).await?).into());
         }
         Ok(answer["state"] == "success")
     };
@@ -46,8 +46,7 @@ async fn dag(major: u32) -> Result<()> {
     }
     // Eight tasks and two slots a worker would take four, and three are allowed; two tasks take one.
     assert_eq!((stage.peak("wide"), stage.peak("narrow")), (3, 1));
-    let all = tasks(&airflow, &run).await?;
-    let all = all.as_array().ok_or("no tasks")?;
+    let all = airflow.tasks(&run).await?;
     let once = |task: &Value| task["state"] == "success" && task["try_number"] == 1;
     assert!(all.len() == 10 && all.iter().all(once), "{all:?}");
     let status = stage.wp("wide").await?.status.unwrap_or_default();
@@ -94,11 +93,4 @@ pub async fn workers(
         "scaling": {"maxReplicas": most},
     });
     stage.pool(queue, &[queue], "", patch).await
-}
-
-pub async fn tasks(airflow: &Airflow, run: &str) -> Result<Value> {
-    let answer = airflow
-        .ask(Method::GET, &format!("{run}/taskInstances"), None)
-        .await?;
-    Ok(answer["task_instances"].clone())
 }

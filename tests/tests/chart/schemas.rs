@@ -50,10 +50,14 @@ fn manifests(folder: &str) -> Vec<PathBuf> {
 async fn everything_conforms_to_its_schema() -> Result<()> {
     let schemas = schemas().await?;
     let rendered = tempfile::tempdir()?;
-    let mut files: Vec<PathBuf> = ["crds", "deploy/install", "deploy/policies", "deploy/examples"]
-        .into_iter()
-        .flat_map(manifests)
-        .collect();
+    let folders = [
+        "crds",
+        "deploy/install",
+        "deploy/policies",
+        "deploy/examples",
+        "deploy/examples/airflow",
+    ];
+    let mut files: Vec<PathBuf> = folders.into_iter().flat_map(manifests).collect();
     for major in Major::ALL {
         let helm = Helm::new(major)?;
         for values in chart::ci_values()? {
