@@ -172,7 +172,7 @@ done
 # Other tests beside it would be measured with it.
 group lane end_to_end 1 workers lane::
 # A whole Airflow beside its workers: nothing else.
-group airflow end_to_end 1 airflow
+group airflow end_to_end 2 airflow
 # On a control plane of its own, which refuses and forgets.
 group apiserver end_to_end 1 apiserver
 # Each of its tests counts seconds, and has a control plane's whole attention.
