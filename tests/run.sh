@@ -18,7 +18,7 @@ export POOLWRIGHT_RIGHTS="$logs/rights" POOLWRIGHT_LEAKS="$logs/leaks" POOLWRIGH
 
 # What the tests of workers, brokers and faults are of: asked for by name, one runs by itself.
 parts="bad_input refusals pods redis rabbitmq faults parking dynamic outages rollouts lifecycle policies pools shards budgets"
-known="setup fmt clippy doc deny image unit harness chart install workers lane airflow apiserver failover demo suite audit"
+known="setup fmt clippy doc deny image unit harness chart install workers lane airflow apiserver failover demo demo-airflow suite audit"
 for name in $wanted; do
     case " $known $parts " in *" $name "*) ;; *)
         echo "there is no group $name; there are: $known; and of workers: $parts" >&2
@@ -88,20 +88,24 @@ end_to_end() { # end_to_end THREADS FILES FILTER...
 }
 # What no machine is too slow for: a task lost, run twice or killed, a busy worker taken, a budget exceeded.
 broken() { # broken LOG
-    grep -Eq 'task .* started [0-9]+ times and ended|workers were killed|was asked to end|was exceeded [0-9]+ times|^demo: .*(lost|killed)=[1-9]' "$1"
+    grep -Eq 'task .* started [0-9]+ times and ended|workers were killed|was asked to end|was exceeded [0-9]+ times|^demo(-airflow)?: .*(lost|killed)=[1-9]' "$1"
 }
 # What a person runs first: it must end well, and say so in its last line.
-demo() {
-    demo_once && return
-    [ "$POOLWRIGHT_SCALE" != full ] && ! broken "$log" && demo_once && echo all of it >"$log.again"
+demo() { demo_twice fleet 'demo: published=200 completed=200 lost=0 killed=0 peak_replicas=[0-9]+ first_scale_up_seconds=[0-9.]+'; }
+demo_airflow() {
+    tests/airflow/build.sh 3 >/dev/null &&
+        demo_twice airflow 'demo-airflow: published=200 completed=200 lost=0 killed=0 run_again=0 peak_replicas=[0-9]+( [a-z0-9_]+=[0-9]+/[0-9]+){6} seconds=[0-9]+'
 }
-demo_once() {
+demo_twice() { # demo_twice WHAT LINE
+    demo_once "$@" && return
+    [ "$POOLWRIGHT_SCALE" != full ] && ! broken "$log" && demo_once "$@" && echo all of it >"$log.again"
+}
+demo_once() { # demo_once WHAT LINE
     cargo build --workspace --bins --locked || return 1
-    output=$("${CARGO_TARGET_DIR:-target}/debug/poolwright-demo")
+    output=$("${CARGO_TARGET_DIR:-target}/debug/poolwright-demo" "$1")
     code=$?
     printf '%s\n' "$output"
-    line='demo: published=200 completed=200 lost=0 killed=0 peak_replicas=[0-9]+ first_scale_up_seconds=[0-9.]+'
-    [ "$code" = 0 ] && printf '%s\n' "$output" | tail -n 1 | grep -Eqx "$line"
+    [ "$code" = 0 ] && printf '%s\n' "$output" | tail -n 1 | grep -Eqx "$2"
 }
 # Both policies and every peer: on six workloads, and in full on all of them, which only an optimised build is done with
 # in its ten minutes.
@@ -178,6 +182,8 @@ group apiserver end_to_end 1 apiserver
 # Each of its tests counts seconds, and has a control plane's whole attention.
 group failover end_to_end 1 failover
 group demo demo
+# A whole Airflow beside its workers, as above.
+group demo-airflow demo_airflow
 group suite suite
 group audit audit
 

@@ -62,9 +62,12 @@ impl Held {
     }
 }
 
-/// From when to when a task held slots, and how many; nothing of one that never did.
+/// From when to when a task held slots, and how many; nothing of one that never did. One that succeeded did.
 fn span(task: &Value) -> Result<Option<(Timestamp, Timestamp, i64)>> {
     let (Some(queued), Some(end)) = (task["queued_when"].as_str(), task["end_date"].as_str()) else {
+        if task["state"] == "success" {
+            return Err("Airflow does not say when a task that succeeded was queued or ended".into());
+        }
         return Ok(None);
     };
     let slots = task["pool_slots"].as_i64().ok_or("a task without pool_slots")?;
@@ -103,6 +106,8 @@ mod tests {
         assert_eq!(most(&[task(1, 4, 3), task(4, 9, 3)]), 3);
         assert_eq!(most(&[task(1, 5, 3), task(4, 9, 2)]), 5);
         let never = json!({"pool": "a", "pool_slots": 9, "queued_when": null, "end_date": null});
+        let untold = json!({"pool": "a", "pool_slots": 1, "state": "success", "queued_when": null});
+        assert!(held.with_tasks(&[untold]).is_err());
         let other = json!({"pool": "b", "pool_slots": 9, "queued_when": null, "end_date": null});
         assert_eq!(most(&[never, other]), 1);
     }
