@@ -14,7 +14,7 @@ use super::patching;
 /// A Pool that others write at the same time is read again this often.
 const ATTEMPTS: usize = 8;
 
-/// What was made for this Pool, in the words of [`marked`].
+/// What was made for this Pool, in the words of [`mark`].
 #[must_use]
 pub fn made(pool: &Pool) -> Option<&str> {
     pool.annotations()
