@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::SignalError;
-use super::network::{Network, Unusable};
+use super::network::Network;
 use super::tls::client_config;
 use super::web::{self, Broken};
 
@@ -115,17 +115,7 @@ fn check(status: StatusCode) -> Result<(), SignalError> {
 }
 
 fn failed(error: &reqwest::Error) -> SignalError {
-    if let Some(unusable) = Unusable::behind(error) {
-        return unusable.error(FIELD);
-    }
-    let words = if error.is_timeout() {
-        "does not answer within 2 s"
-    } else if error.is_connect() {
-        "cannot be connected to (refused, unknown host or TLS)"
-    } else {
-        "broke off its answer"
-    };
-    fault(FaultKind::Unreachable, words)
+    web::failed(error, ("Prometheus", FIELD), LOAD_DEADLINE)
 }
 
 fn fault(kind: FaultKind, words: &str) -> SignalError {

@@ -5,9 +5,11 @@
 
 use std::time::Duration;
 
+use poolwright_core::sample::FaultKind;
 use reqwest::{Client, Response, Url};
 
-use super::network::Network;
+use super::SignalError;
+use super::network::{Network, Unusable};
 
 /// Why an answer has no body.
 pub(super) enum Broken {
@@ -32,6 +34,21 @@ pub(super) fn client(
         .timeout(deadline)
         .build()
         .ok()
+}
+
+/// Why a request to `who` has no answer. `field` is where the address comes from, `deadline` that of its client.
+pub(super) fn failed(error: &reqwest::Error, (who, field): (&str, &str), deadline: Duration) -> SignalError {
+    if let Some(unusable) = Unusable::behind(error) {
+        return unusable.error(field);
+    }
+    let words = if error.is_timeout() {
+        format!("does not answer within {} s", deadline.as_secs())
+    } else if error.is_connect() {
+        "cannot be connected to (refused, unknown host or TLS)".to_owned()
+    } else {
+        "broke off its answer".to_owned()
+    };
+    SignalError::new(FaultKind::Unreachable, format!("{who} {words}"))
 }
 
 /// The body of an answer, of at most so many bytes.

@@ -13,7 +13,7 @@ use super::super::workers::Worker;
 use super::super::{Finding, Severity, schema};
 use super::dags::{Dag, Dags, Task};
 use super::pools::Known;
-use super::{SOUGHT_MAX, Setup, few};
+use super::{SOUGHT_MAX, Setup, few, first_of};
 
 /// What workers can run.
 struct Processes {
@@ -153,14 +153,7 @@ pub fn unconsumed(dags: &Dags, setup: &Setup<'_>) -> Vec<Finding> {
         let Some((_, first)) = tasks.first().filter(|_| !known.contains(queue)) else {
             continue;
         };
-        let who = match tasks.len() - 1 {
-            0 => format!("{:?} waits", first.name),
-            more => format!(
-                "{:?} and {} wait",
-                first.name,
-                counted(more, "more task", "more tasks")
-            ),
-        };
+        let who = first_of(&first.name, tasks.len(), ("waits", "wait"));
         let names = known.iter().copied();
         let similar = (at < SOUGHT_MAX).then(|| schema::similar(queue, names)).flatten();
         let fix = similar.map_or_else(

@@ -26,6 +26,7 @@ use crate::input;
 use config::Config;
 use dags::Dags;
 use pools::Pools;
+use poolwright_api::text::counted;
 use poolwright_core::validate::Program;
 
 /// Names for which similar ones are sought; each is compared with all that there are.
@@ -175,6 +176,17 @@ impl<'a> Cursor<'a> {
         }
         self.offset = self.offset.max(offset);
         self.place
+    }
+}
+
+/// The first of so many tasks by its name, and how many more there are, with the verb for one and for several.
+fn first_of(name: &str, tasks: usize, (one, several): (&str, &str)) -> String {
+    match tasks.saturating_sub(1) {
+        0 => format!("{name:?} {one}"),
+        more => format!(
+            "{name:?} and {} {several}",
+            counted(more, "more task", "more tasks")
+        ),
     }
 }
 

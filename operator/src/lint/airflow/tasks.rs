@@ -6,9 +6,9 @@ use poolwright_api::text::counted;
 use poolwright_api::v1alpha1::DEFAULT_AIRFLOW_POOL;
 
 use super::super::{Finding, Severity, schema};
-use super::SOUGHT_MAX;
 use super::dags::{Dag, Dags, Task};
 use super::pools::Pools;
+use super::{SOUGHT_MAX, first_of};
 
 /// Tasks that need more slots than their pool has, and tasks whose pool does not exist.
 pub fn never_run(dags: &Dags, pools: &Pools) -> Vec<Finding> {
@@ -53,14 +53,7 @@ fn without_pool(
     complete: bool,
 ) -> Option<Finding> {
     let first = tasks.first()?;
-    let who = match tasks.len() - 1 {
-        0 => format!("{:?} is", first.name),
-        more => format!(
-            "{:?} and {} are",
-            first.name,
-            counted(more, "more task", "more tasks")
-        ),
-    };
+    let who = first_of(&first.name, tasks.len(), ("is", "are"));
     let fix = similar.map_or_else(
         || "make it, or correct the name".to_owned(),
         |name| format!("is {name:?} meant?"),

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::answers::{Pools, PoolsAnswer, Sensors, TasksAnswer, TokenAnswer, VersionAnswer};
 use super::{Access, Credentials};
 use crate::signals::SignalError;
-use crate::signals::network::{Network, Unusable};
+use crate::signals::network::Network;
 use crate::signals::tls::client_config;
 use crate::signals::web::{self, Broken};
 
@@ -324,17 +324,7 @@ fn check(answer: &Answer) -> Result<(), SignalError> {
 }
 
 fn failed(error: &reqwest::Error) -> SignalError {
-    if let Some(unusable) = Unusable::behind(error) {
-        return unusable.error(FIELD);
-    }
-    let words = if error.is_timeout() {
-        "does not answer within 5 s"
-    } else if error.is_connect() {
-        "cannot be connected to (refused, unknown host or TLS)"
-    } else {
-        "broke off its answer"
-    };
-    fault(FaultKind::Unreachable, words)
+    web::failed(error, ("Airflow", FIELD), DEADLINE)
 }
 
 /// A failure of Airflow.

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use super::errors;
 use crate::signals::SignalError;
-use crate::signals::network::{Network, Unusable};
+use crate::signals::network::Network;
 use crate::signals::web::{self, Broken};
 
 /// Oldest value that is repeated.
@@ -225,17 +225,8 @@ impl Request {
     }
 
     fn failed(&self, error: &reqwest::Error) -> SignalError {
-        if let Some(unusable) = Unusable::behind(error) {
-            return unusable.error(self.source.field());
-        }
-        let words = if error.is_timeout() {
-            "does not answer within 2 s"
-        } else if error.is_connect() {
-            "cannot be connected to (refused, unknown host or TLS)"
-        } else {
-            "broke off its answer"
-        };
-        self.fault(FaultKind::Unreachable, words)
+        let field = self.source.field();
+        web::failed(error, (field, field), COMMAND_DEADLINE)
     }
 
     fn fault(&self, kind: FaultKind, words: &str) -> SignalError {
