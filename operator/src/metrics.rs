@@ -68,6 +68,8 @@ pub struct PoolNumbers {
     pub running: Option<u64>,
     /// Slots of tasks that wait.
     pub queued: Option<u64>,
+    /// Airflow's pool and the Pool say the same; `None` where it stands for none.
+    pub in_sync: Option<bool>,
     /// What Airflow says of the pool that it stands for.
     pub airflow: Option<AirflowNumbers>,
 }
@@ -87,8 +89,6 @@ pub struct AirflowNumbers {
     pub open: Option<i64>,
     /// Sensors that hold a slot while they wait.
     pub poking_sensors: Option<i64>,
-    /// Airflow's pool and the Pool say the same.
-    pub in_sync: bool,
 }
 
 /// All metrics of the process. Clones share their numbers.

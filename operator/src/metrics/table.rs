@@ -205,7 +205,7 @@ pub const TABLE: &[Metric] = &[
         "poolwright_pool_airflow_in_sync",
         "–",
         "1 while the pool of Airflow that a Pool stands for is as it says, 0 while it is not or cannot be read.",
-        Source::Pool(|of| of.airflow.map(|of| yes(of.in_sync))),
+        Source::Pool(|of| of.in_sync.map(yes)),
     ),
     gauge(
         "poolwright_pool_airflow_running_slots",

@@ -42,6 +42,7 @@ fn filled() -> Metrics {
             slots: Some(-1),
             running: Some(2),
             queued: Some(5),
+            in_sync: Some(true),
             airflow: Some(AirflowNumbers {
                 running: 2,
                 queued: 1,
@@ -49,7 +50,6 @@ fn filled() -> Metrics {
                 deferred: 3,
                 open: Some(61),
                 poking_sensors: Some(1),
-                in_sync: true,
             }),
         },
     );

@@ -1,7 +1,7 @@
 //! Pools as code: Airflow's pools are kept as Pools say, or Pools follow Airflow's.
 
 use crate::linked::{SOON, await_link, await_pool, await_sync, change, get, held, pool, secret};
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, PostParams};
 use poolwright_api::v1alpha1::Pool;
 use poolwright_tests::*;
 use reqwest::Method;
@@ -209,6 +209,21 @@ async fn mirror(airflow: &Airflow, stage: &Stage) -> Result<()> {
     await_pool(airflow, "theirs", json!({"slots": 6})).await
 }
 
+/// A Pool that was copied with its mark, as by a backup, deletes nothing that was made for the other.
+async fn copied(airflow: &Airflow, stage: &Stage) -> Result<()> {
+    let pools = stage.namespace.api::<Pool>();
+    let original = get(stage, "api-calls").await?.metadata;
+    let copy = serde_json::from_value(json!({
+        "apiVersion": "poolwright.dev/v1alpha1", "kind": "Pool",
+        "metadata": {"name": "copy", "annotations": original.annotations, "finalizers": original.finalizers},
+        "spec": {"slots": 4, "airflow": {"name": "api_calls", "secretRef": {"name": "airflow"}}}}))?;
+    pools.create(&PostParams::default(), &copy).await?;
+    pools.delete("copy", &DeleteParams::default()).await?;
+    let gone = || async { Ok(pools.get_opt("copy").await?.is_none()) };
+    wait_until("the copy to be gone", SOON, gone).await?;
+    await_pool(airflow, "api_calls", json!({"slots": 4})).await
+}
+
 /// What was made goes with its Pool; what was there, and what is only mirrored, stays.
 async fn deleted(airflow: &Airflow, stage: &Stage) -> Result<()> {
     write(airflow, Method::POST, "before", json!({"slots": 5})).await?;
@@ -219,6 +234,7 @@ async fn deleted(airflow: &Airflow, stage: &Stage) -> Result<()> {
     await_sync(stage, "released").await?;
     change(stage, "released", json!({"airflow": null})).await?;
     let pools = stage.namespace.api::<Pool>();
+    copied(airflow, stage).await?;
     let freed = || async {
         Ok(get(stage, "released")
             .await?

@@ -126,13 +126,14 @@ impl Supervisor {
         }
     }
 
-    /// Whoever names another pool, or follows Airflow, has no claim on what was made for it: that stays in Airflow.
+    /// Whoever names another pool, follows Airflow, or is a copy with its original's mark has no claim on what was made for it: that stays in Airflow.
     async fn let_go(&self, pool: &Pool) {
         let sync = pool.spec.airflow.as_ref().map(|airflow| airflow.sync);
         let wanted = wanted(pool).map(|wanted| format!(" {}", wanted.name));
+        let own = format!("{} ", pool.uid().unwrap_or_default());
         let of_name = made(pool)
             .zip(wanted)
-            .is_some_and(|(made, name)| made.ends_with(&name));
+            .is_some_and(|(made, name)| made.starts_with(&own) && made.ends_with(&name));
         let is_kept = sync == Some(AirflowSync::Apply) && of_name;
         if is_kept || !waits(pool) {
             return;

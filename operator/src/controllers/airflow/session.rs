@@ -46,9 +46,10 @@ fn reason(kind: FaultKind) -> Reason {
     }
 }
 
-/// Which pool of which Airflow it is, as it is written down when it was made.
-fn place(access: &Access, name: &str) -> String {
-    format!("{} {name}", access.url)
+/// For which Pool it was made, in which Airflow, and its name there, as it is written down. With the uid of the Pool, so that
+/// one that was copied or restored with its mark deletes nothing.
+fn place(pool: &Pool, access: &Access, name: &str) -> String {
+    format!("{} {} {name}", pool.uid().unwrap_or_default(), access.url)
 }
 
 fn shut(shut: Shut) -> SignalError {
@@ -105,7 +106,10 @@ impl Session {
             Ok(Some(reading)) => {
                 let mut names = BTreeSet::new();
                 for pool in pools {
-                    self.keep(pool, &reading, &mut names).await;
+                    // One that has become silent is not waited for once for each Pool.
+                    if !self.keep(pool, &reading, &mut names).await {
+                        break;
+                    }
                 }
             }
             // Another look goes on with it.
@@ -126,11 +130,13 @@ impl Session {
         let now = self.context.clock.now();
         if self.resolved.is_none_or(|at| now.since(at) >= SECRET_INTERVAL) {
             let access = secrets::airflow(&self.context.client, &self.key.namespace, written).await?;
-            self.resolved = Some(now);
             if self.airflow.as_ref().is_none_or(|(known, _)| *known != access) {
+                // Where the new one cannot be used, the old one is not used either.
+                self.airflow = None;
                 let airflow = Airflow::new(&access, &self.context.network)?;
                 self.airflow = Some((access, airflow));
             }
+            self.resolved = Some(now);
         }
         let wall = self.context.clock.wall();
         let Some((_, airflow)) = &mut self.airflow else {
@@ -168,10 +174,10 @@ impl Session {
         self.context.links.put(pool, link);
     }
 
-    /// One step for one Pool.
-    async fn keep(&mut self, pool: &Pool, reading: &Reading, names: &mut BTreeSet<String>) {
+    /// One step for one Pool; false if Airflow was silent.
+    async fn keep(&mut self, pool: &Pool, reading: &Reading, names: &mut BTreeSet<String>) -> bool {
         let Some(((access, airflow), wanted)) = self.airflow.as_ref().zip(wanted(pool)) else {
-            return;
+            return true;
         };
         let listable = airflow.lists_unlimited();
         let mut link = Link {
@@ -183,11 +189,13 @@ impl Session {
         };
         if pool.meta().deletion_timestamp.is_some() {
             let gone = self.end(pool, &wanted.name).await;
-            if let Err(error) = gone {
-                self.fail(pool, &error);
-                self.leave(pool, &error).await;
+            if let Err(error) = &gone {
+                self.fail(pool, error);
+                self.leave(pool, error).await;
             }
-            return;
+            return gone
+                .err()
+                .is_none_or(|error| error.kind != FaultKind::Unreachable);
         }
         let step = if names.insert(wanted.name.clone()) {
             step(pool, link.seen.as_ref(), listable)
@@ -198,11 +206,14 @@ impl Session {
             );
             Step::Stuck(Reason::Conflict, words)
         };
-        match self.take(pool, step, &wanted).await {
-            Ok(trouble) => link.trouble = trouble,
-            Err(error) => link.trouble = Some((reason(error.kind), error.message)),
-        }
+        let taken = self.take(pool, step, &wanted).await;
+        let answers = taken
+            .as_ref()
+            .err()
+            .is_none_or(|error| error.kind != FaultKind::Unreachable);
+        link.trouble = taken.unwrap_or_else(|error| Some((reason(error.kind), error.message)));
         self.context.links.put(pool, link);
+        answers
     }
 
     /// Takes a step; what is to be said of it until the next reading shows that it was taken.
@@ -240,10 +251,16 @@ impl Session {
             }
             Step::Follow(to, words) => {
                 let followed = follow(&self.context.client, pool, &to).await;
-                followed.map_err(|error| {
+                let followed = followed.map_err(|error| {
                     let words = format!("Kubernetes does not let this Pool follow Airflow: {error}");
                     SignalError::new(FaultKind::InvalidAddress, words)
                 })?;
+                if !followed {
+                    self.asked = None;
+                    let words =
+                        format!("{words}: the Pool is being written by somebody else, and follows then");
+                    return Ok(Some((Reason::Progressing, words)));
+                }
                 (words, "this Pool is changed")
             }
         };
@@ -265,7 +282,12 @@ impl Session {
                 .await;
         }
         tracing::info!(pool = name, namespace = self.key.namespace, drifted, "{words}");
-        Ok(Some((Reason::AirflowDrifted, words)))
+        let reason = if drifted || mirrors {
+            Reason::AirflowDrifted
+        } else {
+            Reason::Progressing
+        };
+        Ok(Some((reason, words)))
     }
 
     /// Makes a pool in Airflow, and writes down that it was made for this Pool: in this order, so that no other's is ever
@@ -274,7 +296,7 @@ impl Session {
         let Some((access, airflow)) = &mut self.airflow else {
             return Ok(());
         };
-        let place = place(access, &wanted.name);
+        let place = place(pool, access, &wanted.name);
         let namespace = Some(self.key.namespace.as_str());
         let made = self
             .context
@@ -298,7 +320,7 @@ impl Session {
         let Some((access, airflow)) = self.airflow.as_mut().filter(|_| waits(pool)) else {
             return Ok(());
         };
-        if made(pool) == Some(&place(access, name)) {
+        if made(pool) == Some(&place(pool, access, name)) {
             let namespace = Some(self.key.namespace.as_str());
             let deleted = self.context.gate.guard_in(namespace, airflow.delete(name)).await;
             deleted.unwrap_or_else(|refused| Err(shut(refused)))?;

@@ -47,6 +47,7 @@ fn numbers(status: &PoolStatus) -> PoolNumbers {
         slots: status.effective_slots.map(i64::from),
         running: status.running.and_then(unsigned),
         queued: status.queued.and_then(unsigned),
+        in_sync: find(&status.conditions, ConditionType::AirflowInSync).map(|one| one.status == "True"),
         airflow: status.airflow.as_ref().map(|airflow| AirflowNumbers {
             running: airflow.running,
             queued: airflow.queued,
@@ -54,8 +55,6 @@ fn numbers(status: &PoolStatus) -> PoolNumbers {
             deferred: airflow.deferred,
             open: airflow.open,
             poking_sensors: airflow.poking_sensors.map(i64::from),
-            in_sync: find(&status.conditions, ConditionType::AirflowInSync)
-                .is_some_and(|one| one.status == "True"),
         }),
     }
 }

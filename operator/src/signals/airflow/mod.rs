@@ -221,13 +221,9 @@ impl Airflow {
         self.rest.requests
     }
 
-    /// False where a pool without a limit would keep Airflow from listing its pools: 2.x over its API.
+    /// False where a pool without a limit keeps Airflow from listing its pools to anybody: 2.x over its API.
     #[must_use]
     pub fn lists_unlimited(&self) -> bool {
-        #[cfg(feature = "airflow-sql")]
-        if self.sql.is_some() {
-            return true;
-        }
         self.rest.known().is_some_and(|version| version.major > 2)
     }
 

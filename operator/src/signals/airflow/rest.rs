@@ -76,12 +76,13 @@ impl Answer {
 impl Rest {
     pub(super) fn new(access: &Access, network: &Network) -> Result<Self, SignalError> {
         let invalid = || {
-            let words = "url in the Secret of spec.airflow.secretRef must be http or https and hold no user or password";
+            let words = "url in the Secret of spec.airflow.secretRef must be http or https and hold no user, password, query or fragment";
             SignalError::new(FaultKind::InvalidAddress, words)
         };
         let root = Url::parse(&access.url).map_err(|_| invalid())?;
         let has_user = !root.username().is_empty() || root.password().is_some();
-        if !matches!(root.scheme(), "http" | "https") || has_user || root.cannot_be_a_base() {
+        let more = has_user || root.query().is_some() || root.fragment().is_some();
+        if !matches!(root.scheme(), "http" | "https") || more || root.cannot_be_a_base() {
             return Err(invalid());
         }
         let client = web::client(client_config(&access.tls)?, network, &root, DEADLINE);
@@ -190,9 +191,8 @@ impl Rest {
         let answer = self
             .ask(Method::PATCH, &["pools", &wanted.name], &query, Some(change))
             .await?;
-        if answer.status == StatusCode::NOT_FOUND && wanted.name.contains('/') {
-            let words = "2.x finds no pool with a slash in its name: change it there";
-            return Err(fault(FaultKind::Implausible, words));
+        if answer.status == StatusCode::NOT_FOUND {
+            findable(&wanted.name)?;
         }
         check(&answer)
     }
@@ -200,7 +200,7 @@ impl Rest {
     pub(super) async fn delete(&mut self, name: &str) -> Result<(), SignalError> {
         let answer = self.ask(Method::DELETE, &["pools", name], &[], None).await?;
         if answer.status == StatusCode::NOT_FOUND {
-            return Ok(());
+            return findable(name);
         }
         check(&answer)
     }
@@ -220,7 +220,11 @@ impl Rest {
         }
         let fresh = self.log_in().await?;
         let answer = self.send(method.clone(), url.clone(), body.clone()).await?;
-        let stale = matches!(answer.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        // A token that is none any more gets 403 from some versions, and so does a user without the right, who need not
+        // log in for that again.
+        let is_token = || answer.body.windows(3).any(|part| part == b"JWT");
+        let stale =
+            answer.status == StatusCode::UNAUTHORIZED || answer.status == StatusCode::FORBIDDEN && is_token();
         if fresh || !stale || self.token.take().is_none() {
             return Ok(answer);
         }
@@ -290,6 +294,15 @@ fn body(wanted: &Wanted) -> Value {
         "description": wanted.description,
         "include_deferred": wanted.include_deferred,
     })
+}
+
+/// Whether "not found" is true of a pool of this name.
+fn findable(name: &str) -> Result<(), SignalError> {
+    if name.contains('/') {
+        let words = "2.x finds no pool with a slash in its name: change and delete it there";
+        return Err(fault(FaultKind::Implausible, words));
+    }
+    Ok(())
 }
 
 fn check(answer: &Answer) -> Result<(), SignalError> {

@@ -78,7 +78,7 @@ async fn serve(
         format!("Bearer t{}", fake.logins)
     };
     if said != good {
-        return StatusCode::UNAUTHORIZED.into_response();
+        return (StatusCode::FORBIDDEN, r#"{"detail":"Invalid JWT token"}"#).into_response();
     }
     match (head.method.as_str(), rest) {
         ("GET", "/pools") => {
@@ -235,9 +235,14 @@ async fn pools_are_told_also_where_tasks_cannot_be_looked_at() {
         ..Fake::default()
     })
     .await;
-    for _ in 0..3 {
+    for turn in 0..3 {
+        let before = airflow.requests();
         let reading = airflow.look(Timestamp::UNIX_EPOCH).await.unwrap().unwrap();
         assert_eq!(reading.pools["p0"].poking, None);
+        assert!(
+            turn == 0 || airflow.requests() - before <= 2,
+            "it logs in again and again"
+        );
     }
 }
 
