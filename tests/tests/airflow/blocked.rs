@@ -137,5 +137,6 @@ async fn sensor(airflow: &Airflow, stage: &Stage) -> Result<()> {
         };
     wait_until("the sensor to be found", SOON, found).await?;
     assert_eq!(held(stage, "waiting").await?.poking_sensors, Some(1));
-    Ok(())
+    let metric = "poolwright_pool_airflow_poking_sensors";
+    stage.await_metric(metric, "name=\"waiting\"", 1.0).await
 }

@@ -127,6 +127,16 @@ async fn the_status_says_of_slots_what_airflow_says() -> Result<()> {
             }
         };
         wait_until("sensors that poke to be found over the API", SOON, poking).await?;
+        for (what, slots) in [
+            ("running", 3.0),
+            ("queued", 5.0),
+            ("scheduled", 7.0),
+            ("deferred", 4.0),
+            ("open", 56.0),
+        ] {
+            let metric = format!("poolwright_pool_airflow_{what}_slots");
+            stage.await_metric(&metric, "name=\"plain\"", slots).await?;
+        }
         let queues = held(&stage, "plain-sql").await?.queues;
         let queues: Vec<_> = queues
             .iter()

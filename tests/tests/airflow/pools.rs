@@ -213,6 +213,7 @@ async fn mirror(airflow: &Airflow, stage: &Stage) -> Result<()> {
 async fn copied(airflow: &Airflow, stage: &Stage) -> Result<()> {
     let pools = stage.namespace.api::<Pool>();
     let original = get(stage, "api-calls").await?.metadata;
+    let before = drifts(stage, "api-calls").await?;
     let copy = serde_json::from_value(json!({
         "apiVersion": "poolwright.dev/v1alpha1", "kind": "Pool",
         "metadata": {"name": "copy", "annotations": original.annotations, "finalizers": original.finalizers},
@@ -221,6 +222,9 @@ async fn copied(airflow: &Airflow, stage: &Stage) -> Result<()> {
     pools.delete("copy", &DeleteParams::default()).await?;
     let gone = || async { Ok(pools.get_opt("copy").await?.is_none()) };
     wait_until("the copy to be gone", SOON, gone).await?;
+    // Were it deleted, it would be made anew for the original, as a drift that is taken back.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert_eq!(drifts(stage, "api-calls").await?, before);
     await_pool(airflow, "api_calls", json!({"slots": 4})).await
 }
 

@@ -137,6 +137,9 @@ async fn what_cannot_be_read_is_said() -> Result<()> {
         pool(&stage, name, json!({"airflow": {"secretRef": {"name": name}}})).await?;
         await_link(&stage, name, status, reason, words).await?;
     }
+    // Also of one that was never read there is something to alert on.
+    let metric = "poolwright_pool_airflow_in_sync";
+    assert_eq!(stage.metric(metric, "name=\"nobody\"").await?, Some(0.0));
     pool(
         &stage,
         "lost",
