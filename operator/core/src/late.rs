@@ -1,7 +1,8 @@
 //! Whether a queue misses its wait target: what is known of how long its tasks wait, over time.
 //!
-//! A task waits too long if it has waited longer than the target already, or would if it were pushed now. That it does so
-//! for a moment is no miss: a burst that comes while no worker is up is late under any rule. What is not known
+//! A task waits too long if it has waited longer than the target already, or would if it were pushed now. While none waits
+//! nobody is late: that workers of an empty queue at zero need longer to start than the target is no miss of it. That one
+//! does so for a moment is no miss: a burst that comes while no worker is up is late under any rule. What is not known
 //! counts for neither side: it begins no miss and ends none, and its time is not counted. For people: no decision
 //! follows from it.
 
@@ -68,6 +69,8 @@ pub struct Lateness {
     wait: Wait,
     /// Since when tasks have waited and nobody takes them.
     unserved_since: Option<Moment>,
+    /// What a task that is pushed now would wait counts, too, while none waits.
+    ahead: bool,
 }
 
 impl Lateness {
@@ -78,6 +81,15 @@ impl Lateness {
             missed: Some(since.is_some()),
             inherited: since.is_some(),
             since,
+            ..Self::default()
+        }
+    }
+
+    /// One that also counts what a task would wait where none waits: a warning, and no miss.
+    #[must_use]
+    pub fn ahead() -> Self {
+        Self {
+            ahead: true,
             ..Self::default()
         }
     }
@@ -141,7 +153,7 @@ impl Lateness {
             .max(unserved_for)
             .or_else(|| nothing.then_some(Duration::ZERO));
         Wait {
-            expected,
+            expected: expected.filter(|_| self.ahead || !nothing),
             oldest: oldest.map(|age| age.as_secs_f64()),
             unserved: unserved.is_some(),
         }

@@ -215,3 +215,25 @@ fn the_oldest_counts_and_not_what_is_doubted() {
     book.outlook.doubted = true;
     assert_eq!(Watched::new().sees(61, Some(&book)), None);
 }
+
+/// Workers at zero that need longer to start than tasks should wait.
+#[test]
+fn an_empty_queue_is_not_late_and_its_first_task_is() {
+    let mut book = QueueLedger {
+        ready: Some(0),
+        reserved: Some(0),
+        claimants: 1,
+        ..QueueLedger::default()
+    };
+    book.outlook.add(None, Some(45.0));
+    let mut queue = Watched::new();
+    assert_eq!(queue.sees(600, Some(&book)), Some(false));
+    let mut warned = Watched::with(Lateness::ahead());
+    assert_eq!(warned.sees(61, Some(&book)), Some(true));
+    book.ready = Some(1);
+    assert_eq!(queue.sees(60, Some(&book)), Some(false));
+    assert_eq!(queue.sees(2, Some(&book)), Some(true));
+    // And over with it, although the workers go to zero again.
+    book.ready = Some(0);
+    assert_eq!(queue.sees(11, Some(&book)), Some(false));
+}

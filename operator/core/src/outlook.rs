@@ -30,7 +30,7 @@ pub struct Outlook {
 }
 
 impl Outlook {
-    fn add(&mut self, each_minute: Option<f64>, turn: Option<f64>) {
+    pub(crate) fn add(&mut self, each_minute: Option<f64>, turn: Option<f64>) {
         self.each_minute = each_minute.map(|rate| rate + self.each_minute.unwrap_or(0.0));
         self.known += usize::from(turn.is_some());
         self.turns += turn.map_or(0.0, |turn| 1.0 / turn);

@@ -20,8 +20,14 @@ use crate::controllers::world::World;
 const AFTER: Duration = Duration::from_secs(5);
 
 /// What is remembered of one queue.
-#[derive(Default)]
 pub(super) struct Queued(Lateness);
+
+impl Default for Queued {
+    /// Whether tasks wait or not: who reads it has time to do something before the first one does.
+    fn default() -> Self {
+        Self(Lateness::ahead())
+    }
+}
 
 impl Queued {
     /// Takes in what is known now, and says what the condition says.
