@@ -3,6 +3,7 @@
 //! Reads what the newest cycle saw; never waits for a broker. The only writer of TaskQueue status.
 
 mod late;
+mod places;
 mod queued;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,7 @@ use poolwright_core::time::Moment;
 use poolwright_core::weight::Cycle;
 use tokio::time::{MissedTickBehavior, interval};
 
+use self::places::{Place, first_of_each, names_default, place};
 use super::cycle::Latest;
 use super::world::World;
 use crate::clock::Clock;
@@ -399,49 +401,6 @@ const ESTIMATES_EVERY: Duration = Duration::from_secs(30);
 fn is_due(old: &TaskQueueStatus, wall: Timestamp) -> bool {
     let told = old.observed_at.as_ref().map(|time| time.0);
     told.is_none_or(|told| wall.duration_since(told).unsigned_abs() >= ESTIMATES_EVERY)
-}
-
-/// Address, key prefix and queue.
-type Place = (String, String, String);
-
-/// Where a TaskQueue's messages lie: two objects may name one place in two ways, by a URL and by a Secret, or in two
-/// namespaces. Until the address is known, the broker's id stands for it.
-fn place(queue: &TaskQueue, id: &str, views: &BTreeMap<String, Arc<BrokerView>>) -> Place {
-    let address = views.get(id).map_or("", |view| &view.address);
-    let redis = queue.spec.broker.redis.as_ref();
-    (
-        if address.is_empty() { id } else { address }.to_owned(),
-        redis
-            .and_then(|redis| redis.key_prefix.clone())
-            .unwrap_or_default(),
-        queue.queue_name().to_owned(),
-    )
-}
-
-/// True if some TaskQueue names Celery's default queue where this one lies, whatever namespace it is in and however it names
-/// the broker.
-fn names_default(first: &BTreeMap<&Place, &Arc<TaskQueue>>, (address, prefix, _): &Place) -> bool {
-    let default = (address.clone(), prefix.clone(), "celery".to_owned());
-    first.contains_key(&default)
-}
-
-/// The oldest TaskQueue of each place; a second one is a conflict.
-fn first_of_each<'a>(
-    queues: &'a [Arc<TaskQueue>],
-    places: &'a [Place],
-) -> BTreeMap<&'a Place, &'a Arc<TaskQueue>> {
-    let age = |queue: &TaskQueue| {
-        let created = queue.creation_timestamp().map(|time| time.0);
-        (created, queue.namespace(), queue.name_any())
-    };
-    let mut first: BTreeMap<&Place, &Arc<TaskQueue>> = BTreeMap::new();
-    for (queue, place) in queues.iter().zip(places) {
-        let oldest = first.entry(place).or_insert(queue);
-        if oldest.metadata.uid != queue.metadata.uid && age(queue) < age(oldest) {
-            *oldest = queue;
-        }
-    }
-    first
 }
 
 /// Why the tasks of a queue may take no slots: its Pool does not exist. One that the operator makes itself is only on
