@@ -96,6 +96,11 @@ impl Airflow {
         json!({"name": "AIRFLOW_HOME", "value": self.dir.path().join("$(POD_NAME)")})
     }
 
+    /// A token of the one who may do everything; version 2 has none.
+    pub fn token(&self) -> Option<&str> {
+        self.bearer.as_deref()
+    }
+
     /// Stops its API until what is returned is dropped.
     pub fn freeze(&self) -> Frozen {
         Frozen::new(self.servers[1].pid())
@@ -234,7 +239,8 @@ impl Airflow {
         command
     }
 
-    fn run(&self, args: &[&str]) -> Result<()> {
+    /// Runs a command of Airflow's.
+    pub fn run(&self, args: &[&str]) -> Result<()> {
         let output = self.command(args).output()?;
         if output.status.success() {
             return Ok(());

@@ -228,6 +228,8 @@ pub struct Link {
     pub version: Option<String>,
     /// The pool as it was last read.
     pub seen: Option<PoolView>,
+    /// True if Airflow was read and has no such pool.
+    pub absent: bool,
     /// What is wrong; `None` while both say the same.
     pub trouble: Option<(Reason, String)>,
 }

@@ -237,7 +237,9 @@ fn airflow(new: &mut PoolStatus, pool: &Pool, link: Option<&Link>, wall: Timesta
         }
         return;
     };
-    new.airflow = link.status().or_else(|| new.airflow.take());
+    // Numbers of a pool that is not there any more would be of none.
+    let known = new.airflow.take().filter(|_| !link.absent);
+    new.airflow = link.status().or(known);
     let generation = pool.metadata.generation;
     let (is, reason, words) = match &link.trouble {
         None => (Some(true), Reason::AsDesired, ""),
@@ -256,17 +258,24 @@ fn airflow(new: &mut PoolStatus, pool: &Pool, link: Option<&Link>, wall: Timesta
         let ready = condition(ConditionType::Ready, Some(false), reason, words, generation);
         let _ = set(&mut new.conditions, ready, wall);
     }
-    let advice = link.advice();
-    let reason = if advice.is_some() {
-        Reason::SensorsPoke
-    } else {
-        Reason::AsDesired
+    advise(new, link, generation, wall);
+}
+
+/// What is to be said of sensors; nothing new while the pool cannot be read.
+fn advise(new: &mut PoolStatus, link: &Link, generation: Option<i64>, wall: Timestamp) {
+    let Some(seen) = &link.seen else { return };
+    let (advised, reason, words) = match (seen.poking, link.advice()) {
+        (_, Some(advice)) => (Some(true), Reason::SensorsPoke, advice),
+        (Some(_), None) => (Some(false), Reason::AsDesired, String::new()),
+        (None, None) => {
+            let words = "sensors that poke are not known yet; the user of the Secret must be allowed to read task instances";
+            (None, Reason::Progressing, words.to_owned())
+        }
     };
-    let advised = Some(advice.is_some());
-    let advice = advice.unwrap_or_default();
+    let type_ = ConditionType::ConfigurationAdvised;
     let _ = set(
         &mut new.conditions,
-        condition(types[1], advised, reason, advice, generation),
+        condition(type_, advised, reason, words, generation),
         wall,
     );
 }

@@ -50,7 +50,11 @@ pub async fn mark(client: &Client, pool: &Pool, made: Option<&str>) -> Result<bo
     Ok(false)
 }
 
-async fn mark_as_read(client: &Client, pool: &Pool, made: Option<&str>) -> Result<bool, kube::Error> {
+/// The same of a Pool as it was read; false if it has changed meanwhile, or is gone.
+///
+/// # Errors
+/// What else the API server answers.
+pub async fn mark_as_read(client: &Client, pool: &Pool, made: Option<&str>) -> Result<bool, kube::Error> {
     let others = pool.finalizers().iter().filter(|one| *one != FINALIZER_AIRFLOW);
     let ours = FINALIZER_AIRFLOW.to_owned();
     let finalizers: Vec<&String> = others.chain(made.map(|_| &ours)).collect();

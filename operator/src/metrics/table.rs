@@ -228,7 +228,7 @@ pub const TABLE: &[Metric] = &[
     gauge(
         "poolwright_pool_airflow_deferred_slots",
         "slots",
-        "Slots of Airflow's pool that deferred task instances take, where the pool includes them.",
+        "Slots of Airflow's pool that deferred task instances want; they take them where the pool includes them.",
         Source::Pool(|of| of.airflow.map(|of| whole(of.deferred))),
     ),
     gauge(

@@ -6,6 +6,7 @@ mod counts;
 mod dag;
 mod figures;
 mod linked;
+mod owned;
 mod pools;
 mod trouble;
 

@@ -1,6 +1,7 @@
 //! Pools as code: Airflow's pools are kept as Pools say, or Pools follow Airflow's.
 
 use crate::linked::{SOON, await_link, await_pool, await_sync, change, get, held, pool, secret};
+use crate::owned;
 use kube::api::{DeleteParams, PostParams};
 use poolwright_api::v1alpha1::Pool;
 use poolwright_tests::*;
@@ -12,18 +13,28 @@ use std::time::Duration;
 async fn pools_are_kept_the_same_on_both_sides() -> Result<()> {
     for major in scale::pick(&[3][..], &[2, 3]) {
         let airflow = Airflow::start(*major).await?;
-        let stage = Stage::new(&format!("pools-{major}")).await?;
+        let plane = Plane::shared().await?;
+        let other = TestNamespace::create(plane.client().await?, &format!("pools-other-{major}")).await?;
+        let stage = Stage::with_args(&format!("pools-{major}"), &["--namespace", &other.name]).await?;
+        other.let_read_secrets(plane).await?;
         secret(&stage, "airflow", &airflow.api, json!({})).await?;
         apply(&airflow, &stage).await?;
         away(&airflow, &stage).await?;
         mirror(&airflow, &stage).await?;
         deleted(&airflow, &stage).await?;
+        owned::asked(&airflow, &stage).await?;
+        owned::rivals(&airflow, &stage, &other).await?;
+        owned::rotated(&airflow, &stage).await?;
+        owned::exported(&airflow, &stage).await?;
+        if scale::pick(false, true) {
+            owned::left(&airflow, &stage).await?;
+        }
     }
     Ok(())
 }
 
 /// Somebody else's write.
-async fn write(airflow: &Airflow, method: Method, name: &str, fields: Value) -> Result<()> {
+pub async fn write(airflow: &Airflow, method: Method, name: &str, fields: Value) -> Result<()> {
     let path = if method == Method::POST {
         "pools".to_owned()
     } else {
@@ -254,10 +265,7 @@ async fn deleted(airflow: &Airflow, stage: &Stage) -> Result<()> {
         let gone = || async { Ok(pools.get_opt(name).await?.is_none()) };
         wait_until(&format!("the Pool {name} to be gone"), SOON, gone).await?;
     }
-    let answer = airflow.ask(Method::GET, "pools", None).await?;
-    let left = answer["pools"].as_array().into_iter().flatten();
-    let mut left: Vec<&str> = left.filter_map(|pool| pool["name"].as_str()).collect();
-    left.sort_unstable();
+    let left = owned::there(airflow).await?;
     assert_eq!(left, ["before", "default_pool", "released", "theirs"]);
     Ok(())
 }

@@ -4,6 +4,8 @@
 //! `core::airflow_pool`; here it is asked and carried out. Workers are not touched: while an Airflow cannot be read, all
 //! stays as it is.
 
+mod claims;
+mod own;
 mod session;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +23,7 @@ use super::world::World;
 use crate::clock::Clock;
 use crate::gate::Gate;
 use crate::kube::events::Events;
-use crate::kube::pool::{made, mark, waits};
+use crate::kube::pool::{mark, waits};
 use crate::metrics::Metrics;
 use crate::signals::network::Network;
 
@@ -129,11 +131,7 @@ impl Supervisor {
     /// Whoever names another pool, follows Airflow, or is a copy with its original's mark has no claim on what was made for it: that stays in Airflow.
     async fn let_go(&self, pool: &Pool) {
         let sync = pool.spec.airflow.as_ref().map(|airflow| airflow.sync);
-        let wanted = wanted(pool).map(|wanted| format!(" {}", wanted.name));
-        let own = format!("{} ", pool.uid().unwrap_or_default());
-        let of_name = made(pool)
-            .zip(wanted)
-            .is_some_and(|(made, name)| made.starts_with(&own) && made.ends_with(&name));
+        let of_name = wanted(pool).is_some_and(|wanted| own::is_of(pool, &wanted.name));
         let is_kept = sync == Some(AirflowSync::Apply) && of_name;
         if is_kept || !waits(pool) {
             return;

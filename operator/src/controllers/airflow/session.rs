@@ -2,40 +2,58 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use kube::{Resource as _, ResourceExt as _};
 use poolwright_api::Reason;
 use poolwright_api::v1alpha1::{AirflowSync, Pool};
 use poolwright_core::airflow_pool::{Link, Reading, Step, Wanted, step, wanted};
-use poolwright_core::constants::{AIRFLOW_INTERVAL, AIRFLOW_LEAVE, SECRET_INTERVAL};
+use poolwright_core::constants::{AIRFLOW_INTERVAL, SECRET_INTERVAL};
 use poolwright_core::sample::FaultKind;
 use poolwright_core::time::Moment;
 use tokio::time::{Instant, sleep};
 
+use super::claims::{Claims, same_url};
 use super::{Context, Key, LOOK};
 use crate::controllers::secrets;
 use crate::gate::Shut;
-use crate::kube::pool::{follow, made, mark, waits};
+use crate::kube::pool::follow;
 use crate::signals::SignalError;
 use crate::signals::airflow::{Access, Airflow};
 
+/// A pool that Airflow has and does not show is asked for again after so long.
+const HIDDEN: Duration = Duration::from_secs(60);
+
 /// One session.
 pub(super) struct Session {
-    context: Arc<Context>,
-    key: Key,
-    airflow: Option<(Access, Airflow)>,
+    pub(super) context: Arc<Context>,
+    pub(super) key: Key,
+    pub(super) airflow: Option<(Access, Airflow)>,
     /// When the Secrets were last read.
     resolved: Option<Moment>,
     /// When Airflow was last asked.
     asked: Option<Moment>,
     /// What Pools wanted then.
     heeded: Vec<(String, Option<Wanted>, bool)>,
-    /// What was the same on both sides when it was last looked at, by Pool.
-    agreed: BTreeMap<String, Wanted>,
+    /// By Pool.
+    pub(super) known: BTreeMap<String, Known>,
+}
+
+/// What is remembered of one Pool.
+#[derive(Default)]
+pub(super) struct Known {
+    /// What was the same on both sides when it was last looked at.
+    agreed: Option<Wanted>,
+    /// When the last step was taken.
+    stepped: Option<Moment>,
+    /// When Airflow last said that it has the pool, which it does not show.
+    hidden: Option<Moment>,
+    /// Since when nothing has gone well.
+    pub(super) failing: Option<Moment>,
 }
 
 /// Which reason a failure has in a condition.
-fn reason(kind: FaultKind) -> Reason {
+pub(super) fn reason(kind: FaultKind) -> Reason {
     match kind {
         FaultKind::Unreachable => Reason::AirflowUnreachable,
         FaultKind::Refused => Reason::AirflowRefused,
@@ -46,14 +64,26 @@ fn reason(kind: FaultKind) -> Reason {
     }
 }
 
-/// For which Pool it was made, in which Airflow, and its name there, as it is written down. With the uid of the Pool, so that
-/// one that was copied or restored with its mark deletes nothing.
-fn place(pool: &Pool, access: &Access, name: &str) -> String {
-    format!("{} {} {name}", pool.uid().unwrap_or_default(), access.url)
+pub(super) fn shut(shut: Shut) -> SignalError {
+    SignalError::new(FaultKind::Unreachable, shut.to_string())
 }
 
-fn shut(shut: Shut) -> SignalError {
-    SignalError::new(FaultKind::Unreachable, shut.to_string())
+fn answers<T>(done: &Result<T, SignalError>) -> bool {
+    !matches!(done, Err(error) if error.kind == FaultKind::Unreachable)
+}
+
+/// What is said of the younger of two Pools that stand for the same pool.
+fn taken(pool: &Pool, rival: &Pool, name: &str) -> String {
+    if rival.namespace() == pool.namespace() {
+        let rival = rival.name_any();
+        return format!(
+            "another Pool of this namespace, {rival:?}, stands for Airflow's pool {name:?}: give this one another"
+        );
+    }
+    let namespace = rival.namespace().unwrap_or_default();
+    format!(
+        "a Pool of namespace {namespace:?} stands for pool {name:?} of the same Airflow: give this one another, or sync: Mirror"
+    )
 }
 
 impl Session {
@@ -65,7 +95,7 @@ impl Session {
             resolved: None,
             asked: None,
             heeded: Vec::new(),
-            agreed: BTreeMap::new(),
+            known: BTreeMap::new(),
         }
     }
 
@@ -93,21 +123,35 @@ impl Session {
         }
     }
 
-    /// The Pools of this session, in the order in which they were made: of two that name one pool the older has it.
+    fn is_own(&self, pool: &Pool) -> bool {
+        Key::of(pool).as_ref() == Some(&self.key)
+    }
+
     fn pools(&self) -> Vec<Arc<Pool>> {
         let mut pools = self.context.world.budgets.all(Some(&self.key.namespace));
-        pools.retain(|pool| Key::of(pool).as_ref() == Some(&self.key));
-        pools.sort_by_key(|pool| (pool.meta().creation_timestamp.clone(), pool.name_any()));
+        pools.retain(|pool| self.is_own(pool));
         pools
     }
 
+    fn claims(&self) -> Claims {
+        let link = |pool: &Pool| {
+            let namespace = pool.namespace().unwrap_or_default();
+            self.context.links.of(&namespace, &pool.name_any())
+        };
+        let all = self.context.world.budgets.all(None);
+        let url = self.airflow.as_ref().map_or("", |(access, _)| &access.url);
+        Claims::new(all, url, |pool| self.is_own(pool), link)
+    }
+
     async fn turn(&mut self, pools: &[Arc<Pool>]) {
+        let names: BTreeSet<String> = pools.iter().map(|pool| pool.name_any()).collect();
+        self.known.retain(|name, _| names.contains(name));
         match self.read(pools).await {
             Ok(Some(reading)) => {
-                let mut names = BTreeSet::new();
+                let claims = self.claims();
                 for pool in pools {
                     // One that has become silent is not waited for once for each Pool.
-                    if !self.keep(pool, &reading, &mut names).await {
+                    if !self.keep(pool, &reading, &claims).await {
                         break;
                     }
                 }
@@ -158,7 +202,13 @@ impl Session {
     }
 
     /// Tells what could not be read; what was read before stands.
-    fn fail(&self, pool: &Pool, error: &SignalError) {
+    fn fail(&mut self, pool: &Pool, error: &SignalError) {
+        let now = self.context.clock.now();
+        self.known
+            .entry(pool.name_any())
+            .or_default()
+            .failing
+            .get_or_insert(now);
         let known = self.context.links.of(&self.key.namespace, &pool.name_any());
         let mut link = known.map(|link| (*link).clone()).unwrap_or_default();
         let trouble = Some((reason(error.kind), error.message.clone()));
@@ -175,42 +225,40 @@ impl Session {
     }
 
     /// One step for one Pool; false if Airflow was silent.
-    async fn keep(&mut self, pool: &Pool, reading: &Reading, names: &mut BTreeSet<String>) -> bool {
+    async fn keep(&mut self, pool: &Pool, reading: &Reading, claims: &Claims) -> bool {
         let Some(((access, airflow), wanted)) = self.airflow.as_ref().zip(wanted(pool)) else {
             return true;
         };
         let listable = airflow.lists_unlimited();
+        let seen = reading.pools.get(&wanted.name).cloned();
         let mut link = Link {
-            url: Some(access.url.clone()),
+            url: Some(same_url(&access.url).to_owned()),
             name: wanted.name.clone(),
             version: reading.version.clone(),
-            seen: reading.pools.get(&wanted.name).cloned(),
+            absent: seen.is_none(),
+            seen,
             trouble: None,
         };
         if pool.meta().deletion_timestamp.is_some() {
-            let gone = self.end(pool, &wanted.name).await;
+            let gone = self.end(pool, &wanted, link.seen.as_ref(), claims).await;
             if let Err(error) = &gone {
                 self.fail(pool, error);
                 self.leave(pool, error).await;
             }
-            return gone
-                .err()
-                .is_none_or(|error| error.kind != FaultKind::Unreachable);
+            return answers(&gone);
         }
-        let step = if names.insert(wanted.name.clone()) {
-            step(pool, link.seen.as_ref(), listable)
-        } else {
-            let words = format!(
-                "another Pool of this namespace stands for Airflow's pool {:?}",
-                wanted.name
-            );
-            Step::Stuck(Reason::Conflict, words)
+        let step = match claims.rival(pool, &wanted.name) {
+            None => {
+                self.settle(pool, &wanted, link.seen.as_ref()).await;
+                step(pool, link.seen.as_ref(), listable)
+            }
+            Some(rival) => Step::Stuck(Reason::Conflict, taken(pool, rival, &wanted.name)),
         };
         let taken = self.take(pool, step, &wanted).await;
-        let answers = taken
-            .as_ref()
-            .err()
-            .is_none_or(|error| error.kind != FaultKind::Unreachable);
+        let answers = answers(&taken);
+        let now = self.context.clock.now();
+        let known = self.known.entry(pool.name_any()).or_default();
+        known.failing = taken.is_err().then(|| known.failing.unwrap_or(now));
         link.trouble = taken.unwrap_or_else(|error| Some((reason(error.kind), error.message)));
         self.context.links.put(pool, link);
         answers
@@ -224,16 +272,24 @@ impl Session {
         wanted: &Wanted,
     ) -> Result<Option<(Reason, String)>, SignalError> {
         let name = pool.name_any();
+        let now = self.context.clock.now();
         self.context.metrics.drifts(&self.key.namespace, &name, 0);
-        let drifted = self.agreed.get(&name) == Some(wanted);
+        let known = self.known.entry(name.clone()).or_default();
+        let drifted = known.agreed.as_ref() == Some(wanted);
+        if !matches!(step, Step::Create(_)) {
+            known.hidden = None;
+        }
         let (words, done) = match step {
             Step::Nothing => {
-                self.agreed.insert(name, wanted.clone());
+                known.agreed = Some(wanted.clone());
                 return Ok(None);
             }
             Step::Stuck(reason, words) => return Ok(Some((reason, words))),
             Step::Create(wanted) => {
-                self.create(pool, &wanted).await?;
+                let is_early = known.hidden.is_some_and(|at| now.since(at) < HIDDEN);
+                if is_early || !self.create(pool, &wanted).await? {
+                    return Ok(Some(self.hidden(&name, &wanted, now)));
+                }
                 (format!("Airflow has no pool {:?}", wanted.name), "it is made")
             }
             Step::Change(wanted, words) => {
@@ -264,8 +320,15 @@ impl Session {
                 (words, "this Pool is changed")
             }
         };
-        // The next look shows it.
-        self.asked = None;
+        // The next look shows it. What must be done again and again is done at the usual pace.
+        let known = self.known.entry(name.clone()).or_default();
+        if known
+            .stepped
+            .replace(now)
+            .is_none_or(|at| now.since(at) >= AIRFLOW_INTERVAL)
+        {
+            self.asked = None;
+        }
         let words = format!("{words}: {done}");
         let mirrors = pool
             .spec
@@ -290,73 +353,25 @@ impl Session {
         Ok(Some((reason, words)))
     }
 
-    /// Makes a pool in Airflow, and writes down that it was made for this Pool: in this order, so that no other's is ever
-    /// taken for ours.
-    async fn create(&mut self, pool: &Pool, wanted: &Wanted) -> Result<(), SignalError> {
-        let Some((access, airflow)) = &mut self.airflow else {
-            return Ok(());
-        };
-        let place = place(pool, access, &wanted.name);
-        let namespace = Some(self.key.namespace.as_str());
-        let made = self
-            .context
-            .gate
-            .guard_in(namespace, airflow.create(wanted))
-            .await;
-        if made.unwrap_or_else(|refused| Err(shut(refused)))? {
-            let marked = mark(&self.context.client, pool, Some(&place)).await;
-            if !matches!(marked, Ok(true)) {
-                tracing::warn!(
-                    pool = pool.name_any(),
-                    "a pool was made in Airflow that will not be deleted with its Pool"
-                );
-            }
-        }
-        Ok(())
-    }
-
-    /// Deletes what was made for a Pool that is being deleted, and lets it go.
-    async fn end(&mut self, pool: &Pool, name: &str) -> Result<(), SignalError> {
-        let Some((access, airflow)) = self.airflow.as_mut().filter(|_| waits(pool)) else {
-            return Ok(());
-        };
-        if made(pool) == Some(&place(pool, access, name)) {
-            let namespace = Some(self.key.namespace.as_str());
-            let deleted = self.context.gate.guard_in(namespace, airflow.delete(name)).await;
-            deleted.unwrap_or_else(|refused| Err(shut(refused)))?;
-            tracing::info!(
-                pool = pool.name_any(),
-                "Airflow's pool {name:?} is deleted with its Pool"
+    /// What is said of a pool that Airflow has, as it says to whoever wants to make it: the next look shows it, or never will.
+    fn hidden(&mut self, name: &str, wanted: &Wanted, now: Moment) -> (Reason, String) {
+        let known = self.known.entry(name.to_owned()).or_default();
+        let at = known.hidden.get_or_insert(now);
+        if *at == now {
+            self.asked = None;
+            return (
+                Reason::Progressing,
+                format!("Airflow has a pool {:?} by now", wanted.name),
             );
         }
-        if let Err(error) = mark(&self.context.client, pool, None).await {
-            tracing::warn!(pool = pool.name_any(), "a Pool is not let go: {error}");
-        }
-        Ok(())
-    }
-
-    /// Lets a Pool go whose Airflow has not answered for long enough: nobody should have to wait for one that is gone.
-    async fn leave(&self, pool: &Pool, error: &SignalError) {
-        let Some(since) = &pool.meta().deletion_timestamp else {
-            return;
-        };
-        let waited = self.context.clock.wall().duration_since(since.0);
-        if !waits(pool) || waited.as_secs() < AIRFLOW_LEAVE.as_secs().cast_signed() {
-            return;
+        if now.since(*at) >= HIDDEN {
+            *at = now;
         }
         let words = format!(
-            "the pool that was made in Airflow for this Pool stays there: {}",
-            error.message
+            "Airflow has a pool {:?} and does not show it: may this user see all pools, and is databaseUrl in the Secret, if \
+             it is there, that of the same Airflow?",
+            wanted.name
         );
-        tracing::warn!(pool = pool.name_any(), "{words}");
-        let about = pool.object_ref(&());
-        let reason = reason(error.kind).as_str();
-        self.context
-            .events
-            .send(&about, true, reason, "Leave", &words)
-            .await;
-        if let Err(error) = mark(&self.context.client, pool, None).await {
-            tracing::warn!(pool = pool.name_any(), "a Pool is not let go: {error}");
-        }
+        (Reason::AirflowPoolMissing, words)
     }
 }

@@ -1,5 +1,6 @@
 //! The answers of Airflow's API, and what they say.
 
+use jiff::Timestamp;
 use poolwright_core::airflow_pool::{Counts, PoolView};
 use serde::Deserialize;
 
@@ -43,9 +44,22 @@ pub(super) struct TasksAnswer {
 
 #[derive(Deserialize)]
 struct TaskAnswer {
+    dag_id: String,
+    dag_run_id: String,
+    task_id: String,
+    #[serde(default)]
+    map_index: i64,
     pool: String,
     #[serde(default)]
+    queue: Option<String>,
+    #[serde(default)]
+    state: Option<String>,
+    #[serde(default)]
+    executor: Option<String>,
+    #[serde(default)]
     operator: Option<String>,
+    #[serde(default)]
+    start_date: Option<Timestamp>,
 }
 
 /// One page of pools.
@@ -54,11 +68,20 @@ pub(super) struct Pools {
     pub(super) total: usize,
 }
 
-/// One page of tasks that have run for long: the pools of those that are sensors.
-pub(super) struct Sensors {
-    pub(super) pools: Vec<String>,
-    pub(super) rows: usize,
+/// One page of tasks, each with what makes it that one.
+pub(super) struct Tasks {
+    pub(super) rows: Vec<(String, Task)>,
     pub(super) total: usize,
+}
+
+/// A task instance.
+pub(super) struct Task {
+    pub(super) pool: String,
+    pub(super) queue: String,
+    pub(super) state: String,
+    pub(super) executor: Option<String>,
+    pub(super) is_sensor: bool,
+    pub(super) start: Option<Timestamp>,
 }
 
 impl From<PoolsAnswer> for Pools {
@@ -85,14 +108,26 @@ impl From<PoolsAnswer> for Pools {
     }
 }
 
-impl From<TasksAnswer> for Sensors {
+impl From<TasksAnswer> for Tasks {
     fn from(answer: TasksAnswer) -> Self {
-        let rows = answer.task_instances.len();
-        let all = answer.task_instances.into_iter();
-        let sensors = all.filter(|task| task.operator.as_deref().is_some_and(is_sensor));
+        let task = |task: TaskAnswer| {
+            // A line's end is in none of these names.
+            let id = format!(
+                "{}\n{}\n{}\n{}",
+                task.dag_id, task.dag_run_id, task.task_id, task.map_index
+            );
+            let found = Task {
+                pool: task.pool,
+                queue: task.queue.unwrap_or_default(),
+                state: task.state.unwrap_or_default(),
+                executor: task.executor,
+                is_sensor: task.operator.as_deref().is_some_and(is_sensor),
+                start: task.start_date,
+            };
+            (id, found)
+        };
         Self {
-            pools: sensors.map(|task| task.pool).collect(),
-            rows,
+            rows: answer.task_instances.into_iter().map(task).collect(),
             total: answer.total_entries,
         }
     }

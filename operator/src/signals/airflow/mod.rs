@@ -7,6 +7,7 @@ mod answers;
 mod rest;
 #[cfg(feature = "airflow-sql")]
 mod sql;
+mod tasks;
 #[cfg(test)]
 mod tests;
 
@@ -15,9 +16,11 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use poolwright_core::airflow_pool::{PoolView, Reading, Wanted};
 use poolwright_core::broker::{Secret, Tls};
+use poolwright_core::executor::Executors;
 use poolwright_core::sample::FaultKind;
 
-use self::rest::{PAGE, Rest, Version};
+use self::rest::{Rest, Version};
+use self::tasks::Pass;
 use super::SignalError;
 use super::network::Network;
 
@@ -25,8 +28,6 @@ use super::network::Network;
 const REQUESTS: usize = 2;
 /// Pools of one Airflow that are believed.
 const POOLS_MAX: usize = 10_000;
-/// Pages of tasks that are looked through for sensors: so many hundred tasks that have run for long.
-const SENSOR_PAGES: usize = 20;
 
 /// How to log in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +59,7 @@ pub struct Airflow {
     #[cfg(feature = "airflow-sql")]
     sql: Option<sql::Database>,
     round: Round,
+    pass: Pass,
 }
 
 /// What is asked next, and what is known of the reading that is under way.
@@ -66,18 +68,13 @@ struct Round {
     next: Ask,
     pools: BTreeMap<String, PoolView>,
     total: usize,
-    sensors: BTreeMap<String, u32>,
-    /// Tasks that were looked through for them.
-    looked_through: usize,
-    /// Of the last time that all were looked through.
-    poking: Option<BTreeMap<String, u32>>,
 }
 
 #[derive(Clone, Copy)]
 enum Ask {
     Pools(usize),
     /// The next page: one after each list of pools, which is more urgent.
-    Sensors,
+    Tasks,
 }
 
 impl Default for Ask {
@@ -106,6 +103,7 @@ impl Airflow {
                 .map(|url| sql::Database::new(url, access, network))
                 .transpose()?,
             round: Round::default(),
+            pass: Pass::new(Executors::read(&access.executor)),
         })
     }
 
@@ -119,6 +117,7 @@ impl Airflow {
             Ok(pools) => pools,
             Err(error) => {
                 self.round = Round::default();
+                self.rest.forget_version();
                 return Err(error);
             }
         };
@@ -137,12 +136,11 @@ impl Airflow {
         for _ in 0..REQUESTS {
             match self.round.next {
                 Ask::Pools(offset) => done = self.page(offset).await?.or(done),
-                Ask::Sensors => {
+                Ask::Tasks => {
                     // Pools are told also where nobody may look at tasks.
-                    if let Err(error) = self.sensors(now).await {
-                        tracing::debug!("sensors that poke are not known: {}", error.message);
-                        (self.round.looked_through, self.round.poking) = (0, None);
-                        self.round.sensors.clear();
+                    if let Err(error) = self.tasks(now).await {
+                        tracing::debug!("tasks are not looked through: {}", error.message);
+                        self.pass.fail(now);
                     }
                     self.round.next = Ask::Pools(0);
                 }
@@ -181,32 +179,23 @@ impl Airflow {
             round.next = Ask::Pools(seen);
             return Ok(None);
         }
-        round.next = Ask::Sensors;
+        round.next = Ask::Tasks;
         let mut pools = std::mem::take(&mut round.pools);
         if pools.len() < round.total {
             round.next = Ask::Pools(0);
             return Ok(None);
         }
         for (name, pool) in &mut pools {
-            let count = |poking: &BTreeMap<String, u32>| poking.get(name).copied().unwrap_or(0);
-            pool.poking = round.poking.as_ref().map(count);
+            self.pass.tell(name, pool);
         }
         Ok(Some(pools))
     }
 
-    /// Looks through the next page of tasks that have run for long.
-    async fn sensors(&mut self, now: Timestamp) -> Result<(), SignalError> {
-        let offset = self.round.looked_through;
-        let page = self.rest.long_running(offset, now).await?;
-        let round = &mut self.round;
-        for pool in page.pools {
-            *round.sensors.entry(pool).or_default() += 1;
-        }
-        let seen = offset + page.rows;
-        let is_last = page.rows == 0 || seen >= page.total || seen >= SENSOR_PAGES * PAGE;
-        round.looked_through = if is_last { 0 } else { seen };
-        if is_last {
-            round.poking = Some(std::mem::take(&mut round.sensors));
+    /// Looks through the next page of tasks.
+    async fn tasks(&mut self, now: Timestamp) -> Result<(), SignalError> {
+        if let Some((filter, offset)) = self.pass.next(now) {
+            let page = self.rest.tasks(filter, offset).await?;
+            self.pass.take(page, now);
         }
         Ok(())
     }

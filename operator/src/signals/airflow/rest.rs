@@ -5,16 +5,16 @@
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
 use poolwright_api::v1alpha1::DEFAULT_AIRFLOW_POOL;
-use poolwright_core::airflow_pool::{POKE_SECONDS, Wanted};
+use poolwright_core::airflow_pool::Wanted;
 use poolwright_core::broker::Secret;
 use poolwright_core::sample::FaultKind;
 use reqwest::{Client, Method, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::answers::{Pools, PoolsAnswer, Sensors, TasksAnswer, TokenAnswer, VersionAnswer};
+use super::answers::{Pools, PoolsAnswer, Tasks, TasksAnswer, TokenAnswer, VersionAnswer};
+use super::tasks::Filter;
 use super::{Access, Credentials};
 use crate::signals::SignalError;
 use crate::signals::network::Network;
@@ -102,7 +102,12 @@ impl Rest {
         self.version.as_ref()
     }
 
-    /// The version; asked for once.
+    /// Whatever answers next may be of another version.
+    pub(super) fn forget_version(&mut self) {
+        self.version = None;
+    }
+
+    /// The version; asked for once, and again after a failure.
     pub(super) async fn version(&mut self) -> Result<&Version, SignalError> {
         if self.version.is_none() {
             let mut answer = self
@@ -139,21 +144,17 @@ impl Rest {
         Ok(answer.read::<PoolsAnswer>("its pools")?.into())
     }
 
-    /// Tasks that run since before what makes a sensor a poking one.
-    pub(super) async fn long_running(
-        &mut self,
-        offset: usize,
-        now: Timestamp,
-    ) -> Result<Sensors, SignalError> {
-        let since = now
-            .checked_sub(SignedDuration::from_secs(POKE_SECONDS))
-            .unwrap_or(now);
-        let query = [
-            ("state", "running".to_owned()),
-            ("start_date_lte", format!("{since:.0}")),
-            ("limit", PAGE.to_string()),
-            ("offset", offset.to_string()),
-        ];
+    /// One page of tasks.
+    pub(super) async fn tasks(&mut self, filter: Filter, offset: usize) -> Result<Tasks, SignalError> {
+        let mut query = vec![("limit", PAGE.to_string()), ("offset", offset.to_string())];
+        let states = match filter {
+            Filter::Active => &["running", "queued", "scheduled"][..],
+            Filter::RunningSince(since) => {
+                query.push(("start_date_lte", format!("{since:.0}")));
+                &["running"]
+            }
+        };
+        query.extend(states.iter().map(|state| ("state", (*state).to_owned())));
         let path = ["dags", "~", "dagRuns", "~", "taskInstances"];
         let answer = self.ask(Method::GET, &path, &query, None).await?;
         check(&answer)?;

@@ -54,10 +54,14 @@ impl Database {
                      options than libpq's",
             )
         };
-        let config: Config = plain(url.expose())
+        let mut config: Config = plain(url.expose())
             .ok_or_else(form)?
             .parse()
             .map_err(|_| form())?;
+        // libpq would go on without TLS where the server has none.
+        if !url.expose().contains("sslmode=") {
+            config.ssl_mode(SslMode::Require);
+        }
         let host = match config.get_hosts() {
             [Host::Tcp(host)] => host.clone(),
             _ => return Err(invalid("must name one host")),
@@ -148,13 +152,15 @@ fn plain(url: &str) -> Option<String> {
     matches!(scheme, "postgres" | "postgresql").then(|| format!("postgresql://{rest}"))
 }
 
+/// One transaction, text without parameters. A sensor whose trigger has fired (`next_method`) runs for a moment, with the time
+/// of its first start: it does not poke.
 fn query() -> String {
     let limits = (POOLS_MAX + 1, GROUPS_MAX + 1);
     format!(
         "BEGIN TRANSACTION READ ONLY; SET LOCAL statement_timeout = {}; \
          SELECT pool, slots, description, include_deferred FROM slot_pool LIMIT {}; \
          SELECT pool, queue, state, executor, count(*), sum(pool_slots), count(*) FILTER (WHERE state = 'running' \
-         AND operator ILIKE '%sensor%' AND start_date < now() - interval '{POKE_SECONDS} seconds') \
+         AND operator ILIKE '%sensor%' AND next_method IS NULL AND start_date < now() - interval '{POKE_SECONDS} seconds') \
          FROM task_instance WHERE state IN ('running', 'queued', 'scheduled', 'deferred') GROUP BY 1, 2, 3, 4 LIMIT {}; \
          COMMIT",
         DEADLINE.as_millis(),
@@ -216,7 +222,7 @@ fn number(row: &SimpleQueryRow, at: usize) -> Option<i64> {
 
 fn failed(error: &tokio_postgres::Error) -> SignalError {
     let Some(code) = error.code() else {
-        let words = "cannot be talked to: it broke off, or wants another sslmode or certificate";
+        let words = "cannot be talked to: it broke off, or wants another sslmode (require, if databaseUrl has none) or certificate";
         return fault(FaultKind::Unreachable, words);
     };
     if *code == SqlState::INSUFFICIENT_PRIVILEGE {

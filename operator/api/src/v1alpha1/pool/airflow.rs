@@ -12,8 +12,8 @@ use crate::v1alpha1::{SecretRef, TlsOptions};
 pub struct AirflowPool {
     /// `secretRef` names the Secret that says where Airflow is and how to log in. Required. Its keys: `url` of the API
     /// server (3.x) or web server (2.x), such as `http://airflow-api-server:8080`; `username` and `password`, or `token`,
-    /// which is sent as it is; and, where what pools hold is to be read with SQL, by queue too, `databaseUrl`, such as
-    /// `postgresql://reader:password@airflow-db:5432/airflow`. With `sync: Apply` that user must be allowed to edit pools
+    /// which is sent as it is; and, where what pools hold is to be read with SQL, `databaseUrl`, such as
+    /// `postgresql://reader:password@airflow-db:5432/airflow`, which has TLS unless `?sslmode=` says otherwise. With `sync: Apply` that user must be allowed to edit pools
     /// (role Op in Airflow), else to read pools and task instances (Viewer); that of the database needs SELECT on
     /// `slot_pool` and `task_instance`.
     // Address and credentials stand in one object, so that nobody who may write Pools has credentials sent elsewhere.
@@ -107,14 +107,16 @@ pub struct AirflowPoolStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub utilization_percent: Option<i32>,
 
-    /// `pokingSensors` is the number of sensors of this pool that have held their slot for more than five minutes. Absent
-    /// while it is not known, as where this user may not read task instances.
+    /// `pokingSensors` is the number of sensors of this pool that have held their slot for more than five minutes; over the
+    /// API of the first 2,000 tasks that have run for so long. Absent while it is not known, as where this user may not read
+    /// task instances.
     #[schemars(range(min = 0))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub poking_sensors: Option<i32>,
 
-    /// `queues` of Airflow's tasks in this pool, at most 100, those with most tasks; known with
-    /// SQL only. Tasks that other executors than Celery's run are not in it.
+    /// `queues` of Airflow's tasks in this pool, at most 100, those with most tasks. Over the API they are known while at most
+    /// 2,000 tasks of all pools run, are queued or scheduled, and are read a hundred tasks at a time. Tasks that other
+    /// executors than Celery's run are not in it.
     #[schemars(length(max = 100))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

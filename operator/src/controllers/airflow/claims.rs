@@ -1,0 +1,79 @@
+//! Which Pools stand for the same pool of one Airflow: of several the oldest has it.
+//!
+//! Pools of other Secrets and namespaces count too, as soon as their Airflow has been read: it is told by its URL. Those of
+//! another shard or of another cluster are not seen.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kube::{Resource as _, ResourceExt as _};
+use poolwright_api::v1alpha1::{AirflowSync, Pool};
+use poolwright_core::airflow_pool::{Link, wanted};
+
+/// One Airflow's URL, however its end is written.
+pub(super) fn same_url(url: &str) -> &str {
+    url.trim_end_matches('/')
+}
+
+/// Pools that are not being deleted, by the name of Airflow's pool, the oldest first.
+pub(super) struct Claims(BTreeMap<String, Vec<Arc<Pool>>>);
+
+impl Claims {
+    /// Of one Airflow: of all Pools those for which `is_own` is true, and those whose link is to its URL.
+    pub(super) fn new(
+        pools: Vec<Arc<Pool>>,
+        url: &str,
+        is_own: impl Fn(&Pool) -> bool,
+        link: impl Fn(&Pool) -> Option<Arc<Link>>,
+    ) -> Self {
+        let mut claims: BTreeMap<String, Vec<Arc<Pool>>> = BTreeMap::new();
+        for pool in pools {
+            let Some(wanted) = wanted(&pool).filter(|_| pool.meta().deletion_timestamp.is_none()) else {
+                continue;
+            };
+            let is_there = || {
+                let link = link(&pool);
+                link.is_some_and(|link| link.url.as_deref().map(same_url) == Some(same_url(url)))
+            };
+            if is_own(&pool) || is_there() {
+                claims.entry(wanted.name).or_default().push(pool);
+            }
+        }
+        for pools in claims.values_mut() {
+            pools.sort_by_key(|pool| age(pool));
+        }
+        Self(claims)
+    }
+
+    fn others<'a>(&'a self, pool: &Pool, name: &str) -> impl Iterator<Item = &'a Arc<Pool>> + use<'a> {
+        let all = self.0.get(name).into_iter().flatten();
+        let own = pool.meta().uid.clone();
+        all.filter(move |other| other.meta().uid != own)
+    }
+
+    /// The Pool that has this pool before this one, if both want to change it.
+    pub(super) fn rival(&self, pool: &Pool, name: &str) -> Option<&Arc<Pool>> {
+        let mut older = self.others(pool, name).filter(|other| age(other) < age(pool));
+        older.find(|other| applies(other) && applies(pool))
+    }
+
+    /// Whether another Pool keeps this pool in Airflow.
+    pub(super) fn has_heir(&self, pool: &Pool, name: &str) -> bool {
+        self.others(pool, name).any(|other| applies(other))
+    }
+}
+
+/// What orders Pools: the oldest first, and of those of one second by name.
+fn age(pool: &Pool) -> impl Ord + use<> {
+    let created = pool.meta().creation_timestamp.clone();
+    (created.map(|at| at.0), pool.namespace(), pool.name_any())
+}
+
+fn applies(pool: &Pool) -> bool {
+    let airflow = pool.spec.airflow.as_ref();
+    airflow.is_some_and(|airflow| airflow.sync == AirflowSync::Apply)
+}
+
+#[cfg(test)]
+#[path = "claims_tests.rs"]
+mod tests;

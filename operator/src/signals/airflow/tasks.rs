@@ -1,0 +1,133 @@
+//! Looking through task instances over Airflow's API, page by page: which queues they are in, and which of them are sensors
+//! that poke.
+//!
+//! Airflow gives a hundred rows at a time and numbers of none, so this takes many looks where there are many tasks. First all
+//! that run, are queued or scheduled are looked through; where they are too many for that, those alone that have run for
+//! long, which tells of sensors but not of queues. What is told is always of a whole pass. Asks nothing itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+use poolwright_core::airflow_pool::{Counts, POKE_SECONDS, PoolView};
+use poolwright_core::executor::Executors;
+
+use super::answers::{Task, Tasks};
+use super::rest::PAGE;
+
+/// Rows that are looked through in one pass.
+const ROWS_MAX: usize = 20 * PAGE;
+/// So long nothing is asked after a failure: pools are read without.
+const PAUSE: SignedDuration = SignedDuration::from_mins(1);
+
+/// Which tasks the next page has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Filter {
+    /// All that an executor has or may get.
+    Active,
+    /// All that have run since then.
+    RunningSince(Timestamp),
+}
+
+/// The pass that is under way, and what the last one has seen.
+pub(super) struct Pass {
+    executors: Executors,
+    offset: usize,
+    only_long: bool,
+    rows: BTreeMap<String, Task>,
+    /// Sensors that had run for long, in the pass before.
+    long: BTreeSet<String>,
+    seen: Option<Seen>,
+    paused: Option<Timestamp>,
+}
+
+/// By pool.
+#[derive(Default)]
+struct Seen {
+    poking: BTreeMap<String, u32>,
+    queues: BTreeMap<String, BTreeMap<String, Counts>>,
+}
+
+fn long_before(now: Timestamp) -> Timestamp {
+    now.checked_sub(SignedDuration::from_secs(POKE_SECONDS))
+        .unwrap_or(now)
+}
+
+impl Pass {
+    pub(super) fn new(executors: Executors) -> Self {
+        Self {
+            executors,
+            offset: 0,
+            only_long: false,
+            rows: BTreeMap::new(),
+            long: BTreeSet::new(),
+            seen: None,
+            paused: None,
+        }
+    }
+
+    /// Which page is next, with its offset; `None` while none is to be asked for.
+    pub(super) fn next(&self, now: Timestamp) -> Option<(Filter, usize)> {
+        if self.paused.is_some_and(|at| now.duration_since(at) < PAUSE) {
+            return None;
+        }
+        let filter = if self.only_long {
+            Filter::RunningSince(long_before(now))
+        } else {
+            Filter::Active
+        };
+        Some((filter, self.offset))
+    }
+
+    /// Takes the page that was asked for.
+    pub(super) fn take(&mut self, page: Tasks, now: Timestamp) {
+        if !self.only_long && page.total > ROWS_MAX {
+            (self.only_long, self.offset) = (true, 0);
+            self.rows.clear();
+            return;
+        }
+        let seen = self.offset + page.rows.len();
+        let is_last = page.rows.is_empty() || seen >= page.total || seen >= ROWS_MAX;
+        self.rows.extend(page.rows);
+        self.offset = seen;
+        if is_last {
+            self.end(now);
+        }
+    }
+
+    /// Tasks may not be looked at, or not now: what was seen of them is too old by the time they may be.
+    pub(super) fn fail(&mut self, now: Timestamp) {
+        let executors = std::mem::replace(&mut self.executors, Executors::read(""));
+        *self = Self {
+            paused: Some(now),
+            ..Self::new(executors)
+        };
+    }
+
+    /// Writes into a pool what the last whole pass has seen of it.
+    pub(super) fn tell(&self, name: &str, pool: &mut PoolView) {
+        let Some(seen) = &self.seen else { return };
+        pool.poking = Some(seen.poking.get(name).copied().unwrap_or(0));
+        pool.queues = seen.queues.get(name).cloned().unwrap_or_default();
+    }
+
+    fn end(&mut self, now: Timestamp) {
+        let since = long_before(now);
+        let mut seen = Seen::default();
+        let mut long = BTreeSet::new();
+        for (id, task) in std::mem::take(&mut self.rows) {
+            if task.is_sensor && task.state == "running" && task.start.is_some_and(|start| start <= since) {
+                // One whose trigger has fired runs again for a moment, with the time of its first start.
+                if self.long.contains(&id) {
+                    *seen.poking.entry(task.pool.clone()).or_default() += 1;
+                }
+                long.insert(id);
+            }
+            if !self.only_long && self.executors.is_celery(task.executor.as_deref()) {
+                let queues = seen.queues.entry(task.pool).or_default();
+                queues.entry(task.queue).or_default().add(&task.state, 1);
+            }
+        }
+        (self.long, self.seen) = (long, Some(seen));
+        (self.only_long, self.offset, self.paused) = (false, 0, None);
+    }
+}

@@ -1,0 +1,212 @@
+//! What belongs to whom: a request of which nobody knows whether it was heard, two namespaces with one Airflow, credentials
+//! that change, and Airflow's own export.
+
+use crate::linked::{SOON, await_link, await_pool, await_sync, get, pool, secret};
+use crate::pools::write;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use poolwright_api::v1alpha1::Pool;
+use poolwright_api::{ANNOTATION_AIRFLOW_MADE, FINALIZER_AIRFLOW};
+use poolwright_tests::operator::built;
+use poolwright_tests::*;
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::process::Command;
+use std::time::Duration;
+
+/// Names of Airflow's pools.
+pub async fn there(airflow: &Airflow) -> Result<Vec<String>> {
+    let answer = airflow.ask(Method::GET, "pools", None).await?;
+    let pools = answer["pools"].as_array().into_iter().flatten();
+    let mut names: Vec<String> = pools
+        .filter_map(|pool| pool["name"].as_str().map(str::to_owned))
+        .collect();
+    names.sort_unstable();
+    Ok(names)
+}
+
+pub async fn remove(stage: &Stage, name: &str) -> Result<()> {
+    let pools = stage.namespace.api::<Pool>();
+    pools.delete(name, &DeleteParams::default()).await?;
+    let gone = || async { Ok(pools.get_opt(name).await?.is_none()) };
+    wait_until(&format!("the Pool {name} to be gone"), 3 * SOON, gone).await
+}
+
+/// As an operator leaves it that died while it made pools: one was made, one had been there before.
+pub async fn asked(airflow: &Airflow, stage: &Stage) -> Result<()> {
+    for (name, slots) in [("asked", 3), ("foreign", 9)] {
+        pool(stage, name, json!({"slots": 3, "airflow": null})).await?;
+        let fields = json!({"slots": slots, "description": ""});
+        write(airflow, Method::POST, name, fields).await?;
+        let uid = get(stage, name).await?.metadata.uid.unwrap_or_default();
+        let mark = format!("making {uid} {} {name}", airflow.api);
+        let patch = Patch::Merge(json!({
+            "metadata": {"annotations": {ANNOTATION_AIRFLOW_MADE: mark}, "finalizers": [FINALIZER_AIRFLOW]},
+            "spec": {"airflow": {"secretRef": {"name": "airflow"}}},
+        }));
+        let pools = stage.namespace.api::<Pool>();
+        pools.patch(name, &PatchParams::default(), &patch).await?;
+        let settled = || async {
+            let pool = get(stage, name).await?;
+            let made = pool.metadata.annotations.unwrap_or_default();
+            let made = made.get(ANNOTATION_AIRFLOW_MADE).cloned();
+            let ours = (name == "asked").then(|| format!("{uid} {} {name}", airflow.api));
+            if made == ours {
+                Ok(true)
+            } else {
+                Err(format!("{made:?}").into())
+            }
+        };
+        wait_until(&format!("it to be known whose {name} is"), SOON, settled).await?;
+        await_pool(airflow, name, json!({"slots": 3})).await?;
+        await_sync(stage, name).await?;
+        remove(stage, name).await?;
+    }
+    let left = there(airflow).await?;
+    assert!(
+        left.contains(&"foreign".to_owned()) && !left.contains(&"asked".to_owned()),
+        "{left:?}"
+    );
+    Ok(())
+}
+
+/// Of two namespaces the one whose Pool is older has it; when that goes the pool stays, and is the other's.
+pub async fn rivals(airflow: &Airflow, stage: &Stage, other: &TestNamespace) -> Result<()> {
+    let there = Patch::Apply(json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "elsewhere"},
+        "stringData": {"url": format!("{}/", airflow.api), "username": airflow::ADMIN.0, "password": airflow::ADMIN.1}}));
+    let secrets = other.api::<k8s_openapi::api::core::v1::Secret>();
+    secrets
+        .patch("elsewhere", &PatchParams::apply("test"), &there)
+        .await?;
+    pool(stage, "shared", json!({"slots": 4})).await?;
+    await_sync(stage, "shared").await?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let kubectl = stage.plane.kubectl()?.namespaced(&other.name);
+    let theirs = json!({"apiVersion": "poolwright.dev/v1alpha1", "kind": "Pool", "metadata": {"name": "shared"},
+        "spec": {"slots": 8, "airflow": {"secretRef": {"name": "elsewhere"}}}});
+    kubectl.apply(&theirs.to_string()).await?;
+    let said = |reason: &'static str| {
+        let pools = other.api::<Pool>();
+        move || {
+            let pools = pools.clone();
+            async move {
+                let status = pools.get("shared").await?.status.unwrap_or_default();
+                let found = status.conditions.iter().find(|one| one.type_ == "AirflowInSync");
+                match found {
+                    Some(one) if one.reason == reason => Ok(true),
+                    other => Err(format!("{other:?}").into()),
+                }
+            }
+        }
+    };
+    wait_until("the younger to be told", SOON, said("Conflict")).await?;
+    await_pool(airflow, "shared", json!({"slots": 4})).await?;
+    remove(stage, "shared").await?;
+    wait_until("the heir to have it", SOON, said("AsDesired")).await?;
+    await_pool(airflow, "shared", json!({"slots": 8})).await?;
+    other
+        .api::<Pool>()
+        .delete("shared", &DeleteParams::default())
+        .await?;
+    Ok(())
+}
+
+/// A Secret whose password is wrong, and then right; and one with a token of somebody who has logged in.
+pub async fn rotated(airflow: &Airflow, stage: &Stage) -> Result<()> {
+    secret(stage, "rotated", &airflow.api, json!({"password": "wrong"})).await?;
+    let spec = json!({"slots": 5, "airflow": {"secretRef": {"name": "rotated"}}});
+    pool(stage, "kept", spec).await?;
+    await_link(stage, "kept", "False", "AirflowRefused", "credentials").await?;
+    secret(stage, "rotated", &airflow.api, json!({})).await?;
+    await_sync(stage, "kept").await?;
+    await_pool(airflow, "kept", json!({"slots": 5})).await?;
+    if scale::pick(false, true) {
+        // What has worked is read again once a minute.
+        secret(stage, "rotated", &airflow.api, json!({"password": "wrong"})).await?;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        await_link(stage, "kept", "False", "AirflowRefused", "credentials").await?;
+        secret(stage, "rotated", &airflow.api, json!({})).await?;
+        await_sync(stage, "kept").await?;
+    }
+    let Some(token) = airflow.token() else {
+        return Ok(());
+    };
+    let only = json!({"username": null, "password": null, "token": token});
+    secret(stage, "token", &airflow.api, only).await?;
+    let by_token = json!({"slots": 2, "airflow": {"secretRef": {"name": "token"}}});
+    pool(stage, "by-token", by_token).await?;
+    await_sync(stage, "by-token").await?;
+    await_pool(airflow, "by-token", json!({"slots": 2})).await?;
+    remove(stage, "by-token").await
+}
+
+/// What Airflow exports becomes Pools that are kept, and they become what Airflow imports.
+pub async fn exported(airflow: &Airflow, stage: &Stage) -> Result<()> {
+    write(
+        airflow,
+        Method::POST,
+        "Reports DB",
+        json!({"slots": 6, "include_deferred": true}),
+    )
+    .await?;
+    let before = stage.dir.path().join("before.json");
+    let path = |path: &std::path::Path| path.display().to_string();
+    airflow.run(&["pools", "export", &path(&before)])?;
+    let manifests = stage.dir.path().join("pools.yaml");
+    let imported = poolwright(&["pools", "import", &path(&before), "--secret", "airflow"])?;
+    std::fs::write(&manifests, &imported)?;
+    stage.kubectl()?.apply(&imported).await?;
+    await_sync(stage, "reports-db").await?;
+    let exported = poolwright(&["pools", "export", "-f", &path(&manifests)])?;
+    let same: (Value, Value) = (
+        serde_json::from_str(&exported)?,
+        serde_json::from_str(&std::fs::read_to_string(&before)?)?,
+    );
+    assert_eq!(same.0, same.1);
+    let after = stage.dir.path().join("after.json");
+    std::fs::write(&after, exported.replace("\"slots\": 6", "\"slots\": 7"))?;
+    airflow.run(&["pools", "import", &path(&after)])?;
+    // It is changed there, and taken back.
+    await_pool(
+        airflow,
+        "Reports DB",
+        json!({"slots": 6, "include_deferred": true}),
+    )
+    .await?;
+    let told = [
+        "get",
+        "events",
+        "--field-selector=reason=AirflowDrifted",
+        "-o=yaml",
+    ];
+    let drifted = || async {
+        let told = stage.kubectl()?.run(told).await?;
+        Ok(told.contains("slots: 7 in Airflow, 6 in this Pool"))
+    };
+    wait_until("what was imported to be taken back", SOON, drifted).await
+}
+
+fn poolwright(args: &[&str]) -> Result<String> {
+    let output = Command::new(built("debug")).args(args).output()?;
+    if output.status.success() {
+        return Ok(String::from_utf8(output.stdout)?);
+    }
+    Err(String::from_utf8_lossy(&output.stderr).into_owned().into())
+}
+
+/// A Pool whose Airflow does not answer is let go after a minute, and what was made for it stays.
+pub async fn left(airflow: &Airflow, stage: &Stage) -> Result<()> {
+    pool(stage, "left", json!({"slots": 2})).await?;
+    await_sync(stage, "left").await?;
+    let frozen = airflow.freeze();
+    let begun = std::time::Instant::now();
+    remove(stage, "left").await?;
+    assert!(
+        begun.elapsed() >= Duration::from_secs(60),
+        "{:?}",
+        begun.elapsed()
+    );
+    drop(frozen);
+    assert!(there(airflow).await?.contains(&"left".to_owned()));
+    Ok(())
+}
