@@ -208,62 +208,65 @@ pub fn status(
         })
         .collect();
     let load = figures.load.as_deref().unwrap_or_default();
-    conditions(&mut new, pool, sight, (unknown, load), wall);
-    airflow(&mut new, pool, link, wall);
+    let trouble = airflow(&mut new, pool, link, wall);
+    conditions(&mut new, pool, sight, (unknown, load), trouble, wall);
     new
 }
 
-/// What Airflow says of its pool. What was read last stands while it cannot be read.
-fn airflow(new: &mut PoolStatus, pool: &Pool, link: Option<&Link>, wall: Timestamp) {
+/// What Airflow says of its pool; why the Pool is not ready, if that is why. What was read last stands while it cannot be read.
+fn airflow(
+    new: &mut PoolStatus,
+    pool: &Pool,
+    link: Option<&Link>,
+    wall: Timestamp,
+) -> Option<(Reason, String)> {
     let types = [ConditionType::AirflowInSync, ConditionType::ConfigurationAdvised];
     if pool.spec.airflow.is_none() {
         new.airflow = None;
         new.conditions
             .retain(|one| types.iter().all(|type_| type_.as_str() != one.type_));
-        return;
+        return None;
     }
-    let Some(link) = link else {
-        // Before the first reading of this process what another has seen stands.
-        if find(&new.conditions, ConditionType::AirflowInSync).is_none() {
-            let words = "Airflow has not been read yet";
-            let unread = condition(
-                types[0],
-                None,
-                Reason::Progressing,
-                words,
-                pool.metadata.generation,
-            );
-            let _ = set(&mut new.conditions, unread, wall);
-        }
-        return;
-    };
-    // Numbers of a pool that is not there any more would be of none.
-    let known = new.airflow.take().filter(|_| !link.absent);
-    new.airflow = link.status().or(known);
     let generation = pool.metadata.generation;
-    let (is, reason, words) = match &link.trouble {
-        None => (Some(true), Reason::AsDesired, ""),
+    let (is, reason, words) = match link.map(|link| &link.trouble) {
+        // Before the first reading of this process what another has seen stands.
+        None => {
+            match find(&new.conditions, types[0]).filter(|one| one.reason != Reason::Progressing.as_str()) {
+                Some(one) if one.status == "True" => return None,
+                Some(one) => {
+                    return one
+                        .reason
+                        .parse()
+                        .ok()
+                        .map(|reason| (reason, one.message.clone()));
+                }
+                None => (None, Reason::Progressing, "Airflow has not been read yet"),
+            }
+        }
+        Some(None) => (Some(true), Reason::AsDesired, ""),
         // Nobody knows what stands in an Airflow that does not answer.
-        Some((Reason::AirflowUnreachable, words)) => (None, Reason::AirflowUnreachable, words.as_str()),
-        Some((reason, words)) => (Some(false), *reason, words.as_str()),
+        Some(Some((Reason::AirflowUnreachable, words))) => (None, Reason::AirflowUnreachable, words.as_str()),
+        Some(Some((reason, words))) => (Some(false), *reason, words.as_str()),
     };
-    let _ = set(
-        &mut new.conditions,
-        condition(types[0], is, reason, words, generation),
-        wall,
-    );
-    if is != Some(true)
-        && find(&new.conditions, ConditionType::Ready).is_some_and(|ready| ready.status == "True")
-    {
-        let ready = condition(ConditionType::Ready, Some(false), reason, words, generation);
-        let _ = set(&mut new.conditions, ready, wall);
+    let said = condition(types[0], is, reason, words, generation);
+    let _ = set(&mut new.conditions, said, wall);
+    if let Some(link) = link {
+        // Numbers of a pool that is not there any more would be of none.
+        let known = new.airflow.take().filter(|_| !link.absent);
+        new.airflow = link.status().or(known);
+        advise(new, link, generation, wall);
     }
-    advise(new, link, generation, wall);
+    (is != Some(true)).then(|| (reason, words.to_owned()))
 }
 
 /// What is to be said of sensors; nothing new while the pool cannot be read.
 fn advise(new: &mut PoolStatus, link: &Link, generation: Option<i64>, wall: Timestamp) {
-    let Some(seen) = &link.seen else { return };
+    let type_ = ConditionType::ConfigurationAdvised;
+    let Some(seen) = &link.seen else {
+        new.conditions
+            .retain(|one| !link.absent || one.type_ != type_.as_str());
+        return;
+    };
     let (advised, reason, words) = match (seen.poking, link.advice()) {
         (_, Some(advice)) => (Some(true), Reason::SensorsPoke, advice),
         (Some(_), None) => (Some(false), Reason::AsDesired, String::new()),
@@ -272,7 +275,6 @@ fn advise(new: &mut PoolStatus, link: &Link, generation: Option<i64>, wall: Time
             (None, Reason::Progressing, words.to_owned())
         }
     };
-    let type_ = ConditionType::ConfigurationAdvised;
     let _ = set(
         &mut new.conditions,
         condition(type_, advised, reason, words, generation),
@@ -285,6 +287,7 @@ fn conditions(
     pool: &Pool,
     sight: &Sight,
     (unknown, load): (&[String], &str),
+    trouble: Option<(Reason, String)>,
     wall: Timestamp,
 ) {
     let used = sight
@@ -324,6 +327,9 @@ fn conditions(
     } else {
         ((true, Reason::AsDesired, String::new()), no(), no())
     };
+    if let Some((reason, words)) = trouble.filter(|_| ready.0) {
+        ready = (false, reason, words);
+    }
     let words: Vec<&str> = [ready.2.as_str(), load]
         .into_iter()
         .filter(|words| !words.is_empty())

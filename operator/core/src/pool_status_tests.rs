@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use poolwright_api::conditions::find;
-use poolwright_api::v1alpha1::{Holder, Pool, PoolStatus};
+use poolwright_api::v1alpha1::{AirflowPool, Holder, Pool, PoolStatus};
 use poolwright_api::{ConditionType, Reason};
 use serde_json::json;
 
 use super::{Figures, only_numbers, status, with_open};
+use crate::airflow_pool::{Link, PoolView};
 use crate::grants::Sight;
 
 /// A Pool of so many slots whose grants are known: 8 for `u-1`.
@@ -168,6 +169,97 @@ fn a_load_is_told_beside_all_else() {
     let mut copied = pool(10);
     copied.metadata.uid = Some("pool-2".to_owned());
     assert!(message(&copied, &used(&[])).ends_with(&format!("; {load}")));
+}
+
+/// A Pool of Airflow's, and what its status says with each of these links in turn, a second apart.
+fn with_airflow(links: &[Option<Link>]) -> Vec<PoolStatus> {
+    let mut pool = pool(10);
+    pool.spec.airflow = Some(AirflowPool::default());
+    let mut all = Vec::new();
+    for (second, link) in (0..).zip(links) {
+        let wall = Timestamp::from_second(second).expect("a time");
+        let sight = used(&[("u-1", 8)]);
+        let new = status(
+            &pool,
+            &sight,
+            &figures(Some(1), Some(0)),
+            &[],
+            link.as_ref(),
+            wall,
+        );
+        pool.status = Some(new.clone());
+        all.push(new);
+    }
+    all
+}
+
+fn link(poking: Option<u32>, trouble: Option<(Reason, &str)>) -> Link {
+    Link {
+        seen: Some(PoolView {
+            poking,
+            ..PoolView::default()
+        }),
+        trouble: trouble.map(|(reason, words)| (reason, words.to_owned())),
+        ..Link::default()
+    }
+}
+
+#[test]
+fn an_airflow_that_is_not_as_it_should_be_is_said_once() {
+    let down = link(Some(0), Some((Reason::AirflowUnreachable, "it is silent")));
+    let well = link(Some(0), None);
+    let all = with_airflow(&[
+        None,
+        Some(down.clone()),
+        Some(down),
+        None,
+        Some(well.clone()),
+        None,
+        Some(well),
+    ]);
+    let unread = Reason::Progressing;
+    assert_eq!(ready(&all[0]), said("False", unread));
+    assert_eq!(ready(&all[1]), said("False", Reason::AirflowUnreachable));
+    let sync = |status: &PoolStatus| {
+        let found = find(&status.conditions, ConditionType::AirflowInSync).expect("the condition");
+        (found.status.clone(), found.reason.clone())
+    };
+    assert_eq!(sync(&all[1]), said("Unknown", Reason::AirflowUnreachable));
+    // Nothing new is said of it a second later, nor by another process that has read nothing yet.
+    assert_eq!((&all[1], &all[1]), (&all[2], &all[3]));
+    assert_eq!(
+        (ready(&all[4]), sync(&all[4])),
+        (said("True", Reason::AsDesired), said("True", Reason::AsDesired))
+    );
+    assert_eq!((&all[4], &all[4]), (&all[5], &all[6]));
+}
+
+#[test]
+fn numbers_of_airflow_stand_until_its_pool_is_gone() {
+    let down = Link {
+        trouble: Some((Reason::AirflowUnreachable, "it is silent".to_owned())),
+        ..Link::default()
+    };
+    let gone = Link {
+        absent: true,
+        trouble: Some((Reason::AirflowPoolMissing, "it has none".to_owned())),
+        ..Link::default()
+    };
+    let all = with_airflow(&[
+        Some(link(Some(2), None)),
+        Some(down),
+        Some(link(None, None)),
+        Some(gone),
+    ]);
+    let advised = |status: &PoolStatus| {
+        let found = find(&status.conditions, ConditionType::ConfigurationAdvised)?;
+        Some((found.status.clone(), found.reason.clone()))
+    };
+    let pokes = Some(said("True", Reason::SensorsPoke));
+    assert_eq!((advised(&all[0]), advised(&all[1])), (pokes.clone(), pokes));
+    assert_eq!(all[1].airflow, all[0].airflow);
+    assert_eq!(advised(&all[2]), Some(said("Unknown", Reason::Progressing)));
+    assert_eq!((&all[3].airflow, advised(&all[3])), (&None, None));
 }
 
 #[test]

@@ -65,7 +65,7 @@ pub async fn mark_as_read(client: &Client, pool: &Pool, made: Option<&str>) -> R
     patch(client, pool, json!({ "metadata": metadata })).await
 }
 
-/// Lets a Pool follow Airflow; false if it has changed meanwhile.
+/// Lets a Pool follow Airflow; false if its spec has changed meanwhile, or it is gone.
 ///
 /// # Errors
 /// What else the API server answers, such as that a rule of the definition forbids it.
@@ -75,7 +75,26 @@ pub async fn follow(client: &Client, pool: &Pool, follow: &Follow) -> Result<boo
         "description": follow.description,
         "includeDeferred": follow.include_deferred,
     });
-    patch(client, pool, json!({ "spec": spec })).await
+    let spec = json!({ "spec": spec });
+    if patch(client, pool, spec.clone()).await? {
+        return Ok(true);
+    }
+    // Its status is written at the same time.
+    let api = api(client, pool);
+    for _ in 0..ATTEMPTS {
+        let found = api.get_opt(&pool.name_any()).await?;
+        let same = |found: &Pool| {
+            let (found, read) = (found.meta(), pool.meta());
+            found.uid == read.uid && found.generation == read.generation
+        };
+        let Some(found) = found.filter(same) else {
+            return Ok(false);
+        };
+        if patch(client, &found, spec.clone()).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 async fn patch(client: &Client, pool: &Pool, mut patch: Value) -> Result<bool, kube::Error> {

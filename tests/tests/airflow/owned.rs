@@ -104,11 +104,13 @@ pub async fn rivals(airflow: &Airflow, stage: &Stage, other: &TestNamespace) -> 
     remove(stage, "shared").await?;
     wait_until("the heir to have it", SOON, said("AsDesired")).await?;
     await_pool(airflow, "shared", json!({"slots": 8})).await?;
+    // What was made for the one goes with the other.
     other
         .api::<Pool>()
         .delete("shared", &DeleteParams::default())
         .await?;
-    Ok(())
+    let gone = || async { Ok(!self::there(airflow).await?.contains(&"shared".to_owned())) };
+    wait_until("Airflow's pool to be gone", SOON, gone).await
 }
 
 /// A Secret whose password is wrong, and then right; and one with a token of somebody who has logged in.

@@ -19,7 +19,8 @@ pub(super) fn same_url(url: &str) -> &str {
 pub(super) struct Claims(BTreeMap<String, Vec<Arc<Pool>>>);
 
 impl Claims {
-    /// Of one Airflow: of all Pools those for which `is_own` is true, and those whose link is to its URL.
+    /// Of one Airflow: of all Pools those for which `is_own` is true, and those whose link is to its URL; before they are
+    /// read by this process, those whose status says so.
     pub(super) fn new(
         pools: Vec<Arc<Pool>>,
         url: &str,
@@ -32,8 +33,12 @@ impl Claims {
                 continue;
             };
             let is_there = || {
-                let link = link(&pool);
-                link.is_some_and(|link| link.url.as_deref().map(same_url) == Some(same_url(url)))
+                let told = pool.status.as_ref().and_then(|status| status.airflow.as_ref());
+                let of = match link(&pool) {
+                    Some(link) => link.url.clone(),
+                    None => told.and_then(|told| told.url.clone()),
+                };
+                of.as_deref().map(same_url) == Some(same_url(url))
             };
             if is_own(&pool) || is_there() {
                 claims.entry(wanted.name).or_default().push(pool);
@@ -57,9 +62,9 @@ impl Claims {
         older.find(|other| applies(other) && applies(pool))
     }
 
-    /// Whether another Pool keeps this pool in Airflow.
-    pub(super) fn has_heir(&self, pool: &Pool, name: &str) -> bool {
-        self.others(pool, name).any(|other| applies(other))
+    /// The oldest of the other Pools that keep this pool in Airflow.
+    pub(super) fn heir(&self, pool: &Pool, name: &str) -> Option<&Arc<Pool>> {
+        self.others(pool, name).find(|other| applies(other))
     }
 }
 

@@ -1,6 +1,6 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use poolwright_api::v1alpha1::{AirflowPool, PoolSpec};
+use poolwright_api::v1alpha1::{AirflowPool, AirflowPoolStatus, PoolSpec, PoolStatus};
 
 use super::*;
 
@@ -74,8 +74,29 @@ fn what_another_pool_keeps_is_not_deleted() {
         let mut pools = vec![Arc::new(gone.clone())];
         pools.extend(other.map(|(namespace, sync)| pool(namespace, 2, sync)));
         let claims = claims(&pools, there);
-        assert_eq!(claims.has_heir(&gone, "x"), heir, "{other:?}");
+        assert_eq!(claims.heir(&gone, "x").is_some(), heir, "{other:?}");
         // And whoever is left has it at once.
         assert!(pools.get(1).is_none_or(|left| claims.rival(left, "x").is_none()));
+    }
+}
+
+#[test]
+fn who_was_there_before_a_restart_is_known() {
+    use AirflowSync::Apply;
+    let mut older = (*pool("b", 1, Apply)).clone();
+    let younger = pool("a", 2, Apply);
+    let is_own = |pool: &Pool| pool.namespace().as_deref() == Some("a");
+    for (url, is_rival) in [("http://airflow", true), ("http://other", false)] {
+        let told = AirflowPoolStatus {
+            url: Some(url.to_owned()),
+            ..AirflowPoolStatus::default()
+        };
+        older.status = Some(PoolStatus {
+            airflow: Some(told),
+            ..PoolStatus::default()
+        });
+        let pools = vec![Arc::new(older.clone()), Arc::clone(&younger)];
+        let claims = Claims::new(pools, "http://airflow/", is_own, |_| None);
+        assert_eq!(claims.rival(&younger, "x").is_some(), is_rival, "{url}");
     }
 }

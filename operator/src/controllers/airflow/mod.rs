@@ -23,7 +23,7 @@ use super::world::World;
 use crate::clock::Clock;
 use crate::gate::Gate;
 use crate::kube::events::Events;
-use crate::kube::pool::{mark, waits};
+use crate::kube::pool::{mark_as_read, waits};
 use crate::metrics::Metrics;
 use crate::signals::network::Network;
 
@@ -140,7 +140,8 @@ impl Supervisor {
             pool = pool.name_any(),
             "what was made in Airflow for this Pool stays there"
         );
-        if let Err(error) = mark(&self.0.client, pool, None).await {
+        // Of one that has changed meanwhile this is judged anew.
+        if let Err(error) = mark_as_read(&self.0.client, pool, None).await {
             tracing::warn!(pool = pool.name_any(), "a Pool is not let go: {error}");
         }
     }

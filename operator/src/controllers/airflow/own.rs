@@ -97,7 +97,10 @@ impl Session {
         else {
             return Ok(false);
         };
-        self.write_down(pool, Some(&format!("{MAKING}{place}"))).await?;
+        let before = self.ours(pool, &wanted.name);
+        if before == Ours::No {
+            self.write_down(pool, Some(&format!("{MAKING}{place}"))).await?;
+        }
         let Some((_, airflow)) = &mut self.airflow else {
             return Ok(false);
         };
@@ -107,13 +110,19 @@ impl Session {
             .gate
             .guard_in(namespace, airflow.create(wanted))
             .await;
-        let created = created.unwrap_or_else(|refused| Err(shut(refused)))?;
-        self.write_down(pool, created.then_some(&*place)).await?;
-        Ok(created)
+        let created = created.unwrap_or_else(|refused| Err(shut(refused)));
+        match &created {
+            Ok(true) => self.write_down(pool, Some(&place)).await?,
+            // Nobody knows; the next reading tells.
+            Err(error) if error.kind == FaultKind::Unreachable => {}
+            Ok(false) | Err(_) if before == Ours::No => self.write_down(pool, None).await?,
+            Ok(false) | Err(_) => {}
+        }
+        created
     }
 
-    /// Deletes what was made for a Pool that is being deleted, and lets it go. Another Pool that stands for the same pool
-    /// keeps it.
+    /// Deletes what was made for a Pool that is being deleted, and lets it go. Where another Pool stands for the same pool, it
+    /// is that one's from now on.
     pub(super) async fn end(
         &mut self,
         pool: &Pool,
@@ -125,12 +134,15 @@ impl Session {
             return Ok(());
         }
         let ours = self.ours(pool, &wanted.name);
-        let Some((_, airflow)) = &mut self.airflow else {
+        let Some((access, airflow)) = &mut self.airflow else {
             return Ok(());
         };
         let is_it = || step(pool, seen, airflow.lists_unlimited()) == Step::Nothing;
         let goes = ours == Ours::Made || ours == Ours::Asked && seen.is_some() && is_it();
-        if goes && !claims.has_heir(pool, &wanted.name) {
+        if let Some(heir) = claims.heir(pool, &wanted.name).filter(|_| goes) {
+            let place = place(heir, access, &wanted.name);
+            self.write_down(heir, Some(&place)).await?;
+        } else if goes {
             let namespace = Some(self.key.namespace.as_str());
             let deleted = self
                 .context

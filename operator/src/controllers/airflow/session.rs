@@ -68,8 +68,9 @@ pub(super) fn shut(shut: Shut) -> SignalError {
     SignalError::new(FaultKind::Unreachable, shut.to_string())
 }
 
-fn answers<T>(done: &Result<T, SignalError>) -> bool {
-    !matches!(done, Err(error) if error.kind == FaultKind::Unreachable)
+/// Whether something has failed by being waited for.
+fn was_silent<T>(done: &Result<T, SignalError>, began: Instant) -> bool {
+    done.is_err() && began.elapsed() >= LOOK
 }
 
 /// What is said of the younger of two Pools that stand for the same pool.
@@ -229,7 +230,7 @@ impl Session {
         let Some(((access, airflow), wanted)) = self.airflow.as_ref().zip(wanted(pool)) else {
             return true;
         };
-        let listable = airflow.lists_unlimited();
+        let (listable, began) = (airflow.lists_unlimited(), Instant::now());
         let seen = reading.pools.get(&wanted.name).cloned();
         let mut link = Link {
             url: Some(same_url(&access.url).to_owned()),
@@ -245,7 +246,7 @@ impl Session {
                 self.fail(pool, error);
                 self.leave(pool, error).await;
             }
-            return answers(&gone);
+            return !was_silent(&gone, began);
         }
         let step = match claims.rival(pool, &wanted.name) {
             None => {
@@ -255,13 +256,13 @@ impl Session {
             Some(rival) => Step::Stuck(Reason::Conflict, taken(pool, rival, &wanted.name)),
         };
         let taken = self.take(pool, step, &wanted).await;
-        let answers = answers(&taken);
+        let is_silent = was_silent(&taken, began);
         let now = self.context.clock.now();
         let known = self.known.entry(pool.name_any()).or_default();
         known.failing = taken.is_err().then(|| known.failing.unwrap_or(now));
         link.trouble = taken.unwrap_or_else(|error| Some((reason(error.kind), error.message)));
         self.context.links.put(pool, link);
-        answers
+        !is_silent
     }
 
     /// Takes a step; what is to be said of it until the next reading shows that it was taken.

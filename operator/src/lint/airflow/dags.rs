@@ -2,6 +2,8 @@
 //!
 //! Only what is written for a task is known: how often a task is mapped, and how long it takes, is not.
 
+use poolwright_api::v1alpha1::DEFAULT_AIRFLOW_POOL;
+use poolwright_core::executor::Executors;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -9,7 +11,6 @@ use super::super::document::Place;
 use super::super::{Finding, Severity};
 use super::config::Config;
 use super::{Cursor, syntax};
-use poolwright_api::v1alpha1::DEFAULT_AIRFLOW_POOL;
 
 /// What the file looks like.
 const FORM: &str =
@@ -139,6 +140,7 @@ pub fn read(file: &str, text: &str, config: &Config) -> (Option<Dags>, Vec<Findi
         text,
         cursor: Cursor::new(text),
         config,
+        executors: Executors::read(&config.executor),
         findings: Vec::new(),
     };
     for (at, dag) in written.dags.into_iter().enumerate() {
@@ -152,6 +154,7 @@ struct Reader<'a> {
     text: &'a str,
     cursor: Cursor<'a>,
     config: &'a Config,
+    executors: Executors,
     findings: Vec<Finding>,
 }
 
@@ -182,13 +185,9 @@ impl Reader<'_> {
             self.findings
                 .push(Finding::new(file, place, Severity::Error, &path, words));
         }
-        let executor = task.executor.as_deref().unwrap_or_else(|| {
-            let first = self.config.executor.split(',').next();
-            first.unwrap_or_default()
-        });
         Task {
             name: format!("{dag}.{id}"),
-            on_celery: executor.contains("Celery"),
+            on_celery: self.executors.is_celery(task.executor.as_deref()),
             path,
             place,
             pool: task.pool.unwrap_or_else(|| DEFAULT_AIRFLOW_POOL.to_owned()),

@@ -60,6 +60,9 @@ pub struct Airflow {
     sql: Option<sql::Database>,
     round: Round,
     pass: Pass,
+    /// Whether the API has taken the credentials, where all is read from the database.
+    #[cfg(feature = "airflow-sql")]
+    is_proven: bool,
 }
 
 /// What is asked next, and what is known of the reading that is under way.
@@ -104,6 +107,8 @@ impl Airflow {
                 .transpose()?,
             round: Round::default(),
             pass: Pass::new(Executors::read(&access.executor)),
+            #[cfg(feature = "airflow-sql")]
+            is_proven: false,
         })
     }
 
@@ -112,8 +117,15 @@ impl Airflow {
     /// # Errors
     /// Airflow cannot be read, and why. The reading begins anew.
     pub async fn look(&mut self, now: Timestamp) -> Result<Option<Reading>, SignalError> {
+        // A first look does what it takes; later ones ask for the version now and then, instead of something else.
+        let (is_first, before) = (self.rest.known().is_none(), self.rest.requests);
         let version = self.rest.version().await?.text.clone();
-        let pools = match self.pools(now).await {
+        let most = if is_first || self.rest.requests == before {
+            REQUESTS
+        } else {
+            REQUESTS - 1
+        };
+        let pools = match self.pools(now, most).await {
             Ok(pools) => pools,
             Err(error) => {
                 self.round = Round::default();
@@ -127,13 +139,22 @@ impl Airflow {
         }))
     }
 
-    async fn pools(&mut self, now: Timestamp) -> Result<Option<BTreeMap<String, PoolView>>, SignalError> {
+    async fn pools(
+        &mut self,
+        now: Timestamp,
+        requests: usize,
+    ) -> Result<Option<BTreeMap<String, PoolView>>, SignalError> {
         #[cfg(feature = "airflow-sql")]
         if let Some(database) = &mut self.sql {
+            // Whoever has a database of somebody's Airflow is none that may say what stands in it.
+            if !self.is_proven {
+                self.rest.prove().await?;
+                self.is_proven = true;
+            }
             return database.pools().await.map(Some);
         }
         let mut done = None;
-        for _ in 0..REQUESTS {
+        for _ in 0..requests {
             match self.round.next {
                 Ask::Pools(offset) => done = self.page(offset).await?.or(done),
                 Ask::Tasks => {

@@ -3,7 +3,7 @@
 //! Knows where the two differ and nothing of why they are asked. Tokens are kept in memory, and renewed when Airflow
 //! refuses one; no byte of an answer is repeated anywhere but names, numbers and descriptions of pools.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use poolwright_api::v1alpha1::DEFAULT_AIRFLOW_POOL;
 use poolwright_core::airflow_pool::Wanted;
@@ -25,6 +25,8 @@ use crate::signals::web::{self, Broken};
 pub(super) const PAGE: usize = 100;
 /// Deadline of one request.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// So long a version is believed.
+const VERSION_INTERVAL: Duration = Duration::from_secs(60);
 /// Largest answer: a hundred tasks with long configurations.
 const MAX_BODY: usize = 4 << 20;
 /// Where the address comes from.
@@ -52,6 +54,8 @@ pub(super) struct Rest {
     root: Url,
     credentials: Credentials,
     version: Option<Version>,
+    /// When it was asked for.
+    asked: Option<Instant>,
     token: Option<Secret>,
     /// Requests that were sent.
     pub(super) requests: u64,
@@ -92,6 +96,7 @@ impl Rest {
             root,
             credentials: access.credentials.clone(),
             version: None,
+            asked: None,
             token: None,
             requests: 0,
         })
@@ -107,8 +112,11 @@ impl Rest {
         self.version = None;
     }
 
-    /// The version; asked for once, and again after a failure.
+    /// The version; asked for again after a while and after a failure, since an Airflow is upgraded where it stands.
     pub(super) async fn version(&mut self) -> Result<&Version, SignalError> {
+        if self.asked.is_none_or(|at| at.elapsed() >= VERSION_INTERVAL) {
+            self.version = None;
+        }
         if self.version.is_none() {
             let mut answer = self
                 .send(Method::GET, self.url(&["api", "v2", "version"]), None)
@@ -126,6 +134,7 @@ impl Rest {
                 fault(FaultKind::Implausible, words)
             };
             self.version = Some(known.ok_or_else(unknown)?);
+            self.asked = Some(Instant::now());
         }
         self.version
             .as_ref()
@@ -142,6 +151,13 @@ impl Rest {
         }
         check(&answer)?;
         Ok(answer.read::<PoolsAnswer>("its pools")?.into())
+    }
+
+    /// Whether these credentials may read pools here: also where all else is read elsewhere.
+    pub(super) async fn prove(&mut self) -> Result<(), SignalError> {
+        let path = ["pools", DEFAULT_AIRFLOW_POOL];
+        let answer = self.ask(Method::GET, &path, &[], None).await?;
+        check(&answer)
     }
 
     /// One page of tasks.
@@ -199,7 +215,13 @@ impl Rest {
     }
 
     pub(super) async fn delete(&mut self, name: &str) -> Result<(), SignalError> {
-        let answer = self.ask(Method::DELETE, &["pools", name], &[], None).await?;
+        let path = ["pools", name];
+        let mut answer = self.ask(Method::DELETE, &path, &[], None).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            // Of another version not even the path is there.
+            self.forget_version();
+            answer = self.ask(Method::DELETE, &path, &[], None).await?;
+        }
         if answer.status == StatusCode::NOT_FOUND {
             return findable(name);
         }
