@@ -18,6 +18,8 @@ RUN target=$(rustc --print host-tuple) && \
     RUSTFLAGS='-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs' \
     cargo build --profile image --locked --package poolwright --target "$target" && \
     mv "target/$target/image/poolwright" /poolwright
+# What it is made of, as CycloneDX: for scanners, and for whoever asks.
+RUN deploy/sbom.sh /poolwright.cdx.json
 
 FROM scratch
 LABEL org.opencontainers.image.title="poolwright" \
@@ -26,6 +28,7 @@ LABEL org.opencontainers.image.title="poolwright" \
 # Authorities, for brokers whose certificate the world vouches for.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /poolwright /poolwright
+COPY --from=build /poolwright.cdx.json /poolwright.cdx.json
 # By number, since there is no passwd; above 10000, where nodes have no users.
 USER 65532:65532
 ENTRYPOINT ["/poolwright"]

@@ -8,7 +8,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := build
 CARGO ?= cargo
 
-.PHONY: help deps plane venv build lint manifests demo demo-airflow test soak bench
+.PHONY: help deps plane venv build lint manifests sbom demo demo-airflow test soak bench
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ lint: ## Formatting and lints
 
 manifests: ## Makes deploy/install, the chart's README and its copies anew, from the chart and crds/
 	UPDATE=1 $(CARGO) test --workspace --test chart --locked -- made::what_is_generated
+
+sbom: ## Writes poolwright.cdx.json: every crate that the binary is made of, with its licence
+	@deploy/sbom.sh poolwright.cdx.json
 
 demo: deps $(if $(filter current,$(CLUSTER)),,plane) venv ## Shows a fleet at work; KEEP=1 leaves it running, CLUSTER=current uses the kubeconfig
 	@$(CARGO) build --workspace --bins --locked

@@ -1,14 +1,15 @@
 #!/bin/sh
 # Holds the image to what is said of it, as far as that goes without a container
 # engine. Always: what hadolint says of the Dockerfiles, that the last stage is
-# empty but for what is copied, and its user's number. In full, which takes half
+# empty but for what is copied, its user's number, and that the list of what the
+# binary is made of lacks no crate and no licence. In full, which takes half
 # an hour and more on two processors: the binary is built as the Dockerfile does
 # it, twice, and must be the same both times, small enough, and run as that user
 # in a folder in which nothing else is; there it looks names up, too.
 set -eu
 cd "$(dirname "$0")/.."
-# Of 20 MB, 0.2 are certificates.
-bytes_max=19700000
+# Of 20 MB, 0.2 are certificates and 0.5 the list of what it is made of.
+bytes_max=19200000
 
 hadolint() { # hadolint FILE...
     python=${PYTHON:-python3}
@@ -42,13 +43,30 @@ user=$(printf '%s\n' "$stage" | sed -n 's/^USER \([0-9]*:[0-9]*\)$/\1/p')
 flags=$(sed -n "s/.*RUSTFLAGS='\([^']*\)'.*/\1/p" Dockerfile)
 [ -n "$flags" ] || fail "the Dockerfile has no RUSTFLAGS"
 echo "image: hadolint has nothing to say, user=$user flags=$flags"
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
+deploy/sbom.sh "$work/sbom.json"
+bytes=$(stat -c %s "$work/sbom.json")
+[ "$bytes" -lt 500000 ] || fail "the list of what it is made of has $bytes bytes, which must be less than 500000"
+cargo tree --locked -p poolwright -e normal --prefix none --format '{p}' | sed 's/ (.*//; s/ v/@/' | sort -u >"$work/crates"
+"${PYTHON:-python3}" - "$work" <<'END' || fail "the list of what it is made of is not whole"
+import json, sys
+with open(sys.argv[1] + "/sbom.json") as file:
+    listed = json.load(file)
+with open(sys.argv[1] + "/crates") as file:
+    crates = set(file.read().split())
+all_of_it = [listed["metadata"]["component"], *listed["components"]]
+missing = crates - {one["name"] + "@" + one["version"] for one in all_of_it}
+bare = [one["name"] for one in all_of_it if not one.get("licenses")]
+print(f"image: crates={len(crates)} listed={len(all_of_it)} missing={len(missing)} without_licence={len(bare)}")
+sys.exit(bool(missing or bare) or len(crates) < 100)
+END
 [ "${POOLWRIGHT_SCALE:-short}" = full ] || exit 0
 
 [ "$(id -u)" = 0 ] || fail "to run a program in an empty folder, as another user, takes root"
 host=$(rustc --print host-tuple)
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-trap 'exit 130' INT TERM
 # In one place both times, as in a container.
 folder=$(realpath -m "${CARGO_TARGET_DIR:-target}")/image-check
 build() { # build FILE
