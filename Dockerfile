@@ -4,9 +4,9 @@
 #   docker build -t registry.example.com/poolwright:0.1.0 .
 #
 # No container engine was at hand when this was written, so it has not been built
-# as a whole. Checked: hadolint finds nothing; a program that is linked like this
-# on Debian 12 needs no library, and resolves names by /etc/hosts and by DNS in an
-# otherwise empty root folder as this user.
+# as a whole. Checked, by tests/image.sh: hadolint finds nothing; buildah puts the
+# last stage together; and a program that is built like this on Debian 12 runs where
+# nothing is but that stage's files, as its user, and resolves names there.
 
 FROM rust:1.95-bookworm AS build
 WORKDIR /src

@@ -26,6 +26,7 @@ need iproute2 ip
 need python3 python3
 need curl curl
 need prometheus promtool
+[ "${POOLWRIGHT_SCALE:-short}" != full ] || need buildah buildah
 python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || missing="$missing python3-venv"
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing="$missing ca-certificates"
 
