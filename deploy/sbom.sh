@@ -14,5 +14,5 @@ cp -r Cargo.toml Cargo.lock operator tests "$work/"
 # The same text whenever it is written.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-0} "$cyclonedx" cyclonedx -q --manifest-path "$work/operator/Cargo.toml" \
     --format json --spec-version 1.5 --no-build-deps --describe binaries
-# Paths of this machine say nothing to anybody.
-sed "s|path+file://$work/|path+file:///|g" "$work/operator/poolwright_bin.cdx.json" >"$file"
+# Paths of this machine say nothing to anybody, and blanks are a quarter of it.
+sed "s|path+file://$work/|path+file:///|g; s/^ *//" "$work/operator/poolwright_bin.cdx.json" | tr -d '\n' >"$file"

@@ -295,3 +295,48 @@ async fn rabbitmq_hangs() -> Result<()> {
     stage.expect_no_busy_victim()?;
     stage.expect_all_done_once(&ids)
 }
+
+/// The operator's own user of Redis loses sight of one of two queues; the workers' has all rights.
+#[tokio::test]
+async fn one_of_several_queues_that_cannot_be_read_lets_workers_come_and_none_go() -> Result<()> {
+    let (stage, redis) = (
+        Stage::new("o-part").await?,
+        Redis::start(RedisConfig::default()).await?,
+    );
+    let mut admin = redis.connection(0).await?;
+    let mut sees = async |keys: &'static str| -> Result<()> {
+        let user = "SETUSER reader on >secret-of-the-reader resetkeys allchannels +@all";
+        let mut command = ::redis::cmd("ACL");
+        command.arg(user.split(' ').collect::<Vec<_>>()).arg(keys);
+        Ok(command.exec_async(&mut admin).await?)
+    };
+    sees("~*").await?;
+    let url = format!("redis://reader:secret-of-the-reader@127.0.0.1:{}/0", redis.port);
+    let reader = Wire::secret(&stage, "reader", &url).await?;
+    for queue in ["seen", "hidden"] {
+        stage.queue(queue, reader.spec.clone()).await?;
+    }
+    let wire = Wire::redis(&redis, 0);
+    let shape = json!({
+        "celery": {"concurrency": 1},
+        "scaling": {"policy": "Backlog", "maxReplicas": WORKERS, "scaleDownDelaySeconds": 2},
+    });
+    wire.workers(&stage, "q", &["seen", "hidden"], shape).await?;
+    let mut ids = wire.publish(&Batch::sleep("seen", 1, 10.0)).await?;
+    stage.await_running(1, LIMIT).await?;
+
+    sees("~[^h]*").await?;
+    let fresh = ConditionType::SignalsFresh;
+    stage
+        .await_condition("q", fresh, "False", "BrokerRefused", LIMIT)
+        .await?;
+    ids.extend(wire.publish(&Batch::sleep("seen", 2, 1.0)).await?);
+    stage.await_replicas("q", WORKERS, LIMIT).await?;
+    stage.await_ended(3, LIMIT).await?;
+    stage.expect_steady("q", WORKERS, length()).await?;
+
+    sees("~*").await?;
+    stage.await_no_pods("q", LIMIT).await?;
+    stage.expect_no_busy_victim()?;
+    stage.expect_all_done_once(&ids)
+}
