@@ -257,8 +257,7 @@ impl Cli {
 ///
 /// The output cannot be written.
 pub fn crd(args: &CrdArgs, output: &mut impl Write) -> io::Result<()> {
-    for (position, (file, crd)) in poolwright_api::crds().into_iter().enumerate() {
-        let text = poolwright_api::to_yaml(&crd).map_err(io::Error::other)?;
+    for (position, (file, text)) in poolwright_api::CRD_FILES.into_iter().enumerate() {
         if let Some(folder) = &args.out {
             let path = folder.join(file);
             let named = |error: io::Error| {

@@ -15,7 +15,7 @@ pub mod text;
 pub mod v1alpha1;
 
 pub use conditions::{Change, ConditionType, Reason};
-pub use crds::{CRD_HEADER, CRD_VERSION, crds, to_yaml};
+pub use crds::{CRD_FILES, CRD_HEADER, CRD_VERSION, crds, to_yaml};
 
 /// API group of all Poolwright resources.
 pub const GROUP: &str = "poolwright.dev";

@@ -3,13 +3,12 @@
 //! Schema first, then the rules (CEL) if the schema found nothing that would make them fail for the wrong reason: the
 //! order of the server. What needs more than one object is not decided here.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Resource as _;
 use kube::core::cel::{CompiledSchema, RootContext, Validator, compile_schema};
 use poolwright_api::v1alpha1::WorkerPool;
 use serde_json::{Value as Json, json};
 
-use super::document::{Node, Place, Value};
+use super::document::{self, Node, Place, Value};
 use super::schema::{self, Problem, Weight};
 use super::{Finding, Severity, hints};
 
@@ -47,29 +46,25 @@ impl Definition {
 /// The definitions of all kinds.
 #[must_use]
 pub fn definitions() -> Vec<Definition> {
-    let definition = |crd: &CustomResourceDefinition| {
-        let schema = schema(crd)?;
+    let definition = |(_, text): (&str, &str)| {
+        let crd = document::parse(0, text).ok()??.to_json();
+        let schema = schema(&crd)?;
         let rules = compile_schema(&schema);
-        Some(Definition {
-            kind: crd.spec.names.kind.clone(),
-            schema,
-            rules,
-        })
+        let kind = crd["spec"]["names"]["kind"].as_str()?.to_owned();
+        Some(Definition { kind, schema, rules })
     };
-    poolwright_api::crds()
-        .iter()
-        .filter_map(|(_, crd)| definition(crd))
+    poolwright_api::CRD_FILES
+        .into_iter()
+        .filter_map(definition)
         .collect()
 }
 
 /// The schema of whole objects: that of the definition, with what the API server adds to every kind and without
 /// `status`, which nobody but the operator writes.
 #[must_use]
-pub fn schema(crd: &CustomResourceDefinition) -> Option<Json> {
-    let version = crd.spec.versions.first()?;
-    let schema = version.schema.as_ref()?.open_api_v3_schema.as_ref()?;
-    let mut schema = serde_json::to_value(schema).ok()?;
-    let name_max = if crd.spec.names.kind == WorkerPool::kind(&()) {
+pub fn schema(crd: &Json) -> Option<Json> {
+    let mut schema = crd.pointer("/spec/versions/0/schema/openAPIV3Schema")?.clone();
+    let name_max = if crd["spec"]["names"]["kind"] == *WorkerPool::kind(&()) {
         poolwright_api::WORKER_POOL_NAME_CHARACTERS_MAX
     } else {
         NAME_CHARACTERS_MAX

@@ -265,10 +265,13 @@ fn document<'a>(
         Sort::Ours(definition) => {
             let (value, found) = kinds::check(definitions, definition, node, file);
             findings.extend(found);
-            let object = value.and_then(|value| match typed(&definition.kind, value) {
+            let object = value.and_then(|value| match typed(&definition.kind, &value) {
                 Ok(object) => Some(object),
                 Err(error) => {
-                    let words = format!("cannot be read: {error}");
+                    // Line and column of the text that it was read from are nobody's.
+                    let words = error.to_string();
+                    let words = words.split(" at line ").next().unwrap_or_default();
+                    let words = format!("cannot be read: {words}");
                     findings.push(Finding::new(file, node.place, Severity::Error, "", &words));
                     None
                 }
@@ -321,11 +324,13 @@ fn document<'a>(
     }
 }
 
-fn typed(kind: &str, value: serde_json::Value) -> Result<Object, serde_json::Error> {
+/// By way of its text, as answers of the API server are read: another way would be the same code once more in the program.
+fn typed(kind: &str, value: &serde_json::Value) -> Result<Object, serde_json::Error> {
+    let text = value.to_string();
     match kind {
-        "Pool" => serde_json::from_value(value).map(Object::Pool),
-        "TaskQueue" => serde_json::from_value(value).map(Object::TaskQueue),
-        _ => serde_json::from_value(value).map(Object::WorkerPool),
+        "Pool" => serde_json::from_str(&text).map(Object::Pool),
+        "TaskQueue" => serde_json::from_str(&text).map(Object::TaskQueue),
+        _ => serde_json::from_str(&text).map(Object::WorkerPool),
     }
 }
 

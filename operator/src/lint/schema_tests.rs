@@ -181,7 +181,10 @@ fn every_keyword_of_our_definitions_is_known() {
     }
     let mut found = Vec::new();
     for (_, crd) in poolwright_api::crds() {
-        keywords(&super::super::kinds::schema(&crd).unwrap(), &mut found);
+        keywords(
+            &super::super::kinds::schema(&serde_json::to_value(&crd).unwrap()).unwrap(),
+            &mut found,
+        );
     }
     found.retain(|keyword| !KEYWORDS.contains(&keyword.as_str()));
     assert_eq!(found, Vec::<String>::new());
@@ -202,7 +205,10 @@ fn every_pattern_of_our_definitions_compiles() {
     }
     let mut count = 0;
     for (_, crd) in poolwright_api::crds() {
-        patterns(&super::super::kinds::schema(&crd).unwrap(), &mut count);
+        patterns(
+            &super::super::kinds::schema(&serde_json::to_value(&crd).unwrap()).unwrap(),
+            &mut count,
+        );
     }
     assert!(count > 10);
 }
