@@ -2,7 +2,7 @@
 //! whatever else its version needs. Its workers are what a test is about, so they are no part of it.
 
 use crate::process::{Daemon, Frozen, find_program, free_port, install_crypto, mortal, temp_dir};
-use crate::{Redis, RedisConfig, Result, plane, wait_until};
+use crate::{Authority, Redis, RedisConfig, Result, plane, wait_until};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE;
 use reqwest::Method;
@@ -35,6 +35,8 @@ pub struct Airflow {
     /// Root of its API.
     pub api: String,
     database: u16,
+    /// Who vouches for the database.
+    pub authority: Authority,
     bearer: Option<String>,
     variables: BTreeMap<String, String>,
     // Servers end before the folder that they write into goes.
@@ -57,13 +59,15 @@ impl Airflow {
         // The database's user is another.
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755))?;
         let redis = Redis::start(RedisConfig::default()).await?;
-        let (database, port) = database(dir.path()).await?;
+        let authority = Authority::create(dir.path())?;
+        let (database, port) = database(dir.path(), &authority).await?;
         let api = free_port()?;
         let mut airflow = Self {
             variables: variables(major, &folder, &redis.url(0), port, api),
             api: format!("http://127.0.0.1:{api}"),
             bearer: None,
             database: port,
+            authority,
             servers: vec![database],
             major,
             folder,
@@ -111,15 +115,13 @@ impl Airflow {
         self.servers.last().map(|scheduler| Frozen::new(scheduler.pid()))
     }
 
-    /// The database's address for somebody who may read two tables and nothing else.
+    /// The database's address for somebody who may read two tables and nothing else. Without an option its connections have
+    /// TLS, by the authority of [`Airflow::authority`].
     pub fn reader_url(&self) -> Result<String> {
         let statements = "DO $$ BEGIN CREATE ROLE reader LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$; \
                           GRANT SELECT ON slot_pool, task_instance TO reader";
         self.sql(statements)?;
-        Ok(format!(
-            "postgresql://reader@127.0.0.1:{}/airflow?sslmode=disable",
-            self.database
-        ))
+        Ok(format!("postgresql://reader@127.0.0.1:{}/airflow", self.database))
     }
 
     /// Runs statements in its database.
@@ -260,7 +262,7 @@ impl Airflow {
 /// What all of its processes are told.
 fn variables(major: u32, folder: &Path, broker: &str, database: u16, api: u16) -> BTreeMap<String, String> {
     let secret = || BASE64_URL_SAFE.encode(std::array::from_fn::<u8, 32, _>(|_| fastrand::u8(..)));
-    let place = format!("//airflow@127.0.0.1:{database}/airflow");
+    let place = format!("//airflow@127.0.0.1:{database}/airflow?sslmode=disable");
     let mut all = vec![
         ("CORE__EXECUTOR", "CeleryExecutor".to_owned()),
         ("CORE__DAGS_FOLDER", folder.join("app/dags").display().to_string()),
@@ -294,7 +296,7 @@ fn variables(major: u32, folder: &Path, broker: &str, database: u16, api: u16) -
 }
 
 /// A PostgreSQL with an empty database, and its port. It refuses to run as root, and runs as the user of its package then.
-async fn database(dir: &Path) -> Result<(Daemon, u16)> {
+async fn database(dir: &Path, authority: &Authority) -> Result<(Daemon, u16)> {
     let bin = postgres()?;
     let (data, port) = (dir.join("database"), free_port()?);
     std::fs::create_dir(&data)?;
@@ -318,13 +320,26 @@ async fn database(dir: &Path) -> Result<(Daemon, u16)> {
             .arg(data)
             .args("-U airflow -A trust -E UTF8 --locale=C.UTF-8 --no-sync".split(' ')),
     )?;
+    // It takes no key that others may read.
+    let key = data.join("tls.key");
+    std::fs::copy(&authority.key, &key)?;
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600))?;
+    if is_root {
+        done(Command::new("chown").arg("postgres").arg(&key))?;
+    }
+    let tls = [
+        "ssl=on".to_owned(),
+        format!("ssl_key_file={}", key.display()),
+        format!("ssl_cert_file={}", authority.certificate.display()),
+    ];
     let mut server = owned("postgres");
     let address = format!("-h 127.0.0.1 -p {port} -F");
     server
         .arg("-D")
         .arg(data)
         .args(address.split(' '))
-        .args(["-k", ""]);
+        .args(["-k", ""])
+        .args(tls.iter().flat_map(|setting| ["-c", setting]));
     let mut server = Daemon::start("postgres", server, &dir.join("postgres.log"))?;
     let create = || async {
         let address = format!("-h 127.0.0.1 -p {port} -U airflow airflow");

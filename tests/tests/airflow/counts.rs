@@ -1,7 +1,7 @@
 //! What pools hold, as Pools tell it, beside what Airflow itself says of the same rows: read over its API and with SQL.
 
 use crate::LIMIT;
-use crate::linked::{SOON, await_sync, held, pool, secret};
+use crate::linked::{SOON, await_link, await_sync, held, pool, secret};
 use poolwright_api::v1alpha1::AirflowPoolStatus;
 use poolwright_tests::*;
 use reqwest::Method;
@@ -79,18 +79,33 @@ async fn the_status_says_of_slots_what_airflow_says() -> Result<()> {
             json!({"databaseUrl": airflow.reader_url()?}),
         )
         .await?;
+        stage
+            .secret("authority", "ca.crt", &airflow.authority.ca_pem()?)
+            .await?;
         for (name, slots, include_deferred) in [("plain", 64, false), ("with-deferred", 8, true)] {
             let spec = json!({"slots": slots, "includeDeferred": include_deferred});
             pool(&stage, name, spec.clone()).await?;
             await_sync(&stage, name).await?;
             let mut twin = spec;
+            let tls = json!({"caSecretRef": {"name": "authority", "key": "ca.crt"}});
             stage::merge(
                 &mut twin,
-                json!({"airflow": {"secretRef": {"name": "sql"}, "name": name, "sync": "Mirror"}}),
+                json!({"airflow": {"secretRef": {"name": "sql"}, "name": name, "sync": "Mirror", "tls": tls}}),
             );
             pool(&stage, &format!("{name}-sql"), twin).await?;
             insert(*major, &airflow, name, ROWS)?;
         }
+        // Of an authority that nobody has named nothing is taken.
+        let untrusted = json!({"airflow": {"secretRef": {"name": "sql"}, "name": "plain", "sync": "Mirror"}});
+        pool(&stage, "untrusted", untrusted).await?;
+        await_link(
+            &stage,
+            "untrusted",
+            "Unknown",
+            "AirflowUnreachable",
+            "wants another sslmode",
+        )
+        .await?;
         for name in ["plain", "with-deferred"] {
             let answer = airflow.ask(Method::GET, &format!("pools/{name}"), None).await?;
             for name in [name.to_owned(), format!("{name}-sql")] {

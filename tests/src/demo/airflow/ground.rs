@@ -66,7 +66,7 @@ impl Ground {
 
     /// Applies the example, with this Airflow in its Secrets, and as small as this machine.
     pub async fn apply_example(&self) -> Result<()> {
-        let database = self.airflow.reader_url()?;
+        let database = self.airflow.reader_url()? + "?sslmode=disable";
         for mut object in objects()? {
             match object["kind"].as_str() {
                 Some("Secret") => {
