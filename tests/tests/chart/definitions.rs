@@ -136,7 +136,8 @@ impl Upgraded {
     async fn goes_back_with_them_when_it_is_meant(&self) -> Result<()> {
         let binding = "validatingadmissionpolicybinding/definitions.poolwright.dev";
         self.site.kubectl.run(["delete", binding]).await?;
-        wait_until("the definitions to go back", LIMIT, || async {
+        // Each try is a whole rollback, which takes long where other things run.
+        wait_until("the definitions to go back", 3 * LIMIT, || async {
             Ok(self.back(1).await.is_ok())
         })
         .await?;
