@@ -21,6 +21,8 @@ pub fn image(major: u32) -> String {
 
 /// The one who may do everything, and the password.
 pub const ADMIN: (&str, &str) = ("admin", "secret");
+/// The one who may look and change nothing, with the same password.
+pub const VIEWER: &str = "viewer";
 /// Databases, servers and the first answer, on a machine that is busy.
 const LIMIT: Duration = Duration::from_secs(180);
 
@@ -191,13 +193,15 @@ impl Airflow {
         let api = ["--workers", "1", "--port", &port];
         if self.major == 3 {
             let passwords = self.dir.path().join("passwords.json");
-            std::fs::write(passwords, json!({ADMIN.0: ADMIN.1}).to_string())?;
+            std::fs::write(passwords, json!({ADMIN.0: ADMIN.1, VIEWER: ADMIN.1}).to_string())?;
             self.daemon("api-server", &[&["--host", "127.0.0.1"][..], &api].concat())?;
             self.daemon("dag-processor", &[])?;
         } else {
-            let user = "users create -r Admin -e admin@example.com -f a -l b -u";
-            let user: Vec<&str> = user.split(' ').chain([ADMIN.0, "-p", ADMIN.1]).collect();
-            self.run(&user)?;
+            for (role, name) in [("Admin", ADMIN.0), ("Viewer", VIEWER)] {
+                let email = format!("{name}@example.com");
+                let user = ["users", "create", "-f", "a", "-l", "b", "-p", ADMIN.1];
+                self.run(&[&user[..], &["-r", role, "-e", &email, "-u", name]].concat())?;
+            }
             self.daemon("webserver", &[&["--hostname", "127.0.0.1"][..], &api].concat())?;
         }
         self.daemon("scheduler", &["--skip-serve-logs"])?;
@@ -283,7 +287,10 @@ fn variables(major: u32, folder: &Path, broker: &str, database: u16, api: u16) -
                 "CORE__EXECUTION_API_SERVER_URL",
                 format!("http://127.0.0.1:{api}/execution/"),
             ),
-            ("CORE__SIMPLE_AUTH_MANAGER_USERS", format!("{}:admin", ADMIN.0)),
+            (
+                "CORE__SIMPLE_AUTH_MANAGER_USERS",
+                format!("{}:admin,{VIEWER}:viewer", ADMIN.0),
+            ),
         ]);
     } else {
         let basic = "airflow.api.auth.backend.basic_auth".to_owned();

@@ -142,6 +142,34 @@ pub async fn rotated(airflow: &Airflow, stage: &Stage) -> Result<()> {
     remove(stage, "by-token").await
 }
 
+/// Who may only look can mirror a pool and make none; that it may not is said, and not tried again and again.
+pub async fn looked_at(airflow: &Airflow, stage: &Stage) -> Result<()> {
+    secret(
+        stage,
+        "viewer",
+        &airflow.api,
+        json!({"username": airflow::VIEWER}),
+    )
+    .await?;
+    let spec = |sync: &str| json!({"airflow": {"secretRef": {"name": "viewer"}, "sync": sync}});
+    pool(stage, "kept", spec("Mirror")).await?;
+    let followed = || async { Ok(get(stage, "kept").await?.spec.slots == 5) };
+    wait_until("the Pool to follow", SOON, followed).await?;
+    pool(stage, "unmade", spec("Apply")).await?;
+    await_link(stage, "unmade", "False", "AirflowRefused", "lacks the role").await?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let before = get(stage, "unmade").await?.metadata;
+    assert_eq!(before.finalizers.unwrap_or_default(), Vec::<String>::new());
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    let after = get(stage, "unmade").await?.metadata;
+    assert_eq!(
+        after.resource_version, before.resource_version,
+        "it is written again and again"
+    );
+    assert!(!there(airflow).await?.contains(&"unmade".to_owned()));
+    remove(stage, "unmade").await
+}
+
 /// What Airflow exports becomes Pools that are kept, and they become what Airflow imports.
 pub async fn exported(airflow: &Airflow, stage: &Stage) -> Result<()> {
     write(

@@ -25,6 +25,7 @@ async fn pools_are_kept_the_same_on_both_sides() -> Result<()> {
         owned::asked(&airflow, &stage).await?;
         owned::rivals(&airflow, &stage, &other).await?;
         owned::rotated(&airflow, &stage).await?;
+        owned::looked_at(&airflow, &stage).await?;
         owned::exported(&airflow, &stage).await?;
         if scale::pick(false, true) {
             owned::left(&airflow, &stage).await?;

@@ -21,8 +21,8 @@ use crate::kube::pool::follow;
 use crate::signals::SignalError;
 use crate::signals::airflow::{Access, Airflow};
 
-/// A pool that Airflow has and does not show is asked for again after so long.
-const HIDDEN: Duration = Duration::from_secs(60);
+/// A pool that Airflow does not let be made, or has and does not show, is asked for again after so long.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// One session.
 pub(super) struct Session {
@@ -48,6 +48,8 @@ pub(super) struct Known {
     stepped: Option<Moment>,
     /// When Airflow last said that it has the pool, which it does not show.
     hidden: Option<Moment>,
+    /// When it last refused to make it, and how.
+    refused: Option<(Moment, SignalError)>,
     /// Since when nothing has gone well.
     pub(super) failing: Option<Moment>,
 }
@@ -180,6 +182,9 @@ impl Session {
                 self.airflow = None;
                 let airflow = Airflow::new(&access, &self.context.network)?;
                 self.airflow = Some((access, airflow));
+                for known in self.known.values_mut() {
+                    known.refused = None;
+                }
             }
             self.resolved = Some(now);
         }
@@ -278,7 +283,7 @@ impl Session {
         let known = self.known.entry(name.clone()).or_default();
         let drifted = known.agreed.as_ref() == Some(wanted);
         if !matches!(step, Step::Create(_)) {
-            known.hidden = None;
+            (known.hidden, known.refused) = (None, None);
         }
         let (words, done) = match step {
             Step::Nothing => {
@@ -287,9 +292,8 @@ impl Session {
             }
             Step::Stuck(reason, words) => return Ok(Some((reason, words))),
             Step::Create(wanted) => {
-                let is_early = known.hidden.is_some_and(|at| now.since(at) < HIDDEN);
-                if is_early || !self.create(pool, &wanted).await? {
-                    return Ok(Some(self.hidden(&name, &wanted, now)));
+                if let Some(trouble) = self.make(pool, &wanted, now).await? {
+                    return Ok(Some(trouble));
                 }
                 (format!("Airflow has no pool {:?}", wanted.name), "it is made")
             }
@@ -354,6 +358,33 @@ impl Session {
         Ok(Some((reason, words)))
     }
 
+    /// Makes a pool, unless that was refused a moment ago: each try writes into the Pool, too. What is to be said if it is
+    /// there already.
+    async fn make(
+        &mut self,
+        pool: &Pool,
+        wanted: &Wanted,
+        now: Moment,
+    ) -> Result<Option<(Reason, String)>, SignalError> {
+        let name = pool.name_any();
+        let known = self.known.entry(name.clone()).or_default();
+        let refused = known.refused.as_ref();
+        if let Some((_, error)) = refused.filter(|(at, _)| now.since(*at) < AGAIN) {
+            return Err(error.clone());
+        }
+        let is_early = known.hidden.is_some_and(|at| now.since(at) < AGAIN);
+        let made = if is_early {
+            Ok(false)
+        } else {
+            self.create(pool, wanted).await
+        };
+        if let Err(error) = made.as_ref().map_err(SignalError::clone) {
+            let known = self.known.entry(name.clone()).or_default();
+            known.refused = Some((now, error)).filter(|(_, error)| error.kind != FaultKind::Unreachable);
+        }
+        Ok((!made?).then(|| self.hidden(&name, wanted, now)))
+    }
+
     /// What is said of a pool that Airflow has, as it says to whoever wants to make it: the next look shows it, or never will.
     fn hidden(&mut self, name: &str, wanted: &Wanted, now: Moment) -> (Reason, String) {
         let known = self.known.entry(name.to_owned()).or_default();
@@ -365,7 +396,7 @@ impl Session {
                 format!("Airflow has a pool {:?} by now", wanted.name),
             );
         }
-        if now.since(*at) >= HIDDEN {
+        if now.since(*at) >= AGAIN {
             *at = now;
         }
         let words = format!(

@@ -157,6 +157,10 @@ impl Rest {
     pub(super) async fn prove(&mut self) -> Result<(), SignalError> {
         let path = ["pools", DEFAULT_AIRFLOW_POOL];
         let answer = self.ask(Method::GET, &path, &[], None).await?;
+        // So 2.x answers where that one has no limit, to whoever may read it.
+        if answer.status == StatusCode::INTERNAL_SERVER_ERROR {
+            return Ok(());
+        }
         check(&answer)
     }
 
