@@ -3,7 +3,7 @@
 
 use crate::LIMIT;
 use crate::dag::{image_node, workers};
-use crate::linked::{SOON, await_link, await_sync, held, pool, said, secret};
+use crate::linked::{await_link, await_sync, held, pool, said, secret};
 use poolwright_api::ConditionType::ConfigurationAdvised;
 use poolwright_tests::*;
 use reqwest::Method;
@@ -153,7 +153,9 @@ async fn watch(airflow: &Airflow, most: &mut BTreeMap<String, i64>) -> Result<()
 async fn sensor(airflow: &Airflow, stage: &Stage) -> Result<()> {
     let pokes = || async { Ok(held(stage, "waiting").await?.running == 1) };
     wait_until("the sensor to run", LIMIT, pokes).await?;
-    assert_eq!(held(stage, "waiting").await?.poking_sensors, Some(0));
+    // On a busy machine Airflow may be too slow for it once, and is asked again a minute later.
+    let none = || async { Ok(held(stage, "waiting").await?.poking_sensors == Some(0)) };
+    wait_until("the sensor not to be one that pokes", LIMIT, none).await?;
     assert_eq!(said(stage, "waiting", ConfigurationAdvised).await?.0, "False");
     airflow.sql(
         "UPDATE task_instance SET start_date = start_date - interval '10 minutes' WHERE task_id = 'poke'",
@@ -165,7 +167,7 @@ async fn sensor(airflow: &Airflow, stage: &Stage) -> Result<()> {
                 && reason == "SensorsPoke"
                 && words.starts_with("1 sensor of this pool has held"))
         };
-    wait_until("the sensor to be found", SOON, found).await?;
+    wait_until("the sensor to be found", LIMIT, found).await?;
     assert_eq!(held(stage, "waiting").await?.poking_sensors, Some(1));
     let metric = "poolwright_pool_airflow_poking_sensors";
     stage.await_metric(metric, "name=\"waiting\"", 1.0).await

@@ -141,7 +141,7 @@ async fn the_status_says_of_slots_what_airflow_says() -> Result<()> {
                 Err(format!("{why:?}").into())
             }
         };
-        wait_until("sensors that poke to be found over the API", SOON, poking).await?;
+        wait_until("sensors that poke to be found over the API", LIMIT, poking).await?;
         for (what, slots) in [
             ("running", 3.0),
             ("queued", 5.0),

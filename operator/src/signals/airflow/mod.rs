@@ -161,7 +161,7 @@ impl Airflow {
                     // Pools are told also where nobody may look at tasks.
                     if let Err(error) = self.tasks(now).await {
                         tracing::debug!("tasks are not looked through: {}", error.message);
-                        self.pass.fail(now);
+                        self.pass.fail(now, error.kind);
                     }
                     self.round.next = Ask::Pools(0);
                 }

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 use poolwright_core::airflow_pool::{Counts, POKE_SECONDS, PoolView};
 use poolwright_core::executor::Executors;
+use poolwright_core::sample::FaultKind;
 
 use super::answers::{Task, Tasks};
 use super::rest::PAGE;
@@ -94,13 +95,14 @@ impl Pass {
         }
     }
 
-    /// Tasks may not be looked at, or not now: what was seen of them is too old by the time they may be.
-    pub(super) fn fail(&mut self, now: Timestamp) {
-        let executors = std::mem::replace(&mut self.executors, Executors::read(""));
-        *self = Self {
-            paused: Some(now),
-            ..Self::new(executors)
-        };
+    /// Tasks may not be looked at: nothing is known of them. Or not now: what the last whole pass has seen stands.
+    pub(super) fn fail(&mut self, now: Timestamp, kind: FaultKind) {
+        (self.only_long, self.offset, self.paused) = (false, 0, Some(now));
+        self.rows.clear();
+        if kind != FaultKind::Unreachable {
+            self.seen = None;
+            self.long.clear();
+        }
     }
 
     /// Writes into a pool what the last whole pass has seen of it.

@@ -101,6 +101,9 @@ async fn serve(
             if fake.tasks.iter().any(|(pool, _)| *pool == "bad") {
                 return StatusCode::FORBIDDEN.into_response();
             }
+            if fake.tasks.iter().any(|(pool, _)| *pool == "broken") {
+                return StatusCode::SERVICE_UNAVAILABLE.into_response();
+            }
             let of_long = query.iter().any(|(key, _)| key == "start_date_lte");
             let long = fake.tasks.iter().enumerate().map(|(at, (pool, sensor))| {
                 json!({"dag_id": "d", "dag_run_id": "r", "task_id": format!("long{at}"), "pool": pool, "queue": "q",
@@ -228,6 +231,25 @@ async fn sensors_are_counted_by_pool_once_all_were_looked_through_twice() {
     }
     fake.lock().unwrap().tasks.clear();
     assert_eq!(last(&mut airflow, 6).await["p0"].poking, Some(0));
+}
+
+#[tokio::test]
+async fn what_was_seen_of_tasks_stands_while_they_cannot_be_read_and_goes_when_they_may_not() {
+    for (after, stands) in [("broken", true), ("bad", false)] {
+        let (fake, mut airflow) = start(Fake {
+            version: "3.3.2",
+            pools: names(1),
+            tasks: vec![("p0", true)],
+            ..Fake::default()
+        })
+        .await;
+        let pools = last(&mut airflow, 4).await;
+        assert_eq!((pools["p0"].poking, pools["p0"].queues.len()), (Some(1), 1));
+        fake.lock().unwrap().tasks = vec![(after, true)];
+        let now = last(&mut airflow, 4).await;
+        assert_eq!(now["p0"] == pools["p0"], stands, "{after}: {:?}", now["p0"]);
+        assert_eq!(now["p0"].poking.is_some(), stands);
+    }
 }
 
 #[tokio::test]
