@@ -60,6 +60,7 @@ pub struct Airflow {
     sql: Option<sql::Database>,
     round: Round,
     pass: Pass,
+    has_looked: bool,
     /// Whether the API has taken the credentials, where all is read from the database.
     #[cfg(feature = "airflow-sql")]
     is_proven: bool,
@@ -107,6 +108,7 @@ impl Airflow {
                 .transpose()?,
             round: Round::default(),
             pass: Pass::new(Executors::read(&access.executor)),
+            has_looked: false,
             #[cfg(feature = "airflow-sql")]
             is_proven: false,
         })
@@ -118,8 +120,9 @@ impl Airflow {
     /// Airflow cannot be read, and why. The reading begins anew.
     pub async fn look(&mut self, now: Timestamp) -> Result<Option<Reading>, SignalError> {
         // A first look does what it takes; later ones ask for the version now and then, instead of something else.
-        let (is_first, before) = (self.rest.known().is_none(), self.rest.requests);
+        let before = self.rest.requests;
         let version = self.rest.version().await?.text.clone();
+        let is_first = !std::mem::replace(&mut self.has_looked, true);
         let most = if is_first || self.rest.requests == before {
             REQUESTS
         } else {

@@ -56,6 +56,8 @@ pub(super) struct Rest {
     version: Option<Version>,
     /// When it was asked for.
     asked: Option<Instant>,
+    /// Whether it was 2.x, which is asked in its own way first.
+    was_two: bool,
     token: Option<Secret>,
     /// Requests that were sent.
     pub(super) requests: u64,
@@ -97,6 +99,7 @@ impl Rest {
             credentials: access.credentials.clone(),
             version: None,
             asked: None,
+            was_two: false,
             token: None,
             requests: 0,
         })
@@ -118,12 +121,13 @@ impl Rest {
             self.version = None;
         }
         if self.version.is_none() {
+            let (first, other) = if self.was_two { ("v1", "v2") } else { ("v2", "v1") };
             let mut answer = self
-                .send(Method::GET, self.url(&["api", "v2", "version"]), None)
+                .send(Method::GET, self.url(&["api", first, "version"]), None)
                 .await?;
             if answer.status == StatusCode::NOT_FOUND {
                 answer = self
-                    .send(Method::GET, self.url(&["api", "v1", "version"]), None)
+                    .send(Method::GET, self.url(&["api", other, "version"]), None)
                     .await?;
             }
             check(&answer)?;
@@ -133,7 +137,9 @@ impl Rest {
                 let words = "is of another version than 2 and 3, which are known";
                 fault(FaultKind::Implausible, words)
             };
-            self.version = Some(known.ok_or_else(unknown)?);
+            let known = known.ok_or_else(unknown)?;
+            self.was_two = known.major == 2;
+            self.version = Some(known);
             self.asked = Some(Instant::now());
         }
         self.version

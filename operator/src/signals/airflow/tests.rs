@@ -29,6 +29,8 @@ struct Fake {
     changes: Vec<String>,
     /// A pool that comes after the first page was read.
     comes: Option<String>,
+    /// It answers nothing but its version.
+    broken: bool,
 }
 
 type Shared = Arc<Mutex<Fake>>;
@@ -59,6 +61,9 @@ async fn serve(
     };
     if path == format!("{api}/version") {
         return json!({"version": fake.version}).to_string().into_response();
+    }
+    if fake.broken {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
     if path == "/auth/token" {
         fake.logins += 1;
@@ -314,6 +319,30 @@ async fn pools_are_told_also_where_tasks_cannot_be_looked_at() {
             turn == 0 || airflow.requests() - before == 1,
             "it logs in or asks again and again"
         );
+    }
+}
+
+#[tokio::test]
+async fn after_a_failure_it_asks_for_no_more_than_before() {
+    for version in ["2.11.2", "3.3.2"] {
+        let (fake, mut airflow) = start(Fake {
+            version,
+            pools: names(200),
+            ..Fake::default()
+        })
+        .await;
+        look(&mut airflow, 1).await;
+        for broken in [true, false, false] {
+            fake.lock().unwrap().broken = broken;
+            let before = airflow.requests();
+            let seen = airflow.look(Timestamp::UNIX_EPOCH).await;
+            assert_eq!(seen.is_err(), broken, "{version}");
+            assert!(
+                airflow.requests() - before <= 2,
+                "{version}: {}",
+                airflow.requests() - before
+            );
+        }
     }
 }
 
