@@ -5,6 +5,7 @@ use crate::LIMIT;
 use crate::dag::{image_node, workers};
 use crate::linked::{await_link, await_sync, held, pool, said, secret};
 use poolwright_api::ConditionType::ConfigurationAdvised;
+use poolwright_api::v1alpha1::ScalingPolicy;
 use poolwright_tests::*;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -59,8 +60,12 @@ async fn run(major: u32) -> Result<()> {
     }
     // Airflow gives a slot of a pool to the next task as soon as the last one is done, some tenths of a second before the
     // process that ran it is free. By its backlog that is a worker more; a target of waiting knows that the task can wait.
-    let policy = json!({"scaling": {"policy": null}});
+    let policy = json!({"spec": {"scaling": {"policy": null}}});
     stage.patch_pool("narrow", policy).await?;
+    assert_eq!(
+        stage.wp("narrow").await?.spec.scaling.policy,
+        ScalingPolicy::WaitTarget
+    );
     let file = stage.dir.path().join("come");
     let run = airflow
         .trigger("blocked", &json!({"seconds": 8, "file": file}))
