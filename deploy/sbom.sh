@@ -15,4 +15,5 @@ cp -r Cargo.toml Cargo.lock operator tests "$work/"
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-0} "$cyclonedx" cyclonedx -q --manifest-path "$work/operator/Cargo.toml" \
     --format json --spec-version 1.5 --no-build-deps --describe binaries
 # Paths of this machine say nothing to anybody, and blanks are a quarter of it.
-sed "s|path+file://$work/|path+file:///|g; s/^ *//" "$work/operator/poolwright_bin.cdx.json" | tr -d '\n' >"$file"
+sed "s|path+file://$work/|path+file:///|g; s/^ *//" "$work/operator/poolwright_bin.cdx.json" >"$work/sbom"
+tr -d '\n' <"$work/sbom" >"$file"

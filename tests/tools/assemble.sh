@@ -18,7 +18,8 @@ ours() { # ours COMMAND ARGUMENT...
 ours build --quiet --isolation chroot --signature-policy "$work/policy.json" -f "$work/Dockerfile" -t image "$context" >&2
 container=$(ours from --signature-policy "$work/policy.json" --pull-never image)
 mkdir -p "$root"
-cp -a "$(ours mount "$container")/." "$root/"
+mounted=$(ours mount "$container")
+cp -a "$mounted/." "$root/"
 ours umount "$container" >/dev/null
 ours inspect --type image image | "${PYTHON:-python3}" -c '
 import json, sys

@@ -34,10 +34,9 @@ impl Claims {
             };
             let is_there = || {
                 let told = pool.status.as_ref().and_then(|status| status.airflow.as_ref());
-                let of = match link(&pool) {
-                    Some(link) => link.url.clone(),
-                    None => told.and_then(|told| told.url.clone()),
-                };
+                // A reading that has failed tells no URL: what was known before it stands.
+                let read = link(&pool).and_then(|link| link.url.clone());
+                let of = read.or_else(|| told.and_then(|told| told.url.clone()));
                 of.as_deref().map(same_url) == Some(same_url(url))
             };
             if is_own(&pool) || is_there() {

@@ -120,6 +120,7 @@ impl Airflow {
     /// Airflow cannot be read, and why. The reading begins anew.
     pub async fn look(&mut self, now: Timestamp) -> Result<Option<Reading>, SignalError> {
         // A first look does what it takes; later ones ask for the version now and then, instead of something else.
+        self.rest.expire();
         let before = self.rest.requests;
         let version = self.rest.version().await?.text.clone();
         let is_first = !std::mem::replace(&mut self.has_looked, true);

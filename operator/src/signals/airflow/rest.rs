@@ -115,11 +115,15 @@ impl Rest {
         self.version = None;
     }
 
-    /// The version; asked for again after a while and after a failure, since an Airflow is upgraded where it stands.
-    pub(super) async fn version(&mut self) -> Result<&Version, SignalError> {
+    /// Forgets a version that is old: an Airflow is upgraded where it stands.
+    pub(super) fn expire(&mut self) {
         if self.asked.is_none_or(|at| at.elapsed() >= VERSION_INTERVAL) {
-            self.version = None;
+            self.forget_version();
         }
+    }
+
+    /// The version; asked for where it is not known.
+    pub(super) async fn version(&mut self) -> Result<&Version, SignalError> {
         if self.version.is_none() {
             let (first, other) = if self.was_two { ("v1", "v2") } else { ("v2", "v1") };
             let mut answer = self
