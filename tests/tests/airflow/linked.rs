@@ -102,3 +102,15 @@ pub async fn await_pool(airflow: &Airflow, name: &str, fields: Value) -> Result<
     };
     wait_until(&what, SOON, has).await
 }
+
+/// What was told of drifts, in events.
+pub async fn told_of_drifts(stage: &Stage) -> Result<String> {
+    let messages = "-o=jsonpath={.items[*].message}";
+    let events = [
+        "get",
+        "events",
+        "--field-selector=reason=AirflowDrifted",
+        messages,
+    ];
+    stage.kubectl()?.run(events).await
+}

@@ -1,7 +1,7 @@
 //! What belongs to whom: a request of which nobody knows whether it was heard, two namespaces with one Airflow, credentials
 //! that change, and Airflow's own export.
 
-use crate::linked::{SOON, await_link, await_pool, await_sync, get, pool, secret};
+use crate::linked::{SOON, await_link, await_pool, await_sync, get, pool, secret, told_of_drifts};
 use crate::pools::write;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use poolwright_api::v1alpha1::Pool;
@@ -203,14 +203,8 @@ pub async fn exported(airflow: &Airflow, stage: &Stage) -> Result<()> {
         json!({"slots": 6, "include_deferred": true}),
     )
     .await?;
-    let told = [
-        "get",
-        "events",
-        "--field-selector=reason=AirflowDrifted",
-        "-o=yaml",
-    ];
     let drifted = || async {
-        let told = stage.kubectl()?.run(told).await?;
+        let told = told_of_drifts(stage).await?;
         Ok(told.contains("slots: 7 in Airflow, 6 in this Pool"))
     };
     wait_until("what was imported to be taken back", SOON, drifted).await

@@ -1,6 +1,8 @@
 //! Pools as code: Airflow's pools are kept as Pools say, or Pools follow Airflow's.
 
-use crate::linked::{SOON, await_link, await_pool, await_sync, change, get, held, pool, secret};
+use crate::linked::{
+    SOON, await_link, await_pool, await_sync, change, get, held, pool, secret, told_of_drifts,
+};
 use crate::owned;
 use kube::api::{DeleteParams, PostParams};
 use poolwright_api::v1alpha1::Pool;
@@ -97,15 +99,7 @@ async fn apply(airflow: &Airflow, stage: &Stage) -> Result<()> {
     .await?;
     await_sync(stage, "api-calls").await?;
     assert_eq!(drifts(stage, "api-calls").await?.as_deref(), Some("1"));
-    let told = stage
-        .kubectl()?
-        .run([
-            "get",
-            "events",
-            "--field-selector=reason=AirflowDrifted",
-            "-o=jsonpath={.items[*].message}",
-        ])
-        .await?;
+    let told = told_of_drifts(stage).await?;
     assert!(told.contains("slots: 9 in Airflow, 3 in this Pool; includeDeferred: true in Airflow, false in this Pool; description: Airflow's pool is changed"), "{told}");
     change(
         stage,
