@@ -95,7 +95,10 @@ kinds=$(alone crd | grep -c '^kind: CustomResourceDefinition$')
 [ "$kinds" = 3 ] || fail "crd printed $kinds definitions, not 3"
 echo "image: runs as $user where nothing else is"
 
-# What an image gets of its node: where to ask for names. And an account.
+# What an image gets of its node: devices, and where to ask for names. And an account.
+mkdir "$root/dev"
+mknod -m 666 "$root/dev/random" c 1 8
+mknod -m 666 "$root/dev/urandom" c 1 9
 echo 'nameserver 127.0.0.1' >"$root/etc/resolv.conf"
 cat >"$root/kubeconfig" <<'END'
 apiVersion: v1

@@ -4,12 +4,15 @@
 //! others none. Reads and writes nothing: whoever talks to Airflow hands in what it says and takes the step that is told.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use poolwright_api::Reason;
 use poolwright_api::v1alpha1::{
     AirflowPoolStatus, AirflowQueue, AirflowSync, DEFAULT_AIRFLOW_POOL, Pool, UNLIMITED,
 };
 
+use crate::canonical::digest;
+use crate::sample::FaultKind;
 use crate::text::bounded;
 
 /// A sensor that has held its slot for longer than so many seconds pokes: one in mode reschedule gives it back at once,
@@ -69,8 +72,22 @@ pub struct PoolView {
     pub counts: Counts,
     /// Sensors that have held their slot for longer than [`POKE_SECONDS`]; `None` while it is not known.
     pub poking: Option<u32>,
+    /// Why its tasks cannot be looked at; `None` while they are, also before that was done for the first time.
+    pub unread: Option<(FaultKind, Arc<str>)>,
     /// Tasks (not slots) that Celery's workers run or would, by queue; empty where it is not known.
     pub queues: BTreeMap<String, Counts>,
+}
+
+impl PoolView {
+    /// What is told apart of pools of one name, in a few letters: equal to [`Wanted::shape`] of the request that made it.
+    #[must_use]
+    pub fn shape(&self) -> String {
+        shape(self.slots, self.include_deferred, &self.description)
+    }
+}
+
+fn shape(slots: i64, include_deferred: bool, description: &str) -> String {
+    digest(&format!("{slots} {include_deferred} {description}"), 16)
 }
 
 /// What an Airflow said of all its pools at one moment.
@@ -93,6 +110,14 @@ pub struct Wanted {
     pub description: String,
     /// Whether deferred tasks hold slots.
     pub include_deferred: bool,
+}
+
+impl Wanted {
+    /// In a few letters what a pool is like that was made by this.
+    #[must_use]
+    pub fn shape(&self) -> String {
+        shape(self.slots, self.include_deferred, &self.description)
+    }
 }
 
 /// What a Pool's spec is to be.
@@ -217,6 +242,19 @@ fn differences(wanted: &Wanted, seen: &PoolView, whose: &str) -> Option<String> 
     (!all.is_empty()).then(|| all.join("; "))
 }
 
+/// Which reason a failure to read an Airflow has in a condition.
+#[must_use]
+pub fn reason(kind: FaultKind) -> Reason {
+    match kind {
+        FaultKind::Unreachable => Reason::AirflowUnreachable,
+        FaultKind::Refused => Reason::AirflowRefused,
+        FaultKind::QueueAbsent | FaultKind::Implausible => Reason::AirflowUnknown,
+        FaultKind::InvalidAddress => Reason::InvalidSpec,
+        FaultKind::SecretMissing => Reason::SecretMissing,
+        FaultKind::SecretForbidden => Reason::SecretForbidden,
+    }
+}
+
 /// How it stands between one Pool and its Airflow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
@@ -228,7 +266,7 @@ pub struct Link {
     pub version: Option<String>,
     /// The pool as it was last read.
     pub seen: Option<PoolView>,
-    /// True if Airflow was read and has no such pool.
+    /// True if what was read before is of no use: Airflow was read and has no such pool, or the Pool stands for another now.
     pub absent: bool,
     /// What is wrong; `None` while both say the same.
     pub trouble: Option<(Reason, String)>,

@@ -204,3 +204,27 @@ fn sensors_are_advised_on_and_queues_are_bounded() {
     link.seen.as_mut().unwrap().poking = Some(2);
     assert!(link.advice().unwrap().starts_with("2 sensors"));
 }
+
+#[test]
+fn a_shape_is_that_of_what_was_asked_for_and_of_nothing_else() {
+    let mut asked = wanted(&pool(AirflowSync::Apply, 10)).unwrap();
+    let made = PoolView {
+        description: asked.description.clone(),
+        ..view(10)
+    };
+    assert_eq!(made.shape(), asked.shape());
+    let others = [
+        view(11),
+        PoolView {
+            include_deferred: true,
+            ..made.clone()
+        },
+        PoolView {
+            description: "theirs".to_owned(),
+            ..made.clone()
+        },
+    ];
+    assert!(others.iter().all(|other| other.shape() != asked.shape()));
+    asked.slots = 11;
+    assert_ne!(made.shape(), asked.shape());
+}

@@ -11,7 +11,7 @@ use poolwright_api::conditions::{condition, find, set};
 use poolwright_api::v1alpha1::{Pool, PoolStatus, UNLIMITED, Waiter};
 use poolwright_api::{ConditionType, Reason};
 
-use crate::airflow_pool::Link;
+use crate::airflow_pool::{Link, reason};
 use crate::cause::Cause;
 use crate::decision::Decision;
 use crate::grants::{HOLDERS_MAX, Mode, Sight, holds, mode};
@@ -267,12 +267,19 @@ fn advise(new: &mut PoolStatus, link: &Link, generation: Option<i64>, wall: Time
             .retain(|one| !link.absent || one.type_ != type_.as_str());
         return;
     };
-    let (advised, reason, words) = match (seen.poking, link.advice()) {
-        (_, Some(advice)) => (Some(true), Reason::SensorsPoke, advice),
-        (Some(_), None) => (Some(false), Reason::AsDesired, String::new()),
-        (None, None) => {
-            let words = "sensors that poke are not known yet; the user of the Secret must be allowed to read task instances";
-            (None, Reason::Progressing, words.to_owned())
+    let is_known = find(&new.conditions, type_).is_some_and(|one| one.status != "Unknown");
+    let (advised, reason, words) = match (seen.poking, link.advice(), &seen.unread) {
+        (_, Some(advice), _) => (Some(true), Reason::SensorsPoke, advice),
+        (Some(_), None, _) => (Some(false), Reason::AsDesired, String::new()),
+        (None, None, Some((kind, why))) => {
+            let words = format!("sensors that poke are not counted, since tasks cannot be looked at: {why}");
+            (None, reason(*kind), words)
+        }
+        // Two passes tell; what another process has said stands until then.
+        (None, None, None) if is_known => return,
+        (None, None, None) => {
+            let words = "sensors that poke are not counted yet".to_owned();
+            (None, Reason::Progressing, words)
         }
     };
     let _ = set(

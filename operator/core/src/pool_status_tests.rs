@@ -11,6 +11,7 @@ use serde_json::json;
 use super::{Figures, only_numbers, status, with_open};
 use crate::airflow_pool::{Link, PoolView};
 use crate::grants::Sight;
+use crate::sample::FaultKind;
 
 /// A Pool of so many slots whose grants are known: 8 for `u-1`.
 fn pool(slots: i32) -> Pool {
@@ -245,9 +246,15 @@ fn numbers_of_airflow_stand_until_its_pool_is_gone() {
         trouble: Some((Reason::AirflowPoolMissing, "it has none".to_owned())),
         ..Link::default()
     };
+    let mut unread = link(None, None);
+    if let Some(seen) = &mut unread.seen {
+        seen.unread = Some((FaultKind::Refused, "it refuses".into()));
+    }
     let all = with_airflow(&[
         Some(link(Some(2), None)),
         Some(down),
+        Some(link(None, None)),
+        Some(unread),
         Some(link(None, None)),
         Some(gone),
     ]);
@@ -256,10 +263,14 @@ fn numbers_of_airflow_stand_until_its_pool_is_gone() {
         Some((found.status.clone(), found.reason.clone()))
     };
     let pokes = Some(said("True", Reason::SensorsPoke));
-    assert_eq!((advised(&all[0]), advised(&all[1])), (pokes.clone(), pokes));
+    // While another process counts, and while nothing is read, what was said stands.
+    for status in &all[..3] {
+        assert_eq!(advised(status), pokes);
+    }
     assert_eq!(all[1].airflow, all[0].airflow);
-    assert_eq!(advised(&all[2]), Some(said("Unknown", Reason::Progressing)));
-    assert_eq!((&all[3].airflow, advised(&all[3])), (&None, None));
+    assert_eq!(advised(&all[3]), Some(said("Unknown", Reason::AirflowRefused)));
+    assert_eq!(advised(&all[4]), Some(said("Unknown", Reason::Progressing)));
+    assert_eq!((&all[5].airflow, advised(&all[5])), (&None, None));
 }
 
 #[test]

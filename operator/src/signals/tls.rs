@@ -3,6 +3,7 @@
 //! Turns PEM texts into one rustls configuration. It reads no file and no Secret, and its errors name the
 //! field, never its content. The crypto provider is always ring, whatever other crates have installed.
 
+use std::io;
 use std::sync::Arc;
 
 use poolwright_core::broker::{Secret, Tls};
@@ -34,6 +35,47 @@ pub(super) fn client_config(tls: &Tls) -> Result<ClientConfig, SignalError> {
             .map_err(|_| invalid("tls.clientCertSecretRef: certificate and key do not belong together")),
         _ => Ok(builder.with_no_client_auth()),
     }
+}
+
+/// The failure of TLS behind an error, if there is one.
+pub(super) fn behind<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        // What an io::Error wraps is not its own source.
+        let inner = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref)
+            .and_then(|inner| inner.downcast_ref());
+        if let Some(found) = inner.or_else(|| error.downcast_ref()) {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// What is wrong between this program and a server, and what to do about it.
+pub(super) fn words(error: &rustls::Error, server: &str) -> String {
+    use rustls::{AlertDescription, CertificateError, Error};
+    let words = match error {
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "'s certificate is signed by no trusted authority; set tls.caSecretRef"
+        }
+        Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => "'s certificate is for another host name",
+        Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
+            "'s certificate has expired"
+        }
+        Error::InvalidCertificate(_) => "'s certificate cannot be verified",
+        Error::AlertReceived(AlertDescription::CertificateRequired | AlertDescription::HandshakeFailure) => {
+            " asks for a client certificate; set tls.clientCertSecretRef"
+        }
+        Error::AlertReceived(_) => " refused the handshake; is the client certificate one it trusts?",
+        Error::InvalidMessage(_) => " does not speak TLS at this port; is the address meant to be without?",
+        _ => ": the handshake failed",
+    };
+    format!("TLS: {server}{words}")
 }
 
 fn roots(ca_pem: Option<&str>) -> Result<RootCertStore, SignalError> {

@@ -10,6 +10,7 @@ use reqwest::{Client, Response, Url};
 
 use super::SignalError;
 use super::network::{Network, Unusable};
+use super::tls;
 
 /// Why an answer has no body.
 pub(super) enum Broken {
@@ -41,10 +42,13 @@ pub(super) fn failed(error: &reqwest::Error, (who, field): (&str, &str), deadlin
     if let Some(unusable) = Unusable::behind(error) {
         return unusable.error(field);
     }
+    if let Some(tls) = tls::behind(error) {
+        return SignalError::new(FaultKind::Unreachable, tls::words(tls, who));
+    }
     let words = if error.is_timeout() {
         format!("does not answer within {} s", deadline.as_secs())
     } else if error.is_connect() {
-        "cannot be connected to (refused, unknown host or TLS)".to_owned()
+        "cannot be connected to (refused, or unknown host)".to_owned()
     } else {
         "broke off its answer".to_owned()
     };

@@ -103,7 +103,7 @@ async fn the_status_says_of_slots_what_airflow_says() -> Result<()> {
             "untrusted",
             "Unknown",
             "AirflowUnreachable",
-            "wants another sslmode",
+            "signed by no trusted authority",
         )
         .await?;
         for name in ["plain", "with-deferred"] {

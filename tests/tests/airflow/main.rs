@@ -8,6 +8,7 @@ mod figures;
 mod linked;
 mod owned;
 mod pools;
+mod secured;
 mod trouble;
 
 use std::time::Duration;

@@ -1,9 +1,9 @@
 //! What belongs to whom: a request of which nobody knows whether it was heard, two namespaces with one Airflow, credentials
 //! that change, and Airflow's own export.
 
-use crate::linked::{SOON, await_link, await_pool, await_sync, get, pool, secret, told_of_drifts};
+use crate::linked::{SOON, await_link, await_pool, await_sync, get, held, pool, secret, told_of_drifts};
 use crate::pools::write;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use poolwright_api::v1alpha1::Pool;
 use poolwright_api::{ANNOTATION_AIRFLOW_MADE, FINALIZER_AIRFLOW};
 use poolwright_tests::operator::built;
@@ -31,14 +31,18 @@ pub async fn remove(stage: &Stage, name: &str) -> Result<()> {
     wait_until(&format!("the Pool {name} to be gone"), 3 * SOON, gone).await
 }
 
+/// Of three slots, without deferred tasks and without a description.
+const SHAPE: &str = "d83dac8295d26fe8";
+
 /// As an operator leaves it that died while it made pools: one was made, one had been there before.
 pub async fn asked(airflow: &Airflow, stage: &Stage) -> Result<()> {
     for (name, slots) in [("asked", 3), ("foreign", 9)] {
-        pool(stage, name, json!({"slots": 3, "airflow": null})).await?;
+        // Asked for with three slots, and raised since then.
+        pool(stage, name, json!({"slots": 4, "airflow": null})).await?;
         let fields = json!({"slots": slots, "description": ""});
         write(airflow, Method::POST, name, fields).await?;
         let uid = get(stage, name).await?.metadata.uid.unwrap_or_default();
-        let mark = format!("making {uid} {} {name}", airflow.api);
+        let mark = format!("making {SHAPE} {uid} {} {name}", airflow.api);
         let patch = Patch::Merge(json!({
             "metadata": {"annotations": {ANNOTATION_AIRFLOW_MADE: mark}, "finalizers": [FINALIZER_AIRFLOW]},
             "spec": {"airflow": {"secretRef": {"name": "airflow"}}},
@@ -57,7 +61,7 @@ pub async fn asked(airflow: &Airflow, stage: &Stage) -> Result<()> {
             }
         };
         wait_until(&format!("it to be known whose {name} is"), SOON, settled).await?;
-        await_pool(airflow, name, json!({"slots": 3})).await?;
+        await_pool(airflow, name, json!({"slots": 4})).await?;
         await_sync(stage, name).await?;
         remove(stage, name).await?;
     }
@@ -67,6 +71,73 @@ pub async fn asked(airflow: &Airflow, stage: &Stage) -> Result<()> {
         "{left:?}"
     );
     Ok(())
+}
+
+/// Pools that are deleted while nobody knows whether their requests were heard: what appears within seconds goes with its
+/// Pool, and of what does not it is told.
+pub async fn unanswered(airflow: &Airflow, stage: &Stage) -> Result<()> {
+    let pools = stage.namespace.api::<Pool>();
+    for name in ["late", "never"] {
+        // Its Secret is not there yet, so that nothing is done with it before.
+        let pool = json!({"apiVersion": "poolwright.dev/v1alpha1", "kind": "Pool",
+            "metadata": {"name": name, "finalizers": [FINALIZER_AIRFLOW]},
+            "spec": {"slots": 3, "airflow": {"secretRef": {"name": "unanswered"}}}});
+        let pool = pools
+            .create(&PostParams::default(), &serde_json::from_value(pool)?)
+            .await?;
+        let uid = pool.metadata.uid.unwrap_or_default();
+        let mark = format!("making {SHAPE} {uid} {} {name}", airflow.api);
+        let patch = Patch::Merge(json!({
+            "metadata": {"annotations": {ANNOTATION_AIRFLOW_MADE: mark}, "finalizers": [FINALIZER_AIRFLOW]}}));
+        pools.patch(name, &PatchParams::default(), &patch).await?;
+        pools.delete(name, &DeleteParams::default()).await?;
+    }
+    secret(stage, "unanswered", &airflow.api, json!({})).await?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    write(
+        airflow,
+        Method::POST,
+        "late",
+        json!({"slots": 3, "description": ""}),
+    )
+    .await?;
+    for name in ["late", "never"] {
+        let gone = || async { Ok(pools.get_opt(name).await?.is_none()) };
+        wait_until(&format!("the Pool {name} to be gone"), SOON, gone).await?;
+    }
+    assert!(!there(airflow).await?.contains(&"late".to_owned()));
+    let of = "--field-selector=involvedObject.name=never,reason=AirflowUnreachable";
+    let told = || async {
+        let told = stage
+            .kubectl()?
+            .run(["get", "events", of, "-o=jsonpath={.items[*].message}"])
+            .await?;
+        Ok(told.contains("not known whether pool \"never\" was made"))
+    };
+    wait_until("it to be told", SOON, told).await
+}
+
+/// Of a Pool that names another Airflow, which does not answer, the numbers of the first are not said any more.
+pub async fn moved(stage: &Stage) -> Result<()> {
+    pool(stage, "moved", json!({"slots": 2})).await?;
+    await_sync(stage, "moved").await?;
+    assert_eq!(held(stage, "moved").await?.slots, 2);
+    // A port on which nobody listens.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    secret(stage, "nobody", &format!("http://{nobody}"), json!({})).await?;
+    pool(
+        stage,
+        "moved",
+        json!({"slots": 2, "airflow": {"secretRef": {"name": "nobody"}}}),
+    )
+    .await?;
+    await_link(stage, "moved", "Unknown", "AirflowUnreachable", "").await?;
+    assert!(held(stage, "moved").await.is_err(), "numbers of another Airflow");
+    let pools = stage.namespace.api::<Pool>();
+    // It would wait a minute for that Airflow to delete what was made in the first.
+    let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    pools.patch("moved", &PatchParams::default(), &patch).await?;
+    remove(stage, "moved").await
 }
 
 /// Of two namespaces the one whose Pool is older has it; when that goes the pool stays, and is the other's.

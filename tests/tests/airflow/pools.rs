@@ -3,8 +3,9 @@
 use crate::linked::{
     SOON, await_link, await_pool, await_sync, change, get, held, pool, secret, told_of_drifts,
 };
-use crate::owned;
-use kube::api::{DeleteParams, PostParams};
+use crate::{owned, secured};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use poolwright_api::v1alpha1::Pool;
 use poolwright_tests::*;
 use reqwest::Method;
@@ -24,7 +25,11 @@ async fn pools_are_kept_the_same_on_both_sides() -> Result<()> {
         away(&airflow, &stage).await?;
         mirror(&airflow, &stage).await?;
         deleted(&airflow, &stage).await?;
+        shed(&stage, &airflow).await?;
+        secured::secured(&airflow, &stage).await?;
         owned::asked(&airflow, &stage).await?;
+        owned::unanswered(&airflow, &stage).await?;
+        owned::moved(&stage).await?;
         owned::rivals(&airflow, &stage, &other).await?;
         owned::rotated(&airflow, &stage).await?;
         owned::looked_at(&airflow, &stage).await?;
@@ -213,6 +218,29 @@ async fn mirror(airflow: &Airflow, stage: &Stage) -> Result<()> {
     change(stage, "theirs", json!({"slots": 2})).await?;
     wait_until("the Pool to follow again", SOON, followed).await?;
     await_pool(airflow, "theirs", json!({"slots": 6})).await
+}
+
+/// What a high load takes away, it takes from Airflow's pool, too, and gives it back.
+async fn shed(stage: &Stage, airflow: &Airflow) -> Result<()> {
+    let maps = stage.namespace.api::<ConfigMap>();
+    let map = json!({"metadata": {"name": "load"}, "data": {"percent": "95"}});
+    maps.create(&PostParams::default(), &serde_json::from_value(map)?)
+        .await?;
+    let source = json!({"configMapKeyRef": {"name": "load", "key": "percent"}});
+    let spec = json!({"slots": 9, "loadShedding": {"source": source}, "airflow": {"name": "load"}});
+    pool(stage, "shed", spec).await?;
+    await_pool(airflow, "load", json!({"slots": 4})).await?;
+    let low = Patch::Merge(json!({"data": {"percent": "10"}}));
+    maps.patch("load", &PatchParams::default(), &low).await?;
+    await_pool(airflow, "load", json!({"slots": 9})).await?;
+    await_sync(stage, "shed").await?;
+    assert_eq!(get(stage, "shed").await?.spec.slots, 9);
+    assert_eq!(
+        drifts(stage, "shed").await?.as_deref(),
+        Some("0"),
+        "a load is no drift"
+    );
+    owned::remove(stage, "shed").await
 }
 
 /// A Pool that was copied with its mark, as by a backup, deletes nothing that was made for the other.

@@ -30,21 +30,36 @@ use crate::signals::network::Network;
 /// So soon an Airflow that is new is asked, and a Pool that has changed is seen to.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How every Pool stands with its Airflow, by namespace and name.
+/// How every Pool stands with its Airflow, by namespace and name; with the Airflow of which that is known.
 #[derive(Default)]
-pub struct Links(Mutex<BTreeMap<(String, String), Arc<Link>>>);
+pub struct Links(Mutex<BTreeMap<(String, String), (Key, Arc<Link>)>>);
 
 impl Links {
     /// Of one Pool; `None` before it was read.
     pub fn of(&self, namespace: &str, name: &str) -> Option<Arc<Link>> {
         let links = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        links.get(&(namespace.to_owned(), name.to_owned())).cloned()
+        let found = links.get(&(namespace.to_owned(), name.to_owned()));
+        found.map(|(_, link)| Arc::clone(link))
     }
 
-    fn put(&self, pool: &Pool, link: Link) {
+    /// To go on from where a reading has failed: what is known of this Pool, if that is of the same Airflow and the same pool.
+    fn before(&self, pool: &Pool, key: &Key, name: &str) -> Link {
+        let place = (pool.namespace().unwrap_or_default(), pool.name_any());
+        let links = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match links.get(&place) {
+            Some((of, link)) if of == key && link.name == name => (**link).clone(),
+            known => Link {
+                name: name.to_owned(),
+                absent: known.is_some(),
+                ..Link::default()
+            },
+        }
+    }
+
+    fn put(&self, pool: &Pool, key: &Key, link: Link) {
         let place = (pool.namespace().unwrap_or_default(), pool.name_any());
         let mut links = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        links.insert(place, Arc::new(link));
+        links.insert(place, (key.clone(), Arc::new(link)));
     }
 
     fn retain(&self, pools: &BTreeSet<(String, String)>) {
@@ -143,6 +158,45 @@ impl Supervisor {
         // Of one that has changed meanwhile this is judged anew.
         if let Err(error) = mark_as_read(&self.0.client, pool, None).await {
             tracing::warn!(pool = pool.name_any(), "a Pool is not let go: {error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use poolwright_api::v1alpha1::PoolSpec;
+
+    use super::*;
+
+    fn named(secret: &str, name: &str) -> Pool {
+        let mut airflow = AirflowPool {
+            name: Some(name.to_owned()),
+            ..AirflowPool::default()
+        };
+        airflow.secret_ref.name = secret.to_owned();
+        let spec = PoolSpec {
+            airflow: Some(airflow),
+            ..PoolSpec::default()
+        };
+        Pool::new("p", spec)
+    }
+
+    #[test]
+    fn what_is_known_of_one_airflow_or_pool_is_not_said_of_another() {
+        let links = Links::default();
+        let before = |pool: &Pool, name| links.before(pool, &Key::of(pool).expect("a key"), name);
+        let pool = named("a", "x");
+        assert_eq!((before(&pool, "x").absent, before(&pool, "x").url), (false, None));
+        let read = Link {
+            name: "x".to_owned(),
+            url: Some("http://a".to_owned()),
+            ..Link::default()
+        };
+        links.put(&pool, &Key::of(&pool).expect("a key"), read.clone());
+        assert_eq!(before(&pool, "x"), read);
+        for (secret, name) in [("b", "x"), ("a", "y")] {
+            let now = before(&named(secret, name), name);
+            assert_eq!((now.absent, now.url), (true, None));
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use kube::{Resource as _, ResourceExt as _};
 use poolwright_api::Reason;
 use poolwright_api::v1alpha1::{AirflowSync, Pool};
-use poolwright_core::airflow_pool::{Link, Reading, Step, Wanted, step, wanted};
+use poolwright_core::airflow_pool::{Link, Reading, Step, Wanted, reason, step, wanted};
 use poolwright_core::constants::{AIRFLOW_INTERVAL, SECRET_INTERVAL};
 use poolwright_core::sample::FaultKind;
 use poolwright_core::time::Moment;
@@ -35,6 +35,8 @@ pub(super) struct Session {
     asked: Option<Moment>,
     /// What Pools wanted then.
     heeded: Vec<(String, Option<Wanted>, bool)>,
+    /// The Pool for which Airflow was silent in the last turn.
+    silent: Option<String>,
     /// By Pool.
     pub(super) known: BTreeMap<String, Known>,
 }
@@ -48,26 +50,21 @@ pub(super) struct Known {
     stepped: Option<Moment>,
     /// When Airflow last said that it has the pool, which it does not show.
     hidden: Option<Moment>,
-    /// When it last refused to make it, and how.
-    refused: Option<(Moment, SignalError)>,
+    /// When it last refused to make what, and how.
+    pub(super) refused: Option<(Moment, Wanted, SignalError)>,
     /// Since when nothing has gone well.
     pub(super) failing: Option<Moment>,
 }
 
-/// Which reason a failure has in a condition.
-pub(super) fn reason(kind: FaultKind) -> Reason {
-    match kind {
-        FaultKind::Unreachable => Reason::AirflowUnreachable,
-        FaultKind::Refused => Reason::AirflowRefused,
-        FaultKind::QueueAbsent | FaultKind::Implausible => Reason::AirflowUnknown,
-        FaultKind::InvalidAddress => Reason::InvalidSpec,
-        FaultKind::SecretMissing => Reason::SecretMissing,
-        FaultKind::SecretForbidden => Reason::SecretForbidden,
-    }
-}
-
 pub(super) fn shut(shut: Shut) -> SignalError {
     SignalError::new(FaultKind::Unreachable, shut.to_string())
+}
+
+/// All, those first that come after the one of this name.
+fn from<'a>(pools: &'a [Arc<Pool>], name: Option<&str>) -> impl Iterator<Item = &'a Arc<Pool>> + use<'a> {
+    let at = name.and_then(|name| pools.iter().position(|pool| pool.name_any() == name));
+    let (before, after) = pools.split_at(at.map_or(0, |at| at + 1));
+    after.iter().chain(before)
 }
 
 /// Whether something has failed by being waited for.
@@ -98,6 +95,7 @@ impl Session {
             resolved: None,
             asked: None,
             heeded: Vec::new(),
+            silent: None,
             known: BTreeMap::new(),
         }
     }
@@ -152,9 +150,10 @@ impl Session {
         match self.read(pools).await {
             Ok(Some(reading)) => {
                 let claims = self.claims();
-                for pool in pools {
-                    // One that has become silent is not waited for once for each Pool.
+                for pool in from(pools, self.silent.take().as_deref()) {
+                    // One that has become silent is not waited for once for each Pool. The next turn begins with the others.
                     if !self.keep(pool, &reading, &claims).await {
+                        self.silent = Some(pool.name_any());
                         break;
                     }
                 }
@@ -215,8 +214,8 @@ impl Session {
             .or_default()
             .failing
             .get_or_insert(now);
-        let known = self.context.links.of(&self.key.namespace, &pool.name_any());
-        let mut link = known.map(|link| (*link).clone()).unwrap_or_default();
+        let name = wanted(pool).map(|wanted| wanted.name).unwrap_or_default();
+        let mut link = self.context.links.before(pool, &self.key, &name);
         let trouble = Some((reason(error.kind), error.message.clone()));
         if link.trouble != trouble {
             tracing::warn!(
@@ -227,7 +226,7 @@ impl Session {
             );
         }
         link.trouble = trouble;
-        self.context.links.put(pool, link);
+        self.context.links.put(pool, &self.key, link);
     }
 
     /// One step for one Pool; false if Airflow was silent.
@@ -262,11 +261,15 @@ impl Session {
         };
         let taken = self.take(pool, step, &wanted).await;
         let is_silent = was_silent(&taken, began);
+        if matches!(&taken, Err(error) if error.kind == FaultKind::Refused) {
+            // The Secrets may have changed.
+            self.resolved = None;
+        }
         let now = self.context.clock.now();
         let known = self.known.entry(pool.name_any()).or_default();
         known.failing = taken.is_err().then(|| known.failing.unwrap_or(now));
         link.trouble = taken.unwrap_or_else(|error| Some((reason(error.kind), error.message)));
-        self.context.links.put(pool, link);
+        self.context.links.put(pool, &self.key, link);
         !is_silent
     }
 
@@ -369,19 +372,16 @@ impl Session {
         let name = pool.name_any();
         let known = self.known.entry(name.clone()).or_default();
         let refused = known.refused.as_ref();
-        if let Some((_, error)) = refused.filter(|(at, _)| now.since(*at) < AGAIN) {
+        let is_again = |at: Moment, what: &Wanted| what == wanted && now.since(at) < AGAIN;
+        if let Some((_, _, error)) = refused.filter(|(at, what, _)| is_again(*at, what)) {
             return Err(error.clone());
         }
         let is_early = known.hidden.is_some_and(|at| now.since(at) < AGAIN);
         let made = if is_early {
             Ok(false)
         } else {
-            self.create(pool, wanted).await
+            self.create(pool, wanted, now).await
         };
-        if let Err(error) = made.as_ref().map_err(SignalError::clone) {
-            let known = self.known.entry(name.clone()).or_default();
-            known.refused = Some((now, error)).filter(|(_, error)| error.kind != FaultKind::Unreachable);
-        }
         Ok((!made?).then(|| self.hidden(&name, wanted, now)))
     }
 
@@ -405,5 +405,26 @@ impl Session {
             wanted.name
         );
         (Reason::AirflowPoolMissing, words)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use poolwright_api::v1alpha1::PoolSpec;
+
+    use super::*;
+
+    #[test]
+    fn a_turn_begins_after_the_pool_for_which_airflow_was_silent() {
+        let pools = ["a", "b", "c"].map(|name| Arc::new(Pool::new(name, PoolSpec::default())));
+        for (silent, order) in [
+            (None, "abc"),
+            (Some("a"), "bca"),
+            (Some("c"), "abc"),
+            (Some("gone"), "abc"),
+        ] {
+            let names: String = from(&pools, silent).map(|pool| pool.name_any()).collect();
+            assert_eq!(names, order, "{silent:?}");
+        }
     }
 }

@@ -165,7 +165,7 @@ impl Airflow {
                     // Pools are told also where nobody may look at tasks.
                     if let Err(error) = self.tasks(now).await {
                         tracing::debug!("tasks are not looked through: {}", error.message);
-                        self.pass.fail(now, error.kind);
+                        self.pass.fail(now, &error);
                     }
                     self.round.next = Ask::Pools(0);
                 }

@@ -22,7 +22,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::{Access, POOLS_MAX};
 use crate::signals::SignalError;
 use crate::signals::network::Network;
-use crate::signals::tls::client_config;
+use crate::signals::tls::{self, client_config};
 
 /// Deadline of one statement, and of everything together.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -221,8 +221,12 @@ fn number(row: &SimpleQueryRow, at: usize) -> Option<i64> {
 }
 
 fn failed(error: &tokio_postgres::Error) -> SignalError {
+    if let Some(broken) = tls::behind(error) {
+        return SignalError::new(FaultKind::Unreachable, tls::words(broken, "Airflow's database"));
+    }
     let Some(code) = error.code() else {
-        let words = "cannot be talked to: it broke off, or wants another sslmode (require, if databaseUrl has none) or certificate";
+        let words =
+            "cannot be talked to: it broke off, or wants another sslmode (require, if databaseUrl has none)";
         return fault(FaultKind::Unreachable, words);
     };
     if *code == SqlState::INSUFFICIENT_PRIVILEGE {

@@ -6,6 +6,7 @@
 //! long, which tells of sensors but not of queues. What is told is always of a whole pass. Asks nothing itself.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use poolwright_core::airflow_pool::{Counts, POKE_SECONDS, PoolView};
@@ -14,11 +15,14 @@ use poolwright_core::sample::FaultKind;
 
 use super::answers::{Task, Tasks};
 use super::rest::PAGE;
+use crate::signals::SignalError;
 
 /// Rows that are looked through in one pass.
 const ROWS_MAX: usize = 20 * PAGE;
 /// So long nothing is asked after a failure: pools are read without.
 const PAUSE: SignedDuration = SignedDuration::from_mins(1);
+/// So long what was seen stands while looking fails otherwise than by a refusal.
+const STANDS: SignedDuration = SignedDuration::from_mins(5);
 
 /// Which tasks the next page has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,15 +40,20 @@ pub(super) struct Pass {
     only_long: bool,
     rows: BTreeMap<String, Task>,
     /// Sensors that had run for long, in the pass before.
-    long: BTreeSet<String>,
+    long: Option<BTreeSet<String>>,
     seen: Option<Seen>,
     paused: Option<Timestamp>,
+    /// Since when no page was read.
+    failing: Option<Timestamp>,
+    /// Why nothing is known.
+    unread: Option<(FaultKind, Arc<str>)>,
 }
 
 /// By pool.
 #[derive(Default)]
 struct Seen {
-    poking: BTreeMap<String, u32>,
+    /// Not known after the first pass.
+    poking: Option<BTreeMap<String, u32>>,
     queues: BTreeMap<String, BTreeMap<String, Counts>>,
 }
 
@@ -60,9 +69,11 @@ impl Pass {
             offset: 0,
             only_long: false,
             rows: BTreeMap::new(),
-            long: BTreeSet::new(),
+            long: None,
             seen: None,
             paused: None,
+            failing: None,
+            unread: None,
         }
     }
 
@@ -81,6 +92,7 @@ impl Pass {
 
     /// Takes the page that was asked for.
     pub(super) fn take(&mut self, page: Tasks, now: Timestamp) {
+        (self.failing, self.unread) = (None, None);
         if !self.only_long && page.total > ROWS_MAX {
             (self.only_long, self.offset) = (true, 0);
             self.rows.clear();
@@ -95,32 +107,37 @@ impl Pass {
         }
     }
 
-    /// Tasks may not be looked at: nothing is known of them. Or not now: what the last whole pass has seen stands.
-    pub(super) fn fail(&mut self, now: Timestamp, kind: FaultKind) {
+    /// Tasks may not be looked at: nothing is known of them. Or not now: what the last whole pass has seen stands for some
+    /// minutes.
+    pub(super) fn fail(&mut self, now: Timestamp, error: &SignalError) {
         (self.only_long, self.offset, self.paused) = (false, 0, Some(now));
         self.rows.clear();
-        if kind != FaultKind::Unreachable {
-            self.seen = None;
-            self.long.clear();
+        let since = *self.failing.get_or_insert(now);
+        if error.kind == FaultKind::Refused || now.duration_since(since) >= STANDS {
+            (self.seen, self.long) = (None, None);
+            self.unread = Some((error.kind, error.message.as_str().into()));
         }
     }
 
     /// Writes into a pool what the last whole pass has seen of it.
     pub(super) fn tell(&self, name: &str, pool: &mut PoolView) {
+        pool.unread.clone_from(&self.unread);
         let Some(seen) = &self.seen else { return };
-        pool.poking = Some(seen.poking.get(name).copied().unwrap_or(0));
+        let poking = seen.poking.as_ref();
+        pool.poking = poking.map(|poking| poking.get(name).copied().unwrap_or(0));
         pool.queues = seen.queues.get(name).cloned().unwrap_or_default();
     }
 
     fn end(&mut self, now: Timestamp) {
         let since = long_before(now);
         let mut seen = Seen::default();
-        let mut long = BTreeSet::new();
+        let (before, mut long) = (self.long.take(), BTreeSet::new());
+        let mut poking = BTreeMap::new();
         for (id, task) in std::mem::take(&mut self.rows) {
             if task.is_sensor && task.state == "running" && task.start.is_some_and(|start| start <= since) {
                 // One whose trigger has fired runs again for a moment, with the time of its first start.
-                if self.long.contains(&id) {
-                    *seen.poking.entry(task.pool.clone()).or_default() += 1;
+                if before.as_ref().is_some_and(|before| before.contains(&id)) {
+                    *poking.entry(task.pool.clone()).or_default() += 1;
                 }
                 long.insert(id);
             }
@@ -129,7 +146,8 @@ impl Pass {
                 queues.entry(task.queue).or_default().add(&task.state, 1);
             }
         }
-        (self.long, self.seen) = (long, Some(seen));
+        seen.poking = before.map(|_| poking);
+        (self.long, self.seen) = (Some(long), Some(seen));
         (self.only_long, self.offset, self.paused) = (false, 0, None);
     }
 }

@@ -218,6 +218,12 @@ async fn last(airflow: &mut Airflow, looks: usize) -> BTreeMap<String, PoolView>
     last
 }
 
+/// What a look says at this second.
+async fn at(airflow: &mut Airflow, second: i64) -> PoolView {
+    let reading = airflow.look(Timestamp::from_second(second).unwrap()).await;
+    reading.unwrap().unwrap().pools["p0"].clone()
+}
+
 #[tokio::test]
 async fn sensors_are_counted_by_pool_once_all_were_looked_through_twice() {
     let mut tasks = vec![("p0", true); 330];
@@ -230,7 +236,7 @@ async fn sensors_are_counted_by_pool_once_all_were_looked_through_twice() {
     })
     .await;
     // A page a look, told with the next one: after the first pass none has been seen twice, as one that runs for a moment is not.
-    for (looks, p0, p1) in [(4, None, None), (1, Some(0), Some(0)), (4, Some(330), Some(2))] {
+    for (looks, p0, p1) in [(5, None, None), (3, None, None), (1, Some(330), Some(2))] {
         let pools = last(&mut airflow, looks).await;
         assert_eq!((pools["p0"].poking, pools["p1"].poking), (p0, p1));
     }
@@ -253,8 +259,41 @@ async fn what_was_seen_of_tasks_stands_while_they_cannot_be_read_and_goes_when_t
         fake.lock().unwrap().tasks = vec![(after, true)];
         let now = last(&mut airflow, 4).await;
         assert_eq!(now["p0"] == pools["p0"], stands, "{after}: {:?}", now["p0"]);
-        assert_eq!(now["p0"].poking.is_some(), stands);
+        assert_eq!(now["p0"].unread.is_none(), stands);
     }
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_for_minutes_does_not_stand() {
+    let (fake, mut airflow) = start(Fake {
+        version: "3.3.2",
+        pools: names(1),
+        tasks: vec![("p0", true)],
+        ..Fake::default()
+    })
+    .await;
+    let before = last(&mut airflow, 4).await["p0"].clone();
+    let tasks = std::mem::replace(&mut fake.lock().unwrap().tasks, vec![("broken", true)]);
+    for second in (5..=299).step_by(5) {
+        assert_eq!(at(&mut airflow, second).await, before, "{second}");
+    }
+    // It is asked once a minute, and told by the look after that.
+    for second in (300..=370).step_by(5) {
+        at(&mut airflow, second).await;
+    }
+    let after = at(&mut airflow, 375).await;
+    assert_eq!((after.poking, after.queues.len()), (None, 0));
+    let (kind, words) = after.unread.unwrap();
+    assert_eq!(kind, FaultKind::Unreachable, "{words}");
+    // And then it is looked through twice again.
+    fake.lock().unwrap().tasks = tasks;
+    let mut seen: Vec<_> = Vec::new();
+    for second in (380..=500).step_by(5) {
+        let now = at(&mut airflow, second).await;
+        seen.push((now.poking, now.unread.is_some()));
+    }
+    seen.dedup();
+    assert_eq!(seen, [(None, true), (None, false), (Some(1), false)]);
 }
 
 #[tokio::test]

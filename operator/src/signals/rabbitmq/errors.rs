@@ -8,7 +8,7 @@ use std::io;
 use lapin::ErrorKind;
 use poolwright_core::sample::FaultKind;
 
-use crate::signals::{MAX_COUNT, SignalError};
+use crate::signals::{MAX_COUNT, SignalError, tls};
 
 /// AMQP: the queue or exchange does not exist.
 pub(super) const NOT_FOUND: u16 = 404;
@@ -86,51 +86,21 @@ fn login(code: u16, text: &str) -> SignalError {
 }
 
 fn network(error: &io::Error) -> SignalError {
-    let tls = error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    let words = match (tls, error.kind()) {
-        (Some(tls), _) => tls_words(tls),
-        (None, io::ErrorKind::TimedOut) => "no answer from RabbitMQ in time",
-        (None, io::ErrorKind::ConnectionRefused) => {
+    if let Some(tls) = tls::behind(error) {
+        return unreachable(tls::words(tls, "the broker"));
+    }
+    let words = match error.kind() {
+        io::ErrorKind::TimedOut => "no answer from RabbitMQ in time",
+        io::ErrorKind::ConnectionRefused => {
             "the connection was refused: nothing listens at this host and port"
         }
-        (
-            None,
-            io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::UnexpectedEof,
-        ) => {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::UnexpectedEof => {
             "the connection was closed before RabbitMQ answered; is it the right port, and does it expect TLS?"
         }
-        (None, io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable) => {
-            "there is no route to the host"
-        }
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "there is no route to the host",
         _ => "the connection to RabbitMQ failed",
     };
     unreachable(words)
-}
-
-fn tls_words(error: &rustls::Error) -> &'static str {
-    use rustls::{AlertDescription, CertificateError, Error};
-    match error {
-        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            "TLS: the broker's certificate is signed by no trusted authority; set tls.caSecretRef"
-        }
-        Error::InvalidCertificate(
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        ) => "TLS: the broker's certificate is for another host name",
-        Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
-            "TLS: the broker's certificate has expired"
-        }
-        Error::InvalidCertificate(_) => "TLS: the broker's certificate cannot be verified",
-        Error::AlertReceived(AlertDescription::CertificateRequired | AlertDescription::HandshakeFailure) => {
-            "TLS: the broker asks for a client certificate; set tls.clientCertSecretRef"
-        }
-        Error::AlertReceived(_) => {
-            "TLS: the broker refused the handshake; is the client certificate one it trusts?"
-        }
-        Error::InvalidMessage(_) => "TLS: the port does not speak TLS; is the address meant to be amqp://?",
-        _ => "TLS: the handshake failed",
-    }
 }
 
 /// A connection that stood and is gone, or an operation that failed on it.
