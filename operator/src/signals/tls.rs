@@ -41,15 +41,16 @@ pub(super) fn client_config(tls: &Tls) -> Result<ClientConfig, SignalError> {
 pub(super) fn behind<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
-        // What an io::Error wraps is not its own source.
-        let inner = error
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::get_ref)
-            .and_then(|inner| inner.downcast_ref());
-        if let Some(found) = inner.or_else(|| error.downcast_ref()) {
+        if let Some(found) = error.downcast_ref() {
             return Some(found);
         }
-        next = error.source();
+        // What an io::Error wraps is not its source.
+        next = match error.downcast_ref::<io::Error>() {
+            Some(error) => error
+                .get_ref()
+                .map(|inner| inner as &(dyn std::error::Error + 'static)),
+            None => error.source(),
+        };
     }
     None
 }
@@ -179,5 +180,28 @@ mod tests {
             })
             .is_ok()
         );
+    }
+
+    #[test]
+    fn a_failure_is_found_however_deep_it_lies_and_told_in_words() {
+        use rustls::{AlertDescription, CertificateError, Error};
+        for (failure, told) in [
+            (
+                Error::InvalidCertificate(CertificateError::UnknownIssuer),
+                "tls.caSecretRef",
+            ),
+            (
+                Error::AlertReceived(AlertDescription::CertificateRequired),
+                "tls.clientCertSecretRef",
+            ),
+        ] {
+            let wrapped = io::Error::other(io::Error::other(failure));
+            let words = behind(&wrapped).map(|found| words(found, "Airflow")).expect("it");
+            assert!(
+                words.starts_with("TLS: Airflow") && words.contains(told),
+                "{words}"
+            );
+        }
+        assert!(behind(&io::Error::other("something else")).is_none());
     }
 }

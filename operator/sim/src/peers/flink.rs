@@ -70,7 +70,13 @@ pub fn grid() -> Vec<Settings> {
     let mut all = Vec::new();
     for (utilisation, boundary) in [(0.85, 0.1), (0.95, 0.1), (1.0, 0.1)] {
         for catch_up in [5_000, 15_000, 60_000] {
-            for (window, down_interval) in [(15_000, 30_000), (30_000, 60_000), (60_000, 300_000)] {
+            for (window, down_interval) in [
+                (15_000, 30_000),
+                (30_000, 60_000),
+                (60_000, 300_000),
+                (60_000, 600_000),
+                (60_000, 1_200_000),
+            ] {
                 all.push(Settings {
                     utilisation,
                     boundary,

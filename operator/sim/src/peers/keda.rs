@@ -94,13 +94,19 @@ pub fn grid(metric: Metric) -> Vec<Settings> {
     };
     let paces: &[(Millis, Millis)] = match metric {
         // What is running does not count here, so that hasty scale-in kills it.
-        Metric::Waiting => &[(5_000, 900_000), (5_000, 1_800_000)],
+        Metric::Waiting => &[
+            (5_000, 60_000),
+            (5_000, 300_000),
+            (5_000, 900_000),
+            (5_000, 1_800_000),
+        ],
         // KEDA asks no more often than each second.
         Metric::Unacknowledged => &[(5_000, 300_000), (5_000, 60_000), (1_000, 15_000), (1_000, 5_000)],
         Metric::Query => &[(1_000, 5_000), (1_000, 10_000), (5_000, 30_000), (5_000, 300_000)],
     };
     let windows: &[Millis] = match metric {
-        Metric::Waiting => &[300_000, 900_000, 1_800_000],
+        // An hour is the longest that Kubernetes allows.
+        Metric::Waiting => &[300_000, 900_000, 1_800_000, 3_600_000],
         Metric::Unacknowledged => &[0, 60_000],
         Metric::Query => &[0, 15_000, 30_000, 60_000, 120_000],
     };
