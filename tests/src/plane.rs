@@ -72,11 +72,18 @@ pub struct PlaneConfig {
     pub scheduler_args: Vec<String>,
 }
 
+/// One of its processes.
+#[derive(Debug)]
+struct Part {
+    command: Vec<String>,
+    daemon: Daemon,
+}
+
 /// A running control plane; its processes end with this value.
 #[derive(Debug)]
 pub struct Plane {
     dir: PathBuf,
-    daemons: Mutex<Vec<Daemon>>,
+    parts: Mutex<Vec<Part>>,
     temporary: Option<TempDir>,
 }
 
@@ -91,7 +98,7 @@ impl Plane {
         write_secrets(&dir, &config.users)?;
         let plane = Self {
             dir,
-            daemons: Mutex::default(),
+            parts: Mutex::default(),
             temporary: Some(temporary),
         };
 
@@ -189,7 +196,7 @@ impl Plane {
             .to_path_buf();
         Ok(Self {
             dir,
-            daemons: Mutex::default(),
+            parts: Mutex::default(),
             temporary: None,
         })
     }
@@ -296,11 +303,11 @@ impl Plane {
 
     /// Fails with the end of its log when one of the processes has ended.
     pub fn check(&self) -> Result<()> {
-        self.daemons
+        self.parts
             .lock()
             .expect("no check panics")
             .iter_mut()
-            .try_for_each(Daemon::check)
+            .try_for_each(|part| part.daemon.check())
     }
 
     /// Stops one of its processes for so long, as if it were behind. Other tests of the run wait with it.
@@ -326,12 +333,44 @@ impl Plane {
     }
 
     fn launch(&self, binary: &Path, name: &str, args: &[String], more: &[String]) -> Result<()> {
-        let mut command = mortal(binary);
-        command.arg(name).args(args).args(more).current_dir(&self.dir);
+        let mut command = vec![binary.display().to_string(), name.to_owned()];
+        command.extend(args.iter().chain(more).cloned());
+        let daemon = self.spawn(&command)?;
+        let mut parts = self.parts.lock().expect("no launch panics");
+        parts.push(Part { command, daemon });
+        Ok(())
+    }
+
+    fn spawn(&self, words: &[String]) -> Result<Daemon> {
+        let [binary, name, args @ ..] = words else {
+            return Err("a command has no name".into());
+        };
+        let mut command = mortal(Path::new(binary));
+        command.arg(name).args(args).current_dir(&self.dir);
         let daemon = Daemon::start(name, command, &self.dir.join(format!("{name}.log")))?;
         fs::write(self.pid_file(name), daemon.pid().to_string())?;
-        self.daemons.lock().expect("no launch panics").push(daemon);
-        Ok(())
+        Ok(daemon)
+    }
+
+    /// Kills its API server, and starts it anew after `meanwhile`, which must not ask it. Not while others use this plane.
+    pub async fn without_apiserver(&self, meanwhile: impl Future<Output = Result<()>>) -> Result<()> {
+        let of = |part: &&mut Part| part.command[1] == "kube-apiserver";
+        {
+            let mut parts = self.parts.lock().expect("no check panics");
+            let part = parts
+                .iter_mut()
+                .find(of)
+                .ok_or("this plane has no API server of its own")?;
+            part.daemon.kill();
+        }
+        let done = meanwhile.await;
+        {
+            let mut parts = self.parts.lock().expect("no check panics");
+            let part = parts.iter_mut().find(of).ok_or("it is gone")?;
+            part.daemon = self.spawn(&part.command)?;
+        }
+        self.wait_ready().await?;
+        done
     }
 
     fn kubeconfig_of(&self, user: &str) -> PathBuf {
@@ -395,8 +434,8 @@ impl Plane {
 impl Drop for Plane {
     fn drop(&mut self) {
         // The API server is useless without etcd: end the dependants first, all at once.
-        if let Ok(daemons) = self.daemons.get_mut() {
-            while daemons.pop().is_some() {}
+        if let Ok(parts) = self.parts.get_mut() {
+            while parts.pop().is_some() {}
         }
         let wanted = std::env::var_os(RIGHTS_VARIABLE).filter(|_| self.temporary.is_some());
         if let Some(file) = wanted

@@ -1,9 +1,11 @@
-//! An API server that refuses, forgets or no longer knows: on control planes of its own, since all of it concerns whoever
+//! An API server that is gone, refuses, forgets or no longer knows: on control planes of its own, since all of it concerns whoever
 //! asks. One at a time, for the same reason.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 #[path = "apiserver/definitions.rs"]
 mod definitions;
+#[path = "apiserver/outage.rs"]
+mod outage;
 #[path = "apiserver/refusals.rs"]
 mod refusals;
 

@@ -30,9 +30,12 @@ use crate::signals::network::Network;
 /// So soon an Airflow that is new is asked, and a Pool that has changed is seen to.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How every Pool stands with its Airflow, by namespace and name; with the Airflow of which that is known.
+/// Namespace and name of a Pool.
+type Place = (String, String);
+
+/// How every Pool stands with its Airflow; with the Airflow of which that is known.
 #[derive(Default)]
-pub struct Links(Mutex<BTreeMap<(String, String), (Key, Arc<Link>)>>);
+pub struct Links(Mutex<BTreeMap<Place, (Key, Arc<Link>)>>);
 
 impl Links {
     /// Of one Pool; `None` before it was read.
@@ -62,7 +65,7 @@ impl Links {
         links.insert(place, (key.clone(), Arc::new(link)));
     }
 
-    fn retain(&self, pools: &BTreeSet<(String, String)>) {
+    fn retain(&self, pools: &BTreeSet<Place>) {
         let mut links = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         links.retain(|place, _| pools.contains(place));
     }
