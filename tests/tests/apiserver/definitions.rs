@@ -31,7 +31,7 @@ async fn remove(stage: &Stage, kind: &str) -> Result<()> {
 }
 
 /// Two workers that consume: the tasks that come then are one for each.
-async fn await_both(stage: &Stage) -> Result<()> {
+pub async fn await_both(stage: &Stage) -> Result<()> {
     stage
         .await_tq("q", "two consumers", LIMIT, |queue| {
             queue.status.as_ref().and_then(|status| status.consumers) == Some(2)
