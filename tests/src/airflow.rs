@@ -197,6 +197,8 @@ impl Airflow {
             self.daemon("api-server", &[&["--host", "127.0.0.1"][..], &api].concat())?;
             self.daemon("dag-processor", &[])?;
         } else {
+            // Roles are there once permissions were written.
+            self.run(&["sync-perm"])?;
             for (role, name) in [("Admin", ADMIN.0), ("Viewer", VIEWER)] {
                 let email = format!("{name}@example.com");
                 let user = ["users", "create", "-f", "a", "-l", "b", "-p", ADMIN.1];

@@ -66,6 +66,7 @@ pub fn advise(
     all.extend(no_time_limit(pool));
     all.extend(wp.spec.celery.iter().flat_map(|celery| ignored(pool, celery)));
     all.extend(left_out_soft_limit(pool));
+    all.extend(beat(pool));
     all.extend(memory(pool, wp));
     let broker = pool.queues.first().and_then(|queue| queues.get(&queue.object));
     all.extend(broker.and_then(|task_queue| redelivery(pool, &task_queue.spec.broker)));
@@ -80,6 +81,21 @@ pub(crate) fn advice(field: impl Into<String>, text: String) -> Advice {
         reason: None,
         unless_redis: false,
     }
+}
+
+/// A scheduler of periodic tasks in every worker.
+fn beat(pool: &ValidPool) -> Option<Advice> {
+    let has = |argument: &String| match argument.strip_prefix("--") {
+        Some(long) => long == "beat",
+        None => argument
+            .strip_prefix('-')
+            .is_some_and(|short| short.contains('B')),
+    };
+    let position = pool.extra_args.iter().position(has)?;
+    let text = "starts celery beat in each worker: every periodic task is sent once for each of them, and not at all while \
+                there is none. Leave it out, and run celery beat in a Deployment of one replica";
+    let field = format!("spec.celery.extraArgs[{position}]");
+    (pool.program != Program::Airflow).then(|| advice(field, text.to_owned()))
 }
 
 fn too_many_processes(pool: &ValidPool, wp: &WorkerPool) -> Option<Advice> {

@@ -47,6 +47,17 @@ fn each_mistake_is_found_at_its_threshold() {
         |resource: &str, value: &str| json!({"worker": {"resources": {"limits": {resource: value}}}});
     let table: Vec<(Value, &str, &str)> = vec![
         (limits("cpu", "2"), "", ""),
+        (json!({"celery": {"extraArgs": ["-E", "--queue-beat"]}}), "", ""),
+        (
+            json!({"celery": {"extraArgs": ["-E", "--beat"]}}),
+            "spec.celery.extraArgs[1]",
+            "one replica",
+        ),
+        (
+            json!({"celery": {"extraArgs": ["-EB"]}}),
+            "spec.celery.extraArgs[0]",
+            "one replica",
+        ),
         (
             limits("cpu", "1999m"),
             "spec.celery.concurrency",

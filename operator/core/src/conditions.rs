@@ -142,7 +142,8 @@ fn unseen(input: &PoolInput, decision: &Decision) -> Option<Said> {
     Some(if decision.facts.elsewhere {
         let message = format!(
             "{} and none is heard on the broker of queue {queue:?}: give the workers the broker that \
-             status.broker of its TaskQueue shows",
+             status.broker of its TaskQueue shows, or, where they have it, send their events to its \
+             spec.broker.eventExchange",
             counted(count, "pod runs", "pods run")
         );
         (Some(false), Reason::WrongBroker, message)
@@ -197,7 +198,7 @@ fn reconciling(seen: &Seen) -> Said {
         return (
             Some(true),
             Reason::Progressing,
-            format!("{ready} pods ready, {} wanted", decision.to),
+            format!("{} ready, {} wanted", counted(ready, "pod", "pods"), decision.to),
         );
     }
     let older = input.revisions.iter().filter(|one| one.name != input.revision);

@@ -144,5 +144,6 @@ impl Scene<'_> {
 
 fn unheard_clause(unheard: u32) -> String {
     let pods = counted(unheard, "pod is", "pods are");
-    format!("{pods} not heard, and count as full")
+    let count = if unheard == 1 { "counts" } else { "count" };
+    format!("{pods} not heard, and {count} as full")
 }

@@ -4,12 +4,13 @@
 
 use std::collections::BTreeSet;
 
-use poolwright_api::Reason;
 use poolwright_api::v1alpha1::{DecisionLimit, WorkerPool, WorkerPoolStatus};
+use poolwright_api::{ConditionType, Reason};
 
 use super::as_it_should_be;
 
-/// The steps, each once: those of conditions in their order, then that of the last decision.
+/// The steps, each once: what keeps it from being ready, those of other conditions in their order, then that of the last
+/// decision. More workers are of no use while those that there are do not come up.
 pub fn steps(wp: &WorkerPool) -> Vec<String> {
     let name = wp.metadata.name.as_deref().unwrap_or_default();
     let namespace = wp.metadata.namespace.as_deref().unwrap_or_default();
@@ -22,11 +23,16 @@ pub fn steps(wp: &WorkerPool) -> Vec<String> {
             "The newest spec has not been seen yet: if this lasts, see whether the operator runs".to_owned(),
         );
     }
-    let wrong = status
+    let mut wrong: Vec<_> = status
         .conditions
         .iter()
-        .filter(|condition| !as_it_should_be(condition));
-    let reasons = wrong.map(|condition| condition.reason.as_str()).chain(
+        .filter(|condition| !as_it_should_be(condition))
+        .collect();
+    wrong.sort_by_key(|condition| condition.type_ != ConditionType::Ready.as_str());
+    let is_ready = wrong
+        .first()
+        .is_none_or(|condition| condition.type_ != ConditionType::Ready.as_str());
+    let reasons = wrong.iter().map(|condition| condition.reason.as_str()).chain(
         status
             .last_decision
             .iter()
@@ -36,6 +42,7 @@ pub fn steps(wp: &WorkerPool) -> Vec<String> {
     for reason in reasons.filter_map(|reason| reason.parse().ok()) {
         if seen.insert(reason) {
             steps.extend(match reason {
+                Reason::AtMaximum if !is_ready => None,
                 Reason::AtMaximum if is_capped(status) => Some(CAPPED.to_owned()),
                 _ => step(reason, namespace, name),
             });
