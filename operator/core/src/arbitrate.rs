@@ -69,7 +69,14 @@ pub struct Charge {
 pub fn arbitrate(pools: &[PoolBudget], claims: &[Claim]) -> Vec<u64> {
     let mut order: Vec<usize> = (0..claims.len()).collect();
     order.sort_unstable_by_key(|at| claims[*at].id);
-    let mut budgets: Vec<Budget> = pools.iter().map(|pool| Budget::new(pool.slots)).collect();
+    let mut members = vec![0; pools.len()];
+    for charge in claims.iter().flat_map(|claim| &claim.charges) {
+        if let Some(count) = members.get_mut(charge.pool) {
+            *count += 1;
+        }
+    }
+    let budget = |(pool, members): (&PoolBudget, usize)| Budget::new(pool.slots, members);
+    let mut budgets: Vec<Budget> = pools.iter().zip(members).map(budget).collect();
     let mut table = Table::new(order.iter().map(|at| &claims[*at]), &mut budgets);
     let mut divider = Divider::default();
     for (pool, budget) in pools.iter().zip(&mut budgets) {
@@ -138,14 +145,16 @@ struct Budget {
 }
 
 impl Budget {
-    fn new(slots: Option<u64>) -> Self {
+    /// With room for so many members, so that lists do not grow one by one.
+    fn new(slots: Option<u64>, members: usize) -> Self {
+        let members = slots.map_or(0, |_| members);
         Self {
             slots,
-            members: Vec::new(),
+            members: Vec::with_capacity(members),
             left: slots.unwrap_or(0),
             kept: 0,
             reserved: 0,
-            open: Vec::new(),
+            open: Vec::with_capacity(members),
             stale: false,
         }
     }

@@ -79,7 +79,7 @@ pub fn cycle(snapshot: &Snapshot, memory: &mut Memory) -> Cycle {
         books.push(page);
     }
     let mut allowances = allow(snapshot, &namespaces, &sketches, &memories).into_iter();
-    let mut sketches = sketches.into_iter().zip(memories);
+    let mut sketches = sketches.iter_mut().zip(memories);
     let mut result = Cycle::default();
     let mut decisions = Vec::with_capacity(snapshot.pools.len());
     for (table, books) in tables.iter().zip(&mut books) {

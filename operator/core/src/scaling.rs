@@ -5,6 +5,7 @@
 //! decided in `parking`. This module knows no broker, no Kubernetes and no clock.
 
 use std::collections::BTreeSet;
+use std::mem::take;
 
 use poolwright_api::Reason;
 
@@ -139,13 +140,13 @@ pub fn sketch<'a>(
     }
 }
 
-/// Decides for one WorkerPool, with what its Pools allow.
+/// Decides for one WorkerPool, with what its Pools allow. What the sketch holds goes into the decision.
 #[must_use]
 pub fn decide(
     snapshot: &Snapshot,
     fleet: &Fleet,
     view: &BrokerView,
-    sketch: Sketch,
+    sketch: &mut Sketch,
     allowance: &Allowance,
     memory: &mut PoolMemory,
 ) -> Decision {
@@ -153,15 +154,16 @@ pub fn decide(
     let Sketch {
         wanted,
         from,
-        mut draft,
+        draft,
         least,
         cast,
-        mut ask,
+        ask,
         demand,
         lost,
     } = sketch;
-    let scene = Scene::new(fleet, view, &demand, now, from);
-    let taken_back = scene.fit(allowance, memory, &mut draft);
+    let (from, least) = (*from, *least);
+    let scene = Scene::new(fleet, view, demand, now, from);
+    let taken_back = scene.fit(allowance, memory, draft);
     if draft.reason == Reason::AsDesired && draft.to != from {
         draft.reason = if draft.to > from {
             Reason::ScaledUp
@@ -172,7 +174,7 @@ pub fn decide(
     let ground = Ground {
         fleet,
         view,
-        demand: &demand,
+        demand,
         snapshot,
         least,
         room: allowance.room,
@@ -185,13 +187,13 @@ pub fn decide(
     let is_cut = |limit: &Limit| limit.name == POOL;
     let cause = allowance.waits.as_ref().or(allowance.cause.as_ref());
     let budget = cause.filter(|_| draft.limits.iter().any(is_cut)).cloned();
-    let allocation = allocate(&ground, &cast, draft.to);
+    let allocation = allocate(&ground, cast, draft.to);
     // The last pod may go for another's sake, or for that of its own successor.
     let may_empty = scene.may_empty(memory) || taken_back || allocation.makes_room;
     let yard = Yard {
         fleet,
         view,
-        demand: &demand,
+        demand,
         memory,
         may_empty,
         now,
@@ -203,24 +205,27 @@ pub fn decide(
     if draft.to > from && wanted.pods > from {
         memory.grew(now);
     }
-    let words = Words::new(&mut draft, &wanted, fleet.slots, &demand);
-    let facts = facts(fleet, view, &demand);
+    let words = Words::new(draft, wanted, fleet.slots, demand);
+    let facts = facts(fleet, view, demand);
     Decision {
         from,
         to: draft.to,
         reason: draft.reason,
         words,
-        limits: draft.limits,
-        inputs: wanted.inputs(demand.inputs),
+        limits: take(&mut draft.limits),
+        inputs: wanted.inputs(take(&mut demand.inputs)),
         allocation,
         parking,
-        ask: ask.into_iter().collect(),
+        ask: take(ask).into_iter().collect(),
         budget,
         facts: Facts {
-            lost,
-            missing: demand.missing,
-            pods: demand.pods,
-            foreign: (demand.foreign.0.into_iter().collect(), demand.foreign.1),
+            lost: take(lost),
+            missing: take(&mut demand.missing),
+            pods: take(&mut demand.pods),
+            foreign: (
+                take(&mut demand.foreign.0).into_iter().collect(),
+                demand.foreign.1,
+            ),
             misplaced,
             ..facts
         },
