@@ -97,23 +97,26 @@ impl Session {
         Err(SignalError::new(FaultKind::InvalidAddress, words))
     }
 
-    /// What was asked for and is there now was made; what is there and is another was not.
-    pub(super) async fn settle(&self, pool: &Pool, wanted: &Wanted, seen: Option<&PoolView>) {
+    /// What was asked for and is there now was made; what is there and is another was not. False while that is not written
+    /// down: a pool that is changed before would be another by then.
+    pub(super) async fn settle(&self, pool: &Pool, wanted: &Wanted, seen: Option<&PoolView>) -> bool {
         let (Some((access, _)), Some(seen)) = (&self.airflow, seen) else {
-            return;
+            return true;
         };
         let Ours::Asked(shape) = self.ours(pool, &wanted.name) else {
-            return;
+            return true;
         };
         let is_it = seen.shape() == shape;
         let place = place(pool, access, &wanted.name);
-        // Of a Pool that has changed meanwhile this may have been settled already.
-        if let Err(error) = mark_as_read(&self.context.client, pool, is_it.then_some(&*place)).await {
+        // Of a Pool that has changed meanwhile this may have been settled already: the next look tells.
+        let written = mark_as_read(&self.context.client, pool, is_it.then_some(&*place)).await;
+        written.unwrap_or_else(|error| {
             tracing::warn!(
                 pool = pool.name_any(),
                 "what was made for a Pool is not written down: {error}"
             );
-        }
+            false
+        })
     }
 
     /// Makes a pool in Airflow; false if one of that name is there by now.

@@ -254,7 +254,9 @@ impl Session {
         }
         let step = match claims.rival(pool, &wanted.name) {
             None => {
-                self.settle(pool, &wanted, link.seen.as_ref()).await;
+                if !self.settle(pool, &wanted, link.seen.as_ref()).await {
+                    return true;
+                }
                 step(pool, link.seen.as_ref(), listable)
             }
             Some(rival) => Step::Stuck(Reason::Conflict, taken(pool, rival, &wanted.name)),
