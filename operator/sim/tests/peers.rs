@@ -455,7 +455,8 @@ fn every_peer_does_all_work_and_repeats_itself() {
 fn every_grid_is_small_without_repeats_and_has_the_default() {
     for settings in defaults() {
         let grid = settings.grid();
-        assert!(grid.len() <= 28, "{} has {}", settings.name(), grid.len());
+        // Each of them is run on the workloads that it is tuned on, with some seeds each.
+        assert!(grid.len() <= 72, "{} has {}", settings.name(), grid.len());
         assert!(grid.contains(&settings), "{}", settings.name());
         for (at, one) in grid.iter().enumerate() {
             assert_eq!(one.name(), settings.name());
