@@ -21,6 +21,8 @@ pub fn image(major: u32) -> String {
 
 /// The one who may do everything, and the password.
 pub const ADMIN: (&str, &str) = ("admin", "secret");
+/// The one who may change pools and no users, with the same password: what a Secret of a Pool should name.
+pub const OP: &str = "op";
 /// The one who may look and change nothing, with the same password.
 pub const VIEWER: &str = "viewer";
 /// Databases, servers and the first answer, on a machine that is busy.
@@ -100,6 +102,11 @@ impl Airflow {
     /// The home of a pod, for `spec.worker.env`.
     pub fn worker_home(&self) -> Value {
         json!({"name": "AIRFLOW_HOME", "value": self.dir.path().join("$(POD_NAME)")})
+    }
+
+    /// Its version: 2 or 3.
+    pub const fn major(&self) -> u32 {
+        self.major
     }
 
     /// A token of the one who may do everything; version 2 has none.
@@ -193,13 +200,16 @@ impl Airflow {
         let api = ["--workers", "1", "--port", &port];
         if self.major == 3 {
             let passwords = self.dir.path().join("passwords.json");
-            std::fs::write(passwords, json!({ADMIN.0: ADMIN.1, VIEWER: ADMIN.1}).to_string())?;
+            std::fs::write(
+                passwords,
+                json!({ADMIN.0: ADMIN.1, OP: ADMIN.1, VIEWER: ADMIN.1}).to_string(),
+            )?;
             self.daemon("api-server", &[&["--host", "127.0.0.1"][..], &api].concat())?;
             self.daemon("dag-processor", &[])?;
         } else {
             // Roles are there once permissions were written.
             self.run(&["sync-perm"])?;
-            for (role, name) in [("Admin", ADMIN.0), ("Viewer", VIEWER)] {
+            for (role, name) in [("Admin", ADMIN.0), ("Op", OP), ("Viewer", VIEWER)] {
                 let email = format!("{name}@example.com");
                 let user = ["users", "create", "-f", "a", "-l", "b", "-p", ADMIN.1];
                 self.run(&[&user[..], &["-r", role, "-e", &email, "-u", name]].concat())?;
@@ -291,7 +301,7 @@ fn variables(major: u32, folder: &Path, broker: &str, database: u16, api: u16) -
             ),
             (
                 "CORE__SIMPLE_AUTH_MANAGER_USERS",
-                format!("{}:admin,{VIEWER}:viewer", ADMIN.0),
+                format!("{}:admin,{OP}:op,{VIEWER}:viewer", ADMIN.0),
             ),
         ]);
     } else {

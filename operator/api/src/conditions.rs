@@ -195,6 +195,8 @@ names! {
         AirflowPoolMissing,
         /// Airflow's pool and this Pool say different things, and one is being changed.
         AirflowDrifted,
+        /// A pool that was made in Airflow for a Pool stays there, and is nobody's from now on.
+        AirflowPoolLeft,
         /// Sensors in poke mode hold slots while they wait.
         SensorsPoke,
         /// Tasks may wait so long for a worker that Airflow's scheduler fails them.

@@ -85,11 +85,16 @@ pub(crate) fn advice(field: impl Into<String>, text: String) -> Advice {
 
 /// A scheduler of periodic tasks in every worker.
 fn beat(pool: &ValidPool) -> Option<Advice> {
+    // Short options without a value may stand together; what follows one with a value is its value, as in -QBatch.
+    let flags = |short: &str| {
+        short
+            .chars()
+            .take_while(|flag| "BDE".contains(*flag))
+            .any(|flag| flag == 'B')
+    };
     let has = |argument: &String| match argument.strip_prefix("--") {
         Some(long) => long == "beat",
-        None => argument
-            .strip_prefix('-')
-            .is_some_and(|short| short.contains('B')),
+        None => argument.strip_prefix('-').is_some_and(flags),
     };
     let position = pool.extra_args.iter().position(has)?;
     let text = "starts celery beat in each worker: every periodic task is sent once for each of them, and not at all while \

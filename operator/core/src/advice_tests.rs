@@ -48,6 +48,7 @@ fn each_mistake_is_found_at_its_threshold() {
     let table: Vec<(Value, &str, &str)> = vec![
         (limits("cpu", "2"), "", ""),
         (json!({"celery": {"extraArgs": ["-E", "--queue-beat"]}}), "", ""),
+        (json!({"celery": {"extraArgs": ["-sBeat.db", "-EsB"]}}), "", ""),
         (
             json!({"celery": {"extraArgs": ["-E", "--beat"]}}),
             "spec.celery.extraArgs[1]",

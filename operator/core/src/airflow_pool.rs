@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use poolwright_api::Reason;
+use poolwright_api::conditions::find;
 use poolwright_api::v1alpha1::{
     AirflowPoolStatus, AirflowQueue, AirflowSync, DEFAULT_AIRFLOW_POOL, Pool, UNLIMITED,
 };
+use poolwright_api::{ConditionType, Reason};
 
 use crate::canonical::digest;
 use crate::sample::FaultKind;
@@ -192,6 +193,24 @@ pub fn step(pool: &Pool, seen: Option<&PoolView>, listable: bool) -> Step {
         ),
         (AirflowSync::Mirror, Some(seen)) => mirror(&wanted, seen),
     }
+}
+
+/// True if the status says that the pool in the Airflow at `url` was last what is wanted now: whatever it is by the first
+/// reading of another process, somebody else has made it that.
+#[must_use]
+pub fn agreed(pool: &Pool, wanted: &Wanted, url: &str) -> bool {
+    let Some(status) = &pool.status else {
+        return false;
+    };
+    let in_sync = find(&status.conditions, ConditionType::AirflowInSync);
+    let in_sync =
+        in_sync.filter(|one| one.status == "True" && one.observed_generation == pool.metadata.generation);
+    let known = status.airflow.as_ref().filter(|_| in_sync.is_some());
+    known.is_some_and(|known| {
+        known.name == wanted.name
+            && i64::from(known.slots) == wanted.slots
+            && known.url.as_deref() == Some(url)
+    })
 }
 
 fn mirror(wanted: &Wanted, seen: &PoolView) -> Step {

@@ -1,3 +1,4 @@
+use poolwright_api::conditions::condition;
 use poolwright_api::v1alpha1::{AirflowPool, HighLoad, PoolSpec, PoolStatus};
 
 use super::*;
@@ -227,4 +228,41 @@ fn a_shape_is_that_of_what_was_asked_for_and_of_nothing_else() {
     assert!(others.iter().all(|other| other.shape() != asked.shape()));
     asked.slots = 11;
     assert_ne!(made.shape(), asked.shape());
+}
+
+#[test]
+fn what_another_process_has_seen_agree_is_changed_by_somebody_else() {
+    let mut pool = pool(AirflowSync::Apply, 8);
+    pool.metadata.generation = Some(3);
+    let link = Link {
+        name: "database".to_owned(),
+        url: Some("http://a".to_owned()),
+        seen: Some(view(8)),
+        ..Link::default()
+    };
+    let said = |is, generation| {
+        let said = condition(
+            ConditionType::AirflowInSync,
+            is,
+            Reason::AsDesired,
+            "",
+            Some(generation),
+        );
+        PoolStatus {
+            conditions: vec![said],
+            airflow: link.status(),
+            ..PoolStatus::default()
+        }
+    };
+    let is = |pool: &Pool, url| agreed(pool, &wanted(pool).unwrap(), url);
+    assert!(!is(&pool, "http://a"), "nothing is known");
+    pool.status = Some(said(Some(true), 3));
+    assert!(is(&pool, "http://a") && !is(&pool, "http://b"));
+    pool.spec.slots = 9;
+    assert!(!is(&pool, "http://a"), "it is changed by us");
+    pool.spec.slots = 8;
+    for (in_sync, generation) in [(Some(true), 2), (Some(false), 3), (None, 3)] {
+        pool.status = Some(said(in_sync, generation));
+        assert!(!is(&pool, "http://a"), "{in_sync:?} {generation}");
+    }
 }

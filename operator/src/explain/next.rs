@@ -156,6 +156,7 @@ fn step(reason: Reason, namespace: &str, name: &str) -> Option<String> {
         | Reason::AirflowUnknown
         | Reason::AirflowPoolMissing
         | Reason::AirflowDrifted
+        | Reason::AirflowPoolLeft
         | Reason::SensorsPoke => return airflow(reason).map(str::to_owned),
         Reason::QueuedTooLong => {
             "Raise spec.scaling.maxReplicas, or put the limit into Airflow's pool, where tasks wait without a time limit"
@@ -180,6 +181,9 @@ fn airflow(reason: Reason) -> Option<&'static str> {
             "Create the pool in Airflow, correct spec.airflow.name, or set sync to Apply"
         }
         Reason::AirflowDrifted => "See what the condition names; it is changed at the next reading",
+        Reason::AirflowPoolLeft => {
+            "Delete the pool that the event names in Airflow, if nobody needs it there"
+        }
         Reason::SensorsPoke => "Give the sensors mode=\"reschedule\" or deferrable=True",
         _ => return None,
     })

@@ -28,41 +28,22 @@ pub fn waits(pool: &Pool) -> bool {
     pool.finalizers().iter().any(|one| one == FINALIZER_AIRFLOW)
 }
 
-/// Writes down what was made for this Pool, or that nothing is any more; false if the Pool is gone. Its status is written at
-/// the same time, so that it is read anew where it has changed meanwhile.
+/// Writes down what was made for this Pool, or that nothing is any more; false if the Pool is gone, or is written by somebody
+/// else all the time.
 ///
 /// # Errors
 /// What else the API server answers.
 pub async fn mark(client: &Client, pool: &Pool, made: Option<&str>) -> Result<bool, kube::Error> {
-    if mark_as_read(client, pool, made).await? {
-        return Ok(true);
-    }
-    let api = api(client, pool);
-    for _ in 0..ATTEMPTS {
-        let found = api.get_opt(&pool.name_any()).await?;
-        let Some(found) = found.filter(|found| found.meta().uid == pool.meta().uid) else {
-            return Ok(false);
-        };
-        if mark_as_read(client, &found, made).await? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    write(client, pool, |_| true, |pool| marking(pool, made)).await
 }
 
-/// The same of a Pool as it was read; false if it has changed meanwhile, or is gone.
+/// The same, if what stands there is still what this was decided on.
 ///
 /// # Errors
 /// What else the API server answers.
-pub async fn mark_as_read(client: &Client, pool: &Pool, made: Option<&str>) -> Result<bool, kube::Error> {
-    let others = pool.finalizers().iter().filter(|one| *one != FINALIZER_AIRFLOW);
-    let ours = FINALIZER_AIRFLOW.to_owned();
-    let finalizers: Vec<&String> = others.chain(made.map(|_| &ours)).collect();
-    let metadata = json!({
-        "annotations": {ANNOTATION_AIRFLOW_MADE: made},
-        "finalizers": finalizers,
-    });
-    patch(client, pool, json!({ "metadata": metadata })).await
+pub async fn settle(client: &Client, pool: &Pool, made: Option<&str>) -> Result<bool, kube::Error> {
+    let same = |found: &Pool| self::made(found) == self::made(pool);
+    write(client, pool, same, |pool| marking(pool, made)).await
 }
 
 /// Lets a Pool follow Airflow; false if its spec has changed meanwhile, or it is gone.
@@ -75,29 +56,47 @@ pub async fn follow(client: &Client, pool: &Pool, follow: &Follow) -> Result<boo
         "description": follow.description,
         "includeDeferred": follow.include_deferred,
     });
-    let spec = json!({ "spec": spec });
-    if patch(client, pool, spec.clone()).await? {
+    let same = |found: &Pool| found.meta().generation == pool.meta().generation;
+    write(client, pool, same, |_| json!({ "spec": spec })).await
+}
+
+/// The finalizer stands as long as something was made, or may have been.
+fn marking(pool: &Pool, made: Option<&str>) -> Value {
+    let others = pool.finalizers().iter().filter(|one| *one != FINALIZER_AIRFLOW);
+    let ours = FINALIZER_AIRFLOW.to_owned();
+    let finalizers: Vec<&String> = others.chain(made.map(|_| &ours)).collect();
+    json!({ "metadata": {
+        "annotations": {ANNOTATION_AIRFLOW_MADE: made},
+        "finalizers": finalizers,
+    } })
+}
+
+/// Writes a patch of this Pool as it was read, and as it is read anew where it has changed meanwhile: its status is written
+/// at the same time. False if it is gone or not the same in what counts, and if it changes all the time.
+async fn write(
+    client: &Client,
+    pool: &Pool,
+    is_same: impl Fn(&Pool) -> bool,
+    patch: impl Fn(&Pool) -> Value,
+) -> Result<bool, kube::Error> {
+    if send(client, pool, patch(pool)).await? {
         return Ok(true);
     }
-    // Its status is written at the same time.
     let api = api(client, pool);
     for _ in 0..ATTEMPTS {
         let found = api.get_opt(&pool.name_any()).await?;
-        let same = |found: &Pool| {
-            let (found, read) = (found.meta(), pool.meta());
-            found.uid == read.uid && found.generation == read.generation
-        };
-        let Some(found) = found.filter(same) else {
+        let found = found.filter(|found| found.meta().uid == pool.meta().uid && is_same(found));
+        let Some(found) = found else {
             return Ok(false);
         };
-        if patch(client, &found, spec.clone()).await? {
+        if send(client, &found, patch(&found)).await? {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-async fn patch(client: &Client, pool: &Pool, mut patch: Value) -> Result<bool, kube::Error> {
+async fn send(client: &Client, pool: &Pool, mut patch: Value) -> Result<bool, kube::Error> {
     let meta = pool.meta();
     patch["metadata"]["uid"] = json!(meta.uid);
     patch["metadata"]["resourceVersion"] = json!(meta.resource_version);
@@ -114,3 +113,7 @@ async fn patch(client: &Client, pool: &Pool, mut patch: Value) -> Result<bool, k
 fn api(client: &Client, pool: &Pool) -> Api<Pool> {
     Api::namespaced(client.clone(), &pool.namespace().unwrap_or_default())
 }
+
+#[cfg(test)]
+#[path = "pool_tests.rs"]
+mod tests;

@@ -21,7 +21,7 @@ with DAG(
 ):
     # Tier, number of tasks, slots of each, weight, queue.
     for pool, count, slots, weight, queue in (
-        ("tier1_critical", 4, 1, 100, "wide"),
+        ("tier1_critical", 8, 1, 100, "wide"),
         ("tier2_standard", 3, 2, 50, "wide"),
         ("tier3_batch", 6, 1, 10, "narrow"),
     ):

@@ -53,7 +53,7 @@ async fn run(major: u32) -> Result<()> {
             major,
             &name,
             queue,
-            8,
+            14,
             json!({"concurrency": 1}),
         )
         .await?;
@@ -85,7 +85,7 @@ async fn run(major: u32) -> Result<()> {
         stage.most_consuming("narrow", begun)
     );
     assert_eq!(most.get("tier1_critical"), Some(&4), "the tiers were looked at");
-    // Four and two at a time of both tiers and the sensor; of six that wait in the other queue one may run. Between two of
+    // Of twelve tasks four and two at a time of both tiers, and the sensor; of six that wait in the other queue one may run. Between two of
     // them a worker may go, and be parked still when the next one starts.
     assert!(stage.peak("wide") <= 7, "{}", stage.peak("wide"));
     assert_eq!(stage.most_consuming("narrow", begun), 1);
@@ -114,7 +114,7 @@ async fn finish(airflow: &Airflow, stage: &Stage, wire: &Proxy, run: &str, file:
     let all = airflow.tasks(run).await?;
     let once = |task: &Value| task["state"] == "success" && task["try_number"] == 1;
     assert!(
-        end == "success" && all.len() == 14 && all.iter().all(once),
+        end == "success" && all.len() == 18 && all.iter().all(once),
         "{all:?}"
     );
     Ok(())

@@ -129,10 +129,9 @@ async fn the_status_says_of_slots_what_airflow_says() -> Result<()> {
         );
         // Two sensors run for five minutes by now, and the API shows it when it was asked twice.
         let poking = || async {
-            let found = held(&stage, "plain")
-                .await?
-                .poking_sensors
-                .is_some_and(|count| count == 2);
+            let of = |name| held(&stage, name);
+            let (api, sql) = (of("plain").await?, of("plain-sql").await?);
+            let found = (api.poking_sensors, sql.poking_sensors) == (Some(2), Some(2));
             let log = stage.operator.log();
             let why = log.lines().rfind(|line| line.contains("are not looked through"));
             if found {
@@ -141,7 +140,12 @@ async fn the_status_says_of_slots_what_airflow_says() -> Result<()> {
                 Err(format!("{why:?}").into())
             }
         };
-        wait_until("sensors that poke to be found over the API", LIMIT, poking).await?;
+        wait_until(
+            "sensors that poke to be found over the API and with SQL",
+            LIMIT,
+            poking,
+        )
+        .await?;
         for (what, slots) in [
             ("running", 3.0),
             ("queued", 5.0),

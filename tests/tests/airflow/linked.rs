@@ -5,7 +5,7 @@ use kube::api::{Patch, PatchParams};
 use poolwright_api::ConditionType::{self, AirflowInSync};
 use poolwright_api::conditions::find;
 use poolwright_api::v1alpha1::{AirflowPoolStatus, Pool};
-use poolwright_tests::airflow::ADMIN;
+use poolwright_tests::airflow::{ADMIN, OP};
 use poolwright_tests::*;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -13,9 +13,9 @@ use std::time::Duration;
 /// For what takes one look at Airflow and one step, on a machine that is busy.
 pub const SOON: Duration = Duration::from_secs(40);
 
-/// The Secret of an Airflow, and more keys.
+/// The Secret of an Airflow, with the role that it needs, and more keys.
 pub async fn secret(stage: &Stage, name: &str, url: &str, more: Value) -> Result<()> {
-    let mut keys = json!({"url": url, "username": ADMIN.0, "password": ADMIN.1});
+    let mut keys = json!({"url": url, "username": OP, "password": ADMIN.1});
     stage::merge(&mut keys, more);
     let secret: Secret = serde_json::from_value(json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": keys}))?;
@@ -105,12 +105,26 @@ pub async fn await_pool(airflow: &Airflow, name: &str, fields: Value) -> Result<
 
 /// What was told of drifts, in events.
 pub async fn told_of_drifts(stage: &Stage) -> Result<String> {
-    let messages = "-o=jsonpath={.items[*].message}";
-    let events = [
-        "get",
-        "events",
-        "--field-selector=reason=AirflowDrifted",
-        messages,
-    ];
+    told(stage, "reason=AirflowDrifted").await
+}
+
+/// Words of events with these fields.
+async fn told(stage: &Stage, fields: &str) -> Result<String> {
+    let of = format!("--field-selector={fields}");
+    let events = ["get", "events", &of, "-o=jsonpath={.items[*].message}"];
     stage.kubectl()?.run(events).await
+}
+
+/// Waits until it is told of a pool that stays in Airflow, and why.
+pub async fn await_left(stage: &Stage, name: &str, words: &str) -> Result<()> {
+    let fields = format!("involvedObject.name={name},reason=AirflowPoolLeft");
+    let is_told = || async {
+        let told = told(stage, &fields).await?;
+        if told.contains(words) {
+            Ok(true)
+        } else {
+            Err(format!("{told:?}").into())
+        }
+    };
+    wait_until(&format!("it to be told of {name}: {words:?}"), SOON, is_told).await
 }

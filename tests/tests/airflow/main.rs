@@ -6,6 +6,7 @@ mod counts;
 mod dag;
 mod figures;
 mod linked;
+mod named;
 mod owned;
 mod pools;
 mod secured;

@@ -1,8 +1,10 @@
 //! What belongs to whom: a request of which nobody knows whether it was heard, two namespaces with one Airflow, credentials
 //! that change, and Airflow's own export.
 
-use crate::linked::{SOON, await_link, await_pool, await_sync, get, held, pool, secret, told_of_drifts};
-use crate::pools::write;
+use crate::linked::{
+    SOON, await_left, await_link, await_pool, await_sync, get, held, pool, secret, told_of_drifts,
+};
+use crate::pools::{drifts, write};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use poolwright_api::v1alpha1::Pool;
 use poolwright_api::{ANNOTATION_AIRFLOW_MADE, FINALIZER_AIRFLOW};
@@ -93,51 +95,44 @@ pub async fn unanswered(airflow: &Airflow, stage: &Stage) -> Result<()> {
         pools.delete(name, &DeleteParams::default()).await?;
     }
     secret(stage, "unanswered", &airflow.api, json!({})).await?;
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    write(
-        airflow,
-        Method::POST,
-        "late",
-        json!({"slots": 3, "description": ""}),
-    )
-    .await?;
+    // A look that does not show it comes before, or it does not: it is within the ten seconds either way.
+    let late = json!({"slots": 3, "description": ""});
+    write(airflow, Method::POST, "late", late).await?;
     for name in ["late", "never"] {
         let gone = || async { Ok(pools.get_opt(name).await?.is_none()) };
         wait_until(&format!("the Pool {name} to be gone"), SOON, gone).await?;
     }
     assert!(!there(airflow).await?.contains(&"late".to_owned()));
-    let of = "--field-selector=involvedObject.name=never,reason=AirflowUnreachable";
-    let told = || async {
-        let told = stage
-            .kubectl()?
-            .run(["get", "events", of, "-o=jsonpath={.items[*].message}"])
-            .await?;
-        Ok(told.contains("not known whether pool \"never\" was made"))
-    };
-    wait_until("it to be told", SOON, told).await
+    await_left(stage, "never", "\"never\" may have been made for this Pool").await
 }
 
-/// Of a Pool that names another Airflow, which does not answer, the numbers of the first are not said any more.
-pub async fn moved(stage: &Stage) -> Result<()> {
+/// Of a Pool that names another Airflow, which does not answer, the numbers of the first are not said any more; and what was
+/// made in the first stays there, which is told once the other is read.
+pub async fn moved(airflow: &Airflow, stage: &Stage) -> Result<()> {
     pool(stage, "moved", json!({"slots": 2})).await?;
     await_sync(stage, "moved").await?;
     assert_eq!(held(stage, "moved").await?.slots, 2);
     // A port on which nobody listens.
     let nobody = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     secret(stage, "nobody", &format!("http://{nobody}"), json!({})).await?;
-    pool(
-        stage,
-        "moved",
-        json!({"slots": 2, "airflow": {"secretRef": {"name": "nobody"}}}),
-    )
-    .await?;
+    let of = |secret: &str| json!({"slots": 2, "airflow": {"secretRef": {"name": secret}}});
+    pool(stage, "moved", of("nobody")).await?;
     await_link(stage, "moved", "Unknown", "AirflowUnreachable", "").await?;
     assert!(held(stage, "moved").await.is_err(), "numbers of another Airflow");
-    let pools = stage.namespace.api::<Pool>();
-    // It would wait a minute for that Airflow to delete what was made in the first.
-    let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
-    pools.patch("moved", &PatchParams::default(), &patch).await?;
-    remove(stage, "moved").await
+    // By its address another one, with the same pools.
+    let wire = Proxy::start(airflow.api.trim_start_matches("http://").parse()?).await?;
+    let other = format!("http://{}", wire.address());
+    secret(stage, "other", &other, json!({})).await?;
+    pool(stage, "moved", of("other")).await?;
+    await_sync(stage, "moved").await?;
+    let words = format!(
+        "was made for this Pool in the Airflow at {}, and stays there: the Secret of spec.airflow.secretRef names the one at {other} now",
+        airflow.api
+    );
+    await_left(stage, "moved", &words).await?;
+    remove(stage, "moved").await?;
+    assert!(there(airflow).await?.contains(&"moved".to_owned()));
+    Ok(())
 }
 
 /// Of two namespaces the one whose Pool is older has it; when that goes the pool stays, and is the other's.
@@ -171,7 +166,10 @@ pub async fn rivals(airflow: &Airflow, stage: &Stage, other: &TestNamespace) -> 
         }
     };
     wait_until("the younger to be told", SOON, said("Conflict")).await?;
+    // For longer than a look takes: nobody has changed it, and the elder has changed nothing back.
+    tokio::time::sleep(Duration::from_secs(6)).await;
     await_pool(airflow, "shared", json!({"slots": 4})).await?;
+    assert_eq!(drifts(stage, "shared").await?.as_deref(), Some("0"));
     remove(stage, "shared").await?;
     wait_until("the heir to have it", SOON, said("AsDesired")).await?;
     await_pool(airflow, "shared", json!({"slots": 8})).await?;
@@ -228,6 +226,7 @@ pub async fn looked_at(airflow: &Airflow, stage: &Stage) -> Result<()> {
     wait_until("the Pool to follow", SOON, followed).await?;
     pool(stage, "unmade", spec("Apply")).await?;
     await_link(stage, "unmade", "False", "AirflowRefused", "lacks the role").await?;
+    // Its status says it a moment after the mark is gone.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let before = get(stage, "unmade").await?.metadata;
     assert_eq!(before.finalizers.unwrap_or_default(), Vec::<String>::new());
@@ -303,5 +302,5 @@ pub async fn left(airflow: &Airflow, stage: &Stage) -> Result<()> {
     );
     drop(frozen);
     assert!(there(airflow).await?.contains(&"left".to_owned()));
-    Ok(())
+    await_left(stage, "left", "stays there: Airflow does not answer within 5 s").await
 }

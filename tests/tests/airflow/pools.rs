@@ -1,9 +1,9 @@
 //! Pools as code: Airflow's pools are kept as Pools say, or Pools follow Airflow's.
 
 use crate::linked::{
-    SOON, await_link, await_pool, await_sync, change, get, held, pool, secret, told_of_drifts,
+    SOON, await_left, await_link, await_pool, await_sync, change, get, held, pool, secret, told_of_drifts,
 };
-use crate::{owned, secured};
+use crate::{named, owned, secured};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use poolwright_api::v1alpha1::Pool;
@@ -18,7 +18,7 @@ async fn pools_are_kept_the_same_on_both_sides() -> Result<()> {
         let airflow = Airflow::start(*major).await?;
         let plane = Plane::shared().await?;
         let other = TestNamespace::create(plane.client().await?, &format!("pools-other-{major}")).await?;
-        let stage = Stage::with_args(&format!("pools-{major}"), &["--namespace", &other.name]).await?;
+        let mut stage = Stage::with_args(&format!("pools-{major}"), &["--namespace", &other.name]).await?;
         other.let_read_secrets(plane).await?;
         secret(&stage, "airflow", &airflow.api, json!({})).await?;
         apply(&airflow, &stage).await?;
@@ -29,11 +29,14 @@ async fn pools_are_kept_the_same_on_both_sides() -> Result<()> {
         secured::secured(&airflow, &stage).await?;
         owned::asked(&airflow, &stage).await?;
         owned::unanswered(&airflow, &stage).await?;
-        owned::moved(&stage).await?;
+        owned::moved(&airflow, &stage).await?;
         owned::rivals(&airflow, &stage, &other).await?;
         owned::rotated(&airflow, &stage).await?;
         owned::looked_at(&airflow, &stage).await?;
         owned::exported(&airflow, &stage).await?;
+        named::slashed(&airflow, &stage).await?;
+        named::unlimited(&airflow, &stage).await?;
+        restarted(&airflow, &mut stage).await?;
         if scale::pick(false, true) {
             owned::left(&airflow, &stage).await?;
         }
@@ -53,7 +56,7 @@ pub async fn write(airflow: &Airflow, method: Method, name: &str, fields: Value)
     airflow.ask(method, &path, Some(&body)).await.map(drop)
 }
 
-async fn drifts(stage: &Stage, name: &str) -> Result<Option<String>> {
+pub async fn drifts(stage: &Stage, name: &str) -> Result<Option<String>> {
     let metrics = stage.operator.metrics().await?;
     let is_it = |line: &&str| {
         line.starts_with("poolwright_pool_airflow_drifts_total") && line.contains(&format!("\"{name}\""))
@@ -183,6 +186,28 @@ async fn away(airflow: &Airflow, stage: &Stage) -> Result<()> {
     await_sync(stage, "api-calls").await
 }
 
+/// What somebody changes while no operator runs is found by the next one, and told as what it is.
+async fn restarted(airflow: &Airflow, stage: &mut Stage) -> Result<()> {
+    pool(stage, "meanwhile", json!({"slots": 3})).await?;
+    await_sync(stage, "meanwhile").await?;
+    stage.operator.kill();
+    write(
+        airflow,
+        Method::PATCH,
+        "meanwhile",
+        json!({"slots": 2, "description": ""}),
+    )
+    .await?;
+    stage.operator.start_again().await?;
+    await_pool(airflow, "meanwhile", json!({"slots": 3})).await?;
+    let told = || async {
+        let told = told_of_drifts(stage).await?;
+        Ok(told.contains("slots: 2 in Airflow, 3 in this Pool: Airflow's pool is changed"))
+    };
+    wait_until("it to be told", SOON, told).await?;
+    owned::remove(stage, "meanwhile").await
+}
+
 async fn mirror(airflow: &Airflow, stage: &Stage) -> Result<()> {
     pool(
         stage,
@@ -281,6 +306,12 @@ async fn deleted(airflow: &Airflow, stage: &Stage) -> Result<()> {
             .is_none_or(|all| all.is_empty()))
     };
     wait_until("a Pool that names no Airflow any more to be free", SOON, freed).await?;
+    await_left(
+        stage,
+        "released",
+        "stays there: this Pool stands for none of Airflow now",
+    )
+    .await?;
     for name in ["api-calls", "theirs", "before", "released", "default-pool"] {
         pools.delete(name, &DeleteParams::default()).await?;
     }

@@ -32,5 +32,7 @@ pub async fn secured(airflow: &Airflow, stage: &Stage) -> Result<()> {
     }
     pool(stage, "secured", of(&both)).await?;
     await_sync(stage, "secured").await?;
-    await_pool(airflow, "secured", json!({"slots": 3})).await
+    await_pool(airflow, "secured", json!({"slots": 3})).await?;
+    // Its server ends here.
+    owned::remove(stage, "secured").await
 }

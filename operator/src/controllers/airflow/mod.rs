@@ -5,6 +5,7 @@
 //! stays as it is.
 
 mod claims;
+mod mark;
 mod own;
 mod session;
 
@@ -23,7 +24,7 @@ use super::world::World;
 use crate::clock::Clock;
 use crate::gate::Gate;
 use crate::kube::events::Events;
-use crate::kube::pool::{mark_as_read, waits};
+use crate::kube::pool::waits;
 use crate::metrics::Metrics;
 use crate::signals::network::Network;
 
@@ -149,19 +150,15 @@ impl Supervisor {
     /// Whoever names another pool, follows Airflow, or is a copy with its original's mark has no claim on what was made for it: that stays in Airflow.
     async fn let_go(&self, pool: &Pool) {
         let sync = pool.spec.airflow.as_ref().map(|airflow| airflow.sync);
-        let of_name = wanted(pool).is_some_and(|wanted| own::is_of(pool, &wanted.name));
-        let is_kept = sync == Some(AirflowSync::Apply) && of_name;
-        if is_kept || !waits(pool) {
-            return;
-        }
-        tracing::info!(
-            pool = pool.name_any(),
-            "what was made in Airflow for this Pool stays there"
-        );
-        // Of one that has changed meanwhile this is judged anew.
-        if let Err(error) = mark_as_read(&self.0.client, pool, None).await {
-            tracing::warn!(pool = pool.name_any(), "a Pool is not let go: {error}");
-        }
+        let of_name = wanted(pool).is_some_and(|wanted| mark::is_of(pool, &wanted.name));
+        let why = match sync {
+            _ if !waits(pool) => return,
+            Some(AirflowSync::Apply) if of_name => return,
+            Some(AirflowSync::Apply) => "this Pool stands for another one now",
+            Some(AirflowSync::Mirror) => "this Pool follows Airflow now",
+            None => "this Pool stands for none of Airflow now",
+        };
+        own::abandon(&self.0, pool, why).await;
     }
 }
 

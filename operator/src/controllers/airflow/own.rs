@@ -6,117 +6,57 @@
 use kube::{Resource as _, ResourceExt as _};
 use poolwright_api::Reason;
 use poolwright_api::v1alpha1::Pool;
-use poolwright_core::airflow_pool::{PoolView, Wanted, reason};
+use poolwright_core::airflow_pool::{PoolView, Wanted};
 use poolwright_core::constants::{AIRFLOW_INTERVAL, AIRFLOW_LEAVE};
 use poolwright_core::sample::FaultKind;
 use poolwright_core::time::Moment;
 
+use super::Context;
 use super::claims::{Claims, same_url};
+use super::mark::{Mark, Ours, place};
 use super::session::{Session, shut};
-use crate::kube::pool::{made, mark, mark_as_read, waits};
+use crate::kube::pool::{mark, settle, waits};
 use crate::signals::SignalError;
-use crate::signals::airflow::Access;
-
-/// Before the shape of what is being made, and is not known to be there.
-const MAKING: &str = "making ";
-
-/// What is written down of a pool: `uid url name` of one that was made, and `making shape uid url name` before that. With the
-/// uid of its Pool, so that one that was copied or restored with its mark deletes nothing.
-struct Mark<'a> {
-    /// What was asked for, where nobody knows whether that was made.
-    asked: Option<&'a str>,
-    uid: &'a str,
-    url: &'a str,
-    name: &'a str,
-}
-
-impl<'a> Mark<'a> {
-    fn read(text: &'a str) -> Option<Self> {
-        let (asked, made) = match text.strip_prefix(MAKING) {
-            Some(rest) => rest.split_once(' ').map(|(shape, made)| (Some(shape), made))?,
-            None => (None, text),
-        };
-        let (uid, rest) = made.split_once(' ')?;
-        let (url, name) = rest.split_once(' ')?;
-        Some(Self {
-            asked,
-            uid,
-            url,
-            name,
-        })
-    }
-
-    /// That of this Pool, if it has one of its own.
-    fn of(pool: &'a Pool) -> Option<Self> {
-        let own = |mark: &Self| pool.meta().uid.as_deref() == Some(mark.uid);
-        made(pool).and_then(Self::read).filter(own)
-    }
-}
-
-/// The mark of a pool that was made.
-fn place(pool: &Pool, access: &Access, name: &str) -> String {
-    let url = same_url(&access.url);
-    format!("{} {url} {name}", pool.uid().unwrap_or_default())
-}
-
-/// True if what is written down is of this Pool and of a pool of this name, in whatever Airflow.
-pub(super) fn is_of(pool: &Pool, name: &str) -> bool {
-    Mark::of(pool).is_some_and(|mark| mark.name == name)
-}
-
-/// What is written down of a pool that this Pool stands for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Ours<'a> {
-    /// It was made for it.
-    Made,
-    /// One of this shape was asked for, and nobody knows whether it was made.
-    Asked(&'a str),
-    /// It was not.
-    No,
-}
 
 impl Session {
     fn ours<'a>(&self, pool: &'a Pool, name: &str) -> Ours<'a> {
-        let url = self.airflow.as_ref().map(|(access, _)| same_url(&access.url));
-        match Mark::of(pool).filter(|mark| mark.name == name && Some(same_url(mark.url)) == url) {
-            Some(Mark {
-                asked: Some(shape), ..
-            }) => Ours::Asked(shape),
-            Some(_) => Ours::Made,
-            None => Ours::No,
-        }
+        let Some((access, _)) = &self.airflow else {
+            return Ours::No;
+        };
+        Mark::of(pool).map_or(Ours::No, |mark| mark.ours(&access.url, name))
     }
 
     async fn write_down(&self, pool: &Pool, made: Option<&str>) -> Result<(), SignalError> {
         let written = mark(&self.context.client, pool, made).await;
-        let words = match written {
-            Ok(true) => return Ok(()),
-            Ok(false) => "this Pool is being written by somebody else, or is gone".to_owned(),
-            Err(error) => format!("Kubernetes takes no note of what is made in Airflow: {error}"),
-        };
-        Err(SignalError::new(FaultKind::InvalidAddress, words))
+        noted(written)
     }
 
-    /// What was asked for and is there now was made; what is there and is another was not. False while that is not written
-    /// down: a pool that is changed before would be another by then.
-    pub(super) async fn settle(&self, pool: &Pool, wanted: &Wanted, seen: Option<&PoolView>) -> bool {
-        let (Some((access, _)), Some(seen)) = (&self.airflow, seen) else {
-            return true;
+    /// What was asked for and is there now was made; what is there and is another was not. An error while that is not written
+    /// down: a pool that is changed before would be another by then. What was made in another Airflow stays there.
+    pub(super) async fn settle(
+        &self,
+        pool: &Pool,
+        wanted: &Wanted,
+        seen: Option<&PoolView>,
+    ) -> Result<(), SignalError> {
+        let Some((access, _)) = &self.airflow else {
+            return Ok(());
         };
-        let Ours::Asked(shape) = self.ours(pool, &wanted.name) else {
-            return true;
-        };
-        let is_it = seen.shape() == shape;
-        let place = place(pool, access, &wanted.name);
-        // Of a Pool that has changed meanwhile this may have been settled already: the next look tells.
-        let written = mark_as_read(&self.context.client, pool, is_it.then_some(&*place)).await;
-        written.unwrap_or_else(|error| {
-            tracing::warn!(
-                pool = pool.name_any(),
-                "what was made for a Pool is not written down: {error}"
-            );
-            false
-        })
+        let url = &access.url;
+        match (self.ours(pool, &wanted.name), seen) {
+            (Ours::Asked(shapes), Some(seen)) => {
+                let is_it = shapes.contains(&seen.shape().as_str());
+                let place = place(pool, url, &wanted.name);
+                // Of a Pool that has changed meanwhile this may have been settled already: the next look tells.
+                let written = settle(&self.context.client, pool, is_it.then_some(&*place)).await;
+                noted(written)
+            }
+            (Ours::No, _) if Mark::of(pool).is_some() => {
+                abandon(&self.context, pool, &elsewhere(url)).await;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Makes a pool in Airflow; false if one of that name is there by now.
@@ -126,17 +66,15 @@ impl Session {
         wanted: &Wanted,
         now: Moment,
     ) -> Result<bool, SignalError> {
-        let Some(place) = self
-            .airflow
-            .as_ref()
-            .map(|(access, _)| place(pool, access, &wanted.name))
-        else {
+        let Some((access, _)) = &self.airflow else {
             return Ok(false);
         };
+        let place = place(pool, &access.url, &wanted.name);
         let (before, shape) = (self.ours(pool, &wanted.name), wanted.shape());
-        if before != Ours::Made && before != Ours::Asked(&shape) {
-            let asked = format!("{MAKING}{shape} {place}");
-            self.write_down(pool, Some(&asked)).await?;
+        // Also of one that was made and is gone: what somebody else makes instead is not ours.
+        if !before.has_asked(&shape) {
+            self.write_down(pool, Some(&before.asking(&shape, &place)))
+                .await?;
         }
         let Some((_, airflow)) = &mut self.airflow else {
             return Ok(false);
@@ -158,8 +96,11 @@ impl Session {
             Ok(true) => self.write_down(pool, Some(&place)).await?,
             // Nobody knows; the next reading tells.
             Err(error) if error.kind == FaultKind::Unreachable => {}
-            Ok(false) | Err(_) if before == Ours::No => self.write_down(pool, None).await?,
-            Ok(false) | Err(_) => {}
+            // One that was made before, and is not shown to this user, may be what is there.
+            Ok(false) if before != Ours::No => {}
+            // Of what was asked for before nobody knows.
+            Err(_) if matches!(before, Ours::Asked(_)) => {}
+            Ok(false) | Err(_) => self.write_down(pool, None).await?,
         }
         created
     }
@@ -176,26 +117,27 @@ impl Session {
         if !waits(pool) {
             return Ok(());
         }
-        let ours = self.ours(pool, &wanted.name);
-        let goes = match (ours, seen) {
+        let Some((access, _)) = &self.airflow else {
+            return Ok(());
+        };
+        let goes = match (self.ours(pool, &wanted.name), seen) {
             (Ours::Made, _) => true,
-            (Ours::Asked(shape), Some(seen)) => seen.shape() == shape,
+            (Ours::Asked(shapes), Some(seen)) => shapes.contains(&seen.shape().as_str()),
             (Ours::Asked(_), None) if self.is_fresh(pool) => return Ok(()),
             (Ours::Asked(_), None) => {
-                let words = format!(
-                    "it is not known whether pool {:?} was made in Airflow for this Pool: Airflow does not show it",
-                    wanted.name
-                );
-                self.abandon(pool, Reason::AirflowUnreachable, &words).await;
+                abandon(&self.context, pool, "Airflow does not show whether it was").await;
                 return Ok(());
             }
-            (Ours::No, _) => false,
+            (Ours::No, _) => {
+                abandon(&self.context, pool, &elsewhere(&access.url)).await;
+                return Ok(());
+            }
         };
         let Some((access, airflow)) = &mut self.airflow else {
             return Ok(());
         };
         if let Some(heir) = claims.heir(pool, &wanted.name).filter(|_| goes) {
-            let place = place(heir, access, &wanted.name);
+            let place = place(heir, &access.url, &wanted.name);
             self.write_down(heir, Some(&place)).await?;
         } else if goes {
             let namespace = Some(self.key.namespace.as_str());
@@ -238,58 +180,42 @@ impl Session {
         if !waits(pool) || is_early {
             return;
         }
-        let words = format!(
-            "the pool that was made in Airflow for this Pool stays there: {}",
-            error.message
-        );
-        self.abandon(pool, reason(error.kind), &words).await;
-    }
-
-    /// Lets a Pool go, and says what may be left of it.
-    async fn abandon(&self, pool: &Pool, reason: Reason, words: &str) {
-        tracing::warn!(pool = pool.name_any(), "{words}");
-        let about = pool.object_ref(&());
-        self.context
-            .events
-            .send(&about, true, reason.as_str(), "Leave", words)
-            .await;
-        if let Err(error) = mark(&self.context.client, pool, None).await {
-            tracing::warn!(pool = pool.name_any(), "a Pool is not let go: {error}");
-        }
+        abandon(&self.context, pool, &error.message).await;
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use poolwright_api::ANNOTATION_AIRFLOW_MADE;
+/// Why what was made in another Airflow than this one stays there.
+fn elsewhere(url: &str) -> String {
+    let url = same_url(url);
+    format!("the Secret of spec.airflow.secretRef names the one at {url} now")
+}
 
-    use super::*;
+/// In words, whether a mark was written.
+fn noted(written: Result<bool, kube::Error>) -> Result<(), SignalError> {
+    let words = match written {
+        Ok(true) => return Ok(()),
+        Ok(false) => "this Pool is being written by somebody else, or is gone".to_owned(),
+        Err(error) => format!("Kubernetes takes no note of what is made in Airflow: {error}"),
+    };
+    Err(SignalError::new(FaultKind::InvalidAddress, words))
+}
 
-    fn marked(text: &str) -> Pool {
-        let mut pool = Pool::default();
-        pool.metadata.uid = Some("u-1".to_owned());
-        pool.metadata.annotations = Some([(ANNOTATION_AIRFLOW_MADE.to_owned(), text.to_owned())].into());
-        pool
-    }
-
-    #[test]
-    fn a_mark_is_read_as_it_is_written_and_counts_for_its_own_pool() {
-        for (text, asked, name) in [
-            ("u-1 http://a x", None, "x"),
-            ("u-1 http://a/ two words", None, "two words"),
-            ("making 0f u-1 http://a x", Some("0f"), "x"),
-        ] {
-            let pool = marked(text);
-            let mark = Mark::of(&pool).expect("its mark");
-            assert_eq!(
-                (mark.asked, same_url(mark.url), mark.name),
-                (asked, "http://a", name)
-            );
-            assert!(is_of(&pool, name) && !is_of(&pool, "y"));
-        }
-        // That of the Pool it was copied from, and what somebody has written by hand.
-        for text in ["u-2 http://a x", "making 0f u-2 http://a x", "u-1", "", "making "] {
-            assert!(Mark::of(&marked(text)).is_none(), "{text:?}");
+/// Ends what a Pool has to do with what was made for it, and says where that stays.
+pub(super) async fn abandon(context: &Context, pool: &Pool, why: &str) {
+    // Judged anew where the mark has changed meanwhile.
+    match settle(&context.client, pool, None).await {
+        Ok(true) => {}
+        Ok(false) => return,
+        Err(error) => {
+            tracing::warn!(pool = pool.name_any(), "a Pool is not let go: {error}");
+            return;
         }
     }
+    // Of a copy with its original's mark there is nothing to say.
+    let Some(words) = Mark::of(pool).map(|mark| mark.left(why)) else {
+        return;
+    };
+    tracing::warn!(pool = pool.name_any(), "{words}");
+    let (about, reason) = (pool.object_ref(&()), Reason::AirflowPoolLeft.as_str());
+    context.events.send(&about, true, reason, "Leave", &words).await;
 }

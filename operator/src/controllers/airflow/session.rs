@@ -7,7 +7,7 @@ use std::time::Duration;
 use kube::{Resource as _, ResourceExt as _};
 use poolwright_api::Reason;
 use poolwright_api::v1alpha1::{AirflowSync, Pool};
-use poolwright_core::airflow_pool::{Link, Reading, Step, Wanted, reason, step, wanted};
+use poolwright_core::airflow_pool::{Link, Reading, Step, Wanted, agreed, reason, step, wanted};
 use poolwright_core::constants::{AIRFLOW_INTERVAL, SECRET_INTERVAL};
 use poolwright_core::sample::FaultKind;
 use poolwright_core::time::Moment;
@@ -29,6 +29,8 @@ pub(super) struct Session {
     pub(super) context: Arc<Context>,
     pub(super) key: Key,
     pub(super) airflow: Option<(Access, Airflow)>,
+    /// Credentials that are not used again for a while.
+    refusal: Option<Refusal>,
     /// When the Secrets were last read.
     resolved: Option<Moment>,
     /// When Airflow was last asked.
@@ -39,6 +41,34 @@ pub(super) struct Session {
     silent: Option<String>,
     /// By Pool.
     pub(super) known: BTreeMap<String, Known>,
+}
+
+/// Credentials that Airflow refuses: it, or what stands behind it, may shut out whoever tries them again and again.
+struct Refusal {
+    access: Access,
+    error: SignalError,
+    /// When they were last tried.
+    at: Moment,
+    /// So long they are not tried again.
+    pause: Duration,
+}
+
+impl Refusal {
+    /// After a refusal and the one before it, if that was of the same credentials.
+    fn after(before: Option<Self>, access: Access, error: &SignalError, at: Moment) -> Self {
+        let before = before.filter(|before| before.access == access);
+        Self {
+            access,
+            error: error.clone(),
+            at,
+            pause: before.map_or(AIRFLOW_INTERVAL, |before| (2 * before.pause).min(AGAIN)),
+        }
+    }
+
+    /// What is said instead of trying these again.
+    fn of(&self, access: &Access, now: Moment) -> Option<&SignalError> {
+        (self.access == *access && now.since(self.at) < self.pause).then_some(&self.error)
+    }
 }
 
 /// What is remembered of one Pool.
@@ -92,6 +122,7 @@ impl Session {
             context,
             key,
             airflow: None,
+            refusal: None,
             resolved: None,
             asked: None,
             heeded: Vec::new(),
@@ -176,6 +207,9 @@ impl Session {
         let now = self.context.clock.now();
         if self.resolved.is_none_or(|at| now.since(at) >= SECRET_INTERVAL) {
             let access = secrets::airflow(&self.context.client, &self.key.namespace, written).await?;
+            if let Some(error) = self.refusal.as_ref().and_then(|refusal| refusal.of(&access, now)) {
+                return Err(error.clone());
+            }
             if self.airflow.as_ref().is_none_or(|(known, _)| *known != access) {
                 // Where the new one cannot be used, the old one is not used either.
                 self.airflow = None;
@@ -200,7 +234,10 @@ impl Session {
             // The Secrets may have changed, and so may what answers there.
             self.resolved = None;
             if error.kind != FaultKind::Unreachable {
-                self.airflow = None;
+                let access = self.airflow.take().map(|(access, _)| access);
+                let access = access.filter(|_| error.kind == FaultKind::Refused);
+                let before = self.refusal.take();
+                self.refusal = access.map(|access| Refusal::after(before, access, error, now));
             }
         }
         reading
@@ -253,12 +290,10 @@ impl Session {
             return !was_silent(&gone, began);
         }
         let step = match claims.rival(pool, &wanted.name) {
-            None => {
-                if !self.settle(pool, &wanted, link.seen.as_ref()).await {
-                    return true;
-                }
-                step(pool, link.seen.as_ref(), listable)
-            }
+            None => match self.settle(pool, &wanted, link.seen.as_ref()).await {
+                Ok(()) => step(pool, link.seen.as_ref(), listable),
+                Err(error) => Step::Stuck(reason(error.kind), error.message),
+            },
             Some(rival) => Step::Stuck(Reason::Conflict, taken(pool, rival, &wanted.name)),
         };
         let taken = self.take(pool, step, &wanted).await;
@@ -285,7 +320,14 @@ impl Session {
         let name = pool.name_any();
         let now = self.context.clock.now();
         self.context.metrics.drifts(&self.key.namespace, &name, 0);
+        let url = self
+            .airflow
+            .as_ref()
+            .map_or("", |(access, _)| same_url(&access.url));
         let known = self.known.entry(name.clone()).or_default();
+        if known.agreed.is_none() && agreed(pool, wanted, url) {
+            known.agreed = Some(wanted.clone());
+        }
         let drifted = known.agreed.as_ref() == Some(wanted);
         if !matches!(step, Step::Create(_)) {
             (known.hidden, known.refused) = (None, None);
@@ -413,8 +455,37 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use poolwright_api::v1alpha1::PoolSpec;
+    use poolwright_core::broker::{Secret, Tls};
 
     use super::*;
+    use crate::signals::airflow::Credentials;
+
+    #[test]
+    fn refused_credentials_are_tried_less_and_less_and_others_at_once() {
+        let access = |url: &str| Access {
+            url: url.to_owned(),
+            credentials: Credentials::Token(Secret::new("t")),
+            tls: Tls::default(),
+            database: None,
+            executor: String::new(),
+        };
+        let error = SignalError::new(FaultKind::Refused, "no");
+        let at = |seconds: u64| Moment(seconds * 1000);
+        let (mut refusal, mut now) = (None, 100);
+        for pause in [5, 10, 20, 40, 60, 60] {
+            let after = Refusal::after(refusal.take(), access("a"), &error, at(now));
+            assert!(after.of(&access("a"), at(now + pause - 1)).is_some(), "{pause}");
+            now += pause;
+            assert!(after.of(&access("a"), at(now)).is_none(), "{pause}");
+            assert!(
+                after.of(&access("b"), at(now - pause)).is_none(),
+                "others at once"
+            );
+            refusal = Some(after);
+        }
+        let other = Refusal::after(refusal, access("b"), &error, at(now));
+        assert_eq!(other.pause, AIRFLOW_INTERVAL);
+    }
 
     #[test]
     fn a_turn_begins_after_the_pool_for_which_airflow_was_silent() {

@@ -43,7 +43,7 @@ pub(super) struct Pass {
     long: Option<BTreeSet<String>>,
     seen: Option<Seen>,
     paused: Option<Timestamp>,
-    /// Since when no page was read.
+    /// Since when no pass has come to its end.
     failing: Option<Timestamp>,
     /// Why nothing is known.
     unread: Option<(FaultKind, Arc<str>)>,
@@ -92,7 +92,6 @@ impl Pass {
 
     /// Takes the page that was asked for.
     pub(super) fn take(&mut self, page: Tasks, now: Timestamp) {
-        (self.failing, self.unread) = (None, None);
         if !self.only_long && page.total > ROWS_MAX {
             (self.only_long, self.offset) = (true, 0);
             self.rows.clear();
@@ -149,5 +148,7 @@ impl Pass {
         seen.poking = before.map(|_| poking);
         (self.long, self.seen) = (Some(long), Some(seen));
         (self.only_long, self.offset, self.paused) = (false, 0, None);
+        // Not before: where each pass breaks off at a later page, the first ones are no reason to believe what is old.
+        (self.failing, self.unread) = (None, None);
     }
 }

@@ -106,7 +106,9 @@ async fn serve(
             if fake.tasks.iter().any(|(pool, _)| *pool == "bad") {
                 return StatusCode::FORBIDDEN.into_response();
             }
-            if fake.tasks.iter().any(|(pool, _)| *pool == "broken") {
+            let is_later = of("offset").is_some_and(|offset: usize| offset > 0);
+            let breaks = |pool: &str| pool == "broken" || pool == "broken later" && is_later;
+            if fake.tasks.iter().any(|(pool, _)| breaks(pool)) {
                 return StatusCode::SERVICE_UNAVAILABLE.into_response();
             }
             let of_long = query.iter().any(|(key, _)| key == "start_date_lte");
@@ -294,6 +296,27 @@ async fn what_cannot_be_read_for_minutes_does_not_stand() {
     }
     seen.dedup();
     assert_eq!(seen, [(None, true), (None, false), (Some(1), false)]);
+}
+
+#[tokio::test]
+async fn first_pages_alone_do_not_let_what_is_old_stand() {
+    let (fake, mut airflow) = start(Fake {
+        version: "3.3.2",
+        pools: names(1),
+        tasks: vec![("p0", true); 150],
+        ..Fake::default()
+    })
+    .await;
+    assert_eq!(last(&mut airflow, 6).await["p0"].poking, Some(150));
+    fake.lock().unwrap().tasks.push(("broken later", true));
+    for second in (5..=299).step_by(5) {
+        assert_eq!(at(&mut airflow, second).await.poking, Some(150), "{second}");
+    }
+    for second in (300..=440).step_by(5) {
+        at(&mut airflow, second).await;
+    }
+    let after = at(&mut airflow, 445).await;
+    assert_eq!((after.poking, after.unread.is_some()), (None, true));
 }
 
 #[tokio::test]
