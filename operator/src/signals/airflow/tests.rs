@@ -31,6 +31,8 @@ struct Fake {
     comes: Option<String>,
     /// It answers nothing but its version.
     broken: bool,
+    /// Its default pool has no limit, and it fails to show it.
+    unlimited: bool,
 }
 
 type Shared = Arc<Mutex<Fake>>;
@@ -86,6 +88,9 @@ async fn serve(
     };
     if said != good {
         return (StatusCode::FORBIDDEN, r#"{"detail":"Invalid JWT token"}"#).into_response();
+    }
+    if fake.unlimited && ["/pools", "/pools/default_pool"].contains(&rest) {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     }
     match (head.method.as_str(), rest) {
         ("GET", "/pools") => {
@@ -381,6 +386,25 @@ async fn pools_are_told_also_where_tasks_cannot_be_looked_at() {
             turn == 0 || airflow.requests() - before == 1,
             "it logs in or asks again and again"
         );
+    }
+}
+
+#[tokio::test]
+async fn what_version_two_cannot_list_is_told_and_proves_the_credentials() {
+    for (version, words, proves) in [
+        ("2.11.2", "while one of them has no limit (-1 slots)", true),
+        ("3.3.2", "status 500", false),
+    ] {
+        let (_, mut airflow) = start(Fake {
+            version,
+            unlimited: true,
+            ..Fake::default()
+        })
+        .await;
+        let error = airflow.look(Timestamp::UNIX_EPOCH).await.unwrap_err();
+        assert!(error.message.contains(words), "{}", error.message);
+        airflow.rest.version().await.unwrap();
+        assert_eq!(airflow.rest.prove().await.is_ok(), proves, "{version}");
     }
 }
 
