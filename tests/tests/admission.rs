@@ -7,6 +7,8 @@ mod account;
 mod advice;
 #[path = "admission/authors.rs"]
 mod authors;
+#[path = "admission/bounds.rs"]
+mod bounds;
 #[path = "admission/definitions.rs"]
 mod definitions;
 #[path = "admission/examples.rs"]
