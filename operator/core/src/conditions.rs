@@ -422,8 +422,8 @@ fn manual_hold(seen: &Seen) -> Said {
     let name = seen.facts.name;
     let namespace = seen.input.map_or("", |input| input.key.namespace.as_str());
     let message = format!(
-        "held since {since:.0} by {who}, now at {} replicas; to end it: kubectl patch wp {name} -n {namespace} --type=merge -p '{{\"spec\":{{\"replicas\":null}}}}'",
-        hold.replicas
+        "held since {since:.0} by {who}, now at {}; to end it: kubectl patch wp {name} -n {namespace} --type=merge -p '{{\"spec\":{{\"replicas\":null}}}}'",
+        counted(hold.replicas, "replica", "replicas")
     );
     (Some(true), Reason::ManualHold, message)
 }

@@ -27,20 +27,27 @@ impl Session {
     }
 
     async fn write_down(&self, pool: &Pool, made: Option<&str>) -> Result<(), SignalError> {
-        let written = mark(&self.context.client, pool, made).await;
-        noted(written)
+        match mark(&self.context.client, pool, made).await {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                let words = "this Pool is being written by somebody else, or is gone";
+                Err(SignalError::new(FaultKind::InvalidAddress, words))
+            }
+            Err(error) => Err(unnoted(&error)),
+        }
     }
 
-    /// What was asked for and is there now was made; what is there and is another was not. An error while that is not written
-    /// down: a pool that is changed before would be another by then. What was made in another Airflow stays there.
+    /// What was asked for and is there now was made; what is there and is another was not. What was made in another Airflow
+    /// stays there. False while that is not written down, since the Pool has changed meanwhile: a pool that is changed before
+    /// would be another by then.
     pub(super) async fn settle(
         &self,
         pool: &Pool,
         wanted: &Wanted,
         seen: Option<&PoolView>,
-    ) -> Result<(), SignalError> {
+    ) -> Result<bool, SignalError> {
         let Some((access, _)) = &self.airflow else {
-            return Ok(());
+            return Ok(true);
         };
         let url = &access.url;
         match (self.ours(pool, &wanted.name), seen) {
@@ -49,13 +56,12 @@ impl Session {
                 let place = place(pool, url, &wanted.name);
                 // Of a Pool that has changed meanwhile this may have been settled already: the next look tells.
                 let written = settle(&self.context.client, pool, is_it.then_some(&*place)).await;
-                noted(written)
+                written.map_err(|error| unnoted(&error))
             }
             (Ours::No, _) if Mark::of(pool).is_some() => {
-                abandon(&self.context, pool, &elsewhere(url)).await;
-                Ok(())
+                Ok(abandon(&self.context, pool, &elsewhere(url)).await)
             }
-            _ => Ok(()),
+            _ => Ok(true),
         }
     }
 
@@ -190,32 +196,27 @@ fn elsewhere(url: &str) -> String {
     format!("the Secret of spec.airflow.secretRef names the one at {url} now")
 }
 
-/// In words, whether a mark was written.
-fn noted(written: Result<bool, kube::Error>) -> Result<(), SignalError> {
-    let words = match written {
-        Ok(true) => return Ok(()),
-        Ok(false) => "this Pool is being written by somebody else, or is gone".to_owned(),
-        Err(error) => format!("Kubernetes takes no note of what is made in Airflow: {error}"),
-    };
-    Err(SignalError::new(FaultKind::InvalidAddress, words))
+fn unnoted(error: &kube::Error) -> SignalError {
+    let words = format!("Kubernetes takes no note of what is made in Airflow: {error}");
+    SignalError::new(FaultKind::InvalidAddress, words)
 }
 
-/// Ends what a Pool has to do with what was made for it, and says where that stays.
-pub(super) async fn abandon(context: &Context, pool: &Pool, why: &str) {
-    // Judged anew where the mark has changed meanwhile.
+/// Ends what a Pool has to do with what was made for it, and says where that stays. False if it has changed meanwhile, or
+/// cannot be written: to be judged anew.
+pub(super) async fn abandon(context: &Context, pool: &Pool, why: &str) -> bool {
     match settle(&context.client, pool, None).await {
         Ok(true) => {}
-        Ok(false) => return,
+        Ok(false) => return false,
         Err(error) => {
             tracing::warn!(pool = pool.name_any(), "a Pool is not let go: {error}");
-            return;
+            return false;
         }
     }
     // Of a copy with its original's mark there is nothing to say.
-    let Some(words) = Mark::of(pool).map(|mark| mark.left(why)) else {
-        return;
-    };
-    tracing::warn!(pool = pool.name_any(), "{words}");
-    let (about, reason) = (pool.object_ref(&()), Reason::AirflowPoolLeft.as_str());
-    context.events.send(&about, true, reason, "Leave", &words).await;
+    if let Some(words) = Mark::of(pool).map(|mark| mark.left(why)) {
+        tracing::warn!(pool = pool.name_any(), "{words}");
+        let (about, reason) = (pool.object_ref(&()), Reason::AirflowPoolLeft.as_str());
+        context.events.send(&about, true, reason, "Leave", &words).await;
+    }
+    true
 }

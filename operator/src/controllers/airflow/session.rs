@@ -291,7 +291,8 @@ impl Session {
         }
         let step = match claims.rival(pool, &wanted.name) {
             None => match self.settle(pool, &wanted, link.seen.as_ref()).await {
-                Ok(()) => step(pool, link.seen.as_ref(), listable),
+                Ok(true) => step(pool, link.seen.as_ref(), listable),
+                Ok(false) => return true,
                 Err(error) => Step::Stuck(reason(error.kind), error.message),
             },
             Some(rival) => Step::Stuck(Reason::Conflict, taken(pool, rival, &wanted.name)),
