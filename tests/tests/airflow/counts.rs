@@ -127,25 +127,7 @@ async fn the_status_says_of_slots_what_airflow_says() -> Result<()> {
             ours(&held(&stage, "with-deferred").await?),
             [8, 3, 5, 7, 4, 12, -4]
         );
-        // Two sensors run for five minutes by now, and the API shows it when it was asked twice.
-        let poking = || async {
-            let of = |name| held(&stage, name);
-            let (api, sql) = (of("plain").await?, of("plain-sql").await?);
-            let found = (api.poking_sensors, sql.poking_sensors) == (Some(2), Some(2));
-            let log = stage.operator.log();
-            let why = log.lines().rfind(|line| line.contains("are not looked through"));
-            if found {
-                Ok(true)
-            } else {
-                Err(format!("{why:?}").into())
-            }
-        };
-        wait_until(
-            "sensors that poke to be found over the API and with SQL",
-            LIMIT,
-            poking,
-        )
-        .await?;
+        poking(&stage).await?;
         for (what, slots) in [
             ("running", 3.0),
             ("queued", 5.0),
@@ -170,4 +152,24 @@ async fn the_status_says_of_slots_what_airflow_says() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Two sensors run for five minutes by now; the API shows it when it was asked twice.
+async fn poking(stage: &Stage) -> Result<()> {
+    let found = || async {
+        let of = |name| held(stage, name);
+        let (api, sql) = (of("plain").await?, of("plain-sql").await?);
+        let log = stage.operator.log();
+        let why = log.lines().rfind(|line| line.contains("are not looked through"));
+        match (api.poking_sensors, sql.poking_sensors) {
+            (Some(2), Some(2)) => Ok(true),
+            other => Err(format!("{other:?}: {why:?}").into()),
+        }
+    };
+    wait_until(
+        "sensors that poke to be found over the API and with SQL",
+        LIMIT,
+        found,
+    )
+    .await
 }
