@@ -7,7 +7,10 @@ use std::path::Path;
 /// Largest file that is read, in bytes; far above what the API server takes, and more than a hundred thousand tasks.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// The text of a file, or of standard input where it is called `-`.
+/// What some editors write before a text to say that it is UTF-8.
+const MARK: char = '\u{feff}';
+
+/// The text of a file, or of standard input where it is called `-`, without a byte order mark.
 ///
 /// # Errors
 ///
@@ -23,5 +26,27 @@ pub fn read(path: &Path) -> io::Result<String> {
     if text.len() as u64 > FILE_BYTES_MAX {
         return Err(io::Error::other(format!("is larger than {FILE_BYTES_MAX} bytes")));
     }
+    if text.starts_with(MARK) {
+        text.remove(0);
+    }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.json");
+        for (written, expected) in [
+            ("\u{feff}{}", "{}"),
+            ("{}\u{feff}", "{}\u{feff}"),
+            ("\u{feff}", ""),
+        ] {
+            std::fs::write(&file, written).unwrap();
+            assert_eq!(read(&file).unwrap(), expected, "{written:?}");
+        }
+    }
 }

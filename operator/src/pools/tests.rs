@@ -305,7 +305,8 @@ fn nothing_is_printed_beside_an_error() {
     let error = super::run(&PoolsArgs { what }, &mut output).unwrap_err();
     assert!(error.to_string().contains("pools.json: pool \"b\": "), "{error}");
     assert!(output.is_empty());
-    std::fs::write(&path, r#"{"a": {"slots": 1}}"#).unwrap();
+    // As some editors write it.
+    std::fs::write(&path, "\u{feff}{\"a\": {\"slots\": 1}}").unwrap();
     let what = PoolsCommand::Import(ImportArgs { file: path, ..args() });
     super::run(&PoolsArgs { what }, &mut output).unwrap();
     assert!(output.starts_with(b"apiVersion: "));
