@@ -200,7 +200,8 @@ pub struct LintArgs {
 #[derive(Clone, Debug, Args)]
 pub struct WeightsArgs {
     /// The graph in JSON: `tasks`, each with an `id`, a `weight` (any whole number; default 1) and `downstream`, the ids of
-    /// those that come right after it. - is standard input.
+    /// those that come right after it. Weights are kept between -2147483648 and 2147483647, as in Airflow's database: one that is
+    /// written before it is added, and each sum. - is standard input.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
 }

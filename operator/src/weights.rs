@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
+use poolwright_api::text::printable;
 use poolwright_core::weight::{GraphError, Node, by_rule};
 use serde::Deserialize;
 
@@ -20,14 +21,15 @@ pub enum WeightsError {
     Read(String, #[source] io::Error),
     /// It is not of this form.
     #[error(
-        "{0}: {1}. It should be like {{\"tasks\": [{{\"id\": \"a\", \"weight\": 1, \"downstream\": [\"b\"]}}, {{\"id\": \"b\"}}]}}"
+        "{0}: {words}. It should be like {{\"tasks\": [{{\"id\": \"a\", \"weight\": 1, \"downstream\": [\"b\"]}}, {{\"id\": \"b\"}}]}}",
+        words = printable(&.1.to_string())
     )]
     Form(String, #[source] serde_json::Error),
     /// Two tasks have the same name.
     #[error("{0}: two tasks have the id {1:?}: give one of them another, and name it in `downstream`")]
     Twice(String, String),
     /// The graph has no weights.
-    #[error("{0}: {1}")]
+    #[error("{0}: {words}", words = printable(&.1.to_string()))]
     Graph(String, #[source] GraphError),
     /// Nobody takes the answer.
     #[error("cannot write the table: {0}")]
@@ -70,7 +72,12 @@ pub fn run(args: &WeightsArgs, output: &mut impl Write) -> Result<(), WeightsErr
 fn table(file: &str, text: &str) -> Result<String, WeightsError> {
     let graph: Graph =
         serde_json::from_str(text).map_err(|error| WeightsError::Form(file.to_owned(), error))?;
-    let ids: Vec<String> = graph.tasks.iter().map(|task| task.id.clone()).collect();
+    // Each with what is printed of it.
+    let ids: Vec<(String, String)> = graph
+        .tasks
+        .iter()
+        .map(|task| (task.id.clone(), printable(&task.id)))
+        .collect();
     let mut nodes = BTreeMap::new();
     for task in graph.tasks {
         let node = Node {
@@ -84,7 +91,7 @@ fn table(file: &str, text: &str) -> Result<String, WeightsError> {
     let found = by_rule(&nodes).map_err(|error| WeightsError::Graph(file.to_owned(), error))?;
     let width = ids
         .iter()
-        .map(|id| id.chars().count())
+        .map(|(_, printed)| printed.chars().count())
         .max()
         .unwrap_or(0)
         .max("TASK".len());
@@ -93,10 +100,10 @@ fn table(file: &str, text: &str) -> Result<String, WeightsError> {
         format!("{id:width$}  {downstream:>10}  {upstream:>10}  {absolute:>10}\n")
     };
     let mut table = row("TASK", ["DOWNSTREAM", "UPSTREAM", "ABSOLUTE"]);
-    for id in &ids {
+    for (id, printed) in &ids {
         let one = found[id.as_str()];
         let numbers = [one.downstream, one.upstream, one.absolute].map(|number| number.to_string());
-        table.push_str(&row(id, numbers.each_ref().map(String::as_str)));
+        table.push_str(&row(printed, numbers.each_ref().map(String::as_str)));
     }
     Ok(table)
 }
@@ -126,6 +133,32 @@ enrich           -1          -2          -3
 ";
         assert_eq!(of(text).unwrap(), expected);
         assert_eq!(of(r#"{"tasks": []}"#).unwrap().lines().count(), 1);
+    }
+
+    #[test]
+    fn nothing_is_printed_that_a_terminal_obeys() {
+        let clean = |text: &str| text.chars().all(|c| !c.is_control() || c == '\n');
+        let table = of(r#"{"tasks": [{"id": "a\u001b[2J\rb"}]}"#).unwrap();
+        assert!(clean(&table) && table.contains("\na [2J b "), "{table:?}");
+        for wrong in [
+            r#"{"tasks": [{"id": "a\u001b", "downstream": ["a\u001b"]}]}"#,
+            r#"{"tasks": [{"\u001b": 1}]}"#,
+            r#"{"tasks": [{"id": "a\u001b"}, {"id": "a\u001b"}]}"#,
+            r#"{"tasks": [{"id": "a", "downstream": ["a\u001b"]}]}"#,
+        ] {
+            let error = of(wrong).unwrap_err();
+            assert!(clean(&error), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_may_begin_with_a_byte_order_mark() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("dag.json");
+        std::fs::write(&file, "\u{feff}{\"tasks\": []}").unwrap();
+        let mut output = Vec::new();
+        run(&WeightsArgs { file }, &mut output).unwrap();
+        assert!(output.starts_with(b"TASK"));
     }
 
     #[test]

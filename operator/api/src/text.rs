@@ -18,6 +18,14 @@ pub fn bounded(text: &str, max: usize) -> String {
     format!("{}{mark}", &text[..end])
 }
 
+/// `text` without control characters, which a terminal would obey: a space stands for each.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
 /// A number with what it counts: `one` after 1, else `many`.
 #[must_use]
 pub fn counted<N: Copy + Display + PartialEq + From<u8>>(count: N, one: &str, many: &str) -> String {
@@ -27,7 +35,12 @@ pub fn counted<N: Copy + Display + PartialEq + From<u8>>(count: N, one: &str, ma
 
 #[cfg(test)]
 mod tests {
-    use super::{bounded, counted};
+    use super::{bounded, counted, printable};
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_is_left() {
+        assert_eq!(printable("a\u{1b}[31m\r\nü\u{9b}\u{7f}"), "a [31m  ü  ");
+    }
 
     #[test]
     fn numbers_agree_with_their_words() {

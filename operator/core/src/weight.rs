@@ -100,7 +100,7 @@ pub fn weights(queues: &BTreeMap<&str, &Priority>) -> Weights {
 /// A task of a graph.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// Its own weight; any number.
+    /// Its own weight; any number, which counts as the nearest that Airflow keeps.
     pub weight: i64,
     /// Names of those that come right after it.
     pub downstream: Vec<String>,
@@ -128,7 +128,8 @@ pub enum GraphError {
     Cycle(Cycle),
 }
 
-/// What each task of a graph weighs under the three rules of Airflow, by name. Sums saturate.
+/// What each task of a graph weighs under the three rules of Airflow, by name. Its own weight and each sum are bounded as
+/// Airflow bounds them.
 ///
 /// # Errors
 ///
@@ -145,17 +146,22 @@ pub fn by_rule(tasks: &BTreeMap<String, Node>) -> Result<BTreeMap<&str, ByRule>,
     if let Some(cycle) = groups.cycles(&after, &names).into_iter().next() {
         return Err(GraphError::Cycle(cycle));
     }
-    let own: Vec<i64> = tasks.values().map(|task| task.weight).collect();
+    let own: Vec<i64> = tasks.values().map(|task| kept(task.weight)).collect();
     let (downstream, upstream) = (groups.sums(&after, &own, false), groups.sums(&after, &own, true));
     let rows = names.into_iter().enumerate().map(|(at, name)| {
         let row = ByRule {
-            downstream: downstream[groups.of[at]],
-            upstream: upstream[groups.of[at]],
+            downstream: kept(downstream[groups.of[at]]),
+            upstream: kept(upstream[groups.of[at]]),
             absolute: own[at],
         };
         (name, row)
     });
     Ok(rows.collect())
+}
+
+/// The nearest weight that Airflow keeps: what a column of its database holds.
+fn kept(weight: i64) -> i64 {
+    weight.clamp(i32::MIN.into(), i32::MAX.into())
 }
 
 /// For each name the places of those that come right after it, each once; and names that nobody has, by who names them.

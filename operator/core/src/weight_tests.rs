@@ -240,7 +240,24 @@ fn a_graph_is_weighed_by_each_rule() {
     let below = graph(&[("a", -5, &["b"]), ("b", 0, &[]), ("c", i64::MAX, &["a", "b"])]);
     let found = by_rule(&below).unwrap();
     let downstream: Vec<i64> = found.values().map(|one| one.downstream).collect();
-    assert_eq!(downstream, [-5, 0, i64::MAX - 5]);
+    assert_eq!(downstream, [-5, 0, 2_147_483_642]);
+}
+
+/// As Airflow's database keeps them: a task's own weight before it is added, and the sum.
+#[test]
+fn weights_of_a_graph_are_bounded_as_airflow_bounds_them() {
+    let tasks = graph(&[
+        ("a", 1, &["b"]),
+        ("b", i64::MAX, &[]),
+        ("c", -1, &["d"]),
+        ("d", i64::MIN, &[]),
+    ]);
+    let found = by_rule(&tasks).unwrap();
+    let of = |rule: fn(&ByRule) -> i64| found.values().map(rule).collect::<Vec<i64>>();
+    let (least, most) = (-2_147_483_648, 2_147_483_647);
+    assert_eq!(of(|one| one.downstream), [most, most, least, least]);
+    assert_eq!(of(|one| one.upstream), [1, most, -1, least]);
+    assert_eq!(of(|one| one.absolute), [1, most, -1, least]);
 }
 
 #[test]

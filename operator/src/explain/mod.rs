@@ -12,7 +12,7 @@ use std::io::Write;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client, Config};
-use poolwright_api::text::counted;
+use poolwright_api::text::{counted, printable};
 use poolwright_api::v1alpha1::{Decision, DecisionLimit, PastDecision, WorkerPool, WorkerPoolStatus};
 use poolwright_api::{ConditionType, Reason};
 
@@ -160,10 +160,10 @@ fn inputs(text: &mut String, decision: &Decision) {
     let mut rows = vec![["NAME", "QUEUE", "VALUE", "SOURCE", "AGE"].map(str::to_owned)];
     rows.extend(decision.inputs.iter().map(|input| {
         [
-            clean(&input.name),
-            clean(input.queue.as_deref().unwrap_or("–")),
+            printable(&input.name),
+            printable(input.queue.as_deref().unwrap_or("–")),
             input.value.to_string(),
-            clean(&input.source),
+            printable(&input.source),
             milliseconds(input.age_milliseconds),
         ]
     }));
@@ -178,7 +178,7 @@ fn limits(text: &mut String, limits: &[DecisionLimit]) {
     text.push_str("\nLimits that changed the number, in this order\n");
     let rows: Vec<[String; 2]> = limits
         .iter()
-        .map(|limit| [clean(&limit.name), format!("{} → {}", limit.from, limit.to)])
+        .map(|limit| [printable(&limit.name), format!("{} → {}", limit.from, limit.to)])
         .collect();
     table(text, &rows, &[]);
 }
@@ -200,8 +200,8 @@ fn earlier(text: &mut String, status: &WorkerPoolStatus, now: Timestamp) {
             [
                 when(past.time.0, now),
                 format!("{} → {}", past.from, past.to),
-                clean(&past.reason),
-                clean(&past.text),
+                printable(&past.reason),
+                printable(&past.text),
             ]
         })
         .collect();
@@ -284,16 +284,8 @@ fn table<const N: usize>(text: &mut String, rows: &[[String; N]], right: &[usize
 
 fn line(text: &mut String, words: &str) {
     text.push_str("  ");
-    text.push_str(&clean(words));
+    text.push_str(&printable(words));
     text.push('\n');
-}
-
-/// Without control characters, which a terminal would obey.
-fn clean(words: &str) -> String {
-    words
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
 }
 
 fn when(time: Timestamp, now: Timestamp) -> String {

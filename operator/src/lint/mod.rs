@@ -22,7 +22,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use poolwright_api::text::counted;
+use poolwright_api::text::{counted, printable};
 use regex::Regex;
 
 use crate::cli::LintArgs;
@@ -338,10 +338,7 @@ fn typed(kind: &str, value: &serde_json::Value) -> Result<Object, serde_json::Er
 fn redacted(text: &str) -> String {
     static USER_INFO: LazyLock<Option<Regex>> =
         LazyLock::new(|| Regex::new(r"(?i)(//)[^\s@]*@|([?&;](?:user|username|password)=)[^\s&;]*").ok());
-    let text: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
+    let text = printable(text);
     match &*USER_INFO {
         Some(regex) => regex.replace_all(&text, "$1$2***").into_owned(),
         None => text,
