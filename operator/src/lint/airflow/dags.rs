@@ -115,7 +115,7 @@ struct FileTask<'a> {
     #[serde(default)]
     pool: Option<String>,
     #[serde(default)]
-    pool_slots: Option<u64>,
+    pool_slots: Option<i64>,
     #[serde(default)]
     queue: Option<String>,
     #[serde(default)]
@@ -178,20 +178,21 @@ impl Reader<'_> {
 
     fn task(&mut self, file: &str, dag: &str, path: String, task: FileTask<'_>) -> Task {
         let (id, place) = self.id(file, &path, task.id);
+        let name = format!("{dag}.{id}");
         let slots = task.pool_slots.unwrap_or(1);
-        if slots == 0 {
+        if slots < 1 {
             let path = format!("{path}.pool_slots");
-            let words = "must be at least 1, is 0";
+            let words = format!("must be at least 1, is {slots} for {name:?}: Airflow refuses such a DAG");
             self.findings
-                .push(Finding::new(file, place, Severity::Error, &path, words));
+                .push(Finding::new(file, place, Severity::Error, &path, &words));
         }
         Task {
-            name: format!("{dag}.{id}"),
+            name,
             on_celery: self.executors.is_celery(task.executor.as_deref()),
             path,
             place,
             pool: task.pool.unwrap_or_else(|| DEFAULT_AIRFLOW_POOL.to_owned()),
-            slots: slots.max(1),
+            slots: slots.max(1).unsigned_abs(),
             queue: task.queue.unwrap_or_else(|| self.config.queue.clone()),
             weight: task.priority_weight.unwrap_or(1),
         }
@@ -276,10 +277,15 @@ mod tests {
                 "{{\"dags\": [{{\"id\": \"a\", \"tasks\": [\n{task}]}}]}}"
             ))
         };
-        assert_eq!(
-            task(r#"{"id": "b", "pool_slots": 0}"#),
-            "tasks.json:2:8: error: dags[0].tasks[0].pool_slots: must be at least 1, is 0"
-        );
+        for slots in [0, -3] {
+            assert_eq!(
+                task(&format!(r#"{{"id": "b", "pool_slots": {slots}}}"#)),
+                format!(
+                    "tasks.json:2:8: error: dags[0].tasks[0].pool_slots: must be at least 1, is {slots} for \"a.b\": Airflow \
+                     refuses such a DAG"
+                )
+            );
+        }
         assert!(task(r#"{"id": 7}"#).contains("dags[0].tasks[0].id: must be text, is 7"));
         let typo = task(r#"{"id": "b", "pol": "c"}"#);
         assert!(
@@ -288,7 +294,7 @@ mod tests {
             "{typo}"
         );
         assert!(
-            task(r#"{"id": "b", "pool_slots": -1}"#).starts_with("tasks.json:2:28: error: invalid value")
+            task(r#"{"id": "b", "pool_slots": 1.5}"#).starts_with("tasks.json:2:29: error: invalid type")
         );
         assert!(said("[").contains("error: "));
         assert_eq!(task(r#"{"id": "b"}"#), "");
