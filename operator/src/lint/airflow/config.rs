@@ -6,6 +6,12 @@
 use super::super::document::Place;
 use super::super::{Finding, Severity};
 
+/// What `airflow config list` writes for a value that it does not show.
+const HIDDEN: &str = "< hidden >";
+/// What the file should be.
+const FORM: &str =
+    "it should be airflow.cfg, or what `airflow config list` writes, in Airflow 3 with --show-values";
+
 /// Settings, with Airflow's defaults for what is not written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -50,26 +56,50 @@ struct Line<'a> {
     place: Place,
 }
 
-/// The settings of a text, if it holds any, and what is wrong with them.
+/// Why a setting cannot be used.
+enum Wrong {
+    /// The file does not show it.
+    Hidden,
+    /// It is not what it must be; in words.
+    Value(String),
+}
+
+/// The settings of a text, if it shows those that count, and what is wrong with them.
 pub fn read(file: &str, text: &str) -> (Option<Config>, Vec<Finding>) {
     let settings = lines(text);
-    if settings.is_empty() {
-        let words = "holds no setting: write it with `airflow config list`, in Airflow 3 with --show-values";
+    let what = if settings.is_empty() {
+        Some("holds no setting")
+    } else if settings.iter().all(|line| line.section.is_empty()) {
+        Some("has no section, such as [core]")
+    } else {
+        None
+    };
+    if let Some(what) = what {
         let place = Place { line: 1, column: 1 };
-        return (None, vec![Finding::new(file, place, Severity::Error, "", words)]);
+        let words = format!("{what}: {FORM}");
+        return (None, vec![Finding::new(file, place, Severity::Error, "", &words)]);
     }
+    let mut is_shown = true;
     let mut config = Config {
         file: file.to_owned(),
         ..Config::default()
     };
     let mut findings = Vec::new();
     for line in &settings {
-        if let Err(words) = take(&mut config, line) {
+        if let Err(wrong) = take(&mut config, line) {
             let path = format!("[{}] {}", line.section, line.key);
+            is_shown &= !matches!(wrong, Wrong::Hidden);
+            let words = match wrong {
+                Wrong::Hidden => "is hidden, so nothing that goes by it is checked: write the file with \
+                                  `airflow config list`, in Airflow 3 with --show-values, or give airflow.cfg itself"
+                    .to_owned(),
+                Wrong::Value(words) => words,
+            };
             findings.push(Finding::new(file, line.place, Severity::Error, &path, &words));
         }
     }
-    (Some(config), findings)
+    // A default in the place of a hidden value would make findings that are not so.
+    (is_shown.then_some(config), findings)
 }
 
 fn lines(text: &str) -> Vec<Line<'_>> {
@@ -98,7 +128,7 @@ fn lines(text: &str) -> Vec<Line<'_>> {
 }
 
 /// Takes over a setting that is one of ours.
-fn take(config: &mut Config, line: &Line<'_>) -> Result<(), String> {
+fn take(config: &mut Config, line: &Line<'_>) -> Result<(), Wrong> {
     match (line.section, line.key.as_str()) {
         ("core", "parallelism") => {
             config.parallelism = number(line.value)?;
@@ -106,8 +136,10 @@ fn take(config: &mut Config, line: &Line<'_>) -> Result<(), String> {
         }
         ("core", "max_active_tasks_per_dag") => config.most_tasks = number(line.value)?,
         ("core", "max_active_runs_per_dag") => config.most_runs = number(line.value)?,
-        ("core", "executor") => line.value.clone_into(&mut config.executor),
-        ("operators", "default_queue") => line.value.clone_into(&mut config.queue),
+        ("core", "executor") => {
+            shown(line.value)?.clone_into(&mut config.executor);
+        }
+        ("operators", "default_queue") => shown(line.value)?.clone_into(&mut config.queue),
         ("scheduler", "task_queued_timeout") => {
             // Airflow takes a fraction of a second, too.
             let whole = line.value.split('.').next().unwrap_or_default();
@@ -118,10 +150,19 @@ fn take(config: &mut Config, line: &Line<'_>) -> Result<(), String> {
     Ok(())
 }
 
-fn number(value: &str) -> Result<u64, String> {
-    value
-        .parse()
-        .map_err(|_| format!("must be a whole number that is not negative, is {value:?}"))
+fn shown(value: &str) -> Result<&str, Wrong> {
+    if value == HIDDEN {
+        return Err(Wrong::Hidden);
+    }
+    Ok(value)
+}
+
+fn number(value: &str) -> Result<u64, Wrong> {
+    shown(value)?.parse().map_err(|_| {
+        Wrong::Value(format!(
+            "must be a whole number that is not negative, is {value:?}"
+        ))
+    })
 }
 
 #[cfg(test)]
@@ -181,5 +222,41 @@ parallelism = 5
             "{hidden}"
         );
         assert_eq!(said("[core]\nother = x\n"), "");
+        for other in [
+            "parallelism = 4\n",
+            "{\"mail\": {\"slots\": 5}}",
+            "config:\n  core:\n",
+        ] {
+            assert_eq!(
+                said(other),
+                "airflow.cfg:1:1: error: has no section, such as [core]: it should be airflow.cfg, or what `airflow config \
+                 list` writes, in Airflow 3 with --show-values"
+            );
+        }
+    }
+
+    /// Neither a default nor the words that stand for it are its value.
+    #[test]
+    fn a_hidden_setting_is_told_and_replaced_by_nothing() {
+        for (section, key) in [
+            ("core", "parallelism"),
+            ("core", "executor"),
+            ("core", "max_active_tasks_per_dag"),
+            ("operators", "default_queue"),
+            ("scheduler", "task_queued_timeout"),
+        ] {
+            let text = format!("[{section}]\n{key} = < hidden >\n");
+            let (config, findings) = read("airflow.cfg", &text);
+            assert_eq!(config, None, "{key}");
+            let found: String = findings.iter().map(ToString::to_string).collect();
+            let expected = format!("airflow.cfg:2:1: error: [{section}] {key}: is hidden, so nothing");
+            assert!(found.starts_with(&expected), "{found}");
+        }
+        let (config, findings) = read(
+            "airflow.cfg",
+            "[core]\nfernet_key = < hidden >\nparallelism = 4\n",
+        );
+        assert_eq!(config.map(|config| config.parallelism), Some(4));
+        assert_eq!(findings, [], "nobody reads that one");
     }
 }

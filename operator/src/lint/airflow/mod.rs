@@ -107,7 +107,8 @@ pub fn check(inputs: &Inputs, all: &[Read<'_>]) -> Vec<Finding> {
         let defaults = config.clone().unwrap_or_default();
         let (dags, found) = dags::read(file, text, &defaults);
         findings.extend(found);
-        dags
+        // Of tasks whose defaults cannot be read nothing that is said would be certain.
+        dags.filter(|_| inputs.config.is_none() || config.is_some())
     });
     // What is wrong with them is told by then.
     let (valid, _) = workers::check(all);
@@ -270,6 +271,30 @@ mod tests {
         assert!(error.to_string().contains("missing.json: "), "{error}");
     }
 
+    #[test]
+    fn files_with_a_byte_order_mark_say_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let marked = |path: PathBuf| {
+            let text = fs::read_to_string(&path).unwrap();
+            let copy = folder.path().join(path.file_name().unwrap());
+            fs::write(&copy, format!("\u{feff}{text}")).unwrap();
+            copy
+        };
+        let plain = args();
+        let marked = LintArgs {
+            files: plain.files.iter().cloned().map(marked).collect(),
+            airflow_config: plain.airflow_config.map(marked),
+            airflow_pools: plain.airflow_pools.map(marked),
+            airflow_tasks: plain.airflow_tasks.map(marked),
+            strict: false,
+        };
+        let mut output = Vec::new();
+        run(&marked, &mut output).unwrap();
+        let found = String::from_utf8(output).unwrap();
+        let found = found.replace(&format!("{}/", folder.path().display()), "");
+        assert_eq!(found, fs::read_to_string(testdata("expected.txt")).unwrap());
+    }
+
     /// A file that cannot be read hides no other.
     #[test]
     fn what_is_no_json_is_told_with_its_place() {
@@ -282,6 +307,28 @@ mod tests {
             "{found:?}"
         );
         assert!(found[2].starts_with("error: invalid type"), "{found:?}");
+    }
+
+    /// A default queue in the place of the hidden one has no worker.
+    #[test]
+    fn tasks_are_not_checked_with_defaults_in_the_place_of_hidden_values() {
+        let tasks = testing::dags("3.3.2", &[testing::dag("d", 16, &[r#""id": "a""#])]);
+        let manifests = [
+            super::super::testing::queue("main", ""),
+            testing::airflow_worker("w", &["main"], "scaling: {maxReplicas: 10}"),
+        ];
+        let of = |config: &str| testing::said_with(&manifests, config, "", &tasks);
+        let found = of("[core]\nparallelism = 1\n[operators]\ndefault_queue = < hidden >\n");
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(
+            found[0].starts_with("error: [operators] default_queue: is hidden"),
+            "{found:?}"
+        );
+        assert_eq!(
+            of("[core]\nparallelism = 40\n").len(),
+            1,
+            "the queue of the default"
+        );
     }
 
     #[test]
