@@ -5,6 +5,13 @@
 
 /// The class whose tasks go to Celery's queues.
 const CELERY: &str = "CeleryExecutor";
+/// Airflow's own classes that send no task there, in version 2 or 3.
+const OTHERS: [&str; 4] = [
+    "KubernetesExecutor",
+    "LocalExecutor",
+    "LocalKubernetesExecutor",
+    "SequentialExecutor",
+];
 
 /// One entry of `[core] executor`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +50,12 @@ impl Entry {
         short(&self.class) == CELERY
     }
 
+    /// Whether this is known to be no executor of Celery's: somebody's own class may be one, whatever it is called.
+    fn is_other(&self) -> bool {
+        let is_own = self.class.contains('.') && !self.class.starts_with("airflow.");
+        !is_own && OTHERS.contains(&short(&self.class))
+    }
+
     fn is(&self, name: &str) -> bool {
         self.alias.as_deref() == Some(name) || short(&self.class) == short(name)
     }
@@ -57,6 +70,12 @@ impl Executors {
             .map(str::trim)
             .filter(|one| !one.is_empty());
         Self(entries.map(Entry::read).collect())
+    }
+
+    /// Whether all of them are known to send no task to Celery's queues; an empty list is not.
+    #[must_use]
+    pub fn are_none_of_celery(&self) -> bool {
+        !self.0.is_empty() && self.0.iter().all(Entry::is_other)
     }
 
     /// Whether a task whose row has this executor is one for Celery's workers; an empty one is the first entry.
@@ -102,6 +121,33 @@ mod tests {
         ] {
             let read = Executors::read(option);
             assert_eq!(read.is_celery(executor), is, "{option:?} {executor:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_known_is_none_of_celery() {
+        let kubernetes = "airflow.providers.cncf.kubernetes.executors.kubernetes_executor.KubernetesExecutor";
+        for (option, are) in [
+            ("LocalExecutor", true),
+            ("SequentialExecutor", true),
+            ("LocalKubernetesExecutor", true),
+            ("LocalExecutor, KubernetesExecutor", true),
+            (kubernetes, true),
+            ("light:LocalExecutor", true),
+            (
+                "CeleryExecutor:airflow.executors.local_executor.LocalExecutor",
+                true,
+            ),
+            ("LocalExecutor;team=KubernetesExecutor", true),
+            ("LocalExecutor;team=CeleryExecutor", false),
+            ("KubernetesExecutor,CeleryExecutor", false),
+            (PATH, false),
+            ("CeleryKubernetesExecutor", false),
+            ("my.own.LocalExecutor", false),
+            ("LocalExecutor:my.own.Executor", false),
+            ("", false),
+        ] {
+            assert_eq!(Executors::read(option).are_none_of_celery(), are, "{option:?}");
         }
     }
 

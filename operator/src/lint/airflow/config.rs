@@ -27,6 +27,8 @@ pub struct Config {
     pub most_runs: u64,
     /// `[core] executor`: the first of them runs tasks that name none.
     pub executor: String,
+    /// Where that is written, or the beginning of the file.
+    pub executor_place: Place,
     /// `[operators] default_queue`.
     pub queue: String,
     /// `[scheduler] task_queued_timeout`, in whole seconds.
@@ -42,6 +44,7 @@ impl Default for Config {
             most_tasks: 16,
             most_runs: 16,
             executor: "CeleryExecutor".to_owned(),
+            executor_place: Place { line: 1, column: 1 },
             queue: "default".to_owned(),
             queued_seconds: 600,
         }
@@ -138,6 +141,7 @@ fn take(config: &mut Config, line: &Line<'_>) -> Result<(), Wrong> {
         ("core", "max_active_runs_per_dag") => config.most_runs = number(line.value)?,
         ("core", "executor") => {
             shown(line.value)?.clone_into(&mut config.executor);
+            config.executor_place = line.place;
         }
         ("operators", "default_queue") => shown(line.value)?.clone_into(&mut config.queue),
         ("scheduler", "task_queued_timeout") => {
@@ -197,6 +201,7 @@ parallelism = 5
             most_tasks: 8,
             most_runs: 2,
             executor: "CeleryExecutor,KubernetesExecutor".to_owned(),
+            executor_place: Place { line: 11, column: 1 },
             queue: "main".to_owned(),
             queued_seconds: 900,
         };

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use poolwright_api::text::counted;
+use poolwright_core::executor::Executors;
 
 use super::super::workers::Worker;
 use super::super::{Finding, Severity, schema};
@@ -86,6 +87,27 @@ fn budget(setup: &Setup<'_>, namespace: &str, pool: &str) -> Option<u64> {
         .filter(|read| read.namespace == namespace && read.name == pool);
     let limit = named.find_map(|read| read.pool())?.spec.limit()?;
     Some(limit).filter(|slots| *slots > 0)
+}
+
+/// Workers to whom no executor of the list sends a task.
+pub fn elsewhere(setup: &Setup<'_>) -> Option<Finding> {
+    let config = setup.config.as_ref()?;
+    if setup.workers.is_empty() || !Executors::read(&config.executor).are_none_of_celery() {
+        return None;
+    }
+    let names: Vec<String> = setup
+        .workers
+        .iter()
+        .map(|worker| format!("{:?}", worker.read.name))
+        .collect();
+    let words = format!(
+        "is {:?}, which sends no task to a queue of Celery's, and the workers of {} take theirs from there: none ever \
+         comes; write CeleryExecutor, alone or with the others in a list",
+        config.executor,
+        few(&names)
+    );
+    let (place, path) = (config.executor_place, "[core] executor");
+    Some(Finding::new(&config.file, place, Severity::Warning, path, &words))
 }
 
 /// A scheduler that runs less than the workers could.

@@ -25,6 +25,36 @@ fn a_scheduler_that_runs_less_than_the_workers_is_told() {
     assert_eq!(of(""), "", "nobody said it");
 }
 
+#[test]
+fn workers_whose_executor_is_not_there_are_told() {
+    let of = |executor: &str| {
+        let config = format!("[core]\nparallelism = 40\nexecutor = {executor}\n");
+        said_with(&fleet(""), &config, "", "").concat()
+    };
+    assert_eq!(
+        of("LocalExecutor,KubernetesExecutor"),
+        "warning: [core] executor: is \"LocalExecutor,KubernetesExecutor\", which sends no task to a queue of Celery's, and the \
+         workers of \"w\" take theirs from there: none ever comes; write CeleryExecutor, alone or with the others in a list"
+    );
+    for with in [
+        "CeleryExecutor",
+        "KubernetesExecutor, x:airflow.providers.celery.executors.celery_executor.CeleryExecutor",
+    ] {
+        assert_eq!(of(with), "", "{with}");
+    }
+    let celery = [
+        queue("default", ""),
+        super::super::super::testing::worker("w", &["default"], TEN),
+    ];
+    let config = "[core]\nexecutor = LocalExecutor\n";
+    assert_eq!(said_with(&celery, config, "", ""), [""; 0], "none of Airflow's");
+    assert_eq!(
+        said_with(&fleet(""), "[core]\nparallelism = 40\n", "", ""),
+        [""; 0],
+        "not written"
+    );
+}
+
 /// Workers that a Pool or `maxActiveTasks` holds back have not all of their slots.
 #[test]
 fn the_bounds_of_the_workers_are_counted_with() {

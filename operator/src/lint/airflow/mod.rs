@@ -124,6 +124,7 @@ pub fn check(inputs: &Inputs, all: &[Read<'_>]) -> Vec<Finding> {
         all,
     };
     findings.extend(names::overlaps(&setup.pools));
+    findings.extend(fleet::elsewhere(&setup));
     findings.extend(fleet::parallelism(&setup));
     if let Some(dags) = &setup.dags {
         findings.extend(tasks::unfilled(dags, &setup.pools));
