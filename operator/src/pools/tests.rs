@@ -278,7 +278,13 @@ fn only_pools_of_airflow_are_exported_and_each_once() {
     let names: BTreeNames = serde_json::from_str(&exported(&two).unwrap()).unwrap();
     assert_eq!(names.into_keys().collect::<Vec<_>>(), ["default_pool", "z"]);
     let twice = format!("{}{}", pool("a", &airflow("")), pool("b", &airflow(", name: a")));
-    let error = exported(&twice).unwrap_err();
+    let conflict = exported(&twice).unwrap_err();
+    assert!(
+        conflict.contains("another Pool of this namespace, \"a\""),
+        "{conflict}"
+    );
+    // Of two Secrets `lint` cannot say that they are about one Airflow, and a file is.
+    let error = exported(&twice.replacen("name: s}", "name: s2}", 1)).unwrap_err();
     assert!(
         error.starts_with("Pool \"b\" (") && error.contains("is pool \"a\" of Airflow, as Pool \"a\" ("),
         "{error}"

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kube::{Client, ResourceExt as _};
-use poolwright_api::v1alpha1::{AirflowPool, AirflowSync, Pool};
+use poolwright_api::v1alpha1::{AirflowSync, Pool};
 use poolwright_core::airflow_pool::{Link, wanted};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -101,11 +101,7 @@ struct Key {
 
 impl Key {
     fn of(pool: &Pool) -> Option<Self> {
-        let airflow = AirflowPool {
-            name: None,
-            sync: AirflowSync::Apply,
-            ..pool.spec.airflow.clone()?
-        };
+        let airflow = pool.spec.airflow.as_ref()?.without_pool();
         let text = serde_json::to_string(&airflow).ok()?;
         let namespace = pool.namespace().unwrap_or_default();
         Some(Self { namespace, text })
@@ -164,7 +160,7 @@ impl Supervisor {
 
 #[cfg(test)]
 mod tests {
-    use poolwright_api::v1alpha1::PoolSpec;
+    use poolwright_api::v1alpha1::{AirflowPool, PoolSpec};
 
     use super::*;
 

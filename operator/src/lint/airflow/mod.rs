@@ -4,6 +4,7 @@
 //! wait too long. Reads only what is named: what nobody gave, nothing is said about. The bounds that it calculates are the
 //! most that is possible, so that what it says is so for every run of the tasks.
 
+mod claims;
 mod config;
 mod dags;
 mod fleet;
@@ -123,6 +124,7 @@ pub fn check(inputs: &Inputs, all: &[Read<'_>]) -> Vec<Finding> {
         workers,
         all,
     };
+    findings.extend(claims::contested(all));
     findings.extend(names::overlaps(&setup.pools));
     findings.extend(fleet::elsewhere(&setup));
     findings.extend(fleet::parallelism(&setup));

@@ -145,6 +145,16 @@ pub struct AirflowQueue {
 }
 
 impl AirflowPool {
+    /// The Airflow that is meant, and how it is read: all but which pool of it and who follows whom.
+    #[must_use]
+    pub fn without_pool(&self) -> Self {
+        Self {
+            name: None,
+            sync: AirflowSync::default(),
+            ..self.clone()
+        }
+    }
+
     /// The pool's name in Airflow, for a Pool of this name.
     #[must_use]
     pub fn pool_name<'a>(&'a self, resource: &'a str) -> &'a str {
