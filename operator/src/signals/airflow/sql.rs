@@ -50,16 +50,15 @@ impl Database {
         let invalid = |words: &str| SignalError::new(FaultKind::InvalidAddress, format!("{FIELD}: {words}"));
         let form = || {
             invalid(
-                "must hold a url such as postgresql://user:password@host:5432/airflow?sslmode=require, without other \
-                     options than libpq's",
+                "must hold a url such as postgresql://user:password@host:5432/airflow?sslmode=require, with an sslmode of \
+                 disable, prefer, require, verify-ca or verify-full, and without options that name files: certificates are \
+                 those of spec.airflow.tls",
             )
         };
-        let mut config: Config = plain(url.expose())
-            .ok_or_else(form)?
-            .parse()
-            .map_err(|_| form())?;
+        let (plain, has_mode) = plain(url.expose()).ok_or_else(form)?;
+        let mut config: Config = plain.parse().map_err(|_| form())?;
         // libpq would go on without TLS where the server has none.
-        if !url.expose().contains("sslmode=") {
+        if !has_mode {
             config.ssl_mode(SslMode::Require);
         }
         let host = match config.get_hosts() {
@@ -145,11 +144,33 @@ impl Database {
     }
 }
 
-/// The url without the driver that `SQLAlchemy` names in its scheme.
-fn plain(url: &str) -> Option<String> {
+/// The url without the driver that `SQLAlchemy` names in its scheme, and whether it has an `sslmode`. TLS is always verified as
+/// `verify-full` asks, unless `spec.airflow.tls` says otherwise; so `require`, the strictest that the library knows, stands
+/// for it.
+fn plain(url: &str) -> Option<(String, bool)> {
+    const MODE: &str = "sslmode=";
     let (scheme, rest) = url.split_once("://")?;
     let scheme = scheme.split('+').next()?;
-    matches!(scheme, "postgres" | "postgresql").then(|| format!("postgresql://{rest}"))
+    if !matches!(scheme, "postgres" | "postgresql") {
+        return None;
+    }
+    // A password may hold what begins the options behind it.
+    let (user, place) = rest.split_at(rest.find('@').unwrap_or(0));
+    let Some((place, options)) = place.split_once('?') else {
+        return Some((format!("postgresql://{rest}"), false));
+    };
+    let has_mode = options.split('&').any(|option| option.starts_with(MODE));
+    let options: Vec<&str> = options
+        .split('&')
+        .map(|option| match option.strip_prefix(MODE) {
+            Some("verify-ca" | "verify-full") => "sslmode=require",
+            _ => option,
+        })
+        .collect();
+    Some((
+        format!("postgresql://{user}{place}?{}", options.join("&")),
+        has_mode,
+    ))
 }
 
 /// One transaction, text without parameters. A sensor whose trigger has fired (`next_method`) runs for a moment, with the time
@@ -253,4 +274,68 @@ fn failed(error: &tokio_postgres::Error) -> SignalError {
 
 fn fault(kind: FaultKind, words: &str) -> SignalError {
     SignalError::new(kind, format!("Airflow's database {words}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signals::guard::Policy;
+
+    fn database(url: &str) -> Result<Database, SignalError> {
+        let access = Access {
+            url: "http://airflow:8080".to_owned(),
+            credentials: super::super::Credentials::Token(Secret::new("t")),
+            tls: poolwright_core::broker::Tls::default(),
+            database: None,
+            executor: "CeleryExecutor".to_owned(),
+        };
+        let network = Network::of_machine(Policy::outside(), Vec::new());
+        Database::new(&Secret::new(url), &access, &network)
+    }
+
+    #[test]
+    fn tls_is_used_unless_the_url_says_otherwise() {
+        use SslMode::{Disable, Prefer, Require};
+        for (options, mode) in [
+            ("", Require),
+            ("?application_name=a", Require),
+            ("?sslmode=require", Require),
+            ("?sslmode=verify-ca", Require),
+            (
+                "?connect_timeout=5&sslmode=verify-full&application_name=a",
+                Require,
+            ),
+            ("?sslmode=prefer", Prefer),
+            ("?sslmode=disable", Disable),
+        ] {
+            for user in ["", "u:p@", "u:sslmode=disable@", "u:p?sslmode=disable@"] {
+                let url = format!("postgresql+psycopg2://{user}db:5433/airflow{options}");
+                let database = database(&url).map_err(|error| error.message).unwrap();
+                assert_eq!(database.config.get_ssl_mode(), mode, "{url}");
+                assert_eq!((database.host.as_str(), database.port), ("db", 5433), "{url}");
+                assert_eq!(database.config.get_dbname(), Some("airflow"), "{url}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_used_is_told_without_its_password() {
+        for url in [
+            "postgresql://u:sesame@db/airflow?sslmode=verify",
+            "postgresql://u:sesame@db/airflow?sslmode=verify-full&sslrootcert=/ca.crt",
+            "mysql://u:sesame@db/airflow",
+        ] {
+            let Err(error) = database(url) else {
+                panic!("{url} is taken")
+            };
+            assert_eq!(error.kind, FaultKind::InvalidAddress, "{url}");
+            let words = &error.message;
+            assert!(
+                words.contains("verify-full")
+                    && words.contains("spec.airflow.tls")
+                    && !words.contains("sesame"),
+                "{words}"
+            );
+        }
+    }
 }
