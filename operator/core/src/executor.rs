@@ -3,8 +3,9 @@
 //! Airflow writes whatever the task named: an alias, a class or a whole path, or nothing for the first of the list. All of
 //! them are the same executor here. Decides nothing but whether a task is one for Celery's workers.
 
-/// The class whose tasks go to Celery's queues.
-const CELERY: &str = "CeleryExecutor";
+/// The classes whose tasks go to Celery's queues: those of version 2's second one all but that of one queue, for which no
+/// worker of Celery's is.
+const CELERY: [&str; 2] = ["CeleryExecutor", "CeleryKubernetesExecutor"];
 /// Airflow's own classes that send no task there, in version 2 or 3.
 const OTHERS: [&str; 4] = [
     "KubernetesExecutor",
@@ -47,7 +48,7 @@ impl Entry {
     }
 
     fn is_celery(&self) -> bool {
-        short(&self.class) == CELERY
+        CELERY.contains(&short(&self.class))
     }
 
     /// Whether this is known to be no executor of Celery's: somebody's own class may be one, whatever it is called.
@@ -86,7 +87,7 @@ impl Executors {
             Some(name) => match self.0.iter().find(|entry| entry.is(name)) {
                 Some(entry) => entry.is_celery(),
                 // Not in the list as we were told it: by its own name.
-                None => short(name) == CELERY,
+                None => CELERY.contains(&short(name)),
             },
         }
     }
@@ -116,6 +117,7 @@ mod tests {
             ("x:my.own.Executor,CeleryExecutor", Some("x"), false),
             ("x:my.own.Executor,CeleryExecutor", Some("my.own.Executor"), false),
             ("LocalExecutor;team=CeleryExecutor", Some("CeleryExecutor"), true),
+            ("CeleryKubernetesExecutor", None, true),
             ("LocalExecutor", None, false),
             ("", None, false),
         ] {
