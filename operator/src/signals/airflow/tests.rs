@@ -37,6 +37,10 @@ struct Fake {
 
 type Shared = Arc<Mutex<Fake>>;
 
+fn shown(name: &String) -> Value {
+    json!({"name": name, "slots": 5, "description": null, "running_slots": 1, "queued_slots": 0, "scheduled_slots": 2})
+}
+
 async fn serve(
     State(fake): State<Shared>,
     Query(query): Query<Vec<(String, String)>>,
@@ -96,11 +100,7 @@ async fn serve(
         ("GET", "/pools") => {
             let all = fake.pools.len();
             let range = page(all);
-            let pool = |name: &String| {
-                json!({"name": name, "slots": 5, "description": null, "running_slots": 1, "queued_slots": 0,
-                    "scheduled_slots": 2})
-            };
-            let pools: Vec<Value> = fake.pools[range].iter().map(pool).collect();
+            let pools: Vec<Value> = fake.pools[range].iter().map(shown).collect();
             let come = fake.comes.take();
             fake.pools.extend(come);
             json!({"pools": pools, "total_entries": all})
