@@ -29,13 +29,18 @@ impl Stage {
         Ok(())
     }
 
-    /// The same where what a worker has fetched and not begun may go back to the broker: tasks that are not due, and those
-    /// that a rate limit keeps.
+    /// The same where what a worker has fetched and not begun may go back to the broker: tasks that are not due.
     pub fn expect_no_running_victim(&self) -> Result<()> {
+        self.expect_no_victim_running_longer(0.0)
+    }
+
+    /// The same for tasks that a rate limit keeps. No answer of their worker shows them before it begins them, which it does
+    /// by its own clock: what has begun in the last `unseen` seconds nobody could know.
+    pub fn expect_no_victim_running_longer(&self, unseen: f64) -> Result<()> {
         let all = self.told_by_workers()?;
         for asked in self.asked_to_end()? {
             let (pod, at) = (&asked.pod, seconds(&asked));
-            if let Some(late) = all.iter().find(|one| one.pod == *pod && one.at > at) {
+            if let Some(late) = late(pod, at, unseen, &all) {
                 return Err(format!(
                     "pod {pod} was asked to end at {}, and {:.3} s later came the {} of task {} on it",
                     asked.at,
@@ -64,6 +69,15 @@ fn seconds(record: &Record) -> f64 {
         .at
         .duration_since(jiff::Timestamp::UNIX_EPOCH)
         .as_secs_f64()
+}
+
+/// What a pod did after it was asked to end, but for the end of what it had begun just before.
+fn late<'a>(pod: &str, at: f64, unseen: f64, all: &'a [TaskEvent]) -> Option<&'a TaskEvent> {
+    let of_pod = || all.iter().filter(|one| one.pod == pod);
+    let has_just_begun = |id: &str| {
+        of_pod().any(|one| one.id == id && one.event == "start" && (at - unseen..=at).contains(&one.at))
+    };
+    of_pod().find(|one| one.at > at && !(one.event == "end" && has_just_begun(&one.id)))
 }
 
 /// The tasks that a pod fetched within this time and has neither begun nor dropped in it. What another worker has
@@ -115,6 +129,21 @@ mod tests {
         let after = told(21.0, "a", "fetch", "two");
         let elsewhere = told(11.0, "b", "fetch", "three");
         assert!(of(&[before, after, elsewhere]).is_empty());
+    }
+
+    #[test]
+    fn only_the_end_of_what_has_just_begun_may_come_late() {
+        let of = |all: &[TaskEvent], unseen| late("a", 20.0, unseen, all).map(|one| one.event.clone());
+        let ends = [told(19.8, "a", "start", "one"), told(20.3, "a", "end", "one")];
+        assert_eq!(of(&ends, 0.0).as_deref(), Some("end"));
+        assert_eq!(of(&ends, 1.0), None);
+        let long = [told(18.0, "a", "start", "one"), told(20.3, "a", "end", "one")];
+        assert_eq!(of(&long, 1.0).as_deref(), Some("end"));
+        for event in ["start", "fetch"] {
+            let begins = [told(19.8, "a", "start", "one"), told(20.1, "a", event, "two")];
+            assert_eq!(of(&begins, 1.0).as_deref(), Some(event));
+        }
+        assert_eq!(of(&[told(20.3, "b", "end", "one")], 0.0), None);
     }
 
     #[test]
