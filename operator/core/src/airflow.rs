@@ -181,14 +181,15 @@ pub(crate) fn advise(pool: &ValidPool, wp: &WorkerPool) -> Vec<Advice> {
     let mut all = Vec::new();
     let fleet = i64::from(pool.concurrency) * i64::from(pool.max);
     if let Some((field, parallelism)) =
-        setting("AIRFLOW__CORE__PARALLELISM").filter(|(_, most)| *most < fleet)
+        // In 2.x 0 is no limit; 3.x refuses it itself.
+        setting("AIRFLOW__CORE__PARALLELISM").filter(|(_, most)| (1..fleet).contains(most))
     {
         let text = format!(
             "[core] parallelism lets a scheduler run {parallelism} tasks at a time, and {} workers of {} slots have {fleet}: \
              {} of them stay idle unless there are more schedulers; raise it to {fleet}, or lower spec.scaling.maxReplicas",
             pool.max,
             pool.concurrency,
-            fleet - parallelism.max(0),
+            fleet - parallelism,
         );
         all.push(advice(field, text));
     }

@@ -206,10 +206,12 @@ fn settings_that_leave_slots_idle_are_advised_on() {
           spec.scaling.maxReplicas"
         ]
     );
-    assert_eq!(
-        told(&written, env("AIRFLOW__CORE__PARALLELISM", "160")),
-        Vec::<String>::new()
-    );
+    for enough in ["160", "0"] {
+        assert_eq!(
+            told(&written, env("AIRFLOW__CORE__PARALLELISM", enough)),
+            Vec::<String>::new()
+        );
+    }
     assert_eq!(
         told(&written, env("AIRFLOW__CELERY__WORKER_CONCURRENCY", "8")),
         [

@@ -10,9 +10,9 @@ use kube::{Resource as _, ResourceExt as _};
 use poolwright_api::v1alpha1::{AirflowSync, Pool};
 use poolwright_core::airflow_pool::{Link, wanted};
 
-/// One Airflow's URL, however its end is written.
+/// One Airflow's URL, however its ends are written.
 pub(super) fn same_url(url: &str) -> &str {
-    url.trim_end_matches('/')
+    url.trim().trim_end_matches('/')
 }
 
 /// Pools that are not being deleted, by the name of Airflow's pool, the oldest first.

@@ -146,6 +146,7 @@ mod tests {
     fn what_was_asked_for_before_stays_in_mind_while_nobody_knows_of_it() {
         let place = place(&marked(""), "http://a/", "x");
         assert_eq!(place, "u-1 http://a x");
+        assert_eq!(self::place(&marked(""), " http://a/ ", "x"), place);
         assert_eq!(Ours::No.asking("b", &place), "making b u-1 http://a x");
         assert_eq!(Ours::Made.asking("b", &place), "making b u-1 http://a x");
         let asked = Ours::Asked(vec!["a", "b"]);

@@ -58,6 +58,8 @@ impl Session {
                 let written = settle(&self.context.client, pool, is_it.then_some(&*place)).await;
                 written.map_err(|error| unnoted(&error))
             }
+            // Of another name: whoever looks after all Pools ends that first.
+            (Ours::No, _) if Mark::of(pool).is_some_and(|mark| mark.name != wanted.name) => Ok(false),
             (Ours::No, _) if Mark::of(pool).is_some() => {
                 Ok(abandon(&self.context, pool, &elsewhere(url)).await)
             }
@@ -134,6 +136,7 @@ impl Session {
                 abandon(&self.context, pool, "Airflow does not show whether it was").await;
                 return Ok(());
             }
+            (Ours::No, _) if Mark::of(pool).is_some_and(|mark| mark.name != wanted.name) => return Ok(()),
             (Ours::No, _) => {
                 abandon(&self.context, pool, &elsewhere(&access.url)).await;
                 return Ok(());
@@ -159,10 +162,8 @@ impl Session {
                 wanted.name
             );
         }
-        if let Err(error) = mark(&self.context.client, pool, None).await {
-            tracing::warn!(pool = pool.name_any(), "a Pool is not let go: {error}");
-        }
-        Ok(())
+        let freed = mark(&self.context.client, pool, None).await;
+        freed.map(drop).map_err(|error| unnoted(&error))
     }
 
     /// True for a Pool whose deletion has just begun: a request that broke off before may still be at work in Airflow.

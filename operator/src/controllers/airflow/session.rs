@@ -230,6 +230,9 @@ impl Session {
         let (milliseconds, requests) = (began.elapsed().as_millis(), airflow.requests() - before);
         let whole = matches!(reading, Ok(Some(_)));
         tracing::debug!(milliseconds, requests, whole, "looked at Airflow");
+        if reading.is_ok() {
+            self.refusal = None;
+        }
         if let Err(error) = &reading {
             // The Secrets may have changed, and so may what answers there.
             self.resolved = None;
