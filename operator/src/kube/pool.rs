@@ -37,12 +37,12 @@ pub async fn mark(client: &Client, pool: &Pool, made: Option<&str>) -> Result<bo
     write(client, pool, |_| true, |pool| marking(pool, made)).await
 }
 
-/// The same, if what stands there is still what this was decided on.
+/// The same, if the mark and the spec are still those that this was decided on.
 ///
 /// # Errors
 /// What else the API server answers.
 pub async fn settle(client: &Client, pool: &Pool, made: Option<&str>) -> Result<bool, kube::Error> {
-    let same = |found: &Pool| self::made(found) == self::made(pool);
+    let same = |found: &Pool| is_of_spec(found, pool) && self::made(found) == self::made(pool);
     write(client, pool, same, |pool| marking(pool, made)).await
 }
 
@@ -56,8 +56,12 @@ pub async fn follow(client: &Client, pool: &Pool, follow: &Follow) -> Result<boo
         "description": follow.description,
         "includeDeferred": follow.include_deferred,
     });
-    let same = |found: &Pool| found.meta().generation == pool.meta().generation;
+    let same = |found: &Pool| is_of_spec(found, pool);
     write(client, pool, same, |_| json!({ "spec": spec })).await
+}
+
+fn is_of_spec(found: &Pool, pool: &Pool) -> bool {
+    found.meta().generation == pool.meta().generation
 }
 
 /// The finalizer stands as long as something was made, or may have been.

@@ -126,11 +126,15 @@ async fn what_was_decided_of_another_mark_or_spec_or_pool_is_not_written() {
     let (tried, client) = server(1, changed);
     assert!(!follow(&client, &pool, &to).await.unwrap());
     assert_eq!(sent(&tried).len(), 1);
-    // The mark of one that follows is nobody's matter, nor is the spec of one that is marked.
+    // Whoever names another pool now is judged anew, and whoever makes one writes it down whatever the spec is.
+    let (tried, client) = server(1, changed);
+    assert!(!settle(&client, &pool, None).await.unwrap());
+    assert_eq!(sent(&tried).len(), 1);
+    let (_, client) = server(1, changed);
+    assert!(mark(&client, &pool, None).await.unwrap());
+    // The mark of one that follows is nobody's matter.
     let (_, client) = server(1, marked);
     assert!(follow(&client, &pool, &to).await.unwrap());
-    let (_, client) = server(1, changed);
-    assert!(settle(&client, &pool, None).await.unwrap());
 }
 
 #[tokio::test]

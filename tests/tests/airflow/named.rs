@@ -3,6 +3,7 @@
 use crate::linked::{SOON, await_left, await_link, await_pool, await_sync, change, get, pool};
 use crate::owned::{remove, there};
 use poolwright_tests::*;
+use reqwest::Method;
 use serde_json::json;
 
 /// A name with a slash: made by both; 2.x finds it only in its list, and that is said.
@@ -18,7 +19,12 @@ pub async fn slashed(airflow: &Airflow, stage: &Stage) -> Result<()> {
         remove(stage, "slashed").await?;
         return await_left(stage, "slashed", words).await;
     }
-    await_sync(stage, "slashed").await?;
+    let changed = || async {
+        let answer = airflow.ask(Method::GET, "pools", None).await?;
+        let mut pools = answer["pools"].as_array().into_iter().flatten();
+        Ok(pools.any(|pool| pool["name"] == "team/a b" && pool["slots"] == 4))
+    };
+    wait_until("it to be changed", SOON, changed).await?;
     remove(stage, "slashed").await?;
     assert!(!there(airflow).await?.contains(&"team/a b".to_owned()));
     Ok(())

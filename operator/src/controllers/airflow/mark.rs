@@ -21,7 +21,7 @@ pub(super) struct Mark<'a> {
     asked: Option<Vec<&'a str>>,
     uid: &'a str,
     url: &'a str,
-    pub(super) name: &'a str,
+    name: &'a str,
 }
 
 impl<'a> Mark<'a> {
@@ -50,8 +50,11 @@ impl<'a> Mark<'a> {
 
     /// What it says of the pool of this name in the Airflow at `url`.
     pub(super) fn ours(self, url: &str, name: &str) -> Ours<'a> {
-        if self.name != name || same_url(self.url) != same_url(url) {
-            return Ours::No;
+        if self.name != name {
+            return Ours::OtherName;
+        }
+        if same_url(self.url) != same_url(url) {
+            return Ours::OtherAirflow;
         }
         self.asked.map_or(Ours::Made, Ours::Asked)
     }
@@ -75,7 +78,11 @@ pub(super) enum Ours<'a> {
     Made,
     /// One of these shapes was asked for, and nobody knows whether it was made.
     Asked(Vec<&'a str>),
-    /// It was not.
+    /// One was in another Airflow.
+    OtherAirflow,
+    /// One was that has another name.
+    OtherName,
+    /// None was.
     No,
 }
 
@@ -89,7 +96,7 @@ impl Ours<'_> {
     pub(super) fn asking(&self, shape: &str, place: &str) -> String {
         let mut shapes = match self {
             Self::Asked(shapes) => shapes.clone(),
-            Self::Made | Self::No => Vec::new(),
+            _ => Vec::new(),
         };
         shapes.retain(|one| *one != shape);
         shapes.push(shape);
@@ -132,8 +139,8 @@ mod tests {
             let pool = marked(text);
             let mark = Mark::of(&pool).expect("its mark");
             assert_eq!(mark.clone().ours("http://a", name), ours, "{text}");
-            assert_eq!(mark.clone().ours("http://b", name), Ours::No, "{text}");
-            assert_eq!(mark.ours("http://a", "y"), Ours::No, "{text}");
+            assert_eq!(mark.clone().ours("http://b", name), Ours::OtherAirflow, "{text}");
+            assert_eq!(mark.ours("http://a", "y"), Ours::OtherName, "{text}");
             assert!(is_of(&pool, name) && !is_of(&pool, "y"));
         }
         // That of the Pool it was copied from, and what somebody has written by hand.

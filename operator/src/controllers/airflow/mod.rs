@@ -7,6 +7,7 @@
 mod claims;
 mod mark;
 mod own;
+mod refusal;
 mod session;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -154,7 +155,9 @@ impl Supervisor {
             Some(AirflowSync::Mirror) => "this Pool follows Airflow now",
             None => "this Pool stands for none of Airflow now",
         };
-        own::abandon(&self.0, pool, why).await;
+        if let Err(error) = own::abandon(&self.0, pool, why).await {
+            tracing::warn!(pool = pool.name_any(), "a Pool is not let go: {}", error.message);
+        }
     }
 }
 

@@ -58,11 +58,9 @@ impl Session {
                 let written = settle(&self.context.client, pool, is_it.then_some(&*place)).await;
                 written.map_err(|error| unnoted(&error))
             }
-            // Of another name: whoever looks after all Pools ends that first.
-            (Ours::No, _) if Mark::of(pool).is_some_and(|mark| mark.name != wanted.name) => Ok(false),
-            (Ours::No, _) if Mark::of(pool).is_some() => {
-                Ok(abandon(&self.context, pool, &elsewhere(url)).await)
-            }
+            (Ours::OtherAirflow, _) => abandon(&self.context, pool, &elsewhere(url)).await,
+            // Whoever looks after all Pools ends that first.
+            (Ours::OtherName, _) => Ok(false),
             _ => Ok(true),
         }
     }
@@ -105,7 +103,7 @@ impl Session {
             // Nobody knows; the next reading tells.
             Err(error) if error.kind == FaultKind::Unreachable => {}
             // One that was made before, and is not shown to this user, may be what is there.
-            Ok(false) if before != Ours::No => {}
+            Ok(false) if matches!(before, Ours::Made | Ours::Asked(_)) => {}
             // Of what was asked for before nobody knows.
             Err(_) if matches!(before, Ours::Asked(_)) => {}
             Ok(false) | Err(_) => self.write_down(pool, None).await?,
@@ -133,13 +131,13 @@ impl Session {
             (Ours::Asked(shapes), Some(seen)) => shapes.contains(&seen.shape().as_str()),
             (Ours::Asked(_), None) if self.is_fresh(pool) => return Ok(()),
             (Ours::Asked(_), None) => {
-                abandon(&self.context, pool, "Airflow does not show whether it was").await;
-                return Ok(());
+                let why = "Airflow does not show whether it was";
+                return abandon(&self.context, pool, why).await.map(drop);
             }
-            (Ours::No, _) if Mark::of(pool).is_some_and(|mark| mark.name != wanted.name) => return Ok(()),
-            (Ours::No, _) => {
-                abandon(&self.context, pool, &elsewhere(&access.url)).await;
-                return Ok(());
+            (Ours::OtherName, _) => return Ok(()),
+            (Ours::OtherAirflow | Ours::No, _) => {
+                let why = elsewhere(&access.url);
+                return abandon(&self.context, pool, &why).await.map(drop);
             }
         };
         let Some((access, airflow)) = &mut self.airflow else {
@@ -187,7 +185,9 @@ impl Session {
         if !waits(pool) || is_early {
             return;
         }
-        abandon(&self.context, pool, &error.message).await;
+        if let Err(error) = abandon(&self.context, pool, &error.message).await {
+            tracing::warn!(pool = pool.name_any(), "a Pool is not let go: {}", error.message);
+        }
     }
 }
 
@@ -202,16 +202,12 @@ fn unnoted(error: &kube::Error) -> SignalError {
     SignalError::new(FaultKind::InvalidAddress, words)
 }
 
-/// Ends what a Pool has to do with what was made for it, and says where that stays. False if it has changed meanwhile, or
-/// cannot be written: to be judged anew.
-pub(super) async fn abandon(context: &Context, pool: &Pool, why: &str) -> bool {
-    match settle(&context.client, pool, None).await {
-        Ok(true) => {}
-        Ok(false) => return false,
-        Err(error) => {
-            tracing::warn!(pool = pool.name_any(), "a Pool is not let go: {error}");
-            return false;
-        }
+/// Ends what a Pool has to do with what was made for it, and says where that stays. False if it has changed meanwhile: to be
+/// judged anew.
+pub(super) async fn abandon(context: &Context, pool: &Pool, why: &str) -> Result<bool, SignalError> {
+    let freed = settle(&context.client, pool, None).await;
+    if !freed.map_err(|error| unnoted(&error))? {
+        return Ok(false);
     }
     // Of a copy with its original's mark there is nothing to say.
     if let Some(words) = Mark::of(pool).map(|mark| mark.left(why)) {
@@ -219,5 +215,5 @@ pub(super) async fn abandon(context: &Context, pool: &Pool, why: &str) -> bool {
         let (about, reason) = (pool.object_ref(&()), Reason::AirflowPoolLeft.as_str());
         context.events.send(&about, true, reason, "Leave", &words).await;
     }
-    true
+    Ok(true)
 }

@@ -14,6 +14,7 @@ use poolwright_core::time::Moment;
 use tokio::time::{Instant, sleep};
 
 use super::claims::{Claims, same_url};
+use super::refusal::Refusal;
 use super::{Context, Key, LOOK};
 use crate::controllers::secrets;
 use crate::gate::Shut;
@@ -41,34 +42,6 @@ pub(super) struct Session {
     silent: Option<String>,
     /// By Pool.
     pub(super) known: BTreeMap<String, Known>,
-}
-
-/// Credentials that Airflow refuses: it, or what stands behind it, may shut out whoever tries them again and again.
-struct Refusal {
-    access: Access,
-    error: SignalError,
-    /// When they were last tried.
-    at: Moment,
-    /// So long they are not tried again.
-    pause: Duration,
-}
-
-impl Refusal {
-    /// After a refusal and the one before it, if that was of the same credentials.
-    fn after(before: Option<Self>, access: Access, error: &SignalError, at: Moment) -> Self {
-        let before = before.filter(|before| before.access == access);
-        Self {
-            access,
-            error: error.clone(),
-            at,
-            pause: before.map_or(AIRFLOW_INTERVAL, |before| (2 * before.pause).min(AGAIN)),
-        }
-    }
-
-    /// What is said instead of trying these again.
-    fn of(&self, access: &Access, now: Moment) -> Option<&SignalError> {
-        (self.access == *access && now.since(self.at) < self.pause).then_some(&self.error)
-    }
 }
 
 /// What is remembered of one Pool.
@@ -165,14 +138,20 @@ impl Session {
         pools
     }
 
+    /// Where Airflow is; empty while that is not known.
+    fn url(&self) -> &str {
+        self.airflow
+            .as_ref()
+            .map_or("", |(access, _)| same_url(&access.url))
+    }
+
     fn claims(&self) -> Claims {
         let link = |pool: &Pool| {
             let namespace = pool.namespace().unwrap_or_default();
             self.context.links.of(&namespace, &pool.name_any())
         };
         let all = self.context.world.budgets.all(None);
-        let url = self.airflow.as_ref().map_or("", |(access, _)| &access.url);
-        Claims::new(all, url, |pool| self.is_own(pool), link)
+        Claims::new(all, self.url(), |pool| self.is_own(pool), link)
     }
 
     async fn turn(&mut self, pools: &[Arc<Pool>]) {
@@ -324,12 +303,9 @@ impl Session {
         let name = pool.name_any();
         let now = self.context.clock.now();
         self.context.metrics.drifts(&self.key.namespace, &name, 0);
-        let url = self
-            .airflow
-            .as_ref()
-            .map_or("", |(access, _)| same_url(&access.url));
+        let was_agreed = agreed(pool, wanted, self.url());
         let known = self.known.entry(name.clone()).or_default();
-        if known.agreed.is_none() && agreed(pool, wanted, url) {
+        if known.agreed.is_none() && was_agreed {
             known.agreed = Some(wanted.clone());
         }
         let drifted = known.agreed.as_ref() == Some(wanted);
@@ -459,37 +435,8 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use poolwright_api::v1alpha1::PoolSpec;
-    use poolwright_core::broker::{Secret, Tls};
 
     use super::*;
-    use crate::signals::airflow::Credentials;
-
-    #[test]
-    fn refused_credentials_are_tried_less_and_less_and_others_at_once() {
-        let access = |url: &str| Access {
-            url: url.to_owned(),
-            credentials: Credentials::Token(Secret::new("t")),
-            tls: Tls::default(),
-            database: None,
-            executor: String::new(),
-        };
-        let error = SignalError::new(FaultKind::Refused, "no");
-        let at = |seconds: u64| Moment(seconds * 1000);
-        let (mut refusal, mut now) = (None, 100);
-        for pause in [5, 10, 20, 40, 60, 60] {
-            let after = Refusal::after(refusal.take(), access("a"), &error, at(now));
-            assert!(after.of(&access("a"), at(now + pause - 1)).is_some(), "{pause}");
-            now += pause;
-            assert!(after.of(&access("a"), at(now)).is_none(), "{pause}");
-            assert!(
-                after.of(&access("b"), at(now - pause)).is_none(),
-                "others at once"
-            );
-            refusal = Some(after);
-        }
-        let other = Refusal::after(refusal, access("b"), &error, at(now));
-        assert_eq!(other.pause, AIRFLOW_INTERVAL);
-    }
 
     #[test]
     fn a_turn_begins_after_the_pool_for_which_airflow_was_silent() {
