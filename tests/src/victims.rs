@@ -139,9 +139,9 @@ mod tests {
         assert_eq!(of(&ends, 1.0), None);
         let long = [told(18.0, "a", "start", "one"), told(20.3, "a", "end", "one")];
         assert_eq!(of(&long, 1.0).as_deref(), Some("end"));
-        for event in ["start", "fetch"] {
-            let begins = [told(19.8, "a", "start", "one"), told(20.1, "a", event, "two")];
-            assert_eq!(of(&begins, 1.0).as_deref(), Some(event));
+        for (event, id) in [("start", "two"), ("fetch", "two"), ("start", "one")] {
+            let begins = [told(19.8, "a", "start", "one"), told(20.1, "a", event, id)];
+            assert_eq!(of(&begins, 1.0).as_deref(), Some(event), "{id}");
         }
         assert_eq!(of(&[told(20.3, "b", "end", "one")], 0.0), None);
     }

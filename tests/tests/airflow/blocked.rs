@@ -85,8 +85,8 @@ async fn run(major: u32) -> Result<()> {
         stage.most_consuming("narrow", begun)
     );
     assert_eq!(most.get("tier1_critical"), Some(&4), "the tiers were looked at");
-    // Of twelve tasks four and two at a time of both tiers, and the sensor; of six that wait in the other queue one may run. Between two of
-    // them a worker may go, and be parked still when the next one starts.
+    // Of eleven tasks four and two at a time of both tiers, and the sensor; of six that wait in the other queue one may run.
+    // Between two of them a worker may go, and be parked still when the next one starts.
     assert!(stage.peak("wide") <= 7, "{}", stage.peak("wide"));
     assert_eq!(stage.most_consuming("narrow", begun), 1);
     stage.expect_none_killed()?;
