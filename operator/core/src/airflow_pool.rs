@@ -195,22 +195,16 @@ pub fn step(pool: &Pool, seen: Option<&PoolView>, listable: bool) -> Step {
     }
 }
 
-/// True if the status says that the pool in the Airflow at `url` was last what is wanted now: whatever it is by the first
-/// reading of another process, somebody else has made it that.
+/// At which URL the pool was last what is wanted now, if the status says so: whatever it is there by the first reading of
+/// another process, somebody else has made it that.
 #[must_use]
-pub fn agreed(pool: &Pool, wanted: &Wanted, url: &str) -> bool {
-    let Some(status) = &pool.status else {
-        return false;
-    };
-    let in_sync = find(&status.conditions, ConditionType::AirflowInSync);
-    let in_sync =
-        in_sync.filter(|one| one.status == "True" && one.observed_generation == pool.metadata.generation);
-    let known = status.airflow.as_ref().filter(|_| in_sync.is_some());
-    known.is_some_and(|known| {
-        known.name == wanted.name
-            && i64::from(known.slots) == wanted.slots
-            && known.url.as_deref() == Some(url)
-    })
+pub fn agreed(pool: &Pool) -> Option<(Wanted, String)> {
+    let (status, wanted) = pool.status.as_ref().zip(wanted(pool))?;
+    let in_sync = find(&status.conditions, ConditionType::AirflowInSync)?;
+    let is_so = in_sync.status == "True" && in_sync.observed_generation == pool.metadata.generation;
+    let known = status.airflow.as_ref().filter(|_| is_so)?;
+    let is_it = known.name == wanted.name && i64::from(known.slots) == wanted.slots;
+    known.url.clone().filter(|_| is_it).map(|url| (wanted, url))
 }
 
 fn mirror(wanted: &Wanted, seen: &PoolView) -> Step {
@@ -289,6 +283,8 @@ pub struct Link {
     pub absent: bool,
     /// What is wrong; `None` while both say the same.
     pub trouble: Option<(Reason, String)>,
+    /// Generation of the Pool that this is said of: a newer one may want something else.
+    pub generation: Option<i64>,
 }
 
 impl Link {

@@ -232,23 +232,30 @@ fn airflow(
         // Before the first reading of this process what another has seen stands.
         None => {
             match find(&new.conditions, types[0]).filter(|one| one.reason != Reason::Progressing.as_str()) {
-                Some(one) if one.status == "True" => return None,
-                Some(one) => {
+                Some(one) if one.status == "True" && one.observed_generation >= generation => return None,
+                Some(one) if one.status != "True" => {
                     return one
                         .reason
                         .parse()
                         .ok()
                         .map(|reason| (reason, one.message.clone()));
                 }
-                None => (None, Reason::Progressing, "Airflow has not been read yet"),
+                _ => (None, Reason::Progressing, "Airflow has not been read yet"),
             }
+        }
+        Some(None) if link.is_some_and(|link| link.generation < generation) => {
+            let words = "Airflow has not been read since this Pool was changed";
+            (None, Reason::Progressing, words)
         }
         Some(None) => (Some(true), Reason::AsDesired, ""),
         // Nobody knows what stands in an Airflow that does not answer.
         Some(Some((Reason::AirflowUnreachable, words))) => (None, Reason::AirflowUnreachable, words.as_str()),
         Some(Some((reason, words))) => (Some(false), *reason, words.as_str()),
     };
-    let said = condition(types[0], is, reason, words, generation);
+    let of = link
+        .filter(|_| is.is_some())
+        .map_or(generation, |link| link.generation);
+    let said = condition(types[0], is, reason, words, of);
     let _ = set(&mut new.conditions, said, wall);
     if let Some(link) = link {
         // Numbers of a pool that is not there any more would be of none.

@@ -201,6 +201,7 @@ fn link(poking: Option<u32>, trouble: Option<(Reason, &str)>) -> Link {
             ..PoolView::default()
         }),
         trouble: trouble.map(|(reason, words)| (reason, words.to_owned())),
+        generation: pool(10).metadata.generation,
         ..Link::default()
     }
 }
@@ -233,6 +234,43 @@ fn an_airflow_that_is_not_as_it_should_be_is_said_once() {
         (said("True", Reason::AsDesired), said("True", Reason::AsDesired))
     );
     assert_eq!((&all[4], &all[4]), (&all[5], &all[6]));
+}
+
+#[test]
+fn a_pool_that_has_changed_is_in_sync_once_airflow_was_read_again() {
+    let mut pool = pool(10);
+    pool.spec.airflow = Some(AirflowPool::default());
+    let mut sync = |generation, link: Option<&Link>| {
+        pool.metadata.generation = Some(generation);
+        let sight = used(&[("u-1", 8)]);
+        let new = status(
+            &pool,
+            &sight,
+            &figures(Some(1), Some(0)),
+            &[],
+            link,
+            Timestamp::UNIX_EPOCH,
+        );
+        pool.status = Some(new.clone());
+        let found = find(&new.conditions, ConditionType::AirflowInSync).expect("the condition");
+        let is_ready = find(&new.conditions, ConditionType::Ready).is_some_and(|one| one.status == "True");
+        let is = (found.status.as_str(), found.observed_generation, is_ready);
+        (is.0.to_owned(), is.1.unwrap_or_default(), is.2)
+    };
+    let of = |generation, trouble| Link {
+        generation: Some(generation),
+        ..link(Some(0), trouble)
+    };
+    let is = |status: &str, generation, is_ready| (status.to_owned(), generation, is_ready);
+    assert_eq!(sync(1, Some(&of(1, None))), is("True", 1, true));
+    assert_eq!(sync(2, Some(&of(1, None))), is("Unknown", 2, false));
+    assert_eq!(sync(2, Some(&of(2, None))), is("True", 2, true));
+    // Another process, which has read nothing yet.
+    assert_eq!(sync(2, None), is("True", 2, true));
+    assert_eq!(sync(3, None), is("Unknown", 3, false));
+    // What is wrong is said of what it was found with.
+    let wrong = Some((Reason::Conflict, "another has it"));
+    assert_eq!(sync(4, Some(&of(3, wrong))), is("False", 3, false));
 }
 
 #[test]

@@ -248,7 +248,7 @@ pub const TABLE: &[Metric] = &[
         kind: Kind::Counter,
         labels: OBJECT,
         unit: "changes",
-        help: "Changes that somebody made to Airflow's pool and that were taken back or followed.",
+        help: "Changes of Airflow's pool that were taken back or followed, and of a Pool with sync Mirror that were taken back.",
         source: Source::Drifts,
     },
     Metric {

@@ -42,7 +42,8 @@ pub async fn unlimited(airflow: &Airflow, stage: &Stage) -> Result<()> {
     await_sync(stage, "endless").await?;
     airflow.sql("UPDATE slot_pool SET slots = -1 WHERE pool = 'endless'")?;
     if airflow.major() == 2 {
-        let words = "2.x answers no list of pools while one of them has no limit";
+        let words =
+            "2.x answers its list of pools with status 500, as it does while one of them has no limit";
         await_link(stage, "endless", "False", "AirflowUnknown", words).await?;
     } else {
         let followed = || async { Ok(get(stage, "endless").await?.spec.slots == -1) };

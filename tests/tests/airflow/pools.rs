@@ -198,7 +198,11 @@ async fn restarted(airflow: &Airflow, stage: &mut Stage) -> Result<()> {
         json!({"slots": 2, "description": ""}),
     )
     .await?;
+    // Also where that one does not read Airflow at once.
+    let frozen = airflow.freeze();
     stage.operator.start_again().await?;
+    await_link(stage, "meanwhile", "Unknown", "AirflowUnreachable", "").await?;
+    drop(frozen);
     await_pool(airflow, "meanwhile", json!({"slots": 3})).await?;
     let told = || async {
         let told = told_of_drifts(stage).await?;
@@ -227,6 +231,22 @@ async fn mirror(airflow: &Airflow, stage: &Stage) -> Result<()> {
     await_sync(stage, "theirs").await?;
     let spec = get(stage, "theirs").await?.spec;
     assert_eq!((spec.slots, spec.description.as_deref()), (5, Some("theirs")));
+    let told_of = |slots: &str, count: &'static str| {
+        let words = format!("slots: {slots} in this Pool");
+        move || {
+            let words = words.clone();
+            async move {
+                let told = told_of_drifts(stage).await?;
+                let counted = drifts(stage, "theirs").await?;
+                if counted.as_deref() == Some(count) && told.contains(&words) == (count != "0") {
+                    return Ok(true);
+                }
+                Err(format!("{counted:?} {told}").into())
+            }
+        }
+    };
+    let nothing = told_of("5 in Airflow, 1", "0");
+    wait_until("the first following to be no drift", SOON, nothing).await?;
     write(
         airflow,
         Method::PATCH,
@@ -239,9 +259,12 @@ async fn mirror(airflow: &Airflow, stage: &Stage) -> Result<()> {
         Ok((spec.slots, spec.include_deferred, spec.description) == (6, true, None))
     };
     wait_until("the Pool to follow", SOON, followed).await?;
+    wait_until("that to be told", SOON, told_of("6 in Airflow, 5", "1")).await?;
+    await_sync(stage, "theirs").await?;
     // Who mirrors never writes there: what is changed here is taken back.
     change(stage, "theirs", json!({"slots": 2})).await?;
     wait_until("the Pool to follow again", SOON, followed).await?;
+    wait_until("that to be told", SOON, told_of("6 in Airflow, 2", "2")).await?;
     await_pool(airflow, "theirs", json!({"slots": 6})).await
 }
 
@@ -287,6 +310,33 @@ async fn copied(airflow: &Airflow, stage: &Stage) -> Result<()> {
     await_pool(airflow, "api_calls", json!({"slots": 4})).await
 }
 
+/// What was made for a Pool stays, and is told, where the Pool gets another name or follows Airflow from now on.
+async fn handed_over(airflow: &Airflow, stage: &Stage) -> Result<()> {
+    for (name, edit, why) in [
+        (
+            "earlier",
+            json!({"name": "later"}),
+            "this Pool stands for another one now",
+        ),
+        (
+            "mirrored",
+            json!({"sync": "Mirror"}),
+            "this Pool follows Airflow now",
+        ),
+    ] {
+        pool(stage, name, json!({"slots": 2})).await?;
+        await_sync(stage, name).await?;
+        change(stage, name, json!({"airflow": edit})).await?;
+        await_left(stage, name, &format!("stays there: {why}")).await?;
+        await_sync(stage, name).await?;
+    }
+    await_pool(airflow, "later", json!({"slots": 2})).await?;
+    for name in ["earlier", "mirrored"] {
+        owned::remove(stage, name).await?;
+    }
+    Ok(())
+}
+
 /// What was made goes with its Pool; what was there, and what is only mirrored, stays.
 async fn deleted(airflow: &Airflow, stage: &Stage) -> Result<()> {
     write(airflow, Method::POST, "before", json!({"slots": 5})).await?;
@@ -312,6 +362,7 @@ async fn deleted(airflow: &Airflow, stage: &Stage) -> Result<()> {
         "stays there: this Pool stands for none of Airflow now",
     )
     .await?;
+    handed_over(airflow, stage).await?;
     for name in ["api-calls", "theirs", "before", "released", "default-pool"] {
         pools.delete(name, &DeleteParams::default()).await?;
     }
@@ -320,6 +371,16 @@ async fn deleted(airflow: &Airflow, stage: &Stage) -> Result<()> {
         wait_until(&format!("the Pool {name} to be gone"), SOON, gone).await?;
     }
     let left = owned::there(airflow).await?;
-    assert_eq!(left, ["before", "default_pool", "released", "theirs"]);
+    assert_eq!(
+        left,
+        [
+            "before",
+            "default_pool",
+            "earlier",
+            "mirrored",
+            "released",
+            "theirs"
+        ]
+    );
     Ok(())
 }

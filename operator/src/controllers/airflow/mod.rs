@@ -35,24 +35,37 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Namespace and name of a Pool.
 type Place = (String, String);
 
-/// How every Pool stands with its Airflow; with the Airflow of which that is known.
+fn place(pool: &Pool) -> Place {
+    (pool.namespace().unwrap_or_default(), pool.name_any())
+}
+
+/// How every Pool stands with its Airflow.
 #[derive(Default)]
-pub struct Links(Mutex<BTreeMap<Place, (Key, Arc<Link>)>>);
+pub struct Links(Mutex<BTreeMap<Place, Linked>>);
+
+/// What is known of one Pool.
+struct Linked {
+    /// Of another Pool of the same name nothing is known.
+    uid: Option<String>,
+    /// The Airflow of which it is known.
+    key: Key,
+    link: Arc<Link>,
+}
 
 impl Links {
     /// Of one Pool; `None` before it was read.
-    pub fn of(&self, namespace: &str, name: &str) -> Option<Arc<Link>> {
+    pub fn of(&self, pool: &Pool) -> Option<Arc<Link>> {
         let links = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = links.get(&(namespace.to_owned(), name.to_owned()));
-        found.map(|(_, link)| Arc::clone(link))
+        let found = links.get(&place(pool)).filter(|known| known.uid == pool.uid());
+        found.map(|known| Arc::clone(&known.link))
     }
 
     /// To go on from where a reading has failed: what is known of this Pool, if that is of the same Airflow and the same pool.
     fn before(&self, pool: &Pool, key: &Key, name: &str) -> Link {
-        let place = (pool.namespace().unwrap_or_default(), pool.name_any());
         let links = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match links.get(&place) {
-            Some((of, link)) if of == key && link.name == name => (**link).clone(),
+        let known = links.get(&place(pool)).filter(|known| known.uid == pool.uid());
+        match known {
+            Some(known) if known.key == *key && known.link.name == name => (*known.link).clone(),
             known => Link {
                 name: name.to_owned(),
                 absent: known.is_some(),
@@ -62,9 +75,13 @@ impl Links {
     }
 
     fn put(&self, pool: &Pool, key: &Key, link: Link) {
-        let place = (pool.namespace().unwrap_or_default(), pool.name_any());
+        let linked = Linked {
+            uid: pool.uid(),
+            key: key.clone(),
+            link: Arc::new(link),
+        };
         let mut links = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        links.insert(place, (key.clone(), Arc::new(link)));
+        links.insert(place(pool), linked);
     }
 
     fn retain(&self, pools: &BTreeSet<Place>) {
@@ -135,8 +152,7 @@ impl Supervisor {
                 });
             }
             let linked = pools.iter().filter(|pool| pool.spec.airflow.is_some());
-            let places = linked.map(|pool| (pool.namespace().unwrap_or_default(), pool.name_any()));
-            self.0.links.retain(&places.collect());
+            self.0.links.retain(&linked.map(|pool| place(pool)).collect());
             for pool in &pools {
                 self.let_go(pool).await;
             }
@@ -197,5 +213,9 @@ mod tests {
             let now = before(&named(secret, name), name);
             assert_eq!((now.absent, now.url), (true, None));
         }
+        assert_eq!(links.of(&pool).as_deref(), Some(&read));
+        let mut anew = pool;
+        anew.metadata.uid = Some("another".to_owned());
+        assert_eq!((links.of(&anew), before(&anew, "x").url), (None, None));
     }
 }

@@ -95,7 +95,7 @@ impl Session {
         if let Err(error) = created.as_ref().map_err(SignalError::clone)
             && error.kind != FaultKind::Unreachable
         {
-            let known = self.known.entry(pool.name_any()).or_default();
+            let known = self.known(pool);
             known.refused = Some((now, wanted.clone(), error));
         }
         match &created {
@@ -140,6 +140,8 @@ impl Session {
                 return abandon(&self.context, pool, &why).await.map(drop);
             }
         };
+        // What is there by now is somebody else's.
+        let goes = goes && !self.known(pool).ended;
         let Some((access, airflow)) = &mut self.airflow else {
             return Ok(());
         };
@@ -154,6 +156,7 @@ impl Session {
                 .guard_in(namespace, airflow.delete(&wanted.name))
                 .await;
             deleted.unwrap_or_else(|refused| Err(shut(refused)))?;
+            self.known(pool).ended = true;
             tracing::info!(
                 pool = pool.name_any(),
                 "Airflow's pool {:?} is deleted with its Pool",
@@ -173,12 +176,12 @@ impl Session {
 
     /// Lets a Pool go whose Airflow has not done as it was asked for long enough: nobody should have to wait for one that is
     /// gone.
-    pub(super) async fn leave(&self, pool: &Pool, error: &SignalError) {
+    pub(super) async fn leave(&mut self, pool: &Pool, error: &SignalError) {
         let Some(since) = &pool.meta().deletion_timestamp else {
             return;
         };
         let deleted = self.context.clock.wall().duration_since(since.0);
-        let failing = self.known.get(&pool.name_any()).and_then(|known| known.failing);
+        let failing = self.known(pool).failing;
         let failing = failing.map(|since| self.context.clock.now().since(since));
         let is_early = deleted.as_secs() < AIRFLOW_LEAVE.as_secs().cast_signed()
             || failing.is_none_or(|failing| failing < AIRFLOW_LEAVE);

@@ -36,12 +36,12 @@ pub(super) struct Session {
     resolved: Option<Moment>,
     /// When Airflow was last asked.
     asked: Option<Moment>,
-    /// What Pools wanted then.
-    heeded: Vec<(String, Option<Wanted>, bool)>,
+    /// What Pools were then, and wanted.
+    heeded: Vec<(Option<String>, Option<i64>, Option<Wanted>)>,
     /// The Pool for which Airflow was silent in the last turn.
     silent: Option<String>,
-    /// By Pool.
-    pub(super) known: BTreeMap<String, Known>,
+    /// By the uid of a Pool.
+    known: BTreeMap<String, Known>,
 }
 
 /// What is remembered of one Pool.
@@ -49,12 +49,16 @@ pub(super) struct Session {
 pub(super) struct Known {
     /// What was the same on both sides when it was last looked at.
     agreed: Option<Wanted>,
+    /// What was the same, and where, by the status that another process has left.
+    told: Option<(Wanted, String)>,
     /// When the last step was taken.
     stepped: Option<Moment>,
     /// When Airflow last said that it has the pool, which it does not show.
     hidden: Option<Moment>,
     /// When it last refused to make what, and how.
     pub(super) refused: Option<(Moment, Wanted, SignalError)>,
+    /// Whether Airflow has deleted what was made for it.
+    pub(super) ended: bool,
     /// Since when nothing has gone well.
     pub(super) failing: Option<Moment>,
 }
@@ -89,6 +93,16 @@ fn taken(pool: &Pool, rival: &Pool, name: &str) -> String {
     )
 }
 
+fn mirrors(pool: &Pool) -> bool {
+    let airflow = pool.spec.airflow.as_ref();
+    airflow.is_some_and(|airflow| airflow.sync == AirflowSync::Mirror)
+}
+
+/// Whether the side that is to follow has left what was the same on both: Airflow's pool, or a Pool that mirrors it.
+fn has_drifted(pool: &Pool, wanted: &Wanted, agreed: Option<&Wanted>) -> bool {
+    agreed.is_some_and(|agreed| agreed == wanted || mirrors(pool) && agreed.name == wanted.name)
+}
+
 impl Session {
     pub(super) fn new(context: Arc<Context>, key: Key) -> Self {
         Self {
@@ -110,13 +124,7 @@ impl Session {
             let pools = self.pools();
             let heeded = pools
                 .iter()
-                .map(|pool| {
-                    (
-                        pool.name_any(),
-                        wanted(pool),
-                        pool.meta().deletion_timestamp.is_some(),
-                    )
-                })
+                .map(|pool| (pool.uid(), pool.meta().generation, wanted(pool)))
                 .collect();
             let now = self.context.clock.now();
             let is_due = self.asked.is_none_or(|at| now.since(at) >= AIRFLOW_INTERVAL);
@@ -146,17 +154,27 @@ impl Session {
     }
 
     fn claims(&self) -> Claims {
-        let link = |pool: &Pool| {
-            let namespace = pool.namespace().unwrap_or_default();
-            self.context.links.of(&namespace, &pool.name_any())
-        };
         let all = self.context.world.budgets.all(None);
+        let link = |pool: &Pool| self.context.links.of(pool);
         Claims::new(all, self.url(), |pool| self.is_own(pool), link)
     }
 
+    pub(super) fn known(&mut self, pool: &Pool) -> &mut Known {
+        let new = || Known {
+            told: agreed(pool),
+            ..Known::default()
+        };
+        let uid = pool.uid().unwrap_or_default();
+        self.known.entry(uid).or_insert_with(new)
+    }
+
     async fn turn(&mut self, pools: &[Arc<Pool>]) {
-        let names: BTreeSet<String> = pools.iter().map(|pool| pool.name_any()).collect();
-        self.known.retain(|name, _| names.contains(name));
+        let uids: BTreeSet<String> = pools.iter().filter_map(|pool| pool.uid()).collect();
+        self.known.retain(|uid, _| uids.contains(uid));
+        // Before the first reading, which may fail, and then its status says that.
+        for pool in pools {
+            self.known(pool);
+        }
         match self.read(pools).await {
             Ok(Some(reading)) => {
                 let claims = self.claims();
@@ -228,13 +246,10 @@ impl Session {
     /// Tells what could not be read; what was read before stands.
     fn fail(&mut self, pool: &Pool, error: &SignalError) {
         let now = self.context.clock.now();
-        self.known
-            .entry(pool.name_any())
-            .or_default()
-            .failing
-            .get_or_insert(now);
+        self.known(pool).failing.get_or_insert(now);
         let name = wanted(pool).map(|wanted| wanted.name).unwrap_or_default();
         let mut link = self.context.links.before(pool, &self.key, &name);
+        link.generation = pool.meta().generation;
         let trouble = Some((reason(error.kind), error.message.clone()));
         if link.trouble != trouble {
             tracing::warn!(
@@ -262,6 +277,7 @@ impl Session {
             absent: seen.is_none(),
             seen,
             trouble: None,
+            generation: pool.meta().generation,
         };
         if pool.meta().deletion_timestamp.is_some() {
             let gone = self.end(pool, &wanted, link.seen.as_ref(), claims).await;
@@ -286,7 +302,7 @@ impl Session {
             self.resolved = None;
         }
         let now = self.context.clock.now();
-        let known = self.known.entry(pool.name_any()).or_default();
+        let known = self.known(pool);
         known.failing = taken.is_err().then(|| known.failing.unwrap_or(now));
         link.trouble = taken.unwrap_or_else(|error| Some((reason(error.kind), error.message)));
         self.context.links.put(pool, &self.key, link);
@@ -303,12 +319,12 @@ impl Session {
         let name = pool.name_any();
         let now = self.context.clock.now();
         self.context.metrics.drifts(&self.key.namespace, &name, 0);
-        let was_agreed = agreed(pool, wanted, self.url());
-        let known = self.known.entry(name.clone()).or_default();
-        if known.agreed.is_none() && was_agreed {
-            known.agreed = Some(wanted.clone());
+        let url = self.url().to_owned();
+        let known = self.known(pool);
+        if let Some((wanted, _)) = known.told.take().filter(|(_, at)| *at == url) {
+            known.agreed.get_or_insert(wanted);
         }
-        let drifted = known.agreed.as_ref() == Some(wanted);
+        let drifted = has_drifted(pool, wanted, known.agreed.as_ref());
         if !matches!(step, Step::Create(_)) {
             (known.hidden, known.refused) = (None, None);
         }
@@ -353,31 +369,22 @@ impl Session {
             }
         };
         // The next look shows it. What must be done again and again is done at the usual pace.
-        let known = self.known.entry(name.clone()).or_default();
-        if known
-            .stepped
-            .replace(now)
-            .is_none_or(|at| now.since(at) >= AIRFLOW_INTERVAL)
-        {
+        let before = self.known(pool).stepped.replace(now);
+        if before.is_none_or(|at| now.since(at) >= AIRFLOW_INTERVAL) {
             self.asked = None;
         }
         let words = format!("{words}: {done}");
-        let mirrors = pool
-            .spec
-            .airflow
-            .as_ref()
-            .is_some_and(|one| one.sync == AirflowSync::Mirror);
-        if drifted || mirrors {
+        if drifted {
             self.context.metrics.drifts(&self.key.namespace, &name, 1);
             let reason = Reason::AirflowDrifted.as_str();
             let about = pool.object_ref(&());
             self.context
                 .events
-                .send(&about, !mirrors, reason, "Sync", &words)
+                .send(&about, !mirrors(pool), reason, "Sync", &words)
                 .await;
         }
         tracing::info!(pool = name, namespace = self.key.namespace, drifted, "{words}");
-        let reason = if drifted || mirrors {
+        let reason = if drifted {
             Reason::AirflowDrifted
         } else {
             Reason::Progressing
@@ -393,8 +400,7 @@ impl Session {
         wanted: &Wanted,
         now: Moment,
     ) -> Result<Option<(Reason, String)>, SignalError> {
-        let name = pool.name_any();
-        let known = self.known.entry(name.clone()).or_default();
+        let known = self.known(pool);
         let refused = known.refused.as_ref();
         let is_again = |at: Moment, what: &Wanted| what == wanted && now.since(at) < AGAIN;
         if let Some((_, _, error)) = refused.filter(|(at, what, _)| is_again(*at, what)) {
@@ -406,12 +412,12 @@ impl Session {
         } else {
             self.create(pool, wanted, now).await
         };
-        Ok((!made?).then(|| self.hidden(&name, wanted, now)))
+        Ok((!made?).then(|| self.hidden(pool, wanted, now)))
     }
 
     /// What is said of a pool that Airflow has, as it says to whoever wants to make it: the next look shows it, or never will.
-    fn hidden(&mut self, name: &str, wanted: &Wanted, now: Moment) -> (Reason, String) {
-        let known = self.known.entry(name.to_owned()).or_default();
+    fn hidden(&mut self, pool: &Pool, wanted: &Wanted, now: Moment) -> (Reason, String) {
+        let known = self.known(pool);
         let at = known.hidden.get_or_insert(now);
         if *at == now {
             self.asked = None;
@@ -434,9 +440,47 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
-    use poolwright_api::v1alpha1::PoolSpec;
+    use poolwright_api::v1alpha1::{AirflowPool, PoolSpec};
 
     use super::*;
+
+    #[test]
+    fn only_what_was_the_same_has_drifted() {
+        let of = |sync, slots| {
+            let airflow = AirflowPool {
+                sync,
+                ..AirflowPool::default()
+            };
+            let spec = PoolSpec {
+                slots,
+                airflow: Some(airflow),
+                ..PoolSpec::default()
+            };
+            Pool::new("p", spec)
+        };
+        for (sync, slots, agreed, is) in [
+            // Made or followed for the first time.
+            (AirflowSync::Apply, 4, None, false),
+            (AirflowSync::Mirror, 4, None, false),
+            // Airflow's pool was changed.
+            (AirflowSync::Apply, 4, Some(4), true),
+            (AirflowSync::Mirror, 4, Some(4), true),
+            // The Pool was changed: one is to be followed, and the other follows.
+            (AirflowSync::Apply, 5, Some(4), false),
+            (AirflowSync::Mirror, 5, Some(4), true),
+        ] {
+            let pool = of(sync, slots);
+            let wanted = wanted(&pool).expect("a pool of Airflow");
+            let agreed = agreed.and_then(|slots| super::wanted(&of(sync, slots)));
+            let drifted = has_drifted(&pool, &wanted, agreed.as_ref());
+            assert_eq!(drifted, is, "{sync:?} {slots} {agreed:?}");
+            let renamed = agreed.map(|agreed| Wanted {
+                name: "other".to_owned(),
+                ..agreed
+            });
+            assert!(!has_drifted(&pool, &wanted, renamed.as_ref()), "another pool");
+        }
+    }
 
     #[test]
     fn a_turn_begins_after_the_pool_for_which_airflow_was_silent() {

@@ -21,7 +21,7 @@ pub(super) async fn report(context: &Context, namespace: &str, pool: &Arc<Pool>)
     let sight = super::raise::sight(context, namespace, &name, pool);
     let unknown = unknown_queues(context, namespace, pool);
     let old = pool.status.clone().unwrap_or_default();
-    let link = context.links.of(namespace, &name);
+    let link = context.links.of(pool);
     let new = status(
         pool,
         &sight,

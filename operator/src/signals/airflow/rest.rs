@@ -156,7 +156,8 @@ impl Rest {
         let answer = self.ask(Method::GET, &["pools"], &query, None).await?;
         let major = self.version().await?.major;
         if major == 2 && answer.status == StatusCode::INTERNAL_SERVER_ERROR {
-            let words = "2.x answers no list of pools while one of them has no limit (-1 slots): give it a number, or put databaseUrl into the Secret";
+            let words = "2.x answers its list of pools with status 500, as it does while one of them has no limit (-1 slots): \
+                         give that one a number, or put databaseUrl into the Secret; if none has, its log says why";
             return Err(fault(FaultKind::Implausible, words));
         }
         check(&answer)?;
@@ -224,7 +225,7 @@ impl Rest {
             .ask(Method::PATCH, &["pools", &wanted.name], &query, Some(change))
             .await?;
         if answer.status == StatusCode::NOT_FOUND {
-            findable(&wanted.name)?;
+            self.findable(&wanted.name)?;
         }
         check(&answer)
     }
@@ -238,9 +239,18 @@ impl Rest {
             answer = self.ask(Method::DELETE, &path, &[], None).await?;
         }
         if answer.status == StatusCode::NOT_FOUND {
-            return findable(name);
+            return self.findable(name);
         }
         check(&answer)
+    }
+
+    /// Whether "not found" is true of a pool of this name.
+    fn findable(&self, name: &str) -> Result<(), SignalError> {
+        if name.contains('/') && self.known().is_some_and(|known| known.major == 2) {
+            let words = "2.x finds no pool with a slash in its name: change and delete it there";
+            return Err(fault(FaultKind::Implausible, words));
+        }
+        Ok(())
     }
 
     /// Asks below the API, with a session; one that Airflow refuses is made anew once.
@@ -332,15 +342,6 @@ fn body(wanted: &Wanted) -> Value {
         "description": wanted.description,
         "include_deferred": wanted.include_deferred,
     })
-}
-
-/// Whether "not found" is true of a pool of this name.
-fn findable(name: &str) -> Result<(), SignalError> {
-    if name.contains('/') {
-        let words = "2.x finds no pool with a slash in its name: change and delete it there";
-        return Err(fault(FaultKind::Implausible, words));
-    }
-    Ok(())
 }
 
 fn check(answer: &Answer) -> Result<(), SignalError> {
