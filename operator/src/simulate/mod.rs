@@ -25,6 +25,7 @@ use self::answer::Answer;
 use self::arrivals::Queues;
 use self::world::World;
 use crate::cli::SimulateArgs;
+use crate::input;
 use crate::lint::fleet;
 
 /// Threads of a run: more would not help the longest workload.
@@ -140,18 +141,8 @@ fn as_written(args: &SimulateArgs, output: &mut impl Write) -> Result<(World, An
 
 /// A file of arrivals, bounded.
 fn text(path: &Path) -> Result<String, Failure> {
-    let size = std::fs::metadata(path)
-        .map_err(|error| named(path, &error))?
-        .len();
-    if size > arrivals::FILE_BYTES_MAX {
-        return Err(format!(
-            "{}: is larger than {} bytes",
-            path.display(),
-            arrivals::FILE_BYTES_MAX
-        )
-        .into());
-    }
-    Ok(std::fs::read_to_string(path).map_err(|error| named(path, &error))?)
+    let text = input::read_at_most(path, arrivals::FILE_BYTES_MAX);
+    Ok(text.map_err(|error| named(path, &error))?)
 }
 
 fn named(path: &Path, error: &io::Error) -> io::Error {
