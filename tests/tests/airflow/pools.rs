@@ -330,6 +330,11 @@ async fn handed_over(airflow: &Airflow, stage: &Stage) -> Result<()> {
         await_left(stage, name, &format!("stays there: {why}")).await?;
         await_sync(stage, name).await?;
     }
+    // Whoever wants to keep it in Airflow may delete the Pool at once.
+    pool(stage, "kept-there", json!({"slots": 2})).await?;
+    await_sync(stage, "kept-there").await?;
+    change(stage, "kept-there", json!({"airflow": {"sync": "Mirror"}})).await?;
+    owned::remove(stage, "kept-there").await?;
     await_pool(airflow, "later", json!({"slots": 2})).await?;
     for name in ["earlier", "mirrored"] {
         owned::remove(stage, name).await?;
@@ -377,6 +382,7 @@ async fn deleted(airflow: &Airflow, stage: &Stage) -> Result<()> {
             "before",
             "default_pool",
             "earlier",
+            "kept-there",
             "mirrored",
             "released",
             "theirs"

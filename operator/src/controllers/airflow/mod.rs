@@ -167,7 +167,7 @@ impl Supervisor {
         let why = match sync {
             _ if !waits(pool) => return,
             Some(AirflowSync::Apply) if of_name => return,
-            Some(AirflowSync::Apply) => "this Pool stands for another one now",
+            Some(AirflowSync::Apply) => own::RENAMED,
             Some(AirflowSync::Mirror) => "this Pool follows Airflow now",
             None => "this Pool stands for none of Airflow now",
         };

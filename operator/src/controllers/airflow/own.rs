@@ -14,7 +14,7 @@ use poolwright_core::time::Moment;
 use super::Context;
 use super::claims::{Claims, same_url};
 use super::mark::{Mark, Ours, place};
-use super::session::{Session, shut};
+use super::session::{Session, mirrors, shut};
 use crate::kube::pool::{mark, settle, waits};
 use crate::signals::SignalError;
 
@@ -59,8 +59,7 @@ impl Session {
                 written.map_err(|error| unnoted(&error))
             }
             (Ours::OtherAirflow, _) => abandon(&self.context, pool, &elsewhere(url)).await,
-            // Whoever looks after all Pools ends that first.
-            (Ours::OtherName, _) => Ok(false),
+            (Ours::OtherName, _) => abandon(&self.context, pool, RENAMED).await,
             _ => Ok(true),
         }
     }
@@ -120,7 +119,8 @@ impl Session {
         seen: Option<&PoolView>,
         claims: &Claims,
     ) -> Result<(), SignalError> {
-        if !waits(pool) {
+        // What a Pool that follows Airflow has made before stays: whoever looks after all Pools ends that.
+        if !waits(pool) || mirrors(pool) {
             return Ok(());
         }
         let Some((access, _)) = &self.airflow else {
@@ -193,6 +193,9 @@ impl Session {
         }
     }
 }
+
+/// Why what was made under another name stays there.
+pub(super) const RENAMED: &str = "this Pool stands for another one now";
 
 /// Why what was made in another Airflow than this one stays there.
 fn elsewhere(url: &str) -> String {

@@ -47,10 +47,8 @@ pub(super) struct Session {
 /// What is remembered of one Pool.
 #[derive(Default)]
 pub(super) struct Known {
-    /// What was the same on both sides when it was last looked at.
-    agreed: Option<Wanted>,
-    /// What was the same, and where, by the status that another process has left.
-    told: Option<(Wanted, String)>,
+    /// What was the same on both sides when it was last looked at, and where; before that what another process has left.
+    agreed: Option<(Wanted, String)>,
     /// When the last step was taken.
     stepped: Option<Moment>,
     /// When Airflow last said that it has the pool, which it does not show.
@@ -93,7 +91,7 @@ fn taken(pool: &Pool, rival: &Pool, name: &str) -> String {
     )
 }
 
-fn mirrors(pool: &Pool) -> bool {
+pub(super) fn mirrors(pool: &Pool) -> bool {
     let airflow = pool.spec.airflow.as_ref();
     airflow.is_some_and(|airflow| airflow.sync == AirflowSync::Mirror)
 }
@@ -161,7 +159,7 @@ impl Session {
 
     pub(super) fn known(&mut self, pool: &Pool) -> &mut Known {
         let new = || Known {
-            told: agreed(pool),
+            agreed: agreed(pool),
             ..Known::default()
         };
         let uid = pool.uid().unwrap_or_default();
@@ -213,7 +211,7 @@ impl Session {
                 let airflow = Airflow::new(&access, &self.context.network)?;
                 self.airflow = Some((access, airflow));
                 for known in self.known.values_mut() {
-                    known.refused = None;
+                    (known.refused, known.hidden) = (None, None);
                 }
             }
             self.resolved = Some(now);
@@ -321,16 +319,15 @@ impl Session {
         self.context.metrics.drifts(&self.key.namespace, &name, 0);
         let url = self.url().to_owned();
         let known = self.known(pool);
-        if let Some((wanted, _)) = known.told.take().filter(|(_, at)| *at == url) {
-            known.agreed.get_or_insert(wanted);
-        }
-        let drifted = has_drifted(pool, wanted, known.agreed.as_ref());
+        // Of another Airflow it says nothing.
+        let agreed = known.agreed.as_ref().filter(|(_, at)| *at == url);
+        let drifted = has_drifted(pool, wanted, agreed.map(|(agreed, _)| agreed));
         if !matches!(step, Step::Create(_)) {
             (known.hidden, known.refused) = (None, None);
         }
         let (words, done) = match step {
             Step::Nothing => {
-                known.agreed = Some(wanted.clone());
+                known.agreed = Some((wanted.clone(), url));
                 return Ok(None);
             }
             Step::Stuck(reason, words) => return Ok(Some((reason, words))),
@@ -350,7 +347,12 @@ impl Session {
                     .gate
                     .guard_in(namespace, airflow.change(&wanted))
                     .await;
-                changed.unwrap_or_else(|refused| Err(shut(refused)))?;
+                if !changed.unwrap_or_else(|refused| Err(shut(refused)))? {
+                    self.asked = None;
+                    let words =
+                        format!("{words}: Airflow has no such pool by now, which the next look tells");
+                    return Ok(Some((Reason::Progressing, words)));
+                }
                 (words, "Airflow's pool is changed")
             }
             Step::Follow(to, words) => {

@@ -249,11 +249,11 @@ impl Airflow {
         self.rest.create(wanted).await
     }
 
-    /// Changes a pool.
+    /// Changes a pool; false if there is none by now.
     ///
     /// # Errors
     /// Airflow does not change it, and why.
-    pub async fn change(&mut self, wanted: &Wanted) -> Result<(), SignalError> {
+    pub async fn change(&mut self, wanted: &Wanted) -> Result<bool, SignalError> {
         self.rest.change(wanted).await
     }
 

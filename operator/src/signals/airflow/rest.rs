@@ -203,7 +203,7 @@ impl Rest {
         check(&answer).map(|()| true)
     }
 
-    pub(super) async fn change(&mut self, wanted: &Wanted) -> Result<(), SignalError> {
+    pub(super) async fn change(&mut self, wanted: &Wanted) -> Result<bool, SignalError> {
         let mut query = Vec::new();
         let mut change = body(wanted);
         if wanted.name == DEFAULT_AIRFLOW_POOL {
@@ -226,8 +226,11 @@ impl Rest {
             .await?;
         if answer.status == StatusCode::NOT_FOUND {
             self.findable(&wanted.name)?;
+            // Or it is of another version by now.
+            self.forget_version();
+            return Ok(false);
         }
-        check(&answer)
+        check(&answer).map(|()| true)
     }
 
     pub(super) async fn delete(&mut self, name: &str) -> Result<(), SignalError> {
