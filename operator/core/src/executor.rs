@@ -3,9 +3,12 @@
 //! Airflow writes whatever the task named: an alias, a class or a whole path, or nothing for the first of the list. All of
 //! them are the same executor here. Decides nothing but whether a task is one for Celery's workers.
 
-/// The classes whose tasks go to Celery's queues: those of version 2's second one all but that of one queue, for which no
-/// worker of Celery's is.
-const CELERY: [&str; 2] = ["CeleryExecutor", "CeleryKubernetesExecutor"];
+/// Version 2's class whose tasks go to Celery's queues but for those of one queue.
+const BOTH: &str = "CeleryKubernetesExecutor";
+/// That queue, as long as `[celery_kubernetes_executor] kubernetes_queue` names no other.
+const KUBERNETES_QUEUE: &str = "kubernetes";
+/// The classes whose tasks go to Celery's queues.
+const CELERY: [&str; 2] = ["CeleryExecutor", BOTH];
 /// Airflow's own classes that send no task there, in version 2 or 3.
 const OTHERS: [&str; 4] = [
     "KubernetesExecutor",
@@ -31,6 +34,12 @@ fn short(class: &str) -> &str {
     class.rsplit('.').next().unwrap_or(class)
 }
 
+/// Whether a task of this queue that an executor of this class has is one for Celery's workers.
+fn is_celery(class: &str, queue: &str) -> bool {
+    let class = short(class);
+    CELERY.contains(&class) && (class != BOTH || queue != KUBERNETES_QUEUE)
+}
+
 impl Entry {
     /// `CeleryExecutor`, `alias:path.to.Class`, or in a team's name `team=CeleryExecutor`.
     fn read(text: &str) -> Self {
@@ -47,8 +56,8 @@ impl Entry {
         }
     }
 
-    fn is_celery(&self) -> bool {
-        CELERY.contains(&short(&self.class))
+    fn is_celery(&self, queue: &str) -> bool {
+        is_celery(&self.class, queue)
     }
 
     /// Whether this is known to be no executor of Celery's: somebody's own class may be one, whatever it is called.
@@ -79,15 +88,15 @@ impl Executors {
         !self.0.is_empty() && self.0.iter().all(Entry::is_other)
     }
 
-    /// Whether a task whose row has this executor is one for Celery's workers; an empty one is the first entry.
+    /// Whether a task of this queue whose row has this executor is one for Celery's workers; an empty one is the first entry.
     #[must_use]
-    pub fn is_celery(&self, executor: Option<&str>) -> bool {
+    pub fn is_celery(&self, executor: Option<&str>, queue: &str) -> bool {
         match executor.map(str::trim).filter(|name| !name.is_empty()) {
-            None => self.0.first().is_some_and(Entry::is_celery),
+            None => self.0.first().is_some_and(|entry| entry.is_celery(queue)),
             Some(name) => match self.0.iter().find(|entry| entry.is(name)) {
-                Some(entry) => entry.is_celery(),
+                Some(entry) => entry.is_celery(queue),
                 // Not in the list as we were told it: by its own name.
-                None => CELERY.contains(&short(name)),
+                None => is_celery(name, queue),
             },
         }
     }
@@ -122,7 +131,27 @@ mod tests {
             ("", None, false),
         ] {
             let read = Executors::read(option);
-            assert_eq!(read.is_celery(executor), is, "{option:?} {executor:?}");
+            assert_eq!(read.is_celery(executor, "default"), is, "{option:?} {executor:?}");
+        }
+    }
+
+    #[test]
+    fn one_queue_of_the_executor_for_both_is_not_celerys() {
+        let path = "airflow.providers.celery.executors.celery_kubernetes_executor.CeleryKubernetesExecutor";
+        for (option, executor, queue, is) in [
+            (BOTH, None, "default", true),
+            (BOTH, None, "kubernetes", false),
+            (path, Some(""), "kubernetes", false),
+            (path, Some(BOTH), "kubernetes", false),
+            (PATH, Some(BOTH), "kubernetes", false),
+            (PATH, None, "kubernetes", true),
+        ] {
+            let read = Executors::read(option);
+            assert_eq!(
+                read.is_celery(executor, queue),
+                is,
+                "{option:?} {executor:?} {queue:?}"
+            );
         }
     }
 
@@ -157,7 +186,7 @@ mod tests {
     #[test]
     fn an_alias_hides_the_class_of_its_name() {
         let read = Executors::read("CeleryExecutor:my.own.Executor");
-        assert!(!read.is_celery(Some("CeleryExecutor")));
-        assert!(!read.is_celery(None));
+        assert!(!read.is_celery(Some("CeleryExecutor"), "default"));
+        assert!(!read.is_celery(None, "default"));
     }
 }

@@ -186,14 +186,15 @@ impl Reader<'_> {
             self.findings
                 .push(Finding::new(file, place, Severity::Error, &path, &words));
         }
+        let queue = task.queue.unwrap_or_else(|| self.config.queue.clone());
         Task {
             name,
-            on_celery: self.executors.is_celery(task.executor.as_deref()),
+            on_celery: self.executors.is_celery(task.executor.as_deref(), &queue),
             path,
             place,
             pool: task.pool.unwrap_or_else(|| DEFAULT_AIRFLOW_POOL.to_owned()),
             slots: slots.max(1).unsigned_abs(),
-            queue: task.queue.unwrap_or_else(|| self.config.queue.clone()),
+            queue,
             weight: task.priority_weight.unwrap_or(1),
         }
     }

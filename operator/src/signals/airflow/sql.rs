@@ -230,7 +230,7 @@ fn read(rows: &[SimpleQueryRow], executors: &Executors) -> Result<BTreeMap<Strin
         pool.counts.add(state, slots);
         let poking = u32::try_from(poking).unwrap_or(u32::MAX);
         pool.poking = pool.poking.map(|count| count.saturating_add(poking));
-        if let Some(queue) = row.get(1).filter(|_| executors.is_celery(row.get(3))) {
+        if let Some(queue) = row.get(1).filter(|queue| executors.is_celery(row.get(3), queue)) {
             pool.queues.entry(queue.to_owned()).or_default().add(state, tasks);
         }
     }
