@@ -179,16 +179,27 @@ pub(crate) fn advise(pool: &ValidPool, wp: &WorkerPool) -> Vec<Advice> {
         Some((format!("spec.worker.env[{position}].value"), value))
     };
     let mut all = Vec::new();
-    let fleet = i64::from(pool.concurrency) * i64::from(pool.max);
+    let processes = i64::from(pool.concurrency) * i64::from(pool.max);
+    // A queue that is consumed by this WorkerPool alone may let fewer run.
+    let most = match pool.queues.as_slice() {
+        [alone] => alone.max_active_tasks.map(i64::from),
+        _ => None,
+    };
+    let fleet = most.map_or(processes, |most| most.min(processes));
     if let Some((field, parallelism)) =
         // In 2.x 0 is no limit; 3.x refuses it itself.
         setting("AIRFLOW__CORE__PARALLELISM").filter(|(_, most)| (1..fleet).contains(most))
     {
         let text = format!(
-            "[core] parallelism lets a scheduler run {parallelism} tasks at a time, and {} workers of {} slots have {fleet}: \
+            "[core] parallelism lets a scheduler run {parallelism} tasks at a time, and {} workers of {} slots {} {fleet}: \
              {} of them stay idle unless there are more schedulers; raise it to {fleet}, or lower spec.scaling.maxReplicas",
             pool.max,
             pool.concurrency,
+            if fleet < processes {
+                "may, by maxActiveTasks of their queue, use"
+            } else {
+                "have"
+            },
             fleet - parallelism,
         );
         all.push(advice(field, text));

@@ -14,6 +14,7 @@ use super::super::workers::Worker;
 use super::super::{Finding, Severity, schema};
 use super::dags::{Dag, Dags, Task};
 use super::pools::Known;
+use super::together::together;
 use super::{SOUGHT_MAX, Setup, few, first_of};
 
 /// What workers can run.
@@ -220,14 +221,28 @@ pub fn overfed(dags: &Dags, setup: &Setup<'_>) -> Vec<Finding> {
         }
         let mut feeds = feeds(dags, tasks, setup);
         feeds.sort_by(|one, other| other.most.cmp(&one.most).then(one.pool.cmp(other.pool)));
-        let sum = feeds
-            .iter()
-            .fold(0_u64, |sum, feed| sum.saturating_add(feed.most));
-        (sum > fleet.most)
-            .then(|| overfed_by(queue, &feeds, sum, &fleet, setup))
+        let most = all_at_once(dags, tasks, &feeds);
+        (most > fleet.most)
+            .then(|| overfed_by(queue, &feeds, most, &fleet, setup))
             .flatten()
     };
     queues.iter().filter_map(finding).collect()
+}
+
+/// Most tasks that are in the queue or run: a DAG with tasks in several pools has its limit once.
+fn all_at_once(dags: &Dags, tasks: &[(&Dag, &Task)], feeds: &[Feed<'_>]) -> u64 {
+    let numbers: BTreeMap<&str, usize> = feeds.iter().map(|feed| feed.pool).zip(0..).collect();
+    let mut of_dags: BTreeMap<&str, (u64, BTreeSet<usize>)> = BTreeMap::new();
+    for (dag, task) in tasks {
+        if let Some(number) = numbers.get(task.pool.as_str()) {
+            let new = || (dags.most_at_once(dag), BTreeSet::new());
+            let (_, pools) = of_dags.entry(&dag.path).or_insert_with(new);
+            pools.insert(*number);
+        }
+    }
+    let of_dags: Vec<_> = of_dags.into_values().collect();
+    let pools: Vec<u64> = feeds.iter().map(|feed| feed.most).collect();
+    together(&of_dags, &pools)
 }
 
 fn feeds<'a>(dags: &Dags, tasks: &[(&Dag, &'a Task)], setup: &'a Setup<'_>) -> Vec<Feed<'a>> {
@@ -267,11 +282,19 @@ fn feeds<'a>(dags: &Dags, tasks: &[(&Dag, &'a Task)], setup: &'a Setup<'_>) -> V
 fn overfed_by(
     queue: &str,
     feeds: &[Feed<'_>],
-    sum: u64,
+    most: u64,
     fleet: &Processes,
     setup: &Setup<'_>,
 ) -> Option<Finding> {
     let largest = feeds.first()?;
+    let sum = feeds
+        .iter()
+        .fold(0_u64, |sum, feed| sum.saturating_add(feed.most));
+    let together = if most < sum {
+        ", by the limits of the DAGs together,"
+    } else {
+        ""
+    };
     let words: Vec<String> = feeds
         .iter()
         .map(|feed| {
@@ -295,7 +318,7 @@ fn overfed_by(
         ),
     };
     let text = format!(
-        "{} {} let {sum} tasks into queue {queue:?} at once, and its workers run at most {} ({}): the others hold their \
+        "{} {} let{together} {most} tasks into queue {queue:?} at once, and its workers run at most {} ({}): the others hold their \
          slots while they wait for a worker, and {}; {fix}, which keeps them waiting in Airflow, or raise spec.scaling.maxReplicas",
         if feeds.len() == 1 { "pool" } else { "pools" },
         few(&words),

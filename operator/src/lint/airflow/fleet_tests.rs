@@ -183,22 +183,23 @@ fn pools_that_let_in_more_than_the_workers_run_are_told() {
 #[test]
 fn other_limits_of_airflow_are_counted_with() {
     let unlimited = [("db", -1), ("s3", -1)];
-    let dags = overfed("", &unlimited, &fed("2.11.2", 21));
+    let dags = overfed("", &unlimited, &fed("2.11.2", 41));
     assert!(
         dags.contains(
-            "\"db\" 21 by the limits of its DAGs and \"s3\" 21 by the limits of its DAGs let 42 tasks"
+            "\"db\" 41 by the limits of its DAGs and \"s3\" 41 by the limits of its DAGs let, by the limits of the DAGs \
+             together, 41 tasks"
         ),
         "{dags}"
     );
-    assert_eq!(overfed("", &unlimited, &fed("2.11.2", 20)), "");
+    assert_eq!(overfed("", &unlimited, &fed("2.11.2", 40)), "");
     assert!(
-        overfed("", &unlimited, &fed("3.3.2", 20)).contains("let 640 tasks"),
+        overfed("", &unlimited, &fed("3.3.2", 20)).contains("together, 320 tasks"),
         "each of 16 runs"
     );
     let config = |parallelism: u32| format!("[core]\nparallelism = {parallelism}\n");
     assert_eq!(overfed(&config(40), &unlimited, &fed("3.3.2", 20)), "");
     for parallelism in [41, 0] {
-        assert!(overfed(&config(parallelism), &unlimited, &fed("3.3.2", 20)).contains("let 640 tasks"));
+        assert!(overfed(&config(parallelism), &unlimited, &fed("3.3.2", 20)).contains("together, 320 tasks"));
     }
     assert_eq!(
         overfed("", &[("mail", 4)], &fed("3.3.2", 100)),

@@ -14,6 +14,7 @@ mod priority;
 mod tasks;
 #[cfg(test)]
 mod testing;
+mod together;
 
 use std::io;
 use std::path::Path;
