@@ -25,16 +25,17 @@ pub fn read(path: &Path) -> io::Result<String> {
 ///
 /// It cannot be read, is no UTF-8, or is larger. The file is not named.
 pub fn read_at_most(path: &Path, bytes: u64) -> io::Result<String> {
-    let mut text = String::new();
+    let mut text = Vec::new();
     let source: Box<dyn io::Read> = if path == Path::new("-") {
         Box::new(io::stdin())
     } else {
         Box::new(File::open(path)?)
     };
-    source.take(bytes + 1).read_to_string(&mut text)?;
+    source.take(bytes + 1).read_to_end(&mut text)?;
     if text.len() as u64 > bytes {
         return Err(io::Error::other(format!("is larger than {bytes} bytes")));
     }
+    let mut text = String::from_utf8(text).map_err(|_| io::Error::other("is not UTF-8"))?;
     if text.starts_with(MARK) {
         text.remove(0);
     }
@@ -59,6 +60,8 @@ mod tests {
         }
         std::fs::write(&file, "1234").unwrap();
         assert_eq!(read_at_most(&file, 4).unwrap(), "1234");
+        // Cut within a letter of two bytes.
+        std::fs::write(&file, "123ä").unwrap();
         let larger = read_at_most(&file, 3).unwrap_err();
         assert_eq!(larger.to_string(), "is larger than 3 bytes");
     }

@@ -150,7 +150,9 @@ pub async fn run(rig: &mut Rig, count: usize) -> Result<Crowd> {
     let stop = Arc::new(AtomicBool::new(false));
     let beating = beat(rig, Arc::clone(&stop));
     let pods: Api<Pod> = rig.namespace.api();
-    wait_until("a pod for each pool", Duration::from_secs(300), || async {
+    // The controllers of Kubernetes make some twenty pods a second.
+    let long = Duration::from_secs(300).max(Duration::from_millis(100) * u32::try_from(count)?);
+    wait_until("a pod for each pool", long, || async {
         Ok(pods.list_metadata(&ListParams::default()).await?.items.len() >= count)
     })
     .await?;
