@@ -212,6 +212,20 @@ fn settings_that_leave_slots_idle_are_advised_on() {
             Vec::<String>::new()
         );
     }
+    // No more than that may run, whatever the workers have.
+    let capped = |parallelism: &str| {
+        let wp = airflow(&written, env("AIRFLOW__CORE__PARALLELISM", parallelism));
+        let mut pool = pool(&wp);
+        pool.queues[0].max_active_tasks = Some(20);
+        let all = advise(&pool, &wp, &queues(), &[]).into_iter();
+        all.map(|one| one.text).collect::<String>()
+    };
+    assert_eq!(capped("20"), "");
+    let told_of = capped("12");
+    assert!(
+        told_of.contains("use 20: 8 of them") && told_of.contains("raise it to 20"),
+        "{told_of}"
+    );
     assert_eq!(
         told(&written, env("AIRFLOW__CELERY__WORKER_CONCURRENCY", "8")),
         [
