@@ -216,6 +216,7 @@ fn settings_that_leave_slots_idle_are_advised_on() {
     let capped = |parallelism: &str| {
         let wp = airflow(&written, env("AIRFLOW__CORE__PARALLELISM", parallelism));
         let mut pool = pool(&wp);
+        pool.queues.truncate(1);
         pool.queues[0].max_active_tasks = Some(20);
         let all = advise(&pool, &wp, &queues(), &[]).into_iter();
         all.map(|one| one.text).collect::<String>()

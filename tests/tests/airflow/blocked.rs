@@ -86,8 +86,9 @@ async fn run(major: u32) -> Result<()> {
     );
     assert_eq!(most.get("tier1_critical"), Some(&4), "the tiers were looked at");
     // Of eleven tasks four and two at a time of both tiers, and the sensor; of six that wait in the other queue one may run.
-    // Between two of them a worker may go, and be parked still when the next one starts.
-    assert!(stage.peak("wide") <= 7, "{}", stage.peak("wide"));
+    // Between two of them a worker may go, and be parked still when the next one starts. By its backlog the wide queue may
+    // have one or two more on a busy machine, as said above; were what is blocked counted, it would have twelve.
+    assert!(stage.peak("wide") <= 9, "{}", stage.peak("wide"));
     assert_eq!(stage.most_consuming("narrow", begun), 1);
     stage.expect_none_killed()?;
     node.remove().await
