@@ -97,7 +97,7 @@ async fn two_hundred_pools_are_read_in_two_requests() -> Result<()> {
             let looks = later();
             let later = &looks;
             let whole = later.iter().filter(|look| look.2).count();
-            // Two of three looks end a reading; one that comes too late on a busy machine begins anew.
+            // Every second look ends a reading; one that comes too late on a busy machine begins anew.
             assert!(
                 whole * 10 >= later.len() * 3,
                 "pools are not read often enough: {later:?}"
