@@ -53,6 +53,8 @@ pub(super) struct Known {
     stepped: Option<Moment>,
     /// When Airflow last said that it has the pool, which it does not show.
     hidden: Option<Moment>,
+    /// Whether Airflow has last said that it has no such pool, which was shown.
+    gone: bool,
     /// When it last refused to make what, and how.
     pub(super) refused: Option<(Moment, Wanted, SignalError)>,
     /// Whether Airflow has deleted what was made for it.
@@ -325,6 +327,9 @@ impl Session {
         if !matches!(step, Step::Create(_)) {
             (known.hidden, known.refused) = (None, None);
         }
+        if !matches!(step, Step::Change(..)) {
+            known.gone = false;
+        }
         let (words, done) = match step {
             Step::Nothing => {
                 known.agreed = Some((wanted.clone(), url));
@@ -347,11 +352,10 @@ impl Session {
                     .gate
                     .guard_in(namespace, airflow.change(&wanted))
                     .await;
-                if !changed.unwrap_or_else(|refused| Err(shut(refused)))? {
-                    self.asked = None;
-                    let words =
-                        format!("{words}: Airflow has no such pool by now, which the next look tells");
-                    return Ok(Some((Reason::Progressing, words)));
+                let is_there = changed.unwrap_or_else(|refused| Err(shut(refused)))?;
+                let was_gone = std::mem::replace(&mut self.known(pool).gone, !is_there);
+                if !is_there {
+                    return Ok(Some(self.gone(&wanted, was_gone)));
                 }
                 (words, "Airflow's pool is changed")
             }
@@ -392,6 +396,20 @@ impl Session {
             Reason::Progressing
         };
         Ok(Some((reason, words)))
+    }
+
+    /// What is said of a pool that was shown and is not there to be changed: the next look shows that it is gone, or never will.
+    fn gone(&mut self, wanted: &Wanted, again: bool) -> (Reason, String) {
+        let name = &wanted.name;
+        if !again {
+            self.asked = None;
+            let words = format!("Airflow has no pool {name:?} any more");
+            return (Reason::Progressing, words);
+        }
+        let words = format!(
+            "Airflow's API has no pool {name:?}, which is shown: is databaseUrl in the Secret that of the same Airflow?"
+        );
+        (Reason::AirflowPoolMissing, words)
     }
 
     /// Makes a pool, unless that was refused a moment ago: each try writes into the Pool, too. What is to be said if it is

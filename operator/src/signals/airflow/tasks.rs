@@ -19,6 +19,8 @@ use crate::signals::SignalError;
 
 /// Rows that are looked through in one pass.
 const ROWS_MAX: usize = 20 * PAGE;
+/// So many rows a page has of the one before: where as many tasks end between the two, none falls between them.
+const OVERLAP: usize = 20;
 /// So long nothing is asked after a failure: pools are read without.
 const PAUSE: SignedDuration = SignedDuration::from_mins(1);
 /// So long what was seen stands while looking fails otherwise than by a refusal.
@@ -38,7 +40,9 @@ pub(super) struct Pass {
     executors: Executors,
     offset: usize,
     only_long: bool,
-    /// Whether the last pass has missed rows, and is gone through again.
+    /// Whether this pass has lost its place, so that rows may be in none of its pages.
+    torn: bool,
+    /// Whether the last one had.
     again: bool,
     rows: BTreeMap<String, Task>,
     /// Sensors that had run for long, in the pass before.
@@ -70,6 +74,7 @@ impl Pass {
             executors,
             offset: 0,
             only_long: false,
+            torn: false,
             again: false,
             rows: BTreeMap::new(),
             long: None,
@@ -96,34 +101,36 @@ impl Pass {
     /// Takes the page that was asked for.
     pub(super) fn take(&mut self, page: Tasks, now: Timestamp) {
         if !self.only_long && page.total > ROWS_MAX {
-            (self.only_long, self.offset) = (true, 0);
-            self.rows.clear();
+            self.begin(true, false);
             return;
         }
         let seen = self.offset + page.rows.len();
         let is_last = page.rows.is_empty() || seen >= page.total || seen >= ROWS_MAX;
+        self.torn |= self.offset > 0 && !page.rows.iter().any(|(id, _)| self.rows.contains_key(id));
         self.rows.extend(page.rows);
-        self.offset = seen;
+        self.offset = seen.saturating_sub(OVERLAP);
         if !is_last {
             return;
         }
-        // Rows come and go between two pages, and 2.x gives them in no order: of those that moved some are in no page. Where
-        // that happens twice, what was seen is better than what is old.
-        let is_torn = self.rows.len() < page.total.min(ROWS_MAX);
-        if is_torn && !self.again {
-            (self.again, self.offset) = (true, 0);
-            self.rows.clear();
-            return;
+        // Where that happens twice, what was seen is better than what is old.
+        if self.torn && !self.again {
+            self.begin(self.only_long, true);
+        } else {
+            self.end(now);
         }
-        self.end(now);
+    }
+
+    fn begin(&mut self, only_long: bool, again: bool) {
+        (self.only_long, self.again) = (only_long, again);
+        (self.torn, self.offset) = (false, 0);
+        self.rows.clear();
     }
 
     /// Tasks may not be looked at: nothing is known of them. Or not now: what the last whole pass has seen stands for some
     /// minutes.
     pub(super) fn fail(&mut self, now: Timestamp, error: &SignalError) {
-        (self.only_long, self.again, self.offset) = (false, false, 0);
+        self.begin(false, false);
         self.paused = Some(now);
-        self.rows.clear();
         let since = *self.failing.get_or_insert(now);
         if error.kind == FaultKind::Refused || now.duration_since(since) >= STANDS {
             (self.seen, self.long) = (None, None);
@@ -160,7 +167,7 @@ impl Pass {
         }
         seen.poking = before.map(|_| poking);
         (self.long, self.seen) = (Some(long), Some(seen));
-        (self.only_long, self.again, self.offset) = (false, false, 0);
+        self.begin(false, false);
         self.paused = None;
         // Not before: where each pass breaks off at a later page, the first ones are no reason to believe what is old.
         (self.failing, self.unread) = (None, None);
@@ -190,28 +197,29 @@ mod tests {
     }
 
     #[test]
-    fn a_pass_that_misses_rows_is_gone_through_once_more() {
+    fn a_pass_that_loses_its_place_is_gone_through_once_more() {
         let mut pass = Pass::new(Executors::read("CeleryExecutor"));
         let now = Timestamp::UNIX_EPOCH;
         let mut seen = |pages: [std::ops::Range<usize>; 2]| {
-            for ids in pages {
-                pass.take(page(ids, 150), now);
+            for (ids, offset) in pages.into_iter().zip([0, 80]) {
+                assert_eq!(pass.next(now), Some((Filter::Active, offset)));
+                let total = if offset == 0 { 150 } else { offset + ids.len() };
+                pass.take(page(ids, total), now);
             }
             let mut pool = PoolView::default();
             pass.tell("p", &mut pool);
             pool.queues.get("q").map(|counts| counts.running)
         };
-        assert_eq!(seen([0..100, 50..100]), None, "fifty are in no page");
+        let lost = "ten are in no page, since thirty have ended";
+        assert_eq!(seen([0..100, 110..150]), None, "{lost}");
         assert_eq!(
-            seen([0..100, 60..110]),
-            Some(110),
-            "and in none of the second pass"
+            seen([0..100, 110..150]),
+            Some(140),
+            "nor in one of the second pass"
         );
-        assert_eq!(seen([0..100, 100..150]), Some(150));
-        assert_eq!(
-            seen([0..100, 60..110]),
-            Some(150),
-            "what a whole pass has seen stands"
-        );
+        assert_eq!(seen([0..100, 80..150]), Some(150));
+        assert_eq!(seen([0..100, 99..149]), Some(149), "nineteen have ended");
+        let stands = "what a whole pass has seen stands";
+        assert_eq!(seen([0..100, 100..150]), Some(149), "{stands}");
     }
 }
