@@ -221,10 +221,10 @@ fn settings_that_leave_slots_idle_are_advised_on() {
         let all = advise(&pool, &wp, &queues(), &[]).into_iter();
         all.map(|one| one.text).collect::<String>()
     };
-    assert_eq!(capped("20"), "");
+    assert_eq!(capped("16"), "", "one whole worker");
     let told_of = capped("12");
     assert!(
-        told_of.contains("use 20: 8 of them") && told_of.contains("raise it to 20"),
+        told_of.contains("use 16: 4 of them") && told_of.contains("raise it to 16"),
         "{told_of}"
     );
     assert_eq!(

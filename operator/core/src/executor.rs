@@ -5,7 +5,7 @@
 
 /// Version 2's class whose tasks go to Celery's queues but for those of one queue.
 const BOTH: &str = "CeleryKubernetesExecutor";
-/// That queue, as long as `[celery_kubernetes_executor] kubernetes_queue` names no other.
+/// That queue, where `[celery_kubernetes_executor] kubernetes_queue` names no other.
 const KUBERNETES_QUEUE: &str = "kubernetes";
 /// The classes whose tasks go to Celery's queues.
 const CELERY: [&str; 2] = ["CeleryExecutor", BOTH];
@@ -27,17 +27,14 @@ struct Entry {
 
 /// `[core] executor` of one Airflow.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Executors(Vec<Entry>);
+pub struct Executors {
+    entries: Vec<Entry>,
+    kubernetes_queue: String,
+}
 
 /// The last part of a path.
 fn short(class: &str) -> &str {
     class.rsplit('.').next().unwrap_or(class)
-}
-
-/// Whether a task of this queue that an executor of this class has is one for Celery's workers.
-fn is_celery(class: &str, queue: &str) -> bool {
-    let class = short(class);
-    CELERY.contains(&class) && (class != BOTH || queue != KUBERNETES_QUEUE)
 }
 
 impl Entry {
@@ -54,10 +51,6 @@ impl Entry {
                 class: text.to_owned(),
             },
         }
-    }
-
-    fn is_celery(&self, queue: &str) -> bool {
-        is_celery(&self.class, queue)
     }
 
     /// Whether this is known to be no executor of Celery's: somebody's own class may be one, whatever it is called.
@@ -79,25 +72,44 @@ impl Executors {
             .split([',', ';'])
             .map(str::trim)
             .filter(|one| !one.is_empty());
-        Self(entries.map(Entry::read).collect())
+        Self {
+            entries: entries.map(Entry::read).collect(),
+            kubernetes_queue: KUBERNETES_QUEUE.to_owned(),
+        }
+    }
+
+    /// The same where `[celery_kubernetes_executor] kubernetes_queue` names this queue.
+    #[must_use]
+    pub fn with_kubernetes_queue(mut self, queue: &str) -> Self {
+        queue.clone_into(&mut self.kubernetes_queue);
+        self
+    }
+
+    /// Whether a task of this queue that an executor of this class has is one for Celery's workers.
+    fn sends(&self, class: &str, queue: &str) -> bool {
+        let class = short(class);
+        CELERY.contains(&class) && (class != BOTH || queue != self.kubernetes_queue)
     }
 
     /// Whether all of them are known to send no task to Celery's queues; an empty list is not.
     #[must_use]
     pub fn are_none_of_celery(&self) -> bool {
-        !self.0.is_empty() && self.0.iter().all(Entry::is_other)
+        !self.entries.is_empty() && self.entries.iter().all(Entry::is_other)
     }
 
     /// Whether a task of this queue whose row has this executor is one for Celery's workers; an empty one is the first entry.
     #[must_use]
     pub fn is_celery(&self, executor: Option<&str>, queue: &str) -> bool {
         match executor.map(str::trim).filter(|name| !name.is_empty()) {
-            None => self.0.first().is_some_and(|entry| entry.is_celery(queue)),
-            Some(name) => match self.0.iter().find(|entry| entry.is(name)) {
-                Some(entry) => entry.is_celery(queue),
+            None => {
+                let first = self.entries.first();
+                first.is_some_and(|entry| self.sends(&entry.class, queue))
+            }
+            Some(name) => {
+                let entry = self.entries.iter().find(|entry| entry.is(name));
                 // Not in the list as we were told it: by its own name.
-                None => is_celery(name, queue),
-            },
+                self.sends(entry.map_or(name, |entry| &entry.class), queue)
+            }
         }
     }
 }

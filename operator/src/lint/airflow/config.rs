@@ -29,6 +29,8 @@ pub struct Config {
     pub executor: String,
     /// Where that is written, or the beginning of the file.
     pub executor_place: Place,
+    /// `[celery_kubernetes_executor] kubernetes_queue`, in Airflow 2.
+    pub kubernetes_queue: String,
     /// `[operators] default_queue`.
     pub queue: String,
     /// `[scheduler] task_queued_timeout`, in whole seconds.
@@ -45,6 +47,7 @@ impl Default for Config {
             most_runs: 16,
             executor: "CeleryExecutor".to_owned(),
             executor_place: Place { line: 1, column: 1 },
+            kubernetes_queue: "kubernetes".to_owned(),
             queue: "default".to_owned(),
             queued_seconds: 600,
         }
@@ -143,6 +146,9 @@ fn take(config: &mut Config, line: &Line<'_>) -> Result<(), Wrong> {
             shown(line.value)?.clone_into(&mut config.executor);
             config.executor_place = line.place;
         }
+        ("celery_kubernetes_executor", "kubernetes_queue") => {
+            shown(line.value)?.clone_into(&mut config.kubernetes_queue);
+        }
         ("operators", "default_queue") => shown(line.value)?.clone_into(&mut config.queue),
         ("scheduler", "task_queued_timeout") => {
             // Airflow takes a fraction of a second, too.
@@ -187,6 +193,8 @@ Parallelism: 64
 max_active_tasks_per_dag=8
 max_active_runs_per_dag = 2
 executor = CeleryExecutor,KubernetesExecutor
+[celery_kubernetes_executor]
+kubernetes_queue = k8s
 [operators]
 default_queue = main
 [scheduler]
@@ -202,6 +210,7 @@ parallelism = 5
             most_runs: 2,
             executor: "CeleryExecutor,KubernetesExecutor".to_owned(),
             executor_place: Place { line: 11, column: 1 },
+            kubernetes_queue: "k8s".to_owned(),
             queue: "main".to_owned(),
             queued_seconds: 900,
         };
@@ -247,6 +256,7 @@ parallelism = 5
             ("core", "parallelism"),
             ("core", "executor"),
             ("core", "max_active_tasks_per_dag"),
+            ("celery_kubernetes_executor", "kubernetes_queue"),
             ("operators", "default_queue"),
             ("scheduler", "task_queued_timeout"),
         ] {

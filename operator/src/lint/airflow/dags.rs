@@ -140,7 +140,7 @@ pub fn read(file: &str, text: &str, config: &Config) -> (Option<Dags>, Vec<Findi
         text,
         cursor: Cursor::new(text),
         config,
-        executors: Executors::read(&config.executor),
+        executors: Executors::read(&config.executor).with_kubernetes_queue(&config.kubernetes_queue),
         findings: Vec::new(),
     };
     for (at, dag) in written.dags.into_iter().enumerate() {

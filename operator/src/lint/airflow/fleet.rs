@@ -13,16 +13,14 @@ use poolwright_core::executor::Executors;
 use super::super::workers::Worker;
 use super::super::{Finding, Severity, schema};
 use super::dags::{Dag, Dags, Task};
-use super::pools::Known;
-use super::together::together;
 use super::{SOUGHT_MAX, Setup, few, first_of};
 
 /// What workers can run.
-struct Processes {
+pub(super) struct Processes {
     /// Most tasks at a time.
-    most: u64,
+    pub(super) most: u64,
     /// Where that comes from.
-    words: String,
+    pub(super) words: String,
 }
 
 /// Most tasks that one WorkerPool runs at a time, without the Pools.
@@ -33,7 +31,8 @@ fn of_worker(worker: &Worker<'_>) -> (u64, String) {
     let capped = match worker.pool.queues.as_slice() {
         [alone] => alone
             .max_active_tasks
-            .map(u64::from)
+            // As many whole workers as fit.
+            .and_then(|tasks| u64::from(tasks).checked_div(slots)?.checked_mul(slots))
             .filter(|tasks| *tasks < most),
         _ => None,
     };
@@ -44,7 +43,7 @@ fn of_worker(worker: &Worker<'_>) -> (u64, String) {
 }
 
 /// Most tasks that these WorkerPools run at a time.
-fn processes(workers: &[&Worker<'_>], setup: &Setup<'_>) -> Processes {
+pub(super) fn processes(workers: &[&Worker<'_>], setup: &Setup<'_>) -> Processes {
     let mut all = Processes {
         most: 0,
         words: String::new(),
@@ -138,7 +137,7 @@ pub fn parallelism(setup: &Setup<'_>) -> Option<Finding> {
 }
 
 /// The tasks of each queue that Celery's workers run.
-fn by_queue(dags: &Dags) -> BTreeMap<&str, Vec<(&Dag, &Task)>> {
+pub(super) fn by_queue(dags: &Dags) -> BTreeMap<&str, Vec<(&Dag, &Task)>> {
     let mut queues: BTreeMap<&str, Vec<_>> = BTreeMap::new();
     for dag in &dags.all {
         for task in dag.tasks.iter().filter(|task| task.on_celery) {
@@ -148,13 +147,13 @@ fn by_queue(dags: &Dags) -> BTreeMap<&str, Vec<(&Dag, &Task)>> {
     queues
 }
 
-fn consumers<'a>(queue: &str, setup: &Setup<'a>) -> Vec<&'a Worker<'a>> {
+pub(super) fn consumers<'a>(queue: &str, setup: &Setup<'a>) -> Vec<&'a Worker<'a>> {
     let consumes = |worker: &&&Worker<'_>| worker.pool.queue_names().any(|name| name == queue);
     setup.workers.iter().filter(consumes).copied().collect()
 }
 
 /// What becomes of a task that no worker takes.
-fn gives_up(setup: &Setup<'_>) -> String {
+pub(super) fn gives_up(setup: &Setup<'_>) -> String {
     format!(
         "after {} s ([scheduler] task_queued_timeout) the scheduler sends such tasks anew, and in the end it fails them",
         setup.config().queued_seconds
@@ -190,148 +189,6 @@ pub fn unconsumed(dags: &Dags, setup: &Setup<'_>) -> Vec<Finding> {
         findings.push(dags.find(Severity::Warning, (&first.path, first.place), "queue", &words));
     }
     findings
-}
-
-/// Tasks of one pool in one queue.
-struct Feed<'a> {
-    pool: &'a str,
-    known: &'a Known,
-    /// Slots that the least of them takes.
-    slots_per_task: u64,
-    /// Most that are in the queue or run.
-    most: u64,
-    /// Whether that is less than the pool would let in.
-    by_dags: bool,
-}
-
-/// Queues into which Airflow's pools let more than the workers can run.
-pub fn overfed(dags: &Dags, setup: &Setup<'_>) -> Vec<Finding> {
-    let queues = by_queue(dags);
-    let finding = |(queue, tasks): (&&str, &Vec<_>)| {
-        let workers = consumers(queue, setup);
-        let fleet = processes(&workers, setup);
-        // A single scheduler sends no more than that.
-        let limit = setup
-            .config
-            .as_ref()
-            .map(|config| config.parallelism)
-            .filter(|limit| *limit > 0);
-        if workers.is_empty() || limit.is_some_and(|limit| limit <= fleet.most) {
-            return None;
-        }
-        let mut feeds = feeds(dags, tasks, setup);
-        feeds.sort_by(|one, other| other.most.cmp(&one.most).then(one.pool.cmp(other.pool)));
-        let most = all_at_once(dags, tasks, &feeds);
-        (most > fleet.most)
-            .then(|| overfed_by(queue, &feeds, most, &fleet, setup))
-            .flatten()
-    };
-    queues.iter().filter_map(finding).collect()
-}
-
-/// Most tasks that are in the queue or run: a DAG with tasks in several pools has its limit once.
-fn all_at_once(dags: &Dags, tasks: &[(&Dag, &Task)], feeds: &[Feed<'_>]) -> u64 {
-    let numbers: BTreeMap<&str, usize> = feeds.iter().map(|feed| feed.pool).zip(0..).collect();
-    let mut of_dags: BTreeMap<&str, (u64, BTreeSet<usize>)> = BTreeMap::new();
-    for (dag, task) in tasks {
-        if let Some(number) = numbers.get(task.pool.as_str()) {
-            let new = || (dags.most_at_once(dag), BTreeSet::new());
-            let (_, pools) = of_dags.entry(&dag.path).or_insert_with(new);
-            pools.insert(*number);
-        }
-    }
-    let of_dags: Vec<_> = of_dags.into_values().collect();
-    let pools: Vec<u64> = feeds.iter().map(|feed| feed.most).collect();
-    together(&of_dags, &pools)
-}
-
-fn feeds<'a>(dags: &Dags, tasks: &[(&Dag, &'a Task)], setup: &'a Setup<'_>) -> Vec<Feed<'a>> {
-    let mut narrowest: BTreeMap<&str, u64> = BTreeMap::new();
-    let mut of_dags: BTreeMap<&str, BTreeMap<&str, u64>> = BTreeMap::new();
-    for (dag, task) in tasks {
-        let least = narrowest.entry(&task.pool).or_insert(task.slots);
-        *least = task.slots.min(*least);
-        of_dags
-            .entry(&task.pool)
-            .or_default()
-            .insert(&dag.path, dags.most_at_once(dag));
-    }
-    let feed = |(pool, least): (&'a str, u64)| {
-        // Of a pool that is closed, or that nobody has shown, nothing is known.
-        let known = setup
-            .pools
-            .by_name
-            .get(pool)
-            .filter(|known| known.slots != Some(0))?;
-        let by_dags = of_dags
-            .get(pool)?
-            .values()
-            .fold(0_u64, |sum, most| sum.saturating_add(*most));
-        let by_pool = known.slots.map_or(u64::MAX, |slots| slots / least);
-        Some(Feed {
-            pool,
-            known,
-            most: by_pool.min(by_dags),
-            slots_per_task: least,
-            by_dags: by_dags < by_pool,
-        })
-    };
-    narrowest.into_iter().filter_map(feed).collect()
-}
-
-fn overfed_by(
-    queue: &str,
-    feeds: &[Feed<'_>],
-    most: u64,
-    fleet: &Processes,
-    setup: &Setup<'_>,
-) -> Option<Finding> {
-    let largest = feeds.first()?;
-    let sum = feeds
-        .iter()
-        .fold(0_u64, |sum, feed| sum.saturating_add(feed.most));
-    let together = if most < sum {
-        ", by the limits of the DAGs together,"
-    } else {
-        ""
-    };
-    let words: Vec<String> = feeds
-        .iter()
-        .map(|feed| {
-            let by = if feed.by_dags {
-                " by the limits of its DAGs"
-            } else {
-                ""
-            };
-            format!("{:?} {}{by}", feed.pool, feed.most)
-        })
-        .collect();
-    let rest = sum.saturating_sub(largest.most);
-    let fix = match fleet.most.checked_sub(rest).filter(|tasks| *tasks > 0) {
-        Some(tasks) => {
-            let slots = tasks.saturating_mul(largest.slots_per_task);
-            format!("lower slots of pool {:?} to {slots}", largest.pool)
-        }
-        None => format!(
-            "lower the slots of these pools together, so that they let in {} tasks",
-            fleet.most
-        ),
-    };
-    let text = format!(
-        "{} {} let{together} {most} tasks into queue {queue:?} at once, and its workers run at most {} ({}): the others hold their \
-         slots while they wait for a worker, and {}; {fix}, which keeps them waiting in Airflow, or raise spec.scaling.maxReplicas",
-        if feeds.len() == 1 { "pool" } else { "pools" },
-        few(&words),
-        fleet.most,
-        fleet.words,
-        gives_up(setup),
-    );
-    let text = if feeds.len() == 1 {
-        text.replacen(" let ", " lets ", 1)
-    } else {
-        text
-    };
-    Some(largest.known.find(Severity::Warning, &text))
 }
 
 #[cfg(test)]

@@ -1,14 +1,7 @@
 //! What is said of Airflow's limits beside workers, on both sides of each number.
 
 use super::super::super::testing::{pool, queue};
-use super::super::testing::{airflow_worker, dag, dags, pools, said, said_with};
-
-const TEN: &str = "scaling: {maxReplicas: 10}";
-
-/// A queue, `more` of it, and ten workers of four slots.
-fn fleet(more: &str) -> Vec<String> {
-    vec![queue("default", more), airflow_worker("w", &["default"], TEN)]
-}
+use super::super::testing::{TEN, dag, dags, fleet, said, said_with};
 
 #[test]
 fn a_scheduler_that_runs_less_than_the_workers_is_told() {
@@ -79,7 +72,14 @@ fn the_bounds_of_the_workers_are_counted_with() {
         assert!(of(drawing(), closed_or_unlimited, 39).contains("have 40 slots"));
     }
     assert_eq!(of(fleet("maxActiveTasks: 20"), 1, 20), "");
-    assert!(of(fleet("maxActiveTasks: 20"), 1, 19).contains("have 20 slots (\"w\" 20 by maxActiveTasks)"));
+    // As many whole workers as fit.
+    for most in [20, 23] {
+        let words = of(fleet(&format!("maxActiveTasks: {most}")), 1, 19);
+        assert!(
+            words.contains("have 20 slots (\"w\" 20 by maxActiveTasks)"),
+            "{words}"
+        );
+    }
 }
 
 #[test]
@@ -139,94 +139,4 @@ fn the_default_queue_is_that_of_the_configuration() {
     };
     assert_eq!(of("main"), "");
     assert!(of("default").contains("after 60 s"));
-}
-
-/// Tasks of two pools in one queue.
-fn fed(version: &str, most: u64) -> String {
-    let tasks = [
-        r#""id": "a", "pool": "db", "pool_slots": 2"#,
-        r#""id": "b", "pool": "s3""#,
-    ];
-    dags(version, &[dag("d", most, &tasks)])
-}
-
-fn overfed(config: &str, named: &[(&str, i32)], tasks: &str) -> String {
-    let found = said_with(&fleet(""), config, &pools(named), tasks);
-    let found = found.into_iter().filter(|words| words.contains("into queue"));
-    found.collect::<Vec<_>>().concat()
-}
-
-#[test]
-fn pools_that_let_in_more_than_the_workers_run_are_told() {
-    assert_eq!(
-        overfed("", &[("db", 60), ("s3", 11)], &fed("3.3.2", 100)),
-        "warning: \"db\".slots: pools \"db\" 30 and \"s3\" 11 let 41 tasks into queue \"default\" at once, and its workers \
-         run at most 40 (\"w\" 10 × 4 = 40): the others hold their slots while they wait for a worker, and after \
-         600 s ([scheduler] task_queued_timeout) the scheduler sends such tasks anew, and in the end it fails them; lower \
-         slots of pool \"db\" to 58, which keeps them \
-         waiting in Airflow, or raise spec.scaling.maxReplicas"
-    );
-    assert_eq!(overfed("", &[("db", 58), ("s3", 11)], &fed("3.3.2", 100)), "");
-    let both = overfed("", &[("db", 200), ("s3", 50)], &fed("3.3.2", 100));
-    assert!(
-        both.contains("lower the slots of these pools together, so that they let in 40 tasks"),
-        "{both}"
-    );
-    let one = overfed("", &[("db", 200), ("s3", 0)], &fed("3.3.2", 100));
-    assert!(
-        one.contains("pool \"db\" 100 lets 100 tasks") && one.contains("lower slots of pool \"db\" to 80"),
-        "{one}"
-    );
-}
-
-/// Neither a DAG nor a scheduler lets in more than its own limit.
-#[test]
-fn other_limits_of_airflow_are_counted_with() {
-    let unlimited = [("db", -1), ("s3", -1)];
-    let dags = overfed("", &unlimited, &fed("2.11.2", 41));
-    assert!(
-        dags.contains(
-            "\"db\" 41 by the limits of its DAGs and \"s3\" 41 by the limits of its DAGs let, by the limits of the DAGs \
-             together, 41 tasks"
-        ),
-        "{dags}"
-    );
-    assert_eq!(overfed("", &unlimited, &fed("2.11.2", 40)), "");
-    assert!(
-        overfed("", &unlimited, &fed("3.3.2", 20)).contains("together, 320 tasks"),
-        "each of 16 runs"
-    );
-    let config = |parallelism: u32| format!("[core]\nparallelism = {parallelism}\n");
-    assert_eq!(overfed(&config(40), &unlimited, &fed("3.3.2", 20)), "");
-    for parallelism in [41, 0] {
-        assert!(overfed(&config(parallelism), &unlimited, &fed("3.3.2", 20)).contains("together, 320 tasks"));
-    }
-    assert_eq!(
-        overfed("", &[("mail", 4)], &fed("3.3.2", 100)),
-        "",
-        "nobody has shown the pools"
-    );
-}
-
-/// The Pool of the manifests is what Airflow will have; one that follows is what it has had.
-#[test]
-fn a_pool_counts_as_it_will_be() {
-    let tasks = dags("3.3.2", &[dag("d", 100, &[r#""id": "a", "pool": "db""#])]);
-    let of = |sync: &str| {
-        let mut manifests = fleet("");
-        let airflow = format!("airflow: {{secretRef: {{name: s}}, sync: {sync}}}");
-        manifests.push(pool("db", &format!("slots: 41, {airflow}")));
-        let found = said(&manifests, &pools(&[("db", 40)]), &tasks);
-        found
-            .into_iter()
-            .filter(|words| words.contains("into queue"))
-            .collect::<Vec<_>>()
-            .concat()
-    };
-    let told = of("Apply");
-    assert!(
-        told.starts_with("warning: spec.slots: pool \"db\" 41 lets 41 tasks"),
-        "{told}"
-    );
-    assert_eq!(of("Mirror"), "");
 }

@@ -9,6 +9,7 @@ mod config;
 mod dags;
 mod fleet;
 mod names;
+mod overfed;
 mod pools;
 mod priority;
 mod tasks;
@@ -134,7 +135,7 @@ pub fn check(inputs: &Inputs, all: &[Read<'_>]) -> Vec<Finding> {
         findings.extend(tasks::never_run(dags, &setup.pools));
         findings.extend(priority::drowned(dags, &setup.pools));
         findings.extend(fleet::unconsumed(dags, &setup));
-        findings.extend(fleet::overfed(dags, &setup));
+        findings.extend(overfed::overfed(dags, &setup));
     }
     findings
 }

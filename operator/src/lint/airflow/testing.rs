@@ -1,7 +1,7 @@
 //! Set-ups for tests in as few words as they need, and what is said of them.
 
 use super::super::lint_with;
-use super::super::testing::worker;
+use super::super::testing::{queue, worker};
 use super::Inputs;
 
 /// Airflow's file of pools, each on a line of its own from the second on.
@@ -65,4 +65,11 @@ pub fn said_with(manifests: &[String], config: &str, pools: &str, tasks: &str) -
         finding.to_string().replacen(&place, "", 1)
     });
     words.collect()
+}
+
+pub const TEN: &str = "scaling: {maxReplicas: 10}";
+
+/// A queue, `more` of it, and ten workers of four slots.
+pub fn fleet(more: &str) -> Vec<String> {
+    vec![queue("default", more), airflow_worker("w", &["default"], TEN)]
 }

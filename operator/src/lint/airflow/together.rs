@@ -1,13 +1,14 @@
 //! How many tasks DAGs and pools let in together, where a DAG's tasks are in several pools and a pool has tasks of several
 //! DAGs.
 //!
-//! The sum of what each pool lets in is too much: a DAG has its limit once, not once for each of its pools. Exact, as what is
-//! told of it must be so: the largest flow from DAGs into pools by the shortest augmenting paths (Edmonds and Karp, 1972).
+//! The sum of what each pool lets in is too much: a DAG has its limit once, not once for each of its pools. What is meant is
+//! the largest flow from DAGs into pools: each DAG first sends what its pools take, and shortest augmenting paths (Edmonds
+//! and Karp, 1972) make the most of it. Of pools the limits are in tasks, whatever each takes.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// More than so many tasks are no number any more; also the sum of a million of these is one.
-const LIMIT_MAX: u64 = 1 << 40;
+pub const LIMIT_MAX: u64 = 1 << 40;
 
 /// A flow as it grows.
 struct Flow<'a> {
@@ -15,8 +16,8 @@ struct Flow<'a> {
     dags: BTreeMap<&'a BTreeSet<usize>, u64>,
     /// What each pool may still take.
     pools: Vec<u64>,
-    /// What goes from DAGs into a pool, by that pool and their pools.
-    sent: BTreeMap<(usize, &'a BTreeSet<usize>), u64>,
+    /// What goes into each pool, by the pools of the DAGs that it comes from.
+    sent: Vec<BTreeMap<&'a BTreeSet<usize>, u64>>,
 }
 
 /// Most tasks at a time of DAGs, each with its own limit and the numbers of its pools, in pools with these limits.
@@ -24,12 +25,12 @@ pub fn together(dags: &[(u64, BTreeSet<usize>)], pools: &[u64]) -> u64 {
     let mut flow = Flow {
         dags: BTreeMap::new(),
         pools: pools.iter().map(|limit| LIMIT_MAX.min(*limit)).collect(),
-        sent: BTreeMap::new(),
+        sent: vec![BTreeMap::new(); pools.len()],
     };
     for (limit, of) in dags {
         *flow.dags.entry(of).or_default() += LIMIT_MAX.min(*limit);
     }
-    let mut sum = 0;
+    let mut sum = flow.fill();
     while let Some(path) = flow.path() {
         sum += flow.send(&path);
     }
@@ -37,6 +38,23 @@ pub fn together(dags: &[(u64, BTreeSet<usize>)], pools: &[u64]) -> u64 {
 }
 
 impl<'a> Flow<'a> {
+    /// Sends what goes straight into pools.
+    fn fill(&mut self) -> u64 {
+        let mut sum = 0;
+        for (of, left) in &mut self.dags {
+            for pool in *of {
+                let tasks = self.pools[*pool].min(*left);
+                if tasks > 0 {
+                    *self.sent[*pool].entry(of).or_default() += tasks;
+                }
+                *left -= tasks;
+                self.pools[*pool] -= tasks;
+                sum += tasks;
+            }
+        }
+        sum
+    }
+
     /// A shortest way from DAGs that may send more to a pool that may take more: the pools on it with whose tasks each is
     /// filled. Who fills a pool on the way fills another one instead, which is the next.
     fn path(&self) -> Option<Vec<(usize, &'a BTreeSet<usize>)>> {
@@ -66,7 +84,8 @@ impl<'a> Flow<'a> {
                     path.reverse();
                     return Some(path);
                 }
-                for ((_, other), _) in self.sent_to(*pool) {
+                let others = self.sent[*pool].iter().filter(|(_, tasks)| **tasks > 0);
+                for (other, _) in others {
                     if !left.contains_key(other) {
                         left.insert(other, Some(*pool));
                         sources.push_back(other);
@@ -77,12 +96,6 @@ impl<'a> Flow<'a> {
         None
     }
 
-    fn sent_to(&self, pool: usize) -> impl Iterator<Item = (&(usize, &'a BTreeSet<usize>), &u64)> {
-        self.sent
-            .iter()
-            .filter(move |((to, _), tasks)| *to == pool && **tasks > 0)
-    }
-
     /// Sends as much as this way takes.
     fn send(&mut self, path: &[(usize, &'a BTreeSet<usize>)]) -> u64 {
         let (Some((_, first)), Some((last, _))) = (path.first(), path.last()) else {
@@ -90,13 +103,13 @@ impl<'a> Flow<'a> {
         };
         let leaving: Vec<(usize, &BTreeSet<usize>)> =
             path.windows(2).map(|pair| (pair[0].0, pair[1].1)).collect();
-        let moved = leaving.iter().map(|place| self.sent[place]);
+        let moved = leaving.iter().map(|place| self.sent[place.0][&place.1]);
         let tasks = moved.fold(self.dags[first].min(self.pools[*last]), u64::min);
         for place in path {
-            *self.sent.entry(*place).or_default() += tasks;
+            *self.sent[place.0].entry(place.1).or_default() += tasks;
         }
         for place in leaving {
-            *self.sent.entry(place).or_default() -= tasks;
+            *self.sent[place.0].entry(place.1).or_default() -= tasks;
         }
         *self.dags.entry(first).or_default() -= tasks;
         self.pools[*last] -= tasks;
