@@ -9,6 +9,7 @@ mod mark;
 mod own;
 mod refusal;
 mod session;
+mod shown;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};

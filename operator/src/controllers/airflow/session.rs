@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use kube::{Resource as _, ResourceExt as _};
 use poolwright_api::Reason;
@@ -22,9 +21,6 @@ use crate::kube::pool::follow;
 use crate::signals::SignalError;
 use crate::signals::airflow::{Access, Airflow};
 
-/// A pool that Airflow does not let be made, or has and does not show, is asked for again after so long.
-const AGAIN: Duration = Duration::from_secs(60);
-
 /// One session.
 pub(super) struct Session {
     pub(super) context: Arc<Context>,
@@ -35,7 +31,7 @@ pub(super) struct Session {
     /// When the Secrets were last read.
     resolved: Option<Moment>,
     /// When Airflow was last asked.
-    asked: Option<Moment>,
+    pub(super) asked: Option<Moment>,
     /// What Pools were then, and wanted.
     heeded: Vec<(Option<String>, Option<i64>, Option<Wanted>)>,
     /// The Pool for which Airflow was silent in the last turn.
@@ -52,7 +48,7 @@ pub(super) struct Known {
     /// When the last step was taken.
     stepped: Option<Moment>,
     /// When Airflow last said that it has the pool, which it does not show.
-    hidden: Option<Moment>,
+    pub(super) hidden: Option<Moment>,
     /// Whether Airflow has last said that it has no such pool, which was shown.
     gone: bool,
     /// When it last refused to make what, and how.
@@ -396,65 +392,6 @@ impl Session {
             Reason::Progressing
         };
         Ok(Some((reason, words)))
-    }
-
-    /// What is said of a pool that was shown and is not there to be changed: the next look shows that it is gone, or never will.
-    fn gone(&mut self, wanted: &Wanted, again: bool) -> (Reason, String) {
-        let name = &wanted.name;
-        if !again {
-            self.asked = None;
-            let words = format!("Airflow has no pool {name:?} any more");
-            return (Reason::Progressing, words);
-        }
-        let words = format!(
-            "Airflow's API has no pool {name:?}, which is shown: is databaseUrl in the Secret that of the same Airflow?"
-        );
-        (Reason::AirflowPoolMissing, words)
-    }
-
-    /// Makes a pool, unless that was refused a moment ago: each try writes into the Pool, too. What is to be said if it is
-    /// there already.
-    async fn make(
-        &mut self,
-        pool: &Pool,
-        wanted: &Wanted,
-        now: Moment,
-    ) -> Result<Option<(Reason, String)>, SignalError> {
-        let known = self.known(pool);
-        let refused = known.refused.as_ref();
-        let is_again = |at: Moment, what: &Wanted| what == wanted && now.since(at) < AGAIN;
-        if let Some((_, _, error)) = refused.filter(|(at, what, _)| is_again(*at, what)) {
-            return Err(error.clone());
-        }
-        let is_early = known.hidden.is_some_and(|at| now.since(at) < AGAIN);
-        let made = if is_early {
-            Ok(false)
-        } else {
-            self.create(pool, wanted, now).await
-        };
-        Ok((!made?).then(|| self.hidden(pool, wanted, now)))
-    }
-
-    /// What is said of a pool that Airflow has, as it says to whoever wants to make it: the next look shows it, or never will.
-    fn hidden(&mut self, pool: &Pool, wanted: &Wanted, now: Moment) -> (Reason, String) {
-        let known = self.known(pool);
-        let at = known.hidden.get_or_insert(now);
-        if *at == now {
-            self.asked = None;
-            return (
-                Reason::Progressing,
-                format!("Airflow has a pool {:?} by now", wanted.name),
-            );
-        }
-        if now.since(*at) >= AGAIN {
-            *at = now;
-        }
-        let words = format!(
-            "Airflow has a pool {:?} and does not show it: may this user see all pools, and is databaseUrl in the Secret, if \
-             it is there, that of the same Airflow?",
-            wanted.name
-        );
-        (Reason::AirflowPoolMissing, words)
     }
 }
 
