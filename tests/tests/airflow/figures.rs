@@ -114,8 +114,10 @@ async fn two_hundred_pools_are_read_in_two_requests() -> Result<()> {
             );
             assert!(requests <= Some(2), "{looks:?}");
             assert!(mebibytes < 100, "{mebibytes} MiB");
-            // A look that takes no more than a session's deadline: a bound for a busy machine, not the target.
-            assert!(times[times.len() / 2] <= 2 * most, "{times:?}");
+            // A bound for a busy machine, not the target, of the looks that end a reading.
+            let mut ends: Vec<u64> = later.iter().filter(|look| look.2).map(|look| look.0).collect();
+            ends.sort_unstable();
+            assert!(ends[ends.len() / 2] <= 2 * most, "{ends:?}");
         }
     }
     Ok(())

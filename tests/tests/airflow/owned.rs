@@ -2,12 +2,12 @@
 //! that change, and Airflow's own export.
 
 use crate::linked::{
-    SOON, await_left, await_link, await_pool, await_sync, get, held, pool, secret, told_of_drifts,
+    SOON, await_left, await_link, await_pool, await_sync, get, held, pool, said, secret, told_of_drifts,
 };
 use crate::pools::{drifts, write};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use poolwright_api::v1alpha1::Pool;
-use poolwright_api::{ANNOTATION_AIRFLOW_MADE, FINALIZER_AIRFLOW};
+use poolwright_api::{ANNOTATION_AIRFLOW_MADE, ConditionType, FINALIZER_AIRFLOW};
 use poolwright_tests::operator::built;
 use poolwright_tests::*;
 use reqwest::Method;
@@ -180,6 +180,46 @@ pub async fn rivals(airflow: &Airflow, stage: &Stage, other: &TestNamespace) -> 
         .await?;
     let gone = || async { Ok(!self::there(airflow).await?.contains(&"shared".to_owned())) };
     wait_until("Airflow's pool to be gone", SOON, gone).await
+}
+
+/// A database that is another Airflow's shows a pool that the API has not, and hides one that it has. Both are said, and stay
+/// said: neither is asked for at each look as if it came any moment.
+pub async fn elsewhere(airflow: &Airflow, stage: &Stage) -> Result<()> {
+    airflow.sql(
+        "CREATE ROLE stranger LOGIN; CREATE SCHEMA elsewhere; ALTER ROLE stranger SET search_path = elsewhere; \
+         CREATE TABLE elsewhere.slot_pool AS TABLE slot_pool; \
+         CREATE TABLE elsewhere.task_instance AS TABLE task_instance WITH NO DATA; \
+         INSERT INTO elsewhere.slot_pool (pool, slots, include_deferred) VALUES ('phantom', 3, false); \
+         GRANT USAGE ON SCHEMA elsewhere TO stranger; GRANT SELECT ON ALL TABLES IN SCHEMA elsewhere TO stranger",
+    )?;
+    write(airflow, Method::POST, "concealed", json!({"slots": 3})).await?;
+    let url = airflow.reader_url()?.replace("reader@", "stranger@") + "?sslmode=disable";
+    secret(stage, "elsewhere", &airflow.api, json!({"databaseUrl": url})).await?;
+    let words = [
+        ("phantom", "which is shown: is databaseUrl"),
+        ("concealed", "does not show it"),
+    ];
+    for (name, words) in words {
+        let spec = json!({"slots": 5, "airflow": {"secretRef": {"name": "elsewhere"}}});
+        pool(stage, name, spec).await?;
+        await_link(stage, name, "False", "AirflowPoolMissing", words).await?;
+    }
+    for _ in 0..8 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        for (name, words) in words {
+            let (_, reason, said) = said(stage, name, ConditionType::AirflowInSync).await?;
+            assert!(
+                reason == "AirflowPoolMissing" && said.contains(words),
+                "{name}: {reason}: {said}"
+            );
+        }
+    }
+    await_pool(airflow, "concealed", json!({"slots": 3})).await?;
+    for (name, _) in words {
+        remove(stage, name).await?;
+    }
+    assert!(there(airflow).await?.contains(&"concealed".to_owned()));
+    Ok(())
 }
 
 /// A Secret whose password is wrong, and then right; and one with a token of somebody who has logged in.

@@ -31,6 +31,7 @@ async fn pools_are_kept_the_same_on_both_sides() -> Result<()> {
         owned::unanswered(&airflow, &stage).await?;
         owned::moved(&airflow, &stage).await?;
         owned::rivals(&airflow, &stage, &other).await?;
+        owned::elsewhere(&airflow, &stage).await?;
         owned::rotated(&airflow, &stage).await?;
         owned::looked_at(&airflow, &stage).await?;
         owned::exported(&airflow, &stage).await?;
