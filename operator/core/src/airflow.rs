@@ -180,13 +180,7 @@ pub(crate) fn advise(pool: &ValidPool, wp: &WorkerPool) -> Vec<Advice> {
     };
     let mut all = Vec::new();
     let processes = i64::from(pool.concurrency) * i64::from(pool.max);
-    // A queue that is consumed by this WorkerPool alone may let fewer run, in as many whole workers as fit.
-    let most = match pool.queues.as_slice() {
-        [alone] => alone.max_active_tasks.map(i64::from),
-        _ => None,
-    };
-    let whole = |most: i64| most - most % i64::from(pool.concurrency);
-    let fleet = most.map_or(processes, |most| whole(most).min(processes));
+    let fleet = i64::try_from(pool.most_tasks()).unwrap_or(processes);
     if let Some((field, parallelism)) =
         // In 2.x 0 is no limit; 3.x refuses it itself.
         setting("AIRFLOW__CORE__PARALLELISM").filter(|(_, most)| (1..fleet).contains(most))

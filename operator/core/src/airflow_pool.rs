@@ -195,8 +195,8 @@ pub fn step(pool: &Pool, seen: Option<&PoolView>, listable: bool) -> Step {
     }
 }
 
-/// At which URL the pool was last what is wanted now, if the status says so: whatever it is there by the first reading of
-/// another process, somebody else has made it that.
+/// What is wanted, and the URL of the Airflow whose pool was that when it was last read, if the status says so: whatever it is
+/// there by the first reading of another process, somebody else has made it that.
 #[must_use]
 pub fn agreed(pool: &Pool) -> Option<(Wanted, String)> {
     let (status, wanted) = pool.status.as_ref().zip(wanted(pool))?;

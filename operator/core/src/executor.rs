@@ -6,7 +6,7 @@
 /// Version 2's class whose tasks go to Celery's queues but for those of one queue.
 const BOTH: &str = "CeleryKubernetesExecutor";
 /// That queue, where `[celery_kubernetes_executor] kubernetes_queue` names no other.
-const KUBERNETES_QUEUE: &str = "kubernetes";
+pub const KUBERNETES_QUEUE: &str = "kubernetes";
 /// The classes whose tasks go to Celery's queues.
 const CELERY: [&str; 2] = ["CeleryExecutor", BOTH];
 /// Airflow's own classes that send no task there, in version 2 or 3.

@@ -178,20 +178,18 @@ fn with_airflow(links: &[Option<Link>]) -> Vec<PoolStatus> {
     pool.spec.airflow = Some(AirflowPool::default());
     let mut all = Vec::new();
     for (second, link) in (0..).zip(links) {
-        let wall = Timestamp::from_second(second).expect("a time");
-        let sight = used(&[("u-1", 8)]);
-        let new = status(
-            &pool,
-            &sight,
-            &figures(Some(1), Some(0)),
-            &[],
-            link.as_ref(),
-            wall,
-        );
-        pool.status = Some(new.clone());
-        all.push(new);
+        all.push(goes_on(&mut pool, link.as_ref(), second));
     }
     all
+}
+
+/// What the status of a Pool says next with a link, at this second; and it does.
+fn goes_on(pool: &mut Pool, link: Option<&Link>, second: i64) -> PoolStatus {
+    let wall = Timestamp::from_second(second).expect("a time");
+    let sight = used(&[("u-1", 8)]);
+    let new = status(pool, &sight, &figures(Some(1), Some(0)), &[], link, wall);
+    pool.status = Some(new.clone());
+    new
 }
 
 fn link(poking: Option<u32>, trouble: Option<(Reason, &str)>) -> Link {
@@ -242,16 +240,7 @@ fn a_pool_that_has_changed_is_in_sync_once_airflow_was_read_again() {
     pool.spec.airflow = Some(AirflowPool::default());
     let mut sync = |generation, link: Option<&Link>| {
         pool.metadata.generation = Some(generation);
-        let sight = used(&[("u-1", 8)]);
-        let new = status(
-            &pool,
-            &sight,
-            &figures(Some(1), Some(0)),
-            &[],
-            link,
-            Timestamp::UNIX_EPOCH,
-        );
-        pool.status = Some(new.clone());
+        let new = goes_on(&mut pool, link, 0);
         let found = find(&new.conditions, ConditionType::AirflowInSync).expect("the condition");
         let is_ready = find(&new.conditions, ConditionType::Ready).is_some_and(|one| one.status == "True");
         let is = (found.status.as_str(), found.observed_generation, is_ready);

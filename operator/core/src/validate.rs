@@ -210,6 +210,17 @@ impl ValidPool {
             .map(|limit| limit.seconds)
     }
 
+    /// Most tasks that its workers may run at a time, without its Pools: those of `max` workers, or, where a cap on its queue
+    /// is lower, of as many whole ones as fit below that. A queue with a cap is consumed alone.
+    #[must_use]
+    pub fn most_tasks(&self) -> u64 {
+        let slots = u64::try_from(self.concurrency).unwrap_or(1).max(1);
+        let fleet = u64::try_from(self.max).unwrap_or(0).saturating_mul(slots);
+        let caps = self.queues.iter().filter_map(|queue| queue.max_active_tasks);
+        let cap = caps.min().map(|most| u64::from(most) / slots * slots);
+        cap.map_or(fleet, |cap| cap.min(fleet))
+    }
+
     /// Names of the queues on the broker, in the order of the spec.
     pub fn queue_names(&self) -> impl Iterator<Item = &str> {
         self.queues.iter().map(|queue| queue.queue.as_str())

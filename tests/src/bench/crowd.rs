@@ -150,9 +150,7 @@ pub async fn run(rig: &mut Rig, count: usize) -> Result<Crowd> {
     let stop = Arc::new(AtomicBool::new(false));
     let beating = beat(rig, Arc::clone(&stop));
     let pods: Api<Pod> = rig.namespace.api();
-    // The controllers of Kubernetes make some twenty pods a second.
-    let long = Duration::from_secs(300).max(Duration::from_millis(100) * u32::try_from(count)?);
-    wait_until("a pod for each pool", long, || async {
+    wait_until("a pod for each pool", Duration::from_secs(300), || async {
         Ok(pods.list_metadata(&ListParams::default()).await?.items.len() >= count)
     })
     .await?;

@@ -3,6 +3,8 @@
 //! Reads lines as Python's `configparser` does: whole-line comments, `=` or `:`, and lines that go on indented. Settings
 //! in the environment (`AIRFLOW__…`), which Airflow prefers, are not in the file: `airflow config list` writes both.
 
+use poolwright_core::executor::KUBERNETES_QUEUE;
+
 use super::super::document::Place;
 use super::super::{Finding, Severity};
 
@@ -47,7 +49,7 @@ impl Default for Config {
             most_runs: 16,
             executor: "CeleryExecutor".to_owned(),
             executor_place: Place { line: 1, column: 1 },
-            kubernetes_queue: "kubernetes".to_owned(),
+            kubernetes_queue: KUBERNETES_QUEUE.to_owned(),
             queue: "default".to_owned(),
             queued_seconds: 600,
         }

@@ -1,8 +1,7 @@
 //! Airflow's limits beside the workers of the manifests.
 //!
 //! How many tasks the workers can run at a time is bounded by their number and slots, by `maxActiveTasks` of a queue, and
-//! by the Pool that its queues draw on. How many tasks of a queue Airflow lets wait for them is bounded by its pools, by
-//! the limits of the DAGs and by `[core] parallelism`. Both are the most that is possible.
+//! by the Pool that its queues draw on: the most that is possible. What a scheduler sends is bounded by `[core] parallelism`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -25,21 +24,14 @@ pub(super) struct Processes {
 
 /// Most tasks that one WorkerPool runs at a time, without the Pools.
 fn of_worker(worker: &Worker<'_>) -> (u64, String) {
-    let max = u64::try_from(worker.pool.max).unwrap_or(0);
-    let slots = worker.concurrency();
-    let (name, most) = (&worker.read.name, max.saturating_mul(slots));
-    let capped = match worker.pool.queues.as_slice() {
-        [alone] => alone
-            .max_active_tasks
-            // As many whole workers as fit.
-            .and_then(|tasks| u64::from(tasks).checked_div(slots)?.checked_mul(slots))
-            .filter(|tasks| *tasks < most),
-        _ => None,
+    let (name, most) = (&worker.read.name, worker.pool.most_tasks());
+    let (max, slots) = (worker.pool.max, worker.concurrency());
+    let words = if u64::try_from(max).is_ok_and(|max| max.saturating_mul(slots) == most) {
+        format!("{name:?} {max} × {slots} = {most}")
+    } else {
+        format!("{name:?} {most} by maxActiveTasks")
     };
-    match capped {
-        Some(tasks) => (tasks, format!("{name:?} {tasks} by maxActiveTasks")),
-        None => (most, format!("{name:?} {max} × {slots} = {most}")),
-    }
+    (most, words)
 }
 
 /// Most tasks that these WorkerPools run at a time.

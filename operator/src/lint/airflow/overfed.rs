@@ -123,10 +123,10 @@ fn feeds<'a>(dags: &Dags, tasks: &[(&Dag, &'a Task)], setup: &'a Setup<'_>) -> V
     of_pools.into_iter().filter_map(feed).collect()
 }
 
-/// A number of tasks, in words where there is none.
-fn tasks(most: u64) -> String {
+/// A number, in words where there is none.
+fn number(most: u64) -> String {
     if most >= LIMIT_MAX {
-        "any number of".to_owned()
+        "any number".to_owned()
     } else {
         most.to_string()
     }
@@ -156,7 +156,7 @@ fn told(
             } else {
                 ""
             };
-            format!("{:?} {}{by}", feed.pool, tasks(feed.most).trim_end_matches(" of"))
+            format!("{:?} {}{by}", feed.pool, number(feed.most))
         })
         .collect();
     let room = fleet.most.checked_sub(inflow.without_first);
@@ -171,10 +171,11 @@ fn told(
         ),
     };
     let text = format!(
-        "{pools} {} {lets} {} tasks into queue {queue:?} at once, and its workers run at most {} ({}): the others hold their \
+        "{pools} {} {lets} {}{} tasks into queue {queue:?} at once, and its workers run at most {} ({}): the others hold their \
          slots while they wait for a worker, and {}; {fix}, which keeps them waiting in Airflow, or raise spec.scaling.maxReplicas",
         few(&words),
-        tasks(inflow.most),
+        number(inflow.most),
+        if inflow.most < LIMIT_MAX { "" } else { " of" },
         fleet.most,
         fleet.words,
         gives_up(setup),
