@@ -165,6 +165,8 @@ mod tests {
                 "{option:?} {executor:?} {queue:?}"
             );
         }
+        let named = Executors::read(BOTH).with_kubernetes_queue("k8s");
+        assert!(!named.is_celery(None, "k8s") && named.is_celery(None, "kubernetes"));
     }
 
     #[test]

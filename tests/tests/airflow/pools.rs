@@ -331,11 +331,27 @@ async fn handed_over(airflow: &Airflow, stage: &Stage) -> Result<()> {
         await_left(stage, name, &format!("stays there: {why}")).await?;
         await_sync(stage, name).await?;
     }
-    // Whoever wants to keep it in Airflow may delete the Pool at once.
-    pool(stage, "kept-there", json!({"slots": 2})).await?;
-    await_sync(stage, "kept-there").await?;
-    change(stage, "kept-there", json!({"airflow": {"sync": "Mirror"}})).await?;
-    owned::remove(stage, "kept-there").await?;
+    // Whoever wants to keep it in Airflow may delete the Pool at once, at whatever moment of the operator's looks.
+    let kept = ["kept0", "kept1", "kept2", "kept3"];
+    for name in kept {
+        pool(stage, name, json!({"slots": 2})).await?;
+        await_sync(stage, name).await?;
+    }
+    let pools = stage.namespace.api::<Pool>();
+    for name in kept {
+        change(stage, name, json!({"airflow": {"sync": "Mirror"}})).await?;
+        pools.delete(name, &DeleteParams::default()).await?;
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    for name in kept {
+        let gone = || async { Ok(pools.get_opt(name).await?.is_none()) };
+        wait_until(&format!("the Pool {name} to be gone"), SOON, gone).await?;
+    }
+    let left = owned::there(airflow).await?;
+    assert!(
+        kept.iter().all(|name| left.contains(&(*name).to_owned())),
+        "{left:?}"
+    );
     await_pool(airflow, "later", json!({"slots": 2})).await?;
     for name in ["earlier", "mirrored"] {
         owned::remove(stage, name).await?;
@@ -383,7 +399,10 @@ async fn deleted(airflow: &Airflow, stage: &Stage) -> Result<()> {
             "before",
             "default_pool",
             "earlier",
-            "kept-there",
+            "kept0",
+            "kept1",
+            "kept2",
+            "kept3",
             "mirrored",
             "released",
             "theirs"

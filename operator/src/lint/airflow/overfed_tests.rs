@@ -141,11 +141,20 @@ fn each_task_takes_its_own_slots() {
 
 #[test]
 fn no_limit_is_no_number() {
-    let endless = r#"{"id": "d", "max_active_runs": 0, "tasks": [{"id": "a", "pool": "db"}]}"#;
-    let tasks = format!(r#"{{"airflow": "3.3.2", "dags": [{endless}]}}"#);
-    let words = overfed("", &[("db", -1)], &tasks);
+    let of = |inside: &str| {
+        let endless = format!(r#"{{"id": "d", "max_active_runs": 0, "tasks": [{inside}]}}"#);
+        format!(r#"{{"airflow": "3.3.2", "dags": [{endless}]}}"#)
+    };
+    let one = r#"{"id": "a", "pool": "db"}"#;
+    let words = overfed("", &[("db", -1)], &of(one));
     assert!(
         words.contains("pool \"db\" any number lets any number of tasks"),
+        "{words}"
+    );
+    let two = format!(r#"{one}, {{"id": "b", "pool": "s3"}}"#);
+    let words = overfed("", &[("db", -1), ("s3", -1)], &of(&two));
+    assert!(
+        words.contains("pools \"db\" any number and \"s3\" any number let any number of tasks"),
         "{words}"
     );
 }
