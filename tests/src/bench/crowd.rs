@@ -146,7 +146,7 @@ pub async fn run(rig: &mut Rig, count: usize) -> Result<Crowd> {
         ..Crowd::default()
     };
     let names: Vec<String> = (0..count).map(|index| format!("c{count}-{index}")).collect();
-    create(rig, &names).await?;
+    create(rig, &names, 1).await?;
     let stop = Arc::new(AtomicBool::new(false));
     let beating = beat(rig, Arc::clone(&stop));
     let pods: Api<Pod> = rig.namespace.api();
@@ -165,7 +165,8 @@ pub async fn run(rig: &mut Rig, count: usize) -> Result<Crowd> {
     Ok(crowd)
 }
 
-async fn create(rig: &Rig, names: &[String]) -> Result<()> {
+/// Makes a TaskQueue and a WorkerPool of each name, with at least so many workers.
+pub(super) async fn create(rig: &Rig, names: &[String], least: u32) -> Result<()> {
     let (queues, pools) = (
         rig.namespace.api::<TaskQueue>(),
         rig.namespace.api::<WorkerPool>(),
@@ -173,7 +174,7 @@ async fn create(rig: &Rig, names: &[String]) -> Result<()> {
     let all = stream::iter(names).map(|name| {
         let (queues, pools) = (queues.clone(), pools.clone());
         async move {
-            let (queue, pool) = rig.manifests(name, 2, 1, 50)?;
+            let (queue, pool) = rig.manifests(name, 2, least, 50)?;
             queues.create(&PostParams::default(), &queue).await?;
             pools.create(&PostParams::default(), &pool).await?;
             Ok::<(), crate::Error>(())

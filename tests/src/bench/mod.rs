@@ -5,6 +5,7 @@
 //! heartbeats are published by the benchmark, so that a thousand workers fit on a small machine.
 
 pub mod crowd;
+pub mod many;
 pub mod reaction;
 pub mod rig;
 

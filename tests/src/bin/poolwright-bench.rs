@@ -4,7 +4,7 @@
 use clap::Parser;
 use poolwright_tests::Result;
 use poolwright_tests::bench::rig::Rig;
-use poolwright_tests::bench::{crowd, reaction};
+use poolwright_tests::bench::{crowd, many, reaction};
 
 /// Runs the benchmarks on a control plane of their own.
 #[derive(Parser, Debug)]
@@ -18,6 +18,9 @@ struct Arguments {
     /// Policy of these fleets; the reaction benchmark's is always `Backlog`, by which 1,000 tasks want 100 pods.
     #[arg(long, default_value = "Backlog", value_parser = ["Backlog", "WaitTarget"])]
     policy: String,
+    /// In place of all that: so many WorkerPools without a worker, and a new operator that starts beside them.
+    #[arg(long)]
+    objects: Option<usize>,
 }
 
 #[tokio::main]
@@ -25,6 +28,12 @@ async fn main() -> Result<()> {
     let arguments = Arguments::parse();
     poolwright_tests::process::install_crypto();
     println!("| figure | measured | target |\n|---|---|---|");
+    if let Some(objects) = arguments.objects {
+        let mut rig = Rig::start(&arguments.policy).await?;
+        rig.operate().await?;
+        many::run(&mut rig, objects).await?.print();
+        return rig.end().await;
+    }
     if arguments.runs > 0 {
         let mut rig = Rig::start("Backlog").await?;
         rig.operate().await?;
