@@ -3,7 +3,7 @@
 //! Pods and Pools come over two watches, and two watches may be told in any order. All objects of a cluster share one
 //! counter of versions, so what happened is put in order by it afterwards, and every moment is looked at.
 
-use crate::{Result, Stage, audit_entries};
+use crate::{AuditTail, Result, Stage};
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -66,6 +66,7 @@ pub struct Charges {
     notes: Arc<Mutex<Notes>>,
     watches: [JoinHandle<()>; 2],
     audit_log: PathBuf,
+    since: Option<AuditTail>,
     namespace: String,
 }
 
@@ -146,6 +147,8 @@ impl Charges {
         Self {
             notes,
             watches,
+            // From before it has pods nothing that was deleted is missed.
+            since: AuditTail::from_now(&stage.plane.audit_log()).ok(),
             audit_log: stage.plane.audit_log(),
             namespace: stage.namespace.name.clone(),
         }
@@ -177,7 +180,7 @@ impl Charges {
     /// Names of the pods that somebody deleted or evicted, and of those that were ended because fewer are asked for.
     fn deleted(&self) -> Result<(BTreeSet<String>, BTreeSet<String>)> {
         let (mut others, mut scaled_in) = (BTreeSet::new(), BTreeSet::new());
-        for entry in audit_entries(&self.audit_log)? {
+        for entry in self.since.clone().unwrap_or_default().read(&self.audit_log)? {
             let deletes = entry.verb == "delete" || entry.subresource == "eviction";
             if entry.namespace != self.namespace || entry.resource != "pods" || !deletes {
                 continue;

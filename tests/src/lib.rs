@@ -17,6 +17,7 @@
 )]
 
 pub mod airflow;
+pub mod api_front;
 pub mod attempts;
 pub mod audit;
 pub mod bench;
@@ -54,6 +55,7 @@ pub type Error = Box<dyn std::error::Error + Send + Sync>;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 pub use airflow::Airflow;
+pub use api_front::{Aim, ApiFront, Asked, Fault, Kind};
 pub use audit::{AuditEntry, AuditTail, audit_entries};
 pub use brokers::{Authority, RabbitMq, RabbitMqConfig, Redis, RedisConfig, Sentinel, Vhost};
 pub use celery::{Batch, CELERY_IMAGE, Celery, Publisher, TaskEvent, read_task_events};

@@ -117,6 +117,8 @@ impl Plane {
             ),
             format!("--audit-policy-file={}", plane.text("audit-policy.yaml")?),
             format!("--audit-log-path={}", plane.text("audit.log")?),
+            // It is one file to who reads it: in megabytes, and by default it would be put away at a hundred.
+            "--audit-log-maxsize=4000".into(),
             "--bind-address=127.0.0.1".into(),
             "--advertise-address=127.0.0.1".into(),
             "--service-account-issuer=https://local.test".into(),

@@ -57,6 +57,12 @@ impl Stage {
 
     /// The same with more flags for `poolwright run`.
     pub async fn with_args(prefix: &str, args: &[&str]) -> Result<Self> {
+        let plane = Self::shared_plane().await?;
+        Self::on(plane, &plane.operator_kubeconfig(), prefix, args).await
+    }
+
+    /// The shared plane, with the definitions, the policies and the rights.
+    pub async fn shared_plane() -> Result<&'static Plane> {
         static APPLIED: OnceCell<()> = OnceCell::const_new();
         let plane = Plane::shared().await?;
         let apply = || async {
@@ -65,11 +71,10 @@ impl Stage {
             apply_rights(plane).await
         };
         APPLIED.get_or_try_init(apply).await?;
-        Self::on(plane, &plane.operator_kubeconfig(), prefix, args).await
+        Ok(plane)
     }
 
-    /// The same on a plane of the test's own, which has the definitions and the rights, with an operator that reaches it in
-    /// its own way.
+    /// The same on a plane that has the definitions and the rights, with an operator that reaches it in its own way.
     pub async fn on(plane: &'static Plane, kubeconfig: &Path, prefix: &str, args: &[&str]) -> Result<Self> {
         let namespace = TestNamespace::create(plane.client().await?, prefix).await?;
         let dir = tempfile::tempdir()?;

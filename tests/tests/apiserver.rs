@@ -1,9 +1,11 @@
 //! An API server that is gone, refuses, forgets or no longer knows: on control planes of its own, since all of it concerns whoever
-//! asks. One at a time, for the same reason.
+//! asks. One at a time, for the same reason. And single requests of one operator that go wrong, on the plane that all tests share.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 #[path = "apiserver/definitions.rs"]
 mod definitions;
+#[path = "apiserver/every_request.rs"]
+mod every_request;
 #[path = "apiserver/outage.rs"]
 mod outage;
 #[path = "apiserver/refusals.rs"]
