@@ -67,6 +67,11 @@ impl Operator {
 
     /// Starts it anew after [`Operator::kill`].
     pub async fn start_again(&mut self) -> Result<()> {
+        self.start_within(Duration::from_secs(30)).await
+    }
+
+    /// The same, where there is so much to be listed that it takes longer.
+    pub async fn start_within(&mut self, limit: Duration) -> Result<()> {
         let program = &self.program;
         if !program.exists() {
             return Err(format!("{} is not built: run `make build`", program.display()).into());
@@ -89,7 +94,7 @@ impl Operator {
         self.daemon = Some(Daemon::start("operator", command, &self.log)?);
         self.starts += 1;
         let (log, starts) = (self.log.clone(), self.starts);
-        wait_for("the operator's watches", Duration::from_secs(30), || {
+        wait_for("the operator's watches", limit, || {
             let text = std::fs::read_to_string(&log).unwrap_or_default();
             text.matches("all watches have synced").count() >= starts
         })

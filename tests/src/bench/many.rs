@@ -92,7 +92,7 @@ pub async fn run(rig: &mut Rig, objects: usize) -> Result<Many> {
     operator.kill();
     tokio::time::sleep(Duration::from_secs(5)).await;
     let began = Instant::now();
-    operator.start_again().await?;
+    operator.start_within(DECIDED_WITHIN).await?;
     wait_until("every WorkerPool to be decided", DECIDED_WITHIN, || async {
         Ok(decided(operator).await? >= objects)
     })
