@@ -6,6 +6,8 @@ pub mod cli;
 pub mod clock;
 pub mod controllers;
 pub mod explain;
+#[cfg(test)]
+mod fuzz;
 pub mod gate;
 pub mod http;
 pub mod input;

@@ -69,7 +69,7 @@ pub fn run(args: &WeightsArgs, output: &mut impl Write) -> Result<(), WeightsErr
     Ok(())
 }
 
-fn table(file: &str, text: &str) -> Result<String, WeightsError> {
+pub(crate) fn table(file: &str, text: &str) -> Result<String, WeightsError> {
     let graph: Graph =
         serde_json::from_str(text).map_err(|error| WeightsError::Form(file.to_owned(), error))?;
     // Each with what is printed of it.

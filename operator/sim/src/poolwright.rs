@@ -14,7 +14,7 @@ use poolwright_api::v1alpha1::AckMode;
 use poolwright_core::charge::Charge;
 use poolwright_core::cycle::{Cycle, Memory, cycle};
 use poolwright_core::policy::Policy;
-use poolwright_core::sample::BrokerView;
+use poolwright_core::sample::{BrokerView, Signal};
 use poolwright_core::snapshot::{
     Bid, BidQueue, Mark, Namespace, PodInput, PoolInput, PoolKey, Rank, RevisionInput, Snapshot,
 };
@@ -187,10 +187,64 @@ impl Poolwright {
         }
     }
 
+    /// Decides what `acting` would if nothing were wrong with the signals, and had ever been, about the very pods that
+    /// `acting` has made and marked; and does nothing. To be asked before `acting` looks.
+    pub fn judge(&mut self, world: &World, acting: &mut Self) {
+        acting.wake(world);
+        (self.snapshot.now, self.snapshot.wall) = (acting.snapshot.now, acting.snapshot.wall);
+        self.snapshot.pools.clone_from(&acting.snapshot.pools);
+        self.snapshot.own_nodes.clone_from(&acting.snapshot.own_nodes);
+        self.places.clone_from(&acting.places);
+        self.count(world);
+        self.listen(world, None);
+        self.last = cycle(&self.snapshot, &mut self.memory);
+        let asked = self.last.decisions.values().flat_map(|decision| &decision.ask);
+        self.asked = asked.cloned().collect();
+    }
+
+    /// Another process in its place, that begins now: what was remembered, read and heard is gone, what the cluster keeps
+    /// of pods is as it was.
+    pub fn restart(&mut self, now: Millis) {
+        let begun = Moment(now + 1000);
+        self.memory = Memory::default();
+        self.asked.clear();
+        self.last = Cycle::default();
+        for view in self.snapshot.brokers.values_mut() {
+            let view = Arc::make_mut(view);
+            view.queues.clear();
+            view.workers.clear();
+            view.heartbeats = Signal::default();
+        }
+        for pod in self
+            .snapshot
+            .pools
+            .iter_mut()
+            .flat_map(|input| &mut Arc::make_mut(input).pods)
+        {
+            for since in [
+                &mut pod.running_since,
+                &mut pod.ready_since,
+                &mut pod.marked,
+                &mut pod.parked,
+            ] {
+                *since = since.map(|_| begun);
+            }
+            pod.unmarked = None;
+        }
+    }
+
     /// The last decisions.
     #[must_use]
     pub const fn last(&self) -> &Cycle {
         &self.last
+    }
+
+    /// The time, and pods as a watch shows them.
+    fn wake(&mut self, world: &World) {
+        // A process does not start at its own beginning of time: it took a second to come up.
+        self.snapshot.now = Moment(world.now + 1000);
+        self.snapshot.wall = wall(&world.scenario, world.now);
+        self.watch(world);
     }
 
     /// Pods as a watch shows them.
@@ -329,12 +383,9 @@ impl Scaler for Poolwright {
     }
 
     fn look(&mut self, world: &mut World) {
-        // A process does not start at its own beginning of time: it took a second to come up.
-        self.snapshot.now = Moment(world.now + 1000);
-        self.snapshot.wall = wall(&world.scenario, world.now);
-        self.watch(world);
+        self.wake(world);
         self.count(world);
-        self.listen(world);
+        self.listen(world, world.scenario.fault_at(world.now));
         self.last = cycle(&self.snapshot, &mut self.memory);
         self.act(world);
     }

@@ -112,6 +112,10 @@ pub struct Fault {
 pub enum FaultKind {
     /// Nothing can be read.
     Silence,
+    /// The broker's counts cannot be read; workers are heard.
+    Uncounted,
+    /// Workers are not heard; the broker's counts are read.
+    Unheard,
     /// The broker says that nothing waits and nothing is held, as an empty replica does. Whatever else can be read goes
     /// on: how many messages were published, and what workers say of themselves.
     FalseZero,
@@ -235,7 +239,7 @@ impl Scenario {
     pub fn is_blind_at(&self, now: Millis) -> bool {
         matches!(
             self.fault_at(now),
-            Some(FaultKind::Silence | FaultKind::FalseZero)
+            Some(FaultKind::Silence | FaultKind::Uncounted | FaultKind::FalseZero)
         )
     }
 }

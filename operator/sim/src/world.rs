@@ -253,8 +253,14 @@ impl World {
     /// What the broker shows of each queue, as far as it can be read; faults of the scenario apply.
     #[must_use]
     pub fn seen(&self) -> Option<Vec<QueueSeen>> {
-        match self.scenario.fault_at(self.now) {
-            Some(FaultKind::Silence) => None,
+        self.seen_with(self.scenario.fault_at(self.now))
+    }
+
+    /// The same with this fault, or with none.
+    #[must_use]
+    pub fn seen_with(&self, fault: Option<FaultKind>) -> Option<Vec<QueueSeen>> {
+        match fault {
+            Some(FaultKind::Silence | FaultKind::Uncounted) => None,
             Some(FaultKind::FalseZero) => Some(self.look().into_iter().map(QueueSeen::emptied).collect()),
             Some(FaultKind::Delay(by)) => {
                 let then = self.now.saturating_sub(by);
@@ -262,7 +268,7 @@ impl World {
                 let seen = past.find(|(at, _)| *at <= then).or_else(|| self.past.front());
                 seen.map(|(_, seen)| seen.clone())
             }
-            None => Some(self.look()),
+            Some(FaultKind::Unheard) | None => Some(self.look()),
         }
     }
 
@@ -282,7 +288,7 @@ impl World {
     fn remember(&mut self) {
         let longest = self.scenario.faults.iter().filter_map(|fault| match fault.kind {
             FaultKind::Delay(by) => Some(by),
-            FaultKind::Silence | FaultKind::FalseZero => None,
+            FaultKind::Silence | FaultKind::Uncounted | FaultKind::Unheard | FaultKind::FalseZero => None,
         });
         let Some(longest) = longest.max() else { return };
         let seen = self.look();

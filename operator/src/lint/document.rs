@@ -10,6 +10,9 @@ use serde_saphyr::Spanned;
 
 /// Most nodes that the aliases of one document may repeat; bounds what a few nested ones can grow to.
 const REPLAYED_EVENTS_MAX: usize = 50_000;
+/// Most lists and maps in one another. Each takes a part of the stack, and the deepest object that Kubernetes knows has
+/// half as many.
+const DEPTH_MAX: usize = 40;
 
 /// Line and column of a node, both from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -207,6 +210,7 @@ pub fn parse(before: u64, text: &str) -> Result<Option<Node>, SyntaxError> {
         with_snippet: false,
         legacy_octal_numbers: true,
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: REPLAYED_EVENTS_MAX },
+        budget: serde_saphyr::budget! { max_depth: DEPTH_MAX },
     };
     match serde_saphyr::from_str_with_options::<Option<Node>>(text, options) {
         Ok(node) => Ok(node.map(|mut node| {
@@ -230,6 +234,10 @@ pub fn parse(before: u64, text: &str) -> Result<Option<Node>, SyntaxError> {
 
 /// The parser's words without its own place, which is relative to the document, and without its advice to programmers.
 fn words(message: &str) -> String {
+    let deep = ["budget breached: Depth ", "recursion limit exceeded"];
+    if deep.iter().any(|start| message.starts_with(start)) {
+        return format!("has more than {DEPTH_MAX} lists and maps in one another");
+    }
     let end = [" at line ", ", set DuplicateKeyPolicy"]
         .iter()
         .filter_map(|part| message.find(part))
@@ -344,12 +352,63 @@ struct Key(String);
 
 impl<'de> Deserialize<'de> for Key {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match Value::deserialize(deserializer)? {
-            Value::Text(text) => Ok(Self(text)),
-            Value::Bool(value) => Ok(Self(value.to_string())),
-            Value::Number(Some(number)) => Ok(Self(number.to_string())),
-            _ => Err(de::Error::custom("a key must be text")),
-        }
+        deserializer.deserialize_any(KeyVisitor)
+    }
+}
+
+/// Does not look into a key that is a list or a map: keys in keys in keys would take a multiple of the stack that values
+/// in values take.
+struct KeyVisitor;
+
+impl KeyVisitor {
+    const WORDS: &'static str = "a key must be text";
+}
+
+impl<'de> Visitor<'de> for KeyVisitor {
+    type Value = Key;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("text")
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Key, E> {
+        Ok(Key(value.to_string()))
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Key, E> {
+        Ok(Key(value.to_string()))
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Key, E> {
+        Ok(Key(value.to_string()))
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Key, E> {
+        let number = serde_json::Number::from_f64(value);
+        number.map_or_else(
+            || Err(E::custom(Self::WORDS)),
+            |number| Ok(Key(number.to_string())),
+        )
+    }
+
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<Key, E> {
+        Ok(Key(value.to_owned()))
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Key, E> {
+        Err(E::custom(Self::WORDS))
+    }
+
+    fn visit_none<E: de::Error>(self) -> Result<Key, E> {
+        Err(E::custom(Self::WORDS))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Key, A::Error> {
+        Err(de::Error::custom(Self::WORDS))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<Key, A::Error> {
+        Err(de::Error::custom(Self::WORDS))
     }
 }
 
@@ -363,6 +422,23 @@ mod tests {
 
     fn at(line: u64, column: u64) -> Place {
         Place { line, column }
+    }
+
+    #[test]
+    fn what_is_too_deep_is_refused_before_it_takes_the_stack() {
+        for (open, close) in [("[", "]"), ("{a: ", "}"), ("- ", "")] {
+            let nested = |depth: usize| parse(0, &format!("{}1{}", open.repeat(depth), close.repeat(depth)));
+            assert!(nested(DEPTH_MAX).is_ok(), "{open}");
+            for depth in [DEPTH_MAX + 1, 63, 64, 20_000] {
+                let words = nested(depth).unwrap_err().message;
+                assert_eq!(words, "has more than 40 lists and maps in one another", "{open}");
+            }
+        }
+        // Keys in keys.
+        for depth in [1, 15, 19] {
+            let text = format!("{}1{}", "{? {a: ".repeat(depth), "}}".repeat(depth));
+            assert_eq!(parse(0, &text).unwrap_err().message, "a key must be text");
+        }
     }
 
     #[test]

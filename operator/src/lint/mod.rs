@@ -8,6 +8,8 @@ pub mod airflow;
 mod budgets;
 mod document;
 pub mod fleet;
+#[cfg(test)]
+pub(crate) mod fuzzed;
 mod hints;
 mod intents;
 mod kinds;
@@ -36,6 +38,9 @@ use objects::{Object, Read};
 mod testing;
 #[cfg(test)]
 mod tests;
+
+/// Read from the program's own text, which takes longer than most files.
+static DEFINITIONS: LazyLock<Vec<Definition>> = LazyLock::new(kinds::definitions);
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -212,7 +217,7 @@ pub fn lint_with(sources: &[(String, String)], airflow: &Inputs) -> Report {
 
 /// What was found, and the objects that it was found in.
 fn examine<'a>(sources: &'a [(String, String)], airflow: &Inputs) -> (Report, Vec<Read<'a>>) {
-    let definitions = kinds::definitions();
+    let definitions = &*DEFINITIONS;
     let mut findings = Vec::new();
     let mut objects = Vec::new();
     for (file, text) in sources {
@@ -221,7 +226,7 @@ fn examine<'a>(sources: &'a [(String, String)], airflow: &Inputs) -> (Report, Ve
             let parsed = document::parse(before, part);
             is_empty &= matches!(parsed, Ok(None));
             match parsed {
-                Ok(Some(node)) => document(&definitions, file, &node, &mut objects, &mut findings),
+                Ok(Some(node)) => document(definitions, file, &node, &mut objects, &mut findings),
                 Ok(None) => {}
                 Err(error) => findings.push(Finding::new(
                     file,

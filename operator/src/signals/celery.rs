@@ -8,11 +8,15 @@
 mod begun;
 mod bindings;
 mod events;
+#[cfg(test)]
+pub(super) mod fuzzed;
 mod pidbox;
 mod replies;
 
 pub use bindings::Bindings;
-pub(crate) use bindings::topic_matches;
+pub(crate) use bindings::Topics;
+#[cfg(test)]
+use bindings::topic_matches;
 pub use events::{Unbelievable, heartbeat_from_body, heartbeat_from_envelope};
 pub(crate) use pidbox::reply_exchange;
 pub use pidbox::{COMMANDED_MAX, Command, Method, Request, envelope};

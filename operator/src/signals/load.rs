@@ -135,7 +135,7 @@ struct Data {
 }
 
 /// The one number of an answer.
-fn load(body: &[u8]) -> Result<f64, SignalError> {
+pub(super) fn load(body: &[u8]) -> Result<f64, SignalError> {
     let strange = |words: &str| fault(FaultKind::Implausible, words);
     let answer: Answer = serde_json::from_slice(body)
         .map_err(|_| strange("answers with something else than a query's result"))?;

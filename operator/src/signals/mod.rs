@@ -9,6 +9,8 @@ pub mod board;
 pub mod celery;
 mod commands;
 mod dropped;
+#[cfg(test)]
+pub(crate) mod fuzzed;
 pub mod gated;
 pub mod guard;
 pub mod load;

@@ -13,6 +13,8 @@
 mod ask;
 mod connect;
 mod errors;
+#[cfg(test)]
+pub(super) mod fuzzed;
 mod heartbeats;
 mod keys;
 mod poll;

@@ -6,6 +6,8 @@
 mod answer;
 mod arrivals;
 mod cheaper;
+#[cfg(test)]
+pub(crate) mod fuzzed;
 mod notes;
 mod rows;
 #[cfg(test)]

@@ -10,9 +10,11 @@ use poolwright_core::sample::{
 use poolwright_core::time::Moment;
 
 use super::{BROKER, Poolwright, wall};
-use crate::scenario::{Millis, Scenario};
-use crate::world::{Pod, PodId, World};
+use crate::scenario::{FaultKind, Millis, Scenario};
+use crate::world::{Pod, PodId, QueueSeen, World};
 
+/// What a fault says of itself.
+const OUTAGE: &str = "simulated outage";
 /// Time between two heartbeats of a worker, as Celery's default.
 const BEAT: Millis = 2000;
 /// A worker that is busy is asked so often.
@@ -21,36 +23,54 @@ const ASKED_EVERY: Duration = Duration::from_secs(30);
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 
 impl Poolwright {
-    /// Polls the broker and takes in heartbeats and answers.
-    pub(super) fn listen(&mut self, world: &World) {
+    /// Polls the broker and takes in heartbeats and answers, as far as this fault lets it.
+    pub(super) fn listen(&mut self, world: &World, fault: Option<FaultKind>) {
+        match world.seen_with(fault) {
+            Some(seen) => self.read(world, &seen, fault),
+            None => self.miss(),
+        }
         let (now, stamp) = (self.snapshot.now, self.snapshot.wall);
         let Some(view) = self.snapshot.brokers.get_mut(BROKER) else {
             return;
         };
-        let view = Arc::make_mut(view);
-        let fault = world.scenario.fault_at(world.now);
-        let Some(seen) = world.seen() else {
-            view.heartbeats
-                .fail(Unread::Unreachable, "simulated outage", now, stamp);
-            for queue in view.queues.values_mut() {
-                queue
-                    .ready
-                    .fail(Unread::Unreachable, "simulated outage", now, stamp);
-                queue
-                    .unacked
-                    .fail(Unread::Unreachable, "simulated outage", now, stamp);
-            }
+        let heartbeats = &mut Arc::make_mut(view).heartbeats;
+        if matches!(fault, Some(FaultKind::Silence | FaultKind::Unheard)) {
+            heartbeats.fail(Unread::Unreachable, OUTAGE, now, stamp);
             return;
-        };
-        let since = if view.heartbeats.fault.is_some() {
+        }
+        let since = if heartbeats.fault.is_some() {
             now
         } else {
-            view.heartbeats.last.as_ref().map_or(now, |last| last.value)
+            heartbeats.last.as_ref().map_or(now, |last| last.value)
         };
-        view.heartbeats.succeed(since, now);
-        let mut fetched = match fault {
-            None => fetched(world),
-            Some(_) => vec![BTreeMap::new(); seen.len()],
+        heartbeats.succeed(since, now);
+        self.hear(world);
+    }
+
+    /// No count can be read.
+    fn miss(&mut self) {
+        let (now, stamp) = (self.snapshot.now, self.snapshot.wall);
+        let Some(view) = self.snapshot.brokers.get_mut(BROKER) else {
+            return;
+        };
+        for queue in Arc::make_mut(view).queues.values_mut() {
+            queue.ready.fail(Unread::Unreachable, OUTAGE, now, stamp);
+            queue.unacked.fail(Unread::Unreachable, OUTAGE, now, stamp);
+        }
+    }
+
+    /// Takes in the counts.
+    fn read(&mut self, world: &World, seen: &[QueueSeen], fault: Option<FaultKind>) {
+        let now = self.snapshot.now;
+        let Some(view) = self.snapshot.brokers.get_mut(BROKER) else {
+            return;
+        };
+        let view = Arc::make_mut(view);
+        let is_true = matches!(fault, None | Some(FaultKind::Unheard));
+        let mut fetched = if is_true {
+            fetched(world)
+        } else {
+            vec![BTreeMap::new(); seen.len()]
         };
         for (at, seen) in seen.iter().enumerate() {
             let queue = view
@@ -64,7 +84,7 @@ impl Poolwright {
             queue.ready.succeed(ready, now);
             let second = wall(&world.scenario, world.now).as_second();
             let mut list = std::mem::take(&mut fetched[at]);
-            if fault.is_some() && seen.unacked > 0 {
+            if !is_true && seen.unacked > 0 {
                 list.insert(second, seen.unacked);
             }
             let list = list
@@ -77,7 +97,6 @@ impl Poolwright {
             };
             queue.unacked.succeed(unacked, now);
         }
-        self.hear(world);
     }
 
     /// Heartbeats of the workers that run, and answers of those that were asked.

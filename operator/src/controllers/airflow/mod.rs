@@ -5,6 +5,8 @@
 //! stays as it is.
 
 mod claims;
+#[cfg(test)]
+pub(crate) mod fuzzed;
 mod mark;
 mod own;
 mod refusal;

@@ -8,6 +8,8 @@ mod claims;
 mod config;
 mod dags;
 mod fleet;
+#[cfg(test)]
+pub(super) mod fuzzed;
 mod names;
 mod overfed;
 mod pools;

@@ -4,6 +4,8 @@
 //! reading, never a part of one. Nothing is kept but the session, and nothing is decided. The database is only read.
 
 mod answers;
+#[cfg(test)]
+pub(super) mod fuzzed;
 mod rest;
 #[cfg(feature = "airflow-sql")]
 mod sql;
@@ -273,7 +275,7 @@ impl Airflow {
 
 impl Version {
     /// From its text; 2.x and 3.x are known.
-    fn read(text: &str) -> Option<Self> {
+    pub(super) fn read(text: &str) -> Option<Self> {
         let major = text.split('.').next()?.parse().ok()?;
         matches!(major, 2 | 3).then(|| Self {
             text: text.to_owned(),

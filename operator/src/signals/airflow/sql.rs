@@ -147,7 +147,7 @@ impl Database {
 /// The url without the driver that `SQLAlchemy` names in its scheme, and whether it has an `sslmode`. TLS is always verified as
 /// `verify-full` asks, unless `spec.airflow.tls` says otherwise; so `require`, the strictest that the library knows, stands
 /// for it.
-fn plain(url: &str) -> Option<(String, bool)> {
+pub(super) fn plain(url: &str) -> Option<(String, bool)> {
     const MODE: &str = "sslmode=";
     let (scheme, rest) = url.split_once("://")?;
     let scheme = scheme.split('+').next()?;

@@ -3,10 +3,15 @@
 //! Decides by these alone: a message does not say its queue, only where it was published. Where nothing fits, the
 //! routing key is the queue, which is what it is with Celery's defaults. The number of bindings is bounded.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 
 /// Most queues that one worker may consume.
 pub(super) const MAX_QUEUES: usize = 1024;
+/// Words of patterns that are compared with words of routing keys for one answer, or one poll. A thousand routes and a
+/// thousand patterns of four words are sixteen million; what fits into the answers of a worker can be ten thousand times
+/// as many.
+const STEPS_MAX: usize = 20_000_000;
 
 /// Where a message was published.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,13 +100,13 @@ impl Bindings {
     }
 
     /// The queue that a message of this route came from, as far as these tell.
-    pub(super) fn queue_of(&self, route: &Route) -> String {
+    pub(super) fn queue_of(&self, route: &Route, topics: &Topics) -> String {
         let named = |b: &&Bound| b.name == route.routing_key;
         let exact = |b: &&Bound| b.route == *route;
         let topic = |b: &&Bound| {
             b.topic
                 && b.route.exchange == route.exchange
-                && topic_matches(&b.route.routing_key, &route.routing_key)
+                && topics.matches(&b.route.routing_key, &route.routing_key)
         };
         let found = if route.exchange.is_empty() {
             None
@@ -113,8 +118,35 @@ impl Bindings {
     }
 }
 
+/// Compares topics until that has taken too long: then none matches any more, and the routing key stands for the queue, as
+/// where nothing fits.
+#[derive(Debug)]
+pub(crate) struct Topics {
+    left: Cell<usize>,
+}
+
+impl Topics {
+    /// Nothing has been compared yet.
+    pub(crate) fn new() -> Self {
+        Self {
+            left: Cell::new(STEPS_MAX),
+        }
+    }
+
+    /// [`topic_matches`], while there is time.
+    pub(crate) fn matches(&self, pattern: &str, key: &str) -> bool {
+        let words = |text: &str| text.bytes().filter(|byte| *byte == b'.').count() + 1;
+        // Counting the words takes as long as they are.
+        let steps = words(pattern).saturating_mul(words(key));
+        let steps = steps.saturating_add(pattern.len() + key.len());
+        let left = self.left.get().checked_sub(steps);
+        self.left.set(left.unwrap_or(0));
+        left.is_some() && topic_matches(pattern, key)
+    }
+}
+
 /// AMQP's topic rule: words divided by dots, `*` is one word, `#` any number.
-pub(crate) fn topic_matches(pattern: &str, key: &str) -> bool {
+pub(super) fn topic_matches(pattern: &str, key: &str) -> bool {
     let key: Vec<&str> = key.split('.').collect();
     // `reach[i]`: the pattern so far can have consumed the first `i` words.
     let mut reach = vec![false; key.len() + 1];
@@ -132,4 +164,40 @@ pub(crate) fn topic_matches(pattern: &str, key: &str) -> bool {
         reach = next;
     }
     reach.last().copied().unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One mebibyte holds a pattern of two hundred thousand words, another four thousand routes of a hundred and twenty.
+    #[test]
+    fn no_answer_takes_longer_than_so_many_comparisons() {
+        let bound = |pattern: &str| Bound {
+            name: "mail".to_owned(),
+            route: Route {
+                exchange: "topics".to_owned(),
+                routing_key: pattern.to_owned(),
+            },
+            topic: true,
+        };
+        let found = |pattern: &str, topics: &Topics, key: String| {
+            let bindings: Bindings = [bound(pattern)].into_iter().collect();
+            let route = Route {
+                exchange: "topics".to_owned(),
+                routing_key: key,
+            };
+            bindings.queue_of(&route, topics)
+        };
+        let topics = Topics::new();
+        assert_eq!(found("mail.#", &topics, "mail.de".to_owned()), "mail");
+        let pattern = "#.a.".repeat(100_000);
+        for number in 0..4096 {
+            let key = format!("{number}{}", ".a".repeat(120));
+            assert_eq!(found(&pattern, &topics, key.clone()), key);
+        }
+        assert_eq!(topics.left.get(), 0);
+        assert_eq!(found("mail.#", &topics, "mail.de".to_owned()), "mail.de");
+        assert_eq!(found("mail.#", &Topics::new(), "mail.de".to_owned()), "mail");
+    }
 }

@@ -17,7 +17,7 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use tokio::time::Instant;
 
 use super::begun::Begun;
-use super::bindings::{Bindings, Bound, MAX_QUEUES, Route};
+use super::bindings::{Bindings, Bound, MAX_QUEUES, Route, Topics};
 use super::{Envelope, MAX_INQUIRY_BYTES, MAX_REPLY_BYTES, Method, is_json, is_name};
 use crate::signals::{NodeAnswer, eta_milliseconds};
 
@@ -182,17 +182,27 @@ impl Told {
             ..Answer::default()
         };
         let bindings = self.bindings.clone().with(known);
+        let topics = Topics::new();
         for (route, found) in &self.running {
-            let sum = answer.running.entry(bindings.queue_of(route)).or_default();
+            let sum = answer
+                .running
+                .entry(bindings.queue_of(route, &topics))
+                .or_default();
             sum.acknowledged += found.acknowledged;
             sum.unacknowledged += found.unacknowledged;
             sum.ran = sum.ran.saturating_add(found.ran(wall));
         }
         for (route, count) in &self.reserved {
-            *answer.reserved.entry(bindings.queue_of(route)).or_default() += count;
+            *answer
+                .reserved
+                .entry(bindings.queue_of(route, &topics))
+                .or_default() += count;
         }
         for (route, count) in &self.scheduled {
-            *answer.scheduled.entry(bindings.queue_of(route)).or_default() += count;
+            *answer
+                .scheduled
+                .entry(bindings.queue_of(route, &topics))
+                .or_default() += count;
         }
         answer
     }

@@ -10,6 +10,8 @@ mod ask;
 mod connect;
 mod counts;
 mod errors;
+#[cfg(test)]
+pub(super) mod fuzzed;
 mod totals;
 mod workers;
 

@@ -36,7 +36,7 @@ pub(super) type Totals = HashMap<String, Option<u64>>;
 
 /// Which of the two addresses is asked.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Source {
+pub(super) enum Source {
     Management,
     Metrics,
 }
@@ -144,7 +144,7 @@ impl TotalsReader {
     }
 }
 
-fn url(source: Source, base: &str, virtual_host: &str) -> Option<Url> {
+pub(super) fn url(source: Source, base: &str, virtual_host: &str) -> Option<Url> {
     let mut url = Url::parse(base).ok()?;
     match source {
         Source::Management => {
@@ -240,7 +240,7 @@ struct Row {
     messages_unacknowledged: Option<u64>,
 }
 
-fn management(body: &[u8]) -> Option<Totals> {
+pub(super) fn management(body: &[u8]) -> Option<Totals> {
     let rows: Vec<Row> = serde_json::from_slice(body).ok()?;
     Some(
         rows.into_iter()
@@ -250,7 +250,7 @@ fn management(body: &[u8]) -> Option<Totals> {
 }
 
 /// Reads the Prometheus text format. `None` if it holds no line of it at all.
-fn metrics(body: &[u8], virtual_host: &str) -> Option<Totals> {
+pub(super) fn metrics(body: &[u8], virtual_host: &str) -> Option<Totals> {
     const NAME: &str = "rabbitmq_detailed_queue_messages_unacked";
     let text = std::str::from_utf8(body).ok()?;
     let mut totals = Totals::new();

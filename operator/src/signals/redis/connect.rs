@@ -139,8 +139,12 @@ async fn ask_sentinel(
     if refused && config.password.is_some() {
         answer = sentinel_answer(&server(Credentials::Given)?, master).await;
     }
-    let answer = answer?;
-    let parts = match &answer {
+    master_of(&answer?)
+}
+
+/// The host and port of the master that a sentinel names.
+pub(super) fn master_of(answer: &Value) -> Result<(String, u16), SignalError> {
+    let parts = match answer {
         Value::Nil => {
             let message = "the sentinels know no master of this name (redis.sentinelMaster)";
             return Err(SignalError::new(FaultKind::InvalidAddress, message));

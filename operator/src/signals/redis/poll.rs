@@ -18,7 +18,7 @@ use super::keys::{Names, SEPARATOR};
 use super::unacked::{EDGE, Entries};
 use super::waiting::{Looks, PROBES, REACH, SIDE};
 use super::{errors, scripts, values};
-use crate::signals::celery::topic_matches;
+use crate::signals::celery::Topics;
 use crate::signals::{Polled, PolledQueue, SignalError, Wanted, eta_milliseconds};
 
 /// Celery's default queue.
@@ -81,7 +81,8 @@ pub(super) async fn poll(
 
     let now = now.as_millisecond();
     let unacked = counts.unacked.and_then(|()| {
-        let queue_of = |exchange: &str, key: &str| memory.queue_of(exchange, key);
+        let topics = Topics::new();
+        let queue_of = |exchange: &str, key: &str| memory.queue_of(exchange, key, &topics);
         memory.entries.tally(now, queue_of).ok_or_else(|| {
             SignalError::new(
                 FaultKind::Implausible,
@@ -328,7 +329,7 @@ async fn read_bindings(
 }
 
 /// The routing key and the queue of a binding: `key SEP pattern SEP queue`.
-fn binding(member: &[u8]) -> Option<(String, String)> {
+pub(super) fn binding(member: &[u8]) -> Option<(String, String)> {
     let mut parts = std::str::from_utf8(member).ok()?.split(SEPARATOR);
     let (key, _pattern, queue) = (parts.next()?, parts.next()?, parts.next()?);
     Some((key.to_owned(), queue.to_owned()))
@@ -389,7 +390,7 @@ impl Memory {
     }
 
     /// The queue of a fetched message: the routing key, unless a named exchange binds it to another.
-    fn queue_of(&self, exchange: &str, key: &str) -> String {
+    fn queue_of(&self, exchange: &str, key: &str, topics: &Topics) -> String {
         let routes = self
             .bindings
             .get(exchange)
@@ -403,7 +404,7 @@ impl Memory {
         let topic = || {
             routes
                 .iter()
-                .find(|(bound, _)| topic_matches(bound, key))
+                .find(|(bound, _)| topics.matches(bound, key))
                 .map(|(_, queue)| queue)
         };
         found.or_else(topic).map_or_else(|| key.to_owned(), Clone::clone)
