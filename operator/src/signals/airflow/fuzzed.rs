@@ -86,12 +86,12 @@ pub(crate) fn targets() -> Vec<Target> {
 }
 
 #[cfg(not(feature = "airflow-sql"))]
-fn database() -> Option<Target> {
-    None
+fn database() -> Vec<Target> {
+    Vec::new()
 }
 
 #[cfg(feature = "airflow-sql")]
-fn database() -> Option<Target> {
+fn database() -> Vec<Target> {
     let urls = [
         "postgresql://user:p%40ss@host:5432/airflow?sslmode=verify-full&connect_timeout=3",
         "postgresql+psycopg2://airflow@db/airflow",
@@ -106,7 +106,7 @@ fn database() -> Option<Target> {
                 .parse::<tokio_postgres::Config>()
                 .map_or(0, |config| config.get_hosts().len())
     });
-    Some(target.words(&[
+    vec![target.words(&[
         "://",
         "sslmode=",
         "&",
@@ -117,5 +117,5 @@ fn database() -> Option<Target> {
         "%",
         "port=",
         "keepalives_idle=",
-    ]))
+    ])]
 }
