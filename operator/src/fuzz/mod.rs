@@ -249,7 +249,7 @@ fn targets() -> Vec<Target> {
 /// Inputs of each parser: `make soak` takes twice as many, which is some minutes.
 fn executions() -> u64 {
     let full = std::env::var("POOLWRIGHT_SCALE").is_ok_and(|scale| scale == "full");
-    if full { 40_000 } else { 20_000 }
+    if full { 40_000 } else { 5_000 }
 }
 
 #[test]
