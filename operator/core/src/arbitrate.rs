@@ -64,7 +64,8 @@ pub struct Charge {
 ///
 /// At no Pool do the targets take more than its slots. Of several claims of one queue with a guarantee each has an equal
 /// part of it, for the pods that the tasks of that queue need and those that no other queue needs. What of a guarantee
-/// is not asked for is kept free, but for a rest in which none of their pods fits. Takes O(n log n) in the number of claims, charges and wants.
+/// is not asked for is kept free, but for a rest in which none of their pods fits. A rest that is smaller than a pod that
+/// is asked for, since their pods have several sizes, is the first that such a pod takes. Takes O(n log n) in the number of claims, charges and wants.
 #[must_use]
 pub fn arbitrate(pools: &[PoolBudget], claims: &[Claim]) -> Vec<u64> {
     let mut order: Vec<usize> = (0..claims.len()).collect();
@@ -128,6 +129,14 @@ struct Member {
     pods: u64,
 }
 
+/// What pods of several sizes leave of one guarantee: a larger one is wanted than fits in it. Beside free slots it may fit,
+/// and then takes this first: it belongs to the queue.
+struct Rest {
+    slots: u64,
+    /// Who wants such a pod.
+    members: Vec<usize>,
+}
+
 /// One Pool and the claims on it, in the order of ids.
 struct Budget {
     slots: Option<u64>,
@@ -136,8 +145,10 @@ struct Budget {
     left: u64,
     /// How many of them are kept for queues that do not use their guarantee.
     kept: u64,
-    /// The part of those that no member's guarantee speaks for.
+    /// The part of those that no member's guarantee speaks for, and no pod that is wanted will use.
     reserved: u64,
+    /// The part of those in which no pod fits that is wanted for their queue.
+    rests: Vec<Rest>,
     /// Members that compete in the tier that is divided.
     open: Vec<usize>,
     /// Something changed since it was last divided.
@@ -154,6 +165,7 @@ impl Budget {
             left: slots.unwrap_or(0),
             kept: 0,
             reserved: 0,
+            rests: Vec::new(),
             open: Vec::with_capacity(members),
             stale: false,
         }
@@ -190,19 +202,31 @@ impl Budget {
                 })
                 .collect();
             let mut left = guarantee.slots;
-            for ((at, _), pods) in consumers
+            let mut unmet = Vec::new();
+            for ((at, layer), pods) in consumers
                 .iter()
                 .zip(divider.share(guarantee.slots, 0, &claimants))
             {
                 let member = &mut self.members[*at];
                 member.guaranteed = member.guaranteed.saturating_add(*pods);
                 left -= pods * member.unit;
+                if *pods < layer.pods {
+                    unmet.push(*at);
+                }
             }
             // A rest in which none of their pods fits is of no use to the queue.
             let smallest = claimants.iter().map(|claimant| claimant.unit).min().unwrap_or(1);
-            self.kept = self.kept.saturating_add(left - left % smallest);
+            left -= left % smallest;
+            self.kept = self.kept.saturating_add(left);
+            if left == 0 || unmet.is_empty() {
+                self.reserved = self.reserved.saturating_add(left);
+            } else {
+                self.rests.push(Rest {
+                    slots: left,
+                    members: unmet,
+                });
+            }
         }
-        self.reserved = self.kept;
         for member in &mut self.members {
             member.guaranteed = guaranteed(slots, member.guaranteed, member.unit);
             let own = member.guaranteed.saturating_mul(member.unit);
@@ -243,18 +267,28 @@ impl Budget {
         self.stale = false;
     }
 
-    /// Slots for a member: those that are not kept, and those that are kept for it.
-    fn room(&self, member: &Member) -> u64 {
+    /// Slots for a member: those that are not kept, and those that are kept for it or for its queue.
+    fn room(&self, at: usize) -> u64 {
+        let member = &self.members[at];
         let own = member.guaranteed.saturating_mul(member.unit);
+        let rests = self.rests.iter().filter(|rest| rest.members.contains(&at));
+        let own = rests.fold(own, |own, rest| own.saturating_add(rest.slots));
         self.left.saturating_sub(self.kept.saturating_sub(own))
     }
 
-    fn take(&mut self, member: usize, pods: u64) {
-        let member = &mut self.members[member];
+    fn take(&mut self, at: usize, pods: u64) {
+        let member = &mut self.members[at];
         let own = member.guaranteed.min(pods);
         member.guaranteed -= own;
         self.left = self.left.saturating_sub(pods.saturating_mul(member.unit));
         self.kept = self.kept.saturating_sub(own.saturating_mul(member.unit));
+        let mut beyond = (pods - own).saturating_mul(member.unit);
+        for rest in self.rests.iter_mut().filter(|rest| rest.members.contains(&at)) {
+            let used = rest.slots.min(beyond);
+            rest.slots -= used;
+            beyond -= used;
+            self.kept = self.kept.saturating_sub(used);
+        }
     }
 }
 
@@ -294,8 +328,8 @@ fn cap_by_others(table: &Table, tier: &[Step], budgets: &mut [Budget]) -> bool {
 fn top_up(table: &mut Table, tier: &[Step], budgets: &mut [Budget]) {
     let fitting = |table: &Table, budgets: &[Budget], case: usize| {
         let fit = table.seats(case).iter().map(|seat| {
-            let member = seat.of(budgets);
-            budgets[seat.pool].room(member) / member.unit
+            let budget = &budgets[seat.pool];
+            budget.room(seat.member) / budget.members[seat.member].unit
         });
         fit.min().unwrap_or(0).min(table.cases[case].missing)
     };

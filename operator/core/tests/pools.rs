@@ -199,12 +199,13 @@ fn namespace(most_queues: usize, guaranteed: bool) -> impl Strategy<Value = Name
         })
 }
 
-/// Guaranteed pods of each claimant on queues of one Pool, and the slots that nobody asks for.
+/// Guaranteed pods of each claimant on queues of one Pool, and the slots that nobody asks for. `None` where somebody asks
+/// for a pod that is larger than such a rest.
 fn split(
     guarantees: &BTreeMap<usize, u64>,
     on_it: &[&WorkerPool],
     claimants: &[Claimant],
-) -> (Vec<u64>, u64) {
+) -> Option<(Vec<u64>, u64)> {
     let (mut all, mut reserved) = (vec![0; claimants.len()], 0);
     for (queue, slots) in guarantees {
         let places: Vec<usize> = (0..claimants.len())
@@ -226,15 +227,20 @@ fn split(
                 ..claimants[*at]
             })
             .collect();
-        let mut left = *slots;
+        let (mut left, mut unmet) = (*slots, false);
         for (at, pods) in places.iter().zip(share(*slots, 0, &parts)) {
             all[*at] += pods;
             left -= pods * claimants[*at].unit;
+            unmet |= pods < on_it[*at].wanted();
         }
         let smallest = parts.iter().map(|part| part.unit).min().unwrap_or(1);
-        reserved += left - left % smallest;
+        let rest = left - left % smallest;
+        if unmet && rest > 0 {
+            return None;
+        }
+        reserved += rest;
     }
-    (all, reserved)
+    Some((all, reserved))
 }
 
 proptest! {
@@ -305,6 +311,29 @@ proptest! {
             }
             let left = namespace.left(pool, &targets).unwrap();
             prop_assert!(left >= i128::from(idle), "{left} of {slots} are left, {idle} are kept");
+        }
+    }
+
+    /// What pods of several sizes leave of a guarantee is used by the next pod of its queue, with free slots: in a Pool that
+    /// has slots for all guarantees, who wants one has no room for it beside what other queues do not use of theirs.
+    #[test]
+    fn the_rest_of_a_guarantee_is_used_by_its_queue_first(namespace in namespace(1, true)) {
+        let targets = namespace.targets();
+        for (pool, (slots, guarantees)) in namespace.pools.iter().enumerate() {
+            if slots.is_some_and(|slots| guarantees.values().sum::<u64>() > slots) {
+                continue;
+            }
+            let taken = |queue: &usize| -> u64 {
+                let consumers = namespace.worker_pools.iter().filter(|one| one.tasks.contains_key(queue));
+                consumers.map(|one| targets[&one.id] * one.costs[pool]).sum()
+            };
+            for one in namespace.worker_pools.iter().filter(|one| targets[&one.id] < one.wanted()) {
+                let others = guarantees.iter().filter(|(queue, _)| !one.tasks.contains_key(queue));
+                let unused: u64 = others.map(|(queue, slots)| slots.saturating_sub(taken(queue))).sum();
+                if let Some(left) = namespace.left(pool, &targets).filter(|_| one.pools(&namespace).contains(&pool)) {
+                    prop_assert!(left < i128::from(one.costs[pool] + unused), "{}: {left}, {unused}", one.id);
+                }
+            }
         }
     }
 
@@ -405,7 +434,7 @@ proptest! {
 
     /// Where nobody draws on several Pools, each Pool is shared as if it were alone, so that all that holds for `share`
     /// holds there, whether the Pool is divided at once or tier by tier. Each guarantee is split among its consumers as a
-    /// Pool of its own.
+    /// Pool of its own, if that leaves no rest that a larger pod of theirs may use.
     #[test]
     fn single_pools_are_shared_alone(mut namespace in namespace(1, true), watched in any::<bool>()) {
         namespace.watched = watched;
@@ -426,7 +455,9 @@ proptest! {
                     guaranteed: 0,
                 })
                 .collect();
-            let (guaranteed, reserved) = split(guarantees, &on_it, &claimants);
+            let Some((guaranteed, reserved)) = split(guarantees, &on_it, &claimants) else {
+                continue;
+            };
             let claimants: Vec<Claimant> = claimants
                 .iter()
                 .zip(guaranteed)

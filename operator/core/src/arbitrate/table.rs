@@ -126,13 +126,14 @@ impl<'a> Table<'a> {
         &self.seats[self.cases[case].seats.clone()]
     }
 
-    /// Divides each Pool on which nobody draws who draws on another one, too: there one division of all tiers says it all.
+    /// Divides each Pool on which nobody draws who draws on another one, too, and where no guarantee leaves a rest: there one
+    /// division of all tiers says it all.
     pub(super) fn settle_alone(&mut self, budgets: &[Budget], divider: &mut Divider) {
         let Self { cases, layers, .. } = self;
         let mut claimants = Vec::new();
         for budget in budgets {
             let Some(slots) = budget.slots else { continue };
-            if budget.members.iter().any(|member| cases[member.case].spans()) {
+            if !budget.rests.is_empty() || budget.members.iter().any(|member| cases[member.case].spans()) {
                 continue;
             }
             claimants.clear();
