@@ -61,7 +61,7 @@ setup() {
     tests/airflow/build.sh 3 || return
     [ "$POOLWRIGHT_SCALE" != full ] || tests/airflow/build.sh 2
 }
-unit() { cargo test --workspace --exclude poolwright-tests --locked && cargo test --workspace --lib --locked -- node:: demo:: charges:: rights:: leaks:: victims:: attempts:: && cargo test --workspace --test documents --locked; }
+unit() { cargo test --workspace --exclude poolwright-tests --locked && cargo test --workspace --lib --locked -- node:: demo:: charges:: rights:: leaks:: victims:: attempts:: audit:: && cargo test --workspace --test documents --locked; }
 # Always the whole workspace, so that every group builds dependencies with the same features, once.
 # Every test of the tests' crate shares one control plane and its node.
 on_plane() { # on_plane OPTION...

@@ -158,3 +158,34 @@ fn entry(line: &str) -> Result<AuditEntry> {
         at: line.request_received_timestamp,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    #[test]
+    fn a_tail_begins_with_the_line_that_is_being_written() {
+        let line = |name: &str| {
+            format!(
+                r#"{{"user":{{"username":"u"}},"verb":"get","objectRef":{{"name":"{name}"}},"requestReceivedTimestamp":"2026-01-01T00:00:00Z"}}"#
+            )
+        };
+        let mut log = tempfile::NamedTempFile::new().unwrap();
+        let path = log.path().to_owned();
+        let (old, half) = (line("old"), line("half"));
+        let (begun, rest) = half.split_at(40);
+        // More than is read at once, so that a newline is found only some way back.
+        let spaces = usize::try_from(LONGEST).unwrap();
+        write!(log, "{old}\n{}{begun}", " ".repeat(spaces)).unwrap();
+        log.flush().unwrap();
+        let mut tail = AuditTail::from_now(&path).unwrap();
+        assert_eq!(tail.read(&path).unwrap(), []);
+        writeln!(log, "{rest}\n{}", line("next")).unwrap();
+        log.flush().unwrap();
+        let names = |entries: Vec<AuditEntry>| entries.into_iter().map(|one| one.name).collect::<Vec<_>>();
+        assert_eq!(names(tail.read(&path).unwrap()), ["half", "next"]);
+        assert_eq!(names(audit_entries(&path).unwrap()), ["old", "half", "next"]);
+        assert_eq!(tail.read(&path).unwrap(), []);
+    }
+}

@@ -276,6 +276,22 @@ pub struct PodInput {
     pub charge: Arc<Charge>,
 }
 
+impl PodInput {
+    /// As a process that begins at `now` has it: what the cluster keeps of the pod is as it was, and whatever was seen of it
+    /// was first seen then.
+    pub fn see_anew(&mut self, now: Moment) {
+        for since in [
+            &mut self.running_since,
+            &mut self.ready_since,
+            &mut self.marked,
+            &mut self.parked,
+        ] {
+            *since = since.map(|_| now);
+        }
+        self.unmarked = None;
+    }
+}
+
 /// The order in which a `ReplicaSet` that must shrink ends its pods; within one rank, those of the least deletion cost
 /// first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -215,21 +215,9 @@ impl Poolwright {
             view.workers.clear();
             view.heartbeats = Signal::default();
         }
-        for pod in self
-            .snapshot
-            .pools
-            .iter_mut()
-            .flat_map(|input| &mut Arc::make_mut(input).pods)
-        {
-            for since in [
-                &mut pod.running_since,
-                &mut pod.ready_since,
-                &mut pod.marked,
-                &mut pod.parked,
-            ] {
-                *since = since.map(|_| begun);
-            }
-            pod.unmarked = None;
+        let inputs = self.snapshot.pools.iter_mut();
+        for pod in inputs.flat_map(|input| &mut Arc::make_mut(input).pods) {
+            pod.see_anew(begun);
         }
     }
 

@@ -2,6 +2,8 @@
 //! but the world's.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod scale;
+
 use poolwright_sim::poolwright::Settings;
 use poolwright_sim::suite::{Contender, Score, interval, parallel};
 use poolwright_sim::workloads::{ALL, Workload};
@@ -16,8 +18,7 @@ const EXCUSED: [(&str, f64); 3] = [("outage", 0.068), ("pool-shrink", 0.071), ("
 
 /// Seeds of each workload: `make soak` takes as many as the published table.
 fn seeds() -> Vec<u64> {
-    let full = std::env::var("POOLWRIGHT_SCALE").is_ok_and(|scale| scale == "full");
-    (1..=if full { 20 } else { 2 }).collect()
+    (1..=scale::pick(2, 20)).collect()
 }
 
 #[test]

@@ -7,6 +7,8 @@
 //! data without a gap is there, which is measured apart. No run may be left out because of what it shows.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod scale;
+
 use poolwright_sim::outcome::quantile;
 use poolwright_sim::poolwright::{Poolwright, Settings};
 use poolwright_sim::scaler::{Scaler, Victims};
@@ -263,8 +265,7 @@ fn measure(policy: &str, settings: Settings, seeds: usize) -> [Sum; 2] {
 
 /// Seeds of each kind of fault.
 fn seeds() -> usize {
-    let full = std::env::var("POOLWRIGHT_SCALE").is_ok_and(|scale| scale == "full");
-    if full { 40 } else { 12 }
+    scale::pick(12, 40)
 }
 
 #[test]

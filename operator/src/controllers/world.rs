@@ -130,7 +130,24 @@ fn index<K: Resource, V>(
     group: fn(&K) -> Option<String>,
     keep: impl Fn(K) -> V + Send + Sync + 'static,
 ) -> Arc<Index<K, V>> {
-    Arc::new(Index::new(group, keep).within(shard.clone()))
+    index_naming(shard, group, keep, |_| Vec::new())
+}
+
+/// One whose objects are found by what they name, too: to look through all of them for each of them takes minutes where
+/// there are ten thousand.
+fn index_naming<K: Resource, V>(
+    shard: &Shard,
+    group: fn(&K) -> Option<String>,
+    keep: impl Fn(K) -> V + Send + Sync + 'static,
+    names: fn(&V) -> Vec<String>,
+) -> Arc<Index<K, V>> {
+    let index = Index::new(group, keep).naming(names);
+    Arc::new(index.within(shard.clone()))
+}
+
+fn queues_of(wp: &WorkerPool) -> Vec<String> {
+    let queues = wp.spec.queues.iter();
+    queues.map(|reference| reference.name.clone()).collect()
 }
 
 impl World {
@@ -140,7 +157,7 @@ impl World {
         let keep = Keep::default();
         let (deployment, set, pod) = (keep.clone(), keep.clone(), keep);
         Self {
-            pools: index(shard, own_name, only_holders),
+            pools: index_naming(shard, own_name, only_holders, queues_of),
             queues: index(shard, own_name, without_writers),
             budgets: index(shard, own_name, without_writers),
             deployments: index(shard, selected, move |object| deployment.deployment(object)),
@@ -185,10 +202,12 @@ impl World {
     /// Marks every WorkerPool of a namespace that names one of these TaskQueues, or all of it.
     pub fn mark_namespace(&self, namespace: &str, queue: Option<&str>) {
         self.mark_budgets(namespace, queue.is_some());
-        for wp in self.pools.all(Some(namespace)) {
-            if queue.is_none_or(|queue| wp.spec.queues.iter().any(|reference| reference.name == queue)) {
-                self.mark(&(namespace.to_owned(), wp.name_any()), true);
-            }
+        let marked = match queue {
+            Some(queue) => self.pools.that_name(namespace, queue),
+            None => self.pools.all(Some(namespace)),
+        };
+        for wp in marked {
+            self.mark(&(namespace.to_owned(), wp.name_any()), true);
         }
     }
 
@@ -428,20 +447,17 @@ impl World {
         let queues: BTreeMap<String, TaskQueue> =
             named.map(|queue| (queue.name_any(), (*queue).clone())).collect();
         let pool = validate(wp, &queues)?;
-        let others: Vec<Neighbour> = self
-            .pools
-            .all(Some(&namespace))
-            .iter()
+        let sharing = queues
+            .keys()
+            .flat_map(|queue| self.pools.that_name(&namespace, queue));
+        let others: BTreeMap<String, Arc<WorkerPool>> = sharing
             .filter(|other| other.metadata.name != wp.metadata.name)
-            .filter(|other| {
-                other
-                    .spec
-                    .queues
-                    .iter()
-                    .any(|queue| queues.contains_key(&queue.name))
-            })
-            .map(|other| Neighbour {
-                name: other.name_any(),
+            .map(|other| (other.name_any(), other))
+            .collect();
+        let others: Vec<Neighbour> = others
+            .into_iter()
+            .map(|(name, other)| Neighbour {
+                name,
                 class: other.spec.class,
                 queues: other.spec.queues.iter().map(|queue| queue.name.clone()).collect(),
             })

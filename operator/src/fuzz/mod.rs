@@ -246,7 +246,7 @@ fn targets() -> Vec<Target> {
     all
 }
 
-/// Inputs of each parser: `make soak` takes twice as many, which is some minutes.
+/// Inputs of each parser: `make soak` takes eight times as many, which is some minutes.
 fn executions() -> u64 {
     let full = std::env::var("POOLWRIGHT_SCALE").is_ok_and(|scale| scale == "full");
     if full { 40_000 } else { 5_000 }

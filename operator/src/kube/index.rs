@@ -26,6 +26,8 @@ struct Objects<V> {
     groups: BTreeMap<Group, Members<V>>,
     /// The group of each object, by namespace and name, where that is not its own name: a label may be rewritten.
     places: BTreeMap<(String, String), String>,
+    /// What objects name: namespace, what is named, and the object.
+    named: BTreeSet<(String, String, String)>,
 }
 
 /// All known objects of one kind, each as the view `V` of it that is kept.
@@ -33,6 +35,7 @@ pub struct Index<K, V = K> {
     objects: Mutex<Objects<V>>,
     group: fn(&K) -> Option<String>,
     keep: Keep<K, V>,
+    names: fn(&V) -> Vec<String>,
     shard: Shard,
 }
 
@@ -62,6 +65,18 @@ impl<V> Objects<V> {
         self.places.remove(&place);
         Some((group, Some(gone), None))
     }
+
+    /// Notes what an object names in the place of what it named.
+    fn name(&mut self, (namespace, object): (&str, &str), before: Vec<String>, after: Vec<String>) {
+        if before == after {
+            return;
+        }
+        let key = |name: String| (namespace.to_owned(), name, object.to_owned());
+        for name in before {
+            self.named.remove(&key(name));
+        }
+        self.named.extend(after.into_iter().map(key));
+    }
 }
 
 impl<K: Resource, V> Index<K, V> {
@@ -72,9 +87,11 @@ impl<K: Resource, V> Index<K, V> {
             objects: Mutex::new(Objects {
                 groups: BTreeMap::new(),
                 places: BTreeMap::new(),
+                named: BTreeSet::new(),
             }),
             group,
             keep: Box::new(keep),
+            names: |_| Vec::new(),
             shard: Shard::whole(),
         }
     }
@@ -83,6 +100,27 @@ impl<K: Resource, V> Index<K, V> {
     #[must_use]
     pub fn within(self, shard: Shard) -> Self {
         Self { shard, ..self }
+    }
+
+    /// One that finds objects by what they name, too. For kinds whose group is the object's own name.
+    #[must_use]
+    pub fn naming(self, names: fn(&V) -> Vec<String>) -> Self {
+        Self { names, ..self }
+    }
+
+    /// The objects of a namespace that name this, in name order.
+    pub fn that_name(&self, namespace: &str, named: &str) -> Vec<Arc<V>> {
+        let first = (namespace.to_owned(), named.to_owned(), String::new());
+        let names: Vec<String> = {
+            let objects = self.lock();
+            let all = objects.named.range(first..);
+            let own = all.take_while(|(of, name, _)| of == namespace && name == named);
+            own.map(|(_, _, object)| object.clone()).collect()
+        };
+        names
+            .iter()
+            .filter_map(|name| self.get(namespace, name))
+            .collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Objects<V>> {
@@ -152,6 +190,7 @@ impl<K: Resource, V> Index<K, V> {
         let after = Arc::new((self.keep)(object));
         let mut objects = self.lock();
         let left = objects.take(&group.0, &name, Some(&group.1));
+        let named = (self.names)(&after);
         let members = objects.groups.entry(group.clone()).or_default();
         let before = match find(members, &name) {
             Ok(position) => Some(std::mem::replace(&mut members[position].1, Arc::clone(&after))),
@@ -161,6 +200,8 @@ impl<K: Resource, V> Index<K, V> {
                 None
             }
         };
+        let named_before = before.as_deref().map(self.names).unwrap_or_default();
+        objects.name((&group.0, &name), named_before, named);
         if group.1 != name {
             objects.places.insert((group.0.clone(), name), group.1.clone());
         }
@@ -176,9 +217,15 @@ impl<K: Resource, V> Index<K, V> {
     fn remove(&self, object: &K) -> Vec<Change<V>> {
         let meta = object.meta();
         let (namespace, name) = (meta.namespace.as_deref(), meta.name.as_deref());
-        let gone = self
-            .lock()
-            .take(namespace.unwrap_or_default(), name.unwrap_or_default(), None);
+        let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
+        let mut objects = self.lock();
+        let gone = objects.take(namespace, name, None);
+        let named = gone.as_ref().and_then(|(_, before, _)| before.as_deref());
+        objects.name(
+            (namespace, name),
+            named.map(self.names).unwrap_or_default(),
+            Vec::new(),
+        );
         gone.into_iter().collect()
     }
 
@@ -207,10 +254,13 @@ impl<K: Resource, V> Index<K, V> {
                 return true;
             }
             let before = members.len();
-            members.retain(|(name, _)| {
+            members.retain(|(name, kept)| {
                 let stays = listed.contains(&(group.clone(), name.clone()));
                 if !stays {
                     objects.places.remove(&(group.0.clone(), name.clone()));
+                    for named in (self.names)(kept) {
+                        objects.named.remove(&(group.0.clone(), named, name.clone()));
+                    }
                 }
                 stays
             });
@@ -374,6 +424,34 @@ mod tests {
             [change("w", Some(2), None)]
         );
         assert!(index.all(None).is_empty() && index.lock().places.is_empty());
+    }
+
+    #[test]
+    fn objects_are_found_by_what_they_name_now() {
+        let own = |pod: &Pod| pod.metadata.name.clone();
+        let index = Index::new(own, |pod: Pod| pod).naming(|pod| {
+            let labels = pod.metadata.labels.iter().flatten();
+            labels.map(|(_, value)| value.clone()).collect()
+        });
+        let naming = |named: &str| -> Vec<String> {
+            let all = index.that_name("n", named);
+            all.iter().filter_map(|pod| pod.metadata.name.clone()).collect()
+        };
+        index.insert(pod("b", Some("q"), 1));
+        index.insert(pod("a", Some("q"), 1));
+        index.insert(pod("c", Some("qq"), 1));
+        assert_eq!(
+            (naming("q"), naming("qq")),
+            (vec!["a".to_owned(), "b".into()], vec!["c".to_owned()])
+        );
+        index.insert(pod("b", Some("qq"), 2));
+        assert_eq!((naming("q").len(), naming("qq").len()), (1, 2));
+        index.remove(&pod("a", Some("q"), 3));
+        assert_eq!((naming("q").len(), naming("").len()), (0, 0));
+        index.insert(pod("b", None, 4));
+        assert_eq!(naming("qq"), ["c"]);
+        index.keep(None, &BTreeSet::new());
+        assert!(index.lock().named.is_empty());
     }
 
     #[test]

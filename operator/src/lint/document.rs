@@ -280,11 +280,26 @@ fn place(location: serde_saphyr::Location) -> Place {
 
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ValueVisitor)
+        deserializer.deserialize_any(ValueVisitor { is_key: false })
     }
 }
 
-struct ValueVisitor;
+const NO_KEY: &str = "a key must be text";
+
+/// Does not look into a key that is a list or a map: keys in keys in keys would take a multiple of the stack that values
+/// in values take.
+struct ValueVisitor {
+    is_key: bool,
+}
+
+impl ValueVisitor {
+    fn look_inside<E: de::Error>(&self) -> Result<(), E> {
+        if self.is_key {
+            return Err(E::custom(NO_KEY));
+        }
+        Ok(())
+    }
+}
 
 impl<'de> Visitor<'de> for ValueVisitor {
     type Value = Value;
@@ -326,6 +341,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        self.look_inside()?;
         let mut list = Vec::new();
         while let Some(item) = items.next_element()? {
             list.push(item);
@@ -334,6 +350,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        self.look_inside()?;
         let mut entries = Vec::new();
         while let Some(key) = map.next_key::<Spanned<Key>>()? {
             let node = map.next_value()?;
@@ -352,63 +369,12 @@ struct Key(String);
 
 impl<'de> Deserialize<'de> for Key {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(KeyVisitor)
-    }
-}
-
-/// Does not look into a key that is a list or a map: keys in keys in keys would take a multiple of the stack that values
-/// in values take.
-struct KeyVisitor;
-
-impl KeyVisitor {
-    const WORDS: &'static str = "a key must be text";
-}
-
-impl<'de> Visitor<'de> for KeyVisitor {
-    type Value = Key;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("text")
-    }
-
-    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Key, E> {
-        Ok(Key(value.to_string()))
-    }
-
-    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Key, E> {
-        Ok(Key(value.to_string()))
-    }
-
-    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Key, E> {
-        Ok(Key(value.to_string()))
-    }
-
-    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Key, E> {
-        let number = serde_json::Number::from_f64(value);
-        number.map_or_else(
-            || Err(E::custom(Self::WORDS)),
-            |number| Ok(Key(number.to_string())),
-        )
-    }
-
-    fn visit_str<E: de::Error>(self, value: &str) -> Result<Key, E> {
-        Ok(Key(value.to_owned()))
-    }
-
-    fn visit_unit<E: de::Error>(self) -> Result<Key, E> {
-        Err(E::custom(Self::WORDS))
-    }
-
-    fn visit_none<E: de::Error>(self) -> Result<Key, E> {
-        Err(E::custom(Self::WORDS))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Key, A::Error> {
-        Err(de::Error::custom(Self::WORDS))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<Key, A::Error> {
-        Err(de::Error::custom(Self::WORDS))
+        match deserializer.deserialize_any(ValueVisitor { is_key: true })? {
+            Value::Text(text) => Ok(Self(text)),
+            Value::Bool(value) => Ok(Self(value.to_string())),
+            Value::Number(Some(number)) => Ok(Self(number.to_string())),
+            _ => Err(de::Error::custom(NO_KEY)),
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 //! Schema first, then the rules (CEL) if the schema found nothing that would make them fail for the wrong reason: the
 //! order of the server. What needs more than one object is not decided here.
 
+use std::sync::LazyLock;
+
 use kube::Resource as _;
 use kube::core::cel::{CompiledSchema, RootContext, Validator, compile_schema};
 use poolwright_api::v1alpha1::WorkerPool;
@@ -43,20 +45,21 @@ impl Definition {
     }
 }
 
-/// The definitions of all kinds.
-#[must_use]
-pub fn definitions() -> Vec<Definition> {
-    let definition = |(_, text): (&str, &str)| {
-        let crd = document::parse(0, text).ok()??.to_json();
-        let schema = schema(&crd)?;
-        let rules = compile_schema(&schema);
-        let kind = crd["spec"]["names"]["kind"].as_str()?.to_owned();
-        Some(Definition { kind, schema, rules })
-    };
-    poolwright_api::CRD_FILES
-        .into_iter()
-        .filter_map(definition)
-        .collect()
+/// The definitions of all kinds, read once: that takes longer than reading most files.
+pub fn definitions() -> &'static [Definition] {
+    static ALL: LazyLock<Vec<Definition>> = LazyLock::new(|| {
+        let texts = poolwright_api::CRD_FILES.into_iter();
+        texts.filter_map(|(_, text)| definition(text)).collect()
+    });
+    &ALL
+}
+
+fn definition(text: &str) -> Option<Definition> {
+    let crd = document::parse(0, text).ok()??.to_json();
+    let schema = schema(&crd)?;
+    let rules = compile_schema(&schema);
+    let kind = crd["spec"]["names"]["kind"].as_str()?.to_owned();
+    Some(Definition { kind, schema, rules })
 }
 
 /// The schema of whole objects: that of the definition, with what the API server adds to every kind and without

@@ -39,9 +39,6 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-/// Read from the program's own text, which takes longer than most files.
-static DEFINITIONS: LazyLock<Vec<Definition>> = LazyLock::new(kinds::definitions);
-
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
@@ -217,7 +214,7 @@ pub fn lint_with(sources: &[(String, String)], airflow: &Inputs) -> Report {
 
 /// What was found, and the objects that it was found in.
 fn examine<'a>(sources: &'a [(String, String)], airflow: &Inputs) -> (Report, Vec<Read<'a>>) {
-    let definitions = &*DEFINITIONS;
+    let definitions = kinds::definitions();
     let mut findings = Vec::new();
     let mut objects = Vec::new();
     for (file, text) in sources {

@@ -246,18 +246,9 @@ async fn quiet(rig: &mut Rig, crowd: &mut Crowd) -> Result<()> {
     crowd.commands = (after.1 - before.1) / seconds;
     crowd.apiserver.0 = rate(before.2, after.2);
     crowd.cores = rate(before.3, after.3);
-    crowd.resident = rig
-        .operator
-        .as_ref()
-        .and_then(crate::Operator::resident_bytes)
-        .and_then(|bytes| u32::try_from(bytes / 1000).ok())
-        .map_or(f64::NAN, |kilobytes| f64::from(kilobytes) / 1000.0);
-    let list: String = redis::cmd("CLIENT")
-        .arg("LIST")
-        .query_async(&mut connection)
-        .await?;
-    // The benchmark's own: this one and that of the heartbeats.
-    crowd.connections = list.lines().count().saturating_sub(2);
+    crowd.resident = rig.resident();
+    // The benchmark's own besides the one that asks: those of this look and of the heartbeats.
+    crowd.connections = rig.connections(2).await?;
     Ok(())
 }
 
@@ -320,19 +311,7 @@ async fn restart(rig: &mut Rig, crowd: &mut Crowd, count: usize) -> Result<()> {
     crowd.apiserver.1 = before
         .zip(after)
         .map_or(f64::NAN, |(before, after)| (after - before) / QUIET.as_secs_f64());
-    let began = Instant::now();
-    let operator = rig.operator.as_mut().ok_or("the operator was never started")?;
-    operator.start_again().await?;
-    wait_until("every pool to be decided", Duration::from_secs(120), || async {
-        let text = operator.metrics().await?;
-        let decided = text
-            .lines()
-            .filter(|line| line.starts_with("poolwright_worker_pool_desired_replicas{"))
-            .count();
-        Ok(decided >= count)
-    })
-    .await?;
-    crowd.restart = began.elapsed().as_secs_f64();
+    crowd.restart = rig.start_again(count, Duration::from_secs(120)).await?;
     eprintln!("restarted as {USER}");
     Ok(())
 }

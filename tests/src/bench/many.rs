@@ -6,8 +6,8 @@
 
 use super::crowd::create;
 use super::percentile;
-use super::rig::{Rig, processor_seconds};
-use crate::{Operator, Result, wait_until};
+use super::rig::{Rig, processor_seconds, series};
+use crate::{Result, wait_until};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::{Api, ListParams};
 use std::time::{Duration, Instant};
@@ -61,20 +61,6 @@ impl Many {
     }
 }
 
-/// Values of all series of this name.
-fn series(text: &str, name: &str) -> Vec<f64> {
-    let own = text
-        .lines()
-        .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{')));
-    own.filter_map(|line| line.rsplit(' ').next()?.parse().ok())
-        .collect()
-}
-
-async fn decided(operator: &Operator) -> Result<usize> {
-    let text = operator.metrics().await?;
-    Ok(series(&text, "poolwright_worker_pool_desired_replicas").len())
-}
-
 /// Measures a fleet of so many WorkerPools, each on a queue of its own.
 pub async fn run(rig: &mut Rig, objects: usize) -> Result<Many> {
     let names: Vec<String> = (0..objects).map(|index| format!("m-{index}")).collect();
@@ -91,13 +77,8 @@ pub async fn run(rig: &mut Rig, objects: usize) -> Result<Many> {
     let operator = rig.operator.as_mut().ok_or("the operator was never started")?;
     operator.kill();
     tokio::time::sleep(Duration::from_secs(5)).await;
-    let began = Instant::now();
-    operator.start_within(DECIDED_WITHIN).await?;
-    wait_until("every WorkerPool to be decided", DECIDED_WITHIN, || async {
-        Ok(decided(operator).await? >= objects)
-    })
-    .await?;
-    let seconds = began.elapsed().as_secs_f64();
+    let seconds = rig.start_again(objects, DECIDED_WITHIN).await?;
+    let operator = rig.operator.as_ref().ok_or("the operator was never started")?;
     let processor = operator.pid().and_then(processor_seconds).unwrap_or(f64::NAN);
     tokio::time::sleep(SETTLE).await;
     let mut ages = Vec::with_capacity(objects * LOOKS);
@@ -106,20 +87,12 @@ pub async fn run(rig: &mut Rig, objects: usize) -> Result<Many> {
         ages.extend(series(&text, "poolwright_task_queue_sample_age_seconds"));
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    let resident = operator
-        .resident_bytes()
-        .and_then(|bytes| u32::try_from(bytes / 1000).ok());
-    let mut connection = rig.redis.connection(0).await?;
-    let list: String = redis::cmd("CLIENT")
-        .arg("LIST")
-        .query_async(&mut connection)
-        .await?;
     Ok(Many {
         objects,
         made,
         start: (seconds, processor),
-        resident: resident.map_or(f64::NAN, |kilobytes| f64::from(kilobytes) / 1000.0),
+        resident: rig.resident(),
         ages,
-        connections: list.lines().count().saturating_sub(1),
+        connections: rig.connections(0).await?,
     })
 }

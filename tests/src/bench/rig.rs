@@ -4,7 +4,7 @@ use crate::operator::{Operator, built};
 use crate::plane::User;
 use crate::{
     AuditEntry, FAKE_IMAGE, Image, Node, NodeConfig, NodeHandle, Plane, PlaneConfig, Redis, RedisConfig,
-    Result, TestNamespace, apply_crds, audit_entries,
+    Result, TestNamespace, apply_crds, audit_entries, wait_until,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,6 +13,7 @@ use poolwright_api::DEFAULT_POOL;
 use poolwright_api::v1alpha1::{Pool, TaskQueue, WorkerPool};
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// The operator's user in the audit log.
@@ -123,6 +124,38 @@ impl Rig {
         ))
     }
 
+    /// Starts a new operator in the place of the one that was killed, and waits until it has decided for so many
+    /// WorkerPools; returns the seconds that took from its start.
+    pub async fn start_again(&mut self, pools: usize, limit: Duration) -> Result<f64> {
+        let operator = self.operator.as_mut().ok_or("the operator was never started")?;
+        let began = Instant::now();
+        operator.start_within(limit).await?;
+        wait_until("every WorkerPool to be decided", limit, || async {
+            let text = operator.metrics().await?;
+            Ok(series(&text, "poolwright_worker_pool_desired_replicas").len() >= pools)
+        })
+        .await?;
+        Ok(began.elapsed().as_secs_f64())
+    }
+
+    /// Resident memory of the operator in MB.
+    pub fn resident(&self) -> f64 {
+        let bytes = self.operator.as_ref().and_then(Operator::resident_bytes);
+        let kilobytes = bytes.and_then(|bytes| u32::try_from(bytes / 1000).ok());
+        kilobytes.map_or(f64::NAN, |kilobytes| f64::from(kilobytes) / 1000.0)
+    }
+
+    /// Connections to Redis, but for so many of the benchmark's own.
+    pub async fn connections(&self, own: usize) -> Result<usize> {
+        let mut connection = self.redis.connection(0).await?;
+        let list: String = redis::cmd("CLIENT")
+            .arg("LIST")
+            .query_async(&mut connection)
+            .await?;
+        // The one that asks is among them.
+        Ok(list.lines().count().saturating_sub(own + 1))
+    }
+
     /// Writes of the operator so far, by the server's own log.
     pub fn writes(&self) -> Result<Vec<AuditEntry>> {
         let entries = audit_entries(&self.plane.audit_log())?;
@@ -145,6 +178,16 @@ impl Rig {
             })?;
         processor_seconds(process.parse().ok()?)
     }
+}
+
+/// Values of all series of a metric.
+pub fn series(text: &str, metric: &str) -> Vec<f64> {
+    let own = text.lines().filter(|line| {
+        line.strip_prefix(metric)
+            .is_some_and(|rest| rest.starts_with('{'))
+    });
+    own.filter_map(|line| line.rsplit(' ').next()?.parse().ok())
+        .collect()
 }
 
 /// User and system time of a process, in seconds.

@@ -206,15 +206,7 @@ impl Town {
         self.world.broker().workers.clear();
         self.world.broker().heartbeats.succeed(now, now);
         for pod in self.world.pools.values_mut().flat_map(|input| &mut input.pods) {
-            for seen in [
-                &mut pod.running_since,
-                &mut pod.marked,
-                &mut pod.parked,
-                &mut pod.ready_since,
-            ] {
-                *seen = seen.map(|_| now);
-            }
-            pod.unmarked = None;
+            pod.see_anew(now);
         }
     }
 

@@ -134,10 +134,8 @@ fn since(stored: &Condition) -> Timestamp {
 /// What keeps the WorkerPools of a queue from having more workers, by their own words.
 pub(super) fn holding(world: &World, queue: &TaskQueue) -> Vec<String> {
     let (namespace, name) = (queue.namespace().unwrap_or_default(), queue.name_any());
-    let groups = world.pools.groups(&namespace).into_iter();
-    let pools = groups.filter_map(|group| world.pools.get(&group.0, &group.1));
-    let own = pools.filter(|wp| wp.spec.queues.iter().any(|queue| queue.name == name));
-    let own: Vec<_> = own.take(NAMED).collect();
+    let mut own = world.pools.that_name(&namespace, &name);
+    own.truncate(NAMED);
     if own.is_empty() {
         return vec!["no WorkerPool names it in spec.queues".to_owned()];
     }
