@@ -19,6 +19,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -131,6 +132,11 @@ impl Drop for ApiFront {
 impl ApiFront {
     /// Starts one before the server that a kubeconfig names, whose user it is.
     pub async fn start(kubeconfig: &Path, aims: &[Aim]) -> Result<Self> {
+        Self::start_slow(kubeconfig, aims, Duration::ZERO).await
+    }
+
+    /// The same, where each write takes so much longer.
+    pub async fn start_slow(kubeconfig: &Path, aims: &[Aim], write: Duration) -> Result<Self> {
         process::install_crypto();
         let file = Kubeconfig::read_from(kubeconfig)?;
         let mut config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
@@ -143,6 +149,7 @@ impl ApiFront {
         let desk = Desk {
             server,
             aims: aims.into(),
+            write,
             asked: Arc::clone(&asked),
         };
         let task = tokio::spawn(async move {
@@ -186,12 +193,17 @@ impl ApiFront {
 struct Desk {
     server: Client,
     aims: Arc<[Aim]>,
+    /// How much longer a write takes.
+    write: Duration,
     asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 impl Desk {
     async fn serve(&self, request: Request<Incoming>) -> Result<Response<Body>> {
         let fault = self.note(&request);
+        if kind_of(request.method(), request.uri().path()) == Some(Kind::Write) {
+            tokio::time::sleep(self.write).await;
+        }
         if fault.is_none_or(Fault::is_done) {
             let (head, body) = request.into_parts();
             let body = body.collect().await?.to_bytes();

@@ -10,6 +10,8 @@ mod every_request;
 mod outage;
 #[path = "apiserver/refusals.rs"]
 mod refusals;
+#[path = "apiserver/slow.rs"]
+mod slow;
 
 use poolwright_tests::*;
 use tempfile::TempDir;

@@ -5,6 +5,8 @@
 mod late;
 mod places;
 mod queued;
+mod summary;
+mod writes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,12 +14,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::{Api, Client, Resource, ResourceExt};
-use poolwright_api::conditions::{condition, find, set, whole_seconds};
+use kube::{Client, Resource, ResourceExt};
+use poolwright_api::conditions::{condition, set, whole_seconds};
 use poolwright_api::v1alpha1::{Pool, TaskQueue, TaskQueueStatus};
-use poolwright_api::{ConditionType, DEFAULT_POOL, Reason};
+use poolwright_api::{ConditionType, Reason};
 use poolwright_core::broker_key::BrokerKey;
-use poolwright_core::conditions::reason_of;
 use poolwright_core::ledger::QueueLedger;
 use poolwright_core::outlook::settled;
 use poolwright_core::sample::BrokerView;
@@ -26,11 +27,13 @@ use poolwright_core::weight::Cycle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::places::{Place, first_of_each, names_default, place};
+use self::summary::summary;
+use self::writes::{WRITES_MAX, Wish};
 use super::cycle::Latest;
 use super::world::World;
 use crate::clock::Clock;
 use crate::kube::events::Events;
-use crate::kube::status::{Budget, Written, write};
+use crate::kube::status::{Budget, Written};
 use crate::metrics::{Metrics, TaskQueueNumbers};
 use crate::signals::board::Board;
 
@@ -148,7 +151,7 @@ impl Controller {
             .collect();
         let first = first_of_each(&queues, &places);
         let weights = self.world.weights();
-        let mut starved = None;
+        let (mut starved, mut due) = (None, Vec::new());
         let count = queues.len();
         for offset in 0..count {
             let at = (turn + offset) % count;
@@ -184,14 +187,22 @@ impl Controller {
                     time.look(*timeout, book, (self.clock.now(), self.clock.wall()))
                 }),
             };
-            if !self.keep(past, queue, &seen).await {
-                starved.get_or_insert(at);
+            let wish = if due.len() < WRITES_MAX {
+                self.change(past, queue, &seen)
+            } else {
+                Wish::Later
+            };
+            match wish {
+                Wish::Nothing => {}
+                Wish::Later => starved = starved.or(Some(at)),
+                Wish::Write(change) => due.push(change),
             }
             if let Some(view) = view {
                 let stray = view.stray > 0 && !names_default(&first, &places[at]);
                 self.tell_stray(past, (queue, id), view, stray).await;
             }
         }
+        self.write(past, due).await;
         starved.unwrap_or(0)
     }
 
@@ -230,38 +241,6 @@ impl Controller {
         };
         self.metrics
             .task_queue(&queue.namespace().unwrap_or_default(), &queue.name_any(), numbers);
-    }
-
-    /// Writes the status if it differs; false if there was no budget for it.
-    async fn keep(&self, past: &mut Past, queue: &TaskQueue, seen: &Seen<'_>) -> bool {
-        let uid = queue.uid().unwrap_or_default();
-        let stored = queue.status.clone().unwrap_or_default();
-        let (old, version) = Written::latest(past.written.get(&uid), &queue.metadata, &stored);
-        let new = self.status(queue, old, seen);
-        if new == *old {
-            return true;
-        }
-        let ready = |status: &TaskQueueStatus| {
-            let ready = find(&status.conditions, ConditionType::Ready)?;
-            Some((ready.status.clone(), ready.reason.clone()))
-        };
-        let pressing = ready(old) != ready(&new);
-        if !self.budget.take(self.clock.now()) && !pressing {
-            return false;
-        }
-        let api: Api<TaskQueue> =
-            Api::namespaced(self.client.clone(), &queue.namespace().unwrap_or_default());
-        match write(&api, &queue.metadata, (old, version), new.clone()).await {
-            Ok(written) => {
-                self.tell(queue, old, &new).await;
-                past.written.extend(written.map(|written| (uid, written)));
-            }
-            Err(error) => {
-                past.written.remove(&uid);
-                tracing::debug!(task_queue = queue.name_any(), "status not written: {error}");
-            }
-        }
-        true
     }
 
     fn status(&self, queue: &TaskQueue, old: &TaskQueueStatus, seen: &Seen<'_>) -> TaskQueueStatus {
@@ -346,27 +325,6 @@ impl Controller {
         new
     }
 
-    /// An event when a queue turns bad, or is bad for another reason; a circle is told too, although the queue works. And
-    /// one when its wait target is missed, or is kept again.
-    async fn tell(&self, queue: &TaskQueue, old: &TaskQueueStatus, new: &TaskQueueStatus) {
-        let about = queue.object_ref(&());
-        if let Some((warning, reason, message)) = late::news(old, new) {
-            self.events
-                .send(&about, warning, reason.as_str(), "Observe", &message)
-                .await;
-        }
-        let ready = |status: &TaskQueueStatus| {
-            let ready = find(&status.conditions, ConditionType::Ready)?;
-            let bad = ready.status == "False" || ready.reason == Reason::WeightCycle.as_str();
-            bad.then(|| (ready.reason.clone(), ready.message.clone()))
-        };
-        let before = ready(old).map(|(reason, _)| reason);
-        let Some((reason, message)) = ready(new).filter(|(reason, _)| before.as_ref() != Some(reason)) else {
-            return;
-        };
-        self.events.send(&about, true, &reason, "Observe", &message).await;
-    }
-
     /// Messages in Celery's unnamed default queue that nobody will ever take.
     async fn tell_stray(
         &self,
@@ -402,85 +360,3 @@ fn is_due(old: &TaskQueueStatus, wall: Timestamp) -> bool {
     let told = old.observed_at.as_ref().map(|time| time.0);
     told.is_none_or(|told| wall.duration_since(told).unsigned_abs() >= ESTIMATES_EVERY)
 }
-
-/// Why the tasks of a queue may take no slots: its Pool does not exist. One that the operator makes itself is only on
-/// its way, unless it is refused.
-fn missing_pool(queue: &TaskQueue, pool: Option<&Pool>, unmade: Option<&str>) -> Option<String> {
-    let name = queue.pool_name();
-    if name == DEFAULT_POOL {
-        return unmade.filter(|_| pool.is_none()).map(str::to_owned);
-    }
-    pool.is_none().then(|| {
-        format!(
-            "Pool {name:?} does not exist in this namespace, so no worker is started for this queue: create it, or \
-             correct spec.pool.name"
-        )
-    })
-}
-
-fn summary(queue: &TaskQueue, seen: &Seen<'_>) -> (Option<bool>, Reason, String) {
-    if let Some(rival) = seen.rival {
-        let (name, other) = (queue.queue_name(), rival.name_any());
-        let place = match rival.namespace() {
-            namespace if namespace == queue.namespace() => String::new(),
-            namespace => format!(" in namespace {:?}", namespace.unwrap_or_default()),
-        };
-        let message = format!(
-            "TaskQueue {other:?}{place} already names the queue {name:?} of this broker, and WorkerPools may count its messages twice: delete one of the two"
-        );
-        return (Some(false), Reason::Conflict, message);
-    }
-    if let Some(message) = missing_pool(queue, seen.pool, seen.unmade.as_deref()) {
-        return (Some(false), Reason::PoolMissing, message);
-    }
-    let Some(book) = seen.book else {
-        return (None, Reason::Progressing, "not read yet".to_owned());
-    };
-    if let Some(fault) = &book.fault {
-        let message = format!("{} (since {:.0})", fault.message, fault.since_wall);
-        return (Some(false), reason_of(fault.kind), message);
-    }
-    if book.ready.is_none() {
-        return (None, Reason::Progressing, "not read yet".to_owned());
-    }
-    // It works; the first of these gives the reason, and each its words.
-    let foreign = (book.foreign_consumers > 0).then(|| {
-        let names: Vec<&str> = book.foreign.iter().take(5).map(String::as_str).collect();
-        let words = format!(
-            "{} consumers are not ours: {}",
-            book.foreign_consumers,
-            names.join(", ")
-        );
-        (Reason::ForeignConsumers, words)
-    });
-    let (reasons, words): (Vec<Reason>, Vec<String>) = links(seen).chain(foreign).unzip();
-    let reason = reasons.first().copied().unwrap_or(Reason::AsDesired);
-    (Some(true), reason, words.join("; "))
-}
-
-/// What is wrong with its links to other queues.
-fn links(seen: &Seen<'_>) -> impl Iterator<Item = (Reason, String)> {
-    let circle = seen.cycle.map(|cycle| {
-        let words = format!(
-            "{cycle} is a circle of spec.priority.downstream, in which no queue comes before another: each weighs what \
-             is written in it; remove one of the links"
-        );
-        (Reason::WeightCycle, words)
-    });
-    let unknown = seen.unknown.first().map(|first| {
-        let more = match seen.unknown.len() {
-            1 => String::new(),
-            count => format!(" and {} more", count - 1),
-        };
-        let words = format!(
-            "spec.priority.downstream names {first:?}{more}, and no TaskQueue of that name is in this namespace: it adds \
-             no weight; create it, or correct the name"
-        );
-        (Reason::QueueUnknown, words)
-    });
-    circle.into_iter().chain(unknown)
-}
-
-#[cfg(test)]
-#[path = "task_queue_tests.rs"]
-mod tests;

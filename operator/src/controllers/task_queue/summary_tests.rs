@@ -1,5 +1,8 @@
+use std::collections::BTreeSet;
+
 use poolwright_api::v1alpha1::{PoolSpec, PoolUse, TaskQueueSpec};
-use serde_json::json;
+use poolwright_core::ledger::QueueLedger;
+use poolwright_core::weight::Cycle;
 
 use super::*;
 
@@ -86,32 +89,4 @@ fn a_queue_with_wrong_links_works_and_says_so() {
         "{message}"
     );
     assert!(message.ends_with(&format!("; {foreign}")), "{message}");
-}
-
-/// A TaskQueue of another namespace, or through another Secret, names it as well.
-#[test]
-fn the_default_queue_is_named_by_whoever_lies_at_the_same_place() {
-    let queue = |name: &str, prefix: Option<&str>| {
-        let redis = prefix.map(|prefix| json!({"keyPrefix": prefix}));
-        let broker = json!({"url": "redis://redis:6379/0", "redis": redis});
-        let object = json!({"apiVersion": "poolwright.dev/v1alpha1", "kind": "TaskQueue",
-            "metadata": {"name": name, "namespace": name}, "spec": {"broker": broker}});
-        Arc::new(serde_json::from_value::<TaskQueue>(object).unwrap())
-    };
-    let queues = [
-        queue("mail", None),
-        queue("celery", None),
-        queue("post", Some("p.")),
-    ];
-    let view = BrokerView {
-        address: "redis:6379/0".to_owned(),
-        ..BrokerView::default()
-    };
-    let views = ["a", "b", "c"].map(|id| (id.to_owned(), Arc::new(view.clone())));
-    let views = BTreeMap::from(views);
-    let places = ["a", "b", "c"].into_iter().zip(&queues);
-    let places: Vec<Place> = places.map(|(id, queue)| place(queue, id, &views)).collect();
-    let first = first_of_each(&queues, &places);
-    let named: Vec<bool> = places.iter().map(|place| names_default(&first, place)).collect();
-    assert_eq!(named, [true, true, false]);
 }

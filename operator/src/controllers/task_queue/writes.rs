@@ -1,0 +1,117 @@
+//! Writing what has changed: several statuses at a time, and no more in one look than take a moment.
+//!
+//! A broker that goes away, or a fleet that is seen for the first time, changes the status of every queue. Written one after
+//! the other, ten thousand would take minutes, in which nobody would look at any queue.
+
+use std::sync::Arc;
+
+use futures::{FutureExt as _, StreamExt as _, stream};
+use kube::{Api, Resource as _, ResourceExt as _};
+use poolwright_api::ConditionType;
+use poolwright_api::Reason;
+use poolwright_api::conditions::find;
+use poolwright_api::v1alpha1::{TaskQueue, TaskQueueStatus};
+
+use super::{Controller, Past, Seen, late};
+use crate::kube::status::{Written, write};
+
+/// Statuses that one look writes at most; the others have their turn first in the next.
+pub(super) const WRITES_MAX: usize = 256;
+/// Writes under way at a time.
+const AT_ONCE: usize = 16;
+
+/// What one look wants of a status.
+pub(super) enum Wish {
+    /// It is as it should be.
+    Nothing,
+    /// There is no budget for it.
+    Later,
+    /// It differs.
+    Write(Change),
+}
+
+/// A status to be written.
+pub(super) struct Change {
+    queue: Arc<TaskQueue>,
+    old: TaskQueueStatus,
+    version: Option<String>,
+    new: TaskQueueStatus,
+}
+
+impl Controller {
+    /// Compares the status that a queue should have with the one that it has.
+    pub(super) fn change(&self, past: &Past, queue: &Arc<TaskQueue>, seen: &Seen<'_>) -> Wish {
+        let uid = queue.uid().unwrap_or_default();
+        let stored = queue.status.clone().unwrap_or_default();
+        let (old, version) = Written::latest(past.written.get(&uid), &queue.metadata, &stored);
+        let new = self.status(queue, old, seen);
+        if new == *old {
+            return Wish::Nothing;
+        }
+        let ready = |status: &TaskQueueStatus| {
+            let ready = find(&status.conditions, ConditionType::Ready)?;
+            Some((ready.status.clone(), ready.reason.clone()))
+        };
+        let pressing = ready(old) != ready(&new);
+        if !self.budget.take(self.clock.now()) && !pressing {
+            return Wish::Later;
+        }
+        Wish::Write(Change {
+            queue: Arc::clone(queue),
+            old: old.clone(),
+            version: version.map(str::to_owned),
+            new,
+        })
+    }
+
+    /// Writes these statuses, and tells of each what is news.
+    pub(super) async fn write(&self, past: &mut Past, due: Vec<Change>) {
+        let writes = due.into_iter().map(|change| self.write_one(change).boxed());
+        let mut ended = stream::iter(writes).buffer_unordered(AT_ONCE);
+        while let Some((uid, written)) = ended.next().await {
+            match written {
+                Ok(Some(written)) => drop(past.written.insert(uid, written)),
+                Ok(None) => {}
+                Err(()) => drop(past.written.remove(&uid)),
+            }
+        }
+    }
+
+    async fn write_one(&self, change: Change) -> (String, Result<Option<Written<TaskQueueStatus>>, ()>) {
+        let Change {
+            queue,
+            old,
+            version,
+            new,
+        } = change;
+        let namespace = queue.namespace().unwrap_or_default();
+        let api: Api<TaskQueue> = Api::namespaced(self.client.clone(), &namespace);
+        let written = write(&api, &queue.metadata, (&old, version.as_deref()), new.clone()).await;
+        match &written {
+            Ok(_) => self.tell(&queue, &old, &new).await,
+            Err(error) => tracing::debug!(task_queue = queue.name_any(), "status not written: {error}"),
+        }
+        (queue.uid().unwrap_or_default(), written.map_err(drop))
+    }
+
+    /// An event when a queue turns bad, or is bad for another reason; a circle is told too, although the queue works. And
+    /// one when its wait target is missed, or is kept again.
+    async fn tell(&self, queue: &TaskQueue, old: &TaskQueueStatus, new: &TaskQueueStatus) {
+        let about = queue.object_ref(&());
+        if let Some((warning, reason, message)) = late::news(old, new) {
+            self.events
+                .send(&about, warning, reason.as_str(), "Observe", &message)
+                .await;
+        }
+        let ready = |status: &TaskQueueStatus| {
+            let ready = find(&status.conditions, ConditionType::Ready)?;
+            let bad = ready.status == "False" || ready.reason == Reason::WeightCycle.as_str();
+            bad.then(|| (ready.reason.clone(), ready.message.clone()))
+        };
+        let before = ready(old).map(|(reason, _)| reason);
+        let Some((reason, message)) = ready(new).filter(|(reason, _)| before.as_ref() != Some(reason)) else {
+            return;
+        };
+        self.events.send(&about, true, &reason, "Observe", &message).await;
+    }
+}
