@@ -195,7 +195,7 @@ impl Controller {
             match wish {
                 Wish::Nothing => {}
                 Wish::Later => starved = starved.or(Some(at)),
-                Wish::Write(change) => due.push(change),
+                Wish::Write(change) => due.push(*change),
             }
             if let Some(view) = view {
                 let stray = view.stray > 0 && !names_default(&first, &places[at]);

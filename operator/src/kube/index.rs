@@ -109,18 +109,15 @@ impl<K: Resource, V> Index<K, V> {
     }
 
     /// The objects of a namespace that name this, in name order.
-    pub fn that_name(&self, namespace: &str, named: &str) -> Vec<Arc<V>> {
-        let first = (namespace.to_owned(), named.to_owned(), String::new());
-        let names: Vec<String> = {
+    pub fn that_name(&self, namespace: &str, what: &str) -> Vec<Arc<V>> {
+        let first = (namespace.to_owned(), what.to_owned(), String::new());
+        let own: Vec<String> = {
             let objects = self.lock();
             let all = objects.named.range(first..);
-            let own = all.take_while(|(of, name, _)| of == namespace && name == named);
+            let own = all.take_while(|(of, named, _)| of == namespace && named == what);
             own.map(|(_, _, object)| object.clone()).collect()
         };
-        names
-            .iter()
-            .filter_map(|name| self.get(namespace, name))
-            .collect()
+        own.iter().filter_map(|name| self.get(namespace, name)).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Objects<V>> {

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 /// TaskQueues whose broker nobody reaches.
 const QUEUES: usize = 200;
-/// What each write takes longer. One after the other, those for all of them would take twice the limit.
-const WRITE: Duration = Duration::from_millis(400);
+/// What each write takes longer. One after the other, the two for each of them would take twice the limit.
+const WRITE: Duration = Duration::from_millis(200);
 /// Until all are told.
 const LIMIT: Duration = Duration::from_secs(40);
 

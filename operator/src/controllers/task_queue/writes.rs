@@ -16,9 +16,9 @@ use super::{Controller, Past, Seen, late};
 use crate::kube::status::{Written, write};
 
 /// Statuses that one look writes at most; the others have their turn first in the next.
-pub(super) const WRITES_MAX: usize = 256;
-/// Writes under way at a time.
-const AT_ONCE: usize = 16;
+pub(super) const WRITES_MAX: usize = 64;
+/// Writes under way at a time: few, since what makes and scales workers is not to wait behind what only reports.
+const AT_ONCE: usize = 4;
 
 /// What one look wants of a status.
 pub(super) enum Wish {
@@ -27,7 +27,7 @@ pub(super) enum Wish {
     /// There is no budget for it.
     Later,
     /// It differs.
-    Write(Change),
+    Write(Box<Change>),
 }
 
 /// A status to be written.
@@ -56,12 +56,12 @@ impl Controller {
         if !self.budget.take(self.clock.now()) && !pressing {
             return Wish::Later;
         }
-        Wish::Write(Change {
+        Wish::Write(Box::new(Change {
             queue: Arc::clone(queue),
             old: old.clone(),
             version: version.map(str::to_owned),
             new,
-        })
+        }))
     }
 
     /// Writes these statuses, and tells of each what is news.
