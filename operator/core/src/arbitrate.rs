@@ -65,7 +65,8 @@ pub struct Charge {
 /// At no Pool do the targets take more than its slots. Of several claims of one queue with a guarantee each has an equal
 /// part of it, for the pods that the tasks of that queue need and those that no other queue needs. What of a guarantee
 /// is not asked for is kept free, but for a rest in which none of their pods fits. A rest that is smaller than a pod that
-/// is asked for, since their pods have several sizes, is the first that such a pod takes. Takes O(n log n) in the number of claims, charges and wants.
+/// is asked for, since their pods have several sizes, such a pod takes with slots that its tier has left free. Takes
+/// O(n log n) in the number of claims, charges and wants, and in a Pool as much again for each such rest.
 #[must_use]
 pub fn arbitrate(pools: &[PoolBudget], claims: &[Claim]) -> Vec<u64> {
     let mut order: Vec<usize> = (0..claims.len()).collect();
@@ -129,12 +130,18 @@ struct Member {
     pods: u64,
 }
 
-/// What pods of several sizes leave of one guarantee: a larger one is wanted than fits in it. Beside free slots it may fit,
-/// and then takes this first: it belongs to the queue.
+/// What pods of several sizes leave of one guarantee: a larger one is wanted than fits in it. With slots that its tier
+/// leaves free it may fit, and takes this: it belongs to the queue.
 struct Rest {
     slots: u64,
-    /// Who wants such a pod.
+    /// Who wants such a pod, in the order of members.
     members: Vec<usize>,
+}
+
+impl Rest {
+    fn is_for(&self, member: usize) -> bool {
+        self.slots > 0 && self.members.binary_search(&member).is_ok()
+    }
 }
 
 /// One Pool and the claims on it, in the order of ids.
@@ -271,7 +278,7 @@ impl Budget {
     fn room(&self, at: usize) -> u64 {
         let member = &self.members[at];
         let own = member.guaranteed.saturating_mul(member.unit);
-        let rests = self.rests.iter().filter(|rest| rest.members.contains(&at));
+        let rests = self.rests.iter().filter(|rest| rest.is_for(at));
         let own = rests.fold(own, |own, rest| own.saturating_add(rest.slots));
         self.left.saturating_sub(self.kept.saturating_sub(own))
     }
@@ -283,7 +290,7 @@ impl Budget {
         self.left = self.left.saturating_sub(pods.saturating_mul(member.unit));
         self.kept = self.kept.saturating_sub(own.saturating_mul(member.unit));
         let mut beyond = (pods - own).saturating_mul(member.unit);
-        for rest in self.rests.iter_mut().filter(|rest| rest.members.contains(&at)) {
+        for rest in self.rests.iter_mut().filter(|rest| rest.is_for(at)) {
             let used = rest.slots.min(beyond);
             rest.slots -= used;
             beyond -= used;

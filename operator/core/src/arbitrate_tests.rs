@@ -54,6 +54,25 @@ fn on_several_pools_the_least_counts_and_the_rest_goes_to_others() {
     assert_eq!(arbitrate(&pools, &claims), [3, 7]);
 }
 
+/// Of the 5 guaranteed slots a pod of 3 takes what it can, and the 2 are kept for the queue's small pods, of which none is
+/// wanted. With the free slot they are its next pod, unless one of the same tier has taken that: nobody is pressed for it.
+#[test]
+fn the_rest_of_a_guarantee_goes_with_free_slots_to_the_next_pod_of_its_queue() {
+    let on_a = |id, pods, unit| Claim {
+        wants: vec![want("a", 50, 100, pods)],
+        ..claim(id, pods, &[(0, unit)])
+    };
+    let other = |tier| Claim {
+        wants: vec![want("z", tier, 1, 1)],
+        ..claim("z", 1, &[(0, 1)])
+    };
+    let pools = [limited(6, &[("a", 5)])];
+    let targets = |tier| arbitrate(&pools, &[on_a("large", 2, 3), on_a("small", 0, 1), other(tier)]);
+    assert_eq!(targets(10), [2, 0, 0]);
+    assert_eq!(targets(50), [1, 0, 1]);
+    assert_eq!(targets(90), [1, 0, 1]);
+}
+
 /// What one leaves lets the next leave something, more often than there are rounds.
 #[test]
 fn a_chain_of_pools_ends_with_nothing_left_that_fits() {

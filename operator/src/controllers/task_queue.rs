@@ -76,6 +76,17 @@ struct Past {
     queued: BTreeMap<String, queued::Queued>,
 }
 
+/// The first queues of a look whose status had to wait, so that every queue gets its turn.
+#[derive(Default)]
+struct Missed {
+    /// As many as one look writes were written before it.
+    writes: Option<usize>,
+    /// There was no budget for its numbers.
+    budget: Option<usize>,
+    /// A write failed.
+    refused: bool,
+}
+
 /// What one look saw of one TaskQueue.
 struct Seen<'a> {
     /// The broker.
@@ -118,15 +129,19 @@ impl Controller {
         let mut past = Past::default();
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // Where the last look ran out of budget, so that every queue gets its turn.
         let mut turn = 0usize;
         loop {
             ticks.tick().await;
-            turn = self.look(&mut past, turn).await;
+            let missed = self.look(&mut past, turn).await;
+            // What is pressing waits for no tick, but what is refused does.
+            if missed.writes.is_some() && !missed.refused {
+                ticks.reset_immediately();
+            }
+            turn = missed.writes.or(missed.budget).unwrap_or(0);
         }
     }
 
-    async fn look(&self, past: &mut Past, turn: usize) -> usize {
+    async fn look(&self, past: &mut Past, turn: usize) -> Missed {
         let queues = self.world.queues.all(None);
         let names: BTreeSet<(String, String)> = queues
             .iter()
@@ -151,7 +166,7 @@ impl Controller {
             .collect();
         let first = first_of_each(&queues, &places);
         let weights = self.world.weights();
-        let (mut starved, mut due) = (None, Vec::new());
+        let (mut missed, mut due) = (Missed::default(), Vec::new());
         let count = queues.len();
         for offset in 0..count {
             let at = (turn + offset) % count;
@@ -187,23 +202,22 @@ impl Controller {
                     time.look(*timeout, book, (self.clock.now(), self.clock.wall()))
                 }),
             };
-            let wish = if due.len() < WRITES_MAX {
-                self.change(past, queue, &seen)
+            if due.len() == WRITES_MAX {
+                missed.writes = missed.writes.or(Some(at));
             } else {
-                Wish::Later
-            };
-            match wish {
-                Wish::Nothing => {}
-                Wish::Later => starved = starved.or(Some(at)),
-                Wish::Write(change) => due.push(*change),
+                match self.change(past, queue, &seen) {
+                    Wish::Nothing => {}
+                    Wish::Later => missed.budget = missed.budget.or(Some(at)),
+                    Wish::Write(change) => due.push(*change),
+                }
             }
             if let Some(view) = view {
                 let stray = view.stray > 0 && !names_default(&first, &places[at]);
                 self.tell_stray(past, (queue, id), view, stray).await;
             }
         }
-        self.write(past, due).await;
-        starved.unwrap_or(0)
+        missed.refused = !self.write(past, due).await;
+        missed
     }
 
     /// What is said of a queue's wait target, and its numbers.

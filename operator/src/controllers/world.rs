@@ -130,21 +130,11 @@ fn index<K: Resource, V>(
     group: fn(&K) -> Option<String>,
     keep: impl Fn(K) -> V + Send + Sync + 'static,
 ) -> Arc<Index<K, V>> {
-    index_naming(shard, group, keep, |_| Vec::new())
+    Arc::new(Index::new(group, keep).within(shard.clone()))
 }
 
-/// One whose objects are found by what they name, too: to look through all of them for each of them takes minutes where
-/// there are ten thousand.
-fn index_naming<K: Resource, V>(
-    shard: &Shard,
-    group: fn(&K) -> Option<String>,
-    keep: impl Fn(K) -> V + Send + Sync + 'static,
-    names: fn(&V) -> Vec<String>,
-) -> Arc<Index<K, V>> {
-    let index = Index::new(group, keep).naming(names);
-    Arc::new(index.within(shard.clone()))
-}
-
+/// By these WorkerPools are found, too: to look through all of them for each of them takes a minute where there are ten
+/// thousand.
 fn queues_of(wp: &WorkerPool) -> Vec<String> {
     let queues = wp.spec.queues.iter();
     queues.map(|reference| reference.name.clone()).collect()
@@ -156,8 +146,9 @@ impl World {
     pub fn within(shard: &Shard) -> Self {
         let keep = Keep::default();
         let (deployment, set, pod) = (keep.clone(), keep.clone(), keep);
+        let pools = Index::new(own_name, only_holders);
         Self {
-            pools: index_naming(shard, own_name, only_holders, queues_of),
+            pools: Arc::new(pools.naming(queues_of).within(shard.clone())),
             queues: index(shard, own_name, without_writers),
             budgets: index(shard, own_name, without_writers),
             deployments: index(shard, selected, move |object| deployment.deployment(object)),

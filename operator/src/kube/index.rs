@@ -197,7 +197,8 @@ impl<K: Resource, V> Index<K, V> {
                 None
             }
         };
-        let named_before = before.as_deref().map(self.names).unwrap_or_default();
+        let old = before.as_deref().or_else(|| left.as_ref()?.1.as_deref());
+        let named_before = old.map(self.names).unwrap_or_default();
         objects.name((&group.0, &name), named_before, named);
         if group.1 != name {
             objects.places.insert((group.0.clone(), name), group.1.clone());

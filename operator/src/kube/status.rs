@@ -1,6 +1,6 @@
 //! Status writes: merge patches of what differs, within a budget.
 //!
-//! Numbers that move all the time wait for their turn; everything else is written at once. Nothing is written
+//! Numbers that move all the time wait for their turn; everything else waits for no budget. Nothing is written
 //! when nothing differs.
 
 use std::sync::{Mutex, PoisonError};

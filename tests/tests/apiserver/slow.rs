@@ -9,11 +9,12 @@ use serde_json::json;
 use std::time::Duration;
 
 /// TaskQueues whose broker nobody reaches.
-const QUEUES: usize = 200;
-/// What each write takes longer. One after the other, the two for each of them would take twice the limit.
-const WRITE: Duration = Duration::from_millis(200);
+const QUEUES: usize = 100;
+/// What each write takes longer. One after the other, one for each of them would take more than the limit, and there are
+/// two of most.
+const WRITE: Duration = Duration::from_millis(400);
 /// Until all are told.
-const LIMIT: Duration = Duration::from_secs(40);
+const LIMIT: Duration = Duration::from_secs(32);
 
 /// What concerns all queues at once, as a broker that is gone, is told of all soon: several are written at a time.
 #[tokio::test]

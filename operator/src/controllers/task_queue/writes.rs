@@ -15,7 +15,7 @@ use poolwright_api::v1alpha1::{TaskQueue, TaskQueueStatus};
 use super::{Controller, Past, Seen, late};
 use crate::kube::status::{Written, write};
 
-/// Statuses that one look writes at most; the others have their turn first in the next.
+/// Statuses that one look writes at most; the others have their turn first in the next, at once.
 pub(super) const WRITES_MAX: usize = 64;
 /// Writes under way at a time: few, since what makes and scales workers is not to wait behind what only reports.
 const AT_ONCE: usize = 4;
@@ -64,17 +64,20 @@ impl Controller {
         }))
     }
 
-    /// Writes these statuses, and tells of each what is news.
-    pub(super) async fn write(&self, past: &mut Past, due: Vec<Change>) {
+    /// Writes these statuses, and tells of each what is news; false if one was refused.
+    pub(super) async fn write(&self, past: &mut Past, due: Vec<Change>) -> bool {
         let writes = due.into_iter().map(|change| self.write_one(change).boxed());
         let mut ended = stream::iter(writes).buffer_unordered(AT_ONCE);
+        let mut well = true;
         while let Some((uid, written)) = ended.next().await {
+            well &= written.is_ok();
             match written {
                 Ok(Some(written)) => drop(past.written.insert(uid, written)),
                 Ok(None) => {}
                 Err(()) => drop(past.written.remove(&uid)),
             }
         }
+        well
     }
 
     async fn write_one(&self, change: Change) -> (String, Result<Option<Written<TaskQueueStatus>>, ()>) {
@@ -85,6 +88,11 @@ impl Controller {
             new,
         } = change;
         let namespace = queue.namespace().unwrap_or_default();
+        let known = self.world.queues.get(&namespace, &queue.name_any());
+        if known.is_none_or(|known| known.uid() != queue.uid()) {
+            // Deleted, or another operator's, since the look began.
+            return (queue.uid().unwrap_or_default(), Ok(None));
+        }
         let api: Api<TaskQueue> = Api::namespaced(self.client.clone(), &namespace);
         let written = write(&api, &queue.metadata, (&old, version.as_deref()), new.clone()).await;
         match &written {
