@@ -203,6 +203,35 @@ fn each_fault_is_shown_by_a_test_that_exists() {
     assert!(shown >= 25, "only {shown} tests are named");
 }
 
+/// What a command of the documents asks for is a group.
+#[test]
+fn groups_that_documents_name_exist() {
+    let run = std::fs::read_to_string(root().join("tests/run.sh")).unwrap();
+    let list = |name: &str| -> BTreeSet<String> {
+        let line = run
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("{name}=\"")));
+        let names = line.unwrap_or_else(|| panic!("no {name}")).trim_end_matches('"');
+        names.split_whitespace().map(str::to_owned).collect()
+    };
+    let known: BTreeSet<String> = list("known").union(&list("parts")).cloned().collect();
+    let mut found = 0;
+    for page in manifests::documents() {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for after in text.split("GROUPS_ONLY=").skip(1) {
+            let names = match after.strip_prefix('"') {
+                Some(quoted) => quoted.split('"').next().unwrap(),
+                None => after.split([' ', '`']).next().unwrap(),
+            };
+            for name in names.split_whitespace().filter(|name| *name != "GROUP") {
+                assert!(known.contains(name), "{} names the group {name}", page.display());
+                found += 1;
+            }
+        }
+    }
+    assert!(found >= 14, "only {found} are named");
+}
+
 /// The list has ten, and each says which test tries it; what none can is said in words before.
 #[test]
 fn each_risk_of_the_list_is_answered_by_tests_that_exist() {

@@ -134,12 +134,35 @@ mod tests {
         name(&wp(spec))
     }
 
+    /// Of a WorkerPool whose queue is on this broker.
+    fn on(broker: &Value, inject: &str) -> String {
+        let wp = wp(json!({"class": "Cpu", "celery": {"brokerEnv": inject}}));
+        revision(&validate(&wp, &queues_on(broker)).expect("valid"), &wp)
+    }
+
+    /// Of one that somebody has asked to be restarted.
+    fn restarted(mut wp: WorkerPool) -> String {
+        let time = "2026-01-01T00:00:00Z".to_owned();
+        wp.metadata.annotations = Some([(ANNOTATION_RESTARTED_AT.to_owned(), time)].into());
+        name(&wp)
+    }
+
     /// If this fails, an upgrade of the operator would restart every worker. Do not change the name; change the
     /// code back.
     #[test]
     fn the_name_is_the_same_in_every_version() {
         assert_eq!(patched(json!({})), "24ba6aab2a");
         assert_eq!(name(&wp(json!({"class": "Cpu"}))), "f03b55f308");
+        let cpu = |celery: Value| name(&wp(json!({"class": "Cpu", "celery": celery})));
+        let autoscale = json!({"autoscale": {"min": 1, "max": 20}, "maxMemoryPerChild": "1Gi"});
+        assert_eq!(cpu(autoscale), "0676e252bd");
+        let airflow = json!({"celery": null, "airflow": {
+            "concurrency": 8, "prefetchMultiplier": 2, "longestTaskSeconds": 60, "extraArgs": ["--skip-serve-logs"],
+        }});
+        assert_eq!(name(&wp(airflow)), "4862bb5cf9");
+        let secret = json!({"urlSecretRef": {"name": "s", "key": "k"}});
+        assert_eq!(on(&secret, "Inject"), "9839e38f96");
+        assert_eq!(restarted(wp(full())), "6d94ae0a8b");
     }
 
     #[test]
@@ -202,26 +225,16 @@ mod tests {
         for patch in different {
             assert!(seen.insert(patched(patch.clone())), "{patch}");
         }
-        let mut restarted = wp(full());
-        let annotation = (
-            ANNOTATION_RESTARTED_AT.to_owned(),
-            "2026-01-01T00:00:00Z".to_owned(),
-        );
-        restarted.metadata.annotations = Some([annotation].into());
-        assert!(seen.insert(name(&restarted)));
+        assert!(seen.insert(restarted(wp(full()))));
     }
 
     #[test]
     fn the_broker_counts_only_where_it_is_injected() {
-        let on = |broker: Value, inject: &str| {
-            let wp = wp(json!({"class": "Cpu", "celery": {"brokerEnv": inject}}));
-            revision(&validate(&wp, &queues_on(&broker)).expect("valid"), &wp)
-        };
         let (one, other) = (
             json!({"url": "redis://one"}),
             json!({"urlSecretRef": {"name": "s", "key": "k"}}),
         );
-        assert_eq!(on(one.clone(), "None"), on(other.clone(), "None"));
-        assert_ne!(on(one, "Inject"), on(other, "Inject"));
+        assert_eq!(on(&one, "None"), on(&other, "None"));
+        assert_ne!(on(&one, "Inject"), on(&other, "Inject"));
     }
 }

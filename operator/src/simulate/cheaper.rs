@@ -107,9 +107,16 @@ fn policies(world: &World) -> Vec<Variant> {
     all
 }
 
-/// Pods of half and of twice the slots, with as many slots in all, and no least number of pods.
+/// Pods of half and of twice the slots, with as many slots in all, and no least number of pods. Not of a fleet whose number is
+/// held by hand: its bounds are that number, which no field of `spec.scaling` changes.
 fn shapes(base: &Variant) -> Vec<Variant> {
-    let has_least = base.world.scenario.fleets.iter().any(|fleet| fleet.bounds.0 > 0);
+    if base.world.held.iter().all(|held| *held) {
+        return Vec::new();
+    }
+    let fleets = base.world.scenario.fleets.iter().zip(&base.world.held);
+    let has_least = fleets
+        .into_iter()
+        .any(|(fleet, held)| fleet.bounds.0 > 0 && !held);
     let mut all = Vec::new();
     for (times, by, name) in [
         (1, 1, ""),
@@ -121,7 +128,8 @@ fn shapes(base: &Variant) -> Vec<Variant> {
                 continue;
             }
             let mut world = base.world.clone();
-            for fleet in &mut world.scenario.fleets {
+            let fleets = world.scenario.fleets.iter_mut().zip(&world.held);
+            for (fleet, _) in fleets.filter(|(_, held)| !**held) {
                 let slots = (fleet.slots * times / by).max(1);
                 let pods = |pods: u32| (pods * fleet.slots).div_ceil(slots);
                 let least = if no_least { 0 } else { pods(fleet.bounds.0) };

@@ -51,6 +51,10 @@ fn of_workers(wp: &WorkerPool, valid: &ValidPool) -> Vec<&'static str> {
             "scale-in is paused by annotation: no pod goes",
         ),
         (
+            valid.hold.is_some(),
+            "is held by spec.replicas, so no policy and no bound changes its number of pods",
+        ),
+        (
             valid.fallback.is_some(),
             "fallback never acts, because signals never fail here",
         ),

@@ -331,6 +331,28 @@ fn cheaper_than(fleet: &str, arrivals: &str) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
+/// What is held by hand no bound moves: in a cluster, "minReplicas: 0" would change nothing.
+#[test]
+fn a_number_that_is_held_by_hand_is_told_and_no_setting_is_said_to_lower_it() {
+    let free = mail("concurrency: 2", "minReplicas: 4, maxReplicas: 8");
+    let held = free.replace("scaling:", "replicas: 4\n  scaling:");
+    let mut arrivals = String::new();
+    for at in 0..30 {
+        // Writing to a String cannot fail.
+        let _ = writeln!(arrivals, "{},mail,1", 60 * at);
+    }
+    let cheaper = cheaper_than(&free, &arrivals);
+    assert!(cheaper.contains("minReplicas: 0"), "{cheaper}");
+    let cheaper = cheaper_than(&held, &arrivals);
+    assert!(
+        !cheaper.contains("minReplicas") && !cheaper.contains("concurrency"),
+        "{cheaper}"
+    );
+    let note = "note: WorkerPool mail: is held by spec.replicas";
+    assert!(told(&held, "--tasks 20", "").unwrap().contains(note));
+    assert!(!told(&free, "--tasks 20", "").unwrap().contains(note));
+}
+
 /// Without a warm worker a queue of six tasks waits for a start each time: of nine hundred tasks these are few.
 #[test]
 fn settings_that_starve_one_queue_are_not_told() {

@@ -34,6 +34,8 @@ pub(super) struct World {
     pub(super) scenario: Scenario,
     /// By fleet.
     pub(super) settings: Vec<Settings>,
+    /// By fleet: its number of pods is held by hand.
+    pub(super) held: Vec<bool>,
     /// By fleet: the time after which Celery asks a task to end itself.
     pub(super) soft_limits: Vec<Option<Millis>>,
     /// What is not as it would be in a cluster, or is easily overlooked.
@@ -99,6 +101,11 @@ pub(super) fn of(fleet: &Fleet, start_up: Millis) -> Result<World, String> {
     let soft = fleet.workers.iter().map(|(_, valid)| valid.soft_time_limit);
     Ok(World {
         settings,
+        held: fleet
+            .workers
+            .iter()
+            .map(|(_, valid)| valid.hold.is_some())
+            .collect(),
         notes: notes::of(fleet),
         soft_limits: soft
             .map(|limit| {

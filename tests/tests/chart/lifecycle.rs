@@ -7,8 +7,11 @@ use poolwright_tests::chart::{self, Major};
 use poolwright_tests::*;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 const USERS: &str = "workerpools.poolwright.dev,taskqueues.poolwright.dev,pools.poolwright.dev";
+/// By then an operator has written what it finds to be wrong.
+const SETTLE: Duration = Duration::from_secs(3);
 const WAIT: [&str; 2] = ["--wait", "--timeout=120s"];
 /// The new chart's defaults, and what was set over them.
 const REUSE: &str = "--reset-then-reuse-values";
@@ -131,6 +134,15 @@ impl Life {
             &["leaderElection.enabled"],
         );
         assert_eq!(self.site.ours().await?, before);
+        // The process that comes with it knows nothing of the one before, and finds all workers as they should be.
+        let operator = self.site.operator_as("poolwright", "poolwright", "").await?;
+        wait_until("the fleet to be decided", LIMIT, || async {
+            let told = operator.metrics().await.unwrap_or_default();
+            Ok(told.contains("poolwright_worker_pool_desired_replicas{"))
+        })
+        .await?;
+        tokio::time::sleep(SETTLE).await;
+        drop(operator);
         self.expect_users("an upgrade").await
     }
 
