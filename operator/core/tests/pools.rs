@@ -317,7 +317,7 @@ proptest! {
     /// What pods of several sizes leave of a guarantee is used by the next pod of its queue, with free slots: in a Pool that
     /// has slots for all guarantees, who wants one has no room for it beside what other queues do not use of theirs.
     #[test]
-    fn the_rest_of_a_guarantee_is_used_by_its_queue_first(namespace in namespace(1, true)) {
+    fn the_rest_of_a_guarantee_is_used_by_its_queue(namespace in namespace(1, true)) {
         let targets = namespace.targets();
         for (pool, (slots, guarantees)) in namespace.pools.iter().enumerate() {
             if slots.is_some_and(|slots| guarantees.values().sum::<u64>() > slots) {

@@ -133,8 +133,7 @@ fn index<K: Resource, V>(
     Arc::new(Index::new(group, keep).within(shard.clone()))
 }
 
-/// By these WorkerPools are found, too: to look through all of them for each of them takes a minute where there are ten
-/// thousand.
+/// By these WorkerPools are found, too: to look through all of them for each of them was most of a start with ten thousand.
 fn queues_of(wp: &WorkerPool) -> Vec<String> {
     let queues = wp.spec.queues.iter();
     queues.map(|reference| reference.name.clone()).collect()

@@ -7,10 +7,9 @@ use std::sync::Arc;
 
 use futures::{FutureExt as _, StreamExt as _, stream};
 use kube::{Api, Resource as _, ResourceExt as _};
-use poolwright_api::ConditionType;
-use poolwright_api::Reason;
 use poolwright_api::conditions::find;
 use poolwright_api::v1alpha1::{TaskQueue, TaskQueueStatus};
+use poolwright_api::{ConditionType, Reason};
 
 use super::{Controller, Past, Seen, late};
 use crate::kube::status::{Written, write};
