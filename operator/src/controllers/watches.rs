@@ -18,6 +18,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::world::World;
 use crate::kube::index::{Group, Index, follow};
+use crate::kube::watching;
 use crate::signals::board::Board;
 
 /// Kinds that are watched.
@@ -80,7 +81,7 @@ impl Watches {
 impl Started<'_> {
     /// What users write.
     fn intents(&mut self) {
-        let any = watcher::Config::default;
+        let any = watching;
         let world = Arc::clone(&self.watches.world);
         let (of, changed) = (Arc::clone(&world), Arc::clone(&self.watches.queues_changed));
         self.follow(any(), &world.queues, move |group, before, after| {
@@ -116,7 +117,7 @@ impl Started<'_> {
 
     /// What is made of it.
     fn made(&mut self) {
-        let ours = || watcher::Config::default().labels(LABEL_WORKER_POOL);
+        let ours = || watching().labels(LABEL_WORKER_POOL);
         let world = Arc::clone(&self.watches.world);
         let mark = || {
             let of = Arc::clone(&world);

@@ -16,13 +16,17 @@ use std::time::Duration;
 
 use kube::api::{PatchParams, PostParams};
 use kube::client::ClientBuilder;
+use kube::runtime::watcher;
 use kube::{Client, Config};
 use poolwright_api::FIELD_MANAGER;
 
 use crate::gate::Gate;
 
-/// No byte for so long ends a watch: the API server ends each by itself within five minutes.
-const WATCH_SILENCE: Duration = Duration::from_secs(330);
+/// Seconds after which the API server ends a watch, to be begun anew where it ended. It costs a request a kind, and
+/// bounds how long a connection that is open and dead can hide what changes.
+const WATCH_ENDS: u32 = 120;
+/// No byte for so long ends a watch: the server should have ended it by then.
+const WATCH_SILENCE: Duration = Duration::from_secs(150);
 /// No byte for so long ends any other request: a connection that is open and dead must not hold a pool's turn.
 const ANSWER_SILENCE: Duration = Duration::from_secs(10);
 
@@ -78,6 +82,12 @@ pub fn no_kubeconfig(error: &(dyn std::error::Error + 'static)) -> String {
     }
 }
 
+/// How a kind is watched: all of it, until a label narrows it.
+#[must_use]
+pub fn watching() -> watcher::Config {
+    watcher::Config::default().timeout(WATCH_ENDS)
+}
+
 /// For patches in our name.
 #[must_use]
 pub fn patching() -> PatchParams {
@@ -114,9 +124,20 @@ pub(crate) fn no_cluster() -> Client {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::Router;
+    use axum::body::{Body, Bytes};
+    use axum::http::Uri;
+    use futures::stream;
+    use k8s_openapi::api::core::v1::Pod;
+    use kube::Api;
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::kube::index::{Index, follow};
 
     #[tokio::test]
     async fn a_server_that_never_answers_ends_the_request() {
@@ -126,5 +147,50 @@ mod tests {
         let client = patient(config, Duration::from_millis(100), &Gate::open()).unwrap();
         let asked = tokio::time::timeout(Duration::from_secs(10), client.apiserver_version()).await;
         assert!(asked.expect("an end").is_err());
+    }
+
+    /// It is open, and nothing comes: what the operator knows would grow old unseen.
+    #[tokio::test]
+    async fn a_watch_that_falls_silent_is_begun_anew() {
+        let watches = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&watches);
+        let answer = move |uri: Uri| {
+            let is_watch = uri.query().is_some_and(|query| query.contains("watch=true"));
+            seen.fetch_add(usize::from(is_watch), Ordering::Relaxed);
+            async move {
+                if is_watch {
+                    return Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
+                }
+                Body::from(
+                    r#"{"apiVersion":"v1","kind":"PodList","metadata":{"resourceVersion":"1"},"items":[]}"#,
+                )
+            }
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let server = axum::serve(listener, Router::new().fallback(answer));
+        let config = Config::new(address.parse().unwrap());
+        let client = patient(config, Duration::from_millis(100), &Gate::open()).unwrap();
+        let index = Arc::new(Index::new(|pod: &Pod| pod.metadata.name.clone(), |pod| pod));
+        let follows = follow(
+            Api::<Pod>::all(client),
+            watching(),
+            None,
+            index,
+            || {},
+            |_, _, _| {},
+        );
+        let twice = async {
+            while watches.load(Ordering::Relaxed) < 2 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let limit = tokio::time::sleep(Duration::from_secs(20));
+        tokio::select! {
+            () = twice => {}
+            () = follows => panic!("it ended"),
+            ended = server.into_future() => panic!("{ended:?}"),
+            () = limit => panic!("it was not begun anew"),
+        }
     }
 }
