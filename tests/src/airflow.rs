@@ -20,7 +20,7 @@ pub fn image(major: u32) -> String {
 }
 
 /// The one who may do everything, and the password.
-pub const ADMIN: (&str, &str) = ("admin", "secret");
+pub const ADMIN: (&str, &str) = ("admin", "canary-secret");
 /// The one who may change pools and no users, with the same password: what a Secret of a Pool should name.
 pub const OP: &str = "op";
 /// The one who may look and change nothing, with the same password.

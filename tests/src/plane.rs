@@ -119,6 +119,8 @@ impl Plane {
             format!("--audit-log-path={}", plane.text("audit.log")?),
             // It is one file to who reads it: in megabytes, and by default it would be put away at a hundred.
             "--audit-log-maxsize=4000".into(),
+            // As most do, and leave it to Pod Security.
+            "--allow-privileged=true".into(),
             "--bind-address=127.0.0.1".into(),
             "--advertise-address=127.0.0.1".into(),
             "--service-account-issuer=https://local.test".into(),

@@ -2,6 +2,7 @@
 
 use super::Authority;
 use crate::Result;
+use crate::leaks::CANARY;
 use crate::process::{self, Daemon, free_port, mortal, temp_dir};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -209,7 +210,7 @@ impl RabbitMq {
     /// Makes a user who may see the numbers of this virtual host in the management API, and nothing else; returns the
     /// password.
     pub async fn reader(&self, vhost: &Vhost, name: &str) -> Result<String> {
-        let password: String = std::iter::repeat_with(fastrand::alphanumeric).take(16).collect();
+        let password = fresh_password();
         let user = json!({"password": password, "tags": "management"});
         self.manage(Method::PUT, &format!("/api/users/{name}"), &user)
             .await?;
@@ -224,17 +225,11 @@ impl RabbitMq {
     pub async fn vhost(&self, prefix: &str, tags: &str) -> Result<Vhost> {
         let suffix: String = std::iter::repeat_with(fastrand::lowercase).take(8).collect();
         let name = format!("{prefix}-{suffix}");
-        let password: String = std::iter::repeat_with(fastrand::alphanumeric).take(16).collect();
-        self.manage(Method::PUT, &format!("/api/vhosts/{name}"), &json!({}))
-            .await?;
+        let password = fresh_password();
         let user = json!({"password": password, "tags": tags});
         self.manage(Method::PUT, &format!("/api/users/{name}"), &user)
             .await?;
-        let all = json!({"configure": ".*", "write": ".*", "read": ".*"});
-        for user in [name.as_str(), "guest"] {
-            self.manage(Method::PUT, &format!("/api/permissions/{name}/{user}"), &all)
-                .await?;
-        }
+        self.open_vhost(&name).await?;
         Ok(Vhost {
             url: format!("amqp://{name}:{password}@127.0.0.1:{}/{name}", self.port),
             tls_url: self
@@ -245,6 +240,18 @@ impl RabbitMq {
             name,
             password,
         })
+    }
+
+    /// Makes a virtual host for the user of its name, who may do everything in it.
+    pub async fn open_vhost(&self, name: &str) -> Result<()> {
+        self.manage(Method::PUT, &format!("/api/vhosts/{name}"), &json!({}))
+            .await?;
+        let all = json!({"configure": ".*", "write": ".*", "read": ".*"});
+        for user in [name, "guest"] {
+            self.manage(Method::PUT, &format!("/api/permissions/{name}/{user}"), &all)
+                .await?;
+        }
+        Ok(())
     }
 
     /// Asks the management API as the administrator.
@@ -267,4 +274,10 @@ impl RabbitMq {
             .await?;
         Ok(serde_json::from_str(&answer).unwrap_or(Value::Null))
     }
+}
+
+/// One that nothing may say.
+fn fresh_password() -> String {
+    let random: String = std::iter::repeat_with(fastrand::alphanumeric).take(16).collect();
+    format!("{CANARY}{random}")
 }

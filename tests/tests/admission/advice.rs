@@ -38,8 +38,60 @@ fn patches() -> Vec<Value> {
     ]
 }
 
-/// Every class with every execution pool and every patch, each on a queue of its own: neighbours are no matter here.
-fn worker_pools() -> Vec<(String, Value)> {
+/// What is laid over a WorkerPool of Airflow.
+fn airflow_patches() -> Vec<Value> {
+    let limits = |limits: Value| json!({"worker": {"resources": {"limits": limits}}});
+    let told = |slots: Value| {
+        let first = json!({"name": "A", "value": "7"});
+        let set = json!({"name": "AIRFLOW__CELERY__WORKER_CONCURRENCY", "value": slots});
+        json!({"worker": {"env": [first, set], "resources": {"limits": {"cpu": "300m", "memory": "600Mi"}}}})
+    };
+    vec![
+        json!({}),
+        limits(json!({"cpu": "1500m"})),
+        limits(json!({"cpu": "250m", "memory": "299Mi"})),
+        limits(json!({"cpu": "10m", "memory": "99Mi"})),
+        limits(json!({"memory": "100Mi"})),
+        limits(json!({"memory": "1G"})),
+        limits(json!({"cpu": "64", "memory": "64Gi"})),
+        limits(json!({"cpu": "0", "memory": "0"})),
+        json!({"airflow": {"concurrency": 4}, "worker": {"resources": {"limits": {"memory": "399Mi"}}}}),
+        json!({"airflow": {"concurrency": 4}, "worker": {"resources": {"limits": {"memory": "400Mi"}}}}),
+        json!({"airflow": {"autoscale": {"min": 1, "max": 9}}, "worker": {"resources": {"limits": {"memory": "512Mi"}}}}),
+        told(json!("3")),
+        told(json!(" 03 ")),
+        told(json!("5")),
+        told(json!("five")),
+        told(json!("")),
+        told(json!("0")),
+        json!({"airflow": {"concurrency": 4}, "worker": {"env": [{"name": "AIRFLOW__CELERY__WORKER_CONCURRENCY", "value": "16"}]}}),
+        json!({"airflow": {"autoscale": {"min": 1, "max": 9}}, "worker": {"env": [{"name": "AIRFLOW__CELERY__WORKER_CONCURRENCY", "value": "16"}]}}),
+        json!({"worker": {"env": [{"name": "AIRFLOW__CELERY__WORKER_CONCURRENCY", "value": "12"}]}}),
+    ]
+}
+
+/// Every patch with a proven end of tasks, with none, and with graces that are long enough and too short.
+fn airflow_worker_pools() -> Vec<Value> {
+    let ends = [
+        json!({}),
+        json!({"airflow": {"longestTaskSeconds": 600}}),
+        json!({"drain": {"graceSeconds": 100}}),
+        json!({"airflow": {"longestTaskSeconds": 600}, "drain": {"graceSeconds": 614}}),
+        json!({"airflow": {"longestTaskSeconds": 600}, "drain": {"graceSeconds": 615}}),
+    ];
+    let all = airflow_patches().into_iter().flat_map(|patch| {
+        ends.clone().map(|end| {
+            let mut spec = json!({"airflow": {}, "worker": {"image": FAKE_IMAGE}});
+            stage::merge(&mut spec, patch.clone());
+            stage::merge(&mut spec, end);
+            spec
+        })
+    });
+    all.collect()
+}
+
+/// Every class with every execution pool and every patch.
+fn celery_worker_pools() -> Vec<Value> {
     let mut all = Vec::new();
     for class in [None, Some("Cpu"), Some("Io"), Some("Memory"), Some("General")] {
         for pool in [
@@ -51,10 +103,8 @@ fn worker_pools() -> Vec<(String, Value)> {
             Some("Solo"),
         ] {
             for patch in patches() {
-                let name = format!("w{}", all.len());
                 let concurrency = if pool == Some("Solo") { 1 } else { 4 };
                 let mut spec = json!({
-                    "queues": [{"name": name}],
                     "celery": {"app": "app", "concurrency": concurrency},
                     "worker": {"image": FAKE_IMAGE},
                 });
@@ -65,15 +115,26 @@ fn worker_pools() -> Vec<(String, Value)> {
                     spec["celery"]["executionPool"] = json!(pool);
                 }
                 stage::merge(&mut spec, patch);
-                let manifest = json!({
-                    "apiVersion": "poolwright.dev/v1alpha1", "kind": "WorkerPool",
-                    "metadata": {"name": name}, "spec": spec,
-                });
-                all.push((name, manifest));
+                all.push(spec);
             }
         }
     }
     all
+}
+
+/// All of them by name, each on a queue of its own: neighbours are no matter here.
+fn worker_pools() -> Vec<(String, Value)> {
+    let specs = celery_worker_pools().into_iter().chain(airflow_worker_pools());
+    let named = specs.enumerate().map(|(number, mut spec)| {
+        let name = format!("w{number}");
+        spec["queues"] = json!([{"name": name}]);
+        let manifest = json!({
+            "apiVersion": "poolwright.dev/v1alpha1", "kind": "WorkerPool",
+            "metadata": {"name": name}, "spec": spec,
+        });
+        (name, manifest)
+    });
+    named.collect()
 }
 
 /// What lint warns of, by name; nothing for what it refuses.
@@ -121,9 +182,13 @@ async fn warned(client: &kube::Client, space: &str, manifest: &Value) -> Result<
     }
     let mut all = BTreeSet::new();
     for header in response.headers().get_all("warning") {
-        let text = header.to_str()?.replace("\\\"", "\"");
-        let from = "with binding 'advice.poolwright.dev': ";
-        let (_, words) = text.split_once(from).ok_or("a warning that is no advice")?;
+        // UTF-8, as no `to_str` takes it.
+        let text = std::str::from_utf8(header.as_bytes())?.replace("\\\"", "\"");
+        let from = |of: &str| format!("with binding '{of}.poolwright.dev': ");
+        let words = |of| Some(text.split_once(&from(of))?.1);
+        let words = words("advice")
+            .or_else(|| words("advice-airflow"))
+            .ok_or("a warning that is no advice")?;
         all.insert(words.trim_end_matches('"').to_owned());
     }
     Ok(Some(all))
@@ -166,10 +231,11 @@ async fn the_api_server_warns_of_what_lint_warns_of() -> Result<()> {
         );
     }
     assert!(
-        compared > 400 && silent > 20,
+        compared > 500 && silent > 30,
         "{compared} compared, {silent} without advice"
     );
     let known = [
+        "spec.airflow.longestTaskSeconds",
         "spec.celery.concurrency",
         "spec.celery.maxMemoryPerChild",
         "spec.celery.maxTasksPerChild",
@@ -177,6 +243,8 @@ async fn the_api_server_warns_of_what_lint_warns_of() -> Result<()> {
         "spec.celery.softTimeLimitSeconds",
         "spec.celery.timeLimitSeconds",
         "spec.drain.graceSeconds",
+        "spec.worker.env[0].value",
+        "spec.worker.env[1].value",
         "spec.worker.resources.limits.memory",
     ];
     assert_eq!(fields, known.map(String::from).into(), "an advice was not met");

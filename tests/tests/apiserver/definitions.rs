@@ -130,3 +130,63 @@ async fn without_the_definition_of_worker_pools_workers_finish_and_come_back_wit
     stage.expect_none_killed()?;
     stage.expect_all_done_once(&ids)
 }
+
+/// Without Pools nobody knows a budget: workers stay as they are, and none comes.
+#[tokio::test]
+async fn without_the_definition_of_pools_no_worker_goes_and_none_comes() -> Result<()> {
+    let alone = Alone::new("a-pool", hasty()).await?;
+    let stage = &alone.stage;
+    let pool = json!({
+        "apiVersion": "poolwright.dev/v1alpha1", "kind": "Pool", "metadata": {"name": "db"}, "spec": {"slots": 3},
+    });
+    let kubectl = stage.kubectl()?;
+    kubectl.apply(&pool.to_string()).await?;
+    let mut queue =
+        json!({"metadata": {"name": "q"}, "apiVersion": "poolwright.dev/v1alpha1", "kind": "TaskQueue"});
+    queue["spec"] = json!({"broker": alone.broker.spec, "pool": {"name": "db"}});
+    kubectl.apply(&queue.to_string()).await?;
+    let shape = json!({
+        "celery": {"concurrency": 1}, "scaling": {"minReplicas": 2, "scaleDownDelaySeconds": 2},
+    });
+    alone.broker.workers(stage, "q", &["q"], shape).await?;
+    await_both(stage).await?;
+    let mut ids = alone.broker.publish(&Batch::sleep("q", 2, 10.0)).await?;
+    stage.await_running(2, LIMIT).await?;
+    stage
+        .patch_pool("q", json!({"spec": {"scaling": {"minReplicas": 0}}}))
+        .await?;
+
+    remove(stage, "pools").await?;
+    expect_alive(stage).await?;
+    ids.extend(alone.broker.publish(&Batch::sleep("q", 6, 5.0)).await?);
+    let limited = ConditionType::ScalingLimited;
+    stage
+        .await_condition("q", limited, "True", "PoolMissing", LIMIT)
+        .await?;
+    stage
+        .expect_steady("q", 2, Duration::from_secs(scale::pick(10, 60)))
+        .await?;
+
+    apply_crds(stage.plane).await?;
+    wait_until("the Pool to be made again", LIMIT, || async {
+        Ok(kubectl.apply(&pool.to_string()).await.is_ok())
+    })
+    .await?;
+    wait_until("the operator to see it", LIMIT, || async {
+        let slots = [
+            "get",
+            "pools.poolwright.dev",
+            "db",
+            "-o",
+            "jsonpath={.status.slots}",
+        ];
+        Ok(kubectl.run(slots).await? == "3")
+    })
+    .await?;
+    ids.extend(alone.broker.publish(&Batch::sleep("q", 9, 2.0)).await?);
+    stage.await_running(3, LIMIT).await?;
+    stage.await_ended(ids.len(), LIMIT).await?;
+    stage.await_no_pods("q", LIMIT).await?;
+    stage.expect_no_busy_victim()?;
+    stage.expect_all_done_once(&ids)
+}

@@ -7,7 +7,7 @@ use poolwright_tests::scenario::LIMIT;
 use poolwright_tests::*;
 use redis::AsyncCommands as _;
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 #[tokio::test]
@@ -349,7 +349,7 @@ async fn a_mute_worker_stays_when_the_heard_one_beside_it_goes() -> Result<()> {
 async fn a_new_password_is_taken_from_the_secret_after_a_refusal() -> Result<()> {
     let stage = Stage::new("f-password").await?;
     let redis = Redis::start(RedisConfig {
-        user: Some(("worker".into(), "the-old-word".into())),
+        user: Some(("worker".into(), "canary-old-word".into())),
         ..RedisConfig::default()
     })
     .await?;
@@ -359,7 +359,7 @@ async fn a_new_password_is_taken_from_the_secret_after_a_refusal() -> Result<()>
         .await_condition("q", ConditionType::Ready, "True", "AsDesired", LIMIT)
         .await?;
     let mut connection = redis.connection(0).await?;
-    let user = ["worker", "resetpass", ">the-new-word"];
+    let user = ["worker", "resetpass", ">canary-new-word"];
     let _: () = redis::cmd("ACL")
         .arg("SETUSER")
         .arg(&user)
@@ -373,7 +373,7 @@ async fn a_new_password_is_taken_from_the_secret_after_a_refusal() -> Result<()>
     stage
         .await_condition("q", fresh, "False", "BrokerRefused", LIMIT)
         .await?;
-    let new = redis.url(0).replace("the-old-word", "the-new-word");
+    let new = redis.url(0).replace("canary-old-word", "canary-new-word");
     stage.secret("broker", "url", &new).await?;
     let since = Instant::now();
     stage
@@ -387,7 +387,7 @@ async fn a_new_password_is_taken_from_the_secret_after_a_refusal() -> Result<()>
     stage.await_ended(4, LIMIT).await?;
     stage.await_no_pods("q", LIMIT).await?;
     stage.expect_all_done_once(&ids)?;
-    stage.expect_unsaid(&["the-old-word", "the-new-word"]).await
+    stage.expect_unsaid(&["canary-old-word", "canary-new-word"]).await
 }
 
 /// Takes as long as the time between two looks at a Secret, and no processor.
@@ -420,4 +420,71 @@ async fn a_new_address_is_taken_from_the_secret_in_time() -> Result<()> {
         .await?;
     drop(shown);
     stage.strike().await
+}
+
+/// SIGKILL, as of an out-of-memory killer: what is acknowledged late runs again, and only what was running when it came.
+#[tokio::test]
+async fn tasks_of_killed_workers_run_again_and_none_is_lost() -> Result<()> {
+    let kills = scale::pick(3, 10);
+    let rabbit = RabbitMq::shared().await?;
+    let vhost = rabbit.vhost("f-kill", "").await?;
+    let stage = Stage::new("f-kill").await?;
+    let wire = Wire::vhost(&stage, &vhost).await?.late(true);
+    let shape = json!({"scaling": {"maxReplicas": 3, "scaleDownDelaySeconds": 5}});
+    wire.pool(&stage, "q", &["q"], shape).await?;
+    let mut publisher = wire.publisher().await?;
+    let (mut ids, mut hit) = (BTreeSet::new(), BTreeSet::new());
+    for _ in 0..kills {
+        ids.extend(publisher.publish(&Batch::sleep("q", 12, 2.0)).await?);
+        let busy = async || {
+            let running = stage.running()?;
+            let found = stage.events()?.into_iter().rfind(|one| running.contains(&one.id));
+            Ok::<_, Error>(found.map(|one| one.pod))
+        };
+        wait_until("a busy worker", LIMIT, async || Ok(busy().await?.is_some())).await?;
+        let pod = busy().await?.ok_or("nobody is busy any more")?;
+        let events = stage.events()?;
+        stage.kill_worker(&pod)?;
+        let running = stage.running()?;
+        let on = |id: &str| {
+            events
+                .iter()
+                .rfind(|one| one.id == id)
+                .map(|one| one.pod.as_str())
+        };
+        hit.extend(running.into_iter().filter(|id| on(id) == Some(pod.as_str())));
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+    wait_until("every task to end", LIMIT, || async {
+        let ended: BTreeSet<String> = stage
+            .events()?
+            .into_iter()
+            .filter(|one| one.event == "end")
+            .map(|one| one.id)
+            .collect();
+        Ok(ended == ids)
+    })
+    .await?;
+    stage.await_no_pods("q", LIMIT).await?;
+    let mut starts: BTreeMap<String, usize> = BTreeMap::new();
+    for event in stage.events()?.into_iter().filter(|one| one.event == "start") {
+        *starts.entry(event.id).or_default() += 1;
+    }
+    let again: BTreeSet<String> = starts
+        .iter()
+        .filter(|(_, count)| **count > 1)
+        .map(|(id, _)| id.clone())
+        .collect();
+    println!(
+        "kills: killed={kills} published={} lost=0 running_then={} run_again={}",
+        ids.len(),
+        hit.len(),
+        again.len()
+    );
+    assert!(!hit.is_empty() && starts.values().all(|count| *count <= 1 + kills));
+    assert_eq!(
+        again, hit,
+        "what ran twice is what ran when its worker was killed"
+    );
+    stage.expect_no_busy_victim()
 }

@@ -5,6 +5,7 @@ use poolwright_api::ConditionType;
 use poolwright_api::v1alpha1::Pool;
 use poolwright_tests::scenario::{self, LIMIT};
 use poolwright_tests::*;
+use reqwest::Method;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -255,5 +256,41 @@ async fn an_absent_queue_is_said_and_ends_with_the_fallbacks_worker() -> Result<
     stage.await_ended(2, LIMIT).await?;
     stage.await_no_pods("q", LIMIT).await?;
     assert_eq!(stage.peak("q"), 1);
+    stage.expect_all_done_once(&ids)
+}
+
+/// A virtual host is deleted under busy workers, and made again: what they hold runs to its end, none of them is taken
+/// for queues that nobody can see, and work goes on with the new one.
+#[tokio::test]
+async fn a_virtual_host_that_is_deleted_takes_no_worker() -> Result<()> {
+    let (stage, vhost) = set("a-gone").await?;
+    let rabbit = RabbitMq::shared().await?;
+    let wire = Wire::vhost(&stage, &vhost).await?;
+    let shape =
+        json!({"celery": {"concurrency": 1}, "scaling": {"maxReplicas": 2, "scaleDownDelaySeconds": 2}});
+    wire.pool(&stage, "q", &["q"], shape).await?;
+    let mut ids = wire.publish(&Batch::sleep("q", 2, 10.0)).await?;
+    stage.await_running(2, LIMIT).await?;
+
+    let path = format!("/api/vhosts/{}", vhost.name);
+    rabbit.manage(Method::DELETE, &path, &Value::Null).await?;
+    let words = "the virtual host does not exist on this broker";
+    let told = wait_until("the TaskQueue to say so", LIMIT, || async {
+        let (status, reason, message) = stage.queue_ready("q").await?;
+        Ok((status.as_str(), reason.as_str()) == ("False", "BrokerRefused") && message.contains(words))
+    });
+    if let Err(error) = told.await {
+        return Err(format!("{error}: {:?}", stage.queue_ready("q").await?).into());
+    }
+    stage.await_ended(2, LIMIT).await?;
+    stage
+        .expect_steady("q", 2, Duration::from_secs(scale::pick(8, 60)))
+        .await?;
+
+    rabbit.open_vhost(&vhost.name).await?;
+    ids.extend(wire.publish(&Batch::sleep("q", 4, 1.0)).await?);
+    stage.await_ended(6, LIMIT).await?;
+    stage.await_no_pods("q", LIMIT).await?;
+    stage.expect_no_busy_victim()?;
     stage.expect_all_done_once(&ids)
 }

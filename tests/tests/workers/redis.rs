@@ -206,8 +206,8 @@ async fn tls_and_an_acl_user() -> Result<()> {
     let stage = Stage::new("r-tls").await?;
     let redis = Redis::start(RedisConfig {
         tls: true,
-        user: Some(("worker".into(), "s3cret-of-the-worker".into())),
-        password: Some("s3cret-of-nobody".into()),
+        user: Some(("worker".into(), "canary-of-the-worker".into())),
+        password: Some("canary-of-nobody".into()),
         ..RedisConfig::default()
     })
     .await?;
@@ -223,7 +223,7 @@ async fn tls_and_an_acl_user() -> Result<()> {
         "{shown}"
     );
     stage
-        .expect_unsaid(&["s3cret-of-the-worker", "s3cret-of-nobody"])
+        .expect_unsaid(&["canary-of-the-worker", "canary-of-nobody"])
         .await
 }
 

@@ -3,7 +3,7 @@
 //! Addresses that need a password are tried in `admission.rs`, Secrets of one's own namespace that the operator may not read
 //! in `permission.rs`.
 
-use super::{LIMIT, await_queue};
+use super::{LIMIT, await_queue, expect_words};
 use poolwright_api::ConditionType::{Ready, SignalsFresh};
 use poolwright_tests::*;
 use serde_json::{Value, json};
@@ -86,12 +86,7 @@ async fn a_pod_that_the_namespace_refuses_is_made_for_nobody() -> Result<()> {
         let message = stage
             .await_condition(name, Ready, "False", "AdmissionDenied", LIMIT)
             .await?;
-        // This API server lets nobody have privileged containers; most do, and leave it to Pod Security.
-        let refused = ["violates PodSecurity \"baseline", "disallowed by cluster policy"];
-        assert!(
-            refused.iter().any(|words| message.contains(words)),
-            "{name}: {message}"
-        );
+        expect_words(name, &message, &["violates PodSecurity \"baseline"])?;
         assert!(stage.pods(name).await?.is_empty(), "{name}");
         attempts::blocked(&format!("pod: {name}"));
     }

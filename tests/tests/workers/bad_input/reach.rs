@@ -66,14 +66,28 @@ async fn an_operator_in_a_pod_connects_to_no_address_of_its_own() -> Result<()> 
         expect_words(name, &message, &words)?;
         assert!(!message.contains("canary"), "{message}");
     }
-    attempts::tried("address: api");
-    stage
-        .queue("api", json!({"url": "redis://10.96.0.1:6379/0"}))
-        .await?;
-    let message = await_queue(&stage, "api", "False", "BrokerRefused").await?;
-    expect_words("api", &message, &["10.96.0.1", "the API server's host"])?;
+    for (name, url, words) in [
+        ("api", "redis://10.96.0.1:6379/0", "the API server's host"),
+        (
+            "link-local",
+            "redis://169.254.169.254/0",
+            "is a link-local address",
+        ),
+        ("link-local-6", "amqp://[fe80::1]//", "is a link-local address"),
+        (
+            "metadata",
+            "redis://[fd00:ec2::254]:80/0",
+            "is a cloud's metadata service",
+        ),
+    ] {
+        attempts::tried(&format!("address: {name}"));
+        stage.queue(name, json!({"url": url})).await?;
+        let message = await_queue(&stage, name, "False", "BrokerRefused").await?;
+        expect_words(name, &message, &[words, "--allow-broker-cidr="])?;
+        attempts::blocked(&format!("address: {name}"));
+    }
     assert_eq!(count.load(Ordering::SeqCst), 0);
-    for name in ["plain", "name", "mapped", "amqp", "api"] {
+    for name in ["plain", "name", "mapped", "amqp"] {
         attempts::blocked(&format!("address: {name}"));
     }
 
@@ -107,5 +121,65 @@ async fn an_operator_in_a_pod_connects_to_no_address_of_its_own() -> Result<()> 
         .await?;
     stage.queue("allowed", json!({"url": redis.url(0)})).await?;
     await_queue(&stage, "allowed", "True", "AsDesired").await?;
+    Ok(())
+}
+
+/// What is asked beside a broker: its own numbers, the load of a database, and Airflow.
+#[tokio::test]
+async fn no_other_address_leads_there_either() -> Result<()> {
+    let rabbit = RabbitMq::shared().await?;
+    let vhost = rabbit.vhost("aside", "monitoring").await?;
+    let (port, count) = listener("127.0.0.3", None)?;
+    let url = format!("http://127.0.0.3:{port}");
+    let mut stage = Stage::new("aside").await?;
+    stage.operator.start_in_pod("10.96.0.1").await?;
+    stage
+        .operator
+        .start_with("--allow-broker-cidr=127.0.0.1/32")
+        .await?;
+    let wire = Wire::vhost(&stage, &vhost).await?;
+    for field in ["managementUrl", "metricsUrl"] {
+        attempts::tried(&format!("address: {field}"));
+        let name = field.to_lowercase();
+        let mut broker = wire.spec.clone();
+        broker["rabbitmq"] = json!({field: url});
+        // A publisher declares the queue: of one that is absent, nothing more is asked.
+        wire.publish(&Batch::sleep(&name, 1, 1.0)).await?;
+        stage.queue(&name, broker).await?;
+        let message = await_queue(&stage, &name, "False", "BrokerRefused").await?;
+        expect_words(&name, &message, &[field, "127.0.0.3 is a loopback address"])?;
+        attempts::blocked(&format!("address: {field}"));
+    }
+    let kubectl = stage.kubectl()?;
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "airflow"},
+        "stringData": {"url": url, "username": "canary-user", "password": "canary-pass"}});
+    kubectl.apply(&secret.to_string()).await?;
+    let load = json!({"source": {"prometheus": {"url": url, "query": "load"}}});
+    for (name, field, spec) in [
+        (
+            "load",
+            "source.prometheus.url",
+            json!({"slots": 4, "loadShedding": load}),
+        ),
+        (
+            "airflow",
+            "url in the Secret of spec.airflow.secretRef",
+            json!({"slots": 4, "airflow": {"secretRef": {"name": "airflow"}}}),
+        ),
+    ] {
+        attempts::tried(&format!("address: {name}"));
+        let pool = json!({
+            "apiVersion": "poolwright.dev/v1alpha1", "kind": "Pool", "metadata": {"name": name}, "spec": spec});
+        kubectl.apply(&pool.to_string()).await?;
+        let words = [field, "127.0.0.3 is a loopback address"];
+        super::await_words(name, &words, async || {
+            kubectl
+                .run(["get", "pools.poolwright.dev", name, "-o", "jsonpath={.status}"])
+                .await
+        })
+        .await?;
+        attempts::blocked(&format!("address: {name}"));
+    }
+    assert_eq!(count.load(Ordering::SeqCst), 0);
     Ok(())
 }
