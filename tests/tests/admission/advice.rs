@@ -34,6 +34,9 @@ fn patches() -> Vec<Value> {
         json!({"celery": {"timeLimitSeconds": 540}, "drain": {"graceSeconds": 554}}),
         json!({"celery": {"timeLimitSeconds": 541}, "drain": {"graceSeconds": 556}}),
         json!({"drain": {"graceSeconds": 315}}),
+        json!({"celery": {"extraArgs": ["--beat"]}}),
+        json!({"celery": {"extraArgs": ["--max-interval=5", "-EB"]}}),
+        json!({"celery": {"extraArgs": ["-O", "-Ofair", "--beater"]}}),
         json!({"celery": {"maxTasksPerChild": 5, "maxMemoryPerChild": "300Mi"}}),
     ]
 }
@@ -237,6 +240,8 @@ async fn the_api_server_warns_of_what_lint_warns_of() -> Result<()> {
     let known = [
         "spec.airflow.longestTaskSeconds",
         "spec.celery.concurrency",
+        "spec.celery.extraArgs[0]",
+        "spec.celery.extraArgs[1]",
         "spec.celery.maxMemoryPerChild",
         "spec.celery.maxTasksPerChild",
         "spec.celery.prefetchMultiplier",
