@@ -13,8 +13,8 @@ use std::fmt;
 use poolwright_api::v1alpha1::Broker;
 
 use address::{
-    MAX_NAME, Part, check_parts, database, endpoint, name, part, prefix, sentinel_master, steps, tls,
-    virtual_host,
+    MANAGEMENT, MAX_NAME, Part, check_parts, database, endpoint, name, part, prefix, sentinel_master, steps,
+    tls, virtual_host, with_login,
 };
 
 /// A text that is shown to nobody.
@@ -233,6 +233,12 @@ pub enum BrokerError {
     /// Unusable management or metrics address.
     #[error("{0} must be an http:// or https:// address with a host")]
     Http(&'static str),
+    /// A management address without a login, on another host than the broker's, whose login would be sent there.
+    #[error(
+        "{0} is on another host than the broker, whose user and password are not sent there: name the same host, or put \
+         the address with a login of its own in a Secret and use {0}SecretRef"
+    )]
+    Elsewhere(&'static str),
 }
 
 impl BrokerConfig {
@@ -256,21 +262,15 @@ impl BrokerConfig {
             BrokerKind::Redis => (database(path)?, "/".to_owned()),
             BrokerKind::RabbitMq => (0, virtual_host(path)?),
         };
-        let management_url = options
-            .management_url
-            .as_ref()
-            .map(|u| endpoint(u, "rabbitmq.managementUrl"))
-            .transpose()?;
-        let management_url = management_url.map(|mut found| {
-            if found.username.is_none() {
-                found.username.clone_from(&username);
-                found.password.clone_from(&password);
-            }
-            found
-        });
+        let hosts: Vec<(String, u16)> = parts.iter().map(|p| p.host.clone()).collect();
+        let management = |url| {
+            let own = endpoint(url, MANAGEMENT)?;
+            with_login(own, &hosts, username.as_ref(), password.as_ref())
+        };
+        let management_url = options.management_url.as_ref().map(management).transpose()?;
         Ok(Self {
             kind: scheme.kind(),
-            hosts: parts.iter().map(|p| p.host.clone()).collect(),
+            hosts,
             tls: tls(scheme, options.tls.as_ref())?,
             username,
             password,

@@ -27,6 +27,7 @@ use crate::gate::Gate;
 const WATCH_ENDS: u32 = 120;
 /// No byte for so long ends a watch: the server should have ended it by then.
 const WATCH_SILENCE: Duration = Duration::from_secs(150);
+const _: () = assert!(WATCH_SILENCE.as_secs() > WATCH_ENDS as u64);
 /// No byte for so long ends any other request: a connection that is open and dead must not hold a pool's turn.
 const ANSWER_SILENCE: Duration = Duration::from_secs(10);
 
@@ -156,6 +157,11 @@ mod tests {
         let seen = Arc::clone(&watches);
         let answer = move |uri: Uri| {
             let is_watch = uri.query().is_some_and(|query| query.contains("watch=true"));
+            let ends = format!("timeoutSeconds={WATCH_ENDS}");
+            assert!(
+                !is_watch || uri.query().is_some_and(|query| query.contains(&ends)),
+                "{uri}"
+            );
             seen.fetch_add(usize::from(is_watch), Ordering::Relaxed);
             async move {
                 if is_watch {

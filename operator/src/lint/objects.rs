@@ -119,7 +119,10 @@ fn addresses(all: &[Read<'_>]) -> Vec<Finding> {
         let Some(url) = &broker.url else { continue };
         if let Err(error) = BrokerConfig::parse(url, &BrokerOptions::from(broker)) {
             let field = match error {
-                BrokerError::Name(field) | BrokerError::Empty(field) | BrokerError::Http(field) => field,
+                BrokerError::Name(field)
+                | BrokerError::Empty(field)
+                | BrokerError::Http(field)
+                | BrokerError::Elsewhere(field) => field,
                 _ => "url",
             };
             findings.push(read.find(

@@ -305,13 +305,13 @@ async fn one_of_several_queues_that_cannot_be_read_lets_workers_come_and_none_go
     );
     let mut admin = redis.connection(0).await?;
     let mut sees = async |keys: &'static str| -> Result<()> {
-        let user = "SETUSER reader on >secret-of-the-reader resetkeys allchannels +@all";
+        let user = "SETUSER reader on >canary-of-the-reader resetkeys allchannels +@all";
         let mut command = ::redis::cmd("ACL");
         command.arg(user.split(' ').collect::<Vec<_>>()).arg(keys);
         Ok(command.exec_async(&mut admin).await?)
     };
     sees("~*").await?;
-    let url = format!("redis://reader:secret-of-the-reader@127.0.0.1:{}/0", redis.port);
+    let url = format!("redis://reader:canary-of-the-reader@127.0.0.1:{}/0", redis.port);
     let reader = Wire::secret(&stage, "reader", &url).await?;
     for queue in ["seen", "hidden"] {
         stage.queue(queue, reader.spec.clone()).await?;

@@ -7,6 +7,9 @@ use url::Url;
 
 use super::{BrokerError, BrokerKind, HttpEndpoint, Secret, Tls};
 
+/// The field of the management API's address.
+pub(super) const MANAGEMENT: &str = "rabbitmq.managementUrl";
+
 /// Most hosts that one address may list.
 const MAX_HOSTS: usize = 16;
 /// Most priority steps: what the resource definition lets through.
@@ -235,5 +238,29 @@ pub(super) fn endpoint(text: &Secret, field: &'static str) -> Result<HttpEndpoin
         url: url.as_str().trim_end_matches('/').to_owned(),
         username,
         password,
+    })
+}
+
+/// The management API's address with a login: its own, or else the broker's, which goes to no other host than those that
+/// the address with that login names. Whoever writes a `TaskQueue` may not read the Secret that it is in.
+pub(super) fn with_login(
+    own: HttpEndpoint,
+    hosts: &[(String, u16)],
+    username: Option<&String>,
+    password: Option<&Secret>,
+) -> Result<HttpEndpoint, BrokerError> {
+    if own.username.is_some() || username.is_none() && password.is_none() {
+        return Ok(own);
+    }
+    let url = Url::parse(&own.url).map_err(|_| BrokerError::Http(MANAGEMENT))?;
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let same = |one: &(String, u16)| one.0.eq_ignore_ascii_case(host);
+    if !hosts.iter().any(same) {
+        return Err(BrokerError::Elsewhere(MANAGEMENT));
+    }
+    Ok(HttpEndpoint {
+        username: username.cloned(),
+        password: password.cloned(),
+        ..own
     })
 }

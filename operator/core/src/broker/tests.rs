@@ -129,6 +129,35 @@ fn management_takes_the_brokers_credentials_unless_it_has_its_own() {
 }
 
 #[test]
+fn a_brokers_login_goes_to_no_other_host() {
+    let with = |broker: &str, management: &str| {
+        let options = BrokerOptions {
+            management_url: Some(Secret::new(management)),
+            ..BrokerOptions::default()
+        };
+        BrokerConfig::parse(broker, &options).map(|found| found.management_url.unwrap().username)
+    };
+    let elsewhere = Err(BrokerError::Elsewhere("rabbitmq.managementUrl"));
+    for management in [
+        "http://else:15672",
+        "http://h.else",
+        "http://10.0.0.1",
+        "http://[::1]:15672",
+    ] {
+        assert_eq!(with("amqp://u:p@h/", management), elsewhere, "{management}");
+        assert_eq!(with("amqp://u@h/", management), elsewhere, "{management}");
+        // Where there is none to be sent, and where it has its own.
+        assert_eq!(with("amqp://h/", management), Ok(None), "{management}");
+        let own = management.replace("http://", "http://m:n@");
+        assert_eq!(with("amqp://u:p@h/", &own), Ok(Some("m".into())), "{management}");
+    }
+    let user = Ok(Some("u".into()));
+    assert_eq!(with("amqp://u:p@h:5671/", "https://H:15671"), user);
+    assert_eq!(with("amqp://u:p@a;amqp://u:p@b", "http://b:15672"), user);
+    assert_eq!(with("amqp://u:p@[::1]:5672/", "http://[::1]:15672"), user);
+}
+
+#[test]
 fn unusable_options_are_named() {
     let with = |url: &str, change: &dyn Fn(&mut BrokerOptions)| {
         let mut options = BrokerOptions::default();

@@ -282,6 +282,10 @@ mod tests {
     use crate::signals::guard::Policy;
 
     fn database(url: &str) -> Result<Database, SignalError> {
+        judged(url, Policy::outside())
+    }
+
+    fn judged(url: &str, policy: Policy) -> Result<Database, SignalError> {
         let access = Access {
             url: "http://airflow:8080".to_owned(),
             credentials: super::super::Credentials::Token(Secret::new("t")),
@@ -289,8 +293,21 @@ mod tests {
             database: None,
             executor: "CeleryExecutor".to_owned(),
         };
-        let network = Network::of_machine(Policy::outside(), Vec::new());
+        let network = Network::of_machine(policy, Vec::new());
         Database::new(&Secret::new(url), &access, &network)
+    }
+
+    #[tokio::test]
+    async fn in_a_pod_no_database_is_at_an_address_of_its_own() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("postgresql://u:p@{}/airflow", listener.local_addr().unwrap());
+        let database = judged(&url, Policy::inside(Vec::new())).unwrap();
+        let refused = database.connect().await.map(drop).unwrap_err();
+        assert_eq!(refused.kind, FaultKind::Refused);
+        let words = "databaseUrl in the Secret of spec.airflow.secretRef: 127.0.0.1 is a loopback address";
+        assert!(refused.message.starts_with(words), "{}", refused.message);
+        let came = tokio::time::timeout(std::time::Duration::from_millis(50), listener.accept()).await;
+        assert!(came.is_err(), "it was connected to");
     }
 
     #[test]

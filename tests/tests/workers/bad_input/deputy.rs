@@ -213,3 +213,28 @@ async fn what_a_server_answers_is_neither_followed_nor_repeated() -> Result<()> 
     }
     Ok(())
 }
+
+/// Who may write a TaskQueue and read no Secret names a server of his own as the management API.
+#[tokio::test]
+async fn a_brokers_login_is_sent_to_no_server_that_a_task_queue_names() -> Result<()> {
+    let stage = Stage::new("bad-login").await?;
+    let vhost = RabbitMq::shared().await?.vhost("bad-login", "monitoring").await?;
+    let wire = Wire::vhost(&stage, &vhost).await?;
+    // An absent queue would end the reading before anybody is asked for more.
+    wire.publish(&Batch::sleep("q", 1, 1.0)).await?;
+    let (thief, came) = server(http("200 OK", "", "[]")).await?;
+    attempts::tried("login: to a managementUrl elsewhere");
+    let mut broker = wire.spec.clone();
+    broker["rabbitmq"] =
+        json!({"managementUrl": format!("http://{}", thief.replace("127.0.0.1", "localhost"))});
+    stage.queue("q", broker).await?;
+    let message = await_queue(&stage, "q", "False", "InvalidSpec").await?;
+    let words = [
+        "rabbitmq.managementUrl is on another host",
+        "managementUrlSecretRef",
+    ];
+    expect_words("q", &message, &words)?;
+    assert_eq!(came.load(Ordering::SeqCst), 0);
+    attempts::blocked("login: to a managementUrl elsewhere");
+    Ok(())
+}

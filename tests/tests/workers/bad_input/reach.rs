@@ -138,11 +138,16 @@ async fn no_other_address_leads_there_either() -> Result<()> {
         .start_with("--allow-broker-cidr=127.0.0.1/32")
         .await?;
     let wire = Wire::vhost(&stage, &vhost).await?;
-    for field in ["managementUrl", "metricsUrl"] {
+    let kubectl = stage.kubectl()?;
+    let login = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "login"},
+        "stringData": {"url": url.replace("//", "//canary-user:canary-pass@")}});
+    kubectl.apply(&login.to_string()).await?;
+    let own = json!({"managementUrlSecretRef": {"name": "login", "key": "url"}});
+    for (field, options) in [("managementUrl", own), ("metricsUrl", json!({"metricsUrl": url}))] {
         attempts::tried(&format!("address: {field}"));
         let name = field.to_lowercase();
         let mut broker = wire.spec.clone();
-        broker["rabbitmq"] = json!({field: url});
+        broker["rabbitmq"] = options;
         // A publisher declares the queue: of one that is absent, nothing more is asked.
         wire.publish(&Batch::sleep(&name, 1, 1.0)).await?;
         stage.queue(&name, broker).await?;
@@ -150,7 +155,6 @@ async fn no_other_address_leads_there_either() -> Result<()> {
         expect_words(&name, &message, &[field, "127.0.0.3 is a loopback address"])?;
         attempts::blocked(&format!("address: {field}"));
     }
-    let kubectl = stage.kubectl()?;
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "airflow"},
         "stringData": {"url": url, "username": "canary-user", "password": "canary-pass"}});
     kubectl.apply(&secret.to_string()).await?;
