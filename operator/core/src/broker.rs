@@ -13,8 +13,8 @@ use std::fmt;
 use poolwright_api::v1alpha1::Broker;
 
 use address::{
-    MANAGEMENT, MAX_NAME, Part, check_parts, database, endpoint, name, part, prefix, sentinel_master, steps,
-    tls, virtual_host, with_login,
+    MANAGEMENT, MAX_NAME, Part, check_parts, database, endpoint, may_have_the_login, name, part, prefix,
+    sentinel_master, steps, tls, virtual_host,
 };
 
 /// A text that is shown to nobody.
@@ -239,6 +239,12 @@ pub enum BrokerError {
          the address with a login of its own in a Secret and use {0}SecretRef"
     )]
     Elsewhere(&'static str),
+    /// A management address without TLS and without a login, of a broker whose login is sent by TLS alone.
+    #[error(
+        "{0} is http, and the broker's user and password are not sent without TLS: use https, or put the address with a \
+         login of its own in a Secret and use {0}SecretRef"
+    )]
+    InClear(&'static str),
 }
 
 impl BrokerConfig {
@@ -263,15 +269,24 @@ impl BrokerConfig {
             BrokerKind::RabbitMq => (0, virtual_host(path)?),
         };
         let hosts: Vec<(String, u16)> = parts.iter().map(|p| p.host.clone()).collect();
+        let tls = tls(scheme, options.tls.as_ref())?;
         let management = |url| {
             let own = endpoint(url, MANAGEMENT)?;
-            with_login(own, &hosts, username.as_ref(), password.as_ref())
+            if own.username.is_some() || username.is_none() && password.is_none() {
+                return Ok(own);
+            }
+            may_have_the_login(&own, &hosts, tls.is_some())?;
+            Ok(HttpEndpoint {
+                username: username.clone(),
+                password: password.clone(),
+                ..own
+            })
         };
         let management_url = options.management_url.as_ref().map(management).transpose()?;
         Ok(Self {
             kind: scheme.kind(),
             hosts,
-            tls: tls(scheme, options.tls.as_ref())?,
+            tls,
             username,
             password,
             database,

@@ -122,7 +122,8 @@ fn addresses(all: &[Read<'_>]) -> Vec<Finding> {
                 BrokerError::Name(field)
                 | BrokerError::Empty(field)
                 | BrokerError::Http(field)
-                | BrokerError::Elsewhere(field) => field,
+                | BrokerError::Elsewhere(field)
+                | BrokerError::InClear(field) => field,
                 _ => "url",
             };
             findings.push(read.find(

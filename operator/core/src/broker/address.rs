@@ -241,26 +241,20 @@ pub(super) fn endpoint(text: &Secret, field: &'static str) -> Result<HttpEndpoin
     })
 }
 
-/// The management API's address with a login: its own, or else the broker's, which goes to no other host than those that
-/// the address with that login names. Whoever writes a `TaskQueue` may not read the Secret that it is in.
-pub(super) fn with_login(
-    own: HttpEndpoint,
+/// Whether the broker's login may be sent to the management API: to no other host than those that the address with that
+/// login names, and by TLS where the broker gets it so. Whoever writes a `TaskQueue` may not read the Secret that it is in.
+pub(super) fn may_have_the_login(
+    management: &HttpEndpoint,
     hosts: &[(String, u16)],
-    username: Option<&String>,
-    password: Option<&Secret>,
-) -> Result<HttpEndpoint, BrokerError> {
-    if own.username.is_some() || username.is_none() && password.is_none() {
-        return Ok(own);
-    }
-    let url = Url::parse(&own.url).map_err(|_| BrokerError::Http(MANAGEMENT))?;
+    by_tls: bool,
+) -> Result<(), BrokerError> {
+    let url = Url::parse(&management.url).map_err(|_| BrokerError::Http(MANAGEMENT))?;
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    let same = |one: &(String, u16)| one.0.eq_ignore_ascii_case(host);
-    if !hosts.iter().any(same) {
+    if !hosts.iter().any(|(one, _)| one.eq_ignore_ascii_case(host)) {
         return Err(BrokerError::Elsewhere(MANAGEMENT));
     }
-    Ok(HttpEndpoint {
-        username: username.cloned(),
-        password: password.cloned(),
-        ..own
-    })
+    if by_tls && url.scheme() != "https" {
+        return Err(BrokerError::InClear(MANAGEMENT));
+    }
+    Ok(())
 }

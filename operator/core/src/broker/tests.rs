@@ -153,6 +153,10 @@ fn a_brokers_login_goes_to_no_other_host() {
     }
     let user = Ok(Some("u".into()));
     assert_eq!(with("amqp://u:p@h:5671/", "https://H:15671"), user);
+    assert_eq!(with("amqps://u:p@h/", "https://h:15671"), user);
+    let in_clear = Err(BrokerError::InClear("rabbitmq.managementUrl"));
+    assert_eq!(with("amqps://u:p@h/", "http://h:15672"), in_clear);
+    assert_eq!(with("amqps://u:p@h/", "http://m:n@h:15672"), Ok(Some("m".into())));
     assert_eq!(with("amqp://u:p@a;amqp://u:p@b", "http://b:15672"), user);
     assert_eq!(with("amqp://u:p@[::1]:5672/", "http://[::1]:15672"), user);
 }

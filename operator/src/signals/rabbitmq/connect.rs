@@ -24,6 +24,9 @@ use crate::signals::network::Network;
 
 /// AMQP heartbeat: a silent broker is noticed within twice this many seconds.
 const HEARTBEAT_SECONDS: u16 = 10;
+/// Largest frame that is agreed to (bytes); RabbitMQ's default is four times that. lapin sets aside 64 of them at once, so
+/// a server without a limit, which 0 is, would take all memory.
+const FRAME_BYTES: u32 = 32_768;
 /// The user that RabbitMQ and kombu assume when the address names none.
 const DEFAULT_USER: &str = "guest";
 
@@ -109,6 +112,7 @@ fn uri(config: &BrokerConfig, host: &str, port: u16) -> AMQPUri {
         vhost: config.virtual_host.clone(),
         query: AMQPQueryString {
             heartbeat: Some(HEARTBEAT_SECONDS),
+            frame_max: Some(FRAME_BYTES),
             ..AMQPQueryString::default()
         },
     }
@@ -152,4 +156,70 @@ fn hold(socket: &Mutex<Socket>, stream: &tokio::net::TcpStream) -> io::Result<()
     }
     *socket = Socket::Open(copy);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use poolwright_core::broker::BrokerOptions;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::signals::guard::Policy;
+
+    /// A method of channel 0 as a frame.
+    fn frame(class: u16, method: u16, arguments: &[u8]) -> Vec<u8> {
+        let size = u32::try_from(arguments.len() + 4).unwrap();
+        let mut bytes = vec![1, 0, 0];
+        bytes.extend(size.to_be_bytes());
+        bytes.extend(class.to_be_bytes());
+        bytes.extend(method.to_be_bytes());
+        bytes.extend(arguments);
+        bytes.push(0xCE);
+        bytes
+    }
+
+    /// The arguments of the next method.
+    async fn arguments(stream: &mut TcpStream) -> Vec<u8> {
+        let mut head = [0; 7];
+        stream.read_exact(&mut head).await.unwrap();
+        let size = u32::from_be_bytes(head[3..].try_into().unwrap()) as usize;
+        let mut payload = vec![0; size + 1];
+        stream.read_exact(&mut payload).await.unwrap();
+        payload[4..size].to_vec()
+    }
+
+    /// Greets, says that frames may be of this size, and returns the size that was agreed to.
+    async fn tuned(listener: TcpListener, frame_max: u32) -> u32 {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read_exact(&mut [0; 8]).await.unwrap();
+        let mut start = vec![0, 9, 0, 0, 0, 0];
+        for text in [b"PLAIN", b"en_US"] {
+            start.extend(u32::try_from(text.len()).unwrap().to_be_bytes());
+            start.extend(text);
+        }
+        stream.write_all(&frame(10, 10, &start)).await.unwrap();
+        arguments(&mut stream).await;
+        let mut tune = vec![0, 0];
+        tune.extend(frame_max.to_be_bytes());
+        tune.extend([0, 0]);
+        stream.write_all(&frame(10, 30, &tune)).await.unwrap();
+        let agreed = arguments(&mut stream).await;
+        u32::from_be_bytes(agreed[2..6].try_into().unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_server_without_a_limit_gets_frames_of_ours() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        for (said, agreed) in [(0, FRAME_BYTES), (u32::MAX, FRAME_BYTES), (16_384, 16_384)] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("amqp://u:p@{}/", listener.local_addr().unwrap());
+            let config = BrokerConfig::parse(&url, &BrokerOptions::default()).unwrap();
+            let network = Network::of_machine(Policy::outside(), Vec::new());
+            tokio::select! {
+                found = tuned(listener, said) => assert_eq!(found, agreed, "{said}"),
+                _ = open(&config, &network, None, "test") => panic!("nothing was agreed to"),
+            }
+        }
+    }
 }
