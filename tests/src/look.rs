@@ -80,6 +80,15 @@ impl Stage {
         Ok(queue)
     }
 
+    /// Waits until so many workers consume a queue, by its status. Tasks that come then are one for each: before that, the
+    /// first that is up could take two.
+    pub async fn await_consumers(&self, queue: &str, count: i32, limit: Duration) -> Result<()> {
+        let consumed =
+            |queue: &TaskQueue| queue.status.as_ref().and_then(|status| status.consumers) == Some(count);
+        let what = format!("{count} consumers");
+        self.await_tq(queue, &what, limit, consumed).await.map(drop)
+    }
+
     /// Waits until a WorkerPool's status satisfies a test.
     pub async fn await_status(
         &self,

@@ -187,11 +187,9 @@ async fn warned(client: &kube::Client, space: &str, manifest: &Value) -> Result<
     for header in response.headers().get_all("warning") {
         // UTF-8, as no `to_str` takes it.
         let text = std::str::from_utf8(header.as_bytes())?.replace("\\\"", "\"");
-        let from = |of: &str| format!("with binding '{of}.poolwright.dev': ");
-        let words = |of| Some(text.split_once(&from(of))?.1);
-        let words = words("advice")
-            .or_else(|| words("advice-airflow"))
-            .ok_or("a warning that is no advice")?;
+        let from = text.split_once("with binding 'advice");
+        let words = from.and_then(|(_, from)| from.split_once(".poolwright.dev': "));
+        let (_, words) = words.ok_or("a warning that is no advice")?;
         all.insert(words.trim_end_matches('"').to_owned());
     }
     Ok(Some(all))

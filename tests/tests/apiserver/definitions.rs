@@ -30,16 +30,6 @@ async fn remove(stage: &Stage, kind: &str) -> Result<()> {
     .await
 }
 
-/// Two workers that consume: the tasks that come then are one for each.
-pub async fn await_both(stage: &Stage) -> Result<()> {
-    stage
-        .await_tq("q", "two consumers", LIMIT, |queue| {
-            queue.status.as_ref().and_then(|status| status.consumers) == Some(2)
-        })
-        .await
-        .map(drop)
-}
-
 /// A process that waits for a definition does all else, and is not to be started anew for it.
 async fn expect_alive(stage: &Stage) -> Result<()> {
     for path in ["/healthz", "/readyz"] {
@@ -60,7 +50,7 @@ async fn without_the_definition_of_task_queues_no_worker_goes() -> Result<()> {
     stage
         .await_condition("q", ConditionType::Ready, "True", "AsDesired", LIMIT)
         .await?;
-    await_both(stage).await?;
+    stage.await_consumers("q", 2, LIMIT).await?;
     let mut ids = alone.broker.publish(&Batch::sleep("q", 2, 5.0)).await?;
     stage.await_running(2, LIMIT).await?;
     stage
@@ -108,7 +98,7 @@ async fn without_the_definition_of_worker_pools_workers_finish_and_come_back_wit
         "celery": {"concurrency": 1}, "scaling": {"minReplicas": 2}, "drain": {"graceSeconds": 60},
     });
     alone.broker.pool(stage, "q", &["q"], shape).await?;
-    await_both(stage).await?;
+    stage.await_consumers("q", 2, LIMIT).await?;
     let mut ids = alone.broker.publish(&Batch::sleep("q", 2, 15.0)).await?;
     stage.await_running(2, LIMIT).await?;
     let pool = written(&serde_json::to_value(stage.wp("q").await?)?, "q");
@@ -141,15 +131,13 @@ async fn without_the_definition_of_pools_no_worker_goes_and_none_comes() -> Resu
     });
     let kubectl = stage.kubectl()?;
     kubectl.apply(&pool.to_string()).await?;
-    let mut queue =
-        json!({"metadata": {"name": "q"}, "apiVersion": "poolwright.dev/v1alpha1", "kind": "TaskQueue"});
-    queue["spec"] = json!({"broker": alone.broker.spec, "pool": {"name": "db"}});
-    kubectl.apply(&queue.to_string()).await?;
+    let spec = json!({"broker": alone.broker.spec, "pool": {"name": "db"}});
+    stage.task_queue("q", spec).await?;
     let shape = json!({
         "celery": {"concurrency": 1}, "scaling": {"minReplicas": 2, "scaleDownDelaySeconds": 2},
     });
     alone.broker.workers(stage, "q", &["q"], shape).await?;
-    await_both(stage).await?;
+    stage.await_consumers("q", 2, LIMIT).await?;
     let mut ids = alone.broker.publish(&Batch::sleep("q", 2, 10.0)).await?;
     stage.await_running(2, LIMIT).await?;
     stage

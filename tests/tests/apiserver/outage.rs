@@ -4,7 +4,6 @@ use poolwright_tests::*;
 use serde_json::json;
 use std::time::Duration;
 
-use super::definitions::await_both;
 use super::{Alone, hasty};
 
 /// For what must happen, on a machine that is busy.
@@ -21,7 +20,7 @@ async fn an_api_server_that_dies_takes_no_worker_with_it() -> Result<()> {
         "scaling": {"minReplicas": 2, "maxReplicas": 4, "scaleDownDelaySeconds": 2},
     });
     alone.broker.pool(stage, "q", &["q"], shape).await?;
-    await_both(stage).await?;
+    stage.await_consumers("q", 2, LIMIT).await?;
     let mut publisher = alone.broker.publisher().await?;
     // Two workers hold a task each for longer than the API server is gone.
     let long = Batch::sleep("q", 2, length.as_secs_f64() + 15.0);

@@ -2,7 +2,7 @@
 
 use kube::ResourceExt;
 use poolwright_api::ConditionType;
-use poolwright_api::v1alpha1::{TaskQueue, WorkerPoolStatus};
+use poolwright_api::v1alpha1::WorkerPoolStatus;
 use poolwright_tests::scenario::LIMIT;
 use poolwright_tests::*;
 use redis::AsyncCommands as _;
@@ -266,8 +266,7 @@ async fn a_late_controller_manager_costs_no_busy_worker() -> Result<()> {
         "scaling": {"minReplicas": 4, "maxReplicas": 4, "scaleDownDelaySeconds": 2},
     });
     wire.pool(&stage, "q", &["q"], shape).await?;
-    let four = |queue: &TaskQueue| queue.status.as_ref().and_then(|status| status.consumers) == Some(4);
-    stage.await_tq("q", "four consumers", LIMIT, four).await?;
+    stage.await_consumers("q", 4, LIMIT).await?;
     let ids = wire.publish(&Batch::sleep("q", 3, 30.0)).await?;
     stage.await_running(3, LIMIT).await?;
     let three = |status: &WorkerPoolStatus| status.busy_slots == Some(3);

@@ -27,11 +27,7 @@ async fn busy(stage: &Stage, wire: &Wire, policy: &str, seconds: f64) -> Result<
     });
     wire.pool(stage, "q", &["q"], shape).await?;
     // One task for each: all consume before the first is sent.
-    stage
-        .await_tq("q", "three consumers", LIMIT, |queue| {
-            queue.status.as_ref().and_then(|status| status.consumers) == Some(WORKERS)
-        })
-        .await?;
+    stage.await_consumers("q", WORKERS, LIMIT).await?;
     let ids = wire.publish(&Batch::sleep("q", 3, seconds)).await?;
     stage.await_running(3, LIMIT).await?;
     stage

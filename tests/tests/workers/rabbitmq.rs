@@ -266,11 +266,16 @@ async fn a_virtual_host_that_is_deleted_takes_no_worker() -> Result<()> {
     let (stage, vhost) = set("a-gone").await?;
     let rabbit = RabbitMq::shared().await?;
     let wire = Wire::vhost(&stage, &vhost).await?;
-    let shape =
-        json!({"celery": {"concurrency": 1}, "scaling": {"maxReplicas": 2, "scaleDownDelaySeconds": 2}});
+    let shape = json!({
+        "celery": {"concurrency": 1}, "scaling": {"minReplicas": 2, "maxReplicas": 2, "scaleDownDelaySeconds": 2},
+    });
     wire.pool(&stage, "q", &["q"], shape).await?;
+    stage.await_consumers("q", 2, LIMIT).await?;
     let mut ids = wire.publish(&Batch::sleep("q", 2, 10.0)).await?;
     stage.await_running(2, LIMIT).await?;
+    stage
+        .patch_pool("q", json!({"spec": {"scaling": {"minReplicas": 0}}}))
+        .await?;
 
     let path = format!("/api/vhosts/{}", vhost.name);
     rabbit.manage(Method::DELETE, &path, &Value::Null).await?;

@@ -20,10 +20,6 @@ async fn set(prefix: &str) -> Result<(Stage, Redis)> {
     ))
 }
 
-fn consumers(queue: &poolwright_api::v1alpha1::TaskQueue) -> Option<i32> {
-    queue.status.as_ref()?.consumers
-}
-
 #[tokio::test]
 async fn there_and_back_with_early_and_with_late_acknowledgement() -> Result<()> {
     let (stage, redis) = set("r-back").await?;
@@ -185,7 +181,8 @@ async fn workers_without_heartbeats_prove_their_revision_and_grow_by_what_they_a
         .await_condition("q", ConditionType::Ready, "False", "HeldUnseen", limit)
         .await?;
     assert!(said.contains("their slots count as full"), "{said}");
-    assert_eq!(consumers(&stage.tq("q").await?), Some(1));
+    let status = stage.tq("q").await?.status;
+    assert_eq!(status.and_then(|status| status.consumers), Some(1));
     let ids = wire.publish(&Batch::sleep("q", 20, 2.0)).await?;
     stage.await_replicas("q", 3, LIMIT).await?;
     stage.await_ended(20, LIMIT).await?;
@@ -194,9 +191,7 @@ async fn workers_without_heartbeats_prove_their_revision_and_grow_by_what_they_a
     let (_, reason, message) = stage.condition("q", ConditionType::Ready).await?;
     assert_eq!(reason, "HeldUnseen", "{message}");
     assert!(stage.notes("WrongBroker").await?.is_empty());
-    stage
-        .await_tq("q", "consumed by all", LIMIT, |queue| consumers(queue) == Some(3))
-        .await?;
+    stage.await_consumers("q", 3, LIMIT).await?;
     stage.expect_all_done_once(&ids)?;
     stage.strike().await
 }

@@ -244,7 +244,8 @@ pub struct RedisOptions {
 )]
 pub struct RabbitmqOptions {
     /// `managementUrl` of RabbitMQ's management API, http or https, without user and password, at most 1,024
-    /// characters; the broker's own credentials are used, and sent to no other host than the broker's. Default: none. Adds the count of unacknowledged messages.
+    /// characters; the broker's own credentials are used, which are sent to no other host, and by TLS where the broker
+    /// has it. Default: none. Adds the count of unacknowledged messages.
     #[schemars(length(min = 8, max = 1024))]
     #[x_kube(
         validation = Rule::new("self.matches('^https?://[!-~]+$') && !self.contains('@')")

@@ -139,9 +139,8 @@ async fn no_other_address_leads_there_either() -> Result<()> {
         .await?;
     let wire = Wire::vhost(&stage, &vhost).await?;
     let kubectl = stage.kubectl()?;
-    let login = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "login"},
-        "stringData": {"url": url.replace("//", "//canary-user:canary-pass@")}});
-    kubectl.apply(&login.to_string()).await?;
+    let login = url.replace("//", "//canary-user:canary-pass@");
+    stage.secret("login", "url", &login).await?;
     let own = json!({"managementUrlSecretRef": {"name": "login", "key": "url"}});
     for (field, options) in [("managementUrl", own), ("metricsUrl", json!({"metricsUrl": url}))] {
         attempts::tried(&format!("address: {field}"));

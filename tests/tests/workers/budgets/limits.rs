@@ -1,6 +1,5 @@
 //! At the limit: rollouts, cuts, and the writes of a scale-in.
 
-use poolwright_api::v1alpha1::TaskQueue;
 use poolwright_api::{ConditionType, Reason};
 use poolwright_tests::*;
 use serde_json::json;
@@ -21,10 +20,7 @@ async fn roll(bank: Bank) -> Result<()> {
     bank.workers("w", 4, json!({"scaling": {"minReplicas": 4}}))
         .await?;
     let length = scale::pick(6.0, 30.0);
-    let heard = |queue: &TaskQueue| queue.status.as_ref().and_then(|status| status.consumers) == Some(4);
-    bank.stage()
-        .await_tq("w", "four workers on it", LIMIT, heard)
-        .await?;
+    bank.stage().await_consumers("w", 4, LIMIT).await?;
     let publisher = bank.wire.publisher().await?;
     let batch = Batch::sleep("w", 4, length);
     let feeder = Feeder::start(publisher, batch, Duration::from_secs_f64(length));

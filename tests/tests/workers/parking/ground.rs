@@ -64,11 +64,7 @@ impl Yard {
 
     /// Waits until so many workers say that they consume.
     pub async fn await_consumers(&self, count: i32) -> Result<()> {
-        let all = |queue: &poolwright_api::v1alpha1::TaskQueue| {
-            queue.status.as_ref().and_then(|status| status.consumers) == Some(count)
-        };
-        let what = format!("{count} consumers");
-        self.stage.await_tq("q", &what, LIMIT, all).await.map(drop)
+        self.stage.await_consumers("q", count, LIMIT).await
     }
 
     /// Waits for a pod with a mark, and returns its name.

@@ -9,7 +9,7 @@ use poolwright_tests::*;
 use serde_json::json;
 use std::time::{Duration, Instant};
 
-use super::{consumers, set};
+use super::set;
 
 fn ready(queue: &TaskQueue) -> Option<i64> {
     queue.status.as_ref()?.ready
@@ -116,8 +116,7 @@ async fn orphans(prefix: &str, policy: &str) -> Result<()> {
         "scaling": {"policy": policy, "maxReplicas": 10, "scaleDownDelaySeconds": 2}, "replicas": 1,
     });
     wire.pool(&stage, "q", &["q"], shape).await?;
-    let consumes = |queue: &TaskQueue| consumers(queue) == Some(1);
-    stage.await_tq("q", "its worker", LIMIT, consumes).await?;
+    stage.await_consumers("q", 1, LIMIT).await?;
     let mut publisher = wire.publisher().await?;
     let mut ids = publisher.publish(&Batch::sleep("q", 1, 60.0)).await?;
     ids.extend(publisher.publish(&Batch::sleep("q", 99, 0.01)).await?);
