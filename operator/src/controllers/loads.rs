@@ -2,20 +2,22 @@
 //!
 //! One task, one reading for each source and namespace, however many heed it; a source that nobody heeds any more is
 //! forgotten. A reading that fails leaves the last one in place beside the reason; for how long it counts is decided in
-//! the core.
+//! the core. Each answer is told as it comes, and a namespace has a few readings under way at a time: whoever names
+//! servers that never answer keeps nobody else's loads from being read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use futures::{FutureExt as _, StreamExt as _, stream};
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _};
 use kube::Client;
 use poolwright_core::constants::LOAD_INTERVAL;
 use poolwright_core::sample::FaultKind;
 use poolwright_core::shedding::{LoadKey, Loads};
 use poolwright_core::time::Moment;
-use tokio::time::sleep;
+use tokio::time::interval;
 
 use crate::clock::Clock;
 use crate::kube::config_map;
@@ -26,8 +28,8 @@ use crate::signals::network::Network;
 
 /// So soon a source that is new is read.
 const LOOK: Duration = Duration::from_secs(1);
-/// Readings that may be under way at a time.
-const TOGETHER: usize = 32;
+/// Readings of one namespace that may be under way at a time.
+const TOGETHER: usize = 8;
 
 /// What reads one load. It is handed in, so that no test needs a cluster or a Prometheus.
 pub type Read = Arc<dyn Fn(LoadKey) -> BoxFuture<'static, Result<f64, SignalError>> + Send + Sync>;
@@ -71,44 +73,94 @@ pub struct Supervisor {
 impl Supervisor {
     /// Runs for ever.
     pub async fn run(self) {
-        let mut loads = Loads::new();
-        let mut asked: BTreeMap<LoadKey, Moment> = BTreeMap::new();
+        let mut rounds = Rounds::default();
+        let mut looks = interval(LOOK);
         loop {
-            let wanted = (self.wanted)();
-            let known = loads.len();
-            loads.retain(|key, _| wanted.contains(key));
-            asked.retain(|key, _| wanted.contains(key));
-            let now = self.clock.now();
-            let is_due = |key: &LoadKey| asked.get(key).is_none_or(|at| now.since(*at) >= LOAD_INTERVAL);
-            let due: Vec<LoadKey> = wanted.into_iter().filter(is_due).collect();
-            asked.extend(due.iter().map(|key| (key.clone(), now)));
-            if !due.is_empty() || loads.len() < known {
-                self.read(due, &mut loads).await;
-                self.board.publish_loads(loads.clone());
+            tokio::select! {
+                _ = looks.tick() => {
+                    let is_less = rounds.keep(&(self.wanted)());
+                    rounds.begin(&self.read, self.clock.now());
+                    if is_less {
+                        self.board.publish_loads(rounds.loads.clone());
+                    }
+                }
+                Some((key, answer)) = rounds.under_way.next() => {
+                    rounds.take(key, answer, &self.clock);
+                    self.board.publish_loads(rounds.loads.clone());
+                }
             }
-            sleep(LOOK).await;
+        }
+    }
+}
+
+/// What is read, and what is being read.
+#[derive(Default)]
+struct Rounds {
+    loads: Loads,
+    /// Every source that is wanted, and when it was last asked.
+    asked: BTreeMap<LoadKey, Option<Moment>>,
+    under_way: FuturesUnordered<BoxFuture<'static, (LoadKey, Result<f64, SignalError>)>>,
+    /// Sources that are being read.
+    busy: BTreeSet<LoadKey>,
+}
+
+impl Rounds {
+    /// Forgets what nobody wants any more; true if something of it had been read.
+    fn keep(&mut self, wanted: &BTreeSet<LoadKey>) -> bool {
+        let known = self.loads.len();
+        self.loads.retain(|key, _| wanted.contains(key));
+        self.asked.retain(|key, _| wanted.contains(key));
+        for key in wanted {
+            if !self.asked.contains_key(key) {
+                self.asked.insert(key.clone(), None);
+            }
+        }
+        self.loads.len() < known
+    }
+
+    /// Asks what is due, in each namespace first what was asked longest ago.
+    fn begin(&mut self, read: &Read, now: Moment) {
+        let mut busy: BTreeMap<&str, usize> = BTreeMap::new();
+        for key in &self.busy {
+            *busy.entry(&key.namespace).or_default() += 1;
+        }
+        let is_due = |(key, at): &(&LoadKey, &Option<Moment>)| {
+            !self.busy.contains(*key) && at.is_none_or(|at| now.since(at) >= LOAD_INTERVAL)
+        };
+        let mut due: Vec<(&LoadKey, &Option<Moment>)> = self.asked.iter().filter(is_due).collect();
+        due.sort_by_key(|(_, at)| **at);
+        let mut begins = Vec::new();
+        for (key, _) in due {
+            let count = busy.entry(&key.namespace).or_default();
+            if *count < TOGETHER {
+                *count += 1;
+                begins.push(key.clone());
+            }
+        }
+        for key in begins {
+            self.asked.insert(key.clone(), Some(now));
+            self.busy.insert(key.clone());
+            let reading = read(key.clone());
+            self.under_way.push(async move { (key, reading.await) }.boxed());
         }
     }
 
-    async fn read(&self, due: Vec<LoadKey>, loads: &mut Loads) {
-        let read = |key: LoadKey| {
-            let reading = (self.read)(key.clone());
-            async move { (key, reading.await) }
-        };
-        let mut answers = stream::iter(due).map(read).buffer_unordered(TOGETHER);
-        while let Some((key, answer)) = answers.next().await {
-            let (now, wall) = (self.clock.now(), self.clock.wall());
-            let namespace = key.namespace.clone();
-            let load = loads.entry(key).or_default();
-            match answer {
-                Ok(percent) => load.succeed(percent, now),
-                Err(error) => {
-                    let known = load.fault.as_ref().map(|fault| fault.message.as_str());
-                    if known != Some(error.message.as_str()) {
-                        tracing::warn!(namespace, "a load cannot be read: {}", error.message);
-                    }
-                    load.fail(error.kind, &error.message, now, wall);
+    fn take(&mut self, key: LoadKey, answer: Result<f64, SignalError>, clock: &Clock) {
+        self.busy.remove(&key);
+        if !self.asked.contains_key(&key) {
+            return;
+        }
+        let (now, wall) = (clock.now(), clock.wall());
+        let namespace = key.namespace.clone();
+        let load = self.loads.entry(key).or_default();
+        match answer {
+            Ok(percent) => load.succeed(percent, now),
+            Err(error) => {
+                let known = load.fault.as_ref().map(|fault| fault.message.as_str());
+                if known != Some(error.message.as_str()) {
+                    tracing::warn!(namespace, "a load cannot be read: {}", error.message);
                 }
+                load.fail(error.kind, &error.message, now, wall);
             }
         }
     }
@@ -119,12 +171,17 @@ mod tests {
     use std::sync::Mutex;
 
     use poolwright_api::v1alpha1::{ConfigMapKeyRef, LoadSource};
+    use tokio::time::sleep;
 
     use super::*;
 
     fn key(name: &str) -> LoadKey {
+        key_of("n", name)
+    }
+
+    fn key_of(namespace: &str, name: &str) -> LoadKey {
         LoadKey {
-            namespace: "n".to_owned(),
+            namespace: namespace.to_owned(),
             source: LoadSource {
                 prometheus: None,
                 config_map_key_ref: Some(ConfigMapKeyRef {
@@ -169,6 +226,44 @@ mod tests {
         sleep(Duration::from_secs(20)).await;
         assert!(board.loads().is_empty());
         assert_eq!(reads.lock().unwrap().len(), 4);
+        running.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn servers_that_never_answer_keep_nobody_elses_loads_from_being_read() {
+        let slow = (0..300).map(|at| key_of("slow", &at.to_string()));
+        let wanted: BTreeSet<LoadKey> = slow.chain([key("a")]).collect();
+        let reads = Arc::new(Mutex::new(0));
+        let into = Arc::clone(&reads);
+        let board = Arc::new(Board::default());
+        let supervisor = Supervisor {
+            wanted: Box::new(move || wanted.clone()),
+            read: Arc::new(move |key: LoadKey| {
+                let is_slow = key.namespace == "slow";
+                *into.lock().unwrap() += usize::from(!is_slow);
+                async move {
+                    if is_slow {
+                        sleep(Duration::from_secs(2)).await;
+                        return Err(SignalError::new(FaultKind::Unreachable, "no answer"));
+                    }
+                    Ok(50.0)
+                }
+                .boxed()
+            }),
+            board: Arc::clone(&board),
+            clock: Clock::new(|| jiff::Timestamp::UNIX_EPOCH),
+        };
+        let running = tokio::spawn(supervisor.run());
+        sleep(Duration::from_millis(1500)).await;
+        assert!(
+            board.loads().contains_key(&key("a")),
+            "told before the slow ones end"
+        );
+        sleep(Duration::from_secs(60)).await;
+        assert!(*reads.lock().unwrap() >= 12, "{}", reads.lock().unwrap());
+        // Each of the slow ones has its turn, too.
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(board.loads().len(), 301);
         running.abort();
     }
 }

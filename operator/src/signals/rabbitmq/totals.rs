@@ -7,6 +7,7 @@
 //! header and nowhere else; answers are bounded, redirects are not followed, no proxy is asked.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ use poolwright_core::broker::{BrokerConfig, HttpEndpoint, Secret};
 use poolwright_core::constants::{COMMAND_DEADLINE, MANAGEMENT_INTERVAL};
 use poolwright_core::sample::FaultKind;
 use reqwest::{Client, StatusCode, Url};
-use serde::Deserialize;
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer as _};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -30,6 +32,8 @@ const MAX_AGE: Duration = Duration::from_millis(1500);
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Largest answer: some 30,000 queues of the management API.
 const MAX_BODY: usize = 8 << 20;
+/// Most queues of an answer: short names would make very many of its bytes.
+const MAX_QUEUES: usize = 32_768;
 
 /// Unacknowledged messages by queue; `None` for a queue that is listed without a count.
 pub(super) type Totals = HashMap<String, Option<u64>>;
@@ -197,7 +201,7 @@ impl Request {
         totals.ok_or_else(|| {
             self.fault(
                 FaultKind::Implausible,
-                "answers with something else than queue counts",
+                "answers with something else than counts of at most 32,768 queues",
             )
         })
     }
@@ -240,13 +244,33 @@ struct Row {
     messages_unacknowledged: Option<u64>,
 }
 
+/// Rows as they are read: never all of them and the counts at once, and no more than [`MAX_QUEUES`].
+struct Rows;
+
+impl<'de> Visitor<'de> for Rows {
+    type Value = Totals;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "at most {MAX_QUEUES} queues")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut rows: A) -> Result<Totals, A::Error> {
+        let mut totals = Totals::new();
+        while let Some(row) = rows.next_element::<Row>()? {
+            if totals.len() >= MAX_QUEUES {
+                return Err(A::Error::invalid_length(totals.len() + 1, &self));
+            }
+            totals.insert(row.name, row.messages_unacknowledged);
+        }
+        Ok(totals)
+    }
+}
+
 pub(super) fn management(body: &[u8]) -> Option<Totals> {
-    let rows: Vec<Row> = serde_json::from_slice(body).ok()?;
-    Some(
-        rows.into_iter()
-            .map(|row| (row.name, row.messages_unacknowledged))
-            .collect(),
-    )
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let totals = reader.deserialize_seq(Rows).ok()?;
+    reader.end().ok()?;
+    Some(totals)
 }
 
 /// Reads the Prometheus text format. `None` if it holds no line of it at all.
@@ -268,6 +292,9 @@ pub(super) fn metrics(body: &[u8], virtual_host: &str) -> Option<Totals> {
         if label("vhost") == Some(virtual_host)
             && let Some(queue) = label("queue")
         {
+            if totals.len() >= MAX_QUEUES {
+                return None;
+            }
             totals.insert(queue.to_owned(), value.trim().parse().ok());
         }
     }
@@ -331,6 +358,27 @@ mod tests {
         assert_eq!((totals["a"], totals["b"]), (Some(3), None));
         assert!(management(br#"{"error":"x"}"#).is_none());
         assert!(management(br#"[{"name":"a","messages_unacknowledged":-1}]"#).is_none());
+    }
+
+    #[test]
+    fn no_answer_makes_more_queues_than_are_counted() {
+        let rows = |count: usize| -> String {
+            let rows: Vec<String> = (0..count)
+                .map(|at| format!("{{\"name\":\"{at}\",\"messages_unacknowledged\":1}}"))
+                .collect();
+            format!("[{}]", rows.join(","))
+        };
+        let lines = |count: usize| -> String {
+            let name = "rabbitmq_detailed_queue_messages_unacked";
+            let lines: Vec<String> = (0..count)
+                .map(|at| format!("{name}{{vhost=\"/\",queue=\"{at}\"}} 1"))
+                .collect();
+            lines.join("\n")
+        };
+        for (count, is_taken) in [(MAX_QUEUES, true), (MAX_QUEUES + 1, false)] {
+            assert_eq!(management(rows(count).as_bytes()).is_some(), is_taken);
+            assert_eq!(metrics(lines(count).as_bytes(), "/").is_some(), is_taken);
+        }
     }
 
     #[test]
