@@ -299,3 +299,43 @@ async fn a_virtual_host_that_is_deleted_takes_no_worker() -> Result<()> {
     stage.expect_no_busy_victim()?;
     stage.expect_all_done_once(&ids)
 }
+
+/// On a broker that others use, too, anybody may publish where workers beat. What no worker sends ends nothing: not the
+/// process, whose stack one frame of tables within tables fills, and not the connection.
+#[tokio::test]
+async fn messages_that_no_worker_sends_change_nothing() -> Result<()> {
+    let (stage, vhost) = set("a-odd").await?;
+    let (rabbit, wire) = (RabbitMq::shared().await?, Wire::vhost(&stage, &vhost).await?);
+    let shape =
+        json!({"celery": {"concurrency": 1}, "scaling": {"maxReplicas": 1, "scaleDownDelaySeconds": 2}});
+    wire.pool(&stage, "q", &["q"], shape).await?;
+    let mut ids = wire.publish(&Batch::sleep("q", 1, 5.0)).await?;
+    stage.await_running(1, LIMIT).await?;
+
+    let nested = (0..5000).fold(json!([]), |inner, _| json!([inner]));
+    let odd = [
+        (json!({"headers": {"k": nested}}), 1),
+        (json!({"headers": {"k": "x".repeat(100_000)}}), 1),
+        (json!({}), 1_000_000),
+    ];
+    let path = format!("/api/exchanges/{}/celeryev/publish", vhost.name);
+    for (properties, length) in odd {
+        let message = json!({
+            "properties": properties, "routing_key": "worker.heartbeat",
+            "payload": "x".repeat(length), "payload_encoding": "string",
+        });
+        let answer = rabbit.manage(Method::POST, &path, &message).await?;
+        assert_eq!(answer, json!({"routed": true}), "the operator reads it");
+    }
+    stage.await_ended(1, LIMIT).await?;
+    stage.await_no_pods("q", LIMIT).await?;
+    ids.extend(wire.publish(&Batch::sleep("q", 1, 1.0)).await?);
+    stage.await_ended(2, LIMIT).await?;
+    stage.await_no_pods("q", LIMIT).await?;
+    let log = stage.operator.log();
+    let said = log
+        .lines()
+        .filter(|line| line.contains("WARN") && line.contains(&vhost.name));
+    assert_eq!(said.collect::<Vec<_>>(), [""; 0]);
+    stage.expect_all_done_once(&ids)
+}

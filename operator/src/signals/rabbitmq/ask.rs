@@ -15,10 +15,16 @@ use poolwright_core::constants::COMMAND_DEADLINE;
 use tokio::time::Instant;
 
 use super::errors;
+use super::sieve::Bounds;
 use super::workers::{self, Exchange, OwnQueue};
-use crate::signals::celery::{Collector, Method, Request, reply_exchange, unique};
+use crate::signals::celery::{Collector, MAX_REPLY_BYTES, Method, Request, reply_exchange, unique};
 use crate::signals::{NodeAnswer, SignalError};
 
+/// What may come over the connection that asks. One byte more than is read tells that there were more.
+pub(super) const REPLIES: Bounds = Bounds {
+    body: MAX_REPLY_BYTES as u64 + 1,
+    credit: 16,
+};
 /// Replies read for each one that is expected, before the rest is left: others may answer under our key.
 const REPLIES_PER_EXPECTED: usize = 2;
 
@@ -125,6 +131,7 @@ async fn prepare(
     let own = OwnQueue {
         name: &queue,
         ttl: None,
+        credit: REPLIES.credit,
         exchange: &replies,
         key: &oid,
     };

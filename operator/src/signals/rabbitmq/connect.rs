@@ -10,7 +10,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use async_rs::TokioRuntime;
+use async_rs::Runtime;
 use lapin::tcp::{AsyncTcpStream, RustlsConnector};
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use lapin::{Connection, ConnectionProperties};
@@ -19,6 +19,8 @@ use poolwright_core::constants::COMMAND_DEADLINE;
 use poolwright_core::sample::FaultKind;
 
 use super::errors;
+use super::sieve::Bounds;
+use super::transport::{Kit, Sifted};
 use crate::signals::SignalError;
 use crate::signals::network::Network;
 
@@ -26,16 +28,23 @@ use crate::signals::network::Network;
 const HEARTBEAT_SECONDS: u16 = 10;
 /// Largest frame that is agreed to (bytes); RabbitMQ's default is four times that. lapin sets aside 64 of them at once, so
 /// a server without a limit, which 0 is, would take all memory.
-const FRAME_BYTES: u32 = 32_768;
+pub(super) const FRAME_BYTES: u32 = 32_768;
 /// The user that RabbitMQ and kombu assume when the address names none.
 const DEFAULT_USER: &str = "guest";
 
-/// A connection to the first host that accepts one, at an address that `network` permits. `purpose` is its name in RabbitMQ's own lists.
+/// What a connection is for: its name in RabbitMQ's own lists, and what may come over it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Purpose {
+    pub(super) name: &'static str,
+    pub(super) bounds: Bounds,
+}
+
+/// A connection to the first host that accepts one, at an address that `network` permits.
 pub(super) async fn open(
     config: &BrokerConfig,
     network: &Network,
     tls: Option<&Arc<rustls::ClientConfig>>,
-    purpose: &str,
+    purpose: Purpose,
 ) -> Result<Connection, SignalError> {
     let mut last = SignalError::new(FaultKind::InvalidAddress, "the address names no host");
     for (host, port) in &config.hosts {
@@ -59,18 +68,19 @@ async fn open_host(
     (host, port): (&str, u16),
     found: Vec<SocketAddr>,
     tls: Option<&Arc<rustls::ClientConfig>>,
-    purpose: &str,
+    purpose: Purpose,
 ) -> Result<Connection, SignalError> {
     let runtime = lapin::runtime::default_runtime().map_err(|e| errors::connecting(&e))?;
-    let properties =
-        ConnectionProperties::default().with_connection_name(format!("poolwright {purpose}").into());
+    let name = format!("poolwright {}", purpose.name);
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
     let connector = tls.map(|config| RustlsConnector::from(Arc::clone(config)));
     let attempt = Attempt::default();
     let socket = Arc::clone(&attempt.0);
-    let dial = async move |uri: AMQPUri, runtime: TokioRuntime| {
+    let sockets = runtime.clone();
+    let dial = async move |uri: AMQPUri, _: Runtime<Kit>| {
         let steps = async {
             let host = uri.authority.host.as_str();
-            let stream = AsyncTcpStream::connect(&runtime, found.clone()).await?;
+            let stream = AsyncTcpStream::connect(&sockets, found.clone()).await?;
             if let AsyncTcpStream::Plain(plain) = &stream {
                 hold(&socket, plain.get_ref())?;
             }
@@ -80,8 +90,10 @@ async fn open_host(
             }
         };
         let stream = tokio::time::timeout(COMMAND_DEADLINE, steps).await;
-        Ok(stream.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??)
+        let stream: io::Result<_> = stream.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?;
+        Ok(AsyncTcpStream::Plain(Sifted::new(stream?, purpose.bounds)))
     };
+    let runtime = Runtime::new(Kit(runtime));
     let opened = Connection::connector(uri(config, host, port), runtime, dial, properties).await;
     let connection = opened.map_err(|error| errors::connecting(&error))?;
     attempt.succeed();
@@ -167,6 +179,11 @@ mod tests {
     use super::*;
     use crate::signals::guard::Policy;
 
+    const TEST: Purpose = Purpose {
+        name: "test",
+        bounds: Bounds { body: 1, credit: 1 },
+    };
+
     /// A method of channel 0 as a frame.
     fn frame(class: u16, method: u16, arguments: &[u8]) -> Vec<u8> {
         let size = u32::try_from(arguments.len() + 4).unwrap();
@@ -218,8 +235,34 @@ mod tests {
             let network = Network::of_machine(Policy::outside(), Vec::new());
             tokio::select! {
                 found = tuned(listener, said) => assert_eq!(found, agreed, "{said}"),
-                _ = open(&config, &network, None, "test") => panic!("nothing was agreed to"),
+                _ = open(&config, &network, None, TEST) => panic!("nothing was agreed to"),
             }
         }
+    }
+
+    /// Without the sieve this ends the whole process: the stack of the thread that reads it runs over.
+    #[tokio::test]
+    async fn a_greeting_of_tables_within_tables_is_no_greeting() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("amqp://u:p@{}/", listener.local_addr().unwrap());
+        let config = BrokerConfig::parse(&url, &BrokerOptions::default()).unwrap();
+        let network = Network::of_machine(Policy::outside(), Vec::new());
+        let greets = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read_exact(&mut [0; 8]).await.unwrap();
+            let mut table = vec![b'V'];
+            for _ in 0..6000 {
+                let size = u32::try_from(table.len()).unwrap();
+                table = [&b"A"[..], &size.to_be_bytes(), &table].concat();
+            }
+            let size = u32::try_from(table.len() + 2).unwrap();
+            let start = [&[0, 9][..], &size.to_be_bytes(), b"\x01k", &table, &[0; 8]].concat();
+            stream.write_all(&frame(10, 10, &start)).await.unwrap();
+            // Until we hang up.
+            let _ = stream.read(&mut [0; 8]).await;
+        };
+        let (opened, ()) = tokio::join!(open(&config, &network, None, TEST), greets);
+        assert_eq!(opened.err().unwrap().kind, FaultKind::Unreachable);
     }
 }

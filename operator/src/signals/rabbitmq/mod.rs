@@ -12,7 +12,9 @@ mod counts;
 mod errors;
 #[cfg(test)]
 pub(super) mod fuzzed;
+mod sieve;
 mod totals;
+mod transport;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -27,6 +29,7 @@ use poolwright_core::broker::{BrokerConfig, BrokerKind, Tls};
 use poolwright_core::sample::{FaultKind, Unacked};
 use tokio::time::Instant;
 
+use self::connect::Purpose;
 use self::counts::{Count, Counter};
 use self::totals::{Totals, TotalsReader};
 use super::celery::Command;
@@ -39,6 +42,17 @@ use super::{Heartbeat, NodeAnswer, Polled, PolledQueue, SignalError, SignalSourc
 const DEFAULT_QUEUE: &str = "celery";
 /// How often an absent or refused default queue is looked for.
 const STRAY_RECHECK: Duration = Duration::from_secs(10);
+
+/// The connection that counts, and hears.
+const COUNTS: Purpose = Purpose {
+    name: "counts",
+    bounds: workers::HEARTBEATS,
+};
+/// The connection that publishes.
+const QUESTIONS: Purpose = Purpose {
+    name: "questions",
+    bounds: ask::REPLIES,
+};
 
 /// One RabbitMQ broker's virtual host, connected.
 pub struct RabbitSource {
@@ -77,7 +91,7 @@ impl RabbitSource {
         } else {
             None
         };
-        let reading = Arc::new(connect::open(&config, network, tls.as_ref(), "counts").await?);
+        let reading = Arc::new(connect::open(&config, network, tls.as_ref(), COUNTS).await?);
         Ok(Self {
             counter: Counter::new(Arc::clone(&reading)),
             config,
@@ -157,7 +171,7 @@ impl RabbitSource {
             return Ok(connection);
         }
         let connection =
-            Arc::new(connect::open(&self.config, &self.network, self.tls.as_ref(), "questions").await?);
+            Arc::new(connect::open(&self.config, &self.network, self.tls.as_ref(), QUESTIONS).await?);
         *self.asking.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&connection));
         Ok(connection)
     }

@@ -18,11 +18,15 @@ use lapin::{Channel, Connection, Consumer, ExchangeKind};
 use poolwright_core::sample::FaultKind;
 
 use super::errors;
+use super::sieve::Bounds;
 use crate::signals::dropped::Dropped;
 use crate::signals::{Heartbeat, SignalError, celery};
 
-/// Messages that may be under way to us at a time.
-const CREDIT: u16 = 256;
+/// What may come over the connection that reads heartbeats: one has some hundred bytes.
+pub(super) const HEARTBEATS: Bounds = Bounds {
+    body: 64 << 10,
+    credit: 256,
+};
 /// Heartbeats older than this are of no use (milliseconds).
 const HEARTBEAT_TTL: i32 = 5_000;
 /// The broker deletes a queue that nobody has used for so long (milliseconds).
@@ -55,6 +59,7 @@ pub(super) async fn heartbeats(
     let own = OwnQueue {
         name: &queue,
         ttl: Some(HEARTBEAT_TTL),
+        credit: HEARTBEATS.credit,
         exchange: event_exchange,
         key: "worker.#",
     };
@@ -133,6 +138,8 @@ pub(super) async fn ensure(connection: &Connection, exchange: &Exchange<'_>) -> 
 pub(super) struct OwnQueue<'a> {
     pub(super) name: &'a str,
     pub(super) ttl: Option<i32>,
+    /// Messages that may be under way to us at a time.
+    pub(super) credit: u16,
     pub(super) exchange: &'a str,
     pub(super) key: &'a str,
 }
@@ -165,7 +172,7 @@ impl OwnQueue<'_> {
             ..QueueDeclareOptions::default()
         };
         let steps = async {
-            channel.basic_qos(CREDIT, BasicQosOptions::default()).await?;
+            channel.basic_qos(self.credit, BasicQosOptions::default()).await?;
             channel.queue_declare(name.clone(), exclusive, arguments).await?;
             let (exchange, key) = (
                 ShortString::try_new(self.exchange),
