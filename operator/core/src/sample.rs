@@ -241,7 +241,7 @@ pub struct BrokerView {
     pub poll_interval: Duration,
     /// By queue name.
     pub queues: BTreeMap<String, QueueView>,
-    /// By node name (`celery@pod`), ours and others; at most 20,000; forgotten 10 minutes after the last sign.
+    /// By node name (`celery@pod`), ours and at most 10,000 others; forgotten 10 minutes after the last sign.
     pub workers: BTreeMap<String, WorkerView>,
     /// By node name, those that were asked and are not heard; at most 2,000; forgotten when they are heard, 90 seconds
     /// after they were last asked, and with the connection.

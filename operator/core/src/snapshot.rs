@@ -50,7 +50,7 @@ pub struct Snapshot {
     /// Pools and weights by namespace.
     pub namespaces: BTreeMap<String, Arc<Namespace>>,
     /// Node names of every pod that carries our label, those of invalid WorkerPools too: all others are foreign.
-    pub own_nodes: BTreeSet<String>,
+    pub own_nodes: Arc<BTreeSet<String>>,
     /// Loads that Pools and WorkerPools heed.
     pub loads: Loads,
 }

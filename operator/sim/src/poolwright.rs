@@ -193,7 +193,7 @@ impl Poolwright {
         acting.wake(world);
         (self.snapshot.now, self.snapshot.wall) = (acting.snapshot.now, acting.snapshot.wall);
         self.snapshot.pools.clone_from(&acting.snapshot.pools);
-        self.snapshot.own_nodes.clone_from(&acting.snapshot.own_nodes);
+        self.snapshot.own_nodes = Arc::clone(&acting.snapshot.own_nodes);
         self.places.clone_from(&acting.places);
         self.count(world);
         self.listen(world, None);
@@ -247,7 +247,7 @@ impl Poolwright {
                     at += 1;
                 } else {
                     let pod = input.pods.remove(at);
-                    self.snapshot.own_nodes.remove(pod.node());
+                    Arc::make_mut(&mut self.snapshot.own_nodes).remove(pod.node());
                 }
                 stays
             });
@@ -262,7 +262,7 @@ impl Poolwright {
                     charge: Arc::clone(&input.bid.charge),
                     ..PodInput::default()
                 };
-                self.snapshot.own_nodes.insert(pod.node().to_owned());
+                Arc::make_mut(&mut self.snapshot.own_nodes).insert(pod.node().to_owned());
                 input.pods.push(pod);
                 places.push(*id);
             }

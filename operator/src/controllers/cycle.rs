@@ -167,13 +167,16 @@ impl Driver {
         let known = |input: &Arc<PoolInput>| self.is_known(input, &brokers, &namespaces, now);
         let pools = self.world.inputs().into_iter().filter(known).collect();
         let pods = self.world.pods.all(None);
+        let own: BTreeSet<String> = pods.iter().map(|pod| format!("celery@{}", pod.name)).collect();
+        let own = Arc::new(own);
+        self.board.publish_own(Arc::clone(&own));
         Snapshot {
             now,
             wall: self.clock.wall(),
             pools,
             brokers,
             namespaces,
-            own_nodes: pods.iter().map(|pod| format!("celery@{}", pod.name)).collect(),
+            own_nodes: own,
             loads: self.board.loads(),
         }
     }

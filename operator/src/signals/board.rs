@@ -3,7 +3,7 @@
 //! Holds the newest [`BrokerView`] of each broker and wakes the cycle when one is replaced. Readers never wait
 //! for a broker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use poolwright_core::sample::BrokerView;
@@ -30,6 +30,7 @@ pub struct Board {
     lines: Mutex<BTreeMap<String, mpsc::Sender<Errand>>>,
     connections: Mutex<BTreeMap<String, u64>>,
     loads: Mutex<Loads>,
+    own: Mutex<Arc<BTreeSet<String>>>,
     /// Woken when a view or anything else that a decision sees has changed.
     pub changed: Notify,
 }
@@ -60,6 +61,17 @@ impl Board {
     #[must_use]
     pub fn loads(&self) -> Loads {
         self.loads.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces the node names of all pods of WorkerPools.
+    pub fn publish_own(&self, nodes: Arc<BTreeSet<String>>) {
+        *self.own.lock().unwrap_or_else(PoisonError::into_inner) = nodes;
+    }
+
+    /// The node names of all pods of WorkerPools, as the last cycle saw them.
+    #[must_use]
+    pub fn own(&self) -> Arc<BTreeSet<String>> {
+        Arc::clone(&self.own.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Registers the broker's line for questions and commands to its workers.

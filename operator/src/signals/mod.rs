@@ -20,6 +20,7 @@ mod questions;
 pub mod rabbitmq;
 pub mod redis;
 pub mod roster;
+mod strangers;
 #[cfg(test)]
 mod tests;
 mod tls;

@@ -267,6 +267,7 @@ impl Poller {
                         return Some(error);
                     }
                     roster.forget_gone(view, self.clock.now());
+                    roster.know(view, self.board.own());
                     self.publish(view);
                     if let Some(said) = said.as_mut().filter(|said| !said.over) {
                         tracing::info!(broker = %self.id, address = %view.address, "the queues can be read again");

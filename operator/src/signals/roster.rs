@@ -23,6 +23,7 @@ use poolwright_core::time::Moment;
 
 use super::celery::{Bindings, Told};
 use super::questions::{Free, Question, TOGETHER};
+use super::strangers::Strangers;
 use super::{Heartbeat, NodeAnswer};
 
 /// Time between two questions to a worker without a special reason.
@@ -39,11 +40,11 @@ const ASK_UNHEARD: Duration = Duration::from_secs(10);
 const SETTLED: Duration = Duration::from_secs(10);
 /// Workers in one question.
 const ASKED_MAX: usize = 200;
-/// Workers that are remembered: far above any fleet on one broker, and a bound on what strangers can fill.
-const WORKERS_MAX: usize = 20_000;
 /// Bindings that are kept in all. Further workers' are not: what these hold while they are parked may then be counted
 /// under its routing key.
 const BINDINGS_MAX: usize = 20_000;
+/// Why a stranger's answer is not kept.
+const STRANGE: &str = "not kept: workers that are not ours tell of too many queues on this broker";
 /// A silent worker is forgotten after this.
 const FORGET_AFTER: Duration = Duration::from_secs(600);
 
@@ -53,6 +54,7 @@ pub struct Roster {
     notes: BTreeMap<String, Note>,
     /// Bindings in all notes, or more.
     bindings: usize,
+    strangers: Strangers,
 }
 
 #[derive(Debug, Default)]
@@ -80,9 +82,14 @@ impl Note {
 }
 
 impl Roster {
+    /// Takes in which workers are pods of ours, of any WorkerPool.
+    pub fn know(&mut self, view: &BrokerView, own: Arc<BTreeSet<String>>) {
+        self.strangers.count(own, view);
+    }
+
     /// Takes in one sign of life.
     pub fn take_beat(&mut self, view: &mut BrokerView, beat: &Heartbeat, now: Moment) {
-        if !view.workers.contains_key(&beat.node) && view.workers.len() >= WORKERS_MAX {
+        if !view.workers.contains_key(&beat.node) && !self.strangers.admit(&beat.node) {
             return;
         }
         view.unheard.remove(&beat.node);
@@ -164,6 +171,11 @@ impl Roster {
         // What runs beyond those of the heartbeat was started after it, and is in no number of reserved ones.
         value.processed = processed.saturating_add(runs(&value).saturating_sub(active));
         value.asked_at = question.put;
+        if !self.strangers.keep(node, worker, &value) {
+            kept.fail(worker, STRANGE, now);
+            self.notes.insert(node.to_owned(), kept);
+            return;
+        }
         worker.answer = Some(Sample {
             value: Arc::new(value),
             at,

@@ -368,7 +368,7 @@ impl World {
                 .iter()
                 .map(|(name, one)| (name.clone(), Arc::new(one.clone())))
                 .collect(),
-            own_nodes: pods.map(|pod| pod.node().to_owned()).collect(),
+            own_nodes: Arc::new(pods.map(|pod| pod.node().to_owned()).collect()),
             loads: self.loads.clone(),
         }
     }

@@ -20,6 +20,13 @@ pub(super) struct Route {
     pub(super) routing_key: String,
 }
 
+impl Route {
+    /// Bytes of its names.
+    pub(super) fn bytes(&self) -> usize {
+        self.exchange.len() + self.routing_key.len()
+    }
+}
+
 /// A queue that a worker consumes, and how it is bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Bound {

@@ -23,6 +23,8 @@ use crate::signals::{NodeAnswer, eta_milliseconds};
 
 /// Most distinct routes of tasks that one reply may name.
 const MAX_ROUTES: usize = 4096;
+/// Most bytes of names of exchanges, keys and queues in one reply: each worker's are kept for as long as it lives.
+const MAX_ROUTE_BYTES: usize = 64 * 1024;
 /// Most slots of one worker that are believed.
 const SIZE_MAX: u64 = 1_000_000;
 
@@ -420,11 +422,16 @@ fn running(tasks: Vec<Task>) -> Result<BTreeMap<Route, Begun>, &'static str> {
             None => return Err(SHAPE),
         }
     }
-    if out.len() > MAX_ROUTES {
-        Err(MANY)
-    } else {
-        Ok(out)
+    few(out)
+}
+
+/// The counts by route, unless the routes are too many or too long.
+fn few<T>(counts: BTreeMap<Route, T>) -> Result<BTreeMap<Route, T>, &'static str> {
+    let bytes: usize = counts.keys().map(Route::bytes).sum();
+    if counts.len() > MAX_ROUTES || bytes > MAX_ROUTE_BYTES {
+        return Err(MANY);
     }
+    Ok(counts)
 }
 
 fn counted(tasks: Vec<Task>) -> Result<BTreeMap<Route, u64>, &'static str> {
@@ -432,18 +439,15 @@ fn counted(tasks: Vec<Task>) -> Result<BTreeMap<Route, u64>, &'static str> {
     for task in tasks {
         *out.entry(route(task)?).or_default() += 1;
     }
-    if out.len() > MAX_ROUTES {
-        Err(MANY)
-    } else {
-        Ok(out)
-    }
+    few(out)
 }
 
 fn bound(queues: Vec<Consumed>) -> Result<Bindings, &'static str> {
     if queues.len() > MAX_QUEUES {
         return Err(MANY);
     }
-    let bound = |queue: Consumed| {
+    let mut bytes = 0;
+    let mut bound = |queue: Consumed| {
         let exchange = queue
             .exchange
             .as_ref()
@@ -454,17 +458,21 @@ fn bound(queues: Vec<Consumed>) -> Result<Bindings, &'static str> {
             exchange,
             routing_key: queue.routing_key.unwrap_or_default(),
         };
-        if is_name(&queue.name) {
-            Ok(Bound {
-                name: queue.name,
-                route,
-                topic,
-            })
-        } else {
-            Err(SHAPE)
+        bytes += queue.name.len() + route.bytes();
+        if bytes > MAX_ROUTE_BYTES {
+            return Err(MANY);
         }
+        let may_be_empty = |name: &str| name.is_empty() || is_name(name);
+        if !is_name(&queue.name) || !may_be_empty(&route.exchange) || !may_be_empty(&route.routing_key) {
+            return Err(SHAPE);
+        }
+        Ok(Bound {
+            name: queue.name,
+            route,
+            topic,
+        })
     };
-    queues.into_iter().map(bound).collect()
+    queues.into_iter().map(&mut bound).collect()
 }
 
 /// The node that sent a reply, from the first bytes of a message as Redis carries it.

@@ -1,6 +1,7 @@
 //! Whom the poller asks, and what heartbeats and answers make of a worker.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -10,6 +11,7 @@ use poolwright_core::time::Moment;
 use crate::signals::celery::{Collector, Method, Told};
 use crate::signals::questions::{Free, Question};
 use crate::signals::roster::Roster;
+use crate::signals::strangers::{NAMES_MAX, STRANGERS_MAX};
 use crate::signals::{Heartbeat, NodeAnswer};
 
 /// Nothing is under way.
@@ -487,4 +489,62 @@ fn what_a_parked_worker_holds_counts_for_the_queue_that_it_consumed() {
     assert_eq!(tell(2, "[]", false), (names(&[]), vec!["high".to_owned()]));
     // The next process may have other queues.
     assert_eq!(tell(3, "[]", true), (names(&[]), vec!["task.high.eu".to_owned()]));
+}
+
+fn heard(seen: &mut Seen, node: &str) -> bool {
+    seen.beat(&beat(node, 0, 0), 1);
+    seen.view.workers.contains_key(node)
+}
+
+fn know(seen: &mut Seen, own: &[&str]) {
+    seen.roster.know(&seen.view, Arc::new(names(own)));
+}
+
+#[test]
+fn strangers_keep_no_worker_of_ours_from_being_heard() {
+    let mut seen = Seen::default();
+    know(&mut seen, &["celery@ours"]);
+    let strangers = (0..STRANGERS_MAX + 5).filter(|at| heard(&mut seen, &format!("w@{at}")));
+    assert_eq!(strangers.count(), STRANGERS_MAX);
+    assert!(heard(&mut seen, "celery@ours"));
+    assert!(!heard(&mut seen, "w@late"));
+    // Those that are silent make room in the end.
+    seen.roster.forget_gone(&mut seen.view, at(700));
+    know(&mut seen, &["celery@ours"]);
+    assert!(heard(&mut seen, "w@late"));
+}
+
+#[test]
+fn strangers_answers_are_kept_up_to_a_number_of_names_in_all() {
+    let mut seen = Seen::default();
+    know(&mut seen, &["celery@ours"]);
+    let names: Vec<String> = (0..1000).map(|at| format!("q{at}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let answers = |seen: &mut Seen, node: &str, second| {
+        assert!(heard(seen, node));
+        let answer = vec![(node.to_owned(), Ok(Told::consuming(&names)))];
+        seen.answers(&to(node, at(second), true), answer, second);
+        seen.worker(node)
+            .answer
+            .as_ref()
+            .map(|kept| kept.value.queues.len())
+    };
+    for stranger in 0..30 {
+        let kept = answers(&mut seen, &format!("w@{stranger}"), 2);
+        assert_eq!(kept, (stranger < NAMES_MAX / 1000).then_some(1000), "{stranger}");
+    }
+    assert_eq!(answers(&mut seen, "celery@ours", 2), Some(1000));
+    assert_eq!(
+        answers(&mut seen, "w@0", 3),
+        Some(1000),
+        "in the place of its last one"
+    );
+    let why = seen.worker("w@25").unreadable.clone().unwrap();
+    assert!(why.contains("not ours"), "{why}");
+    know(&mut seen, &["celery@ours", "w@25"]);
+    assert_eq!(
+        answers(&mut seen, "w@25", 3),
+        Some(1000),
+        "it is a pod of ours after all"
+    );
 }
