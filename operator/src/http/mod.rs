@@ -4,7 +4,8 @@
 //! what the process already knows, so that a slow broker cannot fail a probe. The one exception is who reads the metrics,
 //! where that is asked for. Who may reach the server is decided by
 //! the address it listens on: outside a pod the loopback, inside one the pod's own network. What changes something is
-//! taken from the loopback alone, which `kubectl port-forward` reaches too.
+//! taken from the loopback alone, which `kubectl port-forward` reaches too. How many connections there are, and for how
+//! long, is decided apart, in `connections`.
 
 use std::fmt;
 use std::future::Future;
@@ -13,12 +14,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
+use axum::body::{Body, Bytes};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest as _, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -26,15 +26,20 @@ use tokio::time::Instant;
 use crate::metrics::Metrics;
 use crate::telemetry::{DIRECTIVES_BYTES_MAX, LogHandle};
 
+use self::connections::InParts;
 use self::guard::{Guard, Verdict};
-use self::tls::{Certificate, TlsListener};
+use self::tls::Certificate;
 
+mod connections;
+#[cfg(test)]
+mod connections_tests;
 pub mod guard;
 #[cfg(test)]
 mod tests;
 pub mod tls;
 #[cfg(test)]
 mod tls_tests;
+mod turns;
 
 /// A check: `Err` says in words what is wrong. Must return at once.
 pub type Check = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
@@ -89,7 +94,7 @@ pub fn beating(pulse: watch::Receiver<Option<Instant>>, most: Duration) -> Check
 ///
 /// # Errors
 ///
-/// The listener failed.
+/// The listener has no address.
 pub async fn serve(
     listener: TcpListener,
     certificate: Option<Certificate>,
@@ -99,17 +104,15 @@ pub async fn serve(
     let address = listener.local_addr()?;
     let scheme = if certificate.is_some() { "https" } else { "http" };
     tracing::info!(%address, "serving health, metrics and the log level at {scheme}://{address}");
-    let service = router(state).into_make_service_with_connect_info::<SocketAddr>();
-    let Some(certificate) = certificate else {
-        return axum::serve(listener, service)
-            .with_graceful_shutdown(shutdown)
-            .await;
-    };
-    // Tapped for nothing but the peer's address, which axum knows of such listeners.
-    let listener = TlsListener::new(listener, certificate)?.tap_io(|_| {});
-    axum::serve(listener, service)
-        .with_graceful_shutdown(shutdown)
-        .await
+    connections::serve(
+        listener,
+        certificate,
+        router(state),
+        connections::LIMITS,
+        shutdown,
+    )
+    .await;
+    Ok(())
 }
 
 /// The routes.
@@ -131,9 +134,13 @@ async fn readyz(State(state): State<HttpState>) -> Response {
     outcome((state.ready)())
 }
 
-async fn metrics(State(state): State<HttpState>, headers: HeaderMap) -> Response {
+async fn metrics(
+    State(state): State<HttpState>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+) -> Response {
     if let Some(guard) = &state.readers {
-        match guard.judge(&headers).await {
+        match guard.judge(&headers, peer.ip().to_canonical()).await {
             Verdict::Yes => {}
             Verdict::Unknown => {
                 let scheme = [(header::WWW_AUTHENTICATE, "Bearer")];
@@ -152,23 +159,29 @@ async fn metrics(State(state): State<HttpState>, headers: HeaderMap) -> Response
         }
     }
     let format = [(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)];
-    (format, state.metrics.render()).into_response()
+    let body = Body::new(InParts::new(state.metrics.render()));
+    (format, body).into_response()
 }
 
 async fn log_level(State(state): State<HttpState>) -> String {
     format!("{}\n", state.logs.current())
 }
 
-/// A browser cannot be made to send this across sites: PUT needs a preflight, which nothing here answers.
+/// A browser cannot be made to send this across sites: PUT needs a preflight, which nothing here answers. The body of
+/// whoever may not is not waited for.
 async fn set_log_level(
     State(state): State<HttpState>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    body: Bytes,
+    request: Request,
 ) -> Response {
     if !peer.ip().to_canonical().is_loopback() {
         let words = "the log level is changed from the loopback only: use kubectl port-forward\n";
         return (StatusCode::FORBIDDEN, words).into_response();
     }
+    let body = match Bytes::from_request(request, &()).await {
+        Ok(body) => body,
+        Err(refused) => return refused.into_response(),
+    };
     let Ok(directives) = std::str::from_utf8(&body) else {
         return (StatusCode::BAD_REQUEST, "the body is not UTF-8 text\n").into_response();
     };

@@ -2,33 +2,22 @@
 //!
 //! Reads two files, at the start and every few seconds, and hands each new connection what they last held. What cannot be
 //! used is said once with its file, and what was served before is served on: a Secret is replaced a file at a time, and a
-//! mistake in a rotation must not end what works. Handshakes are made apart from one another and in bounded time, so that
-//! nobody who only connects keeps probes from being answered.
+//! mistake in a rotation must not end what works. How long a handshake may take is not decided here.
 
 use std::fmt;
-use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use axum::serve::Listener;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+use tokio_rustls::{Accept, TlsAcceptor};
 
 /// The files are looked at this often. A kubelet takes a minute to bring a new Secret.
 const LOOK: Duration = Duration::from_secs(5);
-/// A handshake may take so long.
-const HANDSHAKE: Duration = Duration::from_secs(5);
-/// So many may be under way; more wait to be accepted.
-const HANDSHAKES: usize = 64;
 /// A certificate, or a key, has no more bytes than this.
 const BYTES_MAX: u64 = 1 << 20;
 
@@ -162,8 +151,13 @@ impl Certificate {
         Arc::clone(&self.serving.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// A handshake by what the files last held.
+    pub(super) fn handshake(&self, stream: TcpStream) -> Accept<TcpStream> {
+        TlsAcceptor::from(self.current()).accept(stream)
+    }
+
     /// Serves what the files hold, whenever that changes; for ever.
-    async fn follow(self) {
+    pub(super) async fn follow(self) {
         // Read anew although it was read at the start: it may have changed since.
         let mut last = None;
         let mut said = None;
@@ -189,71 +183,5 @@ impl Certificate {
             said = trouble;
             sleep(LOOK).await;
         }
-    }
-}
-
-/// A listener whose connections have made their handshake.
-pub struct TlsListener {
-    address: SocketAddr,
-    connections: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
-    /// Accepts, and follows the files, until this is dropped.
-    _tasks: JoinSet<()>,
-}
-
-impl TlsListener {
-    /// Takes connections from a plain listener.
-    ///
-    /// # Errors
-    /// The listener has no address.
-    pub fn new(listener: TcpListener, certificate: Certificate) -> io::Result<Self> {
-        let address = listener.local_addr()?;
-        let (done, connections) = mpsc::channel(HANDSHAKES);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(certificate.clone().follow());
-        tasks.spawn(accept(listener, certificate, done));
-        Ok(Self {
-            address,
-            connections,
-            _tasks: tasks,
-        })
-    }
-}
-
-async fn accept(
-    mut listener: TcpListener,
-    certificate: Certificate,
-    done: mpsc::Sender<(TlsStream<TcpStream>, SocketAddr)>,
-) {
-    let room = Arc::new(Semaphore::new(HANDSHAKES));
-    let mut handshakes = JoinSet::new();
-    while let Ok(place) = Arc::clone(&room).acquire_owned().await {
-        let (stream, peer) = Listener::accept(&mut listener).await;
-        let (acceptor, done) = (TlsAcceptor::from(certificate.current()), done.clone());
-        handshakes.spawn(async move {
-            match timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => drop(done.send((stream, peer)).await),
-                Ok(Err(error)) => tracing::debug!(%peer, "no TLS: {error}"),
-                Err(_) => tracing::debug!(%peer, "no TLS within {} s", HANDSHAKE.as_secs()),
-            }
-            drop(place);
-        });
-        while handshakes.try_join_next().is_some() {}
-    }
-}
-
-impl Listener for TlsListener {
-    type Io = TlsStream<TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        match self.connections.recv().await {
-            Some(connection) => connection,
-            // Only when the task that accepts has ended, which it does not.
-            None => std::future::pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        Ok(self.address)
     }
 }
