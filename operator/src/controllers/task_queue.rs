@@ -5,6 +5,7 @@
 mod late;
 mod places;
 mod queued;
+mod stray;
 mod summary;
 mod writes;
 
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::{Client, Resource, ResourceExt};
+use kube::{Client, ResourceExt};
 use poolwright_api::conditions::{condition, set, whole_seconds};
 use poolwright_api::v1alpha1::{Pool, TaskQueue, TaskQueueStatus};
 use poolwright_api::{ConditionType, Reason};
@@ -69,7 +70,7 @@ struct Past {
     /// Broker ids by uid, for the generation they were made from: a digest for each queue and look would be most of
     /// what the operator does.
     ids: BTreeMap<String, (Option<i64>, String)>,
-    stray: BTreeSet<String>,
+    stray: stray::Stray,
     /// By uid.
     late: BTreeMap<String, late::Watched>,
     /// By uid, of those that Airflow's workers consume.
@@ -157,6 +158,7 @@ impl Controller {
         past.queued.retain(|uid, _| uids.contains(uid));
         let timeouts = queued::timeouts(&self.world);
         let ids: Vec<String> = queues.iter().map(|queue| past.broker_id(queue)).collect();
+        past.stray.forget(&ids, self.clock.now());
         past.names = names;
         let (views, books) = (self.board.views(), self.latest.queues());
         let places: Vec<Place> = queues
@@ -211,9 +213,8 @@ impl Controller {
                     Wish::Write(change) => due.push(*change),
                 }
             }
-            if let Some(view) = view {
-                let stray = view.stray > 0 && !names_default(&first, &places[at]);
-                self.tell_stray(past, (queue, id), view, stray).await;
+            if let Some(view) = view.filter(|view| view.stray > 0 && !names_default(&first, &places[at])) {
+                self.tell_stray(past, (queue, id), view);
             }
         }
         missed.refused = !self.write(past, due).await;
@@ -338,33 +339,6 @@ impl Controller {
         }
         new
     }
-
-    /// Messages in Celery's unnamed default queue that nobody will ever take.
-    async fn tell_stray(
-        &self,
-        past: &mut Past,
-        (queue, id): (&TaskQueue, &str),
-        view: &BrokerView,
-        stray: bool,
-    ) {
-        if !stray {
-            past.stray.remove(id);
-        } else if past.stray.insert(id.to_owned()) {
-            let note = format!(
-                "{} messages wait in the queue \"celery\" of {}, which no TaskQueue names and nobody consumes: tasks without a route go there",
-                view.stray, view.address
-            );
-            self.events
-                .send(
-                    &queue.object_ref(&()),
-                    true,
-                    Reason::QueueUnknown.as_str(),
-                    "Observe",
-                    &note,
-                )
-                .await;
-        }
-    }
 }
 
 /// Estimates alone are told so often at most.
@@ -374,3 +348,7 @@ fn is_due(old: &TaskQueueStatus, wall: Timestamp) -> bool {
     let told = old.observed_at.as_ref().map(|time| time.0);
     told.is_none_or(|told| wall.duration_since(told).unsigned_abs() >= ESTIMATES_EVERY)
 }
+
+#[cfg(test)]
+#[path = "task_queue/look_tests.rs"]
+mod tests;

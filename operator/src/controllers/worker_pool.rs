@@ -221,7 +221,7 @@ async fn round(
     match half {
         Half::Act => {
             tell::count(context, &decided, group);
-            tell::lost(context, &decided, &mut past.lost).await;
+            tell::lost(context, &decided, &mut past.lost);
             carry_out(context, &decided, &mut past, group).await
         }
         Half::Report => match past.acted.front().cloned() {
@@ -494,6 +494,6 @@ async fn report(
             return Err(if moved { Failure::Moved } else { error.into() });
         }
     }
-    tell::changes(context, wp, &old, &new, group).await;
+    tell::changes(context, wp, &old, &new, group);
     Ok(None)
 }

@@ -219,7 +219,7 @@ pub(super) async fn abandon(context: &Context, pool: &Pool, why: &str) -> Result
     if let Some(words) = Mark::of(pool).map(|mark| mark.left(why)) {
         tracing::warn!(pool = pool.name_any(), "{words}");
         let (about, reason) = (pool.object_ref(&()), Reason::AirflowPoolLeft.as_str());
-        context.events.send(&about, true, reason, "Leave", &words).await;
+        context.events.send(&about, true, reason, "Leave", &words);
     }
     Ok(true)
 }

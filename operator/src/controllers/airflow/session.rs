@@ -382,8 +382,7 @@ impl Session {
             let about = pool.object_ref(&());
             self.context
                 .events
-                .send(&about, !mirrors(pool), reason, "Sync", &words)
-                .await;
+                .send(&about, !mirrors(pool), reason, "Sync", &words);
         }
         tracing::info!(pool = name, namespace = self.key.namespace, drifted, "{words}");
         let reason = if drifted {

@@ -36,7 +36,7 @@ pub(super) async fn report(context: &Context, namespace: &str, pool: &Arc<Pool>)
     }
     let api: Api<Pool> = Api::namespaced(context.client.clone(), namespace);
     if write(&api, pool, &new).await?.is_some() {
-        tell(context, pool, &old, &new).await;
+        tell(context, pool, &old, &new);
     }
     Ok(())
 }
@@ -71,7 +71,7 @@ fn unknown_queues(context: &Context, namespace: &str, pool: &Pool) -> Vec<String
 }
 
 /// An event when something turns wrong, or wrong in another way.
-async fn tell(context: &Context, pool: &Pool, old: &PoolStatus, new: &PoolStatus) {
+fn tell(context: &Context, pool: &Pool, old: &PoolStatus, new: &PoolStatus) {
     let (before, after) = (
         find(&old.conditions, ConditionType::Ready),
         find(&new.conditions, ConditionType::Ready),
@@ -84,7 +84,6 @@ async fn tell(context: &Context, pool: &Pool, old: &PoolStatus, new: &PoolStatus
         let about = pool.object_ref(&());
         context
             .events
-            .send(&about, true, &after.reason, "Observe", &after.message)
-            .await;
+            .send(&about, true, &after.reason, "Observe", &after.message);
     }
 }

@@ -95,7 +95,7 @@ impl Controller {
         let api: Api<TaskQueue> = Api::namespaced(self.client.clone(), &namespace);
         let written = write(&api, &queue.metadata, (&old, version.as_deref()), new.clone()).await;
         match &written {
-            Ok(_) => self.tell(&queue, &old, &new).await,
+            Ok(_) => self.tell(&queue, &old, &new),
             Err(error) => tracing::debug!(task_queue = queue.name_any(), "status not written: {error}"),
         }
         (queue.uid().unwrap_or_default(), written.map_err(drop))
@@ -103,12 +103,11 @@ impl Controller {
 
     /// An event when a queue turns bad, or is bad for another reason; a circle is told too, although the queue works. And
     /// one when its wait target is missed, or is kept again.
-    async fn tell(&self, queue: &TaskQueue, old: &TaskQueueStatus, new: &TaskQueueStatus) {
+    fn tell(&self, queue: &TaskQueue, old: &TaskQueueStatus, new: &TaskQueueStatus) {
         let about = queue.object_ref(&());
         if let Some((warning, reason, message)) = late::news(old, new) {
             self.events
-                .send(&about, warning, reason.as_str(), "Observe", &message)
-                .await;
+                .send(&about, warning, reason.as_str(), "Observe", &message);
         }
         let ready = |status: &TaskQueueStatus| {
             let ready = find(&status.conditions, ConditionType::Ready)?;
@@ -119,6 +118,6 @@ impl Controller {
         let Some((reason, message)) = ready(new).filter(|(reason, _)| before.as_ref() != Some(reason)) else {
             return;
         };
-        self.events.send(&about, true, &reason, "Observe", &message).await;
+        self.events.send(&about, true, &reason, "Observe", &message);
     }
 }

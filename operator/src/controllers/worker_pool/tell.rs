@@ -40,7 +40,7 @@ pub(super) fn stalled(context: &Context, new: &WorkerPoolStatus, group: &Group) 
 }
 
 /// An event for pods that were lost with their node.
-pub(super) async fn lost(context: &Context, decided: &Decided, told: &mut Vec<String>) {
+pub(super) fn lost(context: &Context, decided: &Decided, told: &mut Vec<String>) {
     let lost = decided
         .decision
         .as_ref()
@@ -59,14 +59,13 @@ pub(super) async fn lost(context: &Context, decided: &Decided, told: &mut Vec<St
         let about = decided.state.wp.object_ref(&());
         context
             .events
-            .send(&about, true, Reason::LostPods.as_str(), "Observe", &text)
-            .await;
+            .send(&about, true, Reason::LostPods.as_str(), "Observe", &text);
     }
     *told = lost.to_vec();
 }
 
 /// Events on transitions only: a new decision that changes something, and a summary that turns or changes reason.
-pub(super) async fn changes(
+pub(super) fn changes(
     context: &Context,
     wp: &WorkerPool,
     old: &WorkerPoolStatus,
@@ -88,8 +87,7 @@ pub(super) async fn changes(
             );
             context
                 .events
-                .send(&about, warning, &decision.reason, "Scale", &decision.text)
-                .await;
+                .send(&about, warning, &decision.reason, "Scale", &decision.text);
         }
     }
     for type_ in [ConditionType::Ready, ConditionType::ConfigurationAdvised] {
@@ -101,8 +99,7 @@ pub(super) async fn changes(
         if moved && bad && after.reason != Reason::Progressing.as_str() {
             context
                 .events
-                .send(&about, true, &after.reason, "Observe", &after.message)
-                .await;
+                .send(&about, true, &after.reason, "Observe", &after.message);
         }
     }
 }
