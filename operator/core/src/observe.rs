@@ -87,6 +87,7 @@ pub fn pool_input(
         min: count(pool.min),
         max: count(pool.max),
         schedules: Arc::clone(&pool.schedules),
+        desired: desired(wp),
         cap: cap(pool, &revisions),
         policy: pool.policy,
         scale_down_delay: pool.scale_down_delay,
@@ -109,6 +110,11 @@ pub fn pool_input(
         conflict,
         terminating: wp.metadata.deletion_timestamp.is_some(),
     }
+}
+
+fn desired(wp: &WorkerPool) -> Option<u32> {
+    let desired = wp.status.as_ref()?.desired_replicas?;
+    u32::try_from(desired).ok()
 }
 
 /// In whole pods, the largest of the revisions that have any.

@@ -257,6 +257,17 @@ fn a_pod_is_seen_as_it_is() {
     );
 }
 
+/// Of an object that nobody has decided on, or that says nothing of use, no number is known.
+#[test]
+fn what_was_decided_last_is_what_the_status_says() {
+    let desired = |patch: Value| testing::observed(&wp(patch), &Objects::default(), None).desired;
+    assert_eq!(desired(json!({})), None);
+    assert_eq!(desired(json!({"status": {"readyReplicas": 2}})), None);
+    assert_eq!(desired(json!({"status": {"desiredReplicas": 0}})), Some(0));
+    assert_eq!(desired(json!({"status": {"desiredReplicas": 7}})), Some(7));
+    assert_eq!(desired(json!({"status": {"desiredReplicas": -1}})), None);
+}
+
 #[test]
 fn a_run_begins_when_it_was_first_seen_and_anew_with_each_restart() {
     let (wp, mut runs) = (wp(json!({})), Runs::new());

@@ -126,6 +126,13 @@ impl<'a> Cast<'a> {
             .fold(0, add)
     }
 
+    /// Pods of the revision that has most of those.
+    #[must_use]
+    pub fn largest(&self) -> u32 {
+        let all = self.leader.into_iter().chain(self.others.iter().copied());
+        all.map(|revision| revision.replicas).max().unwrap_or(0)
+    }
+
     /// True while another revision than the leader has pods.
     #[must_use]
     pub fn rolls(&self) -> bool {

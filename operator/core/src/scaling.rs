@@ -92,7 +92,8 @@ pub fn sketch<'a>(
     // What a schedule keeps is needed, so that after its end pods stay as long as after any other need.
     memory.observe(fleet, view, &demand, (wanted.pods, wanted.hold.max(least)), now);
     let cast = Cast::new(fleet, &demand, snapshot);
-    let from = match memory.decided {
+    let decided = memory.decided.or_else(|| told(fleet.pool, &cast));
+    let from = match decided {
         // Both revisions' pods together are no measure of what is wanted.
         Some(decided) if cast.rolls() => decided.min(cast.serving()),
         _ => cast.serving(),
@@ -100,8 +101,7 @@ pub fn sketch<'a>(
     // While one revision makes way for another, pods are few for a moment, and what is parked then does not come back.
     let returning = || cast.leader.map_or(0, |leader| parked(fleet, &leader.name));
     let stands = (
-        memory
-            .decided
+        decided
             .filter(|_| !cast.is_alone())
             .map_or(from, |decided| decided.max(from)),
         if cast.rolls() { 0 } else { returning() },
@@ -138,6 +138,13 @@ pub fn sketch<'a>(
         ask,
         demand,
     }
+}
+
+/// What a process that has decided on nothing yet takes for decided. The status may be old, or edited: no revision has more
+/// pods than were wanted once, and nobody wants more than the most.
+fn told(pool: &PoolInput, cast: &Cast) -> Option<u32> {
+    let most = pool.most().max(cast.largest());
+    pool.desired.map(|desired| desired.clamp(cast.largest(), most))
 }
 
 /// Decides for one WorkerPool, with what its Pools allow. What the sketch holds goes into the decision.

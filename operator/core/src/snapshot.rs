@@ -79,6 +79,9 @@ pub struct PoolInput {
     pub max: u32,
     /// Times in which there are more than `min`.
     pub schedules: Arc<[Schedule]>,
+    /// Pods that an operator has decided on last, by the status, where it says so: only for a process that has decided on
+    /// nothing itself, and while revisions differ. It may be old or edited, and counts within bounds alone.
+    pub desired: Option<u32>,
     /// Most consuming pods by `maxActiveTasks` of its queue: no hold and no rollout passes it.
     pub cap: Option<u32>,
     /// How it comes to a number.

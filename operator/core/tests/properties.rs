@@ -48,6 +48,8 @@ enum Event {
     /// Pods of the present spec and of the older ones have other slots.
     Slots(u32, Option<u32>),
     Passes(u64),
+    /// Another operator takes over, with the number in the status that was decided last, or with an old or edited one.
+    Succeeds(Option<Option<u32>>),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -79,6 +81,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => prop_oneof![2 => Just(None), 1 => (0u32..12).prop_map(Some)].prop_map(Event::Holds),
         1 => prop_oneof![2 => Just(None), 1 => (0u32..12).prop_map(Some)].prop_map(Event::Caps),
         1 => (1u32..20, prop::option::of(1u32..20)).prop_map(|(slots, older)| Event::Slots(slots, older)),
+        1 => prop_oneof![2 => Just(None), 1 => prop::option::of(0u32..40).prop_map(Some)].prop_map(Event::Succeeds),
         8 => (50u64..4000).prop_map(Event::Passes),
         2 => (4000u64..90_000).prop_map(Event::Passes),
     ]
@@ -173,6 +176,13 @@ fn happen(world: &mut World, event: &Event, last: Option<&Decision>, next: &mut 
             pool.slots = *slots;
             let others = pool.revisions.iter_mut().filter(|one| one.name != pool.revision);
             others.for_each(|one| one.slots = *older);
+        }
+        Event::Succeeds(desired) => {
+            world.memory = Memory::default();
+            world.pool().desired = desired.unwrap_or_else(|| last.map(|last| last.to));
+            for pod in world.pools.values_mut().flat_map(|pool| &mut pool.pods) {
+                pod.see_anew(now);
+            }
         }
         Event::Passes(millis) => world.now = now.after(Duration::from_millis(*millis)),
         Event::Gone(number) => {
@@ -297,8 +307,8 @@ fn renewed(world: &mut World, event: &Event) -> bool {
             .is_some()
 }
 
-/// `before` is the number that was decided before.
-fn check_bounds(pool: &PoolInput, decision: &Decision, before: u32) -> Result<(), TestCaseError> {
+/// `before` is the number that was decided before, and that whoever decides knows of.
+fn check_bounds(pool: &PoolInput, decision: &Decision, before: Option<u32>) -> Result<(), TestCaseError> {
     prop_assert!(
         decision.text().len() <= 512 && decision.text().contains(&decision.to.to_string()),
         "{}",
@@ -317,9 +327,6 @@ fn check_bounds(pool: &PoolInput, decision: &Decision, before: u32) -> Result<()
         "{}",
         decision.text()
     );
-    let hold = pool.hold.as_ref().map_or(0, |hold| hold.replicas);
-    let most = pool.max.max(hold).max(decision.from).max(before);
-    prop_assert!(decision.to <= most, "{} {most} {}", decision.to, decision.text());
     // Pods that take work, or will.
     let serving = |revision: &RevisionInput| {
         let own = || pool.staying().filter(|pod| pod.revision == revision.name);
@@ -327,6 +334,20 @@ fn check_bounds(pool: &PoolInput, decision: &Decision, before: u32) -> Result<()
         (revision.replicas as usize).max(own().count()) - parked
     };
     let all: usize = pool.revisions.iter().map(serving).sum();
+    // What several revisions have together is no number that anybody wanted.
+    let led = pool
+        .revisions
+        .iter()
+        .any(|one| one.name == pool.revision || one.proven.is_some());
+    let several = led && pool.revisions.iter().filter(|one| serving(one) > 0).count() > 1;
+    let largest = pool.revisions.iter().map(serving).max().unwrap_or(0);
+    let from = match before {
+        Some(before) if several => before.max(u32::try_from(largest).unwrap()),
+        _ => decision.from,
+    };
+    let hold = pool.hold.as_ref().map_or(0, |hold| hold.replicas);
+    let most = pool.max.max(hold).max(from).max(before.unwrap_or(0));
+    prop_assert!(decision.to <= most, "{} {most} {}", decision.to, decision.text());
     let wanted = |one: &RevisionInput| {
         decision
             .allocation
@@ -427,7 +448,11 @@ proptest! {
             let complete = renewed(&mut world, event);
             let decision = world.decide();
             // Nobody looked for long, or a source was missing: what was seen before counts no more.
-            if !complete || world.now.since(before) > Duration::from_secs(6) {
+            let succeeds = matches!(event, Event::Succeeds(_));
+            if succeeds {
+                other = Memory::default();
+            }
+            if !complete || succeeds || world.now.since(before) > Duration::from_secs(6) {
                 whole_since = None;
             }
             if complete {
@@ -443,7 +468,8 @@ proptest! {
             let rest: Vec<Arc<Decision>> = cycle(&shuffled(&world.snapshot()), &mut other).decisions.into_values().collect();
             let same: Vec<Arc<Decision>> = world.last.decisions.values().cloned().collect();
             prop_assert_eq!(same, rest);
-            let decided = last.as_ref().map_or(0, |last| last.to);
+            let unknown = matches!(event, Event::Succeeds(Some(_)));
+            let decided = last.as_ref().filter(|_| !unknown).map(|last| last.to);
             check_bounds(&world.pool().clone(), &decision, decided)?;
             check_falls(&mut world, &decision)?;
             last = Some(decision);

@@ -318,6 +318,80 @@ fn a_pause_or_a_recommendation_in_a_rollout_keeps_the_number_of_pods() {
     }
 }
 
+/// Both revisions' pods are there when another operator takes over: together they are no measure of what is wanted.
+#[test]
+fn an_operator_that_takes_over_in_a_rollout_keeps_the_number_of_pods() {
+    for (most, scale_out, recommend) in [
+        (8, false, false),
+        (8, true, false),
+        (8, false, true),
+        (20, true, false),
+        (20, false, true),
+    ] {
+        let mut sim = sim(0, |pool| (pool.max, pool.slots) = (8, 2));
+        let (mut succeeded, mut least, mut to) = (false, u32::MAX, 0);
+        sim.run_with(180_000, |sim| {
+            if sim.queue.len() < 20 {
+                sim.publish(20, 10_000);
+            }
+            if sim.world.now.0 == 640_000 {
+                let pool = sim.world.pool();
+                (pool.max, pool.pause.scale_out, pool.recommend) = (most, scale_out, recommend);
+                pool.revision = "r2".into();
+            }
+            let proven = sim.world.pool().revisions.iter().all(|one| one.proven.is_some());
+            if succeeded {
+                least = least.min(sim.consuming());
+                to = to.max(sim.decision().to);
+            } else if proven && sim.consuming() >= 12.min(most + 1) {
+                // Those of the new one come beside the old ones, a few of which are parked at once.
+                succeeded = true;
+                sim.succeed();
+            }
+        });
+        let what = format!("{most} {scale_out} {recommend}: {}", sim.decision().text());
+        assert!(succeeded, "{what}");
+        assert_eq!(replicas(&mut sim), of(&[("r2", 8)]), "{what}");
+        assert!(
+            sim.most <= 16.min(most + 1) && sim.wronged == 0,
+            "{} pods: {what}",
+            sim.most
+        );
+        assert!(least >= 6 && to <= 8, "{least} pods, {to} wanted: {what}");
+    }
+}
+
+/// The status may be old, or edited: it takes no pod of the revision that has most, and adds none.
+#[test]
+fn what_a_status_says_is_no_reason_for_fewer_or_more_pods() {
+    for (desired, to) in [(None, 12), (Some(0), 7), (Some(9), 9), (Some(1000), 12)] {
+        let mut input = pool("p");
+        (input.max, input.desired, input.revision) = (30, desired, "r2".into());
+        input.revisions = vec![revision("r1", 5, true), revision("r2", 7, true)];
+        let mut world = World::new([input]);
+        let now = world.now;
+        for number in 0..12 {
+            let of = if number < 5 { "r1" } else { "r2" };
+            world.pool().pods.push(pod(&format!("p{number:02}"), of, now));
+        }
+        let decision = world.decide();
+        assert_eq!(
+            (decision.from, decision.to),
+            (to, to),
+            "{desired:?}: {}",
+            decision.text()
+        );
+    }
+    // Nothing rolls: the older revision has no pods any more.
+    for (desired, to) in [(None, 3), (Some(0), 3), (Some(8), 8), (Some(1000), 10)] {
+        let mut input = pool("p");
+        (input.desired, input.recommend, input.revision) = (desired, true, "r2".into());
+        input.revisions = vec![revision("r1", 0, true), revision("r2", 3, true)];
+        let decision = World::new([input]).decide();
+        assert_eq!(decision.to, to, "{desired:?}: {}", decision.text());
+    }
+}
+
 /// A rollout is taken back while its older pods are parked: these come back in the place of the newer ones, and not
 /// beside them.
 #[test]

@@ -118,6 +118,7 @@ fn input(scenario: &Scenario, fleet: usize, settings: &Settings) -> PoolInput {
         min: spec.bounds.0,
         max: spec.bounds.1,
         schedules: Arc::clone(&spec.schedules),
+        desired: None,
         cap: spec.max_active.map(|most| most / spec.slots.max(1)),
         policy: policy(scenario, fleet, settings),
         scale_down_delay: settings.scale_down_delay.unwrap_or(Duration::from_secs(60)),

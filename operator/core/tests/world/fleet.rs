@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use poolwright_core::cycle::Memory;
 use poolwright_core::decision::Decision;
 use poolwright_core::later::Later;
 use poolwright_core::sample::{Answer, Fetched, Ready, Running, Sample, Unacked, WorkerView};
@@ -157,6 +158,19 @@ impl Sim {
 
     pub fn run(&mut self, millis: u64) {
         self.run_with(millis, |_| ());
+    }
+
+    /// Another operator takes over: it knows what the status says, and what it sees it sees for the first time.
+    pub fn succeed(&mut self) {
+        let (now, to) = (self.world.now, self.decision().to);
+        self.world.memory = Memory::default();
+        self.world.broker().workers.clear();
+        self.asked.clear();
+        let pool = self.world.pool();
+        pool.desired = Some(to);
+        for pod in &mut pool.pods {
+            pod.see_anew(now);
+        }
     }
 
     /// SIGKILL: the container starts anew in place.

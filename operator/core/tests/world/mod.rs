@@ -60,6 +60,7 @@ pub fn pool(name: &str) -> PoolInput {
         min: 0,
         max: 10,
         schedules: Arc::default(),
+        desired: None,
         cap: None,
         policy: Policy::Backlog,
         scale_down_delay: seconds(60),
