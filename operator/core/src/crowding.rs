@@ -149,7 +149,7 @@ impl Crowding {
             at: now,
         };
         let next = if ended < ENOUGH || pace.slots < 1.0 {
-            self.unknown(now, waited)
+            self.unknown(&pace, waited)
         } else {
             self.next(pace, waited, f64::from(slots.max(1)))
         };
@@ -165,13 +165,17 @@ impl Crowding {
         self.settling = true;
     }
 
-    /// Too little ends to conclude anything from it: nothing is tried, and nothing is limited that does not wait.
-    fn unknown(&mut self, now: Moment, waited: bool) -> Stage {
+    /// Too little ends to conclude anything from it: nothing is tried, and nothing is limited that does not wait. Nor for
+    /// longer than until a few more would be tried: no trial could tell any more that they help.
+    fn unknown(&mut self, pace: &Pace, waited: bool) -> Stage {
         match self.stage {
-            Stage::Free(_) => Stage::Free(None),
-            Stage::Lower { .. } => self.acquit(now),
-            Stage::Limited { .. } | Stage::Higher { .. } if !waited => Stage::Free(None),
-            limited => limited,
+            Stage::Lower { .. } => self.acquit(pace.at),
+            // Where nobody works it is no wonder.
+            Stage::Limited { .. } | Stage::Higher { .. } if waited && pace.slots < 1.0 => self.stage,
+            Stage::Limited {
+                most, usual, since, ..
+            } if waited && !has_slowed(pace, most, usual) && pace.at.since(since) < AGAIN.0 => self.stage,
+            _ => Stage::Free(None),
         }
     }
 
@@ -218,9 +222,7 @@ impl Crowding {
             // With as many slots as ever it is something else now.
             Stage::Limited {
                 most, calm, usual, ..
-            } if !waited && calm || waited && pace.slots * REACHED >= most && pace.ended < SAME.0 * usual => {
-                Stage::Free(None)
-            }
+            } if !waited && calm || waited && has_slowed(&pace, most, usual) => Stage::Free(None),
             Stage::Limited {
                 most, usual, since, ..
             } if waited && pace.at.since(since) >= AGAIN.0 => higher(most, usual),
@@ -293,6 +295,11 @@ impl Crowding {
 /// The slots of so many pods that there are at least that many.
 fn whole_pods(slots: f64, pod: f64) -> f64 {
     (slots / pod).ceil().max(1.0) * pod
+}
+
+/// True if with as many slots as ever fewer end.
+fn has_slowed(pace: &Pace, most: f64, usual: f64) -> bool {
+    pace.slots * REACHED >= most && pace.ended < SAME.0 * usual
 }
 
 /// True if so many times the slots have ended more tasks by at least half of that part, and by more than chance does.

@@ -140,6 +140,58 @@ fn few_tasks_are_not_limited_for_ever() {
     assert!(fluid.waiting < 2.0, "{} wait", fluid.waiting);
 }
 
+/// A limit that was found with short tasks, when few and long ones come: so few end that no trial could tell.
+#[test]
+fn few_and_long_tasks_end_a_limit() {
+    // At any moment of a stretch.
+    for at in 0..12 {
+        let mut fluid = Fluid::new(16.0);
+        fluid.chase(3600 + 10 * at, 2.0);
+        let limit = fluid.useful.expect("a limit").slots;
+        assert!(limit < 28.0, "{limit}");
+        (fluid.service, fluid.bears, fluid.waiting) = (900.0, f64::INFINITY, 400.0);
+        fluid.chase(1500, 0.0);
+        assert_eq!(fluid.useful, None, "{at}");
+    }
+}
+
+/// A limit, or a trial of a few more, with a pace that is as ever and too slow to conclude anything from.
+#[test]
+fn where_little_ends_no_limit_is_for_ever() {
+    let trial = |most, before| Stage::Higher {
+        most,
+        before,
+        usual: 0.04,
+    };
+    let limited = Stage::Limited {
+        most: 20.0,
+        usual: 0.04,
+        since: Moment(0),
+        calm: false,
+    };
+    for (stage, still) in [(limited, true), (trial(20.0, 16.0), false)] {
+        let mut fluid = Fluid::new(f64::INFINITY);
+        (fluid.service, fluid.waiting, fluid.crowding.stage) = (600.0, 1000.0, stage);
+        fluid.chase(620, 0.0);
+        assert_eq!(fluid.useful.is_some(), still, "{stage:?}");
+        fluid.chase(680, 0.0);
+        assert_eq!(fluid.useful, None, "{stage:?}");
+    }
+}
+
+/// That nobody works says nothing of what helps.
+#[test]
+fn a_limit_outlasts_that_all_workers_are_gone() {
+    let mut fluid = Fluid::new(32.0);
+    fluid.chase(3600, 4.0);
+    assert!(fluid.useful.is_some());
+    for _ in 0..2400 {
+        fluid.slots = 0.0;
+        fluid.second(0.1);
+    }
+    assert!(fluid.useful.is_some());
+}
+
 #[test]
 fn nothing_is_limited_when_work_returns_after_a_pause() {
     let mut fluid = Fluid::new(32.0);
