@@ -15,7 +15,7 @@ use crate::books::Book;
 use crate::fleet::Fleet;
 use crate::held::{held_by_consuming, held_by_parked};
 use crate::later::Later;
-use crate::ledger::{QueueLedger, fleet_capacity, heartbeats_since, sum, weight};
+use crate::ledger::{QueueLedger, claim, fleet_capacity, heartbeats_since, sum, weight};
 use crate::member::Member;
 pub use crate::member::PodState;
 use crate::memory::PoolMemory;
@@ -194,6 +194,12 @@ fn share(value: u64, part: u64, whole: u64) -> u64 {
     u64::try_from(milli.div_ceil(u128::from(whole))).unwrap_or(u64::MAX)
 }
 
+/// What a WorkerPool takes for its part of what waits in a queue.
+fn its_share(fleet: &Fleet, book: &QueueLedger, count: u64) -> u64 {
+    let (claim, others) = (claim(fleet), book.weight.saturating_sub(weight(fleet)));
+    share(count, claim, others.saturating_add(claim))
+}
+
 /// Computes the demand of one WorkerPool from the ledgers of its queues, in the order of their names and each once.
 #[must_use]
 pub fn demand<'a>(
@@ -224,7 +230,7 @@ pub fn demand<'a>(
         }
         alone &= book.claimants <= 1;
         let (waits, holds) = (
-            share(book.ready.unwrap_or(0), weight(fleet), book.weight),
+            its_share(fleet, book, book.ready.unwrap_or(0)),
             share(book.held, able, book.able),
         );
         take_later(&mut demand, fleet, book, able);
@@ -344,7 +350,7 @@ fn take_later(demand: &mut Demand, fleet: &Fleet, book: &QueueLedger, able: u64)
     } else {
         &mut demand.coming
     };
-    waits.add(&book.later, |count| share(count, weight(fleet), book.weight));
+    waits.add(&book.later, |count| its_share(fleet, book, count));
     demand
         .held_coming
         .add(&book.held_later, |count| share(count, able, book.able));

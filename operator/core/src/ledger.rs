@@ -345,8 +345,8 @@ impl<'a> Page<'a> {
             .map(|answer| &*answer.value)
     }
 
-    /// The WorkerPool that starts a pod for orphaned messages: one that has pods, else the first by name. One, so
-    /// that leftovers never start more than one pod.
+    /// The WorkerPool that starts a pod for orphaned messages: of those that have or can start a worker one that has pods,
+    /// else the first by name. One, so that leftovers never start more than one pod.
     fn rescuer(&self) -> Option<Arc<PoolKey>> {
         let able = self.claimants().filter(|fleet| {
             let pool = fleet.pool;
@@ -355,8 +355,12 @@ impl<'a> Page<'a> {
                 && pool.hold.as_ref().is_none_or(|hold| hold.replicas > 0)
         });
         // Parked workers do not sweep: it takes one that consumes.
-        able.min_by_key(|fleet| (fleet.serving() == 0, &fleet.pool.key))
-            .map(|fleet| Arc::clone(&fleet.pool.key))
+        let order = |fleet: &&Fleet<'a>| {
+            let none = fleet.serving() == 0;
+            let unable = fleet.stuck || none && may_not_grow(fleet.pool);
+            (unable, none, &fleet.pool.key)
+        };
+        able.min_by_key(order).map(|fleet| Arc::clone(&fleet.pool.key))
     }
 
     /// Splits due unacked messages into those that our pods can hold and those that nobody holds.
@@ -435,11 +439,28 @@ impl<'a> Page<'a> {
     }
 }
 
-/// A pool's part in sharing a backlog: the slots it may have at most. Static, so that shares do not chase the
-/// replicas that they cause. A pool whose number is not ours to change takes no more than it has, and one that cannot
-/// work no more than keeps it trying.
+/// True if no pod is added, whatever is wanted. A hold is obeyed in a pause, too.
+fn may_not_grow(pool: &PoolInput) -> bool {
+    pool.hold.is_none() && (pool.pause.scale_out || pool.recommend || pool.most() == 0)
+}
+
+/// A pool's part in sharing a backlog, as the others see it: the slots it may have at most. Static, so that shares do not
+/// chase the replicas that they cause. A pool whose number is not ours to change takes no more than it has, and one that
+/// cannot work no more than keeps it trying.
 #[must_use]
 pub fn weight(fleet: &Fleet) -> u64 {
+    let kept = !fleet.stuck && may_not_grow(fleet.pool);
+    if kept {
+        slots(fleet, fleet.serving())
+    } else {
+        claim(fleet)
+    }
+}
+
+/// The same as it sees itself: what it would do were it not paused and did it not only recommend, it tells as ever. A pool
+/// that may not grow and may shrink would else follow its own number down.
+#[must_use]
+pub fn claim(fleet: &Fleet) -> u64 {
     let pool = fleet.pool;
     if fleet.stuck {
         return 1;
@@ -449,6 +470,10 @@ pub fn weight(fleet: &Fleet) -> u64 {
         None if pool.terminating || pool.conflict.is_some() => fleet.serving(),
         None => pool.max.max(1),
     };
+    slots(fleet, pods)
+}
+
+fn slots(fleet: &Fleet, pods: u32) -> u64 {
     u64::from(pods) * u64::from(fleet.slots)
 }
 

@@ -5,7 +5,7 @@ mod world;
 use poolwright_api::Reason;
 use poolwright_api::v1alpha1::AckMode;
 use poolwright_core::cycle::cycle;
-use poolwright_core::snapshot::Trouble;
+use poolwright_core::snapshot::{Hold, PoolInput, Trouble};
 use world::{World, key, pool, running, seconds, wall, worker};
 
 /// Two WorkerPools share a backlog, and say so. One that cannot work leaves it to the other, and goes on trying.
@@ -23,17 +23,7 @@ fn a_worker_pool_that_cannot_work_leaves_the_backlog_to_the_other() {
         );
     }
     let now = world.now;
-    let stuck = world.pools.get_mut("s").unwrap();
-    stuck.revisions[0].replicas = 5;
-    for number in 0..5 {
-        let mut one = world::pod(&format!("s{number}"), "r1", now);
-        (one.running_since, one.ready) = (None, false);
-        one.trouble = Some(Trouble {
-            reason: Reason::ImageNotPulled,
-            message: "not found".to_owned(),
-        });
-        stuck.pods.push(one);
-    }
+    stick(&mut world, "s", 5);
     let after = |world: &mut World, time: u64| {
         world.now = now.after(seconds(time));
         world.renew();
@@ -120,5 +110,98 @@ fn what_pods_without_a_usable_worker_pool_hold_is_theirs() {
         let (decision, book) = (&result.decisions[&key("p")], &result.queues["b"]["q"]);
         assert_eq!(decision.to, 1, "{left} {heard}: {}", decision.text());
         assert_eq!((book.orphaned, book.foreign_consumers), (0, 0), "{left} {heard}");
+    }
+}
+
+/// A message that a killed worker left waits for a worker that sweeps: the WorkerPool that starts one, or keeps one, is one
+/// that can.
+#[test]
+fn leftovers_are_given_to_a_worker_pool_that_can_rescue_them() {
+    let unable: [(&str, fn(&mut World)); 6] = [
+        ("stuck", |world| stick(world, "a", 1)),
+        ("paused", |world| {
+            world.pools.get_mut("a").unwrap().pause.scale_out = true;
+        }),
+        ("told", |world| world.pools.get_mut("a").unwrap().recommend = true),
+        ("without a pod", |world| world.pools.get_mut("a").unwrap().max = 0),
+        ("held", |world| {
+            world.pools.get_mut("a").unwrap().hold = Some(Hold {
+                replicas: 0,
+                by: None,
+            });
+        }),
+        ("terminating", |world| {
+            world.pools.get_mut("a").unwrap().terminating = true;
+        }),
+    ];
+    for (what, change) in unable {
+        let mut world = World::new([pool("a"), pool("b")]);
+        change(&mut world);
+        world.now = world.now.after(seconds(61));
+        world.renew();
+        let fetched = wall(world.now).as_second() - 2;
+        world.set_fetched("q", 0, &[(fetched, 1)]);
+        world.decide();
+        assert_eq!(world.last.queues["b"]["q"].orphaned, 1, "{what}");
+        let (to, orphaned) = (world.decision("b").to, world.decision("b").facts.orphaned);
+        assert_eq!((to, orphaned), (1, 1), "{what}: {}", world.decision("b").text());
+        assert_eq!(world.decision("a").facts.orphaned, 0, "{what}");
+    }
+}
+
+/// What is paused or only told keeps the worker that it has, and that sweeps. Where nobody is able it is still somebody's.
+#[test]
+fn leftovers_are_given_to_a_worker_that_runs() {
+    for (pods, rescuer) in [(1, "b"), (0, "a")] {
+        let mut world = World::new([pool("a"), pool("b")]);
+        for one in world.pools.values_mut() {
+            one.recommend = true;
+        }
+        let now = world.now;
+        let b = world.pools.get_mut("b").unwrap();
+        b.revisions[0].replicas = pods;
+        b.pods.extend((0..pods).map(|_| world::pod("b0", "r1", now)));
+        world.now = now.after(seconds(5));
+        world.renew();
+        let fetched = wall(world.now).as_second() - 65;
+        world.set_fetched("q", 0, &[(fetched, 1)]);
+        world.decide();
+        assert_eq!(world.decision(rescuer).facts.orphaned, 1, "{pods}");
+    }
+}
+
+/// One that may not grow, and has one pod of ten, does not keep the others from what it cannot do.
+#[test]
+fn a_worker_pool_that_may_not_grow_leaves_the_backlog_to_the_other() {
+    let kept: [fn(&mut PoolInput); 2] = [|pool| pool.pause.scale_out = true, |pool| pool.recommend = true];
+    for keep in kept {
+        for (pods, to) in [(0, 10), (1, 10)] {
+            let mut world = World::new([pool("p"), pool("s")]);
+            world.set("q", 100, 0);
+            let s = world.pools.get_mut("s").unwrap();
+            keep(s);
+            s.revisions[0].replicas = pods;
+            world.settle(1);
+            let (p, s) = (world.decision("p"), world.decision("s"));
+            assert_eq!((p.to, s.to), (to, pods), "{}", p.text());
+            // What it would do, it says as ever.
+            assert!(s.text().contains("(50 of 100 ready"), "{}", s.text());
+        }
+    }
+}
+
+/// Gives a WorkerPool pods that cannot start, and have not for a minute when that has passed.
+fn stick(world: &mut World, name: &str, pods: u32) {
+    let now = world.now;
+    let stuck = world.pools.get_mut(name).unwrap();
+    stuck.revisions[0].replicas = pods;
+    for number in 0..pods {
+        let mut one = world::pod(&format!("{name}{number}"), "r1", now);
+        (one.running_since, one.ready) = (None, false);
+        one.trouble = Some(Trouble {
+            reason: Reason::ImageNotPulled,
+            message: "not found".to_owned(),
+        });
+        stuck.pods.push(one);
     }
 }
