@@ -129,6 +129,8 @@ impl Step {
 pub struct Token {
     /// `metadata.uid`.
     pub uid: String,
+    /// Uid of the object that controls it: without one it is counted by its pods, and a release does not write to it.
+    pub owner: Option<String>,
     /// `metadata.generation`: counts changes of the spec, the number of replicas among them.
     pub generation: Option<i64>,
     /// The annotation that changes before a grant is lowered.
@@ -143,6 +145,7 @@ impl Token {
     pub fn of(deployment: &DeploymentView) -> Self {
         Self {
             uid: deployment.uid.clone(),
+            owner: deployment.owner.clone(),
             generation: deployment.generation,
             grant_epoch: deployment.grant_epoch.clone(),
             resource_version: deployment.resource_version.clone(),
@@ -152,7 +155,8 @@ impl Token {
     /// True if `live` is the same in all that a raise relies on.
     #[must_use]
     pub fn holds(&self, live: &Self) -> bool {
-        (&self.uid, self.generation, &self.grant_epoch) == (&live.uid, live.generation, &live.grant_epoch)
+        (&self.uid, &self.owner) == (&live.uid, &live.owner)
+            && (self.generation, &self.grant_epoch) == (live.generation, &live.grant_epoch)
     }
 }
 

@@ -1,4 +1,5 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use poolwright_api::ANNOTATION_GRANT_EPOCH;
 
 use super::*;
 
@@ -203,6 +204,39 @@ fn a_deployment_is_not_paused_before_its_own_replica_set_exists() {
         matches!(&steps[..], [Step::Settle(one)] if !one.paused),
         "{steps:?}"
     );
+}
+
+/// A release writes to no Deployment without an owner, so that a raise must not either.
+#[test]
+fn a_raise_relies_on_all_but_status_and_labels() {
+    let edits: [(fn(&mut Deployment), bool); 7] = [
+        (|one| one.metadata.resource_version = Some("99".to_owned()), true),
+        (|one| one.metadata.labels = None, true),
+        (|one| one.metadata.owner_references = None, false),
+        (
+            |one| {
+                let owner = &mut one.metadata.owner_references.as_mut().unwrap()[0];
+                owner.uid = "another".to_owned();
+            },
+            false,
+        ),
+        (|one| one.metadata.uid = Some("another".to_owned()), false),
+        (|one| one.metadata.generation = Some(99), false),
+        (
+            |one| {
+                let annotations = one.metadata.annotations.get_or_insert_default();
+                annotations.insert(ANNOTATION_GRANT_EPOCH.to_owned(), "1".to_owned());
+            },
+            false,
+        ),
+    ];
+    for (at, (change, holds)) in edits.into_iter().enumerate() {
+        let mut cluster = reached(&want(1, 2));
+        let token = |cluster: &Cluster| Token::of(&cluster.objects().deployments[0]);
+        let seen = token(&cluster);
+        edit(&mut cluster, change);
+        assert_eq!(seen.holds(&token(&cluster)), holds, "edit {at}");
+    }
 }
 
 #[test]
