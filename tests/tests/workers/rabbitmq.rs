@@ -312,7 +312,7 @@ async fn messages_that_no_worker_sends_change_nothing() -> Result<()> {
     let mut ids = wire.publish(&Batch::sleep("q", 1, 5.0)).await?;
     stage.await_running(1, LIMIT).await?;
 
-    let nested = (0..5000).fold(json!([]), |inner, _| json!([inner]));
+    let nested = (0..1000).fold(json!([]), |inner, _| json!([inner]));
     let odd = [
         (json!({"headers": {"k": nested}}), 1),
         (json!({"headers": {"k": "x".repeat(100_000)}}), 1),
