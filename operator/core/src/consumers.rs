@@ -1,9 +1,10 @@
 //! Which worker should consume which queue, and what it must be told.
 //!
-//! A level, not an event: what a worker says that it consumes is compared with what its pod's mark asks for, so that a lost
-//! message, a restart of the operator or of the worker, and a broker that was away end in the same place. Only pods of ours
-//! that are heard are told anything, and to consume only those that were told to stop before: what else a worker leaves
-//! out is somebody's intention. One message a broker and cycle, for all whom it concerns.
+//! A level, not an event: what a worker says that it consumes is compared with what its pod's mark asks for, so that a
+//! lost message, a restart of the operator or of the worker, and a broker that was away end in the same place. Only
+//! pods of ours that are heard, or silent at work, are told anything, and to consume only those that were told to stop
+//! before: what else a worker leaves out is somebody's intention. One message a broker and cycle, for all whom it
+//! concerns.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use crate::fleet::Fleet;
 use crate::ledger::ANSWER_AGE;
 use crate::member::Member;
 use crate::resizing::Resized;
-use crate::sample::{BrokerView, FaultKind, WorkerView};
+use crate::sample::{Answer, BrokerView, FaultKind, WorkerView};
 use crate::time::Moment;
 
 /// The first and the longest time until a worker is told again what it has not done.
@@ -52,40 +53,64 @@ pub fn wants(fleet: &Fleet, view: &BrokerView, resized: &Resized, now: Moment) -
     }
     let mut wants = Vec::new();
     for member in fleet.members.iter().filter(|member| !member.pod.draining) {
-        let Some((worker, answer)) = member.heard().zip(member.answer()) else {
-            continue;
-        };
-        if now.since(answer.at) > ANSWER_AGE {
+        let answer = last_word(fleet, member, now);
+        if !listens(fleet, member, answer) {
             continue;
         }
-        let consumed = &answer.value.queues;
+        let want = |stop: bool, queue: &str| (stop, queue.to_owned(), member.node().to_owned());
+        let names = |queue: &str| answer.is_some_and(|answer| answer.queues.contains(queue));
+        // What it said before it was parked or brought back may be from before it stopped or began again.
+        let is_old = |at: Option<Moment>| match answer {
+            Some(answer) => at.is_some_and(|at| answer.asked_at < at),
+            None => true,
+        };
+        let own = || own_queues(fleet, member).iter();
         let quiet = member.is_parked() || resized.quiet.contains(member.node());
         let told = member.pod.returned || resized.restores;
         if quiet && pool.conflict.is_none() {
-            let all = consumed.iter();
-            wants.extend(all.map(|queue| (true, queue.clone(), member.node().to_owned())));
-        } else if told && !member.is_parked() && is_settled(member, worker, now) {
+            let consumed = answer.into_iter().flat_map(|answer| &answer.queues);
+            wants.extend(consumed.map(|queue| want(true, queue)));
+            if pool.solo && is_old(member.pod.parked) {
+                wants.extend(own().map(|queue| want(true, queue)));
+            }
+        } else if told && !member.is_parked() && is_settled(member, now) {
             // Told to a worker whose queue is gone from the broker, this could end it.
             let absent = |queue: &str| {
                 let fault = view.queues.get(queue).and_then(|view| view.ready.fault.as_ref());
                 fault.is_some_and(|fault| fault.kind == FaultKind::QueueAbsent)
             };
-            // What it said before it was brought back may be from before it stopped.
-            let old = member.pod.unmarked.is_some_and(|at| answer.value.asked_at < at);
-            let missing = own_queues(fleet, member)
-                .iter()
-                .filter(|queue| old || !consumed.contains(&***queue));
-            let missing = missing.filter(|queue| !absent(queue));
-            wants.extend(missing.map(|queue| (false, queue.to_string(), member.node().to_owned())));
+            let old = is_old(member.pod.unmarked);
+            let missing = own().filter(|queue| (old || !names(queue)) && !absent(queue));
+            wants.extend(missing.map(|queue| want(false, queue)));
         }
     }
     wants
 }
 
+/// What it last said. The word of a worker without an execution pool, which answers only between two tasks, counts however
+/// old it is.
+fn last_word<'a>(fleet: &Fleet, member: &Member<'a>, now: Moment) -> Option<&'a Answer> {
+    let answer = member.answer()?;
+    let counts = fleet.pool.solo || now.since(answer.at) <= ANSWER_AGE;
+    counts.then_some(&*answer.value)
+}
+
+/// True for a worker that reads what it is told: now, or when its task is over. One without an execution pool may be told
+/// something before it has said anything; but what idles and gives no answer reads no command either.
+fn listens(fleet: &Fleet, member: &Member, answer: Option<&Answer>) -> bool {
+    let readable = |worker: &WorkerView| worker.unreadable.is_none();
+    member.engaged
+        || member
+            .heard()
+            .is_some_and(|worker| answer.is_some() || fleet.pool.solo && readable(worker))
+}
+
 /// It consumes what it was started with, but for what it was told: it has run for a while, or was brought back since.
-fn is_settled(member: &Member, worker: &WorkerView, now: Moment) -> bool {
-    let back = member.pod.unmarked.is_some_and(|at| at >= worker.first_seen);
-    back || now.since(worker.first_seen) >= SETTLED
+fn is_settled(member: &Member, now: Moment) -> bool {
+    member.worker.is_none_or(|worker| {
+        let back = member.pod.unmarked.is_some_and(|at| at >= worker.first_seen);
+        back || now.since(worker.first_seen) >= SETTLED
+    })
 }
 
 /// The queues that a pod's workers were started with.

@@ -143,8 +143,10 @@ fn tables<'a, 'm>(
     for (id, (pools, past)) in groups {
         let known = snapshot.brokers.get(id);
         let view = known.map_or(no_view, AsRef::as_ref);
-        let fleet = |pool| Fleet::new(pool, view, snapshot);
-        let fleets: Vec<Fleet> = pools.into_iter().map(fleet).collect();
+        let pools = pools.into_iter().zip(&past);
+        let fleets: Vec<Fleet> = pools
+            .map(|(pool, memory)| Fleet::new(pool, view, snapshot, memory))
+            .collect();
         tables.push(Table {
             id,
             known: known.is_some(),

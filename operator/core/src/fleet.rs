@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use crate::constants::UNSEEN_AFTER;
 use crate::member::{Member, PodState};
+use crate::memory::PoolMemory;
 use crate::sample::BrokerView;
 use crate::snapshot::{PoolInput, RevisionInput, Snapshot};
 use crate::time::Moment;
@@ -38,7 +39,8 @@ fn is_stuck(pool: &PoolInput, members: &[Member], view: &BrokerView, wall: Times
         age >= time
     };
     let lasts = |member: &Member| member.pod.started.is_some_and(|at| is_since(at, CONSUMED_FOR));
-    let works = |member: &Member| member.seen_consuming() || member.heard().is_some() && lasts(member);
+    let speaks = |member: &Member| member.engaged || member.heard().is_some();
+    let works = |member: &Member| member.seen_consuming() || speaks(member) && lasts(member);
     let fails = |member: &Member| {
         let old = is_since(member.pod.created, UNSEEN_AFTER);
         let anew = member.pod.started.is_some() && !lasts(member);
@@ -117,10 +119,10 @@ fn serving_slots(pool: &PoolInput) -> u32 {
 }
 
 impl<'a> Fleet<'a> {
-    /// Joins a WorkerPool's pods with the workers of its broker.
+    /// Joins a WorkerPool's pods with the workers of its broker, and with what is remembered of them.
     #[must_use]
-    pub fn new(pool: &'a PoolInput, view: &'a BrokerView, snapshot: &Snapshot) -> Self {
-        let member = |pod| Member::new(pod, pool, view, snapshot);
+    pub fn new(pool: &'a PoolInput, view: &'a BrokerView, snapshot: &Snapshot, memory: &PoolMemory) -> Self {
+        let member = |pod| Member::new(pod, pool, view, snapshot, memory);
         let mut members: Vec<Member> = pool.pods.iter().map(member).collect();
         members.sort_by(|left, right| left.pod.name.cmp(&right.pod.name));
         let stuck = is_stuck(pool, &members, view, snapshot.wall);

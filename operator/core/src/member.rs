@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use crate::constants::UNSEEN_AFTER;
 use crate::ledger::{ANSWER_AGE, INTERVAL_MAX, heartbeats_since, is_heard, sum};
+use crate::memory::PoolMemory;
 use crate::sample::{Answer, BrokerView, Sample, WorkerView};
 use crate::snapshot::{PodInput, PoolInput, Snapshot};
 use crate::time::Moment;
@@ -21,6 +22,9 @@ const WATCHED_WITHIN: Duration = Duration::from_secs(5);
 
 /// After so many intervals without a heartbeat a worker without an execution pool is at work: one may be late.
 const MISSED_BEATS: u32 = 2;
+
+/// Between two heartbeats of a worker that has told of no other time: Celery's own.
+const INTERVAL: Duration = Duration::from_secs(2);
 
 /// A pod that should be gone for so long, and is silent for so long, is lost.
 const LOST_AFTER: Duration = Duration::from_secs(60);
@@ -36,7 +40,7 @@ pub enum PodState {
     Busy(u64),
     /// Heard, and executing nothing since.
     Idle(Moment),
-    /// Heard once, now silent.
+    /// Heard once, now silent; or silent at work for longer than any worker is remembered.
     Silent,
     /// Never heard although it has run, with heartbeats standing, for [`UNSEEN_AFTER`].
     Unseen,
@@ -69,6 +73,7 @@ impl<'a> Member<'a> {
         pool: &PoolInput,
         view: &'a BrokerView,
         snapshot: &Snapshot,
+        memory: &PoolMemory,
     ) -> Self {
         let now = snapshot.now;
         let node = pod.node();
@@ -76,17 +81,26 @@ impl<'a> Member<'a> {
             pod.running_since.is_some_and(|since| worker.last_seen >= since) || pod.draining
         };
         let worker = view.workers.get(node).filter(speaks);
-        let state = state(pod, worker, view, now);
         let said = said(pod, view, node, now).filter(|_| worker.is_none());
         let older = pool.revisions.iter().find(|one| one.name == pod.revision);
+        let first = memory.first_heard(pod).filter(|_| pool.solo);
+        let proven = older.is_some_and(|one| one.proven.is_some());
+        let forgotten = || said.is_none() && is_forgotten(pod, (first.is_some(), proven), view, snapshot);
+        let engaged = pool.solo && worker.map_or_else(forgotten, |worker| is_engaged(pod, worker, view, now));
         Self {
             pod,
             made_with: older.and_then(|one| one.slots).unwrap_or(pool.slots),
-            start_up: worker.and_then(|worker| start_up(pod, worker, view, snapshot)),
-            engaged: pool.solo && worker.is_some_and(|worker| is_engaged(pod, worker, view, now)),
+            start_up: worker.and_then(|worker| {
+                let first = first.map_or(worker.first_seen, |at| at.min(worker.first_seen));
+                start_up(pod, first, view, snapshot)
+            }),
+            state: match state(pod, worker, view, now) {
+                PodState::Starting | PodState::Unseen if engaged => PodState::Silent,
+                state => state,
+            },
+            engaged,
             worker,
             said: said.filter(|said| pool.queues.iter().any(|queue| said.contains(&**queue))),
-            state,
         }
     }
 
@@ -206,21 +220,31 @@ fn said<'a>(pod: &PodInput, view: &'a BrokerView, node: &str, now: Moment) -> Op
     counts.then_some(&answer.value)
 }
 
-/// Wall clocks of two machines are compared, so it is as good as they agree; a creation later than the heartbeat is
-/// none.
-fn start_up(pod: &PodInput, worker: &WorkerView, view: &BrokerView, snapshot: &Snapshot) -> Option<Duration> {
-    let (started, since) = (pod.started?, pod.running_since?);
+/// From its creation to this first heartbeat. Wall clocks of two machines are compared, so it is as good as they agree; a
+/// creation later than the heartbeat is none.
+fn start_up(pod: &PodInput, first: Moment, view: &BrokerView, snapshot: &Snapshot) -> Option<Duration> {
+    let since = pod.running_since?;
     let stands = view.heartbeats.last.as_ref()?.value;
-    let before = |wall: Timestamp, at: Moment| {
-        let age = Duration::try_from(snapshot.wall.duration_since(wall)).unwrap_or_default();
-        age.checked_sub(snapshot.now.since(at))
-    };
-    let watched = before(started, since).is_none_or(|late| late <= WATCHED_WITHIN);
-    let audible = stands <= since || worker.first_seen < stands;
-    if pod.restarted || !watched || !audible {
+    let audible = stands <= since || first < stands;
+    if pod.restarted || !was_watched(pod, snapshot)? || !audible {
         return None;
     }
-    before(pod.created, worker.first_seen)
+    before(pod.created, first, snapshot)
+}
+
+/// From a time by another machine's clock to a moment by ours.
+fn before(wall: Timestamp, at: Moment, snapshot: &Snapshot) -> Option<Duration> {
+    age(wall, snapshot).checked_sub(snapshot.now.since(at))
+}
+
+fn age(wall: Timestamp, snapshot: &Snapshot) -> Duration {
+    Duration::try_from(snapshot.wall.duration_since(wall)).unwrap_or_default()
+}
+
+/// True if this process watched its container start; `None` while that does not run.
+fn was_watched(pod: &PodInput, snapshot: &Snapshot) -> Option<bool> {
+    let late = before(pod.started?, pod.running_since?, snapshot);
+    Some(late.is_none_or(|late| late <= WATCHED_WITHIN))
 }
 
 fn state(pod: &PodInput, worker: Option<&WorkerView>, view: &BrokerView, now: Moment) -> PodState {
@@ -248,6 +272,25 @@ fn is_engaged(pod: &PodInput, worker: &WorkerView, view: &BrokerView, now: Momen
     let late = worker.interval.min(INTERVAL_MAX) * MISSED_BEATS;
     let audible = heartbeats_since(view, now).is_some_and(|stands| now.since(stands) > late);
     !pod.draining && !worker.offline && audible && now.since(worker.last_seen) > late
+}
+
+/// True for a worker that nothing is known of and that would be heard by now if it did not execute a task: it `was_heard`
+/// long ago, or may have been before this process listened and its revision is proven. One that should have been heard
+/// from its start on and never was is no such worker: it may not work at all, or elsewhere.
+fn is_forgotten(
+    pod: &PodInput,
+    (was_heard, proven): (bool, bool),
+    view: &BrokerView,
+    snapshot: &Snapshot,
+) -> bool {
+    let (Some(since), Some(stands)) = (pod.running_since, heartbeats_since(view, snapshot.now)) else {
+        return false;
+    };
+    let audible = snapshot.now.since(since.max(stands)) > INTERVAL * MISSED_BEATS;
+    let missed = || stands > since || was_watched(pod, snapshot) == Some(false);
+    // A young one may still be coming up.
+    let old = || pod.started.is_some_and(|at| age(at, snapshot) >= UNSEEN_AFTER);
+    !pod.draining && audible && (was_heard || proven && missed() && old())
 }
 
 #[cfg(test)]
@@ -315,7 +358,7 @@ mod tests {
             &Objects::default(),
             None,
         );
-        Member::new(pod, &pool, view, &snapshot()).start_up()
+        Member::new(pod, &pool, view, &snapshot(), &PoolMemory::default()).start_up()
     }
 
     #[test]
@@ -376,7 +419,7 @@ mod tests {
             named("q", 948, false),
             named("r", 940, true),
         ];
-        let fleet = Fleet::new(&pool, &view, &snapshot());
+        let fleet = Fleet::new(&pool, &view, &snapshot(), &PoolMemory::default());
         assert_eq!(fleet.start_up(), Some(Duration::from_secs(10)));
     }
 }

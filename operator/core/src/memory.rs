@@ -23,7 +23,7 @@ use crate::pod_name::PodName;
 use crate::resizing::Resizing;
 use crate::sample::{Answer, BrokerView, WorkerView};
 use crate::schedule::{Agenda, Raise};
-use crate::snapshot::PoolInput;
+use crate::snapshot::{PodInput, PoolInput};
 use crate::start_ups::StartUps;
 use crate::time::Moment;
 use crate::wait_target::{PRIOR_START_UP, floor};
@@ -90,6 +90,8 @@ struct Track {
     later: u64,
     /// Of its last answer that was looked at: when it was given, and whether it told of running tasks.
     told: Option<(Moment, bool)>,
+    /// Which run of its container has been heard, by its beginning, and when first.
+    heard: Option<(Moment, Moment)>,
     /// That it is empty, while it is parked.
     evidence: Evidence,
     /// It was proven empty when it was last seen parked.
@@ -114,6 +116,14 @@ impl Track {
         self.last_seen = worker.last_seen;
         self.processed = worker.processed;
         started
+    }
+
+    /// Takes in that its present container is heard, or has said that it ends.
+    fn hear(&mut self, member: &Member) {
+        if let Some((run, worker)) = member.pod.running_since.zip(member.worker) {
+            let known = self.heard.filter(|(known, _)| *known == run && !worker.offline);
+            self.heard = known.or_else(|| (!worker.offline).then_some((run, worker.first_seen)));
+        }
     }
 
     /// Its newest answer, once, if the one before told of running tasks, too: tasks that began when it turned busy
@@ -206,6 +216,7 @@ impl PoolMemory {
             if let Some(worker) = member.heard() {
                 started = started.saturating_add(track.beat(worker));
             }
+            track.hear(member);
             if let Some(start_up) = member.start_up().filter(|_| !track.timed) {
                 track.timed = true;
                 self.start_ups.observe(start_up);
@@ -289,17 +300,22 @@ impl PoolMemory {
         sum(old.values().map(|track| track.later))
     }
 
-    fn track_of(&self, member: &Member) -> Option<&Track> {
-        let at = self
-            .tracks
-            .binary_search_by(|(name, _)| name.cmp(&member.pod.name));
+    fn track_of(&self, pod: &PodInput) -> Option<&Track> {
+        let at = self.tracks.binary_search_by(|(name, _)| name.cmp(&pod.name));
         Some(&self.tracks[at.ok()?].1)
+    }
+
+    /// When the worker of its present container was first heard, whether it is forgotten by now or not.
+    #[must_use]
+    pub fn first_heard(&self, pod: &PodInput) -> Option<Moment> {
+        let (run, at) = self.track_of(pod)?.heard?;
+        (pod.running_since == Some(run)).then_some(at)
     }
 
     /// What a parked pod has been proven to hold.
     #[must_use]
     pub fn proof(&self, member: &Member, now: Moment) -> Proof {
-        let track = self.track_of(member);
+        let track = self.track_of(member.pod);
         track.map_or(Proof::None, |track| track.evidence.proof(member, now))
     }
 
@@ -307,7 +323,7 @@ impl PoolMemory {
     /// nothing.
     #[must_use]
     pub fn went_empty(&self, member: &Member) -> bool {
-        member.pod.draining && self.track_of(member).is_some_and(|track| track.empty)
+        member.pod.draining && self.track_of(member.pod).is_some_and(|track| track.empty)
     }
 
     /// For how long the zero that is seen has been suspect, while it is.
@@ -321,7 +337,7 @@ impl PoolMemory {
     #[must_use]
     pub fn lasting(&self, fleet: &Fleet) -> u64 {
         let lasting = |member: &Member| {
-            let heard = member.heard().and_then(|_| self.track_of(member));
+            let heard = member.heard().and_then(|_| self.track_of(member.pod));
             // Two heartbeats that did not come say as much as two that show it.
             heard
                 .map_or(0, |track| track.lasting)

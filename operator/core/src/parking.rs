@@ -228,12 +228,12 @@ impl Yard<'_> {
         chosen
     }
 
-    /// One that is not heard is no victim: what it does is not known. Unless it never was, and another revision takes its
-    /// place, or somebody holds the number by hand.
+    /// One that is not heard is no victim: what it does is not known. Unless it is silent because it works, or never was
+    /// heard and another revision takes its place, or somebody holds the number by hand.
     fn is_eligible(&self, row: &Row, member: &Member) -> bool {
         let unheard = matches!(member.state, PodState::Silent | PodState::Unseen);
         let unknown = row.replaced && member.worker.is_none();
-        !unheard || unknown || self.fleet.pool.hold.is_some()
+        !unheard || member.engaged || unknown || self.fleet.pool.hold.is_some()
     }
 
     /// Parked, and since then silent, while it would have been heard.
@@ -260,6 +260,9 @@ impl Yard<'_> {
         else {
             return false;
         };
+        if member.active() > 0 {
+            return false;
+        }
         match self.memory.proof(member, self.now) {
             Proof::Empty => return true,
             // An hour of countdown is no reason to keep a pod for an hour, but one that holds nothing goes first.
@@ -273,10 +276,17 @@ impl Yard<'_> {
         let long = self.fleet.pool.scale_down_delay.max(UNREADABLE_IDLE);
         let since = match member.heard() {
             Some(worker) => mute_since(worker),
+            None if self.may_work(member) => None,
             None => held.then(|| member.worker.map_or(parked, |worker| worker.last_progress)),
         };
         let idle = member.worker.is_none_or(|worker| worker.active == 0);
         idle && since.is_some_and(|since| self.now.since(since.max(parked)) >= long)
+    }
+
+    /// True for one that is not heard, and is silent at work: where it would not be heard either if it idled, nobody knows.
+    fn may_work(&self, member: &Member) -> bool {
+        let ends = member.worker.is_some_and(|worker| worker.offline);
+        self.fleet.pool.solo && !ends && member.state != PodState::Unseen
     }
 
     /// How many pods may go so that, in the order of Kubernetes and whatever the ties in it, none goes that may not: ranks
@@ -345,11 +355,11 @@ impl Yard<'_> {
 
 /// What a worker holds, as far as is known, tasks that are not due included.
 fn held(member: &Member) -> u64 {
-    let active = member.heard().map_or(0, |worker| worker.active);
     let later = member
         .answer()
         .map_or(0, |answer| sum(answer.value.scheduled.values().copied()));
-    active.max(member.said_held().unwrap_or(0)).saturating_add(later)
+    let now = member.active().max(member.said_held().unwrap_or(0));
+    now.saturating_add(later)
 }
 
 /// The order in which pods are parked. Of two that have not started, the one that Kubernetes would take; of two that hold as
@@ -357,6 +367,7 @@ fn held(member: &Member) -> u64 {
 fn order(member: &Member) -> (u8, u64, bool) {
     match member.state {
         _ if member.pod.running_since.is_none() => (0, member.pod.rank as u64, false),
+        _ if member.engaged => (3, held(member), true),
         PodState::Idle(_) if held(member) > 0 => (3, held(member), false),
         PodState::Idle(since) => (1, since.0, false),
         PodState::Starting | PodState::Pending => (2, 0, false),

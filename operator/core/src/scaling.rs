@@ -365,7 +365,9 @@ pub(crate) fn sources(demand: &Demand) -> String {
 fn is_elsewhere(demand: &Demand) -> bool {
     let heard = demand.count(|state| matches!(state, PodState::Busy(_) | PodState::Idle(_)));
     let unseen = demand.count(|state| state == PodState::Unseen);
-    heard == 0 && unseen > 0 && !demand.all_consume && demand.seen_consuming == 0
+    // Those that are silent at work are busy, too.
+    let busy = demand.busy.max(demand.parked_busy);
+    heard == 0 && busy == 0 && unseen > 0 && !demand.all_consume && demand.seen_consuming == 0
 }
 
 fn parked(fleet: &Fleet, revision: &str) -> u32 {

@@ -1,5 +1,6 @@
 //! A simulated cluster with simulated prefork workers on one queue: they take tasks, send a heartbeat every two
-//! seconds, answer when asked, need time to start, and finish what they run when they are told to go.
+//! seconds, answer when asked, need time to start, and finish what they run when they are told to go. Solo ones do
+//! nothing else while they execute their task.
 
 mod cluster;
 
@@ -40,6 +41,8 @@ struct Process {
     mute: bool,
     /// Was told to stop consuming.
     parked: bool,
+    /// What it was told while it was at work and will read after that.
+    unread: Option<bool>,
     beat_at: u64,
     gone_at: Option<u64>,
 }
@@ -218,6 +221,7 @@ impl Sim {
     fn work(&mut self) {
         let now = self.world.now.0;
         let second = wall(self.world.now).as_second();
+        let solo = self.world.pool().solo;
         let (slots, prefetch) = (
             self.world.pool().slots as usize,
             self.world.pool().prefetch.unwrap_or(1000) as usize,
@@ -241,6 +245,14 @@ impl Sim {
             }
             if *draining {
                 continue;
+            }
+            if solo && process.running.is_empty() {
+                process.parked = process.unread.take().unwrap_or(process.parked);
+                // Between two tasks there is time for a heartbeat.
+                if before > 0 {
+                    process.beat_at = now;
+                    continue;
+                }
             }
             let due: Vec<_> = process
                 .later
@@ -288,8 +300,11 @@ impl Sim {
             .filter(|pod| pod.draining)
             .map(|pod| pod.name.to_string())
             .collect();
-        let at = self.world.now;
+        let (at, solo) = (self.world.now, self.world.pool().solo);
         for (name, process) in &mut self.processes {
+            if solo && !process.running.is_empty() {
+                continue;
+            }
             if process.mute || process.up_at > now || now < process.beat_at || draining.contains(name) {
                 continue;
             }
@@ -384,13 +399,16 @@ impl Sim {
     fn answers(&mut self) {
         let at = self.world.now;
         let asked: BTreeSet<String> = self.asked.drain(..).collect();
-        let late = self.late;
+        let (late, solo) = (self.late, self.world.pool().solo);
         for (name, process) in &self.processes {
             let node = format!("celery@{name}");
             let Some(view) = self.world.brokers.get_mut("b").unwrap().workers.get_mut(&node) else {
                 continue;
             };
             if view.pid != process.pid || process.gone_at.is_some() {
+                continue;
+            }
+            if solo && !process.running.is_empty() {
                 continue;
             }
             let long = view
@@ -442,14 +460,19 @@ impl Sim {
         }
     }
 
-    /// Workers do as they are told.
+    /// Workers do as they are told, those that execute their task by themselves after it.
     fn obey(&mut self) {
+        let solo = self.world.pool().solo;
         let calls: Vec<_> = self.world.last.calls.values().cloned().collect();
         for call in calls {
             for node in &call.nodes {
                 let name = node.trim_start_matches("celery@");
                 if let Some(process) = self.processes.get_mut(name) {
-                    process.parked = !call.consume;
+                    if solo && !process.running.is_empty() {
+                        process.unread = Some(!call.consume);
+                    } else {
+                        process.parked = !call.consume;
+                    }
                 }
             }
         }
