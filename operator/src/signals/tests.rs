@@ -465,7 +465,10 @@ async fn an_outage_is_no_reason_to_read_the_secret_but_a_refusal_is() {
     sleep(Duration::from_secs(10)).await;
     let (tries, reads) = with(|stage| (stage.connects, stage.resolves));
     // Ever more seldom, for it mends nothing.
-    assert!(tries > 5 && (2..=4).contains(&reads), "{tries} tries, {reads} reads");
+    assert!(
+        tries > 5 && (2..=4).contains(&reads),
+        "{tries} tries, {reads} reads"
+    );
 
     with(|stage| (stage.mood, stage.secret) = (Mood::Well, Secret::Gone));
     sleep(Duration::from_secs(3)).await;
