@@ -206,10 +206,13 @@ fn a_deployment_is_not_paused_before_its_own_replica_set_exists() {
     );
 }
 
+/// What somebody does to a Deployment.
+type Edit = fn(&mut Deployment);
+
 /// A release writes to no Deployment without an owner, so that a raise must not either.
 #[test]
 fn a_raise_relies_on_all_but_status_and_labels() {
-    let edits: [(fn(&mut Deployment), bool); 7] = [
+    let edits: [(Edit, bool); 7] = [
         (|one| one.metadata.resource_version = Some("99".to_owned()), true),
         (|one| one.metadata.labels = None, true),
         (|one| one.metadata.owner_references = None, false),

@@ -49,7 +49,14 @@ enum Event {
     Slots(u32, Option<u32>),
     Passes(u64),
     /// Another operator takes over, with the number in the status that was decided last, or with an old or edited one.
-    Succeeds(Option<Option<u32>>),
+    Succeeds(Status),
+}
+
+/// The number that a status says.
+#[derive(Clone, Debug)]
+enum Status {
+    Decided,
+    Edited(Option<u32>),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -81,7 +88,11 @@ fn event() -> impl Strategy<Value = Event> {
         1 => prop_oneof![2 => Just(None), 1 => (0u32..12).prop_map(Some)].prop_map(Event::Holds),
         1 => prop_oneof![2 => Just(None), 1 => (0u32..12).prop_map(Some)].prop_map(Event::Caps),
         1 => (1u32..20, prop::option::of(1u32..20)).prop_map(|(slots, older)| Event::Slots(slots, older)),
-        1 => prop_oneof![2 => Just(None), 1 => prop::option::of(0u32..40).prop_map(Some)].prop_map(Event::Succeeds),
+        1 => prop_oneof![
+            2 => Just(Status::Decided),
+            1 => prop::option::of(0u32..40).prop_map(Status::Edited),
+        ]
+        .prop_map(Event::Succeeds),
         8 => (50u64..4000).prop_map(Event::Passes),
         2 => (4000u64..90_000).prop_map(Event::Passes),
     ]
@@ -177,9 +188,12 @@ fn happen(world: &mut World, event: &Event, last: Option<&Decision>, next: &mut 
             let others = pool.revisions.iter_mut().filter(|one| one.name != pool.revision);
             others.for_each(|one| one.slots = *older);
         }
-        Event::Succeeds(desired) => {
+        Event::Succeeds(status) => {
             world.memory = Memory::default();
-            world.pool().desired = desired.unwrap_or_else(|| last.map(|last| last.to));
+            world.pool().desired = match status {
+                Status::Decided => last.map(|last| last.to),
+                Status::Edited(number) => *number,
+            };
             for pod in world.pools.values_mut().flat_map(|pool| &mut pool.pods) {
                 pod.see_anew(now);
             }
@@ -342,7 +356,7 @@ fn check_bounds(pool: &PoolInput, decision: &Decision, before: Option<u32>) -> R
     let several = led && pool.revisions.iter().filter(|one| serving(one) > 0).count() > 1;
     let largest = pool.revisions.iter().map(serving).max().unwrap_or(0);
     let from = match before {
-        Some(before) if several => before.max(u32::try_from(largest).unwrap()),
+        Some(before) if several => before.max(u32::try_from(largest).unwrap_or(u32::MAX)),
         _ => decision.from,
     };
     let hold = pool.hold.as_ref().map_or(0, |hold| hold.replicas);
@@ -468,7 +482,7 @@ proptest! {
             let rest: Vec<Arc<Decision>> = cycle(&shuffled(&world.snapshot()), &mut other).decisions.into_values().collect();
             let same: Vec<Arc<Decision>> = world.last.decisions.values().cloned().collect();
             prop_assert_eq!(same, rest);
-            let unknown = matches!(event, Event::Succeeds(Some(_)));
+            let unknown = matches!(event, Event::Succeeds(Status::Edited(_)));
             let decided = last.as_ref().filter(|_| !unknown).map(|last| last.to);
             check_bounds(&world.pool().clone(), &decision, decided)?;
             check_falls(&mut world, &decision)?;

@@ -113,11 +113,14 @@ fn what_pods_without_a_usable_worker_pool_hold_is_theirs() {
     }
 }
 
+/// What befalls a world.
+type Change = fn(&mut World);
+
 /// A message that a killed worker left waits for a worker that sweeps: the WorkerPool that starts one, or keeps one, is one
 /// that can.
 #[test]
 fn leftovers_are_given_to_a_worker_pool_that_can_rescue_them() {
-    let unable: [(&str, fn(&mut World)); 6] = [
+    let unable: [(&str, Change); 6] = [
         ("stuck", |world| stick(world, "a", 1)),
         ("paused", |world| {
             world.pools.get_mut("a").unwrap().pause.scale_out = true;
@@ -191,6 +194,7 @@ fn a_worker_pool_that_may_not_grow_leaves_the_backlog_to_the_other() {
 }
 
 /// Gives a WorkerPool pods that cannot start, and have not for a minute when that has passed.
+#[allow(clippy::unwrap_used)]
 fn stick(world: &mut World, name: &str, pods: u32) {
     let now = world.now;
     let stuck = world.pools.get_mut(name).unwrap();
