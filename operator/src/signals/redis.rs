@@ -19,6 +19,7 @@ mod heartbeats;
 mod keys;
 mod poll;
 mod scripts;
+mod sieve;
 mod unacked;
 mod values;
 mod waiting;

@@ -5,6 +5,7 @@ mod due;
 mod executors;
 mod fresh;
 mod rates;
+mod strangers;
 
 use kube::ResourceExt as _;
 use poolwright_api::{ConditionType, WORKER_POOL_NAME_CHARACTERS_MAX};

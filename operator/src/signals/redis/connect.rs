@@ -10,19 +10,16 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use poolwright_core::broker::{BrokerConfig, Tls};
+use poolwright_core::broker::BrokerConfig;
 use poolwright_core::constants::COMMAND_DEADLINE;
 use poolwright_core::sample::FaultKind;
 use redis::aio::{AsyncStream, MultiplexedConnection, PubSub};
-use redis::io::AsyncDNSResolver;
-use redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo as _,
-    RedisConnectionInfo, RedisError, RedisFuture, TlsCertificates, Value,
-};
+use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError, Value};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::sieve::{ANSWERED, PUBLISHED, Sifted};
 use super::{errors, values};
 use crate::signals::SignalError;
 use crate::signals::network::Network;
@@ -169,12 +166,15 @@ async fn sentinel_answer(server: &Server, master: &str) -> Result<Value, SignalE
     }
 }
 
+/// What a connection reads from and writes to.
+type Stream = Pin<Box<dyn AsyncStream + Send + Sync>>;
+
 /// Host, port, and the field that they come from.
 type Place<'a> = (&'a str, u16, &'static str);
 
 /// A server and how to connect to it. Each connection looks the host up anew, and goes to what was judged then.
 pub(super) struct Server {
-    client: Client,
+    login: RedisConnectionInfo,
     network: Network,
     host: String,
     port: u16,
@@ -189,10 +189,9 @@ impl Server {
         (host, port, field): Place<'_>,
         credentials: Credentials,
     ) -> Result<Self, SignalError> {
-        let client = client(config, host, port, credentials)?;
         let tls = config.tls.as_ref().map(client_config).transpose()?;
         Ok(Self {
-            client,
+            login: login(config, credentials),
             network: network.clone(),
             host: host.to_owned(),
             port,
@@ -210,48 +209,51 @@ impl Server {
     async fn open(&self) -> Result<MultiplexedConnection, SignalError> {
         let settings = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(COMMAND_DEADLINE))
-            .set_response_timeout(Some(COMMAND_DEADLINE))
-            .set_dns_resolver(Judged(self.addresses().await?));
-        let connection = self
-            .client
-            .get_multiplexed_async_connection_with_config(&settings)
-            .await;
-        connection.map_err(|error| errors::of(&error, "connect"))
+            .set_response_timeout(Some(COMMAND_DEADLINE));
+        let opened = async {
+            let stream = self.stream(ANSWERED).await?;
+            let opened = MultiplexedConnection::new_with_config(&self.login, stream, settings).await;
+            opened.map_err(|error| errors::of(&error, "connect"))
+        };
+        let (connection, driver) = in_time(opened).await?;
+        // It ends with the last handle to the connection.
+        tokio::spawn(driver);
+        Ok(connection)
     }
 
-    /// A connection for pub/sub. The library would look the name up by itself, so the socket is ours.
+    /// A connection for pub/sub.
     pub(super) async fn subscriber(&self) -> Result<PubSub, SignalError> {
+        let stream = self.stream(PUBLISHED).await?;
+        let opened = PubSub::new(&self.login, stream).await;
+        opened.map_err(|error| errors::of(&error, "connect"))
+    }
+
+    /// A socket at an address that was judged, TLS where it is asked for, and the sieve. The library would look the name up
+    /// by itself.
+    async fn stream(&self, most: u64) -> Result<Stream, SignalError> {
         let addresses = self.addresses().await?;
         let opened = async {
             let socket = TcpStream::connect(&addresses[..]).await?;
             socket.set_nodelay(true)?;
-            let stream: Pin<Box<dyn AsyncStream + Send + Sync>> = match &self.tls {
-                None => Box::pin(socket),
+            let stream: Stream = match &self.tls {
+                None => Box::pin(Sifted::new(socket, most)),
                 Some(tls) => {
                     let name = ServerName::try_from(self.host.clone()).map_err(std::io::Error::other)?;
-                    Box::pin(tls.connect(name, socket).await?)
+                    Box::pin(Sifted::new(tls.connect(name, socket).await?, most))
                 }
             };
-            PubSub::new(self.client.get_connection_info().redis_settings(), stream).await
+            Ok(stream)
         };
-        opened
-            .await
-            .map_err(|error: RedisError| errors::of(&error, "connect"))
+        let opened: std::io::Result<Stream> = opened.await;
+        opened.map_err(|error| errors::of(&RedisError::from(error), "connect"))
     }
 }
 
-/// Gives the library the addresses that were judged, whatever it asks for.
-struct Judged(Vec<SocketAddr>);
-
-impl AsyncDNSResolver for Judged {
-    fn resolve<'a, 'b: 'a>(
-        &'a self,
-        _host: &'b str,
-        _port: u16,
-    ) -> RedisFuture<'a, Box<dyn Iterator<Item = SocketAddr> + Send + 'a>> {
-        let addresses: Box<dyn Iterator<Item = SocketAddr> + Send + 'a> = Box::new(self.0.iter().copied());
-        Box::pin(std::future::ready(Ok(addresses)))
-    }
+async fn in_time<T>(opened: impl Future<Output = Result<T, SignalError>>) -> Result<T, SignalError> {
+    let late = |_| errors::unreachable("Redis did not answer in time (connect)");
+    tokio::time::timeout(COMMAND_DEADLINE, opened)
+        .await
+        .map_err(late)?
 }
 
 #[derive(Clone, Copy)]
@@ -262,59 +264,16 @@ enum Credentials {
     None,
 }
 
-fn client(
-    config: &BrokerConfig,
-    host: &str,
-    port: u16,
-    credentials: Credentials,
-) -> Result<Client, SignalError> {
-    let mut settings = RedisConnectionInfo::default().set_skip_set_lib_name();
+/// Who to be for the server.
+fn login(config: &BrokerConfig, credentials: Credentials) -> RedisConnectionInfo {
+    let mut login = RedisConnectionInfo::default().set_skip_set_lib_name();
     if !matches!(credentials, Credentials::None) {
         if let Some(username) = config.username.as_ref().filter(|_| config.password.is_some()) {
-            settings = settings.set_username(username);
+            login = login.set_username(username);
         }
         if let Some(password) = &config.password {
-            settings = settings.set_password(password.expose());
+            login = login.set_password(password.expose());
         }
     }
-    let host = host.to_owned();
-    let address = match &config.tls {
-        None => ConnectionAddr::Tcp(host, port),
-        Some(tls) => ConnectionAddr::TcpTls {
-            host,
-            port,
-            insecure: tls.insecure_skip_verify,
-            tls_params: None,
-        },
-    };
-    let info = address
-        .into_connection_info()
-        .map(|info| info.set_redis_settings(settings));
-    let client = info.and_then(|info| match &config.tls {
-        None => Client::open(info),
-        Some(tls) => Client::build_with_tls(info, certificates(tls)),
-    });
-    client.map_err(|_| {
-        SignalError::new(
-            FaultKind::InvalidAddress,
-            "the TLS certificates or the key cannot be read as PEM",
-        )
-    })
-}
-
-fn certificates(tls: &Tls) -> TlsCertificates {
-    // The program installs this at its start; a connection must not panic where it has not.
-    if rustls::crypto::CryptoProvider::get_default().is_none() {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    }
-    let bytes = |text: &str| text.as_bytes().to_vec();
-    let client_tls = tls.client_cert_pem.as_deref().zip(tls.client_key_pem.as_ref());
-    let client_tls = client_tls.map(|(cert, key)| ClientTlsConfig {
-        client_cert: bytes(cert),
-        client_key: bytes(key.expose()),
-    });
-    TlsCertificates {
-        client_tls,
-        root_cert: tls.ca_pem.as_deref().map(bytes),
-    }
+    login
 }
