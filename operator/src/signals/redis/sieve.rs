@@ -233,15 +233,16 @@ mod tests {
     async fn what_was_not_asked_for_is_bounded() {
         let (near, mut far) = duplex(1 << 20);
         let mut near = Sifted::new(near, 10);
+        let (waits, waiting) = tokio::sync::oneshot::channel();
         let sends = tokio::spawn(async move {
             let text = vec![b'x'; 1 << 20];
             let head = format!("${}\r\n", text.len() * 200);
             far.write_all(head.as_bytes()).await.unwrap();
-            let mut sent = 0;
+            let (mut sent, mut waits) = (0, Some(waits));
             while far.write_all(&text).await.is_ok() {
                 sent += 1;
-                if sent == 60 {
-                    // It asks, so that as much may come once more.
+                if let Some(waits) = waits.take_if(|_| sent == 60) {
+                    waits.send(()).unwrap();
                     far.read_exact(&mut [0; 4]).await.unwrap();
                 }
             }
@@ -250,6 +251,11 @@ mod tests {
         let mut start = [0; 15];
         near.read_exact(&mut start).await.unwrap();
         assert_eq!(&start, b"$10\r\nxxxxxxxxxx");
+        tokio::select! {
+            more = near.read_u8() => panic!("{more:?}"),
+            asked = waiting => asked.unwrap(),
+        }
+        // It asks, so that as much may come once more.
         near.write_all(b"PING").await.unwrap();
         let error = near.read_u8().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
