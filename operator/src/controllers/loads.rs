@@ -86,6 +86,7 @@ impl Supervisor {
                 }
                 Some((key, answer)) = rounds.under_way.next() => {
                     rounds.take(key, answer, &self.clock);
+                    rounds.begin(&self.read, self.clock.now());
                     self.board.publish_loads(rounds.loads.clone());
                 }
             }
@@ -264,6 +265,28 @@ mod tests {
         // Each of the slow ones has its turn, too.
         sleep(Duration::from_secs(60)).await;
         assert_eq!(board.loads().len(), 301);
+        running.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_that_answer_at_once_are_all_read_in_time() {
+        let wanted: BTreeSet<LoadKey> = (0..200).map(|at| key(&at.to_string())).collect();
+        let board = Arc::new(Board::default());
+        let supervisor = Supervisor {
+            wanted: Box::new(move || wanted.clone()),
+            read: Arc::new(|_| {
+                async {
+                    sleep(Duration::from_millis(5)).await;
+                    Ok(50.0)
+                }
+                .boxed()
+            }),
+            board: Arc::clone(&board),
+            clock: Clock::new(|| jiff::Timestamp::UNIX_EPOCH),
+        };
+        let running = tokio::spawn(supervisor.run());
+        sleep(Duration::from_secs(3)).await;
+        assert_eq!(board.loads().len(), 200);
         running.abort();
     }
 }

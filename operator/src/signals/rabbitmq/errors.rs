@@ -57,14 +57,15 @@ pub(super) fn believed(count: u64) -> Result<u64, SignalError> {
     Err(SignalError::new(FaultKind::Implausible, words))
 }
 
+/// What is said of whoever does not speak as RabbitMQ does.
+const ODD: &str = "the port does not speak AMQP 0-9-1; is it the broker's AMQP port?";
+
 /// Why no connection came about.
 pub(super) fn connecting(error: &lapin::Error) -> SignalError {
     match error.kind() {
         ErrorKind::ProtocolError(refusal) => login(refusal.get_id(), refusal.get_message().as_str()),
         ErrorKind::IOError(error) => network(error),
-        ErrorKind::InvalidProtocolVersion(_) | ErrorKind::ParsingError(_) => {
-            unreachable("the port does not speak AMQP 0-9-1; is it the broker's AMQP port?")
-        }
+        ErrorKind::InvalidProtocolVersion(_) | ErrorKind::ParsingError(_) => unreachable(ODD),
         _ => unreachable("the connection to RabbitMQ could not be opened"),
     }
 }
@@ -90,6 +91,7 @@ fn network(error: &io::Error) -> SignalError {
         return unreachable(tls::words(tls, "the broker"));
     }
     let words = match error.kind() {
+        io::ErrorKind::InvalidData => ODD,
         io::ErrorKind::TimedOut => "no answer from RabbitMQ in time",
         io::ErrorKind::ConnectionRefused => {
             "the connection was refused: nothing listens at this host and port"

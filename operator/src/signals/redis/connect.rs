@@ -23,7 +23,7 @@ use super::sieve::{ANSWERED, PUBLISHED, Sifted};
 use super::{errors, values};
 use crate::signals::SignalError;
 use crate::signals::network::Network;
-use crate::signals::tls::client_config;
+use crate::signals::tls::{self, client_config};
 
 /// The field that an address of the configuration comes from.
 const FIELD: &str = "spec.broker";
@@ -216,7 +216,7 @@ impl Server {
             opened.map_err(|error| errors::of(&error, "connect"))
         };
         let (connection, driver) = in_time(opened).await?;
-        // It ends with the last handle to the connection.
+        // It ends with the last handle to the connection, at the latest when what is unsent has waited too long.
         tokio::spawn(driver);
         Ok(connection)
     }
@@ -245,7 +245,10 @@ impl Server {
             Ok(stream)
         };
         let opened: std::io::Result<Stream> = opened.await;
-        opened.map_err(|error| errors::of(&RedisError::from(error), "connect"))
+        opened.map_err(|error| match tls::behind(&error) {
+            Some(tls) => errors::unreachable(tls::words(tls, "Redis")),
+            None => errors::of(&RedisError::from(error), "connect"),
+        })
     }
 }
 

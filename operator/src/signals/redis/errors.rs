@@ -3,6 +3,10 @@
 //! Decides the class of a failure. It may not repeat a server's text: that can hold keys, user names or the
 //! arguments of a command. Only the error's code, from a closed list, reaches a message.
 
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+
 use poolwright_core::sample::FaultKind;
 use redis::{ErrorKind, RedisError, ServerError, Value};
 
@@ -20,6 +24,9 @@ const WHOLE: [&str; 8] = [
     "WRONGPASS",
 ];
 
+/// What is said of whoever does not speak as Redis does.
+const ODD: &str = "the answer is not Redis's protocol; does another service (or TLS) listen at this address?";
+
 /// The error behind a failed command or connection; `what` names the act ("read the queue \"q\"").
 pub(super) fn of(error: &RedisError, what: &str) -> SignalError {
     if error.kind() == ErrorKind::AuthenticationFailed {
@@ -35,17 +42,23 @@ pub(super) fn of(error: &RedisError, what: &str) -> SignalError {
         return server(code, what);
     }
     match error.kind() {
+        ErrorKind::Io if is_odd(error) => SignalError::new(FaultKind::Implausible, ODD),
         ErrorKind::Io => unreachable(format!("the connection to Redis failed: {}", io_words(error))),
-        ErrorKind::Parse => SignalError::new(
-            FaultKind::Implausible,
-            "the answer is not Redis's protocol; does another service (or TLS) listen at this address?",
-        ),
+        ErrorKind::Parse => SignalError::new(FaultKind::Implausible, ODD),
         ErrorKind::InvalidClientConfig => SignalError::new(
             FaultKind::InvalidAddress,
             "the address or its TLS settings cannot be used",
         ),
         _ => unreachable(format!("Redis answered with something unexpected ({what})")),
     }
+}
+
+/// True for what the sieve does not let through.
+fn is_odd(error: &RedisError) -> bool {
+    let inner = error.source();
+    let shared = inner.and_then(|error| error.downcast_ref::<Arc<dyn Error + Send + Sync>>());
+    let error = shared.and_then(|error| error.downcast_ref::<io::Error>());
+    error.is_some_and(|error| error.kind() == io::ErrorKind::InvalidData)
 }
 
 /// True if the server will not run this command for us: no permission, renamed or unknown. All else may pass.
@@ -140,8 +153,15 @@ fn io_words(error: &RedisError) -> String {
 mod tests {
     use poolwright_core::sample::FaultKind::{Implausible, InvalidAddress, Refused, Unreachable};
 
-    use super::{forbids, server};
+    use super::{forbids, of, server};
     use redis::Value;
+
+    #[test]
+    fn who_does_not_speak_as_redis_does_is_told_from_who_is_away() {
+        let kind = |kind: std::io::ErrorKind| of(&std::io::Error::from(kind).into(), "connect").kind;
+        assert_eq!(kind(std::io::ErrorKind::InvalidData), Implausible);
+        assert_eq!(kind(std::io::ErrorKind::BrokenPipe), Unreachable);
+    }
 
     /// A command that is refused for now is tried again, one that is forbidden is done without.
     #[test]

@@ -9,7 +9,9 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use poolwright_core::constants::COMMAND_DEADLINE;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
 
 /// Bytes of a text in an answer: more than the largest that is asked for, which is a script's of four MiB.
 pub(super) const ANSWERED: u64 = 8 << 20;
@@ -25,9 +27,12 @@ const LINE_MAX: usize = 64 << 10;
 const CHUNK: usize = 16 << 10;
 const LINE_END: &[u8] = b"\r\n";
 
-/// A stream of which only what fits can be read.
+/// A stream of which only what fits can be read, and which ends when nothing of what is written can be sent for a while:
+/// the library would wait for that without end, even when nobody wants the connection any more.
 pub(super) struct Sifted<S> {
     inner: S,
+    /// When that while is over.
+    stalled: Option<Pin<Box<Sleep>>>,
     sieve: Sieve,
     /// How much of what has passed was given.
     given: usize,
@@ -38,9 +43,21 @@ impl<S> Sifted<S> {
     pub(super) fn new(inner: S, most: u64) -> Self {
         Self {
             inner,
+            stalled: None,
             sieve: Sieve::new(most),
             given: 0,
         }
+    }
+
+    /// What became of an attempt to send.
+    fn sent<T>(&mut self, sent: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if sent.is_ready() {
+            self.stalled = None;
+            return sent;
+        }
+        let end = || Box::pin(sleep(COMMAND_DEADLINE));
+        ready!(self.stalled.get_or_insert_with(end).as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -70,15 +87,20 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Sifted<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.sieve.unasked = 0;
-        Pin::new(&mut this.inner).poll_write(cx, from)
+        let sent = Pin::new(&mut this.inner).poll_write(cx, from);
+        this.sent(sent, cx)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+        let this = self.get_mut();
+        let sent = Pin::new(&mut this.inner).poll_flush(cx);
+        this.sent(sent, cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+        let this = self.get_mut();
+        let sent = Pin::new(&mut this.inner).poll_shutdown(cx);
+        this.sent(sent, cx)
     }
 }
 
@@ -261,5 +283,13 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         drop(near);
         assert!((120..=126).contains(&sends.await.unwrap()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_sent_is_given_up() {
+        let (near, _far) = duplex(1 << 10);
+        let mut near = Sifted::new(near, 10);
+        let error = near.write_all(&[0; 1 << 11]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 }
