@@ -267,10 +267,17 @@ async fn tend(context: &Context, namespace: &str, work: Work) -> Result<(), kube
     for name in &work.unknown {
         note(rebuild(context, namespace, name, work.settled.contains(name)).await);
     }
+    let mut written = BTreeSet::new();
     if !work.candidates.is_empty() {
-        note(release(context, namespace, &work.candidates, (&work.patient, &work.gone)).await);
+        let released = release(context, namespace, &work.candidates, (&work.patient, &work.gone)).await;
+        note(released.map(|names| written = names));
     }
-    for pool in &work.pools {
+    // What was written just now says all, and what was read before it is old.
+    for pool in work
+        .pools
+        .iter()
+        .filter(|pool| !written.contains(&pool.name_any()))
+    {
         note(report(context, namespace, pool).await);
     }
     first

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use kube::Api;
 use poolwright_api::v1alpha1::Pool;
 use poolwright_core::grants::{self, Mark, Mode, mark, mode};
-use poolwright_core::pool_status::with_open;
 
 use super::live::{Left, Listed, Live};
+use super::report::{tell, with_grants};
 use super::{ATTEMPTS, Context, write};
 
 /// Grants that may be too large: uids of holders by Pool.
@@ -18,15 +18,16 @@ type Marks = BTreeMap<String, BTreeMap<String, Mark>>;
 
 /// Releases what the holders do not take any more. Those whose every Deployment has fallen since their mark need no write
 /// of their own before; `patient` says of whom it has been true for long enough to make that write, `gone` for long enough
-/// where there is no Deployment any more.
+/// where there is no Deployment any more. Returns the Pools that were written.
 pub(super) async fn release(
     context: &Context,
     namespace: &str,
     candidates: &Candidates,
     (patient, gone): (&Candidates, &Candidates),
-) -> Result<(), kube::Error> {
+) -> Result<BTreeSet<String>, kube::Error> {
     let api: Api<Pool> = Api::namespaced(context.client.clone(), namespace);
     let live = Live::new(&context.client, namespace);
+    let mut lowered = BTreeSet::new();
     let mut marks = read_marks(&api, candidates).await?;
     let deployments = live.deployments().await?;
     let mut fenced = BTreeSet::new();
@@ -49,7 +50,7 @@ pub(super) async fn release(
     }
     marks.retain(|_, holders| !holders.is_empty());
     if marks.is_empty() {
-        return Ok(());
+        return Ok(lowered);
     }
     let uids: BTreeSet<&String> = marks.values().flat_map(BTreeMap::keys).collect();
     let concerns = |one: &Listed| uids.iter().any(|uid| *uid == one.holder());
@@ -57,14 +58,16 @@ pub(super) async fn release(
         .left(concerns, |pod| context.world.is_lost(namespace, pod))
         .await?
     else {
-        return Ok(());
+        return Ok(lowered);
     };
     for (name, mut holders) in marks {
         let is_gone = |uid: &String| gone.get(&name).is_some_and(|uids| uids.contains(uid));
         holders.retain(|uid, _| !left.orphans.contains(uid) || is_gone(uid));
-        lower(context, namespace, &api, (&name, &holders), &left).await?;
+        if lower(context, namespace, &api, (&name, &holders), &left).await? {
+            lowered.insert(name);
+        }
     }
-    Ok(())
+    Ok(lowered)
 }
 
 async fn read_marks(api: &Api<Pool>, candidates: &Candidates) -> Result<Marks, kube::Error> {
@@ -98,36 +101,36 @@ async fn fence(
     Ok(true)
 }
 
+/// Writes what is left as granted, and with it all else that the status says: true if it was written.
 async fn lower(
     context: &Context,
     namespace: &str,
     api: &Api<Pool>,
     (name, holders): (&str, &BTreeMap<String, Mark>),
     left: &Left,
-) -> Result<(), kube::Error> {
+) -> Result<bool, kube::Error> {
     let sums: BTreeMap<String, (Mark, u64)> = holders
         .iter()
         .map(|(uid, mark)| (uid.clone(), (mark.clone(), left.at(uid, name))))
         .collect();
     for _ in 0..ATTEMPTS {
         let Some(pool) = api.get_opt(name).await? else {
-            return Ok(());
+            return Ok(false);
         };
-        let Some(mut status) = grants::release(&pool, &sums) else {
-            return Ok(());
+        let Some(status) = grants::release(&pool, &sums) else {
+            return Ok(false);
         };
-        for holder in &mut status.holders {
-            if sums.contains_key(&holder.uid) {
-                holder.used = holder.granted;
-            }
-        }
-        let sight = super::raise::sight(context, namespace, name, &pool);
-        let status = with_open(&pool, &sight, status);
+        let mut sight = super::raise::sight(context, namespace, name, &pool);
+        // The watch may be behind what was counted just now.
+        let counted = sums.iter().map(|(uid, (_, left))| (uid.clone(), *left));
+        sight.used.extend(counted);
+        let status = with_grants(context, namespace, (&pool, &sight), status);
         if write(api, &pool, &status).await?.is_some() {
-            return Ok(());
+            tell(context, &pool, &pool.status.clone().unwrap_or_default(), &status);
+            return Ok(true);
         }
     }
-    Ok(())
+    Ok(false)
 }
 
 /// Makes the grants of a Pool anew, where its status is another's or none. A `ReplicaSet` without a Deployment is on its way

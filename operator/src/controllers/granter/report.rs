@@ -6,7 +6,8 @@ use kube::{Api, Resource, ResourceExt};
 use poolwright_api::conditions::find;
 use poolwright_api::v1alpha1::{Pool, PoolStatus};
 use poolwright_api::{ConditionType, Reason};
-use poolwright_core::pool_status::{only_numbers, status};
+use poolwright_core::grants::Sight;
+use poolwright_core::pool_status::{only_numbers, status, with_open};
 
 use super::{Context, write};
 use crate::metrics::{AirflowNumbers, PoolNumbers};
@@ -14,22 +15,11 @@ use crate::metrics::{AirflowNumbers, PoolNumbers};
 /// Writes the status of one Pool if it says something new.
 pub(super) async fn report(context: &Context, namespace: &str, pool: &Arc<Pool>) -> Result<(), kube::Error> {
     let name = pool.name_any();
-    let figures = context.latest.budgets();
-    let Some(figures) = figures.get(&(namespace.to_owned(), name.clone())) else {
+    let sight = super::raise::sight(context, namespace, &name, pool);
+    let old = pool.status.clone().unwrap_or_default();
+    let Some(new) = whole(context, namespace, pool, &sight) else {
         return Ok(());
     };
-    let sight = super::raise::sight(context, namespace, &name, pool);
-    let unknown = unknown_queues(context, namespace, pool);
-    let old = pool.status.clone().unwrap_or_default();
-    let link = context.links.of(pool);
-    let new = status(
-        pool,
-        &sight,
-        figures,
-        &unknown,
-        link.as_deref(),
-        context.clock.wall(),
-    );
     context.metrics.pool(namespace, &name, numbers(&new));
     if old == new || !context.budget.take(context.clock.now()) && only_numbers(&old, &new) {
         return Ok(());
@@ -39,6 +29,31 @@ pub(super) async fn report(context: &Context, namespace: &str, pool: &Arc<Pool>)
         tell(context, pool, &old, &new);
     }
     Ok(())
+}
+
+/// All that the status says beside grants, as it is now; `None` before it is known.
+fn whole(context: &Context, namespace: &str, pool: &Pool, sight: &Sight) -> Option<PoolStatus> {
+    let figures = context.latest.budgets();
+    let figures = figures.get(&(namespace.to_owned(), pool.name_any()))?;
+    let unknown = unknown_queues(context, namespace, pool);
+    let link = context.links.of(pool);
+    let wall = context.clock.wall();
+    Some(status(pool, sight, figures, &unknown, link.as_deref(), wall))
+}
+
+/// The whole status with these grants: one write says all.
+pub(super) fn with_grants(
+    context: &Context,
+    namespace: &str,
+    (pool, sight): (&Pool, &Sight),
+    granted: PoolStatus,
+) -> PoolStatus {
+    let granted = Pool {
+        status: Some(granted),
+        ..pool.clone()
+    };
+    let all = whole(context, namespace, &granted, sight);
+    all.unwrap_or_else(|| with_open(pool, sight, granted.status.unwrap_or_default()))
 }
 
 fn numbers(status: &PoolStatus) -> PoolNumbers {
@@ -71,7 +86,7 @@ fn unknown_queues(context: &Context, namespace: &str, pool: &Pool) -> Vec<String
 }
 
 /// An event when something turns wrong, or wrong in another way.
-fn tell(context: &Context, pool: &Pool, old: &PoolStatus, new: &PoolStatus) {
+pub(super) fn tell(context: &Context, pool: &Pool, old: &PoolStatus, new: &PoolStatus) {
     let (before, after) = (
         find(&old.conditions, ConditionType::Ready),
         find(&new.conditions, ConditionType::Ready),
