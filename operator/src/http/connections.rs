@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Bytes, HttpBody};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::ConnectInfo;
 use axum::serve::Listener;
 use hyper::Request;
@@ -173,8 +173,7 @@ impl Connection {
             let (answer, doing) = (router.clone().call(request), Arc::clone(&doing));
             async move {
                 let answer = answer.await;
-                doing.set(false);
-                answer
+                answer.map(|answer| answer.map(|body| Sending { body, doing }))
             }
         });
         let connection = http1::Builder::new()
@@ -202,6 +201,39 @@ impl Connection {
         if timeout(limits.rest, connection).await.is_err() {
             tracing::debug!(%peer, "a connection is cut off");
         }
+    }
+}
+
+/// The body of an answer. Its connection is being answered until hyper drops this: when it has taken the last of it, or
+/// at once if there is nothing to send.
+struct Sending {
+    body: Body,
+    doing: Arc<Doing>,
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.doing.set(false);
+    }
+}
+
+impl HttpBody for Sending {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -110,6 +110,14 @@ async fn await_end(stream: &mut TcpStream) {
     soon(async { while matches!(stream.read(&mut read).await, Ok(1..)) {} }).await;
 }
 
+/// Reads an answer to its end, which is all of the long one.
+async fn read_long(stream: &mut TcpStream) {
+    let mut answer = Vec::new();
+    soon(stream.read_to_end(&mut answer)).await.unwrap();
+    let head = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+    assert_eq!(answer.len() - head - 4, LONG);
+}
+
 /// Asks for `/` and leaves the connection open; `None` if it is not.
 async fn ask_on(stream: &mut TcpStream) -> Option<String> {
     stream.write_all(REQUEST.as_bytes()).await.ok()?;
@@ -146,6 +154,51 @@ async fn who_is_being_answered_keeps_his_place() {
     server.may_answer.notify_one();
     let slow = slow.await.unwrap();
     assert!(slow.ends_with("done\n"), "{slow}");
+}
+
+#[tokio::test]
+async fn who_reads_slowly_keeps_his_place() {
+    let server = serving(PATIENT).await;
+    let mut slow = server.connect().await;
+    slow.write_all(once("/long").as_bytes()).await.unwrap();
+    // There is an answer by then, and most of it is not sent.
+    soon(slow.readable()).await.unwrap();
+    let _strangers = server.strangers(PATIENT.places * 3).await;
+    let last = answer(server.connect().await, once("/")).await;
+    assert!(last.starts_with("HTTP/1.1 200"), "{last}");
+    read_long(&mut slow).await;
+}
+
+#[tokio::test]
+async fn who_has_been_answered_gives_his_place_to_the_next() {
+    let server = serving(PATIENT).await;
+    let (mut idle, mut bodiless) = (server.connect().await, server.connect().await);
+    assert!(ask_on(&mut idle).await.is_some());
+    bodiless
+        .write_all(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await
+        .unwrap();
+    soon(bodiless.readable()).await.unwrap();
+    let _strangers = server.strangers(PATIENT.places).await;
+    await_end(&mut idle).await;
+    await_end(&mut bodiless).await;
+}
+
+#[tokio::test]
+async fn who_reads_nothing_is_cut_off_when_his_time_is_over() {
+    let limits = Limits {
+        life: Duration::from_millis(200),
+        rest: Duration::from_millis(200),
+        ..PATIENT
+    };
+    let server = serving(limits).await;
+    let mut stream = server.connect().await;
+    stream.write_all(once("/long").as_bytes()).await.unwrap();
+    sleep((limits.life + limits.rest) * 3).await;
+    let mut read = Vec::new();
+    // What is in the buffers between the sockets still comes, or not even that.
+    let _ = soon(stream.read_to_end(&mut read)).await;
+    assert!(read.len() < LONG, "{}", read.len());
 }
 
 #[tokio::test]
@@ -212,10 +265,7 @@ async fn who_reads_slowly_gets_all_of_a_long_answer() {
         .await
         .unwrap();
     sleep(silence * 3).await;
-    let mut answer = Vec::new();
-    soon(stream.read_to_end(&mut answer)).await.unwrap();
-    let head = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
-    assert_eq!(answer.len() - head - 4, LONG);
+    read_long(&mut stream).await;
 }
 
 #[tokio::test]
