@@ -160,7 +160,7 @@ async fn busy_workers_go_one_by_one_and_their_writes_are_bounded() -> Result<()>
         writes.all()
     );
     // A number each, and a mark that keeps others back for 15 s is changed once. The Pool says for each when its task has
-    // ended, when its pod has gone, and when its slot is given back.
+    // ended and when its slot is given back, and now and then for one more number.
     assert!(writes.numbers <= 3 && writes.marks <= 2 * 3, "{writes:?}");
     assert!(writes.pools <= 3 * 3 + 1 && writes.deployments <= 3, "{writes:?}");
     bank.stage().await_ended(ids.len(), limit).await?;
