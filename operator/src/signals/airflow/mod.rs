@@ -4,9 +4,12 @@
 //! reading, never a part of one. Nothing is kept but the session, and nothing is decided. The database is only read.
 
 mod answers;
+#[cfg(feature = "airflow-sql")]
+mod bounded;
 #[cfg(test)]
 pub(super) mod fuzzed;
 mod rest;
+mod round;
 #[cfg(feature = "airflow-sql")]
 mod sql;
 mod tasks;
@@ -19,15 +22,18 @@ use jiff::Timestamp;
 use poolwright_core::airflow_pool::{PoolView, Reading, Wanted};
 use poolwright_core::broker::{Secret, Tls};
 use poolwright_core::executor::Executors;
-use poolwright_core::sample::FaultKind;
 
+use self::answers::cut;
 use self::rest::{Rest, Version};
+use self::round::{Ask, Round};
 use self::tasks::Pass;
 use super::SignalError;
 use super::network::Network;
 
 /// Requests of one look.
 const REQUESTS: usize = 2;
+/// Characters of a version that are kept.
+const VERSION_MAX: usize = 64;
 /// Pools of one Airflow that are believed.
 const POOLS_MAX: usize = 10_000;
 
@@ -68,27 +74,6 @@ pub struct Airflow {
     is_proven: bool,
 }
 
-/// What is asked next, and what is known of the reading that is under way.
-#[derive(Default)]
-struct Round {
-    next: Ask,
-    pools: BTreeMap<String, PoolView>,
-    total: usize,
-}
-
-#[derive(Clone, Copy)]
-enum Ask {
-    Pools(usize),
-    /// The next page: one after each list of pools, which is more urgent.
-    Tasks,
-}
-
-impl Default for Ask {
-    fn default() -> Self {
-        Self::Pools(0)
-    }
-}
-
 impl Airflow {
     /// Connects to nothing yet.
     ///
@@ -98,7 +83,8 @@ impl Airflow {
         #[cfg(not(feature = "airflow-sql"))]
         if access.database.is_some() {
             let words = "databaseUrl in the Secret of spec.airflow.secretRef: this operator was built without the feature airflow-sql";
-            return Err(SignalError::new(FaultKind::InvalidAddress, words));
+            let kind = poolwright_core::sample::FaultKind::InvalidAddress;
+            return Err(SignalError::new(kind, words));
         }
         Ok(Self {
             rest: Rest::new(access, network)?,
@@ -121,6 +107,15 @@ impl Airflow {
     /// # Errors
     /// Airflow cannot be read, and why. The reading begins anew.
     pub async fn look(&mut self, now: Timestamp) -> Result<Option<Reading>, SignalError> {
+        let looked = self.go_on(now).await;
+        if looked.is_err() {
+            self.round = Round::default();
+            self.rest.forget_version();
+        }
+        looked
+    }
+
+    async fn go_on(&mut self, now: Timestamp) -> Result<Option<Reading>, SignalError> {
         // A first look does what it takes; later ones ask for the version now and then, instead of something else.
         self.rest.expire();
         let before = self.rest.requests;
@@ -131,14 +126,7 @@ impl Airflow {
         } else {
             REQUESTS - 1
         };
-        let pools = match self.pools(now, most).await {
-            Ok(pools) => pools,
-            Err(error) => {
-                self.round = Round::default();
-                self.rest.forget_version();
-                return Err(error);
-            }
-        };
+        let pools = self.pools(now, most).await?;
         Ok(pools.map(|pools| Reading {
             version: Some(version),
             pools,
@@ -184,39 +172,9 @@ impl Airflow {
     /// Reads one page of pools; all of them, if it is the last.
     async fn page(&mut self, offset: usize) -> Result<Option<BTreeMap<String, PoolView>>, SignalError> {
         let page = self.rest.pools(offset).await?;
-        let round = &mut self.round;
-        if offset == 0 {
-            round.pools.clear();
-            round.total = page.total;
-        }
-        let seen = offset + page.pools.len();
-        if page.total > POOLS_MAX {
-            let words = format!("has {} pools, and at most {POOLS_MAX} are read", page.total);
-            return Err(rest::fault(FaultKind::Implausible, &words));
-        }
-        if seen < page.total && page.pools.is_empty() {
-            let words = format!(
-                "says that it has {} pools and shows {seen}: may this user see all of them?",
-                page.total
-            );
-            return Err(rest::fault(FaultKind::Implausible, &words));
-        }
-        round.pools.extend(page.pools);
-        if page.total != round.total {
-            // Pools came or went between two pages, so that one may be in none of them.
-            round.next = Ask::Pools(0);
+        let Some(mut pools) = self.round.take(offset, page)? else {
             return Ok(None);
-        }
-        if seen < page.total {
-            round.next = Ask::Pools(seen);
-            return Ok(None);
-        }
-        round.next = Ask::Tasks;
-        let mut pools = std::mem::take(&mut round.pools);
-        if pools.len() < round.total {
-            round.next = Ask::Pools(0);
-            return Ok(None);
-        }
+        };
         for (name, pool) in &mut pools {
             self.pass.tell(name, pool);
         }
@@ -278,7 +236,7 @@ impl Version {
     pub(super) fn read(text: &str) -> Option<Self> {
         let major = text.split('.').next()?.parse().ok()?;
         matches!(major, 2 | 3).then(|| Self {
-            text: text.to_owned(),
+            text: cut(text, VERSION_MAX),
             major,
         })
     }

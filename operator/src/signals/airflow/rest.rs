@@ -70,6 +70,12 @@ struct Answer {
 }
 
 impl Answer {
+    /// Whether it finds no pool of this name. 3.0 takes a name with a slash for another path, and lets nobody change that.
+    fn finds_none(&self, name: &str) -> bool {
+        self.status == StatusCode::NOT_FOUND
+            || self.status == StatusCode::METHOD_NOT_ALLOWED && name.contains('/')
+    }
+
     fn read<T: DeserializeOwned>(&self, what: &str) -> Result<T, SignalError> {
         serde_json::from_slice(&self.body).map_err(|_| {
             let words =
@@ -224,8 +230,8 @@ impl Rest {
         let answer = self
             .ask(Method::PATCH, &["pools", &wanted.name], &query, Some(change))
             .await?;
-        if answer.status == StatusCode::NOT_FOUND {
-            self.findable(&wanted.name)?;
+        if answer.finds_none(&wanted.name) {
+            self.findable(&wanted.name, &answer)?;
             // Or it is of another version by now.
             self.forget_version();
             return Ok(false);
@@ -236,22 +242,29 @@ impl Rest {
     pub(super) async fn delete(&mut self, name: &str) -> Result<(), SignalError> {
         let path = ["pools", name];
         let mut answer = self.ask(Method::DELETE, &path, &[], None).await?;
-        if answer.status == StatusCode::NOT_FOUND {
+        if answer.finds_none(name) {
             // Of another version not even the path is there.
             self.forget_version();
             answer = self.ask(Method::DELETE, &path, &[], None).await?;
         }
-        if answer.status == StatusCode::NOT_FOUND {
-            return self.findable(name);
+        if answer.finds_none(name) {
+            return self.findable(name, &answer);
         }
         check(&answer)
     }
 
     /// Whether "not found" is true of a pool of this name.
-    fn findable(&self, name: &str) -> Result<(), SignalError> {
-        if name.contains('/') && self.known().is_some_and(|known| known.major == 2) {
-            let words = "2.x finds no pool with a slash in its name: change and delete it there";
-            return Err(fault(FaultKind::Implausible, words));
+    fn findable(&self, name: &str, answer: &Answer) -> Result<(), SignalError> {
+        let which = if self.known().is_some_and(|known| known.major == 2) {
+            "2.x"
+        } else if answer.status == StatusCode::METHOD_NOT_ALLOWED {
+            "this version"
+        } else {
+            return Ok(());
+        };
+        if name.contains('/') {
+            let words = format!("{which} finds no pool with a slash in its name: change and delete it there");
+            return Err(fault(FaultKind::Implausible, &words));
         }
         Ok(())
     }

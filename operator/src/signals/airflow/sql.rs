@@ -4,14 +4,20 @@
 //! prepared statements, as a `PgBouncer` between transactions wants it. Nothing is written, and no text of an answer is
 //! repeated but names and descriptions of pools, and names of queues.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::time::Duration;
 
+use futures::TryStreamExt as _;
 use poolwright_core::airflow_pool::{POKE_SECONDS, PoolView};
 use poolwright_core::broker::Secret;
 use poolwright_core::executor::Executors;
 use poolwright_core::sample::FaultKind;
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::error::SqlState;
@@ -19,6 +25,8 @@ use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::answers::{DESCRIPTION_MAX, NAME_MAX, cut, is_long};
+use super::bounded::{Bounded, Came};
 use super::{Access, POOLS_MAX};
 use crate::signals::SignalError;
 use crate::signals::network::Network;
@@ -40,9 +48,35 @@ pub(super) struct Database {
     network: Network,
     executors: Executors,
     query: String,
-    client: Option<Client>,
+    session: Option<Session>,
     /// Exchanges that were begun.
     pub(super) requests: u64,
+}
+
+/// An open connection.
+struct Session {
+    client: Client,
+    came: Came,
+    /// Ends with the session. By itself the library's task waits for the answers to whatever it was asked, which a server
+    /// that is in no hurry never sends.
+    _connection: JoinSet<()>,
+}
+
+impl Session {
+    fn new(
+        client: Client,
+        connection: impl Future<Output = Result<(), tokio_postgres::Error>> + Send + 'static,
+        came: Came,
+    ) -> Self {
+        let mut task = JoinSet::new();
+        // What the connection itself fails with, the next exchange tells.
+        task.spawn(async move { drop(connection.await) });
+        Self {
+            client,
+            came,
+            _connection: task,
+        }
+    }
 }
 
 impl Database {
@@ -74,7 +108,7 @@ impl Database {
             executors: Executors::read(&access.executor),
             query: query(),
             config,
-            client: None,
+            session: None,
             requests: 0,
         })
     }
@@ -82,48 +116,42 @@ impl Database {
     /// All pools, with what their tasks take.
     pub(super) async fn pools(&mut self) -> Result<BTreeMap<String, PoolView>, SignalError> {
         let late = |_| fault(FaultKind::Unreachable, "does not answer within 5 s");
-        let rows = match timeout(DEADLINE, self.exchange()).await.map_err(late) {
-            Ok(Ok(rows)) => rows,
-            Ok(Err(error)) | Err(error) => {
-                self.client = None;
-                return Err(error);
-            }
-        };
-        read(&rows, &self.executors)
+        timeout(DEADLINE, self.exchange()).await.map_err(late)?
     }
 
-    async fn exchange(&mut self) -> Result<Vec<SimpleQueryRow>, SignalError> {
-        let client = match self.client.take().filter(|client| !client.is_closed()) {
-            Some(client) => client,
+    /// A session that was not heard to the end of its answer is not kept.
+    async fn exchange(&mut self) -> Result<BTreeMap<String, PoolView>, SignalError> {
+        let session = match self.session.take().filter(|session| !session.client.is_closed()) {
+            Some(session) => session,
             None => self.connect().await?,
         };
         self.requests += 1;
-        let answers = client
-            .simple_query(&self.query)
-            .await
-            .map_err(|error| failed(&error))?;
-        self.client = Some(client);
-        let rows = answers.into_iter().filter_map(|answer| match answer {
-            SimpleQueryMessage::Row(row) => Some(row),
-            _ => None,
-        });
-        Ok(rows.collect())
+        session.came.reset();
+        let ended = |error: tokio_postgres::Error| ended(&error, &session.came);
+        let answers = session.client.simple_query_raw(&self.query).await;
+        let mut answers = pin!(answers.map_err(ended)?);
+        let mut tables = Tables::default();
+        while let Some(answer) = answers.try_next().await.map_err(ended)? {
+            if let SimpleQueryMessage::Row(row) = answer {
+                tables.take(&row, &self.executors)?;
+            }
+        }
+        self.session = Some(session);
+        Ok(tables.pools)
     }
 
-    async fn connect(&self) -> Result<Client, SignalError> {
+    async fn connect(&self) -> Result<Session, SignalError> {
         let addresses = self.network.resolve(&self.host, self.port).await;
         let addresses = addresses.map_err(|unusable| unusable.error(FIELD))?;
         let nobody = |_| fault(FaultKind::Unreachable, "cannot be connected to");
         let stream = TcpStream::connect(&addresses[..]).await.map_err(nobody)?;
-        // What the connection itself fails with, the next exchange tells.
+        let came = Came::default();
+        let ended = |error: tokio_postgres::Error| ended(&error, &came);
+        let stream = Bounded::new(stream, came.clone());
         if self.config.get_ssl_mode() == SslMode::Disable {
-            let (client, connection) = self
-                .config
-                .connect_raw(stream, NoTls)
-                .await
-                .map_err(|error| failed(&error))?;
-            tokio::spawn(async move { drop(connection.await) });
-            return Ok(client);
+            let connected = self.config.connect_raw(stream, NoTls).await;
+            let (client, connection) = connected.map_err(ended)?;
+            return Ok(Session::new(client, connection, came));
         }
         let mut tls = MakeRustlsConnect::new(self.tls.clone());
         let name = |_| {
@@ -132,15 +160,12 @@ impl Database {
                 "has a host that no certificate can name",
             )
         };
-        let tls = <MakeRustlsConnect as MakeTlsConnect<TcpStream>>::make_tls_connect(&mut tls, &self.host)
-            .map_err(name)?;
-        let (client, connection) = self
-            .config
-            .connect_raw(stream, tls)
-            .await
-            .map_err(|error| failed(&error))?;
-        tokio::spawn(async move { drop(connection.await) });
-        Ok(client)
+        let tls =
+            <MakeRustlsConnect as MakeTlsConnect<Bounded<TcpStream>>>::make_tls_connect(&mut tls, &self.host)
+                .map_err(name)?;
+        let connected = self.config.connect_raw(stream, tls).await;
+        let (client, connection) = connected.map_err(ended)?;
+        Ok(Session::new(client, connection, came))
     }
 }
 
@@ -190,55 +215,91 @@ fn query() -> String {
     )
 }
 
-/// Rows of both tables: those of pools have four columns, those of tasks seven.
-fn read(rows: &[SimpleQueryRow], executors: &Executors) -> Result<BTreeMap<String, PoolView>, SignalError> {
-    let strange = || {
-        fault(
-            FaultKind::Implausible,
-            "holds something else than Airflow's tables",
-        )
-    };
-    let mut pools = BTreeMap::new();
-    let (of_pools, of_tasks): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.columns().len() == 4);
-    if of_pools.len() > POOLS_MAX || of_tasks.len() > GROUPS_MAX {
-        let words =
-            format!("has more than {POOLS_MAX} pools or {GROUPS_MAX} groups of tasks, which are not read");
-        return Err(fault(FaultKind::Implausible, &words));
+/// What the rows of both tables say, each taken as it comes: those of pools, which come first, have four columns, those of
+/// tasks seven.
+#[derive(Default)]
+struct Tables {
+    pools: BTreeMap<String, PoolView>,
+    of_pools: usize,
+    of_tasks: usize,
+}
+
+impl Tables {
+    /// # Errors
+    /// There are too many rows, or this is none of Airflow's.
+    fn take(&mut self, row: &SimpleQueryRow, executors: &Executors) -> Result<(), SignalError> {
+        let is_pool = row.columns().len() == 4;
+        let rows = if is_pool {
+            &mut self.of_pools
+        } else {
+            &mut self.of_tasks
+        };
+        *rows += 1;
+        if self.of_pools > POOLS_MAX || self.of_tasks > GROUPS_MAX {
+            let words = format!(
+                "has more than {POOLS_MAX} pools or {GROUPS_MAX} groups of tasks, which are not read"
+            );
+            return Err(fault(FaultKind::Implausible, &words));
+        }
+        let taken = if is_pool {
+            self.pool(row)
+        } else {
+            self.tasks(row, executors)
+        };
+        let words = "holds something else than Airflow's tables";
+        taken.ok_or_else(|| fault(FaultKind::Implausible, words))
     }
-    for row in of_pools {
+
+    fn pool(&mut self, row: &SimpleQueryRow) -> Option<()> {
         let view = PoolView {
-            slots: number(row, 1).ok_or_else(strange)?,
-            description: row.get(2).unwrap_or_default().to_owned(),
-            include_deferred: row.get(3) == Some("t"),
+            slots: number(row, 1)?,
+            description: cut(row.try_get(2).ok()?.unwrap_or_default(), DESCRIPTION_MAX),
+            include_deferred: row.try_get(3).ok()? == Some("t"),
             poking: Some(0),
             ..PoolView::default()
         };
-        pools.insert(row.get(0).ok_or_else(strange)?.to_owned(), view);
+        let name = row.try_get(0).ok()?.filter(|name| !is_long(name))?;
+        self.pools.insert(name.to_owned(), view);
+        Some(())
     }
-    for row in of_tasks {
-        let unsigned = |at| {
-            number(row, at)
-                .and_then(|number| u64::try_from(number).ok())
-                .ok_or_else(strange)
-        };
+
+    fn tasks(&mut self, row: &SimpleQueryRow, executors: &Executors) -> Option<()> {
+        let unsigned = |at| number(row, at).and_then(|number| u64::try_from(number).ok());
         let (tasks, slots, poking) = (unsigned(4)?, unsigned(5)?, unsigned(6)?);
-        let state = row.get(2).unwrap_or_default();
+        let (pool, queue, state) = (
+            row.try_get(0).ok()?,
+            row.try_get(1).ok()?,
+            row.try_get(2).ok()?.unwrap_or_default(),
+        );
+        let executor = row.try_get(3).ok()?;
         // A task of a pool that is not there is never scheduled, and what it ran in before has no number of slots.
-        let Some(pool) = row.get(0).and_then(|name| pools.get_mut(name)) else {
-            continue;
+        let Some(pool) = pool.and_then(|name| self.pools.get_mut(name)) else {
+            return Some(());
         };
         pool.counts.add(state, slots);
         let poking = u32::try_from(poking).unwrap_or(u32::MAX);
         pool.poking = pool.poking.map(|count| count.saturating_add(poking));
-        if let Some(queue) = row.get(1).filter(|queue| executors.is_celery(row.get(3), queue)) {
-            pool.queues.entry(queue.to_owned()).or_default().add(state, tasks);
+        if let Some(queue) = queue.filter(|queue| executors.is_celery(executor, queue)) {
+            pool.queues
+                .entry(cut(queue, NAME_MAX))
+                .or_default()
+                .add(state, tasks);
         }
+        Some(())
     }
-    Ok(pools)
 }
 
 fn number(row: &SimpleQueryRow, at: usize) -> Option<i64> {
-    row.get(at)?.parse().ok()
+    row.try_get(at).ok()??.parse().ok()
+}
+
+/// Why an exchange has failed.
+fn ended(error: &tokio_postgres::Error, came: &Came) -> SignalError {
+    // What the stream fails with does not get through to the client.
+    if came.is_too_much() {
+        return fault(FaultKind::Implausible, "answers with more than 64 MiB");
+    }
+    failed(error)
 }
 
 fn failed(error: &tokio_postgres::Error) -> SignalError {
@@ -274,86 +335,4 @@ fn failed(error: &tokio_postgres::Error) -> SignalError {
 
 fn fault(kind: FaultKind, words: &str) -> SignalError {
     SignalError::new(kind, format!("Airflow's database {words}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::signals::guard::Policy;
-
-    fn database(url: &str) -> Result<Database, SignalError> {
-        judged(url, Policy::outside())
-    }
-
-    fn judged(url: &str, policy: Policy) -> Result<Database, SignalError> {
-        let access = Access {
-            url: "http://airflow:8080".to_owned(),
-            credentials: super::super::Credentials::Token(Secret::new("t")),
-            tls: poolwright_core::broker::Tls::default(),
-            database: None,
-            executor: "CeleryExecutor".to_owned(),
-        };
-        let network = Network::of_machine(policy, Vec::new());
-        Database::new(&Secret::new(url), &access, &network)
-    }
-
-    #[tokio::test]
-    async fn in_a_pod_no_database_is_at_an_address_of_its_own() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("postgresql://u:p@{}/airflow", listener.local_addr().unwrap());
-        let database = judged(&url, Policy::inside(Vec::new())).unwrap();
-        let refused = tokio::select! {
-            _ = listener.accept() => panic!("it was connected to"),
-            refused = database.connect() => refused.map(drop).unwrap_err(),
-        };
-        assert_eq!(refused.kind, FaultKind::Refused);
-        let words = "databaseUrl in the Secret of spec.airflow.secretRef: 127.0.0.1 is a loopback address";
-        assert!(refused.message.starts_with(words), "{}", refused.message);
-    }
-
-    #[test]
-    fn tls_is_used_unless_the_url_says_otherwise() {
-        use SslMode::{Disable, Prefer, Require};
-        for (options, mode) in [
-            ("", Require),
-            ("?application_name=a", Require),
-            ("?sslmode=require", Require),
-            ("?sslmode=verify-ca", Require),
-            (
-                "?connect_timeout=5&sslmode=verify-full&application_name=a",
-                Require,
-            ),
-            ("?sslmode=prefer", Prefer),
-            ("?sslmode=disable", Disable),
-        ] {
-            for user in ["", "u:p@", "u:sslmode=disable@", "u:p?sslmode=disable@"] {
-                let url = format!("postgresql+psycopg2://{user}db:5433/airflow{options}");
-                let database = database(&url).map_err(|error| error.message).unwrap();
-                assert_eq!(database.config.get_ssl_mode(), mode, "{url}");
-                assert_eq!((database.host.as_str(), database.port), ("db", 5433), "{url}");
-                assert_eq!(database.config.get_dbname(), Some("airflow"), "{url}");
-            }
-        }
-    }
-
-    #[test]
-    fn an_address_that_cannot_be_used_is_told_without_its_password() {
-        for url in [
-            "postgresql://u:sesame@db/airflow?sslmode=verify",
-            "postgresql://u:sesame@db/airflow?sslmode=verify-full&sslrootcert=/ca.crt",
-            "mysql://u:sesame@db/airflow",
-        ] {
-            let Err(error) = database(url) else {
-                panic!("{url} is taken")
-            };
-            assert_eq!(error.kind, FaultKind::InvalidAddress, "{url}");
-            let words = &error.message;
-            assert!(
-                words.contains("verify-full")
-                    && words.contains("spec.airflow.tls")
-                    && !words.contains("sesame"),
-                "{words}"
-            );
-        }
-    }
 }

@@ -19,7 +19,11 @@ use crate::signals::SignalError;
 
 /// Rows that are looked through in one pass.
 const ROWS_MAX: usize = 20 * PAGE;
-/// So many rows a page has of the one before: where as many tasks end between the two, none falls between them.
+/// Pages of one pass: there are twice as many as it takes, since each has some of the one before, and fewer rows where
+/// `maximum_page_limit` says so. With the rows of a page this bounds what is kept.
+const PAGES_MAX: usize = 2 * ROWS_MAX / PAGE;
+/// So many rows a page has of the one before: where as many tasks end between the two, none falls between them. Of a
+/// short page it is the half, so that a pass gets on.
 const OVERLAP: usize = 20;
 /// So long nothing is asked after a failure: pools are read without.
 const PAUSE: SignedDuration = SignedDuration::from_mins(1);
@@ -39,6 +43,8 @@ pub(super) enum Filter {
 pub(super) struct Pass {
     executors: Executors,
     offset: usize,
+    /// Pages that this pass has taken.
+    pages: usize,
     only_long: bool,
     /// Whether this pass has lost its place, so that rows may be in none of its pages.
     torn: bool,
@@ -73,6 +79,7 @@ impl Pass {
         Self {
             executors,
             offset: 0,
+            pages: 0,
             only_long: false,
             torn: false,
             again: false,
@@ -107,13 +114,17 @@ impl Pass {
         let seen = self.offset + page.rows.len();
         let is_last = page.rows.is_empty() || seen >= page.total || seen >= ROWS_MAX;
         self.torn |= self.offset > 0 && !page.rows.iter().any(|(id, _)| self.rows.contains_key(id));
+        self.offset = seen.saturating_sub(OVERLAP.min(page.rows.len() / 2));
+        self.pages += 1;
         self.rows.extend(page.rows);
-        self.offset = seen.saturating_sub(OVERLAP);
-        if !is_last {
+        if !is_last && self.pages < PAGES_MAX {
             return;
         }
-        // Where that happens twice, what was seen is better than what is old.
-        if self.torn && !self.again {
+        if !is_last && !self.only_long {
+            // Too many for pages that are so short: a part of them is not told.
+            self.begin(true, false);
+        } else if self.torn && !self.again {
+            // Where that happens twice, what was seen is better than what is old.
             self.begin(self.only_long, true);
         } else {
             self.end(now);
@@ -122,7 +133,7 @@ impl Pass {
 
     fn begin(&mut self, only_long: bool, again: bool) {
         (self.only_long, self.again) = (only_long, again);
-        (self.torn, self.offset) = (false, 0);
+        (self.torn, self.offset, self.pages) = (false, 0, 0);
         self.rows.clear();
     }
 
@@ -221,5 +232,62 @@ mod tests {
         assert_eq!(seen([0..100, 99..149]), Some(149), "nineteen have ended");
         let stands = "what a whole pass has seen stands";
         assert_eq!(seen([0..100, 100..150]), Some(149), "{stands}");
+    }
+
+    /// A sensor for each id, that has run for ever.
+    fn sensors(ids: std::ops::Range<usize>, total: usize) -> Tasks {
+        let mut page = page(ids, total);
+        for (_, task) in &mut page.rows {
+            (task.is_sensor, task.start) = (true, Some(Timestamp::MIN));
+        }
+        page
+    }
+
+    #[test]
+    fn a_pass_comes_to_its_end_however_short_the_pages_are() {
+        for (most, total, pages) in [(20, 100, 9), (1, 30, 30), (2, 30, 29)] {
+            let mut pass = Pass::new(Executors::read("CeleryExecutor"));
+            let now = Timestamp::UNIX_EPOCH;
+            let mut asked = 0;
+            while pass.seen.is_none() {
+                let (filter, offset) = pass.next(now).unwrap();
+                assert_eq!(filter, Filter::Active);
+                pass.take(page(offset..(offset + most).min(total), total), now);
+                asked += 1;
+                assert!(asked <= 2 * PAGES_MAX, "it does not end");
+            }
+            // Pages of one row cannot have any of the one before, so that a pass is gone through twice.
+            let times = if most == 1 { 2 } else { 1 };
+            assert_eq!(asked, times * pages, "{most}");
+            let mut pool = PoolView::default();
+            pass.tell("p", &mut pool);
+            assert_eq!(pool.queues["q"].running, total as u64, "{most}");
+        }
+    }
+
+    #[test]
+    fn where_pages_are_too_short_for_all_only_those_that_run_for_long_are_told() {
+        let mut pass = Pass::new(Executors::read("CeleryExecutor"));
+        let now = Timestamp::UNIX_EPOCH;
+        let mut asked = Vec::new();
+        // New rows on each page, whatever is asked for, which are never all.
+        for at in 0..4 * PAGES_MAX {
+            let (filter, _) = pass.next(now).unwrap();
+            asked.push(filter == Filter::Active);
+            let first = (at % PAGES_MAX) * 10;
+            pass.take(sensors(first..first + 20, ROWS_MAX), now);
+            assert!(pass.rows.len() <= PAGES_MAX * PAGE);
+        }
+        let turns: Vec<bool> = asked.chunks(PAGES_MAX).map(|turn| turn[0]).collect();
+        assert_eq!(turns, [true, false, true, false]);
+        assert!(
+            asked
+                .chunks(PAGES_MAX)
+                .all(|turn| turn.iter().all(|is| *is == turn[0]))
+        );
+        let mut pool = PoolView::default();
+        pass.tell("p", &mut pool);
+        let seen = u32::try_from(PAGES_MAX * 10 + 10).ok();
+        assert_eq!((pool.poking, pool.queues.len()), (seen, 0));
     }
 }

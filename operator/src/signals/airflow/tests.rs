@@ -1,5 +1,7 @@
 //! What a real Airflow does not show at will: many pages, pools that come and go between two of them, sessions that end.
 
+mod odd;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
@@ -8,6 +10,7 @@ use axum::extract::{Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use poolwright_core::broker::Tls;
+use poolwright_core::sample::FaultKind;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -39,6 +42,21 @@ type Shared = Arc<Mutex<Fake>>;
 
 fn shown(name: &String) -> Value {
     json!({"name": name, "slots": 5, "description": null, "running_slots": 1, "queued_slots": 0, "scheduled_slots": 2})
+}
+
+/// Its tasks, or those alone that have run for long.
+fn rows(fake: &Fake, of_long: bool) -> Vec<Value> {
+    let long = fake.tasks.iter().enumerate().map(|(at, (pool, sensor))| {
+        json!({"dag_id": "d", "dag_run_id": "r", "task_id": format!("long{at}"), "pool": pool, "queue": "q",
+            "operator": if *sensor { "FileSensor" } else { "BashOperator" }, "state": "running",
+            "start_date": "1969-12-31T23:54:59.5+00:00"})
+    });
+    let waiting = fake.waiting.iter().enumerate().filter(|_| !of_long);
+    let waiting = waiting.map(|(at, (pool, queue, executor))| {
+        json!({"dag_id": "d", "dag_run_id": "r", "task_id": "mapped", "map_index": at, "pool": pool, "queue": queue,
+            "operator": "BashOperator", "state": "scheduled", "executor": executor, "start_date": null})
+    });
+    long.chain(waiting).collect()
 }
 
 async fn serve(
@@ -117,21 +135,14 @@ async fn serve(
                 return StatusCode::SERVICE_UNAVAILABLE.into_response();
             }
             let of_long = query.iter().any(|(key, _)| key == "start_date_lte");
-            let long = fake.tasks.iter().enumerate().map(|(at, (pool, sensor))| {
-                json!({"dag_id": "d", "dag_run_id": "r", "task_id": format!("long{at}"), "pool": pool, "queue": "q",
-                    "operator": if *sensor { "FileSensor" } else { "BashOperator" }, "state": "running",
-                    "start_date": "1969-12-31T23:54:59.5+00:00"})
-            });
-            let waiting = fake.waiting.iter().enumerate().filter(|_| !of_long);
-            let waiting = waiting.map(|(at, (pool, queue, executor))| {
-                json!({"dag_id": "d", "dag_run_id": "r", "task_id": "mapped", "map_index": at, "pool": pool, "queue": queue,
-                    "operator": "BashOperator", "state": "scheduled", "executor": executor, "start_date": null})
-            });
-            let rows: Vec<Value> = long.chain(waiting).collect();
+            let rows = rows(&fake, of_long);
             let all = rows.len();
             json!({"task_instances": rows[page(all)], "total_entries": all})
                 .to_string()
                 .into_response()
+        }
+        (method, rest) if method != "POST" && rest.contains("%2F") && fake.version.starts_with("3.0") => {
+            StatusCode::METHOD_NOT_ALLOWED.into_response()
         }
         (method, _) => {
             let body = String::from_utf8_lossy(&body);
