@@ -53,7 +53,13 @@ pub(super) fn with_grants(
         ..pool.clone()
     };
     let all = whole(context, namespace, &granted, sight);
-    all.unwrap_or_else(|| with_open(pool, sight, granted.status.unwrap_or_default()))
+    all.unwrap_or_else(|| {
+        let mut grants = granted.status.unwrap_or_default();
+        for holder in &mut grants.holders {
+            holder.used = holder.used.min(holder.granted);
+        }
+        with_open(pool, sight, grants)
+    })
 }
 
 fn numbers(status: &PoolStatus) -> PoolNumbers {

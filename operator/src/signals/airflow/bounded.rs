@@ -14,23 +14,32 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// Bytes that may come in one exchange.
 const MOST: usize = 64 << 20;
 
-/// How much has come since an exchange began.
+/// How much has come since an exchange began, and before that.
 #[derive(Clone, Default)]
-pub(super) struct Came(Arc<AtomicUsize>);
+pub(super) struct Came(Arc<(AtomicUsize, AtomicUsize)>);
 
 impl Came {
     /// An exchange begins.
     pub(super) fn reset(&self) {
-        self.0.store(0, Ordering::Relaxed);
+        let last = self.0.0.swap(0, Ordering::Relaxed);
+        self.0.1.fetch_add(last, Ordering::Relaxed);
     }
 
     /// Whether that was more than may come.
     pub(super) fn is_too_much(&self) -> bool {
-        self.0.load(Ordering::Relaxed) > MOST
+        self.0.0.load(Ordering::Relaxed) > MOST
+    }
+
+    /// Whether so much has come in all that what the library keeps of it for as long as it is connected may be much.
+    pub(super) fn is_enough(&self) -> bool {
+        let (now, before) = (&self.0.0, &self.0.1);
+        now.load(Ordering::Relaxed)
+            .saturating_add(before.load(Ordering::Relaxed))
+            > MOST
     }
 
     fn add(&self, count: usize) {
-        self.0.fetch_add(count, Ordering::Relaxed);
+        self.0.0.fetch_add(count, Ordering::Relaxed);
     }
 }
 

@@ -119,7 +119,8 @@ impl Database {
         timeout(DEADLINE, self.exchange()).await.map_err(late)?
     }
 
-    /// A session that was not heard to the end of its answer is not kept.
+    /// A session that was not heard to the end of its answer is not kept, nor one over which very much has come: the library
+    /// keeps what a server says of its settings.
     async fn exchange(&mut self) -> Result<BTreeMap<String, PoolView>, SignalError> {
         let session = match self.session.take().filter(|session| !session.client.is_closed()) {
             Some(session) => session,
@@ -136,7 +137,7 @@ impl Database {
                 tables.take(&row, &self.executors)?;
             }
         }
-        self.session = Some(session);
+        self.session = Some(session).filter(|session| !session.came.is_enough());
         Ok(tables.pools)
     }
 

@@ -23,7 +23,7 @@ use super::sieve::{ANSWERED, PUBLISHED, Sifted};
 use super::{errors, values};
 use crate::signals::SignalError;
 use crate::signals::network::Network;
-use crate::signals::tls::{self, client_config};
+use crate::signals::tls::client_config;
 
 /// The field that an address of the configuration comes from.
 const FIELD: &str = "spec.broker";
@@ -245,10 +245,7 @@ impl Server {
             Ok(stream)
         };
         let opened: std::io::Result<Stream> = opened.await;
-        opened.map_err(|error| match tls::behind(&error) {
-            Some(tls) => errors::unreachable(tls::words(tls, "Redis")),
-            None => errors::of(&RedisError::from(error), "connect"),
-        })
+        opened.map_err(|error| errors::of(&RedisError::from(error), "connect"))
     }
 }
 

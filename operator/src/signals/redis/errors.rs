@@ -10,7 +10,7 @@ use std::sync::Arc;
 use poolwright_core::sample::FaultKind;
 use redis::{ErrorKind, RedisError, ServerError, Value};
 
-use crate::signals::SignalError;
+use crate::signals::{SignalError, tls};
 
 /// Codes that concern the server as a whole, not the command that met them.
 const WHOLE: [&str; 8] = [
@@ -42,8 +42,7 @@ pub(super) fn of(error: &RedisError, what: &str) -> SignalError {
         return server(code, what);
     }
     match error.kind() {
-        ErrorKind::Io if is_odd(error) => SignalError::new(FaultKind::Implausible, ODD),
-        ErrorKind::Io => unreachable(format!("the connection to Redis failed: {}", io_words(error))),
+        ErrorKind::Io => network(error),
         ErrorKind::Parse => SignalError::new(FaultKind::Implausible, ODD),
         ErrorKind::InvalidClientConfig => SignalError::new(
             FaultKind::InvalidAddress,
@@ -53,12 +52,19 @@ pub(super) fn of(error: &RedisError, what: &str) -> SignalError {
     }
 }
 
-/// True for what the sieve does not let through.
-fn is_odd(error: &RedisError) -> bool {
+/// What became of the connection: also of TLS, which with its newest version tells a wrong certificate of ours after it
+/// has begun; and what the sieve does not let through.
+fn network(error: &RedisError) -> SignalError {
     let inner = error.source();
     let shared = inner.and_then(|error| error.downcast_ref::<Arc<dyn Error + Send + Sync>>());
-    let error = shared.and_then(|error| error.downcast_ref::<io::Error>());
-    error.is_some_and(|error| error.kind() == io::ErrorKind::InvalidData)
+    let io = shared.and_then(|error| error.downcast_ref::<io::Error>());
+    if let Some(tls) = io.and_then(|io| tls::behind(io)) {
+        return unreachable(tls::words(tls, "Redis"));
+    }
+    if io.is_some_and(|io| io.kind() == io::ErrorKind::InvalidData) {
+        return SignalError::new(FaultKind::Implausible, ODD);
+    }
+    unreachable(format!("the connection to Redis failed: {}", io_words(error)))
 }
 
 /// True if the server will not run this command for us: no permission, renamed or unknown. All else may pass.
@@ -153,14 +159,18 @@ fn io_words(error: &RedisError) -> String {
 mod tests {
     use poolwright_core::sample::FaultKind::{Implausible, InvalidAddress, Refused, Unreachable};
 
-    use super::{forbids, of, server};
+    use super::{forbids, io, of, server};
     use redis::Value;
 
     #[test]
     fn who_does_not_speak_as_redis_does_is_told_from_who_is_away() {
-        let kind = |kind: std::io::ErrorKind| of(&std::io::Error::from(kind).into(), "connect").kind;
-        assert_eq!(kind(std::io::ErrorKind::InvalidData), Implausible);
-        assert_eq!(kind(std::io::ErrorKind::BrokenPipe), Unreachable);
+        let told = |error: io::Error| of(&error.into(), "connect");
+        assert_eq!(told(io::ErrorKind::InvalidData.into()).kind, Implausible);
+        assert_eq!(told(io::ErrorKind::BrokenPipe.into()).kind, Unreachable);
+        let alert = rustls::Error::AlertReceived(rustls::AlertDescription::CertificateRequired);
+        let tls = told(io::Error::new(io::ErrorKind::InvalidData, alert));
+        assert_eq!(tls.kind, Unreachable);
+        assert!(tls.message.contains("set tls.clientCertSecretRef"), "{tls}");
     }
 
     /// A command that is refused for now is tried again, one that is forbidden is done without.

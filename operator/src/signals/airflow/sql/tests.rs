@@ -232,3 +232,28 @@ async fn a_connection_is_kept_for_the_next_exchange() {
         assert!(read.expect("another connection").is_ok());
     }
 }
+
+#[tokio::test]
+async fn a_connection_over_which_much_has_come_is_not_kept() {
+    let (listener, mut database) = served().await;
+    tokio::spawn(async move {
+        for part in 0.. {
+            let mut stream = greeted(&listener).await;
+            loop {
+                let name = format!("{part}\0{}\0", "x".repeat(40 << 20));
+                let much = message(b'S', name.as_bytes());
+                if stream.write_all(&[much, done()].concat()).await.is_err()
+                    || stream.read_u8().await.is_err()
+                {
+                    break;
+                }
+                skip(&mut stream).await;
+            }
+        }
+    });
+    for is_kept in [true, false, true] {
+        let read = timeout(DEADLINE, database.exchange()).await;
+        assert!(read.expect("another connection").is_ok());
+        assert_eq!(database.session.is_some(), is_kept);
+    }
+}
