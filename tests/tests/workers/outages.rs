@@ -1,6 +1,7 @@
 //! A broker that is gone for a while: missing is not zero, and a worker that cannot be heard is not idle.
 
 use futures::StreamExt as _;
+use kube::ResourceExt as _;
 use lapin::options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
@@ -8,7 +9,7 @@ use poolwright_api::ConditionType;
 use poolwright_tests::scenario::LIMIT;
 use poolwright_tests::*;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -162,14 +163,16 @@ impl Heard {
         self.times().entry(node).or_insert_with(Instant::now);
     }
 
-    /// Fails if a worker was parked or taken since then that had not been heard again at that moment.
-    fn expect_before_moves(&self, moves: &Moves, since: Instant) -> Result<()> {
+    /// Fails if a worker was parked or taken since then that had not been heard again at that moment. Whom `parked` names was
+    /// parked before, which the first list of `moves` may show later.
+    fn expect_before_moves(&self, moves: &Moves, since: Instant, parked: &BTreeSet<String>) -> Result<()> {
         let heard = self.times().clone();
         let taken = |act: Act| matches!(act, Act::Parked | Act::Went { .. });
         let later = moves
             .all()
             .into_iter()
-            .filter(|one| one.at > since && taken(one.act));
+            .filter(|one| one.at > since && taken(one.act))
+            .filter(|one| one.act != Act::Parked || !parked.contains(&one.pod));
         let later: Vec<Move> = later.collect();
         if !later.iter().any(|one| one.act == Act::Parked) {
             return Err(format!("nobody was parked after the broker's return: {later:?}").into());
@@ -184,6 +187,13 @@ impl Heard {
         }
         Ok(())
     }
+}
+
+/// The workers that take no more tasks now.
+async fn parked(stage: &Stage) -> Result<BTreeSet<String>> {
+    let pods = stage.pods("q").await?;
+    let parked = pods.iter().filter(|pod| is_parked(pod));
+    Ok(parked.map(|pod| pod.name_any()).collect())
 }
 
 #[tokio::test]
@@ -209,6 +219,7 @@ async fn redis_is_stopped(prefix: &str, policy: &str) -> Result<()> {
     expect_held(&stage, began).await?;
     stage.await_ended(3, LIMIT).await?;
     assert_eq!(stage.replicas("q").await?, WORKERS);
+    let parked = parked(&stage).await?;
     let moves = Moves::follow(stage.namespace.api());
     redis.start_again().await?;
     let (back, since) = (jiff::Timestamp::now(), Instant::now());
@@ -217,7 +228,7 @@ async fn redis_is_stopped(prefix: &str, policy: &str) -> Result<()> {
     // After longer tasks a wait target is slower to believe that no more come.
     let limit = LIMIT.max(Duration::from_secs(scale::pick(0, 900)));
     stage.await_no_pods("q", limit).await?;
-    heard.expect_before_moves(&moves, since)?;
+    heard.expect_before_moves(&moves, since, &parked)?;
     stage.expect_no_busy_victim()?;
     stage.expect_all_done_once(&ids)
 }
@@ -260,13 +271,14 @@ async fn rabbitmq_is_restarted() -> Result<()> {
     expect_held(&stage, began).await?;
     stage.await_ended(3, LIMIT).await?;
     assert_eq!(stage.replicas("q").await?, WORKERS);
+    let parked = parked(&stage).await?;
     let moves = Moves::follow(stage.namespace.api());
     rabbit.start_again().await?;
     let (back, since) = (jiff::Timestamp::now(), Instant::now());
     let heard = Heard::on_rabbitmq(&vhost.url).await?;
     expect_fresh_in_time(&stage, began, back).await?;
     stage.await_no_pods("q", LIMIT).await?;
-    heard.expect_before_moves(&moves, since)?;
+    heard.expect_before_moves(&moves, since, &parked)?;
     assert_eq!(stage.reversals("q"), 1, "{:?}", stage.timeline("q"));
     stage.expect_no_busy_victim()?;
     stage.expect_all_done_once(&ids)
