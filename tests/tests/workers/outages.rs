@@ -1,7 +1,7 @@
 //! A broker that is gone for a while: missing is not zero, and a worker that cannot be heard is not idle.
 
 use futures::StreamExt as _;
-use kube::ResourceExt as _;
+use kube::ResourceExt;
 use lapin::options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
@@ -193,7 +193,7 @@ impl Heard {
 async fn parked(stage: &Stage) -> Result<BTreeSet<String>> {
     let pods = stage.pods("q").await?;
     let parked = pods.iter().filter(|pod| is_parked(pod));
-    Ok(parked.map(|pod| pod.name_any()).collect())
+    Ok(parked.map(ResourceExt::name_any).collect())
 }
 
 #[tokio::test]

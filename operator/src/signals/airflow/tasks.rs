@@ -270,16 +270,19 @@ mod tests {
     fn where_pages_are_too_short_for_all_those_that_run_for_long_are_told() {
         let mut pass = Pass::new(Executors::read("CeleryExecutor"));
         let now = Timestamp::UNIX_EPOCH;
-        let mut asked = Vec::new();
-        while pass.long.is_none() {
-            let (filter, offset) = pass.next(now).unwrap();
-            asked.push(filter == Filter::Active);
-            pass.take(sensors(offset..offset + 20, ROWS_MAX), now);
-            assert!(pass.rows.len() <= 2 * ROWS_MAX);
+        // Those that are seen twice are told.
+        for _ in 0..2 {
+            let (mut active, mut was_long) = (0, false);
+            while !was_long || pass.only_long {
+                was_long = pass.only_long;
+                let (filter, offset) = pass.next(now).unwrap();
+                assert_eq!(filter == Filter::Active, !was_long);
+                active += usize::from(!was_long);
+                pass.take(sensors(offset..offset + 20, ROWS_MAX), now);
+                assert!(pass.rows.len() <= 2 * ROWS_MAX);
+            }
+            assert_eq!(active, PAGES_MAX, "all were tried first");
         }
-        let active = asked.iter().filter(|is| **is).count();
-        assert_eq!(active, PAGES_MAX, "it was tried");
-        assert!(asked[active..].iter().all(|is| !is), "and then not");
         let mut pool = PoolView::default();
         pass.tell("p", &mut pool);
         let all = u32::try_from(ROWS_MAX).unwrap();
