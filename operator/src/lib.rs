@@ -15,6 +15,7 @@ pub mod kube;
 pub mod lint;
 pub mod metrics;
 pub mod outcome;
+mod pace;
 pub mod pools;
 pub mod shard;
 pub mod signals;

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::pace::Pace;
+
 /// Questions at a time.
 pub(super) const AT_ONCE: usize = 4;
 /// Of these so many for one address.
@@ -25,21 +27,6 @@ const PACE_EACH: Pace = Pace {
     every: Duration::from_millis(500),
     in_a_row: 4,
 };
-
-/// One in each while, and so many at once where there was none for long enough.
-struct Pace {
-    every: Duration,
-    in_a_row: u32,
-}
-
-impl Pace {
-    /// From when on nothing counts any more if there is one now, of which that was said of the one before; `None` if there
-    /// may be none.
-    fn next(&self, free: Instant, now: Instant) -> Option<Instant> {
-        let next = free.max(now) + self.every;
-        (next <= now + self.every * self.in_a_row).then_some(next)
-    }
-}
 
 /// What one address has of it.
 struct Share {

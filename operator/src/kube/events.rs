@@ -17,19 +17,21 @@ use poolwright_core::text::bounded;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::pace::Pace;
+
 /// Words of an event; the API server takes 1,024 bytes.
 const NOTE_MAX: usize = 1000;
 /// Of one object: at once as many as Kubernetes' own components send (client-go), but one more each half minute where
 /// those send one in five minutes, since a WorkerPool may well scale all day.
-const OF_OBJECT: Bound = Bound {
-    burst: 25,
-    each: Duration::from_secs(30),
+const OF_OBJECT: Pace = Pace {
+    in_a_row: 25,
+    every: Duration::from_secs(30),
 };
 /// Of all objects of a namespace: a thousand WorkerPools may turn twice at once, and of a thousand TaskQueues that are made
 /// to talk without end no more than 38,000 lie in etcd, which keeps an event for an hour.
-const OF_NAMESPACE: Bound = Bound {
-    burst: 2000,
-    each: Duration::from_millis(100),
+const OF_NAMESPACE: Pace = Pace {
+    in_a_row: 2000,
+    every: Duration::from_millis(100),
 };
 /// Buckets that are full again are forgotten so often.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -37,7 +39,7 @@ const SWEEP: Duration = Duration::from_secs(60);
 const LANES: usize = 4;
 /// Events that wait in a lane at most: one namespace alone does not fill it.
 const WAITING: usize = 2048;
-const _: () = assert!(WAITING > OF_NAMESPACE.burst as usize);
+const _: () = assert!(WAITING > OF_NAMESPACE.in_a_row as usize);
 
 /// Events that differ in their note alone are joined, and the first one's words stand for all; told apart by their
 /// action they are not.
@@ -45,20 +47,6 @@ fn digest(note: &str) -> String {
     let mut hasher = DefaultHasher::new();
     note.hash(&mut hasher);
     format!("{:08x}", hasher.finish() >> 32)
-}
-
-/// The size of a token bucket, and the time in which one token comes.
-struct Bound {
-    burst: u32,
-    each: Duration,
-}
-
-impl Bound {
-    /// When a bucket that is full again at `full` (or is full) will be so after one token more; `None` if it has none.
-    fn after_one(&self, full: Option<&Instant>, now: Instant) -> Option<Instant> {
-        let after = full.map_or(now, |full| now.max(*full)) + self.each;
-        (after <= now + self.each * self.burst).then_some(after)
-    }
 }
 
 /// The buckets of objects, by uid, and of namespaces. Of each it is known when it will be full again, and nothing else;
@@ -88,8 +76,9 @@ impl Limits {
         }
         let uid = about.uid.as_deref().unwrap_or_default();
         let namespace = about.namespace.as_deref().unwrap_or_default();
-        let object = OF_OBJECT.after_one(self.objects.get(uid), now);
-        let all = OF_NAMESPACE.after_one(self.namespaces.get(namespace), now);
+        let full = |at: Option<&Instant>| at.copied().unwrap_or(now);
+        let object = OF_OBJECT.next(full(self.objects.get(uid)), now);
+        let all = OF_NAMESPACE.next(full(self.namespaces.get(namespace)), now);
         let (Some(object), Some(all)) = (object, all) else {
             return false;
         };
