@@ -414,6 +414,42 @@ fn what_cannot_be_read_says_so_in_fixed_words() {
     assert!(unreadable(reply("t-reserved", json, r#"{"w1@vm":["#)).contains("shape"));
 }
 
+/// Each worker's names are kept for as long as it lives.
+#[test]
+fn names_are_believed_up_to_so_many_bytes_and_only_as_names() {
+    let json = "application/json";
+    let told = |ticket, rows: Vec<String>| {
+        let body = format!(r#"{{"w1@vm":[{}]}}"#, rows.join(","));
+        let collector = collect(&[reply(ticket, json, &body)]);
+        let is_complete = collector.complete();
+        is_complete.then(|| collector.finish().remove(0).1.unwrap_err())
+    };
+    let long = |at: usize| format!("{at:0>200}");
+    let held = |count: usize| {
+        let row = |at| format!(r#"{{"delivery_info":{{"routing_key":"{}"}}}}"#, long(at));
+        told("t-reserved", (0..count).map(row).collect())
+    };
+    let consumed = |count: usize| {
+        let row = |at| format!(r#"{{"name":"q","routing_key":"{}"}}"#, long(at));
+        told("t-queues", (0..count).map(row).collect())
+    };
+    assert_eq!((held(300), consumed(300)), (None, None));
+    for error in [held(330), consumed(330)] {
+        assert!(error.unwrap().contains("too many queues"));
+    }
+    let odd = "x".repeat(256);
+    for row in [
+        format!(r#"{{"name":"q","routing_key":"{odd}"}}"#),
+        format!(r#"{{"name":"q","exchange":{{"name":"{odd}"}}}}"#),
+    ] {
+        assert!(told("t-queues", vec![row]).unwrap().contains("shape"));
+    }
+    assert_eq!(
+        told("t-queues", vec![r#"{"name":"q","routing_key":""}"#.to_owned()]),
+        None
+    );
+}
+
 #[test]
 fn foreign_tickets_nodes_and_partial_answers_count_for_nothing() {
     let json = "application/json";
