@@ -266,6 +266,8 @@ mod tests {
             board.loads().contains_key(&key("a")),
             "told before the slow ones end"
         );
+        let slow = reads.lock().unwrap().len() - 1;
+        assert_eq!(slow, TOGETHER, "and no more of them at a time");
         sleep(Duration::from_secs(60)).await;
         let of_a = reads
             .lock()
