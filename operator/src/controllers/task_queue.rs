@@ -66,6 +66,8 @@ pub struct Controller {
 #[derive(Default)]
 struct Past {
     written: BTreeMap<String, Written<TaskQueueStatus>>,
+    /// By uid, of those whose last write failed: how many did in a row, and until when none is tried.
+    failed: BTreeMap<String, (u32, Moment)>,
     names: BTreeSet<(String, String)>,
     /// Broker ids by uid, for the generation they were made from: a digest for each queue and look would be most of
     /// what the operator does.
@@ -153,6 +155,7 @@ impl Controller {
         }
         let uids: BTreeSet<String> = queues.iter().filter_map(|queue| queue.uid()).collect();
         past.written.retain(|uid, _| uids.contains(uid));
+        past.failed.retain(|uid, _| uids.contains(uid));
         past.ids.retain(|uid, _| uids.contains(uid));
         past.late.retain(|uid, _| uids.contains(uid));
         past.queued.retain(|uid, _| uids.contains(uid));
@@ -243,8 +246,13 @@ impl Controller {
         book: Option<&QueueLedger>,
         (missed, begun): (Option<bool>, u64),
     ) {
-        let sample = view.and_then(|view| view.queues.get(queue.queue_name())?.ready.last.as_ref());
-        let age = sample.map(|sample| self.clock.now().since(sample.at).as_secs_f64());
+        let ready = view.and_then(|view| Some(&view.queues.get(queue.queue_name())?.ready));
+        // One that was never read is as old as the failure to read it.
+        let since = ready.and_then(|ready| match &ready.last {
+            Some(sample) => Some(sample.at),
+            None => ready.fault.as_ref().map(|fault| fault.since),
+        });
+        let age = since.map(|since| self.clock.now().since(since).as_secs_f64());
         let numbers = TaskQueueNumbers {
             ready: book.and_then(|book| Some(book.ready? + book.not_due)),
             reserved: book.and_then(|book| book.reserved),

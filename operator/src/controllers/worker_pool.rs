@@ -101,6 +101,10 @@ struct Past {
     waits: Waits,
 }
 
+/// After a failure nothing that is seen brings a WorkerPool its turn sooner than this, or than its next try if that is
+/// sooner: a busy one is woken with every poll.
+const FLOOR: Duration = Duration::from_secs(5);
+
 /// Runs rounds for the pools that are woken.
 pub struct Controller {
     context: Arc<Context>,
@@ -108,6 +112,8 @@ pub struct Controller {
     turns: Turns,
     later: BTreeSet<(Instant, Group)>,
     failures: BTreeMap<(Half, Group), u32>,
+    /// Not before these moments they have another turn.
+    floors: BTreeMap<Group, Instant>,
 }
 
 /// By WorkerPool, with the uid that it had.
@@ -125,6 +131,7 @@ impl Controller {
             turns: Turns::default(),
             later: BTreeSet::new(),
             failures: BTreeMap::new(),
+            floors: BTreeMap::new(),
         }
     }
 
@@ -147,7 +154,7 @@ impl Controller {
             tokio::select! {
                 woken = wake.take_all() => {
                     for group in woken {
-                        self.turns.wake(group);
+                        self.wake(group);
                     }
                 }
                 Some(done) = rounds.join_next() => {
@@ -164,6 +171,16 @@ impl Controller {
         }
     }
 
+    /// Gives a WorkerPool a turn, at once unless it has failed just now.
+    fn wake(&mut self, group: Group) {
+        match self.floors.get(&group) {
+            Some(floor) if Instant::now() < *floor => {
+                self.later.insert((*floor, group));
+            }
+            _ => self.turns.wake(group),
+        }
+    }
+
     fn finish(&mut self, (half, group, result): Outcome) {
         self.turns.done(half, &group);
         if half == Half::Act {
@@ -172,6 +189,9 @@ impl Controller {
         let wait = match result {
             Ok(wait) => {
                 self.failures.remove(&(half, group.clone()));
+                if half == Half::Act {
+                    self.floors.remove(&group);
+                }
                 wait
             }
             Err(Failure::Refused(_)) => Some(REFUSED_AGAIN),
@@ -184,10 +204,13 @@ impl Controller {
                     _ => BACK_OFF.1,
                 };
                 let wait = (BACK_OFF.0 * 2u32.pow(*count - 1)).min(most);
+                let wait = wait.mul_f64(0.75 + 0.5 * fastrand::f64());
                 if !matches!(failure, Failure::Moved | Failure::NoRoom(_)) {
                     tracing::warn!(namespace = group.0, worker_pool = group.1, "{failure}");
+                    let floor = Instant::now() + wait.min(FLOOR);
+                    self.floors.insert(group.clone(), floor);
                 }
-                Some(wait.mul_f64(0.75 + 0.5 * fastrand::f64()))
+                Some(wait)
             }
         };
         if let Some(wait) = wait {

@@ -38,7 +38,7 @@ pub struct Clients {
     pub watch: Client,
     /// For everything else.
     pub ask: Client,
-    /// For the Lease alone: it is what opens the gate. It waits behind no other request, and repeats none by itself.
+    /// For the Lease alone: it is what opens the gate. It waits behind no other request.
     pub lease: Client,
     /// Host and port of the API server.
     pub server: (String, u16),
@@ -107,10 +107,11 @@ pub fn posting() -> PostParams {
     }
 }
 
-/// A client that waits no longer than this for the next byte, and writes only while the gate is open.
+/// A client that waits no longer than this for the next byte, and writes only while the gate is open. It repeats nothing by
+/// itself: kube would wait for minutes between two tries of one request, with a turn held and long after the API server is
+/// back, and whoever asks tries again by itself.
 fn patient(mut config: Config, silence: Duration, gate: &Gate) -> Result<Client, kube::Error> {
-    config.read_timeout = Some(silence);
-    // Around all that kube does by itself, so that what it repeats passes the gate too.
+    (config.read_timeout, config.default_retry) = (Some(silence), false);
     Ok(ClientBuilder::try_from(config)?
         .with_layer(&gated::layer(gate))
         .build())
@@ -131,7 +132,7 @@ mod tests {
 
     use axum::Router;
     use axum::body::{Body, Bytes};
-    use axum::http::Uri;
+    use axum::http::{StatusCode, Uri};
     use futures::stream;
     use k8s_openapi::api::core::v1::Pod;
     use kube::Api;
@@ -148,6 +149,27 @@ mod tests {
         let client = patient(config, Duration::from_millis(100), &Gate::open()).unwrap();
         let asked = tokio::time::timeout(Duration::from_secs(10), client.apiserver_version()).await;
         assert!(asked.expect("an end").is_err());
+    }
+
+    /// Whoever asks tries again by itself, and soon. The library would sleep ever longer between two tries, for minutes.
+    #[tokio::test]
+    async fn a_server_that_is_busy_is_asked_once() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&asked);
+        let answer = move || {
+            seen.fetch_add(1, Ordering::Relaxed);
+            async { (StatusCode::TOO_MANY_REQUESTS, "busy") }
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let server = axum::serve(listener, Router::new().fallback(answer));
+        let config = Config::new(address.parse().unwrap());
+        let client = patient(config, ANSWER_SILENCE, &Gate::open()).unwrap();
+        tokio::select! {
+            version = client.apiserver_version() => assert!(version.is_err()),
+            ended = server.into_future() => panic!("{ended:?}"),
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
     }
 
     /// It is open, and nothing comes: what the operator knows would grow old unseen.

@@ -153,7 +153,7 @@ pub const TABLE: &[Metric] = &[
     gauge(
         "poolwright_task_queue_sample_age_seconds",
         "seconds",
-        "Age of the newest good reading of the queue; absent before the first.",
+        "Age of the newest good reading of the queue; before the first, time since it could not be read.",
         Source::TaskQueue(|of| of.sample_age_seconds),
     ),
     gauge(

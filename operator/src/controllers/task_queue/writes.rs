@@ -4,6 +4,7 @@
 //! the other, ten thousand would take minutes, in which nobody would look at any queue.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{FutureExt as _, StreamExt as _, stream};
 use kube::{Api, Resource as _, ResourceExt as _};
@@ -18,6 +19,9 @@ use crate::kube::status::{Written, write};
 pub(super) const WRITES_MAX: usize = 64;
 /// Writes under way at a time: few, since what makes and scales workers is not to wait behind what only reports.
 const AT_ONCE: usize = 4;
+
+/// After a failure a status is left alone for so long at first, twice as long after each further one, and at longest.
+const BACK_OFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
 
 /// What one look wants of a status.
 pub(super) enum Wish {
@@ -41,6 +45,10 @@ impl Controller {
     /// Compares the status that a queue should have with the one that it has.
     pub(super) fn change(&self, past: &Past, queue: &Arc<TaskQueue>, seen: &Seen<'_>) -> Wish {
         let uid = queue.uid().unwrap_or_default();
+        let now = self.clock.now();
+        if past.failed.get(&uid).is_some_and(|(_, until)| now < *until) {
+            return Wish::Nothing;
+        }
         let stored = queue.status.clone().unwrap_or_default();
         let (old, version) = Written::latest(past.written.get(&uid), &queue.metadata, &stored);
         let new = self.status(queue, old, seen);
@@ -52,7 +60,7 @@ impl Controller {
             Some((ready.status.clone(), ready.reason.clone()))
         };
         let pressing = ready(old) != ready(&new);
-        if !self.budget.take(self.clock.now()) && !pressing {
+        if !self.budget.take(now) && !pressing {
             return Wish::Later;
         }
         Wish::Write(Box::new(Change {
@@ -70,10 +78,18 @@ impl Controller {
         let mut well = true;
         while let Some((uid, written)) = ended.next().await {
             well &= written.is_ok();
+            if written.is_ok() {
+                past.failed.remove(&uid);
+            }
             match written {
                 Ok(Some(written)) => drop(past.written.insert(uid, written)),
                 Ok(None) => {}
-                Err(()) => drop(past.written.remove(&uid)),
+                Err(()) => {
+                    past.written.remove(&uid);
+                    let (count, until) = past.failed.entry(uid).or_default();
+                    let wait = BACK_OFF.0.saturating_mul(1 << (*count).min(8)).min(BACK_OFF.1);
+                    (*count, *until) = (*count + 1, self.clock.now().after(wait));
+                }
             }
         }
         well
