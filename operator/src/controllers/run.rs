@@ -6,7 +6,6 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -51,6 +50,9 @@ const LAST_WRITES: Duration = Duration::from_secs(1);
 /// KEDA's objects are looked for this often.
 const SCALED_OBJECTS_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Named namespaces that cannot be read are waited for so long at a start.
+const NAMED_PATIENCE: Duration = Duration::from_secs(20);
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// What the operator runs with; read once from flags.
@@ -61,7 +63,7 @@ pub struct Options {
     pub certificate: Option<Certificate>,
     /// Namespaces to work in; empty for all.
     pub namespaces: Vec<String>,
-    /// Labels of the namespaces to work in, in place of names. The gate must have a shard for them.
+    /// Labels of the namespaces to work in, in place of names. For either the gate must have a shard.
     pub selector: Option<Selector>,
     /// Time between polls of a broker with few queues.
     pub poll_interval: Duration,
@@ -143,7 +145,8 @@ pub async fn run(
     };
     match &options.selector {
         Some(selector) => watch_shard(&mut parts, &clients, watches, selector, &gate, ready),
-        None => watch_all(&mut parts, &watches, &options.namespaces, ready),
+        None if options.namespaces.is_empty() => watch_all(&mut parts, &watches, ready),
+        None => watch_named(&mut parts, watches, &options.namespaces, ready),
     }
     parts.spawn(find_scaled_objects(
         clients.ask.clone(),
@@ -337,27 +340,32 @@ fn spawn(
     });
 }
 
-/// Watches these namespaces, or all of the cluster.
-fn watch_all(
+/// Watches all of the cluster.
+fn watch_all(parts: &mut JoinSet<&'static str>, watches: &Watches, ready: watch::Sender<bool>) {
+    watches.start(parts, None, move || {
+        let _ = ready.send(true);
+    });
+}
+
+/// Watches these namespaces, each for itself.
+fn watch_named(
     parts: &mut JoinSet<&'static str>,
-    watches: &Watches,
+    watches: Watches,
     namespaces: &[String],
     ready: watch::Sender<bool>,
 ) {
-    let scopes: Vec<Option<&str>> = if namespaces.is_empty() {
-        vec![None]
-    } else {
-        namespaces.iter().map(|name| Some(name.as_str())).collect()
+    let (names, matching) = watch::channel(Some(namespaces.iter().cloned().collect()));
+    let supervisor = shards::Supervisor {
+        watches,
+        matching,
+        ready,
+        patience: Some(NAMED_PATIENCE),
     };
-    let missing = Arc::new((AtomicUsize::new(scopes.len()), ready));
-    for scope in scopes {
-        let missing = Arc::clone(&missing);
-        watches.start(parts, scope, move || {
-            if missing.0.fetch_sub(1, Ordering::SeqCst) == 1 {
-                let _ = missing.1.send(true);
-            }
-        });
-    }
+    parts.spawn(async move {
+        // They never change, which the end of their channel would not say.
+        let _names = names;
+        supervisor.run().await
+    });
 }
 
 /// Watches the namespaces whose labels match. These are read by the client that gives up a silent connection soon: what
@@ -378,6 +386,7 @@ fn watch_shard(
         watches,
         matching,
         ready,
+        patience: None,
     };
     parts.spawn(supervisor.run());
 }

@@ -502,7 +502,8 @@ async fn report(
     if *old == new {
         return Ok(None);
     }
-    if !context.budget.take(context.clock.now()) && may_wait {
+    let uid = wp.metadata.uid.as_deref().unwrap_or_default();
+    if !context.budget.take(uid, context.clock.now(), may_wait) {
         return Ok(Some(BUDGET_AGAIN));
     }
     let api: Api<WorkerPool> = Api::namespaced(context.client.clone(), &group.0);

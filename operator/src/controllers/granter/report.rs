@@ -21,7 +21,12 @@ pub(super) async fn report(context: &Context, namespace: &str, pool: &Arc<Pool>)
         return Ok(());
     };
     context.metrics.pool(namespace, &name, numbers(&new));
-    if old == new || !context.budget.take(context.clock.now()) && only_numbers(&old, &new) {
+    if old == new {
+        return Ok(());
+    }
+    let uid = pool.metadata.uid.as_deref().unwrap_or_default();
+    let may_wait = only_numbers(&old, &new);
+    if !context.budget.take(uid, context.clock.now(), may_wait) {
         return Ok(());
     }
     let api: Api<Pool> = Api::namespaced(context.client.clone(), namespace);

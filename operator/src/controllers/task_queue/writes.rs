@@ -23,16 +23,6 @@ const AT_ONCE: usize = 4;
 /// After a failure a status is left alone for so long at first, twice as long after each further one, and at longest.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
 
-/// What one look wants of a status.
-pub(super) enum Wish {
-    /// It is as it should be.
-    Nothing,
-    /// There is no budget for it.
-    Later,
-    /// It differs.
-    Write(Box<Change>),
-}
-
 /// A status to be written.
 pub(super) struct Change {
     queue: Arc<TaskQueue>,
@@ -42,33 +32,33 @@ pub(super) struct Change {
 }
 
 impl Controller {
-    /// Compares the status that a queue should have with the one that it has.
-    pub(super) fn change(&self, past: &Past, queue: &Arc<TaskQueue>, seen: &Seen<'_>) -> Wish {
+    /// What is to be written where the status that a queue should have differs from the one that it has, and need not wait.
+    pub(super) fn change(&self, past: &Past, queue: &Arc<TaskQueue>, seen: &Seen<'_>) -> Option<Change> {
         let uid = queue.uid().unwrap_or_default();
         let now = self.clock.now();
         if past.failed.get(&uid).is_some_and(|(_, until)| now < *until) {
-            return Wish::Nothing;
+            return None;
         }
         let stored = queue.status.clone().unwrap_or_default();
         let (old, version) = Written::latest(past.written.get(&uid), &queue.metadata, &stored);
         let new = self.status(queue, old, seen);
         if new == *old {
-            return Wish::Nothing;
+            return None;
         }
         let ready = |status: &TaskQueueStatus| {
             let ready = find(&status.conditions, ConditionType::Ready)?;
             Some((ready.status.clone(), ready.reason.clone()))
         };
         let pressing = ready(old) != ready(&new);
-        if !self.budget.take(now) && !pressing {
-            return Wish::Later;
+        if !self.budget.take(&uid, now, !pressing) {
+            return None;
         }
-        Wish::Write(Box::new(Change {
+        Some(Change {
             queue: Arc::clone(queue),
             old: old.clone(),
             version: version.map(str::to_owned),
             new,
-        }))
+        })
     }
 
     /// Writes these statuses, and tells of each what is news; false if one was refused.
