@@ -47,11 +47,12 @@ pub fn figures(
     namespaces: &BTreeMap<&str, Cow<Namespace>>,
     decisions: &BTreeMap<Arc<PoolKey>, Arc<Decision>>,
 ) -> BTreeMap<PoolName, Figures> {
-    let figures = |(pool, budget): (&'_ String, &Budget)| {
+    let figures = |namespace: &str, (pool, budget): (&'_ String, &Budget)| {
         let load = |one| said(snapshot, one, budget.slots);
+        let none = (!snapshot.unread.contains(namespace)).then_some(0);
         let figures = Figures {
-            running: Some(0),
-            queued: Some(0),
+            running: none,
+            queued: none,
             waiters: Vec::new(),
             effective: budget.effective,
             load: budget.shedding.as_ref().map(load),
@@ -60,7 +61,10 @@ pub fn figures(
     };
     let mut all: BTreeMap<&str, BTreeMap<String, Figures>> = namespaces
         .iter()
-        .map(|(name, namespace)| (*name, namespace.pools.iter().map(figures).collect()))
+        .map(|(name, namespace)| {
+            let pools = namespace.pools.iter();
+            (*name, pools.map(|pool| figures(name, pool)).collect())
+        })
         .collect();
     // Mostly they are in the order of their keys, and then the next decision is the one.
     let mut next = decisions.iter().peekable();

@@ -47,6 +47,8 @@ use crate::telemetry::LogHandle;
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Writes that are under way when the process is told to end may take so long.
 const LAST_WRITES: Duration = Duration::from_secs(1);
+/// A process that stands by forgets this often what has come and gone.
+const PRUNE: Duration = Duration::from_secs(60);
 /// KEDA's objects are looked for this often.
 const SCALED_OBJECTS_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -148,6 +150,7 @@ pub async fn run(
         None if options.namespaces.is_empty() => watch_all(&mut parts, &watches, ready),
         None => watch_named(&mut parts, watches, &options.namespaces, ready),
     }
+    parts.spawn(stand_by(Arc::clone(&world)));
     parts.spawn(find_scaled_objects(
         clients.ask.clone(),
         options.namespaces.clone(),
@@ -389,6 +392,14 @@ fn watch_shard(
         patience: None,
     };
     parts.spawn(supervisor.run());
+}
+
+/// Keeps what the watches mark from growing until somebody decides by it.
+async fn stand_by(world: Arc<World>) -> &'static str {
+    while world.prune() {
+        tokio::time::sleep(PRUNE).await;
+    }
+    std::future::pending().await
 }
 
 async fn find_scaled_objects(

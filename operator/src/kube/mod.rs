@@ -1,11 +1,13 @@
 //! The only code that talks to Kubernetes: watches in, writes out. Decides nothing.
 
+mod busy;
 pub mod config_map;
 pub mod events;
 pub mod execute;
 mod gated;
 pub mod index;
 pub mod lease;
+pub mod lenient;
 pub mod namespaces;
 pub mod pool;
 pub mod selector;
@@ -20,6 +22,7 @@ use kube::runtime::watcher;
 use kube::{Client, Config};
 use poolwright_api::FIELD_MANAGER;
 
+use self::busy::Pause;
 use crate::gate::Gate;
 
 /// Seconds after which the API server ends a watch, to be begun anew where it ended. It costs a request a kind, and
@@ -57,11 +60,12 @@ impl Clients {
             url.host().unwrap_or_default().to_owned(),
             url.port_u16().unwrap_or(default),
         );
+        let pause = Pause::default();
         let mut once = config.clone();
         (once.read_timeout, once.default_retry) = (Some(ANSWER_SILENCE), false);
         Ok(Self {
-            watch: patient(config.clone(), WATCH_SILENCE, gate)?,
-            ask: patient(config, ANSWER_SILENCE, gate)?,
+            watch: patient(config.clone(), WATCH_SILENCE, gate, &pause)?,
+            ask: patient(config, ANSWER_SILENCE, gate, &pause)?,
             lease: Client::try_from(once)?,
             server,
         })
@@ -109,11 +113,12 @@ pub fn posting() -> PostParams {
 
 /// A client that waits no longer than this for the next byte, and writes only while the gate is open. It repeats nothing by
 /// itself: kube would wait for minutes between two tries of one request, with a turn held and long after the API server is
-/// back, and whoever asks tries again by itself.
-fn patient(mut config: Config, silence: Duration, gate: &Gate) -> Result<Client, kube::Error> {
+/// back, and whoever asks tries again by itself. What the server says of when to do so is heeded by all.
+fn patient(mut config: Config, silence: Duration, gate: &Gate, pause: &Pause) -> Result<Client, kube::Error> {
     (config.read_timeout, config.default_retry) = (Some(silence), false);
     Ok(ClientBuilder::try_from(config)?
         .with_layer(&gated::layer(gate))
+        .with_layer(&busy::layer(pause))
         .build())
 }
 
@@ -146,7 +151,13 @@ mod tests {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", server.local_addr().unwrap());
         let config = Config::new(address.parse().unwrap());
-        let client = patient(config, Duration::from_millis(100), &Gate::open()).unwrap();
+        let client = patient(
+            config,
+            Duration::from_millis(100),
+            &Gate::open(),
+            &Pause::default(),
+        )
+        .unwrap();
         let asked = tokio::time::timeout(Duration::from_secs(10), client.apiserver_version()).await;
         assert!(asked.expect("an end").is_err());
     }
@@ -164,7 +175,7 @@ mod tests {
         let address = format!("http://{}", listener.local_addr().unwrap());
         let server = axum::serve(listener, Router::new().fallback(answer));
         let config = Config::new(address.parse().unwrap());
-        let client = patient(config, ANSWER_SILENCE, &Gate::open()).unwrap();
+        let client = patient(config, ANSWER_SILENCE, &Gate::open(), &Pause::default()).unwrap();
         tokio::select! {
             version = client.apiserver_version() => assert!(version.is_err()),
             ended = server.into_future() => panic!("{ended:?}"),
@@ -198,13 +209,19 @@ mod tests {
         let address = format!("http://{}", listener.local_addr().unwrap());
         let server = axum::serve(listener, Router::new().fallback(answer));
         let config = Config::new(address.parse().unwrap());
-        let client = patient(config, Duration::from_millis(100), &Gate::open()).unwrap();
+        let client = patient(
+            config,
+            Duration::from_millis(100),
+            &Gate::open(),
+            &Pause::default(),
+        )
+        .unwrap();
         let index = Arc::new(Index::new(|pod: &Pod| pod.metadata.name.clone(), |pod| pod));
         let follows = follow(
             Api::<Pod>::all(client),
             watching(),
             None,
-            index,
+            (index, Ok),
             || {},
             |_, _, _| {},
         );

@@ -314,6 +314,11 @@ impl Session {
     ) -> Result<Option<(Reason, String)>, SignalError> {
         let name = pool.name_any();
         let now = self.context.clock.now();
+        // The Airflow may have been read for long, and its series go with a Pool.
+        let stands = self.context.world.budgets.get(&self.key.namespace, &name);
+        if stands.is_none_or(|one| one.metadata.uid != pool.metadata.uid) {
+            return Ok(None);
+        }
         self.context.metrics.drifts(&self.key.namespace, &name, 0);
         let url = self.url().to_owned();
         let known = self.known(pool);

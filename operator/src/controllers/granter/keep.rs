@@ -138,6 +138,9 @@ impl Keeper {
             let work = all.entry(namespace).or_default();
             work.make_default |= queue.metadata.deletion_timestamp.is_none();
         }
+        let needed = all.iter().filter(|(_, work)| work.make_default);
+        let needed = needed.map(|(namespace, _)| namespace.clone()).collect();
+        world.unmade.keep(&needed);
         let namespaces = world.namespaces();
         let mut known = BTreeSet::new();
         let mut slack = BTreeMap::new();

@@ -13,6 +13,16 @@ use super::Context;
 use crate::kube::index::Group;
 use crate::metrics::WorkerPoolNumbers;
 
+/// The demand is not followed, and nobody has wished that. A reading that is old or looks wrong is not among them: that is
+/// its TaskQueue's to tell, and passes.
+const HELD: [Reason; 5] = [
+    Reason::Conflict,
+    Reason::Fallback,
+    Reason::HeldUnseen,
+    Reason::NoProgress,
+    Reason::WrongBroker,
+];
+
 /// Shows the numbers.
 pub(super) fn count(context: &Context, decided: &Decided, group: &Group) {
     // Without a valid spec nothing is decided; what runs is there as before.
@@ -22,6 +32,7 @@ pub(super) fn count(context: &Context, decided: &Decided, group: &Group) {
     let numbers = WorkerPoolNumbers {
         desired: decision.map(|decision| u64::from(decision.to)),
         at_maximum: decision.map(|decision| decision.reason == Reason::AtMaximum),
+        held: decision.map(|decision| HELD.contains(&decision.reason)),
         ready: living.filter(|pod| pod.ready).count() as u64,
         parked: parked as u64,
         draining: draining as u64,

@@ -6,7 +6,7 @@ use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::PostParams;
 use poolwright_api::ConditionType::{Ready, SignalsFresh};
-use poolwright_api::v1alpha1::WorkerPool;
+use poolwright_api::v1alpha1::{TaskQueue, WorkerPool};
 use poolwright_tests::*;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -169,12 +169,15 @@ async fn a_namespace_out_of_reach_keeps_nobody_from_the_others_and_is_taken_up_o
     stage.pool("w", &["q"], "", patch.clone()).await?;
     stage.await_replicas("w", 1, LIMIT).await?;
 
+    let queue = json!({
+        "apiVersion": "poolwright.dev/v1alpha1", "kind": "TaskQueue",
+        "metadata": {"name": "q"}, "spec": {"broker": {"url": url}}});
     let mut pool = stage.pool_manifest("w", &["q"], "", patch);
     pool["metadata"]["namespace"] = json!(away.name);
-    let pools = away.api::<WorkerPool>();
-    pools
-        .create(&PostParams::default(), &serde_json::from_value(pool)?)
-        .await?;
+    let (pools, queues) = (away.api::<WorkerPool>(), away.api::<TaskQueue>());
+    let post = PostParams::default();
+    queues.create(&post, &serde_json::from_value(queue)?).await?;
+    pools.create(&post, &serde_json::from_value(pool)?).await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(
         pools.get("w").await?.status.is_none(),
