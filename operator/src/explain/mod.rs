@@ -1,8 +1,7 @@
 //! `poolwright explain`: the last decision of a WorkerPool in full.
 //!
 //! Reads one object and renders it; decides and writes nothing. What is printed is what status holds, so `explain`
-//! cannot tell another story than the operator. Text from the cluster is printed without control characters, because
-//! it goes to a terminal.
+//! cannot tell another story than the operator. Text from the cluster is printed without what a terminal would obey.
 
 mod next;
 

@@ -151,9 +151,9 @@ fn a_hold_says_how_to_end_it_and_an_old_status_says_so() {
 fn a_terminal_is_never_sent_control_characters() {
     let mut wp = pool();
     let status = wp.status.as_mut().unwrap();
-    status.last_decision.as_mut().unwrap().text = "evil \u{1b}[2J\n".into();
+    status.last_decision.as_mut().unwrap().text = "evil \u{1b}[2J\n\u{202e}desrever".into();
     let text = render(&wp, time(0));
-    assert!(!text.contains('\u{1b}'), "{text:?}");
+    assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text:?}");
     assert!(text.chars().all(|c| !c.is_control() || c == '\n'));
 }
 
