@@ -96,6 +96,16 @@ fn bounds() {
         problem(&open, "a: 3000000000"),
         "1:4 spec.a: must be 0 to 2147483647, is 3000000000"
     );
+    for (format, words) in [
+        ("int32", "-2147483648 to 2147483647"),
+        ("int64", "-9223372036854775808 to 9223372036854775807"),
+    ] {
+        let any = of(&json!({ "type": "integer", "format": format }));
+        assert_eq!(
+            problem(&any, "a: 9223372036854775808"),
+            format!("1:4 spec.a: must be {words}")
+        );
+    }
     let text = of(&json!({ "type": "string", "minLength": 1, "maxLength": 2 }));
     assert_eq!(
         problem(&text, "a: äöü"),
