@@ -188,6 +188,21 @@ fn a_pool_that_is_missing_is_an_error() {
     assert!(told(&(fleet("gpu") + &pool("gpu", "slots: 8")), "--tasks 4", "").is_ok());
 }
 
+/// Each of a name is one object in the cluster, and it is as the later one says.
+#[test]
+fn what_is_in_the_files_twice_is_run_once() {
+    let twice = mail("concurrency: 4", "maxReplicas: 5") + &mail("concurrency: 2", "maxReplicas: 3");
+    let text = told(&twice, "--tasks 40", "").unwrap();
+    assert!(
+        text.starts_with("1 WorkerPool, 1 TaskQueue, 40 tasks\n"),
+        "{text}"
+    );
+    assert_eq!(
+        text,
+        told(&mail("concurrency: 2", "maxReplicas: 3"), "--tasks 40", "").unwrap()
+    );
+}
+
 #[test]
 fn a_queue_that_nobody_consumes_is_told() {
     let fleet = mail("concurrency: 4", "maxReplicas: 5") + &queue("old", "");
