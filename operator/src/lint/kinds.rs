@@ -12,6 +12,7 @@ use serde_json::{Value as Json, json};
 
 use super::document::{self, Node, Place, Value};
 use super::schema::{self, Problem, Weight};
+use super::split::Start;
 use super::{Finding, Severity, hints};
 
 /// Longest name of an object of any kind.
@@ -55,7 +56,7 @@ pub fn definitions() -> &'static [Definition] {
 }
 
 fn definition(text: &str) -> Option<Definition> {
-    let crd = document::parse(0, text).ok()??.to_json();
+    let crd = document::parse(Start::default(), text).ok()??.to_json();
     let schema = schema(&crd)?;
     let rules = compile_schema(&schema);
     let kind = crd["spec"]["names"]["kind"].as_str()?.to_owned();

@@ -4,9 +4,10 @@ use serde_json::json;
 
 use super::*;
 use crate::lint::document::parse;
+use crate::lint::split::Start;
 
 fn run(schema: &Json, text: &str) -> (Json, Vec<String>) {
-    let node = parse(0, text).unwrap().unwrap();
+    let node = parse(Start::default(), text).unwrap().unwrap();
     let (value, problems) = check(schema, &node, "spec");
     let texts = problems
         .iter()
