@@ -8,7 +8,7 @@ use super::{as_written, cheaper};
 use crate::cli::{Cli, Command, SimulateArgs};
 
 /// `simulate -f` with these arguments, in which `ARRIVALS` stands for a file of `arrivals`, and the folder of its files.
-fn asked(manifests: &str, arguments: &str, arrivals: &str) -> (SimulateArgs, TempDir) {
+pub(super) fn asked(manifests: &str, arguments: &str, arrivals: &str) -> (SimulateArgs, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
     let (fleet, csv) = (path("fleet.yaml"), path("arrivals.csv"));
@@ -30,7 +30,7 @@ fn told(manifests: &str, arguments: &str, arrivals: &str) -> Result<String, Stri
 }
 
 /// A TaskQueue with what its spec holds beside the broker.
-fn queue(name: &str, spec: &str) -> String {
+pub(super) fn queue(name: &str, spec: &str) -> String {
     format!(
         "apiVersion: poolwright.dev/v1alpha1\nkind: TaskQueue\nmetadata: {{name: {name}}}\n\
          spec:\n  broker: {{url: \"redis://redis:6379/0\"}}\n{spec}\n---\n"
@@ -38,7 +38,7 @@ fn queue(name: &str, spec: &str) -> String {
 }
 
 /// A WorkerPool of the TaskQueue of its name.
-fn workers(name: &str, celery: &str, scaling: &str) -> String {
+pub(super) fn workers(name: &str, celery: &str, scaling: &str) -> String {
     format!(
         "apiVersion: poolwright.dev/v1alpha1\nkind: WorkerPool\nmetadata: {{name: {name}}}\n\
          spec:\n  queues: [{{name: {name}}}]\n  \
