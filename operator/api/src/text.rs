@@ -52,7 +52,8 @@ mod tests {
 
     #[test]
     fn nothing_that_turns_the_direction_of_text_is_left() {
-        let turning = "\u{61c}\u{200e}\u{200f}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}\u{2069}";
+        let turning =
+            "\u{61c}\u{200e}\u{200f}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}\u{2069}";
         assert_eq!(printable(turning), " ".repeat(12));
         // Letters that are written from right to left, and what joins them, are left as they are.
         let plain = "\u{5d0}\u{200d}\u{627}";
