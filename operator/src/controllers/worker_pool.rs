@@ -369,6 +369,9 @@ async fn carry_out(
                     let labels = meta.labels.unwrap_or_default();
                     let stamp = Stamp::new(meta.generation, &labels, settle.paused);
                     past.settled.insert(uid, stamp);
+                    if settle.template.is_some() {
+                        tell::restored(context, &state.wp, &settle.seen.name);
+                    }
                 }
             }
             Ok(None) => {

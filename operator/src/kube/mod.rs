@@ -61,12 +61,10 @@ impl Clients {
             url.port_u16().unwrap_or(default),
         );
         let pause = Pause::default();
-        let mut once = config.clone();
-        (once.read_timeout, once.default_retry) = (Some(ANSWER_SILENCE), false);
         Ok(Self {
             watch: patient(config.clone(), WATCH_SILENCE, gate, &pause)?,
-            ask: patient(config, ANSWER_SILENCE, gate, &pause)?,
-            lease: Client::try_from(once)?,
+            ask: patient(config.clone(), ANSWER_SILENCE, gate, &pause)?,
+            lease: ungated(config)?,
             server,
         })
     }
@@ -111,15 +109,30 @@ pub fn posting() -> PostParams {
     }
 }
 
-/// A client that waits no longer than this for the next byte, and writes only while the gate is open. It repeats nothing by
-/// itself: kube would wait for minutes between two tries of one request, with a turn held and long after the API server is
-/// back, and whoever asks tries again by itself. What the server says of when to do so is heeded by all.
-fn patient(mut config: Config, silence: Duration, gate: &Gate, pause: &Pause) -> Result<Client, kube::Error> {
-    (config.read_timeout, config.default_retry) = (Some(silence), false);
-    Ok(ClientBuilder::try_from(config)?
+/// A client that waits no longer than this for the next byte, and writes only while the gate is open. What the server says
+/// of when to come again is heeded by all of this pause.
+fn patient(config: Config, silence: Duration, gate: &Gate, pause: &Pause) -> Result<Client, kube::Error> {
+    Ok(ClientBuilder::try_from(asking_once(config, silence))?
         .with_layer(&gated::layer(gate))
         .with_layer(&busy::layer(pause))
         .build())
+}
+
+/// A client for what no gate is in front of: the Lease, and a command that reads.
+///
+/// # Errors
+///
+/// The configuration cannot be used.
+pub fn ungated(config: Config) -> Result<Client, kube::Error> {
+    Client::try_from(asking_once(config, ANSWER_SILENCE))
+}
+
+/// Waits no longer than this for the next byte, and repeats nothing by itself: kube would wait for minutes between two tries
+/// of one request, with a turn held, or a person without a word, and long after the API server is back. Whoever asks tries
+/// again by itself.
+fn asking_once(mut config: Config, silence: Duration) -> Config {
+    (config.read_timeout, config.default_retry) = (Some(silence), false);
+    config
 }
 
 /// A client where nothing listens, for what asks nobody.

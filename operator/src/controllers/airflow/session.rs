@@ -17,6 +17,7 @@ use super::refusal::Refusal;
 use super::{Context, Key, LOOK};
 use crate::controllers::secrets;
 use crate::gate::Shut;
+use crate::kube::events::table;
 use crate::kube::pool::follow;
 use crate::signals::SignalError;
 use crate::signals::airflow::{Access, Airflow};
@@ -384,10 +385,13 @@ impl Session {
         if drifted {
             self.context.metrics.drifts(&self.key.namespace, &name, 1);
             let reason = Reason::AirflowDrifted.as_str();
+            let sort = if mirrors(pool) {
+                &table::FOLLOWED
+            } else {
+                &table::TAKEN_BACK
+            };
             let about = pool.object_ref(&());
-            self.context
-                .events
-                .send(&about, !mirrors(pool), reason, "Sync", &words);
+            self.context.events.send(&about, sort, reason, &words);
         }
         tracing::info!(pool = name, namespace = self.key.namespace, drifted, "{words}");
         let reason = if drifted {

@@ -10,6 +10,7 @@ use poolwright_core::grants::Sight;
 use poolwright_core::pool_status::{only_numbers, status, with_open};
 
 use super::{Context, write};
+use crate::kube::events::table;
 use crate::metrics::{AirflowNumbers, PoolNumbers};
 
 /// Writes the status of one Pool if it says something new.
@@ -116,10 +117,12 @@ pub(super) fn tell(context: &Context, pool: &Pool, old: &PoolStatus, new: &PoolS
         return;
     };
     let moved = before.is_none_or(|before| before.status != after.status || before.reason != after.reason);
-    if moved && after.reason != Reason::Progressing.as_str() {
+    // Whoever takes a change back, or follows it, tells of it.
+    let told = [Reason::Progressing, Reason::AirflowDrifted];
+    if moved && told.iter().all(|reason| reason.as_str() != after.reason) {
         let about = pool.object_ref(&());
         context
             .events
-            .send(&about, true, &after.reason, "Observe", &after.message);
+            .send(&about, &table::POOL, &after.reason, &after.message);
     }
 }

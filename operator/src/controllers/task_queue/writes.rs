@@ -13,6 +13,7 @@ use poolwright_api::v1alpha1::{TaskQueue, TaskQueueStatus};
 use poolwright_api::{ConditionType, Reason};
 
 use super::{Controller, Past, Seen, late};
+use crate::kube::events::table;
 use crate::kube::status::{Written, write};
 
 /// Statuses that one look writes at most; the others have their turn first in the next, at once.
@@ -111,9 +112,9 @@ impl Controller {
     /// one when its wait target is missed, or is kept again.
     fn tell(&self, queue: &TaskQueue, old: &TaskQueueStatus, new: &TaskQueueStatus) {
         let about = queue.object_ref(&());
-        if let Some((warning, reason, message)) = late::news(old, new) {
+        if let Some((reason, message)) = late::news(old, new) {
             self.events
-                .send(&about, warning, reason.as_str(), "Observe", &message);
+                .send(&about, &table::WAIT_TARGET, reason.as_str(), &message);
         }
         let ready = |status: &TaskQueueStatus| {
             let ready = find(&status.conditions, ConditionType::Ready)?;
@@ -124,6 +125,6 @@ impl Controller {
         let Some((reason, message)) = ready(new).filter(|(reason, _)| before.as_ref() != Some(reason)) else {
             return;
         };
-        self.events.send(&about, true, &reason, "Observe", &message);
+        self.events.send(&about, &table::QUEUE, &reason, &message);
     }
 }

@@ -284,7 +284,12 @@ mod tests {
     #[test]
     fn no_reason_is_of_both_types_or_there_twice() {
         for sort in TABLE {
-            let mut all: Vec<_> = sort.normal.iter().chain(sort.warning).map(ToString::to_string).collect();
+            let mut all: Vec<_> = sort
+                .normal
+                .iter()
+                .chain(sort.warning)
+                .map(ToString::to_string)
+                .collect();
             let count = all.len();
             all.sort();
             all.dedup();
