@@ -83,6 +83,11 @@ async fn what_somebody_edits_comes_back_and_no_pod_notices() -> Result<()> {
             && after.uid() == before.uid())
     };
     wait_until("template and labels to be ours again", LIMIT, restored).await?;
+    wait_until("it to be told", LIMIT, || async {
+        let notes = ground.stage.notes_about("w", "Restored").await?;
+        Ok(notes.iter().any(|note| note.contains(&name)))
+    })
+    .await?;
     // Labels change without a new generation; and more than once.
     for value in ["x", "y"] {
         let label = format!("poolwright.dev/worker-pool={value}");
