@@ -39,7 +39,7 @@ fn expect_texts(about: &str, value: &Value) {
                 if NAMES.contains(&key.as_str()) {
                     let all = inner
                         .as_array()
-                        .map_or(std::slice::from_ref(inner), Vec::as_slice);
+                        .map_or_else(|| std::slice::from_ref(inner), Vec::as_slice);
                     assert!(all.iter().all(Value::is_string), "{about}: {key} is {inner}");
                 }
                 expect_texts(about, inner);
@@ -228,7 +228,7 @@ const PAIRS: &[(&str, &str, &str)] = &[
     ),
     (
         r#"--set-json=networkPolicy.from=[{"podSelector":{}}]"#,
-        r#"--set-json=networkPolicy.from=[{}]"#,
+        "--set-json=networkPolicy.from=[{}]",
         "from",
     ),
     (
