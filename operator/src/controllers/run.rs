@@ -150,13 +150,7 @@ pub async fn run(
         None if options.namespaces.is_empty() => watch_all(&mut parts, &watches, ready),
         None => watch_named(&mut parts, watches, &options.namespaces, ready),
     }
-    parts.spawn(stand_by(Arc::clone(&world)));
-    parts.spawn(find_scaled_objects(
-        clients.ask.clone(),
-        options.namespaces.clone(),
-        Arc::clone(&world),
-        Arc::clone(&board),
-    ));
+    look_on(&mut parts, &clients, &options, &world, &board);
 
     let mut synced = is_ready;
     tokio::select! {
@@ -392,6 +386,23 @@ fn watch_shard(
         patience: None,
     };
     parts.spawn(supervisor.run());
+}
+
+/// What goes on whether this process decides or stands by, beside the watches.
+fn look_on(
+    parts: &mut JoinSet<&'static str>,
+    clients: &Clients,
+    options: &Options,
+    world: &Arc<World>,
+    board: &Arc<Board>,
+) {
+    parts.spawn(stand_by(Arc::clone(world)));
+    parts.spawn(find_scaled_objects(
+        clients.ask.clone(),
+        options.namespaces.clone(),
+        Arc::clone(world),
+        Arc::clone(board),
+    ));
 }
 
 /// Keeps what the watches mark from growing until somebody decides by it.

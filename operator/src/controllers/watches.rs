@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::world::World;
-use crate::kube::index::{Group, Index, follow};
+use crate::kube::index::{Group, Index, Read, follow};
 use crate::kube::lenient::Lenient;
 use crate::kube::watching;
 use crate::signals::board::Board;
@@ -81,17 +81,17 @@ impl Watches {
 }
 
 /// What cannot be read is what it was before.
-fn kept<K: Resource>(object: Lenient<K>) -> Result<K, ObjectMeta>
+fn kept<K: Resource>(object: Lenient<K>) -> Result<K, Box<ObjectMeta>>
 where
     K::DynamicType: Default,
 {
-    object.read().map_err(|unreadable| unreadable.metadata)
+    object.read().map_err(|unreadable| Box::new(unreadable.metadata))
 }
 
 /// Whoever owns a WorkerPool that cannot be read is told so in its status.
-fn shown(object: Lenient<WorkerPool>) -> Result<WorkerPool, ObjectMeta> {
+fn shown(object: Lenient<WorkerPool>) -> Result<WorkerPool, Box<ObjectMeta>> {
     object.read().or_else(|unreadable| {
-        let metadata = unreadable.metadata.clone();
+        let metadata = Box::new(unreadable.metadata.clone());
         unreadable.into_worker_pool().ok_or(metadata)
     })
 }
@@ -152,7 +152,7 @@ impl Started<'_> {
     fn follow<W, K, V>(
         &mut self,
         config: watcher::Config,
-        (index, read): (&Arc<Index<K, V>>, fn(W) -> Result<K, ObjectMeta>),
+        (index, read): (&Arc<Index<K, V>>, Read<W, K>),
         changed: impl Fn(&Group, Option<&V>, Option<&V>) + Send + Sync + 'static,
     ) where
         W: Resource<Scope = NamespaceResourceScope>

@@ -271,6 +271,9 @@ impl<K: Resource, V> Index<K, V> {
     }
 }
 
+/// Makes of what the server sends what is kept, or says which object it is that cannot be read.
+pub type Read<W, K> = fn(W) -> Result<K, Box<ObjectMeta>>;
+
 /// Follows a watch for ever, and reports each group that changed with the object before and after (both absent
 /// when a list no longer names it). `ready` is called once the first list is complete. Of what cannot be `read` that stays
 /// which is known of the object of this name; such a kind is grouped by its own name.
@@ -278,7 +281,7 @@ pub async fn follow<W, K, V>(
     api: Api<W>,
     config: watcher::Config,
     scope: Option<String>,
-    (index, read): (Arc<Index<K, V>>, fn(W) -> Result<K, ObjectMeta>),
+    (index, read): (Arc<Index<K, V>>, Read<W, K>),
     ready: impl Fn(),
     changed: impl Fn(&Group, Option<&V>, Option<&V>),
 ) where

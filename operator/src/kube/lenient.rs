@@ -116,6 +116,7 @@ where
 
 impl Unreadable {
     /// A WorkerPool that wants nothing and says why.
+    #[must_use]
     pub fn into_worker_pool(self) -> Option<WorkerPool> {
         let spec = json!({"class": "General", "queues": [], "worker": {"image": ""}});
         let mut pool = WorkerPool::new("", serde_json::from_value(spec).ok()?);

@@ -61,13 +61,14 @@ pub fn of(sources: &[(String, String)]) -> Result<Fleet, Report> {
         let Some(wp) = read.worker_pool() else { continue };
         match validate(wp, &fleet.queues) {
             // The later one of a name wins, as it does of Pools and TaskQueues.
-            Ok(valid) => match places.get(read.name.as_str()) {
-                Some(place) => fleet.workers[*place] = (wp.clone(), valid),
-                None => {
+            Ok(valid) => {
+                if let Some(place) = places.get(read.name.as_str()) {
+                    fleet.workers[*place] = (wp.clone(), valid);
+                } else {
                     places.insert(&read.name, fleet.workers.len());
                     fleet.workers.push((wp.clone(), valid));
                 }
-            },
+            }
             Err(invalid) => {
                 report
                     .findings
