@@ -22,8 +22,7 @@ use poolwright_core::objects::{DeploymentView, Objects, PodView, SetView};
 use poolwright_core::observe::{Runs, pool_input};
 use poolwright_core::revision::revision;
 use poolwright_core::shedding::LoadKey;
-use poolwright_core::snapshot::{Namespace, PoolInput, Trouble, WORDS_MAX};
-use poolwright_core::text::bounded;
+use poolwright_core::snapshot::{Namespace, PoolInput, Trouble};
 use poolwright_core::time::Moment;
 use poolwright_core::validate::{Invalid, ValidPool, consumes_alone, validate};
 use poolwright_core::weight::Weights;
@@ -458,7 +457,7 @@ impl World {
         if let Some(words) = wp.annotations().get(ANNOTATION_UNREADABLE) {
             return Err(Invalid {
                 field: "spec".to_owned(),
-                message: format!("cannot be read: {}; correct it", bounded(words, WORDS_MAX)),
+                message: format!("cannot be read: {words}; correct it"),
                 reason: Reason::InvalidSpec,
             });
         }

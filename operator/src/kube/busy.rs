@@ -1,7 +1,7 @@
 //! The layer around kube's client that leaves an API server alone for as long as it asks to be.
 //!
-//! One answer keeps back all that this process asks after it, watches as well: they are refused for the same reason, and
-//! each would only add to it. Decides nothing else: a request that was refused stays refused, and whoever asked tries again
+//! One answer keeps back all that this process asks after it, watches as well, but not the Lease: they are refused for the
+//! same reason, and each would only add to it. Decides nothing else: a request that was refused stays refused, and whoever asked tries again
 //! by its own rules. Outside of the [`Gate`](crate::gate::Gate), so that what waits here is not under way.
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -196,6 +196,44 @@ mod tests {
         assert_eq!(asked.load(Ordering::Relaxed), 1);
     }
 
+    /// Both clients of an operator ask through what one of them was told.
+    #[tokio::test]
+    async fn when_a_busy_server_wants_to_be_asked_again_is_heeded_by_both_clients() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&asked);
+        let answer = move || {
+            let busy = seen.fetch_add(1, Ordering::Relaxed) == 0;
+            async move {
+                if busy {
+                    return (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "1")], "busy");
+                }
+                (
+                    StatusCode::OK,
+                    [("retry-after", "0")],
+                    r#"{"major": "1", "minor": "34"}"#,
+                )
+            }
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(axum::serve(listener, Router::new().fallback(answer)).into_future());
+        let pause = Pause::default();
+        let client = || {
+            let config = Config::new(address.parse().unwrap());
+            patient(config, ANSWER_SILENCE, &Gate::open(), &pause).unwrap()
+        };
+        let (first, second) = (client(), client());
+        assert!(first.apiserver_version().await.is_err());
+        let began = tokio::time::Instant::now();
+        let _ = second.apiserver_version().await;
+        assert_eq!(asked.load(Ordering::Relaxed), 2);
+        assert!(
+            began.elapsed() > Duration::from_millis(900),
+            "{:?}",
+            began.elapsed()
+        );
+    }
+
     /// It is open, and nothing comes: what the operator knows would grow old unseen.
     #[tokio::test]
     async fn a_watch_that_falls_silent_is_begun_anew() {

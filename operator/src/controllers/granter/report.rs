@@ -24,10 +24,11 @@ pub(super) async fn report(context: &Context, namespace: &str, pool: &Arc<Pool>)
     context
         .metrics
         .pool(namespace, &name, numbers(pool, &sight, &new));
+    let uid = pool.metadata.uid.as_deref().unwrap_or_default();
     if old == new {
+        context.budget.leave(uid);
         return Ok(());
     }
-    let uid = pool.metadata.uid.as_deref().unwrap_or_default();
     let may_wait = only_numbers(&old, &new);
     if !context.budget.take(uid, context.clock.now(), may_wait) {
         return Ok(());
