@@ -116,6 +116,8 @@ mod tests {
         assert_eq!(refusals.leave_out(&mut steps, start.after(WAIT)), None);
         assert_eq!(steps, plan());
         assert_eq!(told(&refusals), Some("no"), "until it was tried again");
+        refusals.note(&delete("a"), &trouble("no"), start.after(WAIT * 2));
+        assert_eq!(refusals.0.len(), 1, "it is refused once");
         refusals.over(&delete("a"));
         assert_eq!(told(&refusals), None);
     }
