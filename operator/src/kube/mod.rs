@@ -142,6 +142,18 @@ pub(crate) fn no_cluster() -> Client {
     Client::try_from(Config::new(http::Uri::from_static("http://127.0.0.1:9"))).expect("an address")
 }
 
+/// How to reach a server of a test that answers so, for as long as the test runs.
+#[cfg(test)]
+pub(crate) async fn serving(router: axum::Router) -> Config {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let address = format!("http://{}", listener.local_addr().expect("an address"));
+    tokio::spawn(axum::serve(listener, router).into_future());
+    Config::new(address.parse().expect("an address"))
+}
+
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
@@ -184,15 +196,9 @@ mod tests {
             seen.fetch_add(1, Ordering::Relaxed);
             async { (StatusCode::TOO_MANY_REQUESTS, "busy") }
         };
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
-        let server = axum::serve(listener, Router::new().fallback(answer));
-        let config = Config::new(address.parse().unwrap());
+        let config = serving(Router::new().fallback(answer)).await;
         let client = patient(config, ANSWER_SILENCE, &Gate::open(), &Pause::default()).unwrap();
-        tokio::select! {
-            version = client.apiserver_version() => assert!(version.is_err()),
-            ended = server.into_future() => panic!("{ended:?}"),
-        }
+        assert!(client.apiserver_version().await.is_err());
         assert_eq!(asked.load(Ordering::Relaxed), 1);
     }
 
@@ -214,14 +220,9 @@ mod tests {
                 )
             }
         };
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(axum::serve(listener, Router::new().fallback(answer)).into_future());
+        let config = serving(Router::new().fallback(answer)).await;
         let pause = Pause::default();
-        let client = || {
-            let config = Config::new(address.parse().unwrap());
-            patient(config, ANSWER_SILENCE, &Gate::open(), &pause).unwrap()
-        };
+        let client = || patient(config.clone(), ANSWER_SILENCE, &Gate::open(), &pause).unwrap();
         let (first, second) = (client(), client());
         assert!(first.apiserver_version().await.is_err());
         let began = tokio::time::Instant::now();
@@ -256,10 +257,7 @@ mod tests {
                 )
             }
         };
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
-        let server = axum::serve(listener, Router::new().fallback(answer));
-        let config = Config::new(address.parse().unwrap());
+        let config = serving(Router::new().fallback(answer)).await;
         let client = patient(
             config,
             Duration::from_millis(100),
@@ -285,7 +283,6 @@ mod tests {
         tokio::select! {
             () = twice => {}
             () = follows => panic!("it ended"),
-            ended = server.into_future() => panic!("{ended:?}"),
             () = limit => panic!("it was not begun anew"),
         }
     }
