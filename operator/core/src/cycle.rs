@@ -20,6 +20,7 @@ use crate::memory::PoolMemory;
 use crate::outlook;
 use crate::pool_status::{Figures, PoolName, figures};
 use crate::resizing::Resize;
+use crate::roster::Roster;
 use crate::sample::BrokerView;
 use crate::scaling::{Sketch, decide, sketch};
 use crate::shedding::{effective, fresh};
@@ -144,8 +145,9 @@ fn tables<'a, 'm>(
         let known = snapshot.brokers.get(id);
         let view = known.map_or(no_view, AsRef::as_ref);
         let pools = pools.into_iter().zip(&past);
+        let mut roster = Roster::new(view);
         let fleets: Vec<Fleet> = pools
-            .map(|(pool, memory)| Fleet::new(pool, view, snapshot, memory))
+            .map(|(pool, memory)| Fleet::join(pool, (view, &mut roster), snapshot, memory))
             .collect();
         tables.push(Table {
             id,

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use crate::constants::UNSEEN_AFTER;
 use crate::member::{Member, PodState};
 use crate::memory::PoolMemory;
+use crate::roster::Roster;
 use crate::sample::BrokerView;
 use crate::snapshot::{PoolInput, RevisionInput, Snapshot};
 use crate::time::Moment;
@@ -122,7 +123,17 @@ impl<'a> Fleet<'a> {
     /// Joins a WorkerPool's pods with the workers of its broker, and with what is remembered of them.
     #[must_use]
     pub fn new(pool: &'a PoolInput, view: &'a BrokerView, snapshot: &Snapshot, memory: &PoolMemory) -> Self {
-        let member = |pod| Member::new(pod, pool, view, snapshot, memory);
+        Self::join(pool, (view, &mut Roster::new(view)), snapshot, memory)
+    }
+
+    /// The same for one of many on a broker.
+    pub(crate) fn join(
+        pool: &'a PoolInput,
+        (view, roster): (&'a BrokerView, &mut Roster<'a>),
+        snapshot: &Snapshot,
+        memory: &PoolMemory,
+    ) -> Self {
+        let member = |pod| Member::new(pod, pool, (view, &mut *roster), snapshot, memory);
         let mut members: Vec<Member> = pool.pods.iter().map(member).collect();
         members.sort_by(|left, right| left.pod.name.cmp(&right.pod.name));
         let stuck = is_stuck(pool, &members, view, snapshot.wall);
