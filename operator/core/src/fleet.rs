@@ -60,6 +60,13 @@ pub struct Revision<'a> {
     pub replicas: u32,
 }
 
+impl<'a> Revision<'a> {
+    /// With the replicas that its Deployment has.
+    pub(crate) const fn as_is(&self) -> &'a RevisionInput {
+        self.input
+    }
+}
+
 impl Deref for Revision<'_> {
     type Target = RevisionInput;
 
@@ -95,7 +102,7 @@ pub struct Fleet<'a> {
     pub pool: &'a PoolInput,
     /// Its pods.
     pub members: Vec<Member<'a>>,
-    /// Its Deployments, with the number of pods that take new work, or will, in place of the replicas.
+    /// Its Deployments, in name order, with the number of pods that take new work, or will, in place of the replicas.
     pub revisions: Vec<Revision<'a>>,
     /// It cannot work: it has had pods for [`UNSEEN_AFTER`], none can start or be heard, or none can be made.
     pub stuck: bool,
@@ -137,7 +144,9 @@ impl<'a> Fleet<'a> {
         let mut members: Vec<Member> = pool.pods.iter().map(member).collect();
         members.sort_by(|left, right| left.pod.name.cmp(&right.pod.name));
         let stuck = is_stuck(pool, &members, view, snapshot.wall);
-        let revisions = pool.revisions.iter().map(|one| serving(one, &members)).collect();
+        let revisions = pool.revisions.iter().map(|one| serving(one, &members));
+        let mut revisions: Vec<Revision> = revisions.collect();
+        revisions.sort_by(|left, right| left.name.cmp(&right.name));
         Self {
             pool,
             members,

@@ -52,7 +52,7 @@ const THIRD: f64 = 5.0;
 const YOUNG: f64 = 60.0;
 
 /// What it wants.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Wanted {
     /// Pods by the formula.
     pub(crate) formula: u32,
@@ -60,8 +60,8 @@ pub(crate) struct Wanted {
     pub(crate) pods: u32,
     /// Pods that may be needed, and so stay.
     pub(crate) hold: u32,
-    /// How the wait target came to it.
-    pub(crate) wish: Option<(Sight, Wish)>,
+    /// How the wait target came to it. Apart from the rest: it is most of it, and the other policy has none.
+    pub(crate) wish: Option<Box<(Sight, Wish)>>,
     /// What falls due soon.
     pub(crate) ahead: Told,
 }
@@ -135,7 +135,7 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, sn
         formula: wish.pods.max(least),
         pods: steadied(&sight, &wish, memory, now).max(least),
         hold,
-        wish: Some((sight, wish)),
+        wish: Some(Box::new((sight, wish))),
         ahead: told,
     }
 }
@@ -144,7 +144,7 @@ impl Wanted {
     /// The counts, behind the numbers that the wait target goes by, for people; the other policy goes by none. Of estimates
     /// the age says nothing: they are of this moment.
     pub(crate) fn inputs(&self, mut counts: Vec<Input>) -> Vec<Input> {
-        let Some((sight, _)) = self.wish else {
+        let Some((sight, _)) = self.wish.as_deref() else {
             return counts;
         };
         let of = |name, value: f64, source| Input {
@@ -154,19 +154,20 @@ impl Wanted {
             source,
             age: Duration::ZERO,
         };
-        let estimates = [
+        let estimates: [Input; ESTIMATES] = [
             of("arrivalsPerHour", sight.rate * 3600.0, ESTIMATE),
             of("serviceMilliseconds", sight.service * 1000.0, ESTIMATE),
             of("oldestWaitMilliseconds", sight.age * 1000.0, ESTIMATE),
             of("startUpMilliseconds", sight.start_up * 1000.0, ESTIMATE),
             of("waitTargetSeconds", sight.target, "spec"),
         ];
-        let mut all = Vec::with_capacity(estimates.len() + counts.len());
-        all.extend(estimates);
-        all.append(&mut counts);
-        all
+        counts.splice(0..0, estimates);
+        counts
     }
 }
+
+/// How many numbers the wait target goes by.
+pub(crate) const ESTIMATES: usize = 5;
 
 /// The source of a number that was worked out from many readings.
 const ESTIMATE: &str = "estimate";

@@ -212,6 +212,7 @@ pub fn decide(
     if draft.to > from && wanted.pods > from {
         memory.grew(now);
     }
+    let inputs = wanted.inputs(take(&mut demand.inputs));
     let words = Words::new(draft, wanted, fleet.slots, demand);
     let facts = facts(fleet, view, demand);
     Decision {
@@ -220,7 +221,7 @@ pub fn decide(
         reason: draft.reason,
         words,
         limits: take(&mut draft.limits),
-        inputs: wanted.inputs(take(&mut demand.inputs)),
+        inputs,
         allocation,
         parking,
         ask: take(ask).into_iter().collect(),
