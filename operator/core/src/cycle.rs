@@ -18,7 +18,7 @@ use crate::fleet::Fleet;
 use crate::ledger::ledger;
 use crate::memory::PoolMemory;
 use crate::outlook;
-use crate::pool_status::{Figures, PoolName, figures};
+use crate::pool_status::{Figures, PoolName, Sums};
 use crate::resizing::Resize;
 use crate::roster::Roster;
 use crate::sample::BrokerView;
@@ -79,16 +79,17 @@ pub fn cycle(snapshot: &Snapshot, memory: &mut Memory) -> Cycle {
         }
         books.push(page);
     }
-    let mut allowances = allow(snapshot, &namespaces, &sketches, &memories).into_iter();
-    let mut sketches = sketches.iter_mut().zip(memories);
+    let allowances = allow(snapshot, &namespaces, &sketches);
+    let mut sketches = sketches.into_iter().zip(memories).zip(allowances);
+    let mut sums = Sums::new(snapshot, &namespaces);
     let mut result = Cycle::default();
     let mut decisions = Vec::with_capacity(snapshot.pools.len());
     for (table, books) in tables.iter().zip(&mut books) {
         let view = table.view;
         let (mut untrue, mut sizes) = (Vec::new(), Vec::new());
-        for (at, ((fleet, sketch), memory)) in sketches.by_ref().take(table.fleets.len()).enumerate() {
-            let allowance = allowances.next().unwrap_or_else(|| Allowance::free(sketch.to()));
-            let mut decision = decide(snapshot, fleet, view, sketch, &allowance, memory);
+        let own = sketches.by_ref().take(table.fleets.len());
+        for (at, (((fleet, mut sketch), memory), allowance)) in own.enumerate() {
+            let mut decision = decide(snapshot, fleet, view, &mut sketch, &allowance, memory);
             let resized = memory.resizing.look(fleet, &snapshot.loads, snapshot.now);
             decision.resized(&resized);
             outlook::look(books, at, fleet, memory, &decision, snapshot.now);
@@ -103,6 +104,7 @@ pub fn cycle(snapshot: &Snapshot, memory: &mut Memory) -> Cycle {
                 .resizes
                 .extend(resized.resizes.into_iter().map(|one| (table.id.to_owned(), one)));
             untrue.extend(wants);
+            sums.add(fleet.pool, &decision);
             decisions.push((Arc::clone(&fleet.pool.key), Arc::new(decision)));
         }
         if !table.fleets.is_empty() {
@@ -115,7 +117,7 @@ pub fn cycle(snapshot: &Snapshot, memory: &mut Memory) -> Cycle {
         }
     }
     result.decisions = decisions.into_iter().collect();
-    result.figures = figures(snapshot, &namespaces, &result.decisions);
+    result.figures = sums.figures();
     for (table, books) in tables.into_iter().zip(books).filter(|(table, _)| table.known) {
         result.queues.insert(table.id.to_owned(), books);
     }
@@ -129,13 +131,13 @@ fn tables<'a, 'm>(
     memories: &'m mut BTreeMap<Arc<PoolKey>, PoolMemory>,
 ) -> (Vec<Table<'a>>, Vec<&'m mut PoolMemory>) {
     let mut pools: Vec<&PoolInput> = snapshot.pools.iter().map(AsRef::as_ref).collect();
-    pools.sort_by(|left, right| left.key.cmp(&right.key));
+    remember(memories, &mut pools);
     let mut groups: BTreeMap<&str, (Vec<&PoolInput>, Vec<&mut PoolMemory>)> = snapshot
         .brokers
         .keys()
         .map(|id| (id.as_str(), Default::default()))
         .collect();
-    for (pool, memory) in pools.iter().zip(remembered(memories, &pools)) {
+    for (pool, memory) in pools.iter().zip(memories.values_mut()) {
         let group = groups.entry(&pool.broker).or_default();
         group.0.push(pool);
         group.1.push(memory);
@@ -160,12 +162,15 @@ fn tables<'a, 'm>(
     (tables, memories)
 }
 
-/// What is remembered of these WorkerPools, which are in the order of their keys, and of no others any more. Both are
-/// gone through side by side: ten thousand keys cost far more to look up.
-fn remembered<'m>(
-    memories: &'m mut BTreeMap<Arc<PoolKey>, PoolMemory>,
-    pools: &[&PoolInput],
-) -> impl Iterator<Item = &'m mut PoolMemory> {
+/// Puts these WorkerPools in the order of their keys, and remembers them and no others any more. Both are gone through side
+/// by side: ten thousand keys cost far more to look up.
+fn remember(memories: &mut BTreeMap<Arc<PoolKey>, PoolMemory>, pools: &mut [&PoolInput]) {
+    // Mostly they are the same and in that order already, which costs less to see than to sort.
+    let mut keys = memories.keys().zip(pools.iter());
+    if memories.len() == pools.len() && keys.all(|(key, pool)| *key == pool.key) {
+        return;
+    }
+    pools.sort_by(|left, right| left.key.cmp(&right.key));
     let mut rest = pools.iter().peekable();
     memories.retain(|key, _| {
         while rest.next_if(|pool| pool.key != *key && pool.key < *key).is_some() {}
@@ -176,7 +181,6 @@ fn remembered<'m>(
             memories.entry(Arc::clone(&pool.key)).or_default();
         }
     }
-    memories.values_mut()
 }
 
 /// The Pools of every namespace, with what is granted from at the loads that they heed.
@@ -214,7 +218,6 @@ fn allow(
     snapshot: &Snapshot,
     namespaces: &BTreeMap<&str, Cow<Namespace>>,
     sketches: &[(&Fleet, Sketch)],
-    memories: &[&mut PoolMemory],
 ) -> Vec<Allowance> {
     let none = Namespace::default();
     let mut allowances: Vec<Allowance> = sketches
@@ -231,19 +234,17 @@ fn allow(
             .iter()
             .map(|at| {
                 let (fleet, sketch) = &sketches[*at];
-                let without = memories[*at].without_since;
                 Bidder {
                     input: fleet.pool,
                     slots: fleet.slots,
                     wanted: sketch.to(),
                     extra: sketch.extra(),
-                    serving: fleet
-                        .revisions
-                        .iter()
-                        .fold(0, |sum, one| sum.saturating_add(one.replicas)),
+                    serving: sketch.serving,
                     lost: &sketch.lost,
                     tasks: &sketch.demand.by_queue,
-                    without: without.map_or(Duration::ZERO, |since| snapshot.now.since(since)),
+                    without: sketch
+                        .without_since
+                        .map_or(Duration::ZERO, |since| snapshot.now.since(since)),
                 }
             })
             .collect();
