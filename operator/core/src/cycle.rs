@@ -53,6 +53,10 @@ pub struct Cycle {
     pub resizes: Vec<(String, Resize)>,
 }
 
+/// So many WorkerPools go through one step together before they go through the next: the code of a step stays in the
+/// processor's first cache, and what is remembered of them in its second.
+const BLOCK: usize = 16;
+
 /// One broker's WorkerPools, in the order of their keys.
 struct Table<'a> {
     id: &'a str,
@@ -67,18 +71,7 @@ pub fn cycle(snapshot: &Snapshot, memory: &mut Memory) -> Cycle {
     let namespaces = shed(snapshot, &mut memory.shed);
     let no_view = BrokerView::default();
     let (tables, mut memories) = tables(snapshot, &no_view, &mut memory.pools);
-    let mut sketches = Vec::with_capacity(snapshot.pools.len());
-    let mut past = memories.iter_mut();
-    let mut books: Vec<Books> = Vec::with_capacity(tables.len());
-    for table in &tables {
-        let page = ledger(snapshot, table.view, &table.fleets);
-        for ((at, fleet), memory) in table.fleets.iter().enumerate().zip(past.by_ref()) {
-            memory.track(fleet, table.view, snapshot.now);
-            let demand = demand(fleet, table.view, page.of(at), memory, snapshot.now);
-            sketches.push((fleet, sketch(snapshot, fleet, table.view, demand, memory)));
-        }
-        books.push(page);
-    }
+    let (sketches, mut books) = sketches(snapshot, &tables, &mut memories);
     let allowances = allow(snapshot, &namespaces, &sketches);
     let mut sketches = sketches.into_iter().zip(memories).zip(allowances);
     let mut sums = Sums::new(snapshot, &namespaces);
@@ -122,6 +115,37 @@ pub fn cycle(snapshot: &Snapshot, memory: &mut Memory) -> Cycle {
         result.queues.insert(table.id.to_owned(), books);
     }
     result
+}
+
+/// What each WorkerPool wants, with the ledgers of each broker's queues.
+fn sketches<'a>(
+    snapshot: &Snapshot,
+    tables: &'a [Table],
+    mut memories: &mut [&mut PoolMemory],
+) -> (Vec<(&'a Fleet<'a>, Sketch<'a>)>, Vec<Books>) {
+    let now = snapshot.now;
+    let mut sketches = Vec::with_capacity(memories.len());
+    let mut demands = Vec::with_capacity(BLOCK);
+    let mut books: Vec<Books> = Vec::with_capacity(tables.len());
+    for Table { view, fleets, .. } in tables {
+        let page = ledger(snapshot, view, fleets);
+        let (own, others) = memories.split_at_mut(fleets.len());
+        memories = others;
+        let mut places = 0..;
+        for (fleets, memories) in fleets.chunks(BLOCK).zip(own.chunks_mut(BLOCK)) {
+            for (fleet, memory) in fleets.iter().zip(&mut *memories) {
+                memory.track(fleet, view, now);
+            }
+            for ((fleet, memory), at) in fleets.iter().zip(&*memories).zip(places.by_ref()) {
+                demands.push(demand(fleet, view, page.of(at), memory, now));
+            }
+            for ((fleet, memory), demand) in fleets.iter().zip(memories).zip(demands.drain(..)) {
+                sketches.push((fleet, sketch(snapshot, fleet, view, demand, memory)));
+            }
+        }
+        books.push(page);
+    }
+    (sketches, books)
 }
 
 /// The WorkerPools of each broker, and what is remembered of each WorkerPool, in the same order.
