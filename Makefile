@@ -29,7 +29,7 @@ lint: ## Formatting and lints
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- --deny warnings
 
-manifests: ## Makes deploy/install, the chart's README and its copies anew, from the chart and crds/
+manifests: ## Makes deploy/install, deploy/components, the chart's README and its copies anew, from the chart and crds/
 	UPDATE=1 $(CARGO) test --workspace --test chart --locked -- made::what_is_generated
 
 sbom: ## Writes poolwright.cdx.json: every crate that the binary is made of, with its licence

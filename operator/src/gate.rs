@@ -5,7 +5,7 @@
 //! connections open: the first thing that it does may be a write. The clock is the monotonic one, which goes on while a
 //! process is stopped. It does not go on while the whole machine is suspended, and nothing here can see that.
 //!
-//! Where a label selector says which namespaces are this operator's, that is judged here too: see [`Shard`].
+//! Which namespaces are this operator's, where not all are, is judged here too: see [`Shard`].
 //!
 //! A look at the clock is no fence: whoever is stopped between the look and the kernel sends afterwards. What is left of
 //! that is what was handed to a connection, and it is the API server that refuses it, where it carries a resourceVersion.
@@ -36,7 +36,8 @@ pub enum Shut {
     Unproven,
     /// The namespace is not of this shard.
     #[error(
-        "not written: the labels of this namespace do not match --namespace-selector, or not for long enough"
+        "not written: this namespace is none of --namespace, or its labels do not match --namespace-selector for long \
+         enough, or it was not read yet"
     )]
     Elsewhere,
 }

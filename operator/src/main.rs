@@ -102,7 +102,8 @@ fn operate(args: RunArgs) -> Result<ExitCode, Failure> {
         };
         let gate = match args.namespace_selector {
             Some(_) => gate.within(Shard::selected()),
-            None => gate,
+            None if args.namespaces.is_empty() => gate,
+            None => gate.within(Shard::named()),
         };
         let clients = Clients::infer(&gate).await?;
         let commands = gate.clone();

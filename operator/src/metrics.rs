@@ -26,6 +26,8 @@ pub struct WorkerPoolNumbers {
     pub desired: Option<u64>,
     /// The last decision asks for no more than the maximum because it is the maximum.
     pub at_maximum: Option<bool>,
+    /// What keeps the last decision from following the demand is no wish of anybody's.
+    pub held: Option<bool>,
     /// Worker pods that are ready.
     pub ready: u64,
     /// Worker pods that are parked.
@@ -68,6 +70,10 @@ pub struct PoolNumbers {
     pub running: Option<u64>,
     /// Slots of tasks that wait.
     pub queued: Option<u64>,
+    /// Slots that WorkerPools ask for and do not get.
+    pub missing: Option<u64>,
+    /// Pods take more than `spec.slots`; a load that halves it counts for nothing here.
+    pub over: Option<bool>,
     /// Airflow's pool and the Pool say the same; `None` where it stands for none.
     pub in_sync: Option<bool>,
     /// What Airflow says of the pool that it stands for.

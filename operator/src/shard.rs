@@ -1,4 +1,4 @@
-//! Which namespaces this process works in, where a label selector says so: a shard of the cluster.
+//! Which namespaces this process works in, where they are named or a label selector says so: a shard of the cluster.
 //!
 //! Decides nothing about who belongs to it; whoever follows the namespaces says so, and until when that is proven. Asked by
 //! every reader of what the watches have shown, so that a namespace comes and goes for all of them in one moment, and by
@@ -49,13 +49,23 @@ impl Shard {
         Self(None)
     }
 
-    /// One that has no namespace yet.
+    /// One that has no namespace yet, and whose namespaces are proven for a while by what is read of their labels.
     #[must_use]
     pub fn selected() -> Self {
+        Self::proven(0)
+    }
+
+    /// One that has no namespace yet, and whose namespaces were named once and for all: nothing has to be proven.
+    #[must_use]
+    pub fn named() -> Self {
+        Self::proven(u64::MAX)
+    }
+
+    fn proven(until: u64) -> Self {
         Self(Some(Arc::new(Inner {
             start: Instant::now(),
             open: RwLock::default(),
-            proven: AtomicU64::new(0),
+            proven: AtomicU64::new(until),
         })))
     }
 
@@ -121,6 +131,14 @@ mod tests {
         let whole = Shard::whole();
         whole.close("a");
         assert!(whole.holds("a") && whole.is_proven() && whole.members().is_none());
+    }
+
+    #[test]
+    fn what_was_named_is_held_once_it_is_shown_and_needs_no_proof() {
+        let named = Shard::named();
+        assert!(named.is_proven() && !named.holds("a"));
+        named.open("a");
+        assert!(named.holds("a") && !named.holds("b"));
     }
 
     #[test]

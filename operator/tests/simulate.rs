@@ -49,8 +49,15 @@ fn a_schedule_is_simulated_at_the_time_of_day_that_is_asked_for() {
         longest("2027-01-03T07:55:00+01:00"),
     );
     assert!(monday < 2.0 && sunday > 15.0, "{monday} s and {sunday} s");
-    let text = bad(&simulate(&["--begins-at", "eight o'clock"], &files));
-    assert!(text.contains("--begins-at"), "{text}");
+    for (time, words) in [
+        ("eight o'clock", "--begins-at"),
+        ("9999-12-30T22:00:00Z", "must be in the years 1970 to 2200"),
+    ] {
+        let output = simulate(&["--begins-at", time], &files);
+        assert_eq!(output.status.code(), Some(2));
+        let text = bad(&output);
+        assert!(text.contains(words), "{text}");
+    }
 }
 
 struct Folder(tempfile::TempDir);

@@ -10,6 +10,8 @@ mod definitions;
 mod lifecycle;
 #[path = "chart/made.rs"]
 mod made;
+#[path = "chart/odd.rs"]
+mod odd;
 #[path = "chart/others.rs"]
 mod others;
 #[path = "chart/rendered.rs"]

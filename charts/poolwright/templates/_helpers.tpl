@@ -25,18 +25,27 @@
 
 {{/* What a Deployment finds its pods by. It can never change, so nothing that users set is in it. */}}
 {{- define "poolwright.selector" -}}
-app.kubernetes.io/name: {{ include "poolwright.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "poolwright.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{/* All labels of an object, as a map; commonLabels do not replace ours. */}}
 {{- define "poolwright.labels" -}}
+{{- include "poolwright.labelsWith" (dict "root" . "fixed" dict) -}}
+{{- end }}
+
+{{/* The same with more that are ours: of (dict "root" $ "fixed" map). One map, since a key that stands in it and below it
+would be there twice. */}}
+{{- define "poolwright.labelsWith" -}}
+{{- $fixed := .fixed -}}
+{{- with .root -}}
 {{- $own := include "poolwright.selector" . | fromYaml -}}
 {{- $_ := set $own "app.kubernetes.io/part-of" "poolwright" -}}
 {{- $_ := set $own "app.kubernetes.io/version" (.Chart.AppVersion | toString) -}}
 {{- $_ := set $own "app.kubernetes.io/managed-by" .Release.Service -}}
 {{- $_ := set $own "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") -}}
-{{- merge $own .Values.commonLabels | toYaml -}}
+{{- merge $own $fixed (default dict .Values.commonLabels) | toYaml -}}
+{{- end -}}
 {{- end }}
 
 {{/* An image's whole name: of (dict "image" … "tag" default tag). */}}
@@ -59,6 +68,27 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if or (eq .Values.metrics.guard "always") (and (eq .Values.metrics.guard "auto") (eq .Values.rbac.scope "cluster")) }}true{{ end -}}
 {{- end }}
 
+{{/* The names of this release's roles and bindings for the whole cluster, by kind. */}}
+{{- define "poolwright.clusterNames" -}}
+{{- $name := include "poolwright.fullname" . -}}
+{{- $both := list -}}
+{{- $roles := list -}}
+{{- if .Values.rbac.create -}}
+{{- if eq .Values.rbac.scope "cluster" -}}{{- $both = append $both $name -}}{{- end -}}
+{{- if include "poolwright.guarded" . -}}{{- $both = append $both (include "poolwright.reviews" .) -}}{{- end -}}
+{{- if .Values.rbac.userRoles.create -}}
+{{- range list "viewer" "queue-editor" "editor" "metrics-reader" -}}{{- $roles = append $roles (printf "%s-%s" $name .) -}}{{- end -}}
+{{- end -}}
+{{- if .Values.rbac.secretsClusterRole.create -}}{{- $roles = append $roles "poolwright-secrets" -}}{{- end -}}
+{{- end -}}
+{{- dict "ClusterRole" (concat $both $roles) "ClusterRoleBinding" $both | toYaml -}}
+{{- end }}
+
+{{/* The role by which the operator asks who reads its metrics. */}}
+{{- define "poolwright.reviews" -}}
+{{- printf "%s-%s-reviews" (include "poolwright.fullname" .) .Release.Namespace -}}
+{{- end }}
+
 {{/* What a monitor scrapes, and how: of (dict "monitor" … "root" $). Our series have a label `namespace` of their own, that of
 the object. A certificate is the Service's, and what is scraped are addresses of pods. */}}
 {{- define "poolwright.endpoint" -}}
@@ -68,14 +98,14 @@ honorLabels: true
 {{- if .root.Values.metrics.tls.secretName }}
 scheme: https
 tlsConfig:
-  {{- merge (deepCopy .monitor.tlsConfig) (dict "serverName" (printf "%s.%s.svc" (include "poolwright.fullname" .root) .root.Release.Namespace)) | toYaml | nindent 2 }}
+  {{- merge (deepCopy (default dict .monitor.tlsConfig)) (dict "serverName" (printf "%s.%s.svc" (include "poolwright.fullname" .root) .root.Release.Namespace)) | toYaml | nindent 2 }}
 {{- end }}
 {{- with .monitor }}
 {{- with .interval }}
-interval: {{ . }}
+interval: {{ . | quote }}
 {{- end }}
 {{- with .scrapeTimeout }}
-scrapeTimeout: {{ . }}
+scrapeTimeout: {{ . | quote }}
 {{- end }}
 {{- with .authorization }}
 authorization:

@@ -185,6 +185,8 @@ names! {
         LostPods,
         /// Growth stopped: more pods add no work.
         NoProgress,
+        /// What somebody had changed of a Deployment is as it was.
+        Restored,
         /// Airflow cannot be reached, or breaks off its answers.
         AirflowUnreachable,
         /// Airflow refuses the credentials, or what they may do.

@@ -18,12 +18,20 @@ pub fn bounded(text: &str, max: usize) -> String {
     format!("{}{mark}", &text[..end])
 }
 
-/// `text` without control characters, which a terminal would obey: a space stands for each.
+/// `text` without what a terminal would obey: a space stands for each such character.
 #[must_use]
 pub fn printable(text: &str) -> String {
     text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
+        .map(|c| if c.is_control() || turns(c) { ' ' } else { c })
         .collect()
+}
+
+/// Whether a character turns the direction of the text around it: other words would be read than are there.
+const fn turns(c: char) -> bool {
+    matches!(
+        c,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    )
 }
 
 /// A number with what it counts: `one` after 1, else `many`.
@@ -40,6 +48,16 @@ mod tests {
     #[test]
     fn nothing_that_a_terminal_obeys_is_left() {
         assert_eq!(printable("a\u{1b}[31m\r\nü\u{9b}\u{7f}"), "a [31m  ü  ");
+    }
+
+    #[test]
+    fn nothing_that_turns_the_direction_of_text_is_left() {
+        let turning =
+            "\u{61c}\u{200e}\u{200f}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}\u{2069}";
+        assert_eq!(printable(turning), " ".repeat(12));
+        // Letters that are written from right to left, and what joins them, are left as they are.
+        let plain = "\u{5d0}\u{200d}\u{627}";
+        assert_eq!(printable(plain), plain);
     }
 
     #[test]

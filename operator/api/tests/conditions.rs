@@ -104,7 +104,7 @@ fn names_are_written_as_they_are_spelt() {
         assert_eq!(reason.as_str().parse(), Ok(*reason));
         assert_eq!(reason.to_string(), reason.as_str());
     }
-    assert_eq!(Reason::ALL.len(), 53);
+    assert_eq!(Reason::ALL.len(), 54);
     assert!("Nonsense".parse::<Reason>().is_err());
     assert_eq!(ConditionType::ALL.len(), 11);
 }

@@ -44,19 +44,22 @@ pub(crate) struct Sums<'a>(BTreeMap<&'a str, BTreeMap<&'a str, Figures>>);
 impl<'a> Sums<'a> {
     /// `namespaces` are those of the snapshot, with what high loads have taken away.
     pub(crate) fn new(snapshot: &Snapshot, namespaces: &'a BTreeMap<&'a str, Cow<Namespace>>) -> Self {
-        let figures = |(pool, budget): (&'a String, &Budget)| {
+        let figures = |none: Option<u64>, (pool, budget): (&'a String, &Budget)| {
             let load = |one| said(snapshot, one, budget.slots);
             let figures = Figures {
-                running: Some(0),
-                queued: Some(0),
+                running: none,
+                queued: none,
                 waiters: Vec::new(),
                 effective: budget.effective,
                 load: budget.shedding.as_ref().map(load),
             };
             (pool.as_str(), figures)
         };
-        let of = |namespace: &'a Namespace| namespace.pools.iter().map(figures).collect();
-        let all = namespaces.iter().map(|(name, one)| (*name, of(one)));
+        let of = |name: &str, namespace: &'a Namespace| {
+            let none = (!snapshot.unread.contains(name)).then_some(0);
+            namespace.pools.iter().map(|pool| figures(none, pool)).collect()
+        };
+        let all = namespaces.iter().map(|(name, one)| (*name, of(name, one)));
         Self(all.collect())
     }
 

@@ -364,6 +364,24 @@ fn a_high_load_takes_nothing_from_a_pool_without_a_limit_and_says_so() {
     assert_eq!(figures.load.as_deref(), Some(words));
 }
 
+/// Of one that is left out nobody knows what it runs, so the sum is not known: missing is not zero.
+#[test]
+fn what_a_pool_runs_is_not_told_while_a_worker_pool_was_not_read_yet() {
+    let mut world = with([on_pool("a", NORMAL)], Budget::default());
+    load(&mut world, "a", 2, 3);
+    let sums = |world: &mut World| {
+        decide(world);
+        let figures = &world.last.figures[&("shop".to_owned(), "p".to_owned())];
+        (figures.running, figures.queued)
+    };
+    let (running, queued) = sums(&mut world);
+    assert!(running.is_some() && queued > Some(0));
+    world.unread = ["shop".to_owned()].into();
+    assert_eq!(sums(&mut world), (None, None));
+    world.unread = ["elsewhere".to_owned()].into();
+    assert_eq!(sums(&mut world), (running, queued));
+}
+
 fn load_of(world: &mut World, key: &LoadKey, percent: Option<f64>) {
     let now = world.now;
     let load = world.loads.entry(key.clone()).or_default();

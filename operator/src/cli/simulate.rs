@@ -1,10 +1,12 @@
 //! What can be asked of `poolwright simulate`, and with which bounds.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
 use jiff::Timestamp;
 use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use poolwright_sim::suite::SEEDS_MAX;
 use poolwright_sim::workloads;
 
@@ -12,6 +14,8 @@ use poolwright_sim::workloads;
 const SERVICE_SECONDS: (f64, f64) = (0.001, 86_400.0);
 /// Least and most seconds that a worker may take to start.
 const START_UP_SECONDS: (f64, f64) = (0.0, 3600.0);
+/// Years in which a run may begin. A schedule looks years ahead for its next start, and time ends with the year 9999.
+const YEARS: RangeInclusive<i16> = 1970..=2200;
 
 /// Flags of `simulate`.
 #[derive(Clone, Debug, Args)]
@@ -48,7 +52,7 @@ pub struct SimulateArgs {
     #[arg(long = "start-up-seconds", value_name = "NUMBER", default_value = "30", allow_negative_numbers = true, conflicts_with_all = ["suite", "tune"], value_parser = start_up)]
     pub start_up_millis: u64,
 
-    /// Time of day of the first second, for schedules, such as 2027-01-04T07:55:00+01:00
+    /// Time of day of the first second, for schedules, such as 2027-01-04T07:55:00+01:00; of the years 1970 to 2200
     #[arg(
         long,
         value_name = "TIME",
@@ -107,13 +111,22 @@ fn millis(text: &str, (least, most): (f64, f64)) -> Result<u64, String> {
 }
 
 fn instant(text: &str) -> Result<Timestamp, String> {
-    text.parse().map_err(|_| {
+    let time: Timestamp = text.parse().map_err(|_| {
         if text.parse::<DateTime>().is_ok() {
             "has no offset: add Z or an offset such as +01:00".to_owned()
         } else {
             "must be a date and a time with an offset, such as 2027-01-04T07:55:00+01:00".to_owned()
         }
-    })
+    })?;
+    if YEARS.contains(&time.to_zoned(TimeZone::UTC).year()) {
+        Ok(time)
+    } else {
+        Err(format!(
+            "must be in the years {} to {}",
+            YEARS.start(),
+            YEARS.end()
+        ))
+    }
 }
 
 #[cfg(test)]
@@ -231,5 +244,24 @@ mod tests {
         );
         let args = parse("-f a.yaml --begins-at 2027-01-04T07:55:00+01:00").unwrap();
         assert_eq!(args.begins_at.to_string(), "2027-01-04T06:55:00Z");
+    }
+
+    /// Near the end of time there is no next start to look for.
+    #[test]
+    fn a_run_begins_in_years_in_which_schedules_can_be_kept() {
+        for time in [
+            "9999-12-30T22:00:00Z",
+            "2201-01-01T00:00:00Z",
+            "1969-12-31T23:59:59Z",
+        ] {
+            let error = parse(&format!("-f a.yaml --begins-at {time}")).unwrap_err();
+            assert!(
+                error.contains("must be in the years 1970 to 2200"),
+                "{time}: {error}"
+            );
+        }
+        for time in ["1970-01-01T00:00:00Z", "2200-12-31T23:59:59Z"] {
+            assert!(parse(&format!("-f a.yaml --begins-at {time}")).is_ok(), "{time}");
+        }
     }
 }

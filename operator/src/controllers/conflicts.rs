@@ -76,11 +76,18 @@ impl Conflicts {
             })
     }
 
+    fn found_in(&self, namespace: &str) -> Vec<((String, Target), String)> {
+        let scaled = self.scaled_objects.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = scaled.iter().filter(|((of, _), _)| of == namespace);
+        own.map(|(target, who)| (target.clone(), who.clone())).collect()
+    }
+
     /// Lists ScaledObjects, where KEDA's definitions are installed. Returns the namespaces in which something
     /// changed.
     ///
     /// # Errors
-    /// What the API server answers, but that it knows no ScaledObjects.
+    /// What the API server answers, but that it knows no ScaledObjects, or that a namespace of several may not be read:
+    /// then those are found that were found there before.
     pub async fn list_scaled_objects(
         &self,
         client: &Client,
@@ -94,17 +101,21 @@ impl Conflicts {
             plural: "scaledobjects".to_owned(),
         };
         let mut found = BTreeMap::new();
-        let scopes: Vec<Api<DynamicObject>> = if namespaces.is_empty() {
-            vec![Api::all_with(client.clone(), &resource)]
+        let scopes: Vec<(Option<&String>, Api<DynamicObject>)> = if namespaces.is_empty() {
+            vec![(None, Api::all_with(client.clone(), &resource))]
         } else {
             namespaces
                 .iter()
-                .map(|one| Api::namespaced_with(client.clone(), one, &resource))
+                .map(|one| (Some(one), Api::namespaced_with(client.clone(), one, &resource)))
                 .collect()
         };
-        for scope in scopes {
+        for (namespace, scope) in scopes {
             let list = match scope.list(&ListParams::default()).await {
                 Err(kube::Error::Api(status)) if status.code == 404 => break,
+                Err(kube::Error::Api(status)) if status.code == 403 && namespace.is_some() => {
+                    found.extend(self.found_in(namespace.map_or("", String::as_str)));
+                    continue;
+                }
                 other => other?,
             };
             for object in list {

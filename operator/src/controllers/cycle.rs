@@ -164,8 +164,11 @@ impl Driver {
     fn snapshot(&self, now: Moment) -> Snapshot {
         let brokers = self.board.views();
         let namespaces = self.world.namespaces();
-        let known = |input: &Arc<PoolInput>| self.is_known(input, &brokers, &namespaces, now);
-        let pools = self.world.inputs().into_iter().filter(known).collect();
+        // Of what was left behind it is known what it was, whether its queues are still read or not.
+        let known =
+            |input: &Arc<PoolInput>| input.terminating || self.is_known(input, &brokers, &namespaces, now);
+        let (pools, unread): (Vec<_>, Vec<_>) = self.world.inputs().into_iter().partition(known);
+        let unread = unread.iter().map(|input| input.key.namespace.clone()).collect();
         let pods = self.world.pods.all(None);
         let own: BTreeSet<String> = pods.iter().map(|pod| format!("celery@{}", pod.name)).collect();
         let own = Arc::new(own);
@@ -174,6 +177,7 @@ impl Driver {
             now,
             wall: self.clock.wall(),
             pools,
+            unread,
             brokers,
             namespaces,
             own_nodes: own,

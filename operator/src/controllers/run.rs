@@ -6,7 +6,6 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -48,8 +47,13 @@ use crate::telemetry::LogHandle;
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Writes that are under way when the process is told to end may take so long.
 const LAST_WRITES: Duration = Duration::from_secs(1);
+/// A process that stands by forgets this often what has come and gone.
+const PRUNE: Duration = Duration::from_secs(60);
 /// KEDA's objects are looked for this often.
 const SCALED_OBJECTS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Named namespaces that cannot be read are waited for so long at a start.
+const NAMED_PATIENCE: Duration = Duration::from_secs(20);
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -61,7 +65,7 @@ pub struct Options {
     pub certificate: Option<Certificate>,
     /// Namespaces to work in; empty for all.
     pub namespaces: Vec<String>,
-    /// Labels of the namespaces to work in, in place of names. The gate must have a shard for them.
+    /// Labels of the namespaces to work in, in place of names. For either the gate must have a shard.
     pub selector: Option<Selector>,
     /// Time between polls of a broker with few queues.
     pub poll_interval: Duration,
@@ -143,14 +147,10 @@ pub async fn run(
     };
     match &options.selector {
         Some(selector) => watch_shard(&mut parts, &clients, watches, selector, &gate, ready),
-        None => watch_all(&mut parts, &watches, &options.namespaces, ready),
+        None if options.namespaces.is_empty() => watch_all(&mut parts, &watches, ready),
+        None => watch_named(&mut parts, watches, &options.namespaces, ready),
     }
-    parts.spawn(find_scaled_objects(
-        clients.ask.clone(),
-        options.namespaces.clone(),
-        Arc::clone(&world),
-        Arc::clone(&board),
-    ));
+    look_on(&mut parts, &clients, &options, &world, &board);
 
     let mut synced = is_ready;
     tokio::select! {
@@ -337,27 +337,32 @@ fn spawn(
     });
 }
 
-/// Watches these namespaces, or all of the cluster.
-fn watch_all(
+/// Watches all of the cluster.
+fn watch_all(parts: &mut JoinSet<&'static str>, watches: &Watches, ready: watch::Sender<bool>) {
+    watches.start(parts, None, move || {
+        let _ = ready.send(true);
+    });
+}
+
+/// Watches these namespaces, each for itself.
+fn watch_named(
     parts: &mut JoinSet<&'static str>,
-    watches: &Watches,
+    watches: Watches,
     namespaces: &[String],
     ready: watch::Sender<bool>,
 ) {
-    let scopes: Vec<Option<&str>> = if namespaces.is_empty() {
-        vec![None]
-    } else {
-        namespaces.iter().map(|name| Some(name.as_str())).collect()
+    let (names, matching) = watch::channel(Some(namespaces.iter().cloned().collect()));
+    let supervisor = shards::Supervisor {
+        watches,
+        matching,
+        ready,
+        patience: Some(NAMED_PATIENCE),
     };
-    let missing = Arc::new((AtomicUsize::new(scopes.len()), ready));
-    for scope in scopes {
-        let missing = Arc::clone(&missing);
-        watches.start(parts, scope, move || {
-            if missing.0.fetch_sub(1, Ordering::SeqCst) == 1 {
-                let _ = missing.1.send(true);
-            }
-        });
-    }
+    parts.spawn(async move {
+        // They never change, which the end of their channel would not say.
+        let _names = names;
+        supervisor.run().await
+    });
 }
 
 /// Watches the namespaces whose labels match. These are read by the client that gives up a silent connection soon: what
@@ -378,8 +383,34 @@ fn watch_shard(
         watches,
         matching,
         ready,
+        patience: None,
     };
     parts.spawn(supervisor.run());
+}
+
+/// What goes on whether this process decides or stands by, beside the watches.
+fn look_on(
+    parts: &mut JoinSet<&'static str>,
+    clients: &Clients,
+    options: &Options,
+    world: &Arc<World>,
+    board: &Arc<Board>,
+) {
+    parts.spawn(stand_by(Arc::clone(world)));
+    parts.spawn(find_scaled_objects(
+        clients.ask.clone(),
+        options.namespaces.clone(),
+        Arc::clone(world),
+        Arc::clone(board),
+    ));
+}
+
+/// Keeps what the watches mark from growing until somebody decides by it.
+async fn stand_by(world: Arc<World>) -> &'static str {
+    while world.prune() {
+        tokio::time::sleep(PRUNE).await;
+    }
+    std::future::pending().await
 }
 
 async fn find_scaled_objects(

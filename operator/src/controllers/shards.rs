@@ -1,4 +1,5 @@
-//! Takes up the namespaces whose labels match the selector, and lets go of those whose labels do so no more.
+//! Takes up the namespaces that were named, or whose labels match the selector, and lets go of those whose labels do so no
+//! more.
 //!
 //! A namespace is shown to the rest of the operator when all its watches have delivered their first lists, and, where
 //! another operator has worked, when that one has stopped writing for certain. It goes with all of it in one moment, too:
@@ -8,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -17,14 +19,20 @@ use super::watches::Watches;
 use crate::kube::namespaces::Matching;
 use crate::shard::TAKE_OVER;
 
+/// What could not be read is said again after so long.
+const AWAY_AGAIN: Duration = Duration::from_secs(300);
+
 /// Keeps the watches of a shard.
 pub struct Supervisor {
     /// What starts them.
     pub watches: Watches,
-    /// Which namespaces match.
+    /// Which namespaces match, or were named.
     pub matching: watch::Receiver<Matching>,
     /// Told when those that matched at the start are shown.
     pub ready: watch::Sender<bool>,
+    /// After so long those that are shown are enough, if there are any; `None` waits for all. One of several names may be
+    /// gone, with the right to read it, and must not keep an operator from the others.
+    pub patience: Option<Duration>,
 }
 
 /// A namespace that matches.
@@ -61,6 +69,7 @@ impl Supervisor {
         let mut parts = JoinSet::new();
         let news = Arc::new(Notify::new());
         let mut is_first = true;
+        let mut patience = self.patience.map(|patience| Instant::now() + patience);
         loop {
             let matching = self.matching.borrow_and_update().clone();
             if let Some(matching) = matching {
@@ -69,8 +78,7 @@ impl Supervisor {
             }
             let next = self.show(&mut held);
             if !is_first && held.values().all(|one| one.shown || !one.at_start) {
-                self.ready
-                    .send_if_modified(|ready| !std::mem::replace(ready, true));
+                self.is_ready();
             }
             tokio::select! {
                 changed = self.matching.changed() => if changed.is_err() {
@@ -78,12 +86,39 @@ impl Supervisor {
                 },
                 () = news.notified() => {}
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
+                () = sleep_until(patience.unwrap_or_else(Instant::now)), if patience.is_some() => {
+                    patience = self.without_the_rest(&held);
+                }
                 Some(ended) = parts.join_next() => match ended {
                     Err(error) if error.is_cancelled() => {}
                     _ => return "a watch",
                 },
             }
         }
+    }
+
+    fn is_ready(&self) {
+        self.ready
+            .send_if_modified(|ready| !std::mem::replace(ready, true));
+    }
+
+    /// Says which namespaces could not be read yet, and goes on without them if there are others. Returns when to say so
+    /// again.
+    fn without_the_rest(&self, held: &BTreeMap<String, Held>) -> Option<Instant> {
+        let away = held.iter().filter(|(_, one)| !one.shown);
+        let away: Vec<&str> = away.map(|(namespace, _)| namespace.as_str()).collect();
+        if away.is_empty() {
+            return None;
+        }
+        if away.len() < held.len() {
+            self.is_ready();
+        }
+        tracing::warn!(
+            namespaces = away.join(", "),
+            "nothing is done in these namespaces, which could not be read yet: do they exist, and has this account its \
+             Role there? One that is gone for good is to be taken out of --namespace"
+        );
+        Some(Instant::now() + AWAY_AGAIN)
     }
 
     /// Starts the watches of what is new, and lets go of what matches no more.
@@ -145,7 +180,7 @@ impl Supervisor {
             one.shown = true;
             world.enter(namespace);
             self.watches.wake();
-            tracing::info!(namespace, "taken up: the labels of the namespace match");
+            tracing::info!(namespace, "taken up: it is named, or its labels match");
         }
         next
     }
@@ -153,8 +188,6 @@ impl Supervisor {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use serde_json::json;
 
     use super::super::world::World;
@@ -185,6 +218,7 @@ mod tests {
             watches,
             matching,
             ready,
+            patience: None,
         };
         (supervisor, shard, tell)
     }
@@ -244,6 +278,25 @@ mod tests {
         while let Some(ended) = parts.join_next().await {
             assert!(ended.is_err_and(|error| error.is_cancelled()), "its watches end");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_cannot_be_read_keeps_nobody_from_the_others_for_long() {
+        let wait = Duration::from_secs(30);
+        let (mut supervisor, _shard, _tell) = supervisor();
+        let (mut held, mut parts, news) = (BTreeMap::new(), JoinSet::new(), Arc::default());
+        let names = ["gone", "here"].map(str::to_owned).into();
+        supervisor.patience = Some(wait);
+        supervisor.follow(&names, &mut held, &mut parts, &news, true);
+        assert!(supervisor.without_the_rest(&held).is_some());
+        assert!(!*supervisor.ready.borrow(), "without any there is nothing to do");
+        held["here"].synced.store(true, Ordering::SeqCst);
+        supervisor.show(&mut held);
+        assert!(supervisor.without_the_rest(&held).is_some(), "it is said again");
+        assert!(*supervisor.ready.borrow());
+        held["gone"].synced.store(true, Ordering::SeqCst);
+        supervisor.show(&mut held);
+        assert_eq!(supervisor.without_the_rest(&held), None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -29,7 +29,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use self::places::{Place, first_of_each, names_default, place};
 use self::summary::summary;
-use self::writes::{WRITES_MAX, Wish};
+use self::writes::WRITES_MAX;
 use super::cycle::Latest;
 use super::world::World;
 use crate::clock::Clock;
@@ -84,8 +84,6 @@ struct Past {
 struct Missed {
     /// As many as one look writes were written before it.
     writes: Option<usize>,
-    /// There was no budget for its numbers.
-    budget: Option<usize>,
     /// A write failed.
     refused: bool,
 }
@@ -140,7 +138,7 @@ impl Controller {
             if missed.writes.is_some() && !missed.refused {
                 ticks.reset_immediately();
             }
-            turn = missed.writes.or(missed.budget).unwrap_or(0);
+            turn = missed.writes.unwrap_or(0);
         }
     }
 
@@ -210,11 +208,7 @@ impl Controller {
             if due.len() == WRITES_MAX {
                 missed.writes = missed.writes.or(Some(at));
             } else {
-                match self.change(past, queue, &seen) {
-                    Wish::Nothing => {}
-                    Wish::Later => missed.budget = missed.budget.or(Some(at)),
-                    Wish::Write(change) => due.push(*change),
-                }
+                due.extend(self.change(past, queue, &seen));
             }
             if let Some(view) = view.filter(|view| view.stray > 0 && !names_default(&first, &places[at])) {
                 self.tell_stray(past, (queue, id), view);

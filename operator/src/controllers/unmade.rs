@@ -3,7 +3,7 @@
 //! For a moment after the first TaskQueue it is only on its way, and saying that it is missing would be noise. Where the
 //! API server refuses it, somebody has to be told, in the server's words: nothing starts without it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -41,6 +41,12 @@ impl Unmade {
         all.remove(namespace);
     }
 
+    /// Of other namespaces than these nothing is known any more: nobody needs it there.
+    pub fn keep(&self, needed: &BTreeSet<String>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|namespace, _| needed.contains(namespace));
+    }
+
     /// What is to be said of it, once it has lasted.
     pub fn lasting(&self, namespace: &str, now: Moment) -> Option<Trouble> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -75,7 +81,13 @@ mod tests {
             said.message
         );
         assert_eq!(unmade.lasting("other", Moment(6000)), None);
-        unmade.tried("shop", None, Moment(7000));
-        assert_eq!(unmade.lasting("shop", Moment(90_000)), None);
+        unmade.keep(&BTreeSet::from(["shop".to_owned()]));
+        assert!(unmade.lasting("shop", Moment(6000)).is_some());
+        unmade.keep(&BTreeSet::new());
+        assert_eq!(unmade.lasting("shop", Moment(90_000)), None, "nobody needs it");
+        unmade.tried("shop", Some(&denied), Moment(91_000));
+        assert_eq!(unmade.lasting("shop", Moment(91_000)), None, "it begins anew");
+        unmade.tried("shop", None, Moment(92_000));
+        assert_eq!(unmade.lasting("shop", Moment(190_000)), None);
     }
 }

@@ -8,16 +8,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
 use poolwright_api::LABEL_WORKER_POOL;
-use poolwright_api::v1alpha1::TaskQueue;
+use poolwright_api::v1alpha1::{TaskQueue, WorkerPool};
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::world::World;
-use crate::kube::index::{Group, Index, follow};
+use crate::kube::index::{Group, Index, Read, follow};
+use crate::kube::lenient::Lenient;
 use crate::kube::watching;
 use crate::signals::board::Board;
 
@@ -78,13 +80,29 @@ impl Watches {
     }
 }
 
+/// What cannot be read is what it was before.
+fn kept<K: Resource>(object: Lenient<K>) -> Result<K, Box<ObjectMeta>>
+where
+    K::DynamicType: Default,
+{
+    object.read().map_err(|unreadable| Box::new(unreadable.metadata))
+}
+
+/// Whoever owns a WorkerPool that cannot be read is told so in its status.
+fn shown(object: Lenient<WorkerPool>) -> Result<WorkerPool, Box<ObjectMeta>> {
+    object.read().or_else(|unreadable| {
+        let metadata = Box::new(unreadable.metadata.clone());
+        unreadable.into_worker_pool().ok_or(metadata)
+    })
+}
+
 impl Started<'_> {
     /// What users write.
     fn intents(&mut self) {
         let any = watching;
         let world = Arc::clone(&self.watches.world);
         let (of, changed) = (Arc::clone(&world), Arc::clone(&self.watches.queues_changed));
-        self.follow(any(), &world.queues, move |group, before, after| {
+        self.follow(any(), (&world.queues, kept), move |group, before, after| {
             let spec =
                 |queue: Option<&TaskQueue>| queue.map(|queue| (queue.metadata.generation, queue.uid()));
             if before.is_none() || after.is_none() || spec(before) != spec(after) {
@@ -93,17 +111,17 @@ impl Started<'_> {
             }
         });
         let of = Arc::clone(&world);
-        self.follow(any(), &world.pools, move |group, before, after| {
+        self.follow(any(), (&world.pools, shown), move |group, before, after| {
             of.pool_changed(group, before, after);
         });
         let of = Arc::clone(&world);
-        self.follow(any(), &world.budgets, move |group, _, _| {
+        self.follow(any(), (&world.budgets, kept), move |group, _, _| {
             of.mark_budgets(&group.0, false);
         });
         let of = Arc::clone(&world);
         self.follow(
             any(),
-            &world.conflicts.autoscalers,
+            (&world.conflicts.autoscalers, Ok),
             move |group, before, after| {
                 let target = |one: Option<&HorizontalPodAutoscaler>| {
                     one.and_then(|one| Some(one.spec.as_ref()?.scale_target_ref.clone()))
@@ -124,31 +142,32 @@ impl Started<'_> {
             move |group: &Group| of.mark(group, false)
         };
         let of = mark();
-        self.follow(ours(), &world.deployments, move |group, _, _| of(group));
+        self.follow(ours(), (&world.deployments, Ok), move |group, _, _| of(group));
         let of = mark();
-        self.follow(ours(), &world.sets, move |group, _, _| of(group));
+        self.follow(ours(), (&world.sets, Ok), move |group, _, _| of(group));
         let of = mark();
-        self.follow(ours(), &world.pods, move |group, _, _| of(group));
+        self.follow(ours(), (&world.pods, Ok), move |group, _, _| of(group));
     }
 
-    fn follow<K, V>(
+    fn follow<W, K, V>(
         &mut self,
         config: watcher::Config,
-        index: &Arc<Index<K, V>>,
+        (index, read): (&Arc<Index<K, V>>, Read<W, K>),
         changed: impl Fn(&Group, Option<&V>, Option<&V>) + Send + Sync + 'static,
     ) where
-        K: Resource<Scope = NamespaceResourceScope>
+        W: Resource<Scope = NamespaceResourceScope>
             + Clone
             + DeserializeOwned
             + std::fmt::Debug
             + Send
             + Sync
             + 'static,
-        K::DynamicType: Default,
+        W::DynamicType: Default,
+        K: Resource + Send + Sync + 'static,
         V: Send + Sync + 'static,
     {
         let client = self.watches.client.clone();
-        let api: Api<K> = match self.scope {
+        let api: Api<W> = match self.scope {
             Some(namespace) => Api::namespaced(client, namespace),
             None => Api::all(client),
         };
@@ -166,7 +185,7 @@ impl Started<'_> {
                 changed(group, before, after);
                 board.changed.notify_one();
             };
-            follow(api, config, scope, index, synced, changed).await;
+            follow(api, config, scope, (index, read), synced, changed).await;
             "a watch"
         }));
     }

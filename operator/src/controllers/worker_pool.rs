@@ -4,6 +4,7 @@
 //! on being the only writer of Deployments, pod marks and WorkerPool status; guarantees that a write that scales
 //! never waits for one that reports, and that a failed write is planned anew, not repeated.
 
+mod refusals;
 mod tell;
 mod waits;
 
@@ -39,6 +40,7 @@ use crate::kube::execute::{Executor, Failure};
 use crate::kube::index::Group;
 use crate::kube::status::{Budget, Written as Reported, write};
 use crate::metrics::Metrics;
+use refusals::Refusals;
 use waits::Waits;
 
 /// First and longest wait after a failure.
@@ -95,7 +97,8 @@ struct Past {
     acted: VecDeque<Decided>,
     /// Lost pods that were told of.
     lost: Vec<String>,
-    /// The server's refusal of our last write.
+    /// What the server has refused, and why it refused the last of that.
+    refusals: Refusals,
     refused: Option<Trouble>,
     /// What a Pool has refused.
     waits: Waits,
@@ -336,27 +339,24 @@ async fn carry_out(
         settled,
         context.clock.wall(),
     );
+    let tried_again = past.refusals.leave_out(&mut steps, now);
     if steps.is_empty() {
-        (past.refused, past.plan, past.waits) = (None, None, Waits::default());
-        return Ok(None);
+        (past.plan, past.waits) = (None, Waits::default());
+        past.refused = past.refused.take().filter(|_| tried_again.is_some());
+        return Ok(tried_again);
     }
     past.written.leave_out(&mut steps, &input.pods, EFFECT, now);
     if steps.is_empty() {
         return Ok(Some(EFFECT));
     }
-    let again = if past.refused.is_some() {
-        REFUSED_AGAIN
-    } else {
-        EFFECT
-    };
     if let Some((_, at)) = past.plan.as_ref().filter(|(last, _)| same(last, &steps)) {
-        let left = again.saturating_sub(now.since(*at));
+        let left = EFFECT.saturating_sub(now.since(*at));
         if !left.is_zero() {
             return Ok(Some(left));
         }
     }
     let executor = Executor::new(&context.client, &group.0);
-    let mut no_room = None;
+    let (mut no_room, mut refused) = (None, None);
     for step in &steps {
         let outcome = within_budget(context, &executor, step, input, group).await;
         if outcome.is_ok() {
@@ -369,6 +369,9 @@ async fn carry_out(
                     let labels = meta.labels.unwrap_or_default();
                     let stamp = Stamp::new(meta.generation, &labels, settle.paused);
                     past.settled.insert(uid, stamp);
+                    if settle.template.is_some() {
+                        tell::restored(context, &state.wp, &settle.seen.name);
+                    }
                 }
             }
             Ok(None) => {
@@ -381,29 +384,32 @@ async fn carry_out(
                     past.acted.push_back(decided.clone());
                 }
             }
-            // What a Pool has no room for keeps nothing else from being done.
+            // What a Pool has no room for keeps nothing else from being done, nor does what the server refuses.
             Err(Failure::NoRoom(trouble)) => no_room = Some(trouble),
+            Err(Failure::Refused(trouble)) => {
+                // What others keep may be free at any moment; all else is refused again, and often.
+                let is_kept = trouble.reason == Reason::Conflict;
+                let wait = if is_kept { EFFECT } else { REFUSED_AGAIN };
+                past.refusals.note(step, now, wait);
+                refused = refused.or(Some(trouble));
+            }
             Err(failure) => {
-                (past.refused, past.plan) = match &failure {
-                    // What others keep may be free at any moment; all else is refused again, and often.
-                    Failure::Refused(trouble) if trouble.reason == Reason::Conflict => {
-                        (Some(trouble.clone()), None)
-                    }
-                    Failure::Refused(trouble) => (Some(trouble.clone()), Some((steps.clone(), now))),
-                    _ => (past.refused.take(), None),
-                };
+                past.plan = None;
                 return Err(failure);
             }
         }
     }
-    past.refused = None;
+    if refused.is_some() || past.refusals.is_empty() {
+        past.refused.clone_from(&refused);
+    }
     if let Some(trouble) = no_room {
         past.plan = None;
         past.waits.note(&trouble, now);
         return Err(Failure::NoRoom(trouble));
     }
+    past.refusals.leave_out(&mut steps, now);
     (past.plan, past.waits) = (Some((steps, now)), Waits::default());
-    Ok(Some(EFFECT))
+    refused.map_or(Ok(Some(EFFECT)), |trouble| Err(Failure::Refused(trouble)))
 }
 
 /// Carries out a step: one that raises a number of replicas when every Pool has granted it, and of one that lowers it the
@@ -502,7 +508,8 @@ async fn report(
     if *old == new {
         return Ok(None);
     }
-    if !context.budget.take(context.clock.now()) && may_wait {
+    let uid = wp.metadata.uid.as_deref().unwrap_or_default();
+    if !context.budget.take(uid, context.clock.now(), may_wait) {
         return Ok(Some(BUDGET_AGAIN));
     }
     let api: Api<WorkerPool> = Api::namespaced(context.client.clone(), &group.0);

@@ -8,20 +8,22 @@
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Resource, ResourceExt};
-use poolwright_api::DEFAULT_POOL;
 use poolwright_api::v1alpha1::{Pool, TaskQueue, WorkerPool};
+use poolwright_api::{DEFAULT_POOL, Reason};
 use poolwright_core::advice::{Advice, Neighbour, advise};
 use poolwright_core::charge::taken;
 use poolwright_core::objects::{DeploymentView, Objects, PodView, SetView};
 use poolwright_core::observe::{Runs, pool_input};
 use poolwright_core::revision::revision;
 use poolwright_core::shedding::LoadKey;
-use poolwright_core::snapshot::{Namespace, PoolInput, Trouble};
+use poolwright_core::snapshot::{Namespace, PoolInput, Trouble, WORDS_MAX};
+use poolwright_core::text::bounded;
 use poolwright_core::time::Moment;
 use poolwright_core::validate::{Invalid, ValidPool, consumes_alone, validate};
 use poolwright_core::weight::Weights;
@@ -31,6 +33,7 @@ use super::conflicts::Conflicts;
 use super::kept::{Keep, only_holders, own_name, owner_name, selected, without_writers};
 use super::unmade::Unmade;
 use crate::kube::index::{Group, Index};
+use crate::kube::lenient::ANNOTATION_UNREADABLE;
 use crate::shard::Shard;
 
 /// A WorkerPool's spec, read once.
@@ -115,6 +118,8 @@ pub struct World {
     stale: Mutex<BTreeMap<String, bool>>,
     /// Names of pods that take no slots any more.
     lost: Mutex<BTreeMap<Group, Vec<String>>>,
+    /// True once somebody has rebuilt it.
+    is_read: AtomicBool,
     built: Mutex<Built>,
 }
 
@@ -159,6 +164,7 @@ impl World {
             dirty: Mutex::default(),
             stale: Mutex::default(),
             lost: Mutex::default(),
+            is_read: AtomicBool::new(false),
             built: Mutex::default(),
         }
     }
@@ -236,6 +242,26 @@ impl World {
             || !self.deployments.hidden(namespace).is_empty()
     }
 
+    /// Forgets marks of what has come and gone while nobody has rebuilt anything, as where a process stands by; false once
+    /// somebody does. What was shown to nobody leaves nothing behind.
+    pub fn prune(&self) -> bool {
+        let _built = lock(&self.built);
+        if self.is_read.load(Ordering::Relaxed) {
+            return false;
+        }
+        let is_there = |(namespace, name): &Group| {
+            let objects = self.objects(&(namespace.clone(), name.clone()));
+            self.pools.get(namespace, name).is_some()
+                || !(objects.deployments.is_empty() && objects.sets.is_empty() && objects.pods.is_empty())
+        };
+        lock(&self.dirty).retain(|group, _| is_there(group));
+        let mut there: BTreeSet<String> = lock(&self.dirty).keys().map(|group| group.0.clone()).collect();
+        there.extend(self.queues.all(None).iter().filter_map(|queue| queue.namespace()));
+        there.extend(self.budgets.all(None).iter().filter_map(|pool| pool.namespace()));
+        lock(&self.stale).retain(|namespace, _| there.contains(namespace));
+        true
+    }
+
     fn mark_whole(&self, namespace: &str) {
         let groups = [
             self.pools.groups(namespace),
@@ -272,6 +298,7 @@ impl World {
     /// Rebuilds what was marked and returns it; a WorkerPool that no longer exists is dropped.
     pub fn rebuild(&self, now: Moment) -> BTreeSet<Group> {
         let mut built = lock(&self.built);
+        self.is_read.store(true, Ordering::Relaxed);
         let dirty = std::mem::take(&mut *lock(&self.dirty));
         for (group, spec) in &dirty {
             let last = built.usable(group);
@@ -428,6 +455,13 @@ impl World {
     }
 
     fn read_spec(&self, wp: &Arc<WorkerPool>) -> Result<Arc<Spec>, Invalid> {
+        if let Some(words) = wp.annotations().get(ANNOTATION_UNREADABLE) {
+            return Err(Invalid {
+                field: "spec".to_owned(),
+                message: format!("cannot be read: {}; correct it", bounded(words, WORDS_MAX)),
+                reason: Reason::InvalidSpec,
+            });
+        }
         let namespace = wp.namespace().unwrap_or_default();
         let named = wp
             .spec

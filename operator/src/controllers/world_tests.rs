@@ -97,3 +97,25 @@ fn a_weight_follows_the_other_queues_of_its_namespace_alone() {
     );
     assert_eq!(effective("n"), [("n".to_owned(), vec![16, 12, 13, 10]), other]);
 }
+
+/// Marks of preview environments, say, that come and go while a process stands by.
+#[test]
+fn who_stands_by_keeps_no_marks_of_what_is_gone() {
+    let world = World::default();
+    world.pools.put(pool("stays", "Cpu", &["q"]));
+    for name in ["stays", "gone"] {
+        world.mark(&("n".to_owned(), name.to_owned()), true);
+        world.mark(&("away".to_owned(), name.to_owned()), true);
+    }
+    assert!(world.prune());
+    let left: Vec<Group> = lock(&world.dirty).keys().cloned().collect();
+    assert_eq!(left, [("n".to_owned(), "stays".to_owned())]);
+    let stale: Vec<String> = lock(&world.stale).keys().cloned().collect();
+    assert_eq!(stale, ["n"]);
+    // Whoever decides learns of what is gone, and forgets it everywhere.
+    world.mark(&("n".to_owned(), "gone".to_owned()), true);
+    assert_eq!(world.rebuild(Moment(0)).len(), 2);
+    world.mark(&("n".to_owned(), "gone".to_owned()), true);
+    assert!(!world.prune());
+    assert_eq!(lock(&world.dirty).len(), 1);
+}

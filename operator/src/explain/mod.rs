@@ -1,8 +1,8 @@
 //! `poolwright explain`: the last decision of a WorkerPool in full.
 //!
 //! Reads one object and renders it; decides and writes nothing. What is printed is what status holds, so `explain`
-//! cannot tell another story than the operator. Text from the cluster is printed without control characters, because
-//! it goes to a terminal.
+//! cannot tell another story than the operator. Text from the cluster is printed without what a terminal would obey.
+//! The cluster is asked once: whoever asks is told soon that it does not answer, and can ask again.
 
 mod next;
 
@@ -11,13 +11,13 @@ use std::io::Write;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
-use kube::{Api, Client, Config};
+use kube::{Api, Config};
 use poolwright_api::text::{counted, printable};
 use poolwright_api::v1alpha1::{Decision, DecisionLimit, PastDecision, WorkerPool, WorkerPoolStatus};
 use poolwright_api::{ConditionType, Reason};
 
 use crate::cli::ExplainArgs;
-use crate::kube::no_kubeconfig;
+use crate::kube::{no_kubeconfig, ungated};
 
 #[cfg(test)]
 mod tests;
@@ -62,13 +62,18 @@ pub async fn run(args: &ExplainArgs, now: Timestamp, output: &mut impl Write) ->
         .namespace
         .clone()
         .unwrap_or_else(|| config.default_namespace.clone());
-    let name = args.name.clone();
-    let read = async {
-        let api: Api<WorkerPool> = Api::namespaced(Client::try_from(config)?, &namespace);
+    let wp = read(config, namespace, args.name.clone()).await?;
+    Ok(output.write_all(render(&wp, now).as_bytes())?)
+}
+
+/// The WorkerPool of this name.
+async fn read(config: Config, namespace: String, name: String) -> Result<WorkerPool, ExplainError> {
+    let asked = async {
+        let api: Api<WorkerPool> = Api::namespaced(ungated(config)?, &namespace);
         api.get_opt(&name).await
     };
-    match read.await {
-        Ok(Some(wp)) => Ok(output.write_all(render(&wp, now).as_bytes())?),
+    match asked.await {
+        Ok(Some(wp)) => Ok(wp),
         Ok(None) => Err(ExplainError::Absent { namespace, name }),
         Err(source) => Err(ExplainError::Read {
             namespace,

@@ -144,6 +144,7 @@ fn step(reason: Reason, namespace: &str, name: &str) -> Option<String> {
         Reason::QuotaExceeded => "Raise the quota of the namespace, or lower spec.scaling.maxReplicas",
         Reason::ImageNotPulled => "Correct spec.worker.image, or the pull secrets",
         Reason::OutOfMemory => "Raise spec.worker.resources.limits.memory, or lower the concurrency",
+        Reason::Restored => "Change the WorkerPool in place of its Deployment",
         Reason::AdmissionDenied => "Change the pod as the admission message asks",
         Reason::LostPods => {
             "See to the node that the condition names; the tasks of its pods are delivered again"

@@ -1,8 +1,15 @@
 //! The explanation as a person reads it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::StatusCode;
 use poolwright_api::conditions::{Change, condition, set};
 use poolwright_api::v1alpha1::DecisionInput;
 use poolwright_api::{ConditionType, Reason};
+use tokio::net::TcpListener;
 
 use super::*;
 
@@ -151,9 +158,9 @@ fn a_hold_says_how_to_end_it_and_an_old_status_says_so() {
 fn a_terminal_is_never_sent_control_characters() {
     let mut wp = pool();
     let status = wp.status.as_mut().unwrap();
-    status.last_decision.as_mut().unwrap().text = "evil \u{1b}[2J\n".into();
+    status.last_decision.as_mut().unwrap().text = "evil \u{1b}[2J\n\u{202e}desrever".into();
     let text = render(&wp, time(0));
-    assert!(!text.contains('\u{1b}'), "{text:?}");
+    assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text:?}");
     assert!(text.chars().all(|c| !c.is_control() || c == '\n'));
 }
 
@@ -234,4 +241,30 @@ fn without_a_cluster_it_is_told_what_to_set() {
         let said = no_kubeconfig(&Infer(flaw));
         assert!(said.starts_with(words), "{said}");
     }
+}
+
+/// The library would try again for minutes, and say nothing.
+#[tokio::test]
+async fn a_server_that_is_not_ready_is_asked_once_and_told() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&asked);
+    let answer = move || {
+        seen.fetch_add(1, Ordering::Relaxed);
+        async { (StatusCode::SERVICE_UNAVAILABLE, "not ready") }
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let server = axum::serve(listener, Router::new().fallback(answer));
+    let config = Config::new(address.parse().unwrap());
+    let limit = tokio::time::sleep(Duration::from_secs(20));
+    tokio::select! {
+        told = read(config, "shop".to_owned(), "mail".to_owned()) => {
+            let words = told.unwrap_err().to_string();
+            assert!(words.starts_with("WorkerPool shop/mail cannot be read: "), "{words}");
+        }
+        ended = server.into_future() => panic!("{ended:?}"),
+        () = limit => panic!("it tells nothing"),
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
 }

@@ -1,7 +1,7 @@
 //! Connections to the operator's own server: how many there are at a time, and what one may take.
 //!
-//! Decides who goes when every place is taken: who asks for nothing before who is being answered, and of these whoever
-//! has done so for longest. So who connects and is silent takes the place of his like, never that of a probe, and what
+//! Decides who goes when every place is taken: who asks for nothing, or takes nothing of his answer, before who is being
+//! answered, and of these whoever has done so for longest. So who connects and is silent takes the place of his like, never that of a probe, and what
 //! all of them together make the operator hold is bounded. May not look at what is asked: that is the router's.
 
 use std::convert::Infallible;
@@ -44,7 +44,8 @@ pub(super) struct Limits {
     pub silence: Duration,
     /// After so long a connection is asked no more: who wants more connects anew, as a scraper does by itself.
     pub life: Duration,
-    /// And what is then being answered may take so long, as it may when the server stops.
+    /// And what is then being answered may take so long, as it may when the server stops. Who takes nothing of his answer
+    /// for so long counts as one who asks for nothing.
     pub rest: Duration,
 }
 
@@ -70,7 +71,7 @@ pub(super) async fn serve(
         follows.spawn(certificate.follow());
     }
     let mut places = Places {
-        most: limits.places,
+        limits,
         tasks: JoinSet::new(),
         taken: Vec::new(),
     };
@@ -99,7 +100,7 @@ pub(super) async fn serve(
     while places.tasks.join_next().await.is_some() {}
 }
 
-/// What a connection does: whether it is being answered, and since when.
+/// What a connection does: whether it is being answered, and since when it is as it is or has taken the last part.
 struct Doing(Mutex<(bool, Instant)>);
 
 impl Doing {
@@ -114,7 +115,7 @@ impl Doing {
 
 /// Who is connected.
 struct Places {
-    most: usize,
+    limits: Limits,
     tasks: JoinSet<()>,
     taken: Vec<(Arc<Doing>, AbortHandle)>,
 }
@@ -123,9 +124,13 @@ impl Places {
     /// Waits until there is a place, and ends whom it must for that. Waits until he is gone, too: his memory is.
     async fn make_room(&mut self) {
         while self.tasks.try_join_next().is_some() {}
-        while self.tasks.len() >= self.most {
+        while self.tasks.len() >= self.limits.places {
             let there = self.taken.iter().filter(|(_, task)| !task.is_finished());
-            if let Some((_, task)) = there.min_by_key(|(doing, _)| doing.get()) {
+            let rank = |doing: &Doing| {
+                let (is_answered, since) = doing.get();
+                (is_answered && since.elapsed() < self.limits.rest, since)
+            };
+            if let Some((_, task)) = there.min_by_key(|(doing, _)| rank(doing)) {
                 task.abort();
             }
             self.tasks.join_next().await;
@@ -225,6 +230,7 @@ impl HttpBody for Sending {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.doing.set(true);
         Pin::new(&mut self.body).poll_frame(context)
     }
 

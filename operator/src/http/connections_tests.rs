@@ -202,6 +202,43 @@ async fn who_reads_nothing_is_cut_off_when_his_time_is_over() {
 }
 
 #[tokio::test]
+async fn who_takes_nothing_of_his_answer_goes_before_who_has_just_come() {
+    let rest = Duration::from_millis(300);
+    let server = serving(Limits { rest, ..PATIENT }).await;
+    let mut deaf = Vec::new();
+    for _ in 0..PATIENT.places {
+        let mut stream = server.connect().await;
+        stream.write_all(once("/long").as_bytes()).await.unwrap();
+        soon(stream.readable()).await.unwrap();
+        deaf.push(stream);
+    }
+    sleep(rest * 3).await;
+    let mut probe = server.connect().await;
+    // By this it has its place, and this one wants another.
+    let last = answer(server.connect().await, once("/")).await;
+    assert!(last.starts_with("HTTP/1.1 200"), "{last}");
+    assert!(ask_on(&mut probe).await.is_some());
+}
+
+#[tokio::test]
+async fn who_takes_his_answer_bit_by_bit_keeps_his_place_however_long_that_takes() {
+    let rest = Duration::from_millis(500);
+    let server = serving(Limits { rest, ..PATIENT }).await;
+    let mut slow = server.connect().await;
+    slow.write_all(once("/long").as_bytes()).await.unwrap();
+    let mut answer = vec![0; LONG / 2];
+    for part in answer.chunks_mut(LONG / 2 / 10) {
+        soon(slow.read_exact(part)).await.unwrap();
+        sleep(rest / 5).await;
+    }
+    let _strangers = server.strangers(PATIENT.places * 3).await;
+    assert!(ask_on(&mut server.connect().await).await.is_some());
+    let mut all = answer;
+    soon(slow.read_to_end(&mut all)).await.unwrap();
+    assert!(all.len() > LONG);
+}
+
+#[tokio::test]
 async fn who_is_silent_is_cut_off_however_slowly_he_speaks() {
     let server = serving(Limits {
         silence: Duration::from_millis(300),

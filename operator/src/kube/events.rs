@@ -4,6 +4,8 @@
 //! their order. Words that are new each time make an object in etcd each time, and what a tenant's broker says can make
 //! such words; so how many there are of one object and in one namespace is bounded here. What is beyond is dropped.
 
+pub mod table;
+
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Mutex, PoisonError};
@@ -12,11 +14,12 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use poolwright_api::COMPONENT;
+use poolwright_api::{COMPONENT, Reason};
 use poolwright_core::text::bounded;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use self::table::Sort;
 use crate::pace::Pace;
 
 /// Words of an event; the API server takes 1,024 bytes.
@@ -35,6 +38,8 @@ const OF_NAMESPACE: Pace = Pace {
 };
 /// Buckets that are full again are forgotten so often.
 const SWEEP: Duration = Duration::from_secs(60);
+/// What the log says of an event that the reference page does not tell of.
+const UNKNOWN: &str = "an event of a reason that docs/reference/events.md does not have";
 /// Events that are sent at a time: few, since what makes and scales workers is not to wait behind what only reports.
 const LANES: usize = 4;
 /// Events that wait in a lane at most: one namespace alone does not fill it.
@@ -119,7 +124,11 @@ impl Events {
 
     /// Tells of `about`, soon, and waits for nothing. What is too much is dropped, and a failure is logged and forgotten:
     /// what lasts stands in the status.
-    pub fn send(&self, about: &ObjectReference, warning: bool, reason: &str, action: &str, note: &str) {
+    pub fn send(&self, about: &ObjectReference, sort: &Sort, reason: &str, note: &str) {
+        let known = Reason::ALL.iter().find(|one| one.as_str() == reason);
+        if known.is_none_or(|known| !sort.knows(*known)) {
+            tracing::error!(object = sort.object, reason, "{UNKNOWN}");
+        }
         let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
         let may = limits.take(about, Instant::now());
         drop(limits);
@@ -133,14 +142,14 @@ impl Events {
             return;
         }
         let event = Event {
-            type_: if warning {
+            type_: if known.is_none_or(|known| sort.warns(*known)) {
                 EventType::Warning
             } else {
                 EventType::Normal
             },
             reason: reason.to_owned(),
             note: Some(bounded(note, NOTE_MAX)),
-            action: format!("{action}-{}", digest(note)),
+            action: format!("{}-{}", sort.action, digest(note)),
             secondary: None,
         };
         // Whichever it is, an object's is always the same.
@@ -216,7 +225,7 @@ mod tests {
         let events = Events::new(client);
         let send = |uid: &str, n: u32| {
             let note = format!("{n} messages");
-            events.send(&about("shop", uid), true, "QueueUnknown", "Observe", &note);
+            events.send(&about("shop", uid), &table::STRAY, "QueueUnknown", &note);
         };
         let notes = |uid: &str| -> Vec<String> {
             let told = told.lock().unwrap();

@@ -8,6 +8,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::StreamExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Resource};
@@ -182,7 +183,7 @@ impl<K: Resource, V> Index<K, V> {
     /// Keeps an object; one whose label was rewritten leaves its former group.
     fn insert(&self, object: K) -> Vec<Change<V>> {
         let Some((group, name)) = self.key(&object) else {
-            return self.remove(&object);
+            return self.remove(object.meta());
         };
         let after = Arc::new((self.keep)(object));
         let mut objects = self.lock();
@@ -212,8 +213,7 @@ impl<K: Resource, V> Index<K, V> {
         self.insert(object);
     }
 
-    fn remove(&self, object: &K) -> Vec<Change<V>> {
-        let meta = object.meta();
+    fn remove(&self, meta: &ObjectMeta) -> Vec<Change<V>> {
         let (namespace, name) = (meta.namespace.as_deref(), meta.name.as_deref());
         let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
         let mut objects = self.lock();
@@ -271,18 +271,23 @@ impl<K: Resource, V> Index<K, V> {
     }
 }
 
+/// Makes of what the server sends what is kept, or says which object it is that cannot be read.
+pub type Read<W, K> = fn(W) -> Result<K, Box<ObjectMeta>>;
+
 /// Follows a watch for ever, and reports each group that changed with the object before and after (both absent
-/// when a list no longer names it). `ready` is called once the first list is complete.
-pub async fn follow<K, V>(
-    api: Api<K>,
+/// when a list no longer names it). `ready` is called once the first list is complete. Of what cannot be `read` that stays
+/// which is known of the object of this name; such a kind is grouped by its own name.
+pub async fn follow<W, K, V>(
+    api: Api<W>,
     config: watcher::Config,
     scope: Option<String>,
-    index: Arc<Index<K, V>>,
+    (index, read): (Arc<Index<K, V>>, Read<W, K>),
     ready: impl Fn(),
     changed: impl Fn(&Group, Option<&V>, Option<&V>),
 ) where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
-    K::DynamicType: Default,
+    W: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    W::DynamicType: Default,
+    K: Resource,
 {
     let mut listed = BTreeSet::new();
     let mut events = watcher::watcher(api, config).default_backoff().boxed();
@@ -294,10 +299,17 @@ pub async fn follow<K, V>(
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Init) => listed.clear(),
-            Ok(Event::InitApply(object)) => {
-                listed.extend(index.key(&object));
-                tell(index.insert(object));
-            }
+            Ok(Event::InitApply(object)) => match read(object) {
+                Ok(object) => {
+                    listed.extend(index.key(&object));
+                    tell(index.insert(object));
+                }
+                Err(meta) => {
+                    let (namespace, name) =
+                        (meta.namespace.unwrap_or_default(), meta.name.unwrap_or_default());
+                    listed.insert(((namespace, name.clone()), name));
+                }
+            },
             Ok(Event::InitDone) => {
                 for group in index.keep(scope.as_deref(), &listed) {
                     changed(&group, None, None);
@@ -305,9 +317,13 @@ pub async fn follow<K, V>(
                 listed.clear();
                 ready();
             }
-            Ok(Event::Apply(object)) => tell(index.insert(object)),
-            Ok(Event::Delete(object)) => tell(index.remove(&object)),
-            Err(error) => tracing::warn!(kind = std::any::type_name::<K>(), "watch: {}", words::<K>(&error)),
+            Ok(Event::Apply(object)) => {
+                if let Ok(object) = read(object) {
+                    tell(index.insert(object));
+                }
+            }
+            Ok(Event::Delete(object)) => tell(index.remove(object.meta())),
+            Err(error) => tracing::warn!(kind = std::any::type_name::<K>(), "watch: {}", words::<W>(&error)),
         }
     }
 }
@@ -414,7 +430,7 @@ mod tests {
         );
         // It goes from where it is, with whatever label it goes.
         assert_eq!(
-            told(index.remove(&pod("b", Some("w"), 5))),
+            told(index.remove(pod("b", Some("w"), 5).meta())),
             [change("debug", Some(4), None)]
         );
         assert_eq!(
@@ -444,7 +460,7 @@ mod tests {
         );
         index.insert(pod("b", Some("qq"), 2));
         assert_eq!((naming("q").len(), naming("qq").len()), (1, 2));
-        index.remove(&pod("a", Some("q"), 3));
+        index.remove(pod("a", Some("q"), 3).meta());
         assert_eq!((naming("q").len(), naming("").len()), (0, 0));
         index.insert(pod("b", None, 4));
         assert_eq!(naming("qq"), ["c"]);

@@ -1,11 +1,13 @@
 //! The only code that talks to Kubernetes: watches in, writes out. Decides nothing.
 
+mod busy;
 pub mod config_map;
 pub mod events;
 pub mod execute;
 mod gated;
 pub mod index;
 pub mod lease;
+pub mod lenient;
 pub mod namespaces;
 pub mod pool;
 pub mod selector;
@@ -20,6 +22,7 @@ use kube::runtime::watcher;
 use kube::{Client, Config};
 use poolwright_api::FIELD_MANAGER;
 
+use self::busy::Pause;
 use crate::gate::Gate;
 
 /// Seconds after which the API server ends a watch, to be begun anew where it ended. It costs a request a kind, and
@@ -57,12 +60,11 @@ impl Clients {
             url.host().unwrap_or_default().to_owned(),
             url.port_u16().unwrap_or(default),
         );
-        let mut once = config.clone();
-        (once.read_timeout, once.default_retry) = (Some(ANSWER_SILENCE), false);
+        let pause = Pause::default();
         Ok(Self {
-            watch: patient(config.clone(), WATCH_SILENCE, gate)?,
-            ask: patient(config, ANSWER_SILENCE, gate)?,
-            lease: Client::try_from(once)?,
+            watch: patient(config.clone(), WATCH_SILENCE, gate, &pause)?,
+            ask: patient(config.clone(), ANSWER_SILENCE, gate, &pause)?,
+            lease: ungated(config)?,
             server,
         })
     }
@@ -107,14 +109,30 @@ pub fn posting() -> PostParams {
     }
 }
 
-/// A client that waits no longer than this for the next byte, and writes only while the gate is open. It repeats nothing by
-/// itself: kube would wait for minutes between two tries of one request, with a turn held and long after the API server is
-/// back, and whoever asks tries again by itself.
-fn patient(mut config: Config, silence: Duration, gate: &Gate) -> Result<Client, kube::Error> {
-    (config.read_timeout, config.default_retry) = (Some(silence), false);
-    Ok(ClientBuilder::try_from(config)?
+/// A client that waits no longer than this for the next byte, and writes only while the gate is open. What the server says
+/// of when to come again is heeded by all of this pause.
+fn patient(config: Config, silence: Duration, gate: &Gate, pause: &Pause) -> Result<Client, kube::Error> {
+    Ok(ClientBuilder::try_from(asking_once(config, silence))?
         .with_layer(&gated::layer(gate))
+        .with_layer(&busy::layer(pause))
         .build())
+}
+
+/// A client for what no gate is in front of: the Lease, and a command that reads.
+///
+/// # Errors
+///
+/// The configuration cannot be used.
+pub fn ungated(config: Config) -> Result<Client, kube::Error> {
+    Client::try_from(asking_once(config, ANSWER_SILENCE))
+}
+
+/// Waits no longer than this for the next byte, and repeats nothing by itself: kube would wait for minutes between two tries
+/// of one request, with a turn held, or a person without a word, and long after the API server is back. Whoever asks tries
+/// again by itself.
+fn asking_once(mut config: Config, silence: Duration) -> Config {
+    (config.read_timeout, config.default_retry) = (Some(silence), false);
+    config
 }
 
 /// A client where nothing listens, for what asks nobody.
@@ -146,7 +164,13 @@ mod tests {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", server.local_addr().unwrap());
         let config = Config::new(address.parse().unwrap());
-        let client = patient(config, Duration::from_millis(100), &Gate::open()).unwrap();
+        let client = patient(
+            config,
+            Duration::from_millis(100),
+            &Gate::open(),
+            &Pause::default(),
+        )
+        .unwrap();
         let asked = tokio::time::timeout(Duration::from_secs(10), client.apiserver_version()).await;
         assert!(asked.expect("an end").is_err());
     }
@@ -164,7 +188,7 @@ mod tests {
         let address = format!("http://{}", listener.local_addr().unwrap());
         let server = axum::serve(listener, Router::new().fallback(answer));
         let config = Config::new(address.parse().unwrap());
-        let client = patient(config, ANSWER_SILENCE, &Gate::open()).unwrap();
+        let client = patient(config, ANSWER_SILENCE, &Gate::open(), &Pause::default()).unwrap();
         tokio::select! {
             version = client.apiserver_version() => assert!(version.is_err()),
             ended = server.into_future() => panic!("{ended:?}"),
@@ -198,13 +222,19 @@ mod tests {
         let address = format!("http://{}", listener.local_addr().unwrap());
         let server = axum::serve(listener, Router::new().fallback(answer));
         let config = Config::new(address.parse().unwrap());
-        let client = patient(config, Duration::from_millis(100), &Gate::open()).unwrap();
+        let client = patient(
+            config,
+            Duration::from_millis(100),
+            &Gate::open(),
+            &Pause::default(),
+        )
+        .unwrap();
         let index = Arc::new(Index::new(|pod: &Pod| pod.metadata.name.clone(), |pod| pod));
         let follows = follow(
             Api::<Pod>::all(client),
             watching(),
             None,
-            index,
+            (index, Ok),
             || {},
             |_, _, _| {},
         );

@@ -3,7 +3,9 @@
 //! Numbers that move all the time wait for their turn; everything else waits for no budget. Nothing is written
 //! when nothing differs.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::Patch;
@@ -121,10 +123,56 @@ fn changes<S: Serialize>(old: &S, new: &S) -> Result<Option<Value>, kube::Error>
     Ok(difference(&value(old)?, &value(new)?))
 }
 
-/// A token bucket for writes that may wait.
+/// Who has waited for a write and has not asked for so long has no place before others any more.
+const WAITS: Duration = Duration::from_secs(3);
+
+/// A token bucket for writes that may wait, in the order in which they began to: whoever asks first and often is not to
+/// have all of it.
 pub struct Budget {
     per_second: f64,
-    state: Mutex<(f64, Moment)>,
+    state: Mutex<Bucket>,
+}
+
+#[derive(Default)]
+struct Bucket {
+    tokens: f64,
+    filled: Moment,
+    /// Places are given in this order.
+    next: u64,
+    /// Who waits, by place, and when it asked last.
+    waiting: BTreeMap<u64, (String, Moment)>,
+    places: HashMap<String, u64>,
+}
+
+impl Bucket {
+    fn forget(&mut self, who: &str) {
+        if let Some(place) = self.places.remove(who) {
+            self.waiting.remove(&place);
+        }
+    }
+
+    /// Gives a place to whoever has none, and says whether those before it leave it a token.
+    fn has_turn(&mut self, who: &str, now: Moment) -> bool {
+        let place = self.places.get(who).copied().unwrap_or(self.next);
+        if place == self.next {
+            self.next += 1;
+            self.places.insert(who.to_owned(), place);
+        }
+        self.waiting.insert(place, (who.to_owned(), now));
+        while let Some((_, (first, asked))) = self.waiting.first_key_value() {
+            if now.since(*asked) <= WAITS {
+                break;
+            }
+            let first = first.clone();
+            self.forget(&first);
+        }
+        let mut before = self.waiting.range(..place);
+        let mut left = self.tokens - 1.0;
+        while left >= 0.0 && before.next().is_some() {
+            left -= 1.0;
+        }
+        left >= 0.0
+    }
 }
 
 impl Budget {
@@ -134,19 +182,30 @@ impl Budget {
         let per_second = f64::from(per_second.max(1));
         Self {
             per_second,
-            state: Mutex::new((per_second, Moment::default())),
+            state: Mutex::new(Bucket {
+                tokens: per_second,
+                ..Bucket::default()
+            }),
         }
     }
 
-    /// Takes one write out of the budget, if there is one.
-    pub fn take(&self, now: Moment) -> bool {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let refill = now.since(state.1).as_secs_f64() * self.per_second;
-        *state = ((state.0 + refill).min(self.per_second), now.max(state.1));
-        if state.0 < 1.0 {
+    /// True if the object of this uid may be written now. What may not wait may always, and takes a write out of the budget
+    /// if there is one; what may wait has its turn after those that wait already, and must ask again within a second or
+    /// two to keep its place.
+    pub fn take(&self, who: &str, now: Moment, may_wait: bool) -> bool {
+        let mut bucket = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let refill = now.since(bucket.filled).as_secs_f64() * self.per_second;
+        bucket.tokens = (bucket.tokens + refill).min(self.per_second);
+        bucket.filled = now.max(bucket.filled);
+        if may_wait && !bucket.has_turn(who, now) {
             return false;
         }
-        state.0 -= 1.0;
+        bucket.forget(who);
+        bucket.tokens = if bucket.tokens < 1.0 {
+            bucket.tokens
+        } else {
+            bucket.tokens - 1.0
+        };
         true
     }
 }
@@ -193,8 +252,37 @@ mod tests {
     #[test]
     fn a_budget_is_spent_and_refills() {
         let budget = Budget::new(2);
-        let at = |ms| Moment(ms);
-        assert!(budget.take(at(0)) && budget.take(at(0)) && !budget.take(at(0)));
-        assert!(!budget.take(at(400)) && budget.take(at(600)) && !budget.take(at(600)));
+        let take = |ms| budget.take("one", Moment(ms), true);
+        assert!(take(0) && take(0) && !take(0));
+        assert!(!take(400) && take(600) && !take(600));
+        assert!(budget.take("one", Moment(600), false), "it may not wait");
+    }
+
+    #[test]
+    fn who_asks_first_each_time_does_not_have_all_of_a_budget() {
+        let budget = Budget::new(2);
+        let mut writes = BTreeMap::from(["a", "b", "c", "d", "e"].map(|who| (who, 0)));
+        for second in 0..50 {
+            for (who, count) in &mut writes {
+                *count += u32::from(budget.take(who, Moment(second * 1000), true));
+            }
+        }
+        // A hundred in all. Who asks first gets in line again first, which is all that is left of that.
+        assert!(
+            writes.values().all(|count| (15..=25).contains(count)),
+            "{writes:?}"
+        );
+    }
+
+    #[test]
+    fn who_does_not_ask_any_more_keeps_nobody_waiting() {
+        let budget = Budget::new(1);
+        let take = |who, seconds: u64| budget.take(who, Moment(seconds * 1000), true);
+        assert!(take("a", 0) && !take("gone", 0) && !take("b", 0));
+        assert!(!take("b", 2), "the other one's turn comes first");
+        assert!(take("b", 4));
+        // What could not wait said the rest along, so its place is free.
+        assert!(!take("a", 4) && !take("b", 4) && budget.take("a", Moment(4000), false));
+        assert!(take("b", 5));
     }
 }

@@ -24,10 +24,19 @@ pub fn check(read: &Read<'_>, all: &[Read<'_>], workers: &[Worker<'_>]) -> Vec<F
     let Some(pool) = read.pool() else {
         return Vec::new();
     };
-    let near: Vec<&Worker<'_>> = workers
-        .iter()
-        .filter(|worker| worker.read.namespace == read.namespace)
-        .collect();
+    let near = || {
+        workers
+            .iter()
+            .filter(|worker| worker.read.namespace == read.namespace)
+    };
+    // The later one of a name wins: there is one of it in the cluster, and it takes its slots once.
+    let last: BTreeMap<&str, &Worker<'_>> =
+        near().map(|worker| (worker.read.name.as_str(), worker)).collect();
+    let is_last = |worker: &&Worker<'_>| {
+        let last = last.get(worker.read.name.as_str());
+        last.is_some_and(|last| std::ptr::eq(*last, *worker))
+    };
+    let near: Vec<&Worker<'_>> = near().filter(is_last).collect();
     let mut findings = strangers(read, pool, all);
     findings.extend(broken_pods(read, pool, &near));
     findings.extend(shedding(read, pool, &near));
@@ -42,6 +51,7 @@ fn strangers(read: &Read<'_>, pool: &Pool, all: &[Read<'_>]) -> Vec<Finding> {
         let named = |other: &&Read<'_>| other.namespace == read.namespace && other.name == guarantee.queue;
         let queue = all
             .iter()
+            .rev()
             .filter(named)
             .find_map(|other| Some((other, other.task_queue()?)));
         if let Some((other, queue)) = queue.filter(|(_, queue)| queue.pool_name() != read.name) {
@@ -192,6 +202,7 @@ pub fn too_large(worker: &Worker<'_>, all: &[Read<'_>]) -> Vec<Finding> {
         let named = |other: &&Read<'_>| other.namespace == worker.read.namespace && other.name == pool;
         let found = all
             .iter()
+            .rev()
             .filter(named)
             .find_map(|other| Some((other, other.pool()?)));
         // With 0 slots it is closed, which says nothing about the pods.

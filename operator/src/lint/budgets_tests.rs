@@ -99,6 +99,51 @@ fn minimums_that_take_more_than_there_is_are_told() {
     );
 }
 
+/// What is in the files twice is once in the cluster, as the later one says.
+#[test]
+fn a_minimum_that_is_written_twice_counts_once() {
+    let with = |first: i32, second: i32| {
+        let least = |least: i32| worker("mailer", &["mail"], &format!("scaling: {{minReplicas: {least}}}"));
+        let manifests = [
+            pool("db", "slots: 12"),
+            queue("mail", DRAWS),
+            least(first),
+            least(second),
+        ];
+        let mut found = said(&manifests);
+        found.retain(|words| words.contains("spec.slots"));
+        found.concat()
+    };
+    assert_eq!(with(2, 2), "");
+    assert_eq!(with(4, 2), "");
+    assert!(with(2, 4).contains("take 16 (mailer 16)"), "{}", with(2, 4));
+}
+
+/// Of each name the last counts, in whichever kind.
+#[test]
+fn a_pod_is_measured_by_the_last_pool_and_the_last_queue_of_their_names() {
+    let with = |slots: [i32; 2], per_task: [i32; 2]| {
+        let pools = slots.map(|slots| pool("db", &format!("slots: {slots}")));
+        let queues =
+            per_task.map(|slots| queue("mail", &format!("pool: {{name: db, slotsPerTask: {slots}}}")));
+        let workers = [worker("mailer", &["mail"], "")];
+        let mut found = said(&[&pools[..], &queues[..], &workers[..]].concat());
+        found.retain(|words| words.starts_with("error: "));
+        found.concat()
+    };
+    assert_eq!(with([2, 8], [3, 1]), "");
+    assert!(
+        with([8, 2], [1, 1]).contains("(a.yaml:10) has 2"),
+        "{}",
+        with([8, 2], [1, 1])
+    );
+    assert!(
+        with([8, 8], [1, 3]).contains("a pod takes 12 slots"),
+        "{}",
+        with([8, 8], [1, 3])
+    );
+}
+
 #[test]
 fn a_load_that_leaves_no_room_for_a_pod_is_told() {
     let with = |slots: i32| {

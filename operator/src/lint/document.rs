@@ -1,12 +1,13 @@
 //! YAML with the place of every node.
 //!
-//! Splits a file into documents as kubectl does, so that one broken document hides no other, and reads each into a
-//! tree that keeps line and column of every key and value. Knows nothing of Kubernetes beyond that.
+//! Reads a document into a tree that keeps line and column of every key and value. Knows nothing of Kubernetes.
 
 use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
+
+use super::split::Start;
 
 /// Most nodes that the aliases of one document may repeat; bounds what a few nested ones can grow to.
 const REPLAYED_EVENTS_MAX: usize = 50_000;
@@ -76,6 +77,21 @@ pub enum Step {
     Key(String),
     /// A position in a list.
     Index(usize),
+}
+
+impl Place {
+    /// The place in the file of what is here in a document that begins at `start`. Of its lines only the first begins amid
+    /// another.
+    const fn behind(self, start: Start) -> Self {
+        Self {
+            line: self.line + start.lines,
+            column: if self.line == 1 {
+                self.column + start.columns
+            } else {
+                self.column
+            },
+        }
+    }
 }
 
 impl Node {
@@ -178,34 +194,12 @@ pub fn steps(path: &str) -> Vec<Step> {
     steps
 }
 
-/// The documents of a file: the line before each one's first, and its text. Each keeps its own `---` line.
-#[must_use]
-pub fn split(text: &str) -> Vec<(u64, &str)> {
-    let mut documents = Vec::new();
-    let (mut start, mut start_line) = (0, 0);
-    let mut offset = 0;
-    for (number, line) in (0..).zip(text.split_inclusive('\n')) {
-        if offset > start && is_separator(line) {
-            documents.push((start_line, &text[start..offset]));
-            (start, start_line) = (offset, number);
-        }
-        offset += line.len();
-    }
-    documents.push((start_line, &text[start..]));
-    documents
-}
-
-fn is_separator(line: &str) -> bool {
-    line.strip_prefix("---")
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace))
-}
-
-/// Reads one document; `before` is the number of lines of the file before it. `None` for one without content.
+/// Reads one document, which begins at `start` of its file. `None` for one without content.
 ///
 /// # Errors
 ///
 /// The text is no YAML, or holds more than one value.
-pub fn parse(before: u64, text: &str) -> Result<Option<Node>, SyntaxError> {
+pub fn parse(start: Start, text: &str) -> Result<Option<Node>, SyntaxError> {
     let options = serde_saphyr::options! {
         with_snippet: false,
         legacy_octal_numbers: true,
@@ -214,7 +208,7 @@ pub fn parse(before: u64, text: &str) -> Result<Option<Node>, SyntaxError> {
     };
     match serde_saphyr::from_str_with_options::<Option<Node>>(text, options) {
         Ok(node) => Ok(node.map(|mut node| {
-            shift(&mut node, before);
+            shift(&mut node, start);
             node
         })),
         Err(error) => {
@@ -222,10 +216,7 @@ pub fn parse(before: u64, text: &str) -> Result<Option<Node>, SyntaxError> {
             let (line, column) = at.map_or((1, 1), |at| (at.line().max(1), at.column().max(1)));
             let message = words(&error.without_snippet().to_string());
             Err(SyntaxError {
-                place: Place {
-                    line: line + before,
-                    column,
-                },
+                place: Place { line, column }.behind(start),
                 message,
             })
         }
@@ -238,21 +229,29 @@ fn words(message: &str) -> String {
     if deep.iter().any(|start| message.starts_with(start)) {
         return format!("has more than {DEPTH_MAX} lists and maps in one another");
     }
-    let end = [" at line ", ", set DuplicateKeyPolicy"]
-        .iter()
-        .filter_map(|part| message.find(part))
-        .min();
+    if message.starts_with("multiple YAML documents detected") {
+        // A line of dots ends the first.
+        return "is a second document: put --- between the two".to_owned();
+    }
+    let end = [
+        " at line ",
+        ", set DuplicateKeyPolicy",
+        ". If you just use !!binary",
+    ]
+    .iter()
+    .filter_map(|part| message.find(part))
+    .min();
     message[..end.unwrap_or(message.len())].to_owned()
 }
 
-fn shift(node: &mut Node, lines: u64) {
-    node.place.line += lines;
+fn shift(node: &mut Node, start: Start) {
+    node.place = node.place.behind(start);
     match &mut node.value {
-        Value::List(items) => items.iter_mut().for_each(|item| shift(item, lines)),
+        Value::List(items) => items.iter_mut().for_each(|item| shift(item, start)),
         Value::Map(entries) => {
             for entry in entries {
-                entry.place.line += lines;
-                shift(&mut entry.node, lines);
+                entry.place = entry.place.behind(start);
+                shift(&mut entry.node, start);
             }
         }
         _ => {}
@@ -383,7 +382,7 @@ mod tests {
     use super::*;
 
     fn node(text: &str) -> Node {
-        parse(0, text).unwrap().unwrap()
+        parse(Start::default(), text).unwrap().unwrap()
     }
 
     fn at(line: u64, column: u64) -> Place {
@@ -393,7 +392,12 @@ mod tests {
     #[test]
     fn what_is_too_deep_is_refused_before_it_takes_the_stack() {
         for (open, close) in [("[", "]"), ("{a: ", "}"), ("- ", "")] {
-            let nested = |depth: usize| parse(0, &format!("{}1{}", open.repeat(depth), close.repeat(depth)));
+            let nested = |depth: usize| {
+                parse(
+                    Start::default(),
+                    &format!("{}1{}", open.repeat(depth), close.repeat(depth)),
+                )
+            };
             assert!(nested(DEPTH_MAX).is_ok(), "{open}");
             for depth in [DEPTH_MAX + 1, 63, 64, 20_000] {
                 let words = nested(depth).unwrap_err().message;
@@ -403,7 +407,10 @@ mod tests {
         // Keys in keys.
         for depth in [1, 15, 19] {
             let text = format!("{}1{}", "{? {a: ".repeat(depth), "}}".repeat(depth));
-            assert_eq!(parse(0, &text).unwrap_err().message, "a key must be text");
+            assert_eq!(
+                parse(Start::default(), &text).unwrap_err().message,
+                "a key must be text"
+            );
         }
     }
 
@@ -426,29 +433,33 @@ mod tests {
     }
 
     #[test]
-    fn documents_are_split_and_keep_their_lines() {
-        let text = "# only a comment\n---\na: 1\n---  \nb: |\n  ---\n  x\n--- # c\n\nc: 3\n";
-        let documents = split(text);
-        assert_eq!(
-            documents.iter().map(|(line, _)| *line).collect::<Vec<_>>(),
-            [0, 1, 3, 7]
-        );
-        let parsed: Vec<Option<Node>> = documents
-            .iter()
-            .map(|(line, text)| parse(*line, text).unwrap())
-            .collect();
-        assert!(parsed[0].is_none());
-        assert_eq!(parsed[1].as_ref().unwrap().locate("a"), at(3, 4));
-        assert_eq!(parsed[2].as_ref().unwrap().entries()[0].place, at(5, 1));
-        assert_eq!(parsed[3].as_ref().unwrap().locate("c"), at(10, 4));
+    fn what_is_no_yaml_has_a_place() {
+        let tenth = Start {
+            lines: 10,
+            ..Start::default()
+        };
+        let error = parse(tenth, "a: 1\nb: [1\nc: 2\n").unwrap_err();
+        assert!(error.place.line >= 12, "{error:?}");
+        let error = parse(Start::default(), "a: 1\nb: 2\na: 3\n").unwrap_err();
+        assert_eq!(error.place, at(3, 1), "{error:?}");
     }
 
+    /// The parser's words are for programmers who call it.
     #[test]
-    fn what_is_no_yaml_has_a_place() {
-        let error = parse(10, "a: 1\nb: [1\nc: 2\n").unwrap_err();
-        assert!(error.place.line >= 12, "{error:?}");
-        let error = parse(0, "a: 1\nb: 2\na: 3\n").unwrap_err();
-        assert_eq!(error.place, at(3, 1), "{error:?}");
+    fn what_is_wrong_is_said_to_who_wrote_it() {
+        for (text, words) in [
+            (
+                "a: 1\n...\nb: 2\n",
+                "is a second document: put --- between the two",
+            ),
+            (
+                "a: !!binary '//79'\n",
+                "!!binary scalar is not valid UTF-8 so cannot be stored into string",
+            ),
+            ("a: 1\na: 2\n", "duplicate mapping key: a"),
+        ] {
+            assert_eq!(parse(Start::default(), text).unwrap_err().message, words);
+        }
     }
 
     #[test]

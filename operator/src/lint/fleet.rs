@@ -21,7 +21,7 @@ pub struct Fleet {
     pub pools: BTreeMap<String, Pool>,
     /// TaskQueues.
     pub queues: BTreeMap<String, TaskQueue>,
-    /// WorkerPools, as written and with their defaults, in the order of the files.
+    /// WorkerPools, as written and with their defaults, in the order of the files; of each name one.
     pub workers: Vec<(WorkerPool, ValidPool)>,
 }
 
@@ -56,10 +56,19 @@ pub fn of(sources: &[(String, String)]) -> Result<Fleet, Report> {
             fleet.queues.insert(read.name.clone(), queue.clone());
         }
     }
+    let mut places: BTreeMap<&str, usize> = BTreeMap::new();
     for read in &objects {
         let Some(wp) = read.worker_pool() else { continue };
         match validate(wp, &fleet.queues) {
-            Ok(valid) => fleet.workers.push((wp.clone(), valid)),
+            // The later one of a name wins, as it does of Pools and TaskQueues.
+            Ok(valid) => {
+                if let Some(place) = places.get(read.name.as_str()) {
+                    fleet.workers[*place] = (wp.clone(), valid);
+                } else {
+                    places.insert(&read.name, fleet.workers.len());
+                    fleet.workers.push((wp.clone(), valid));
+                }
+            }
             Err(invalid) => {
                 report
                     .findings

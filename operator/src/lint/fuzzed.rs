@@ -1,6 +1,6 @@
 //! The parsers of manifests, for the fuzzer.
 
-use super::{airflow, document, lint};
+use super::{airflow, document, lint, split};
 use crate::fuzz::Target;
 
 const BUDGET: &str = include_str!("../../../deploy/examples/shared-budget.yaml");
@@ -39,8 +39,8 @@ pub(crate) fn targets() -> Vec<Target> {
     let mut all = vec![
         Target::text("manifest: YAML", &[SMALL, BUDGET, SENTINEL], |text| {
             let mut kept = 0;
-            for (before, part) in document::split(text) {
-                kept += match document::parse(before, part) {
+            for (start, part) in split::documents(text) {
+                kept += match document::parse(start, part) {
                     // A node is a word or two for each place in the text.
                     Ok(node) => usize::from(node.is_some()),
                     Err(error) => error.message.len(),

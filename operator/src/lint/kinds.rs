@@ -12,6 +12,7 @@ use serde_json::{Value as Json, json};
 
 use super::document::{self, Node, Place, Value};
 use super::schema::{self, Problem, Weight};
+use super::split::Start;
 use super::{Finding, Severity, hints};
 
 /// Longest name of an object of any kind.
@@ -55,7 +56,7 @@ pub fn definitions() -> &'static [Definition] {
 }
 
 fn definition(text: &str) -> Option<Definition> {
-    let crd = document::parse(0, text).ok()??.to_json();
+    let crd = document::parse(Start::default(), text).ok()??.to_json();
     let schema = schema(&crd)?;
     let rules = compile_schema(&schema);
     let kind = crd["spec"]["names"]["kind"].as_str()?.to_owned();
@@ -93,8 +94,9 @@ fn metadata(name_max: usize) -> Json {
                 "type": "string", "minLength": 1, "maxLength": name_max,
                 "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
             },
+            // An empty one is as good as none: the object goes where it is applied.
             "namespace": {
-                "type": "string", "minLength": 1, "maxLength": 63, "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+                "type": "string", "maxLength": 63, "pattern": "^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$",
             },
             "labels": map(json!({
                 "type": "string", "maxLength": 63, "pattern": "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$",
@@ -133,10 +135,7 @@ pub fn sort<'a>(definitions: &'a [Definition], node: &'a Node) -> Sort<'a> {
         return Sort::Wrong("apiVersion", "is required".to_owned());
     };
     if kind == "List" && api_version == "v1" {
-        return match node.get("items").map(|items| &items.value) {
-            Some(Value::List(items)) => Sort::List(items),
-            _ => Sort::Wrong("items", "must be a list".to_owned()),
-        };
+        return list(node);
     }
     let (group, _) = api_version.split_once('/').unwrap_or(("", api_version));
     if group != poolwright_api::GROUP {
@@ -151,6 +150,14 @@ pub fn sort<'a>(definitions: &'a [Definition], node: &'a Node) -> Sort<'a> {
     if let Some(definition) = definitions.iter().find(|definition| definition.kind == kind) {
         return Sort::Ours(definition);
     }
+    // What the API server answers when all of a kind are asked for.
+    let of_list = kind.strip_suffix("List");
+    if definitions
+        .iter()
+        .any(|definition| of_list == Some(definition.kind.as_str()))
+    {
+        return list(node);
+    }
     let kinds: Vec<&str> = definitions
         .iter()
         .map(|definition| definition.kind.as_str())
@@ -159,6 +166,13 @@ pub fn sort<'a>(definitions: &'a [Definition], node: &'a Node) -> Sort<'a> {
         "kind",
         format!("must be one of {}, is {kind:?}", kinds.join(", ")),
     )
+}
+
+fn list(node: &Node) -> Sort<'_> {
+    match node.get("items").map(|items| &items.value) {
+        Some(Value::List(items)) => Sort::List(items),
+        _ => Sort::Wrong("items", "must be a list".to_owned()),
+    }
 }
 
 /// Checks one object; `definitions` are all, since a field may belong elsewhere. The value is the object as the server

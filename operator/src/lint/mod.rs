@@ -17,6 +17,7 @@ mod lanes;
 mod names;
 mod objects;
 mod schema;
+mod split;
 mod workers;
 
 use std::fmt;
@@ -219,8 +220,8 @@ fn examine<'a>(sources: &'a [(String, String)], airflow: &Inputs) -> (Report, Ve
     let mut objects = Vec::new();
     for (file, text) in sources {
         let mut is_empty = true;
-        for (before, part) in document::split(text) {
-            let parsed = document::parse(before, part);
+        for (start, part) in split::documents(text) {
+            let parsed = document::parse(start, part);
             is_empty &= matches!(parsed, Ok(None));
             match parsed {
                 Ok(Some(node)) => document(definitions, file, &node, &mut objects, &mut findings),

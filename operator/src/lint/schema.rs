@@ -314,11 +314,20 @@ fn is_whole(number: Option<&Number>) -> bool {
 
 /// The numbers that a schema allows, in words.
 fn range(schema: &Json) -> String {
-    let bound = |name: &str| schema[name].as_f64();
-    let least = bound("minimum").unwrap_or_else(|| f64::from(i32::MIN));
-    let most = bound("maximum").unwrap_or_else(|| f64::from(i32::MAX));
+    let is_short = schema["format"] == "int32";
+    let (lowest, highest) = if is_short {
+        (i64::from(i32::MIN), i64::from(i32::MAX))
+    } else {
+        (i64::MIN, i64::MAX)
+    };
+    // Not by way of a float, which has no room for the last digits of the ends.
+    let bound = |name: &str, end: i64| {
+        let written = schema[name].as_f64().map(|bound| bound.to_string());
+        written.unwrap_or_else(|| end.to_string())
+    };
+    let (least, most) = (bound("minimum", lowest), bound("maximum", highest));
     match (schema["minimum"].is_null(), schema["maximum"].is_null()) {
-        (false, true) if schema["format"] != "int32" => format!("at least {least}"),
+        (false, true) if !is_short => format!("at least {least}"),
         _ => format!("{least} to {most}"),
     }
 }

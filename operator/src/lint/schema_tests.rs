@@ -4,9 +4,10 @@ use serde_json::json;
 
 use super::*;
 use crate::lint::document::parse;
+use crate::lint::split::Start;
 
 fn run(schema: &Json, text: &str) -> (Json, Vec<String>) {
-    let node = parse(0, text).unwrap().unwrap();
+    let node = parse(Start::default(), text).unwrap().unwrap();
     let (value, problems) = check(schema, &node, "spec");
     let texts = problems
         .iter()
@@ -96,6 +97,16 @@ fn bounds() {
         problem(&open, "a: 3000000000"),
         "1:4 spec.a: must be 0 to 2147483647, is 3000000000"
     );
+    for (format, words) in [
+        ("int32", "-2147483648 to 2147483647"),
+        ("int64", "-9223372036854775808 to 9223372036854775807"),
+    ] {
+        let any = of(&json!({ "type": "integer", "format": format }));
+        assert_eq!(
+            problem(&any, "a: 9223372036854775808"),
+            format!("1:4 spec.a: must be {words}")
+        );
+    }
     let text = of(&json!({ "type": "string", "minLength": 1, "maxLength": 2 }));
     assert_eq!(
         problem(&text, "a: äöü"),

@@ -268,6 +268,57 @@ fn the_objects_of_a_list_are_checked() {
     );
 }
 
+/// As `kubectl get --raw` answers, and as kubectl applies it.
+#[test]
+fn the_objects_of_a_list_of_one_kind_are_checked() {
+    let list = |kind: &str, items: &str| {
+        let head = format!(r#"{{"apiVersion": "poolwright.dev/v1alpha1", "kind": "{kind}""#);
+        of(&[("list.json", &format!("{head}, {items}}}"))])
+    };
+    let pool = r#"{"apiVersion": "poolwright.dev/v1alpha1", "kind": "Pool", "metadata": {"name": "a"}, "spec": {"slots": 1}}"#;
+    let items = format!(r#""metadata": {{"resourceVersion": "7"}}, "items": [{pool}]"#);
+    for kind in ["PoolList", "TaskQueueList", "WorkerPoolList"] {
+        let report = list(kind, &items);
+        assert_eq!((report.objects, report.findings.len()), (1, 0), "{report}");
+    }
+    let wrong = list("PoolList", &items.replace("\"slots\"", "\"slot\""));
+    assert!(wrong.to_string().contains("spec.slot: unknown field"), "{wrong}");
+    let wrong = list("PoolList", "\"items\": {}").to_string();
+    assert!(wrong.contains("items: must be a list"), "{wrong}");
+    let wrong = list("DogList", &items).to_string();
+    assert!(wrong.contains("kind: must be one of"), "{wrong}");
+}
+
+#[test]
+fn the_objects_of_a_json_stream_are_checked() {
+    let pool = |name: &str, slots: i32| {
+        let kind = r#""apiVersion": "poolwright.dev/v1alpha1", "kind": "Pool""#;
+        format!(r#"{{{kind}, "metadata": {{"name": "{name}"}}, "spec": {{"slots": {slots}}}}}"#)
+    };
+    let two = format!("{}\n{}\n", pool("a", 1), pool("b", -2));
+    let report = of(&[("a.json", &two)]);
+    assert_eq!((report.objects, report.findings.len()), (2, 1), "{report}");
+    assert_eq!(report.findings[0].place.line, 2, "{report}");
+    let report = of(&[("a.json", &two.replace("}\n{", "}{"))]);
+    let place = report.findings[0].place;
+    assert_eq!(place.line, 1, "{report}");
+    assert!(place.column > pool("a", 1).len() as u64, "{report}");
+}
+
+/// The server and kubectl take it for the namespace of the context.
+#[test]
+fn an_empty_namespace_is_none() {
+    let empty = LONG_QUEUE.replace("name: mail", "name: mail\n  namespace: \"\"");
+    let report = of(&[("queue.yaml", &empty), ("pool.yaml", POOL)]);
+    assert!(report.findings.is_empty(), "{report}");
+    let bad = LONG_QUEUE.replace("name: mail", "name: mail\n  namespace: Shop");
+    let report = of(&[("queue.yaml", &bad)]);
+    assert!(
+        report.to_string().contains("metadata.namespace: must match"),
+        "{report}"
+    );
+}
+
 #[test]
 fn one_broken_document_hides_no_other() {
     let text = format!(

@@ -78,9 +78,11 @@ pub fn check<'a>(all: &'a [Read<'a>]) -> (Vec<Worker<'a>>, Vec<Finding>) {
     (workers, findings)
 }
 
+/// The TaskQueue of this name; of several the last, as in the cluster.
 fn consumed<'a>(read: &Read<'_>, name: &str, all: &'a [Read<'a>]) -> Option<Consumed<'a>> {
     let mut named = all
         .iter()
+        .rev()
         .filter(|other| other.namespace == read.namespace && other.name == name);
     named.find_map(|read| {
         Some(Consumed {

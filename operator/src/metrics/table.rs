@@ -80,6 +80,13 @@ pub const TABLE: &[Metric] = &[
         Source::WorkerPool(|of| of.at_maximum.map(yes)),
     ),
     gauge(
+        "poolwright_worker_pool_held",
+        "–",
+        "1 while the number of workers does not follow the demand and nobody has wished it: the last decision's reason is \
+     `Conflict`, `Fallback`, `HeldUnseen`, `NoProgress` or `WrongBroker`; 0 while it is another.",
+        Source::WorkerPool(|of| of.held.map(yes)),
+    ),
+    gauge(
         "poolwright_worker_pool_stalled",
         "–",
         "1 while the condition `Stalled` is True: nothing moves until somebody changes something.",
@@ -200,6 +207,19 @@ pub const TABLE: &[Metric] = &[
         "slots",
         "Slots of a Pool that waiting tasks ask for.",
         Source::Pool(|of| of.queued.map(float)),
+    ),
+    gauge(
+        "poolwright_pool_missing_slots",
+        "slots",
+        "Slots that WorkerPools ask a Pool for and do not get.",
+        Source::Pool(|of| of.missing.map(float)),
+    ),
+    gauge(
+        "poolwright_pool_over_budget",
+        "–",
+        "1 while pods take more slots of a Pool than `spec.slots`, 0 while they do not; a load that has halved it is not \
+     looked at.",
+        Source::Pool(|of| of.over.map(yes)),
     ),
     gauge(
         "poolwright_pool_airflow_in_sync",

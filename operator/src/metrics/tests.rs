@@ -7,6 +7,7 @@ use super::*;
 const NUMBERS: WorkerPoolNumbers = WorkerPoolNumbers {
     desired: Some(7),
     at_maximum: Some(true),
+    held: Some(true),
     ready: 6,
     parked: 2,
     draining: 1,
@@ -42,6 +43,8 @@ fn filled() -> Metrics {
             slots: Some(-1),
             running: Some(2),
             queued: Some(5),
+            missing: Some(3),
+            over: Some(false),
             in_sync: Some(true),
             airflow: Some(AirflowNumbers {
                 running: 2,
@@ -92,7 +95,7 @@ fn every_metric_of_the_table_is_served_as_documented() {
         text.contains(r#"poolwright_worker_pool_misplaced_pods_total{name="mail",namespace="shop"} 2"#),
         "{text}"
     );
-    for (what, value) in [("at_maximum", 1), ("stalled", 0)] {
+    for (what, value) in [("at_maximum", 1), ("held", 1), ("stalled", 0)] {
         let line = format!(r#"poolwright_worker_pool_{what}{{name="mail",namespace="shop"}} {value}"#);
         assert!(text.contains(&line), "{text}");
     }

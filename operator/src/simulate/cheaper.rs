@@ -1,11 +1,13 @@
 //! Settings that would cost less and still keep the target.
 //!
 //! A short search, not an optimum: first the policy and `scaleDownDelaySeconds`, then, from the best of those, the slots of
-//! a pod and `minReplicas`, the same for every WorkerPool. Only what leaves at most 5 % of the tasks over their target, of all
+//! a pod and `minReplicas`, the same for every WorkerPool. A line names all that differs from the manifests, so that they cost
+//! what it says when it is written into them. Only what leaves at most 5 % of the tasks over their target, of all
 //! and of each queue, and none undone or killed, is told: in the share of all a queue of few tasks could starve unseen. A
 //! queue that is later already as things are may stay so, or one that starts from zero once a day would forbid every
 //! saving elsewhere. Whether a pod can bear more slots is for its owner to say.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -23,6 +25,12 @@ const SAVING_MIN: f64 = 0.01;
 const TOLD_MAX: usize = 5;
 /// `scaleDownDelaySeconds` that are tried; nothing is what the policy has where none is written.
 const DELAYS: [Option<u64>; 5] = [None, Some(10), Some(30), Some(60), Some(300)];
+/// Most slots of a pod, and most pods, that a manifest may ask for.
+const NUMBER_MAX: u32 = 10_000;
+/// What is said where WorkerPools differ in their numbers.
+const HALF: &str =
+    "half the concurrency (rounded down to at least 1) and maxReplicas for as many slots (rounded up)";
+const TWICE: &str = "twice the concurrency and half maxReplicas (rounded up)";
 
 /// Settings, and what they come to.
 #[derive(Clone, Debug)]
@@ -34,6 +42,7 @@ pub(super) struct Found {
     answer: Answer,
 }
 
+#[derive(Clone, Debug)]
 struct Variant {
     words: Vec<String>,
     world: World,
@@ -48,10 +57,7 @@ pub(super) fn search(world: &World, now: &Answer, seed: u64, threads: usize) -> 
             words: Vec::new(),
             world: world.clone(),
         },
-        |(_, variant)| Variant {
-            words: variant.words.clone(),
-            world: variant.world.clone(),
-        },
+        |(_, variant)| variant.clone(),
     );
     found.extend(tried(shapes(&base), now, seed, threads));
     sort(&mut found);
@@ -99,49 +105,97 @@ fn policies(world: &World) -> Vec<Variant> {
                 settings.wait_target = wait_target;
                 settings.scale_down_delay = delay.map(Duration::from_secs);
             }
-            let mut words = vec![format!("policy: {name}")];
-            words.extend(delay.map(|delay| format!("scaleDownDelaySeconds: {delay}")));
+            let delay = delay.map_or_else(
+                || "no scaleDownDelaySeconds".to_owned(),
+                |delay| format!("scaleDownDelaySeconds: {delay}"),
+            );
+            let words = vec![format!("policy: {name}"), delay];
             all.push(Variant { words, world });
         }
     }
     all
 }
 
-/// Pods of half and of twice the slots, with as many slots in all, and no least number of pods. Not of a fleet whose number is
-/// held by hand: its bounds are that number, which no field of `spec.scaling` changes.
+/// Pods of half and of twice the slots, with as many slots in all, and no least number of pods. What a line does not name stays
+/// as it is written: least numbers go on counting pods, whatever their size.
 fn shapes(base: &Variant) -> Vec<Variant> {
-    if base.world.held.iter().all(|held| *held) {
-        return Vec::new();
-    }
-    let fleets = base.world.scenario.fleets.iter().zip(&base.world.held);
-    let has_least = fleets
-        .into_iter()
-        .any(|(fleet, held)| fleet.bounds.0 > 0 && !held);
+    let mut fleets = base.world.scenario.fleets.iter().zip(&base.world.held);
+    let has_least = fleets.any(|(fleet, held)| fleet.bounds.0 > 0 && !held);
     let mut all = Vec::new();
-    for (times, by, name) in [
-        (1, 1, ""),
-        (1, 2, "half the concurrency, maxReplicas for as many slots"),
-        (2, 1, "twice the concurrency, maxReplicas for as many slots"),
-    ] {
+    for (times, by) in [(1, 1), (1, 2), (2, 1)] {
         for no_least in [false, true] {
-            if (no_least && !has_least) || (times == by && !no_least) {
+            if no_least && !has_least {
                 continue;
             }
-            let mut world = base.world.clone();
-            let fleets = world.scenario.fleets.iter_mut().zip(&world.held);
-            for (fleet, _) in fleets.filter(|(_, held)| !**held) {
-                let slots = (fleet.slots * times / by).max(1);
-                let pods = |pods: u32| (pods * fleet.slots).div_ceil(slots);
-                let least = if no_least { 0 } else { pods(fleet.bounds.0) };
-                (fleet.bounds, fleet.slots) = ((least, pods(fleet.bounds.1)), slots);
+            let mut variant = base.clone();
+            if no_least {
+                variant.drop_least();
             }
-            let mut words = base.words.clone();
-            words.extend(Some(name.to_owned()).filter(|name| !name.is_empty()));
-            words.extend(no_least.then(|| "minReplicas: 0".to_owned()));
-            all.push(Variant { words, world });
+            let differs = if times == by {
+                no_least
+            } else {
+                variant.resize(times, by)
+            };
+            all.extend(differs.then_some(variant));
         }
     }
     all
+}
+
+impl Variant {
+    /// No least number of pods. Where their number is held by hand, that changes nothing.
+    fn drop_least(&mut self) {
+        let fleets = self.world.scenario.fleets.iter_mut().zip(&self.world.held);
+        for (fleet, _) in fleets.filter(|(_, held)| !**held) {
+            fleet.bounds.0 = 0;
+        }
+        self.words.push("minReplicas: 0".to_owned());
+    }
+
+    /// So many times the slots of a pod, and no fewer slots in all. False where nothing differs, or a manifest would be refused.
+    fn resize(&mut self, times: u32, by: u32) -> bool {
+        let World { scenario, fixed, .. } = &mut self.world;
+        let mut numbers = BTreeSet::new();
+        let mut differs = false;
+        let fleets = scenario.fleets.iter_mut().zip(fixed.iter());
+        for (fleet, _) in fleets.filter(|(_, fixed)| fixed.is_none()) {
+            let slots = (fleet.slots * times / by).max(1);
+            let most = (fleet.bounds.1 * fleet.slots).div_ceil(slots);
+            differs |= slots != fleet.slots;
+            (fleet.slots, fleet.bounds.1) = (slots, most);
+            numbers.insert((slots, most));
+        }
+        let mut words = match (numbers.len(), numbers.first()) {
+            (1, Some((slots, most))) => format!("concurrency: {slots} and maxReplicas: {most}"),
+            _ if times < by => HALF.to_owned(),
+            _ => TWICE.to_owned(),
+        };
+        let but: BTreeSet<&str> = fixed.iter().copied().flatten().collect();
+        if !but.is_empty() {
+            let but: Vec<&str> = but.into_iter().collect();
+            words = format!("{words} (not with {})", but.join(" or "));
+        }
+        self.words.push(words);
+        differs && (0..self.world.scenario.fleets.len()).all(|place| is_taken(&self.world, place))
+    }
+}
+
+/// Whether a manifest with the numbers of this fleet would be taken, and a pod of it have room.
+fn is_taken(world: &World, place: usize) -> bool {
+    if world.fixed[place].is_some() {
+        return true;
+    }
+    let scenario = &world.scenario;
+    let fleet = &scenario.fleets[place];
+    let (least, most) = fleet.bounds;
+    let has_room = |(budget, slots): (usize, u64)| {
+        // With 0 slots it is closed, which says nothing about the pods.
+        let limit = scenario.budgets[budget].at(0).filter(|limit| *limit > 0);
+        limit.is_none_or(|limit| slots <= limit)
+    };
+    (least.max(world.floors[place])..=NUMBER_MAX).contains(&most)
+        && fleet.slots <= fleet.max_active.unwrap_or(NUMBER_MAX).min(NUMBER_MAX)
+        && scenario.charge(place).into_iter().all(has_room)
 }
 
 /// The queue with the largest part of late tasks, where there are several queues and any of them is late.
@@ -180,3 +234,7 @@ pub(super) fn print(output: &mut impl Write, found: &[Found], queues: &[Queue]) 
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "cheaper_tests.rs"]
+mod tests;

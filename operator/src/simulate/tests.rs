@@ -8,7 +8,7 @@ use super::{as_written, cheaper};
 use crate::cli::{Cli, Command, SimulateArgs};
 
 /// `simulate -f` with these arguments, in which `ARRIVALS` stands for a file of `arrivals`, and the folder of its files.
-fn asked(manifests: &str, arguments: &str, arrivals: &str) -> (SimulateArgs, TempDir) {
+pub(super) fn asked(manifests: &str, arguments: &str, arrivals: &str) -> (SimulateArgs, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
     let (fleet, csv) = (path("fleet.yaml"), path("arrivals.csv"));
@@ -30,7 +30,7 @@ fn told(manifests: &str, arguments: &str, arrivals: &str) -> Result<String, Stri
 }
 
 /// A TaskQueue with what its spec holds beside the broker.
-fn queue(name: &str, spec: &str) -> String {
+pub(super) fn queue(name: &str, spec: &str) -> String {
     format!(
         "apiVersion: poolwright.dev/v1alpha1\nkind: TaskQueue\nmetadata: {{name: {name}}}\n\
          spec:\n  broker: {{url: \"redis://redis:6379/0\"}}\n{spec}\n---\n"
@@ -38,7 +38,7 @@ fn queue(name: &str, spec: &str) -> String {
 }
 
 /// A WorkerPool of the TaskQueue of its name.
-fn workers(name: &str, celery: &str, scaling: &str) -> String {
+pub(super) fn workers(name: &str, celery: &str, scaling: &str) -> String {
     format!(
         "apiVersion: poolwright.dev/v1alpha1\nkind: WorkerPool\nmetadata: {{name: {name}}}\n\
          spec:\n  queues: [{{name: {name}}}]\n  \
@@ -186,6 +186,21 @@ fn a_pool_that_is_missing_is_an_error() {
     );
     assert!(told(&fleet("default-pool"), "--tasks 4", "").is_ok());
     assert!(told(&(fleet("gpu") + &pool("gpu", "slots: 8")), "--tasks 4", "").is_ok());
+}
+
+/// Each of a name is one object in the cluster, and it is as the later one says.
+#[test]
+fn what_is_in_the_files_twice_is_run_once() {
+    let twice = mail("concurrency: 4", "maxReplicas: 5") + &mail("concurrency: 2", "maxReplicas: 3");
+    let text = told(&twice, "--tasks 40", "").unwrap();
+    assert!(
+        text.starts_with("1 WorkerPool, 1 TaskQueue, 40 tasks\n"),
+        "{text}"
+    );
+    assert_eq!(
+        text,
+        told(&mail("concurrency: 2", "maxReplicas: 3"), "--tasks 40", "").unwrap()
+    );
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use poolwright_api::DEFAULT_POOL;
-use poolwright_api::v1alpha1::{AckMode, Pool, TaskQueue, WorkerPool};
+use poolwright_api::v1alpha1::{AckMode, ExecutionPool, Pool, TaskQueue, WorkerPool};
 use poolwright_core::observe::pause;
 use poolwright_core::policy::Policy;
 use poolwright_core::validate::{ValidPool, ValidQueue};
@@ -36,6 +36,11 @@ pub(super) struct World {
     pub(super) settings: Vec<Settings>,
     /// By fleet: its number of pods is held by hand.
     pub(super) held: Vec<bool>,
+    /// By fleet: the field that forbids other slots of its pods, if one does: it says how many there are in place of
+    /// `concurrency`, or how many pods.
+    pub(super) fixed: Vec<Option<&'static str>>,
+    /// By fleet: what `maxReplicas` may not be below, beside `minReplicas`.
+    pub(super) floors: Vec<u32>,
     /// By fleet: the time after which Celery asks a task to end itself.
     pub(super) soft_limits: Vec<Option<Millis>>,
     /// What is not as it would be in a cluster, or is easily overlooked.
@@ -106,6 +111,8 @@ pub(super) fn of(fleet: &Fleet, start_up: Millis) -> Result<World, String> {
             .iter()
             .map(|(_, valid)| valid.hold.is_some())
             .collect(),
+        fixed: fleet.workers.iter().map(|(_, valid)| fixed(valid)).collect(),
+        floors: fleet.workers.iter().map(|(wp, _)| floor(wp)).collect(),
         notes: notes::of(fleet),
         soft_limits: soft
             .map(|limit| {
@@ -142,6 +149,25 @@ fn pools_are_there(fleet: &Fleet) -> Result<(), String> {
     } else {
         Err(all.join("\n"))
     }
+}
+
+fn fixed(valid: &ValidPool) -> Option<&'static str> {
+    let solo = valid.execution_pool == ExecutionPool::Solo;
+    let fields = [
+        (valid.hold.is_some(), "spec.replicas"),
+        (valid.autoscale.is_some(), "autoscale"),
+        (solo, "executionPool: Solo"),
+    ];
+    fields
+        .into_iter()
+        .find_map(|(is_so, field)| is_so.then_some(field))
+}
+
+fn floor(wp: &WorkerPool) -> u32 {
+    let scaling = &wp.spec.scaling;
+    let schedules = scaling.schedules.iter().map(|schedule| schedule.min_replicas);
+    let fallback = scaling.fallback.map(|fallback| fallback.replicas);
+    count(schedules.chain(fallback).max().unwrap_or(0))
 }
 
 fn of_policy(valid: &ValidPool) -> Settings {

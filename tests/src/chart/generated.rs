@@ -28,6 +28,21 @@ const MANIFESTS: &[(&str, &[&str])] = &[
         &["deployment.yaml", "service.yaml", "poddisruptionbudget.yaml"],
     ),
 ];
+/// Which templates make which file of `deploy/components`.
+const COMPONENTS: &[(&str, &[&str])] = &[
+    ("monitoring/service-monitor.yaml", &["servicemonitor.yaml"]),
+    ("monitoring/prometheus-rule.yaml", &["prometheusrule.yaml"]),
+    ("monitoring/dashboard.yaml", &["dashboard.yaml"]),
+    ("network-policy/network-policy.yaml", &["networkpolicy.yaml"]),
+];
+/// The settings by which the chart makes what the components hold.
+pub const WITH_COMPONENTS: &[&str] = &[
+    "--set=metrics.serviceMonitor.enabled=true",
+    "--set=metrics.prometheusRule.enabled=true",
+    "--set=metrics.dashboard.enabled=true",
+    "--set=networkPolicy.enabled=true",
+    r#"--set-json=networkPolicy.egress=[{"to":[{"namespaceSelector":{},"podSelector":{"matchLabels":{"app":"redis"}}}],"ports":[{"port":6379,"protocol":"TCP"}]}]"#,
+];
 /// The definitions and the policies that know no release stand in the repository already; kustomize names the image.
 const SETTINGS: &[&str] = &[
     "--no-hooks",
@@ -71,20 +86,36 @@ fn copies(from: &str, ending: &str, to: &str) -> Result<Vec<Generated>> {
 }
 
 fn manifests() -> Result<Vec<Generated>> {
-    let rendered = Helm::new(Major::Three)?.render(None, SETTINGS)?;
+    let mut all = filed("deploy/install", MANIFESTS, &documents(&[], &[MANIFESTS])?)?;
+    let with = documents(WITH_COMPONENTS, &[MANIFESTS, COMPONENTS])?;
+    all.extend(filed("deploy/components", COMPONENTS, &with)?);
+    Ok(all)
+}
+
+/// What the chart renders with these settings besides, each document with its template, which must be of these files.
+fn documents(more: &[&str], files: &[&[(&str, &[&str])]]) -> Result<Vec<(String, String)>> {
+    let rendered = Helm::new(Major::Three)?.render(None, &[SETTINGS, more].concat())?;
     // Helm says before each document which template it is of.
-    let documents: Vec<(&str, String)> = rendered
+    let documents: Vec<(String, String)> = rendered
         .split("---\n# Source: poolwright/templates/")
         .skip(1)
         .filter_map(|document| document.split_once('\n'))
-        .map(|(template, text)| (template, without_helm(text)))
+        .map(|(template, text)| (template.to_owned(), without_helm(text)))
         .collect();
-    let known: Vec<&str> = MANIFESTS.iter().flat_map(|(_, of)| of.iter().copied()).collect();
-    if let Some((template, _)) = documents.iter().find(|(template, _)| !known.contains(template)) {
-        return Err(format!("no file of deploy/install takes {template}").into());
+    let known = |template: &str| {
+        let mut templates = files.iter().copied().flatten().flat_map(|(_, of)| of.iter());
+        templates.any(|one| *one == template)
+    };
+    if let Some((template, _)) = documents.iter().find(|(template, _)| !known(template.as_str())) {
+        return Err(format!("no file of deploy takes {template}").into());
     }
+    Ok(documents)
+}
+
+/// The files of a folder.
+fn filed(folder: &str, files: &[(&str, &[&str])], documents: &[(String, String)]) -> Result<Vec<Generated>> {
     let mut all = Vec::new();
-    for (file, templates) in MANIFESTS {
+    for (file, templates) in files {
         let mut text = HEAD.to_owned();
         let mine = templates
             .iter()
@@ -94,7 +125,7 @@ fn manifests() -> Result<Vec<Generated>> {
             write!(text, "{line}{document}")?;
         }
         all.push(Generated {
-            path: Path::new("deploy/install").join(file),
+            path: Path::new(folder).join(file),
             text,
         });
     }

@@ -8,7 +8,7 @@ mod helm;
 mod schemas;
 mod values;
 
-pub use generated::{Generated, generated};
+pub use generated::{Generated, WITH_COMPONENTS, generated};
 pub use helm::{Helm, Major};
 pub use schemas::{kubernetes_schemas, our_schemas, schema_file};
 pub use values::{Described, default_of, described, readme, value_at, without};

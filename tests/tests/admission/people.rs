@@ -8,7 +8,13 @@ const LIMIT: Duration = Duration::from_secs(60);
 const READ: [&str; 3] = ["get", "list", "watch"];
 const WRITE: [&str; 5] = ["create", "update", "patch", "delete", "deletecollection"];
 
-/// One namespace, in which three people hold one role of Kubernetes each.
+/// Ours, each bound by itself: who writes something has to see it.
+const OWN: [(&str, &[&str]); 2] = [
+    ("poolwright-queue-editor", &["pools", "taskqueues"]),
+    ("poolwright-editor", &["pools", "taskqueues", "workerpools"]),
+];
+
+/// One namespace, in which people hold one role each: three of Kubernetes' own, and two of ours.
 struct Place {
     namespace: TestNamespace,
     kubectl: Kubectl,
@@ -23,7 +29,7 @@ impl Place {
         cluster
             .run(["apply", "--server-side", "--force-conflicts", "-f", roles])
             .await?;
-        for role in ["view", "edit", "admin"] {
+        for role in ["view", "edit", "admin", OWN[0].0, OWN[1].0] {
             let (of, to) = (format!("--clusterrole={role}"), format!("--user={role}"));
             kubectl.run(["create", "rolebinding", role, &of, &to]).await?;
         }
@@ -102,6 +108,14 @@ async fn kubernetes_own_roles_let_people_do_what_is_documented() -> Result<()> {
         }
     }
     assert!(!place.may("nobody", "get", "workerpools", "").await?);
+    for (who, kinds) in OWN {
+        for kind in ["pools", "taskqueues", "workerpools"] {
+            for verb in READ.iter().chain(&WRITE) {
+                let may = place.may(who, verb, kind, "").await?;
+                assert_eq!(may, kinds.contains(&kind), "{who}, {verb} {kind}");
+            }
+        }
+    }
     Ok(())
 }
 

@@ -83,7 +83,15 @@ impl Life {
             &["works in all namespaces", "helm test poolwright"],
         );
         assert_eq!(self.image().await?, OLDER);
+        Ok(())
+    }
+
+    /// Asks the operator whether it is ready, which it is not while there is none.
+    async fn test(&self, operator: &Operator) -> Result<()> {
         let test = ["test", "poolwright", "--namespace", "poolwright"];
+        let alone = self.site.helm.run_beside(test).await;
+        assert!(alone.is_err(), "nobody answers, and the test passes");
+        self.site.let_answer(operator)?;
         self.site.helm.run_beside(test).await?;
         let asked = std::fs::read_to_string(self.site.dir.path().join("asked"))?;
         expect_words(
@@ -98,6 +106,7 @@ impl Life {
     async fn work(&mut self) -> Result<()> {
         let site = &self.site;
         let operator = site.operator_as("poolwright", "poolwright", "").await?;
+        self.test(&operator).await?;
         site.put_fleet().await?;
         assert!(!operator.log().contains("orbidden"), "{}", operator.log());
         let account = "poolwright:poolwright";

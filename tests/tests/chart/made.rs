@@ -1,6 +1,7 @@
 //! Files that are made of others hold what they should. `UPDATE=1` writes them anew, which is `make manifests`.
 
 use poolwright_tests::{Kubectl, Result, chart};
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
@@ -158,6 +159,79 @@ async fn kustomize_sets_the_image_and_finds_every_object() -> Result<()> {
         let identity = chart::identity(&object);
         assert!(found.contains(&identity), "{identity} is not in deploy/install");
     }
+    Ok(())
+}
+
+/// Who uses kubectl has the same choices: the components, as the page shows them, make what the chart makes with its
+/// values, and where brokers are is changed by the page's patch.
+#[tokio::test]
+async fn components_make_what_the_chart_makes_with_its_values() -> Result<()> {
+    let page = fs::read_to_string(chart::repository("docs/how-to/install.md"))?;
+    let shown = page
+        .split("```yaml\n")
+        .find(|block| block.starts_with("resources:"))
+        .and_then(|block| block.split("```").next())
+        .unwrap_or_default();
+    let mut kustomization: Value = serde_saphyr::from_str(shown)?;
+    let folder = tempfile::tempdir()?;
+    let mut paths = 0;
+    for list in ["resources", "components"] {
+        for path in kustomization[list].as_array_mut().into_iter().flatten() {
+            let to = chart::repository(path.as_str().unwrap_or_default());
+            *path = relative(&to, folder.path()).into();
+            paths += 1;
+        }
+    }
+    assert_eq!(paths, 3, "{shown}");
+    let patch = kustomization["patches"].take();
+    assert!(
+        patch[0]["patch"].to_string().contains("/spec/egress/2"),
+        "{patch}"
+    );
+    let kubectl = Kubectl::new(&folder.path().join("no-cluster"))?;
+    let build = async |kustomization: &Value| -> Result<Vec<Value>> {
+        fs::write(
+            folder.path().join("kustomization.yaml"),
+            kustomization.to_string(),
+        )?;
+        let text = kubectl
+            .run(["kustomize", folder.path().to_str().unwrap_or_default()])
+            .await?;
+        chart::objects(&text)
+    };
+    let made = build(&kustomization).await?;
+    let settings = [
+        &["--set=image.repository=poolwright", "--no-hooks"][..],
+        chart::WITH_COMPONENTS,
+    ]
+    .concat();
+    let rendered = chart::objects(&chart::Helm::new(chart::Major::Three)?.render(None, &settings)?)?;
+    assert_eq!(made.len(), rendered.len() + 1, "the namespace alone is more");
+    let annotations = |one: &Value| one["spec"]["template"]["metadata"]["annotations"].clone();
+    let added = ["ServiceMonitor", "PrometheusRule", "ConfigMap", "NetworkPolicy"];
+    let mut compared = 0;
+    for object in &rendered {
+        let identity = chart::identity(object);
+        let found = made.iter().find(|one| chart::identity(one) == identity);
+        let found = found.ok_or_else(|| format!("{identity} is not made"))?;
+        if added.iter().any(|kind| object["kind"] == *kind) {
+            let same = found["spec"] == object["spec"] && found["data"] == object["data"];
+            assert!(same, "{identity}: {found}");
+            compared += 1;
+        } else if object["kind"] == "Deployment" {
+            let left = annotations(found);
+            assert!(left.as_object().is_none_or(serde_json::Map::is_empty), "{left}");
+            assert_eq!(annotations(object), Value::Null, "{identity}");
+        }
+    }
+    assert_eq!(compared, added.len());
+
+    kustomization["patches"] = patch;
+    let made = build(&kustomization).await?;
+    let policy = made.iter().find(|one| one["kind"] == "NetworkPolicy");
+    let egress = &policy.ok_or("there is no NetworkPolicy")?["spec"]["egress"];
+    assert_eq!(egress.as_array().map_or(0, Vec::len), 3, "{egress}");
+    assert_eq!(egress[2]["to"][0]["ipBlock"]["cidr"], "192.0.2.0/24", "{egress}");
     Ok(())
 }
 

@@ -2,10 +2,10 @@
 //! anything of it exists where two would decide about the same workers.
 
 use super::expect_words;
-use super::site::Site;
+use super::site::{IMAGE, LIMIT, Site, current};
 use poolwright_tests::chart::{self, Major};
 use poolwright_tests::*;
-use std::time::Duration;
+use serde_json::{Value, json};
 
 const SCOPED: [&str; 1] = ["--set=rbac.scope=namespaces"];
 /// What is there once in a cluster, and is the first one's.
@@ -16,14 +16,85 @@ const SECOND: [&str; 4] = [
     "--set=rbac.secretsClusterRole.create=false",
 ];
 
-/// A second one that keeps to one namespace.
-fn in_one_namespace() -> Vec<&'static str> {
-    [
-        &SECOND[..],
-        &SCOPED[..],
-        &["--set=watch.namespaces={shop}", "--set=crds.install=true"],
-    ]
-    .concat()
+/// A second one that keeps to one namespace, in the words of the page that says how to install it.
+fn in_one_namespace() -> Vec<String> {
+    let page = std::fs::read_to_string(chart::repository("docs/how-to/install.md")).unwrap();
+    let command = page.split("A second installation").nth(1).unwrap();
+    let command = command.split("```").nth(1).unwrap();
+    let settings: Vec<String> = command
+        .split("--set ")
+        .skip(1)
+        .filter_map(|rest| rest.split_whitespace().next())
+        .filter(|setting| !setting.starts_with("image."))
+        .map(|setting| {
+            format!(
+                "--set={}",
+                setting.trim_matches('\'').replace("{reports}", "{shop}")
+            )
+        })
+        .collect();
+    for known in SECOND
+        .iter()
+        .chain(&SCOPED)
+        .chain(&["--set=watch.namespaces={shop}"])
+    {
+        assert!(
+            settings.iter().any(|one| one == known),
+            "{known} is not in {settings:?}"
+        );
+    }
+    settings
+}
+
+/// As [`expect_refused`], for that one.
+async fn expect_one_namespace_refused(site: &Site, words: &[&str]) -> Result<()> {
+    let settings = in_one_namespace();
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    expect_refused(site, "scoped", &settings, words).await
+}
+
+/// A queue, and a worker that is always there, of an image that the site's node has.
+async fn put_worker(site: &Site, space: &str, broker: &str) -> Result<()> {
+    let of = |kind: &str, spec: Value| {
+        json!({
+            "apiVersion": "poolwright.dev/v1alpha1", "kind": kind,
+            "metadata": {"name": "mail", "namespace": space}, "spec": spec,
+        })
+    };
+    let queue = of("TaskQueue", json!({"broker": {"url": broker}}));
+    let pool = of(
+        "WorkerPool",
+        json!({
+            "class": "General",
+            "queues": [{"name": "mail"}],
+            "celery": {"app": "shop.tasks", "brokerEnv": "Inject"},
+            "worker": {
+                "image": format!("{IMAGE}:{}", current()?),
+                "securityContext": {"runAsNonRoot": true, "runAsUser": 10001},
+            },
+            "scaling": {"minReplicas": 1, "maxReplicas": 2},
+        }),
+    );
+    let both = json!({"apiVersion": "v1", "kind": "List", "items": [queue, pool]});
+    site.kubectl.apply(&both.to_string()).await?;
+    Ok(())
+}
+
+/// The operator made that worker's Deployment, counts it, and was refused nothing.
+async fn expect_worker(site: &Site, space: &str, operator: &Operator) -> Result<()> {
+    wait_until("the worker to be there and counted", LIMIT, || async {
+        let deployments = site.list("deployments", space).await?;
+        let pools = site.list("workerpools", space).await?;
+        let ([deployment], [pool]) = (&deployments[..], &pools[..]) else {
+            return Ok(false);
+        };
+        let (replicas, status) = (&deployment["spec"]["replicas"], &pool["status"]);
+        Ok(replicas == 1 && status["desiredReplicas"] == 1 && status["readyReplicas"] == 1)
+    })
+    .await
+    .map_err(|error| format!("{space}: {error}\n{}", operator.log()))?;
+    assert!(!operator.log().contains("orbidden"), "{}", operator.log());
+    Ok(())
 }
 
 /// An installation is refused with these words, and nothing of it is there.
@@ -62,7 +133,7 @@ async fn two_for_the_whole_cluster_are_refused() -> Result<()> {
     ];
     expect_refused(&site, "second", &SECOND, &words).await?;
     // One namespace is a part of all.
-    expect_refused(&site, "scoped", &in_one_namespace(), &words).await?;
+    expect_one_namespace_refused(&site, &words).await?;
     // Its own upgrade is no other installation.
     site.put(
         "upgrade",
@@ -115,7 +186,9 @@ async fn each_in_namespaces_of_its_own_work_side_by_side() -> Result<()> {
     site.put("install", "poolwright", chart, "second", &second)
         .await?;
 
-    // Each account may work in its own namespace, and the operator asks for nothing more.
+    // Each account may work in its own namespace, and the operator asks for nothing more, while the other one works, too.
+    let redis = Redis::start(RedisConfig::default()).await?;
+    let mut operators = Vec::new();
     let ours = site.ours().await?;
     for (space, own, foreign) in [("first", "shop", "mail"), ("second", "mail", "shop")] {
         let account = format!("{space}:poolwright");
@@ -135,9 +208,13 @@ async fn each_in_namespaces_of_its_own_work_side_by_side() -> Result<()> {
                 .await,
             "{account}"
         );
-        let operator = site.operator_as("poolwright", space, own).await?;
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        assert!(!operator.log().contains("orbidden"), "{}", operator.log());
+        operators.push((own, site.operator_as("poolwright", space, own).await?));
+    }
+    for (own, _) in &operators {
+        put_worker(&site, own, &redis.url(0)).await?;
+    }
+    for (own, operator) in &operators {
+        expect_worker(&site, own, operator).await?;
     }
 
     // A third in a namespace that has one already, and one for the whole cluster.
@@ -187,7 +264,20 @@ async fn shards_work_side_by_side_and_beside_nobody_who_works_everywhere() -> Re
     )
     .await?;
     expect_refused(&site, "whole", &SECOND, &words).await?;
-    expect_refused(&site, "scoped", &in_one_namespace(), &words).await?;
+    expect_one_namespace_refused(&site, &words).await?;
+
+    // A ClusterRole has the release's name and not its namespace.
+    let other = of("--set=shard.namespaceSelector=shard=d");
+    let words = [
+        "ClusterRole poolwright-a is there already",
+        "release poolwright-a in namespace poolwright",
+        "set fullnameOverride",
+    ];
+    expect_refused(&site, "poolwright-a", &other, &words).await?;
+    // This one is there once in a cluster.
+    let own = [&other[..], &["--set=rbac.secretsClusterRole.create=true"]].concat();
+    let words = ["ClusterRole poolwright-secrets", "rbac.secretsClusterRole.create"];
+    expect_refused(&site, "third", &own, &words).await?;
     // Its own upgrade is no other installation, whatever its selector becomes.
     site.put(
         "upgrade",

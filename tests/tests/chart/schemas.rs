@@ -53,6 +53,8 @@ async fn everything_conforms_to_its_schema() -> Result<()> {
     let folders = [
         "crds",
         "deploy/install",
+        "deploy/components/monitoring",
+        "deploy/components/network-policy",
         "deploy/policies",
         "deploy/examples",
         "deploy/examples/airflow",

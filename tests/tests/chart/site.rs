@@ -19,7 +19,19 @@ pub const OLDER: &str = "0.0.9";
 pub const FIELDS_OF_SPEC: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties";
 /// The longest wait for what an operator or an API server does at once.
 pub const LIMIT: Duration = Duration::from_secs(60);
-const IMAGE: &str = "registry.example.com/poolwright";
+/// The operator's image, which the node has under the chart's version.
+pub const IMAGE: &str = "registry.example.com/poolwright";
+/// Writes down what it is asked for, and asks that of the operator whose address stands beside it: a Service leads nowhere
+/// on this node. By bash alone, since a machine may have no client.
+const WGET: &str = r#"#!/bin/bash
+echo "$@" >DIR/asked
+url="${!#}"
+address=$(cat DIR/answers) || exit 1
+exec 3<>"/dev/tcp/${address%:*}/${address##*:}" || exit 1
+printf 'GET /%s HTTP/1.1\r\nHost: operator\r\nConnection: close\r\n\r\n' "${url#*://*/}" >&3
+read -r -t 10 _ code _ <&3
+[ "$code" = 200 ]
+"#;
 /// The image's settings.
 pub const SETTINGS: [&str; 2] = [
     "--set=image.registry=registry.example.com",
@@ -43,14 +55,10 @@ impl Site {
         for version in [OLDER, &current()?] {
             node.images.insert(format!("{IMAGE}:{version}"), Image::Fake);
         }
-        // The node has no network, so what helm test asks for is written down in place of asked.
         let bin = dir.path().join("wget/bin");
         std::fs::create_dir_all(&bin)?;
         let wget = bin.join("wget");
-        std::fs::write(
-            &wget,
-            format!("#!/bin/sh\necho \"$@\" >{}\n", dir.path().join("asked").display()),
-        )?;
+        std::fs::write(&wget, WGET.replace("DIR", &dir.path().display().to_string()))?;
         std::fs::set_permissions(&wget, std::fs::Permissions::from_mode(0o755))?;
         node.images.insert(
             "docker.io/library/busybox:1.37".into(),
@@ -216,6 +224,12 @@ impl Site {
         self.plane.kubeconfig_with_token(token.trim(), &kubeconfig)?;
         let lease = format!("--lease={space}/{account}");
         Operator::start(&kubeconfig, works_in, &folder, &[&lease]).await
+    }
+
+    /// From now on this operator answers what `helm test` asks.
+    pub fn let_answer(&self, operator: &Operator) -> Result<()> {
+        let address = operator.http().ok_or("the operator has not logged its address")?;
+        Ok(std::fs::write(self.dir.path().join("answers"), address)?)
     }
 
     pub async fn may(&self, account: &str, verb: &str, what: &str, space: &str) -> bool {

@@ -7,6 +7,7 @@ mod deputy;
 mod permission;
 mod reach;
 mod specs;
+mod unreadable;
 
 use poolwright_tests::{Result, Stage, wait_until};
 use std::sync::Mutex;

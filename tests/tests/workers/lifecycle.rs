@@ -83,6 +83,11 @@ async fn what_somebody_edits_comes_back_and_no_pod_notices() -> Result<()> {
             && after.uid() == before.uid())
     };
     wait_until("template and labels to be ours again", LIMIT, restored).await?;
+    wait_until("it to be told", LIMIT, || async {
+        let notes = ground.stage.notes_about("w", "Restored").await?;
+        Ok(notes.iter().any(|note| note.contains(&name)))
+    })
+    .await?;
     // Labels change without a new generation; and more than once.
     for value in ["x", "y"] {
         let label = format!("poolwright.dev/worker-pool={value}");
@@ -304,6 +309,37 @@ async fn a_neighbour_starts_nothing_for_what_a_deleted_worker_pool_still_does() 
     ground.stage.await_ended(ids.len(), limit).await?;
     ground.stage.await_no_pods("n", LIMIT).await?;
     ground.expect_done(&ids)
+}
+
+/// As with `kubectl delete -f` of a whole fleet: what its workers still do takes its slots, and the Pool says so.
+#[tokio::test]
+async fn what_a_deleted_fleet_still_does_is_told_by_its_pool() -> Result<()> {
+    let (ground, _) = two_busy_pods("fleet", 20.0).await?;
+    let stage = &ground.stage;
+    let budgets: Api<Pool> = stage.namespace.api();
+    let running = async || -> Result<Option<i64>> {
+        let status = budgets.get(DEFAULT_POOL).await?.status;
+        Ok(status.and_then(|status| status.running))
+    };
+    wait_until("the Pool to count them", LIMIT, || async {
+        Ok(running().await? == Some(4))
+    })
+    .await?;
+    stage
+        .kubectl()?
+        .run(["delete", "workerpool/w", "taskqueue/q"])
+        .await?;
+    let mut looks = 0;
+    while ground.running()?.len() == 4 {
+        let counted = running().await?;
+        // The last of them may have ended since.
+        assert!(counted == Some(4) || ground.running()?.len() < 4, "{counted:?}");
+        looks += 1;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(looks > 10, "seen only {looks} times");
+    stage.await_no_pods("w", LIMIT).await?;
+    stage.expect_none_killed()
 }
 
 /// What was decided before the operator can know that a namespace goes is still carried out so long after.

@@ -1,9 +1,10 @@
 //! What the cluster refuses is said in the WorkerPool's conditions in the server's, scheduler's or node's own words,
 //! never starts more than was decided, and is over when its cause is.
 
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ResourceQuota;
-use kube::Api;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, ListParams};
+use kube::{Api, ResourceExt};
 use poolwright_api::ConditionType::Ready;
 use poolwright_tests::*;
 use serde_json::{Value, json};
@@ -328,5 +329,58 @@ async fn a_worker_that_cannot_start_is_said_and_its_correction_does_the_work() -
         .await_condition("w", Ready, "True", "AsDesired", LIMIT)
         .await?;
     stage.await_replicas("w", 0, LIMIT).await?;
+    stage.expect_all_done_once(&ids)
+}
+
+/// The next revision is refused: the proven one goes on following its demand, out and in, until the next one may come.
+#[tokio::test]
+async fn a_revision_that_is_refused_keeps_the_proven_one_from_nothing() -> Result<()> {
+    let stage = Stage::new("refused-next").await?;
+    let redis = Redis::start(RedisConfig::default()).await?;
+    stage.queue("q", json!({"url": redis.url(0)})).await?;
+    let shape = json!({
+        "celery": {"concurrency": 1},
+        "scaling": {"minReplicas": 1, "maxReplicas": 4, "scaleDownDelaySeconds": 2},
+    });
+    stage.pool("w", &["q"], &redis.url(0), shape).await?;
+    let mut publisher = Celery::locate()?.publisher(&redis.url(0), &[]).await?;
+    let mut ids = publisher.publish(&Batch::sleep("q", 1, 0.1)).await?;
+    stage.await_ended(1, LIMIT).await?;
+    let deployments: Api<Deployment> = stage.namespace.api();
+    wait_until("the first revision to be proven", LIMIT, || async {
+        let all = deployments.list(&ListParams::default()).await?;
+        Ok(!all.items.is_empty()
+            && all
+                .iter()
+                .all(|one| one.annotations().contains_key("poolwright.dev/proven-at")))
+    })
+    .await?;
+
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "one-deployment"},
+        "spec": {"hard": {"count/deployments.apps": "1"}}});
+    stage.kubectl()?.apply(&quota.to_string()).await?;
+    let quotas: Api<ResourceQuota> = stage.namespace.api();
+    wait_until("the quota to be counted", LIMIT, || async {
+        let status = quotas.get("one-deployment").await?.status;
+        Ok(status.is_some_and(|status| status.used.is_some()))
+    })
+    .await?;
+    let changed = json!({"spec": {"pod": {"labels": {"next": "yes"}}}});
+    stage.patch_pool("w", changed).await?;
+    stage
+        .await_condition("w", Ready, "False", "QuotaExceeded", LIMIT)
+        .await?;
+    ids.extend(publisher.publish(&Batch::sleep("q", 12, 2.0)).await?);
+    stage.await_replicas("w", 4, Duration::from_secs(10)).await?;
+    stage.await_ended(ids.len(), LIMIT).await?;
+    stage.await_replicas("w", 1, LIMIT).await?;
+    let (_, reason, _) = stage.condition("w", Ready).await?;
+    assert_eq!(reason, "QuotaExceeded", "it is still refused");
+
+    quotas.delete("one-deployment", &DeleteParams::default()).await?;
+    stage
+        .await_condition("w", Ready, "True", "AsDesired", LIMIT)
+        .await?;
+    stage.expect_no_busy_victim()?;
     stage.expect_all_done_once(&ids)
 }

@@ -162,6 +162,7 @@ pub struct World {
     pub pools: BTreeMap<String, PoolInput>,
     pub namespaces: BTreeMap<String, Namespace>,
     pub loads: Loads,
+    pub unread: std::collections::BTreeSet<String>,
     pub memory: Memory,
     pub last: Cycle,
     /// Marks are seen as soon as they are decided, and as if for long.
@@ -189,6 +190,7 @@ impl World {
                 .map(|pool| (pool.key.name.clone(), pool))
                 .collect(),
             loads: Loads::new(),
+            unread: std::collections::BTreeSet::new(),
             memory: Memory::default(),
             last: Cycle::default(),
             namespaces: BTreeMap::new(),
@@ -364,6 +366,7 @@ impl World {
                 .map(|(id, view)| (id.clone(), Arc::new(view.clone())))
                 .collect(),
             pools: self.pools.values().cloned().map(Arc::new).collect(),
+            unread: self.unread.clone(),
             namespaces: self
                 .namespaces
                 .iter()

@@ -15,6 +15,7 @@ use super::Context;
 use super::claims::{Claims, same_url};
 use super::mark::{Mark, Ours, place};
 use super::session::{Session, mirrors, shut};
+use crate::kube::events::table;
 use crate::kube::pool::{mark, settle, waits};
 use crate::signals::SignalError;
 
@@ -219,7 +220,7 @@ pub(super) async fn abandon(context: &Context, pool: &Pool, why: &str) -> Result
     if let Some(words) = Mark::of(pool).map(|mark| mark.left(why)) {
         tracing::warn!(pool = pool.name_any(), "{words}");
         let (about, reason) = (pool.object_ref(&()), Reason::AirflowPoolLeft.as_str());
-        context.events.send(&about, true, reason, "Leave", &words);
+        context.events.send(&about, &table::LEFT, reason, &words);
     }
     Ok(true)
 }

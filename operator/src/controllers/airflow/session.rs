@@ -17,6 +17,7 @@ use super::refusal::Refusal;
 use super::{Context, Key, LOOK};
 use crate::controllers::secrets;
 use crate::gate::Shut;
+use crate::kube::events::table;
 use crate::kube::pool::follow;
 use crate::signals::SignalError;
 use crate::signals::airflow::{Access, Airflow};
@@ -314,6 +315,11 @@ impl Session {
     ) -> Result<Option<(Reason, String)>, SignalError> {
         let name = pool.name_any();
         let now = self.context.clock.now();
+        // The Airflow may have been read for long, and its series go with a Pool.
+        let stands = self.context.world.budgets.get(&self.key.namespace, &name);
+        if stands.is_none_or(|one| one.metadata.uid != pool.metadata.uid) {
+            return Ok(None);
+        }
         self.context.metrics.drifts(&self.key.namespace, &name, 0);
         let url = self.url().to_owned();
         let known = self.known(pool);
@@ -379,10 +385,13 @@ impl Session {
         if drifted {
             self.context.metrics.drifts(&self.key.namespace, &name, 1);
             let reason = Reason::AirflowDrifted.as_str();
+            let sort = if mirrors(pool) {
+                &table::FOLLOWED
+            } else {
+                &table::TAKEN_BACK
+            };
             let about = pool.object_ref(&());
-            self.context
-                .events
-                .send(&about, !mirrors(pool), reason, "Sync", &words);
+            self.context.events.send(&about, sort, reason, &words);
         }
         tracing::info!(pool = name, namespace = self.key.namespace, drifted, "{words}");
         let reason = if drifted {

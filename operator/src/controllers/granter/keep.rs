@@ -57,8 +57,6 @@ pub(super) struct Keeper {
     /// Since when the grants of a Pool have not been known.
     unknown: BTreeMap<(String, String), Moment>,
     known: BTreeSet<(String, String)>,
-    /// Looks so far.
-    turns: usize,
 }
 
 /// What is to be done in one namespace.
@@ -84,7 +82,6 @@ impl Keeper {
             slack: BTreeMap::new(),
             unknown: BTreeMap::new(),
             known: BTreeSet::new(),
-            turns: 0,
         }
     }
 
@@ -141,6 +138,9 @@ impl Keeper {
             let work = all.entry(namespace).or_default();
             work.make_default |= queue.metadata.deletion_timestamp.is_none();
         }
+        let needed = all.iter().filter(|(_, work)| work.make_default);
+        let needed = needed.map(|(namespace, _)| namespace.clone()).collect();
+        world.unmade.keep(&needed);
         let namespaces = world.namespaces();
         let mut known = BTreeSet::new();
         let mut slack = BTreeMap::new();
@@ -165,12 +165,6 @@ impl Keeper {
             }
             known.insert((namespace, name));
             work.pools.push(pool);
-        }
-        // Where there are more numbers to write than may be written, the first of one look are not the first of all.
-        self.turns = self.turns.wrapping_add(1);
-        for pools in all.values_mut().map(|work| &mut work.pools) {
-            let first = self.turns.checked_rem(pools.len()).unwrap_or(0);
-            pools.rotate_left(first);
         }
         (self.slack, self.unknown) = (slack, unknown);
         for (namespace, name) in self.known.difference(&known) {

@@ -10,6 +10,7 @@ use poolwright_core::grants::Sight;
 use poolwright_core::pool_status::{only_numbers, status, with_open};
 
 use super::{Context, write};
+use crate::kube::events::table;
 use crate::metrics::{AirflowNumbers, PoolNumbers};
 
 /// Writes the status of one Pool if it says something new.
@@ -20,8 +21,15 @@ pub(super) async fn report(context: &Context, namespace: &str, pool: &Arc<Pool>)
     let Some(new) = whole(context, namespace, pool, &sight) else {
         return Ok(());
     };
-    context.metrics.pool(namespace, &name, numbers(&new));
-    if old == new || !context.budget.take(context.clock.now()) && only_numbers(&old, &new) {
+    context
+        .metrics
+        .pool(namespace, &name, numbers(pool, &sight, &new));
+    if old == new {
+        return Ok(());
+    }
+    let uid = pool.metadata.uid.as_deref().unwrap_or_default();
+    let may_wait = only_numbers(&old, &new);
+    if !context.budget.take(uid, context.clock.now(), may_wait) {
         return Ok(());
     }
     let api: Api<Pool> = Api::namespaced(context.client.clone(), namespace);
@@ -62,9 +70,17 @@ pub(super) fn with_grants(
     })
 }
 
-fn numbers(status: &PoolStatus) -> PoolNumbers {
+fn numbers(pool: &Pool, sight: &Sight, status: &PoolStatus) -> PoolNumbers {
     let unsigned = |number: i64| u64::try_from(number).ok();
+    let missing = status.waiters.iter().map(|waiter| waiter.missing).sum();
+    let used = sight
+        .used
+        .values()
+        .fold(0, |sum: u64, one| sum.saturating_add(*one));
     PoolNumbers {
+        missing: unsigned(missing),
+        // Without a limit nothing is too much.
+        over: Some(u64::try_from(pool.spec.slots).is_ok_and(|slots| used > slots)),
         slots: status.effective_slots.map(i64::from),
         running: status.running.and_then(unsigned),
         queued: status.queued.and_then(unsigned),
@@ -101,10 +117,12 @@ pub(super) fn tell(context: &Context, pool: &Pool, old: &PoolStatus, new: &PoolS
         return;
     };
     let moved = before.is_none_or(|before| before.status != after.status || before.reason != after.reason);
-    if moved && after.reason != Reason::Progressing.as_str() {
+    // Whoever takes a change back, or follows it, tells of it.
+    let told = [Reason::Progressing, Reason::AirflowDrifted];
+    if moved && told.iter().all(|reason| reason.as_str() != after.reason) {
         let about = pool.object_ref(&());
         context
             .events
-            .send(&about, true, &after.reason, "Observe", &after.message);
+            .send(&about, &table::POOL, &after.reason, &after.message);
     }
 }

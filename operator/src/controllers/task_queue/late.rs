@@ -162,17 +162,17 @@ fn holds(wp: &WorkerPool) -> Option<String> {
 }
 
 /// The event that a status is worth: a miss that begins, or is over.
-pub(super) fn news(old: &TaskQueueStatus, new: &TaskQueueStatus) -> Option<(bool, Reason, String)> {
+pub(super) fn news(old: &TaskQueueStatus, new: &TaskQueueStatus) -> Option<(Reason, String)> {
     let is_missed = |status: &TaskQueueStatus| {
         let found = find(&status.conditions, ConditionType::WaitTargetMet)?;
         Some((found.status == "False", found.message.clone()))
     };
     let before = is_missed(old).is_some_and(|(missed, _)| missed);
     match is_missed(new)? {
-        (true, message) if !before => Some((true, Reason::WaitTargetMissed, message)),
+        (true, message) if !before => Some((Reason::WaitTargetMissed, message)),
         (false, _) if before => {
             let words = "tasks wait no longer than spec.waitTargetSeconds any more";
-            Some((false, Reason::AsDesired, words.to_owned()))
+            Some((Reason::AsDesired, words.to_owned()))
         }
         _ => None,
     }

@@ -13,6 +13,7 @@ use poolwright_core::sample::BrokerView;
 use poolwright_core::time::Moment;
 
 use super::{Controller, Past};
+use crate::kube::events::table;
 
 /// So long none must have been there before it is told anew.
 pub(super) const OVER: Duration = Duration::from_secs(600);
@@ -49,6 +50,6 @@ impl Controller {
             view.stray, view.address
         );
         let (about, reason) = (queue.object_ref(&()), Reason::QueueUnknown.as_str());
-        self.events.send(&about, true, reason, "Observe", &note);
+        self.events.send(&about, &table::STRAY, reason, &note);
     }
 }

@@ -13,6 +13,7 @@ use poolwright_api::v1alpha1::{TaskQueue, TaskQueueStatus};
 use poolwright_api::{ConditionType, Reason};
 
 use super::{Controller, Past, Seen, late};
+use crate::kube::events::table;
 use crate::kube::status::{Written, write};
 
 /// Statuses that one look writes at most; the others have their turn first in the next, at once.
@@ -23,16 +24,6 @@ const AT_ONCE: usize = 4;
 /// After a failure a status is left alone for so long at first, twice as long after each further one, and at longest.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
 
-/// What one look wants of a status.
-pub(super) enum Wish {
-    /// It is as it should be.
-    Nothing,
-    /// There is no budget for it.
-    Later,
-    /// It differs.
-    Write(Box<Change>),
-}
-
 /// A status to be written.
 pub(super) struct Change {
     queue: Arc<TaskQueue>,
@@ -42,33 +33,33 @@ pub(super) struct Change {
 }
 
 impl Controller {
-    /// Compares the status that a queue should have with the one that it has.
-    pub(super) fn change(&self, past: &Past, queue: &Arc<TaskQueue>, seen: &Seen<'_>) -> Wish {
+    /// What is to be written where the status that a queue should have differs from the one that it has, and need not wait.
+    pub(super) fn change(&self, past: &Past, queue: &Arc<TaskQueue>, seen: &Seen<'_>) -> Option<Change> {
         let uid = queue.uid().unwrap_or_default();
         let now = self.clock.now();
         if past.failed.get(&uid).is_some_and(|(_, until)| now < *until) {
-            return Wish::Nothing;
+            return None;
         }
         let stored = queue.status.clone().unwrap_or_default();
         let (old, version) = Written::latest(past.written.get(&uid), &queue.metadata, &stored);
         let new = self.status(queue, old, seen);
         if new == *old {
-            return Wish::Nothing;
+            return None;
         }
         let ready = |status: &TaskQueueStatus| {
             let ready = find(&status.conditions, ConditionType::Ready)?;
             Some((ready.status.clone(), ready.reason.clone()))
         };
         let pressing = ready(old) != ready(&new);
-        if !self.budget.take(now) && !pressing {
-            return Wish::Later;
+        if !self.budget.take(&uid, now, !pressing) {
+            return None;
         }
-        Wish::Write(Box::new(Change {
+        Some(Change {
             queue: Arc::clone(queue),
             old: old.clone(),
             version: version.map(str::to_owned),
             new,
-        }))
+        })
     }
 
     /// Writes these statuses, and tells of each what is news; false if one was refused.
@@ -121,9 +112,9 @@ impl Controller {
     /// one when its wait target is missed, or is kept again.
     fn tell(&self, queue: &TaskQueue, old: &TaskQueueStatus, new: &TaskQueueStatus) {
         let about = queue.object_ref(&());
-        if let Some((warning, reason, message)) = late::news(old, new) {
+        if let Some((reason, message)) = late::news(old, new) {
             self.events
-                .send(&about, warning, reason.as_str(), "Observe", &message);
+                .send(&about, &table::WAIT_TARGET, reason.as_str(), &message);
         }
         let ready = |status: &TaskQueueStatus| {
             let ready = find(&status.conditions, ConditionType::Ready)?;
@@ -134,6 +125,6 @@ impl Controller {
         let Some((reason, message)) = ready(new).filter(|(reason, _)| before.as_ref() != Some(reason)) else {
             return;
         };
-        self.events.send(&about, true, &reason, "Observe", &message);
+        self.events.send(&about, &table::QUEUE, &reason, &message);
     }
 }

@@ -10,8 +10,19 @@ use poolwright_core::text::{bounded, counted};
 
 use super::super::cycle::Decided;
 use super::Context;
+use crate::kube::events::table;
 use crate::kube::index::Group;
 use crate::metrics::WorkerPoolNumbers;
+
+/// The demand is not followed, and nobody has wished that. A reading that is old or looks wrong is not among them: that is
+/// its TaskQueue's to tell, and passes.
+const HELD: [Reason; 5] = [
+    Reason::Conflict,
+    Reason::Fallback,
+    Reason::HeldUnseen,
+    Reason::NoProgress,
+    Reason::WrongBroker,
+];
 
 /// Shows the numbers.
 pub(super) fn count(context: &Context, decided: &Decided, group: &Group) {
@@ -22,6 +33,7 @@ pub(super) fn count(context: &Context, decided: &Decided, group: &Group) {
     let numbers = WorkerPoolNumbers {
         desired: decision.map(|decision| u64::from(decision.to)),
         at_maximum: decision.map(|decision| decision.reason == Reason::AtMaximum),
+        held: decision.map(|decision| HELD.contains(&decision.reason)),
         ready: living.filter(|pod| pod.ready).count() as u64,
         parked: parked as u64,
         draining: draining as u64,
@@ -59,9 +71,20 @@ pub(super) fn lost(context: &Context, decided: &Decided, told: &mut Vec<String>)
         let about = decided.state.wp.object_ref(&());
         context
             .events
-            .send(&about, true, Reason::LostPods.as_str(), "Observe", &text);
+            .send(&about, &table::LOST, Reason::LostPods.as_str(), &text);
     }
     *told = lost.to_vec();
+}
+
+/// An event for a pod template that somebody had changed.
+pub(super) fn restored(context: &Context, wp: &WorkerPool, deployment: &str) {
+    let text = format!(
+        "somebody had changed the pod template of Deployment {deployment}, which is as this WorkerPool says again: change \
+         the WorkerPool in its place"
+    );
+    let reason = Reason::Restored.as_str();
+    let about = wp.object_ref(&());
+    context.events.send(&about, &table::RESTORED, reason, &text);
 }
 
 /// Events on transitions only: a new decision that changes something, and a summary that turns or changes reason.
@@ -81,25 +104,22 @@ pub(super) fn changes(
         context.metrics.decision(&group.0, &group.1, &decision.reason);
         let quiet = decision.reason == Reason::AsDesired.as_str() && decision.from == decision.to;
         if !quiet {
-            let warning = !matches!(
-                decision.reason.as_str(),
-                "ScaledUp" | "ScaledDown" | "AsDesired" | "ManualHold" | "Paused" | "Recommended"
-            );
             context
                 .events
-                .send(&about, warning, &decision.reason, "Scale", &decision.text);
+                .send(&about, &table::DECISION, &decision.reason, &decision.text);
         }
     }
-    for type_ in [ConditionType::Ready, ConditionType::ConfigurationAdvised] {
+    for (type_, sort) in [
+        (ConditionType::Ready, &table::NOT_READY),
+        (ConditionType::ConfigurationAdvised, &table::ADVISED),
+    ] {
         let (before, after) = (find(&old.conditions, type_), find(&new.conditions, type_));
         let Some(after) = after else { continue };
         let moved =
             before.is_none_or(|before| (&before.status, &before.reason) != (&after.status, &after.reason));
         let bad = (type_ == ConditionType::Ready) == (after.status == "False") && after.status != "Unknown";
         if moved && bad && after.reason != Reason::Progressing.as_str() {
-            context
-                .events
-                .send(&about, true, &after.reason, "Observe", &after.message);
+            context.events.send(&about, sort, &after.reason, &after.message);
         }
     }
 }

@@ -1,11 +1,12 @@
-//! The operator under its own account, which may not read Secrets until somebody runs the command that the
-//! condition prints.
+//! The operator under its own account: it may not read Secrets until somebody runs the command that the condition prints,
+//! and one of its namespaces may be out of its reach.
 
 use super::{LIMIT, await_queue, expect_words};
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::PostParams;
 use poolwright_api::ConditionType::{Ready, SignalsFresh};
+use poolwright_api::v1alpha1::{TaskQueue, WorkerPool};
 use poolwright_tests::*;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -35,21 +36,28 @@ fn installed(file: &str) -> String {
     format!("{}/../deploy/install/{file}", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Makes the account `scaler` and starts the operator as it, in place of the administrator's.
-async fn operator_as_account(stage: &mut Stage) -> Result<()> {
-    let space = stage.namespace.name.clone();
+/// Lets the account `scaler` of the stage's namespace work in another one, or in its own.
+async fn let_in(stage: &Stage, space: &str) -> Result<()> {
     let rbac = "rbac.authorization.k8s.io";
     let items = json!([
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "scaler", "namespace": space}},
         {"apiVersion": format!("{rbac}/v1"), "kind": "Role", "metadata": {"name": "scaler", "namespace": space},
             "rules": rules(stage).await?},
         {"apiVersion": format!("{rbac}/v1"), "kind": "RoleBinding", "metadata": {"name": "scaler", "namespace": space},
             "roleRef": {"apiGroup": rbac, "kind": "Role", "name": "scaler"},
-            "subjects": [{"kind": "ServiceAccount", "name": "scaler", "namespace": space}]},
+            "subjects": [{"kind": "ServiceAccount", "name": "scaler", "namespace": stage.namespace.name}]},
     ]);
     let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
+    stage.plane.kubectl()?.apply(&list.to_string()).await?;
+    Ok(())
+}
+
+/// Makes the account `scaler` and starts the operator as it, in place of the administrator's.
+async fn operator_as_account(stage: &mut Stage, more: &[&str]) -> Result<()> {
+    let space = stage.namespace.name.clone();
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "scaler", "namespace": space}});
     let kubectl = stage.plane.kubectl()?;
-    kubectl.apply(&list.to_string()).await?;
+    kubectl.apply(&account.to_string()).await?;
+    let_in(stage, &space).await?;
     kubectl
         .run(["apply", "-f", &installed("secrets-access.yaml")])
         .await?;
@@ -64,7 +72,7 @@ async fn operator_as_account(stage: &mut Stage) -> Result<()> {
     stage.operator.kill();
     let dir = stage.dir.path().join("scaler");
     std::fs::create_dir(&dir)?;
-    stage.operator = Operator::start(&kubeconfig, &space, &dir, &[]).await?;
+    stage.operator = Operator::start(&kubeconfig, &space, &dir, more).await?;
     Ok(())
 }
 
@@ -87,7 +95,7 @@ async fn no_permission_on_a_secret_is_mended_by_the_command_that_is_printed() ->
         ..RedisConfig::default()
     })
     .await?;
-    operator_as_account(&mut stage).await?;
+    operator_as_account(&mut stage, &[]).await?;
     // A long name, so that nothing that is printed may be cut.
     let name = format!("broker-{}", "x".repeat(200));
     stage.secret(&name, "url", &redis.url(0)).await?;
@@ -137,4 +145,51 @@ async fn no_permission_on_a_secret_is_mended_by_the_command_that_is_printed() ->
         assert_eq!((read.verb.as_str(), read.name.as_str()), ("get", name.as_str()));
     }
     stage.expect_unsaid(&[PASSWORD]).await
+}
+
+/// As after a restart, when one of several has been deleted with its Role in it.
+#[tokio::test]
+async fn a_namespace_out_of_reach_keeps_nobody_from_the_others_and_is_taken_up_once_it_is_there() -> Result<()>
+{
+    let mut stage = Stage::new("reach").await?;
+    let away = TestNamespace::create(stage.plane.client().await?, "away").await?;
+    let redis = Redis::start(RedisConfig::default()).await?;
+    operator_as_account(&mut stage, &["--namespace", &away.name]).await?;
+    let warning = format!(
+        "could not be read yet: do they exist, and has this account its Role there? One that is gone \
+         for good is to be taken out of --namespace namespaces=\"{}\"",
+        away.name
+    );
+    let log = stage.operator.log();
+    assert!(log.contains(&warning), "{log}");
+    assert_eq!(stage.operator.get("/readyz").await?.0, 200);
+    let url = redis.url(0);
+    let patch = json!({"worker": {"image": FAKE_IMAGE, "env": []}, "scaling": {"minReplicas": 1}});
+    stage.queue("q", json!({"url": url})).await?;
+    stage.pool("w", &["q"], "", patch.clone()).await?;
+    stage.await_replicas("w", 1, LIMIT).await?;
+
+    let queue = json!({
+        "apiVersion": "poolwright.dev/v1alpha1", "kind": "TaskQueue",
+        "metadata": {"name": "q"}, "spec": {"broker": {"url": url}}});
+    let mut pool = stage.pool_manifest("w", &["q"], "", patch);
+    pool["metadata"]["namespace"] = json!(away.name);
+    let (pools, queues) = (away.api::<WorkerPool>(), away.api::<TaskQueue>());
+    let post = PostParams::default();
+    queues.create(&post, &serde_json::from_value(queue)?).await?;
+    pools.create(&post, &serde_json::from_value(pool)?).await?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(
+        pools.get("w").await?.status.is_none(),
+        "nothing can be written there"
+    );
+    let_in(&stage, &away.name).await?;
+    wait_until("the other one to be worked in", LIMIT, || async {
+        Ok(pools
+            .get("w")
+            .await?
+            .status
+            .is_some_and(|status| status.last_decision.is_some_and(|last| last.to == 1)))
+    })
+    .await
 }

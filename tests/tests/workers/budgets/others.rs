@@ -11,6 +11,8 @@ use std::time::Duration;
 use super::bank::Bank;
 use crate::ground::LIMIT;
 
+const OVER: &str = "poolwright_pool_over_budget";
+
 /// Sum of what is granted, and the number of the last change of a grant.
 fn granted(status: &PoolStatus) -> (i64, i64) {
     let sum = status.holders.iter().map(|one| one.granted).sum();
@@ -44,6 +46,7 @@ async fn a_pod_that_somebody_deletes_is_an_overlap_that_ends_and_nothing_is_gran
     kubectl.run(["delete", "pod", &busy, "--wait=false"]).await?;
     let message = bank.await_pool_ready("db", "False", Reason::OverBudget).await?;
     assert!(message.contains("5 slots are taken of 4"), "{message}");
+    bank.stage().await_metric(OVER, "name=\"db\"", 1.0).await?;
     await_draining(&bank, 1).await?;
     // Somebody else wants a slot in the overlap, and gets none.
     let more = bank.wire.publish(&Batch::sleep("wants", 1, 0.5)).await?;
@@ -56,6 +59,7 @@ async fn a_pod_that_somebody_deletes_is_an_overlap_that_ends_and_nothing_is_gran
     assert_eq!(granted(&during), granted(&before), "{during:?}");
     bank.stage().await_ended(ids.len(), LIMIT).await?;
     bank.await_pool_ready("db", "True", Reason::AsDesired).await?;
+    bank.stage().await_metric(OVER, "name=\"db\"", 0.0).await?;
     await_draining(&bank, 0).await?;
     // An idle one is gone in a moment.
     let idle = bank.names("w").await?.into_iter().next().unwrap_or_default();

@@ -37,7 +37,12 @@ async fn a_worker_pool_that_its_budget_limits_says_so_with_the_missing_number() 
     bank.await_pool("default-pool", "a waiter", waits).await?;
     bank.stage().await_replicas("w", 2, LIMIT).await?;
     // All four slots run, and four tasks wait for one each.
-    let numbers = [("slots", 4), ("running_slots", 4), ("queued_slots", 4)];
+    let numbers = [
+        ("slots", 4),
+        ("running_slots", 4),
+        ("queued_slots", 4),
+        ("missing_slots", 4),
+    ];
     wait_until("the metrics of the Pool", LIMIT, || async {
         let text = bank.stage().operator.metrics().await?;
         let of = |(what, number): &(&str, u32)| {

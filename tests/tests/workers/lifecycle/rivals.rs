@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 const STALLED: &str = "poolwright_worker_pool_stalled";
+const HELD: &str = "poolwright_worker_pool_held";
 
 #[tokio::test]
 async fn a_second_autoscaler_is_a_conflict_until_it_is_gone() -> Result<()> {
@@ -54,7 +55,9 @@ async fn a_second_autoscaler_is_a_conflict_until_it_is_gone() -> Result<()> {
         stage
             .await_condition("w", ConditionType::Stalled, "True", "Conflict", LIMIT)
             .await?;
-        stage.await_metric(STALLED, "name=\"w\"", 1.0).await?;
+        for series in [STALLED, HELD] {
+            stage.await_metric(series, "name=\"w\"", 1.0).await?;
+        }
         ids.extend(ground.publish(16, 3.0).await?);
         ground
             .expect_sum("w", 1, Duration::from_secs(3))
@@ -70,7 +73,9 @@ async fn a_second_autoscaler_is_a_conflict_until_it_is_gone() -> Result<()> {
         ground.stage.await_ended(ids.len(), LIMIT).await?;
         ground.stage.await_replicas("w", 1, LIMIT).await?;
         ground.await_ready("w").await?;
-        ground.stage.await_metric(STALLED, "name=\"w\"", 0.0).await?;
+        for series in [STALLED, HELD] {
+            ground.stage.await_metric(series, "name=\"w\"", 0.0).await?;
+        }
     }
     ground.expect_done(&ids)
 }
