@@ -221,6 +221,10 @@ impl Estimates {
             return PRIOR_SERVICE;
         };
         let usual = censored(ended, worked);
+        // So few are too few to be sudden in any part of the time.
+        if ended <= 1.0 {
+            return usual;
+        }
         let recent = SUDDEN_WINDOWS.into_iter().filter(|recent| *recent < window);
         let sudden = recent
             .filter_map(|recent| self.served(recent, now))
