@@ -47,7 +47,7 @@ pub(crate) struct Seat<'a> {
     pub(crate) bidder: &'a Bidder<'a>,
     pub(crate) stakes: Vec<Stake<'a>>,
     pub(crate) wants: Vec<Want<'a>>,
-    /// A Pool that it is charged to and that does not exist.
+    /// A Pool that it is charged to and that does not exist, or cannot be read.
     pub(crate) missing: Option<&'a str>,
     /// A Pool that a pod of its present revision does not fit in.
     pub(crate) too_large: Option<Cause>,

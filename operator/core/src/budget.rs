@@ -114,6 +114,7 @@ impl Account<'_> {
 }
 
 struct Desk<'a> {
+    namespace: &'a Namespace,
     accounts: Vec<Account<'a>>,
     seats: Vec<Seat<'a>>,
 }
@@ -157,7 +158,11 @@ impl<'a> Desk<'a> {
             account.taken = all.fold(0, u64::saturating_add);
             account.held = held;
         }
-        Self { accounts, seats }
+        Self {
+            namespace,
+            accounts,
+            seats,
+        }
     }
 
     /// What a pod of each one takes, in the order of the seats: one list, since most take one thing.
@@ -211,14 +216,12 @@ impl<'a> Desk<'a> {
             .map(|(seat, given)| {
                 let target = (*given).min(seat.bidder.wanted);
                 let cause = match seat.missing {
-                    Some(pool) => Some(Cause::Missing {
-                        pool: pool.to_owned(),
-                    }),
+                    Some(pool) => Some(self.absence(pool)),
                     None if seat.too_large.is_some() => seat.too_large.clone(),
                     None => self.limit(seat, target),
                 };
                 Allowance {
-                    // What runs is left as it is while a Pool is not there.
+                    // What runs is left as it is while a Pool is not there, or nobody knows what it has.
                     target: seat.missing.map_or(target, |_| seat.bidder.wanted),
                     room: 0,
                     extra: *given > target && seat.bidder.extra > 0,
@@ -228,6 +231,15 @@ impl<'a> Desk<'a> {
                 }
             })
             .collect()
+    }
+
+    /// Why a Pool has no account.
+    fn absence(&self, pool: &str) -> Cause {
+        let pool = pool.to_owned();
+        match self.namespace.unreadable.get(&pool).cloned() {
+            Some(why) => Cause::Unreadable { pool, why },
+            None => Cause::Missing { pool },
+        }
     }
 
     /// The Pool that has least for its pods, where it lacks some in the end.

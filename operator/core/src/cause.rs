@@ -10,6 +10,13 @@ pub enum Cause {
         /// Its name.
         pool: String,
     },
+    /// What the Pool has is not known.
+    Unreadable {
+        /// Its name.
+        pool: String,
+        /// Why.
+        why: String,
+    },
     /// One pod takes more than the whole Pool has.
     TooLarge {
         /// The Pool.
@@ -47,11 +54,22 @@ impl Cause {
     pub fn pool(&self) -> &str {
         match self {
             Self::Missing { pool }
+            | Self::Unreadable { pool, .. }
             | Self::TooLarge { pool, .. }
             | Self::Limited { pool, .. }
             | Self::Waiting { pool, .. } => pool,
         }
     }
+}
+
+/// The words for a Pool that the API server takes and this program cannot read. What to do comes before what was wrong, of
+/// which somebody else wrote the words, and much may be cut.
+#[must_use]
+pub fn unreadable(pool: &str, why: &str) -> String {
+    format!(
+        "Pool {pool:?} cannot be read, so nothing is granted from it: correct it, or run the operator that belongs to the \
+         definitions ({why})"
+    )
 }
 
 /// The reason and the words for a number of pods that is cut.
@@ -62,6 +80,7 @@ pub fn cut(cause: &Cause) -> (Reason, String) {
             let words = format!("Pool {pool:?} does not exist: create it, or correct spec.pool.name");
             (Reason::PoolMissing, words)
         }
+        Cause::Unreadable { pool, why } => (Reason::PoolMissing, unreadable(pool, why)),
         Cause::TooLarge {
             pool,
             slots,

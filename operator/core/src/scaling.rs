@@ -195,7 +195,7 @@ pub fn decide(
         extra: allowance.extra,
         fits: !matches!(
             allowance.cause,
-            Some(Cause::TooLarge { .. } | Cause::Missing { .. })
+            Some(Cause::TooLarge { .. } | Cause::Missing { .. } | Cause::Unreadable { .. })
         ),
     };
     let is_cut = |limit: &Limit| limit.name == POOL;

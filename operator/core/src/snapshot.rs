@@ -143,6 +143,8 @@ pub struct BidQueue {
 pub struct Namespace {
     /// By name.
     pub pools: BTreeMap<String, Budget>,
+    /// Pools that are there and cannot be read, by name, and why: what they have is not known. In `pools` they are not.
+    pub unreadable: BTreeMap<String, String>,
     /// What its TaskQueues weigh.
     pub weights: Arc<Weights>,
 }

@@ -63,7 +63,7 @@ fn with(pools: impl IntoIterator<Item = PoolInput>, budget: Budget) -> World {
     let pools = [("p".to_owned(), budget)].into();
     let namespace = Namespace {
         pools,
-        weights: Arc::default(),
+        ..Namespace::default()
     };
     world.namespaces.insert("shop".to_owned(), namespace);
     world
@@ -175,6 +175,49 @@ fn while_a_pool_is_not_there_nothing_is_started_and_nothing_stopped() {
     let decision = decided(&world, "a");
     assert_eq!((decision.to, decision.reason), (2, Reason::PoolMissing));
     assert!(decision.parking.marks.is_empty());
+}
+
+/// What such a Pool has is not known: one that others wait for loses nothing to them, and whoever draws on another goes on.
+#[test]
+fn while_a_pool_cannot_be_read_nothing_is_started_from_it_and_nothing_stopped_for_it() {
+    let mut other = on_pool("c", NORMAL);
+    let charged = Charge {
+        holder: "uid-c".to_owned(),
+        slots: [("other".to_owned(), POD)].into(),
+    };
+    other.bid.charge = Arc::new(charged);
+    other.revisions[0].charge = Arc::clone(&other.bid.charge);
+    let mut world = with(
+        [on_pool("a", BACKGROUND), on_pool("b", CRITICAL), other],
+        budget(20),
+    );
+    let namespace = world.namespaces.get_mut("shop").unwrap();
+    namespace.pools.insert("other".to_owned(), budget(100));
+    load(&mut world, "a", 2, 50);
+    load(&mut world, "b", 0, 50);
+    load(&mut world, "c", 1, 50);
+    // Were it read, the higher tier would have the slots of the lower one in seconds.
+    let namespace = world.namespaces.get_mut("shop").unwrap();
+    namespace.pools.remove("p");
+    let why = "integer `3000000000`, expected i32".to_owned();
+    namespace.unreadable.insert("p".to_owned(), why);
+    wait(&mut world, 40);
+    for (name, pods) in [("a", 2), ("b", 0)] {
+        let decision = decided(&world, name);
+        assert_eq!(
+            (decision.to, decision.reason),
+            (pods, Reason::PoolMissing),
+            "{name}"
+        );
+        assert!(decision.parking.marks.is_empty(), "{name}");
+        let text = decision.text();
+        assert!(
+            text.contains("Pool \"p\" cannot be read") && text.contains("3000000000"),
+            "{text}"
+        );
+        assert!(!text.contains("does not exist"), "{text}");
+    }
+    assert!(decided(&world, "c").to > 1, "{}", decided(&world, "c").text());
 }
 
 fn b_victim(decision: &Decision) -> String {

@@ -68,7 +68,7 @@ fn fleet(policy: Policy, pools: usize, each: usize) -> World {
     let budgets = (0..pools.div_ceil(10)).map(|at| (format!("pool{at}"), budget.clone()));
     let namespace = Namespace {
         pools: budgets.collect(),
-        weights: Arc::default(),
+        ..Namespace::default()
     };
     world.namespaces.insert("shop".to_owned(), namespace);
     let now = world.now;

@@ -25,7 +25,8 @@ pub fn of<'a>(taken: &'a Taken, namespace: &'a str) -> impl Iterator<Item = (&'a
     groups.flat_map(|(_, sums)| sums)
 }
 
-/// Reads one namespace; `None` if it has no Pool.
+/// Reads one namespace; `None` if it has no Pool. What is known of one that cannot be read is old, and its status is not
+/// written: it is as if nothing were known, before a restart and after it.
 pub fn read(
     budgets: &Index<Pool>,
     weights: Arc<Weights>,
@@ -33,11 +34,19 @@ pub fn read(
     namespace: &str,
 ) -> Option<Namespace> {
     let pools = budgets.all(Some(namespace));
-    if pools.is_empty() {
+    let unreadable = budgets.all_unreadable(Some(namespace));
+    if pools.is_empty() && unreadable.is_empty() {
         return None;
     }
-    let mut budgets: BTreeMap<String, Budget> =
-        pools.iter().map(|pool| (pool.name_any(), budget(pool))).collect();
+    let unreadable: BTreeMap<String, String> = unreadable
+        .into_iter()
+        .map(|((_, name), words)| (name, words))
+        .collect();
+    let mut budgets: BTreeMap<String, Budget> = pools
+        .iter()
+        .map(|pool| (pool.name_any(), budget(pool)))
+        .filter(|(name, _)| !unreadable.contains_key(name))
+        .collect();
     // Of a Pool without a limit nobody asks how much is taken.
     if budgets.values().any(|budget| budget.slots.is_some()) {
         for (uid, slots) in of(taken, namespace) {
@@ -51,18 +60,28 @@ pub fn read(
     }
     Some(Namespace {
         pools: budgets,
+        unreadable,
         weights,
     })
 }
 
 /// What the TaskQueues of one namespace weigh; `None` if it has none.
 pub fn weigh(queues: &Index<TaskQueue>, namespace: &str) -> Option<Weights> {
-    let queues = queues.all(Some(namespace));
-    let priorities: BTreeMap<&str, &Priority> = queues
+    let readable = queues.all(Some(namespace));
+    let priorities: BTreeMap<&str, &Priority> = readable
         .iter()
         .filter_map(|queue| Some((queue.metadata.name.as_deref()?, &queue.spec.priority)))
         .collect();
-    (!priorities.is_empty()).then(|| weights(&priorities))
+    (!priorities.is_empty()).then(|| {
+        let mut weights = weights(&priorities);
+        // One that cannot be read is there all the same: nobody is told to create it.
+        let is_there = |name: &String| queues.unreadable(namespace, name).is_some();
+        weights.unknown.retain(|_, names| {
+            names.retain(|name| !is_there(name));
+            !names.is_empty()
+        });
+        weights
+    })
 }
 
 fn shedding(pool: &Pool) -> Option<Shedding> {

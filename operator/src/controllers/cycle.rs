@@ -63,6 +63,12 @@ impl Latest {
         Arc::clone(&self.budgets.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// As if the newest cycle had said this of Pools.
+    #[cfg(test)]
+    pub fn show_budgets(&self, figures: BTreeMap<PoolName, Figures>) {
+        *self.budgets.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(figures);
+    }
+
     /// What the newest cycle saw of every queue, by broker id and name.
     pub fn queues(&self) -> Arc<BTreeMap<String, Books>> {
         Arc::clone(&self.queues.lock().unwrap_or_else(PoisonError::into_inner))
@@ -115,7 +121,9 @@ impl Driver {
         let group = (input.key.namespace.clone(), input.key.name.clone());
         let has_default = || {
             let namespace = namespaces.get(&input.key.namespace);
-            namespace.is_some_and(|namespace| namespace.pools.contains_key(DEFAULT_POOL))
+            namespace.is_some_and(|namespace| {
+                namespace.pools.contains_key(DEFAULT_POOL) || namespace.unreadable.contains_key(DEFAULT_POOL)
+            })
         };
         let refused = || self.world.no_default(&input.key.namespace, now).is_some();
         let needs_default = input.bid.charge.slots.contains_key(DEFAULT_POOL);

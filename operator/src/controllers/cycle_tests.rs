@@ -1,9 +1,12 @@
 //! Which WorkerPools a cycle sees.
 
+use poolwright_api::v1alpha1::Pool;
 use poolwright_api::{LABEL_REVISION, LABEL_WORKER_POOL};
+use poolwright_core::sample::Ready;
 use serde_json::json;
 
 use super::*;
+use crate::kube::lenient::Lenient;
 
 fn object<K: serde::de::DeserializeOwned>(kind: &str, name: &str, rest: &serde_json::Value) -> K {
     let mut object = json!({
@@ -16,10 +19,8 @@ fn object<K: serde::de::DeserializeOwned>(kind: &str, name: &str, rest: &serde_j
     serde_json::from_value(object).unwrap()
 }
 
-/// As with `kubectl delete -f` of a whole fleet: nobody reads its queues any more, and what its pods hold is no other's.
-#[test]
-fn what_is_left_behind_is_seen_whether_its_queues_are_read_or_not() {
-    let driver = Driver {
+fn driver() -> Driver {
+    Driver {
         world: Arc::default(),
         board: Arc::default(),
         latest: Arc::default(),
@@ -28,12 +29,50 @@ fn what_is_left_behind_is_seen_whether_its_queues_are_read_or_not() {
         metrics: Arc::default(),
         pulse: watch::channel(None).0,
         clock: Clock::new(|| jiff::Timestamp::UNIX_EPOCH),
-    };
-    let world = &driver.world;
+    }
+}
+
+/// With a TaskQueue `q`, and a WorkerPool `w` that consumes it.
+fn fill(world: &World) {
     let spec = json!({"spec": {"broker": {"url": "redis://broker:6379/0"}}});
     world.queues.put(object("TaskQueue", "q", &spec));
     let spec = json!({"class": "General", "queues": [{"name": "q"}], "celery": {"app": "a"}, "worker": {"image": "i"}});
     world.pools.put(object("WorkerPool", "w", &json!({"spec": spec})));
+}
+
+/// While it is on its way, nothing is said; of one that is there and cannot be read, somebody has to be told.
+#[test]
+fn a_worker_pool_is_decided_on_although_its_default_pool_cannot_be_read() {
+    let driver = driver();
+    fill(&driver.world);
+    let seen = || {
+        driver.world.mark_namespace("n", None);
+        driver.world.mark_budgets("n", true);
+        driver.world.rebuild(Moment(1000));
+        driver.snapshot(Moment(1000)).pools.len()
+    };
+    seen();
+    let broker = driver.world.inputs()[0].broker.clone();
+    let mut queue = QueueView::default();
+    queue.ready.succeed(Ready::default(), Moment(1000));
+    let view = BrokerView {
+        queues: [("q".to_owned(), queue)].into(),
+        ..BrokerView::default()
+    };
+    driver.board.publish(&broker, view);
+    assert_eq!(seen(), 0, "it has no Pool yet");
+    let pool = json!({"metadata": {"namespace": "n", "name": DEFAULT_POOL}, "spec": 7});
+    let pool: Lenient<Pool> = serde_json::from_value(pool).unwrap();
+    driver.world.budgets.pass(&pool.open().unwrap_err());
+    assert_eq!(seen(), 1);
+}
+
+/// As with `kubectl delete -f` of a whole fleet: nobody reads its queues any more, and what its pods hold is no other's.
+#[test]
+fn what_is_left_behind_is_seen_whether_its_queues_are_read_or_not() {
+    let driver = driver();
+    let world = &driver.world;
+    fill(world);
     let owner =
         json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "w", "uid": "set", "controller": true});
     let pod = json!({"metadata": {

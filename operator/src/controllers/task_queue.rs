@@ -100,6 +100,8 @@ struct Seen<'a> {
     pool: Option<&'a Pool>,
     /// Why the operator could not make that Pool.
     unmade: Option<String>,
+    /// Why that Pool cannot be read.
+    unreadable: Option<String>,
     /// What it weighs, once that was calculated.
     weight: Option<u64>,
     /// The circle that it is on.
@@ -194,6 +196,7 @@ impl Controller {
                     .world
                     .no_default(&namespace, self.clock.now())
                     .map(|trouble| trouble.message),
+                unreadable: self.world.budgets.unreadable(&namespace, queue.pool_name()),
                 weight: weights.and_then(|weights| weights.effective.get(&name).copied()),
                 cycle: weights.and_then(|weights| weights.cycle(&name)),
                 unknown: weights

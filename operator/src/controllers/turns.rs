@@ -15,6 +15,8 @@ pub(super) const CONCURRENCY: usize = 32;
 const REPORTING: usize = 8;
 /// And how many may be of one namespace.
 const OF_NAMESPACE: usize = 24;
+/// How many of those with reports may be: a status that cannot be written may take its time, and is tried again and again.
+const REPORTS_OF_NAMESPACE: usize = 6;
 
 /// The two halves of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,16 +44,16 @@ impl Line {
         }
     }
 
-    /// The next that is not at work, from the namespace after the one that had the last turn. Those at work are few, so that
-    /// not many are passed over.
-    fn take(&mut self, work: &Work) -> Option<Group> {
+    /// The next that is not at work, from the namespace after the one that had the last turn, where there `is_room` for it.
+    /// Those at work are few, so that not many are passed over.
+    fn take(&mut self, running: &BTreeMap<Group, bool>, is_room: impl Fn(&str) -> bool) -> Option<Group> {
         let after = (Bound::Excluded(self.last.as_str()), Bound::Unbounded);
         let until = (Bound::Unbounded, Bound::Included(self.last.as_str()));
         let later = self.waiting.range::<str, _>(after);
         let all = later.chain(self.waiting.range::<str, _>(until));
-        let mut open = all.filter(|(namespace, _)| work.has_room(namespace));
+        let mut open = all.filter(|(namespace, _)| is_room(namespace));
         let (namespace, at) = open.find_map(|(namespace, names)| {
-            let free = |name: &String| !work.running.contains_key(&(namespace.clone(), name.clone()));
+            let free = |name: &String| !running.contains_key(&(namespace.clone(), name.clone()));
             Some((namespace.clone(), names.iter().position(free)?))
         })?;
         let names = self.waiting.get_mut(&namespace)?;
@@ -65,21 +67,52 @@ impl Line {
     }
 }
 
+/// Places that are taken.
+#[derive(Debug, Default)]
+struct Places {
+    all: usize,
+    of_namespace: BTreeMap<String, usize>,
+}
+
+impl Places {
+    /// True if a namespace has fewer than `most`.
+    fn are_left(&self, namespace: &str, most: usize) -> bool {
+        self.of_namespace.get(namespace).is_none_or(|count| *count < most)
+    }
+
+    fn take(&mut self, namespace: &str) {
+        self.all += 1;
+        *self.of_namespace.entry(namespace.to_owned()).or_default() += 1;
+    }
+
+    fn leave(&mut self, namespace: &str) {
+        self.all -= 1;
+        if let Some(count) = self.of_namespace.get_mut(namespace) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_namespace.remove(namespace);
+            }
+        }
+    }
+}
+
 /// Who is at work.
 #[derive(Debug, Default)]
 struct Work {
     /// True if it was woken meanwhile.
     running: BTreeMap<Group, bool>,
-    /// How many of them a namespace has.
-    of_namespace: BTreeMap<String, usize>,
-    reporting: usize,
+    places: Places,
+    /// Those of them that report.
+    reports: Places,
 }
 
 impl Work {
     fn has_room(&self, namespace: &str) -> bool {
-        self.of_namespace
-            .get(namespace)
-            .is_none_or(|count| *count < OF_NAMESPACE)
+        self.places.are_left(namespace, OF_NAMESPACE)
+    }
+
+    fn may_report(&self, namespace: &str) -> bool {
+        self.has_room(namespace) && self.reports.are_left(namespace, REPORTS_OF_NAMESPACE)
     }
 }
 
@@ -104,19 +137,24 @@ impl Turns {
     /// for it and hold a place.
     pub fn take(&mut self) -> Option<(Half, Group)> {
         let work = &mut self.work;
-        if work.running.len() >= CONCURRENCY {
+        if work.places.all >= CONCURRENCY {
             return None;
         }
-        let act = self.acts.take(work).map(|group| (Half::Act, group));
-        let report = |reports: &mut Line| Some((Half::Report, reports.take(work)?));
-        let next = match act {
-            None if work.reporting < REPORTING => report(&mut self.reports),
-            act => act,
+        let act = self
+            .acts
+            .take(&work.running, |namespace| work.has_room(namespace));
+        let (half, group) = match act {
+            Some(group) => (Half::Act, group),
+            None if work.reports.all >= REPORTING => return None,
+            None => {
+                let may = |namespace: &str| work.may_report(namespace);
+                let group = self.reports.take(&work.running, may)?;
+                work.reports.take(&group.0);
+                (Half::Report, group)
+            }
         };
-        let (half, group) = next?;
-        work.reporting += usize::from(half == Half::Report);
         work.running.insert(group.clone(), false);
-        *work.of_namespace.entry(group.0.clone()).or_default() += 1;
+        work.places.take(&group.0);
         Some((half, group))
     }
 
@@ -131,16 +169,11 @@ impl Turns {
     pub fn done(&mut self, half: Half, group: &Group, may_report: bool) -> bool {
         let work = &mut self.work;
         let again = work.running.remove(group).unwrap_or(false);
-        if let Some(count) = work.of_namespace.get_mut(&group.0) {
-            *count -= 1;
-            if *count == 0 {
-                work.of_namespace.remove(&group.0);
-            }
-        }
+        work.places.leave(&group.0);
         match half {
             Half::Act if may_report => self.reports.push(group.clone()),
             Half::Act => {}
-            Half::Report => work.reporting -= 1,
+            Half::Report => work.reports.leave(&group.0),
         }
         again
     }
@@ -148,7 +181,7 @@ impl Turns {
 
 #[cfg(test)]
 mod tests {
-    use super::{CONCURRENCY, Half, OF_NAMESPACE, REPORTING, Turns};
+    use super::{CONCURRENCY, Half, OF_NAMESPACE, REPORTING, REPORTS_OF_NAMESPACE, Turns};
     use crate::kube::index::Group;
 
     fn group(name: &str) -> Group {
@@ -233,5 +266,34 @@ mod tests {
             .map(|(_, group)| group.1)
             .collect();
         assert_eq!(next, ["p24", "p25"]);
+    }
+
+    /// Statuses of one namespace that nobody can write, say, each of which takes ten seconds to fail.
+    #[test]
+    fn reports_of_one_namespace_leave_room_for_those_of_others() {
+        let mut turns = Turns::default();
+        let act = |turns: &mut Turns, namespace: &str, count: usize| {
+            for index in 0..count {
+                turns.wake((namespace.to_owned(), format!("p{index}")));
+            }
+            let acts: Vec<_> = std::iter::from_fn(|| turns.take())
+                .filter(|(half, _)| *half == Half::Act)
+                .collect();
+            for (half, group) in &acts {
+                done(turns, *half, group);
+            }
+        };
+        act(&mut turns, "a", OF_NAMESPACE);
+        let first: Vec<_> = std::iter::from_fn(|| turns.take()).collect();
+        assert_eq!(first.len(), REPORTS_OF_NAMESPACE);
+        act(&mut turns, "b", 1);
+        let (half, group) = turns.take().expect("there is room for others");
+        assert_eq!((half, group.0.as_str()), (Half::Report, "b"));
+        assert_eq!(turns.take(), None, "the rest of the first waits");
+        done(&mut turns, half, &group);
+        done(&mut turns, first[0].0, &first[0].1);
+        let next = turns.take().map(|(half, group)| (half, group.0));
+        assert_eq!(next, Some((Half::Report, "a".to_owned())));
+        assert_eq!(turns.take(), None);
     }
 }

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
 use poolwright_api::LABEL_WORKER_POOL;
@@ -19,7 +18,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::world::World;
 use crate::kube::index::{Group, Index, Read, follow};
-use crate::kube::lenient::Lenient;
+use crate::kube::lenient::{Lenient, Unreadable};
 use crate::kube::watching;
 use crate::signals::board::Board;
 
@@ -80,19 +79,11 @@ impl Watches {
     }
 }
 
-/// What cannot be read is what it was before.
-fn kept<K: Resource>(object: Lenient<K>) -> Result<K, Box<ObjectMeta>>
-where
-    K::DynamicType: Default,
-{
-    object.read().map_err(|unreadable| Box::new(unreadable.metadata))
-}
-
 /// Whoever owns a WorkerPool that cannot be read is told so in its status.
-fn shown(object: Lenient<WorkerPool>) -> Result<WorkerPool, Box<ObjectMeta>> {
+fn shown(object: Lenient<WorkerPool>) -> Result<WorkerPool, Box<Unreadable>> {
     object.read().or_else(|unreadable| {
-        let metadata = Box::new(unreadable.metadata.clone());
-        unreadable.into_worker_pool().ok_or(metadata)
+        let passed = unreadable.clone();
+        unreadable.into_worker_pool().ok_or(passed)
     })
 }
 
@@ -102,20 +93,24 @@ impl Started<'_> {
         let any = watching;
         let world = Arc::clone(&self.watches.world);
         let (of, changed) = (Arc::clone(&world), Arc::clone(&self.watches.queues_changed));
-        self.follow(any(), (&world.queues, kept), move |group, before, after| {
-            let spec =
-                |queue: Option<&TaskQueue>| queue.map(|queue| (queue.metadata.generation, queue.uid()));
-            if before.is_none() || after.is_none() || spec(before) != spec(after) {
-                of.mark_namespace(&group.0, Some(&group.1));
-                changed.notify_one();
-            }
-        });
+        self.follow(
+            any(),
+            (&world.queues, Lenient::read),
+            move |group, before, after| {
+                let spec =
+                    |queue: Option<&TaskQueue>| queue.map(|queue| (queue.metadata.generation, queue.uid()));
+                if before.is_none() || after.is_none() || spec(before) != spec(after) {
+                    of.mark_namespace(&group.0, Some(&group.1));
+                    changed.notify_one();
+                }
+            },
+        );
         let of = Arc::clone(&world);
         self.follow(any(), (&world.pools, shown), move |group, before, after| {
             of.pool_changed(group, before, after);
         });
         let of = Arc::clone(&world);
-        self.follow(any(), (&world.budgets, kept), move |group, _, _| {
+        self.follow(any(), (&world.budgets, Lenient::read), move |group, _, _| {
             of.mark_budgets(&group.0, false);
         });
         let of = Arc::clone(&world);

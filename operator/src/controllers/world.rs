@@ -231,7 +231,8 @@ impl World {
 
     /// Why a namespace has no `default-pool`, where it could not be made for a while.
     pub fn no_default(&self, namespace: &str, now: Moment) -> Option<Trouble> {
-        let is_there = self.budgets.get(namespace, DEFAULT_POOL).is_some();
+        let is_there = self.budgets.get(namespace, DEFAULT_POOL).is_some()
+            || self.budgets.unreadable(namespace, DEFAULT_POOL).is_some();
         self.unmade.lasting(namespace, now).filter(|_| !is_there)
     }
 
@@ -355,7 +356,7 @@ impl World {
             .filter_map(|reference| self.queues.get(&namespace, &reference.name));
         let queues: BTreeMap<String, TaskQueue> =
             named.map(|queue| (queue.name_any(), (*queue).clone())).collect();
-        let pool = validate(wp, &queues)?;
+        let pool = validate(wp, &queues).map_err(|invalid| self.unless_unread(invalid, wp, &queues))?;
         let sharing = queues
             .keys()
             .flat_map(|queue| self.pools.that_name(&namespace, queue));
@@ -377,6 +378,31 @@ impl World {
             advice: advise(&pool, wp, &queues, &others),
             pool,
         }))
+    }
+
+    /// `invalid`, or other words where the TaskQueue that is not `known` is there and cannot be read: nobody mends that by
+    /// creating it.
+    fn unless_unread(
+        &self,
+        invalid: Invalid,
+        wp: &WorkerPool,
+        known: &BTreeMap<String, TaskQueue>,
+    ) -> Invalid {
+        let namespace = wp.namespace().unwrap_or_default();
+        let mut named = wp.spec.queues.iter().map(|queue| &queue.name);
+        let missing = named.find(|name| !known.contains_key(*name));
+        let missing = missing.filter(|_| invalid.reason == Reason::QueueUnknown);
+        let words = missing.and_then(|name| self.queues.unreadable(&namespace, name));
+        let Some((name, words)) = missing.zip(words) else {
+            return invalid;
+        };
+        Invalid {
+            message: format!(
+                "TaskQueue {name:?} cannot be read: correct it, or run the operator that belongs to the definitions ({words})"
+            ),
+            reason: Reason::InvalidSpec,
+            ..invalid
+        }
     }
 
     fn state(

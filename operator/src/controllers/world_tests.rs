@@ -3,6 +3,7 @@
 use poolwright_api::v1alpha1::{Priority, TaskQueueSpec, WeightRule};
 
 use super::*;
+use crate::kube::lenient::Lenient;
 
 fn pool(name: &str, class: &str, queues: &[&str]) -> WorkerPool {
     let queues: Vec<_> = queues
@@ -96,6 +97,81 @@ fn a_weight_follows_the_other_queues_of_its_namespace_alone() {
         "nobody has said that it changed"
     );
     assert_eq!(effective("n"), [("n".to_owned(), vec![16, 12, 13, 10]), other]);
+}
+
+/// Shows an object that cannot be read.
+fn pass<K>(index: &Index<K>, name: &str)
+where
+    K: Resource + serde::de::DeserializeOwned + std::fmt::Debug,
+    K::DynamicType: Default,
+{
+    let object = serde_json::json!({"metadata": {"namespace": "n", "name": name}, "spec": 7});
+    let object: Lenient<K> = serde_json::from_value(object).unwrap();
+    index.pass(&object.open().unwrap_err());
+}
+
+/// A process that has just started knows of it only that it is there.
+#[test]
+fn a_queue_that_cannot_be_read_is_not_taken_for_one_that_is_missing() {
+    let world = World::default();
+    world.pools.put(pool("w", "General", &["q"]));
+    world.queues.put(queue("n", "first", 1, &["q", "typo"]));
+    let told = || {
+        world.mark_namespace("n", Some("q"));
+        world.rebuild(Moment(0));
+        let state = world.states().remove(0);
+        assert!(state.input.is_none(), "nothing is decided for it");
+        state.spec.as_ref().err().cloned().unwrap()
+    };
+    let unknown = || world.weights()["n"].unknown["first"].clone();
+    let missing = told();
+    assert_eq!((missing.reason, unknown().len()), (Reason::QueueUnknown, 2));
+    pass(&world.queues, "q");
+    let unread = told();
+    assert_eq!(
+        (unread.field.as_str(), unread.reason),
+        ("spec.queues[0].name", Reason::InvalidSpec)
+    );
+    assert!(
+        unread
+            .message
+            .contains("TaskQueue \"q\" cannot be read: correct it"),
+        "{}",
+        unread.message
+    );
+    assert_eq!(unknown(), ["typo"], "nobody is told to create what is there");
+    world.queues.forget("n");
+    assert_eq!(told().reason, Reason::QueueUnknown);
+}
+
+#[test]
+fn a_pool_that_cannot_be_read_has_nothing_to_give_and_is_not_missing() {
+    let world = World::default();
+    let seen = || {
+        world.mark_budgets("n", false);
+        world.rebuild(Moment(0));
+        let namespace = world.namespace("n").unwrap_or_default();
+        let names = |names: Vec<&String>| names.into_iter().cloned().collect::<Vec<String>>();
+        (
+            names(namespace.pools.keys().collect()),
+            names(namespace.unreadable.keys().collect()),
+        )
+    };
+    let denied = kube::core::Status::failure("no", "Forbidden").boxed();
+    world
+        .unmade
+        .tried("n", Some(&kube::Error::Api(denied)), Moment(0));
+    let unmade = || world.no_default("n", Moment(60_000)).is_some();
+    assert!(unmade());
+    pass(&world.budgets, DEFAULT_POOL);
+    let own = || vec![DEFAULT_POOL.to_owned()];
+    assert_eq!((seen(), unmade()), ((vec![], own()), false));
+    let mut read = Pool::new(DEFAULT_POOL, poolwright_api::v1alpha1::PoolSpec::default());
+    read.metadata.namespace = Some("n".to_owned());
+    world.budgets.put(read);
+    assert_eq!(seen(), (own(), vec![]));
+    pass(&world.budgets, DEFAULT_POOL);
+    assert_eq!(seen(), (vec![], own()), "what is known of it is old");
 }
 
 /// Marks of preview environments, say, that come and go while a process stands by.

@@ -117,7 +117,9 @@ fn step(reason: Reason, namespace: &str, name: &str) -> Option<String> {
         }
         Reason::PoolLimited | Reason::OverBudget => "Give the budget more slots, or accept fewer workers",
         Reason::TooManyHolders => "Give some of the WorkerPools another Pool",
-        Reason::PoolMissing => "Create the Pool that the condition names, or correct spec.pool.name",
+        Reason::PoolMissing => {
+            "Create or correct the Pool that the condition names, or correct spec.pool.name"
+        }
         Reason::WeightCycle => "Remove one of the links in spec.priority.downstream that the condition names",
         Reason::PodLargerThanPool => {
             "Give the budget more slots than one pod takes, or lower the concurrency or slotsPerTask, whichever the \

@@ -14,6 +14,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 
+use super::lenient::Unreadable;
 use crate::shard::{Shard, among};
 
 /// Namespace and group (a WorkerPool's or the object's own name).
@@ -29,6 +30,8 @@ struct Objects<V> {
     places: BTreeMap<(String, String), String>,
     /// What objects name: namespace, what is named, and the object.
     named: BTreeSet<(String, String, String)>,
+    /// What cannot be read as it is now, by namespace and name, and why. What is kept of such an object is older.
+    unreadable: BTreeMap<(String, String), String>,
 }
 
 /// All known objects of one kind, each as the view `V` of it that is kept.
@@ -89,6 +92,7 @@ impl<K: Resource, V> Index<K, V> {
                 groups: BTreeMap::new(),
                 places: BTreeMap::new(),
                 named: BTreeSet::new(),
+                unreadable: BTreeMap::new(),
             }),
             group,
             keep: Box::new(keep),
@@ -149,6 +153,25 @@ impl<K: Resource, V> Index<K, V> {
         Some(Arc::clone(&members[position].1))
     }
 
+    /// Why the object of this name cannot be read as it is now. What is shown of it then, if anything is, is older.
+    pub fn unreadable(&self, namespace: &str, name: &str) -> Option<String> {
+        let place = (namespace.to_owned(), name.to_owned());
+        let words = self.lock().unreadable.get(&place).cloned();
+        words.filter(|_| self.shard.holds(namespace))
+    }
+
+    /// All that cannot be read in a namespace, or in all, and why.
+    pub fn all_unreadable(&self, namespace: Option<&str>) -> Vec<(Group, String)> {
+        let members = self.shard.members();
+        let asked = |place: &Group| namespace.is_none_or(|namespace| place.0 == namespace);
+        let objects = self.lock();
+        let all = objects.unreadable.iter();
+        let shown = all.filter(|(place, _)| asked(place) && among(&members, &place.0));
+        shown
+            .map(|(place, words)| (place.clone(), words.clone()))
+            .collect()
+    }
+
     /// All objects of a namespace, or of all.
     pub fn all(&self, namespace: Option<&str>) -> Vec<Arc<V>> {
         let members = self.shard.members();
@@ -187,6 +210,9 @@ impl<K: Resource, V> Index<K, V> {
         };
         let after = Arc::new((self.keep)(object));
         let mut objects = self.lock();
+        if !objects.unreadable.is_empty() {
+            objects.unreadable.remove(&(group.0.clone(), name.clone()));
+        }
         let left = objects.take(&group.0, &name, Some(&group.1));
         let named = (self.names)(&after);
         let members = objects.groups.entry(group.clone()).or_default();
@@ -207,6 +233,18 @@ impl<K: Resource, V> Index<K, V> {
         left.into_iter().chain([(group, before, Some(after))]).collect()
     }
 
+    /// Notes that an object cannot be read as it is now: which, and true if that is news. What is known of it stays.
+    pub fn pass(&self, unreadable: &Unreadable) -> (Group, bool) {
+        let meta = &unreadable.metadata;
+        let place = (
+            meta.namespace.clone().unwrap_or_default(),
+            meta.name.clone().unwrap_or_default(),
+        );
+        let words = unreadable.words();
+        let before = self.lock().unreadable.insert(place.clone(), words.to_owned());
+        (place, before.is_none_or(|before| before != words))
+    }
+
     /// Keeps an object without a watch.
     #[cfg(test)]
     pub fn put(&self, object: K) {
@@ -224,7 +262,11 @@ impl<K: Resource, V> Index<K, V> {
             named.map(self.names).unwrap_or_default(),
             Vec::new(),
         );
-        gone.into_iter().collect()
+        // Of one that could never be read nothing else says that it is gone.
+        let place = (namespace.to_owned(), name.to_owned());
+        let unread = objects.unreadable.remove(&place).filter(|_| gone.is_none());
+        let unread = unread.map(|_| (place, None, None));
+        gone.into_iter().chain(unread).collect()
     }
 
     /// Every group of a namespace, whether it is shown or not.
@@ -247,6 +289,14 @@ impl<K: Resource, V> Index<K, V> {
     fn keep(&self, scope: Option<&str>, listed: &BTreeSet<(Group, String)>) -> Vec<Group> {
         let mut gone = Vec::new();
         let objects = &mut *self.lock();
+        objects.unreadable.retain(|place, _| {
+            let stays = scope.is_some_and(|scope| place.0 != scope)
+                || listed.contains(&(place.clone(), place.1.clone()));
+            if !stays {
+                gone.push(place.clone());
+            }
+            stays
+        });
         objects.groups.retain(|group, members| {
             if scope.is_some_and(|scope| group.0 != scope) {
                 return true;
@@ -272,11 +322,11 @@ impl<K: Resource, V> Index<K, V> {
 }
 
 /// Makes of what the server sends what is kept, or says which object it is that cannot be read.
-pub type Read<W, K> = fn(W) -> Result<K, Box<ObjectMeta>>;
+pub type Read<W, K> = fn(W) -> Result<K, Box<Unreadable>>;
 
 /// Follows a watch for ever, and reports each group that changed with the object before and after (both absent
-/// when a list no longer names it). `ready` is called once the first list is complete. Of what cannot be `read` that stays
-/// which is known of the object of this name; such a kind is grouped by its own name.
+/// when a list no longer names it, and when it cannot be read any more). `ready` is called once the first list is complete.
+/// Of what cannot be `read` that stays which is known of the object of this name; such a kind is grouped by its own name.
 pub async fn follow<W, K, V>(
     api: Api<W>,
     config: watcher::Config,
@@ -296,6 +346,13 @@ pub async fn follow<W, K, V>(
             changed(&group, before.as_deref(), after.as_deref());
         }
     };
+    let pass = |unreadable: &Unreadable| {
+        let (place, is_news) = index.pass(unreadable);
+        if is_news {
+            changed(&place, None, None);
+        }
+        place
+    };
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Init) => listed.clear(),
@@ -304,10 +361,10 @@ pub async fn follow<W, K, V>(
                     listed.extend(index.key(&object));
                     tell(index.insert(object));
                 }
-                Err(meta) => {
-                    let (namespace, name) =
-                        (meta.namespace.unwrap_or_default(), meta.name.unwrap_or_default());
-                    listed.insert(((namespace, name.clone()), name));
+                Err(unreadable) => {
+                    let place = pass(&unreadable);
+                    let name = place.1.clone();
+                    listed.insert((place, name));
                 }
             },
             Ok(Event::InitDone) => {
@@ -317,11 +374,10 @@ pub async fn follow<W, K, V>(
                 listed.clear();
                 ready();
             }
-            Ok(Event::Apply(object)) => {
-                if let Ok(object) = read(object) {
-                    tell(index.insert(object));
-                }
-            }
+            Ok(Event::Apply(object)) => match read(object) {
+                Ok(object) => tell(index.insert(object)),
+                Err(unreadable) => drop(pass(&unreadable)),
+            },
             Ok(Event::Delete(object)) => tell(index.remove(object.meta())),
             Err(error) => tracing::warn!(kind = std::any::type_name::<K>(), "watch: {}", words::<W>(&error)),
         }

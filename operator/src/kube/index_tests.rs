@@ -1,10 +1,20 @@
 //! What is kept, and who is told of what.
 
+use std::convert::Infallible;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::http::Uri;
+use futures::stream;
 use k8s_openapi::api::core::v1::Pod;
 use kube::core::Status;
-use serde_json::json;
+use poolwright_api::v1alpha1::TaskQueue;
+use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use super::*;
+use crate::kube::lenient::Lenient;
+use crate::kube::{serving, ungated, watching};
 
 fn pod(name: &str, pool: Option<&str>, version: u32) -> Pod {
     let labels = pool.map(|pool| json!({"pool": pool}));
@@ -126,6 +136,97 @@ fn what_a_new_list_does_not_name_is_gone() {
     assert_eq!(index.keep(None, &listed), [group("c"), group("w")]);
     assert_eq!((index.all(None).len(), index.lock().places.len()), (1, 1));
     assert!(index.get("n", "c").is_none());
+}
+
+/// A TaskQueue of this name whose broker is somewhere, or something that cannot be read.
+fn queue(name: &str, broker: &Value) -> Value {
+    json!({"apiVersion": "poolwright.dev/v1alpha1", "kind": "TaskQueue",
+        "metadata": {"namespace": "n", "name": name, "uid": name}, "spec": {"broker": broker}})
+}
+
+fn queues() -> Index<TaskQueue> {
+    Index::new(|queue: &TaskQueue| queue.metadata.name.clone(), |queue| queue)
+}
+
+#[test]
+fn what_cannot_be_read_is_known_beside_what_is_kept_until_it_can_be_read_or_is_gone() {
+    let index = queues();
+    let read = |broker: &Value| {
+        let queue: Lenient<TaskQueue> = serde_json::from_value(queue("q", broker)).unwrap();
+        queue.open()
+    };
+    let good = || read(&json!({"url": "redis://broker:6379/0"})).unwrap();
+    let bad = read(&json!(7)).unwrap_err();
+    let group = ("n".to_owned(), "q".to_owned());
+    let is_known = |index: &Index<TaskQueue>| {
+        let kept = index.get("n", "q").is_some();
+        (
+            kept,
+            index.unreadable("n", "q").is_some(),
+            index.all_unreadable(None).len(),
+        )
+    };
+    assert_eq!(index.pass(&bad), (group.clone(), true));
+    assert_eq!(index.pass(&bad), (group.clone(), false), "it was told");
+    assert_eq!(is_known(&index), (false, true, 1));
+    index.insert(good());
+    assert_eq!(is_known(&index), (true, false, 0));
+    index.pass(&bad);
+    assert_eq!(is_known(&index), (true, true, 1), "what was known stays");
+    let listed = BTreeSet::from([(group.clone(), "q".to_owned())]);
+    assert!(index.keep(None, &listed).is_empty());
+    assert_eq!(is_known(&index), (true, true, 1));
+    assert!(!index.keep(None, &BTreeSet::new()).is_empty());
+    assert_eq!(is_known(&index), (false, false, 0));
+    index.pass(&bad);
+    let queue = good();
+    let told = index.remove(queue.meta());
+    assert_eq!(told.len(), 1, "nothing was kept, and it is news");
+    assert_eq!(told[0].0, group);
+    assert!(index.remove(queue.meta()).is_empty() && index.all_unreadable(None).is_empty());
+    // Nobody is to go by what another process looks after.
+    let shard = Shard::selected();
+    let index = queues().within(shard.clone());
+    index.pass(&bad);
+    assert_eq!(is_known(&index), (false, false, 0));
+    shard.open("n");
+    assert_eq!(is_known(&index), (false, true, 1));
+}
+
+#[tokio::test]
+async fn one_that_cannot_be_read_is_told_of_and_hides_no_other() {
+    let answer = |uri: Uri| async move {
+        if uri.query().is_some_and(|query| query.contains("watch=true")) {
+            return Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
+        }
+        let items = [
+            queue("bad", &json!(7)),
+            queue("good", &json!({"url": "redis://broker:6379/0"})),
+        ];
+        let list = json!({"apiVersion": "poolwright.dev/v1alpha1", "kind": "TaskQueueList",
+            "metadata": {"resourceVersion": "1"}, "items": items});
+        Body::from(list.to_string())
+    };
+    let client = ungated(serving(Router::new().fallback(answer)).await).unwrap();
+    let index = Arc::new(queues());
+    let (told, ready) = (Mutex::new(Vec::new()), Notify::new());
+    let follows = follow(
+        Api::<Lenient<TaskQueue>>::all(client),
+        watching(),
+        None,
+        (Arc::clone(&index), Lenient::read),
+        || ready.notify_one(),
+        |group, _, _| told.lock().unwrap().push(group.1.clone()),
+    );
+    let limit = tokio::time::sleep(std::time::Duration::from_secs(20));
+    tokio::select! {
+        () = ready.notified() => {}
+        () = follows => panic!("it ended"),
+        () = limit => panic!("it was not listed"),
+    }
+    assert_eq!(*told.lock().unwrap(), ["bad", "good"]);
+    assert!(index.unreadable("n", "bad").is_some() && index.get("n", "bad").is_none());
+    assert!(index.unreadable("n", "good").is_none() && index.get("n", "good").is_some());
 }
 
 #[test]

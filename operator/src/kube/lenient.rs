@@ -3,7 +3,7 @@
 //! A definition cannot say all that a reader wants, and a newer one may allow what an older program does not know. One such
 //! object must not keep the others from being read: a list that cannot be read as a whole would keep every namespace from
 //! being worked in. What cannot be read is named in the log; a WorkerPool is shown as one that says so, and of the other
-//! kinds what was known before stays.
+//! kinds what was known before stays, beside the word that there is something newer.
 
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -49,11 +49,12 @@ impl<'de, K: DeserializeOwned> Deserialize<'de> for Lenient<K> {
             Err(error) => {
                 let metadata =
                     ObjectMeta::deserialize(&object["metadata"]).map_err(serde::de::Error::custom)?;
+                let mut part = |at| object.pointer_mut(at).map(Value::take);
                 Ok(Self::Unreadable(Box::new(Unreadable {
                     metadata,
-                    class: object["spec"]["class"].take(),
-                    queues: object["spec"]["queues"].take(),
-                    status: object.get_mut("status").map(Value::take),
+                    class: part("/spec/class").unwrap_or_default(),
+                    queues: part("/spec/queues").unwrap_or_default(),
+                    status: part("/status"),
                     // They repeat what somebody wrote.
                     words: bounded(&printable(&error.to_string()), WORDS_MAX),
                 })))
@@ -101,11 +102,11 @@ impl<K: Resource> Lenient<K>
 where
     K::DynamicType: Default,
 {
-    /// It, or the metadata of one that cannot be read, which is named in the log.
+    /// It, or what is known of one that cannot be read.
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn read(self) -> Result<K, Box<Unreadable>> {
+    pub fn open(self) -> Result<K, Box<Unreadable>> {
         match self {
             Self::Read(mut read) => {
                 if let Some(annotations) = &mut read.meta_mut().annotations {
@@ -113,21 +114,34 @@ where
                 }
                 Ok(*read)
             }
-            Self::Unreadable(unreadable) => {
-                tracing::warn!(
-                    namespace = unreadable.metadata.namespace,
-                    name = unreadable.metadata.name,
-                    "a {} cannot be read: {}. Correct it, or run the operator that belongs to the definitions",
-                    K::kind(&K::DynamicType::default()),
-                    unreadable.words
-                );
-                Err(unreadable)
-            }
+            Self::Unreadable(unreadable) => Err(unreadable),
         }
+    }
+
+    /// The same, for what is watched: one that cannot be read is named in the log.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn read(self) -> Result<K, Box<Unreadable>> {
+        self.open().inspect_err(|unreadable| {
+            tracing::warn!(
+                namespace = unreadable.metadata.namespace,
+                name = unreadable.metadata.name,
+                "a {} cannot be read: {}. Correct it, or run the operator that belongs to the definitions",
+                K::kind(&K::DynamicType::default()),
+                unreadable.words
+            );
+        })
     }
 }
 
 impl Unreadable {
+    /// Why it cannot be read.
+    #[must_use]
+    pub fn words(&self) -> &str {
+        &self.words
+    }
+
     /// A WorkerPool that wants nothing and says why. Its class and its queues are those of the other, where they can be read:
     /// its workers run on beside those of others.
     #[must_use]

@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
+use super::lenient::Lenient;
 use super::patching;
 
 /// The merge patch (RFC 7386) that leads from `old` to `new`, or `None` when they are equal.
@@ -95,13 +96,19 @@ where
 }
 
 /// The same for an object as it was read; returns the object as it then is, or `None` if it has changed meanwhile or is
-/// gone.
+/// gone. One that has become such that it cannot be read has changed, too.
 ///
 /// # Errors
 /// What else the API server answers.
-pub async fn write_as_read<K, S>(api: &Api<K>, object: &K, old: &S, new: &S) -> Result<Option<K>, kube::Error>
+pub async fn write_as_read<K, S>(
+    api: &Api<Lenient<K>>,
+    object: &K,
+    old: &S,
+    new: &S,
+) -> Result<Option<K>, kube::Error>
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug,
+    K::DynamicType: Default,
     S: Serialize,
 {
     let Some(patch) = changes(old, new)? else {
@@ -112,7 +119,7 @@ where
     let metadata = json!({"uid": meta.uid, "resourceVersion": meta.resource_version});
     let patch = json!({"metadata": metadata, "status": patch});
     match api.patch_status(name, &patching(), &Patch::Merge(patch)).await {
-        Ok(object) => Ok(Some(object)),
+        Ok(object) => Ok(object.open().ok()),
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(None),
         Err(error) => Err(error),
     }

@@ -145,10 +145,11 @@ impl Town {
             }
         };
         let pools = (0..POOLS).map(|pool| (pool_name(pool), budget(pool))).collect();
-        let weights = Arc::default();
-        world
-            .namespaces
-            .insert("shop".to_owned(), Namespace { pools, weights });
+        let namespace = Namespace {
+            pools,
+            ..Namespace::default()
+        };
+        world.namespaces.insert("shop".to_owned(), namespace);
         Self {
             world,
             waiting: (0..QUEUES)

@@ -12,13 +12,14 @@ use poolwright_api::DEFAULT_POOL;
 use poolwright_api::v1alpha1::{Holder, Pool, PoolSpec};
 use poolwright_core::charge::whose;
 use poolwright_core::grants::{Mark, Mode, mark, mode};
+use poolwright_core::pool_status::PoolName;
 use poolwright_core::snapshot::Budget;
 use poolwright_core::time::Moment;
 use tokio::task::JoinSet;
 
 use super::Context;
 use super::release::{Candidates, rebuild, release};
-use super::report::report;
+use super::report::{Unwritten, report};
 use crate::kube::posting;
 
 /// A grant that is larger than what is seen, and that no fall explains, is released after so long: until then it may belong
@@ -57,6 +58,8 @@ pub(super) struct Keeper {
     /// Since when the grants of a Pool have not been known.
     unknown: BTreeMap<(String, String), Moment>,
     known: BTreeSet<(String, String)>,
+    /// Those whose status was not written.
+    unwritten: Arc<Unwritten>,
 }
 
 /// What is to be done in one namespace.
@@ -82,6 +85,7 @@ impl Keeper {
             slack: BTreeMap::new(),
             unknown: BTreeMap::new(),
             known: BTreeSet::new(),
+            unwritten: Arc::default(),
         }
     }
 
@@ -108,9 +112,9 @@ impl Keeper {
                 continue;
             }
             self.busy.insert(namespace.clone());
-            let context = Arc::clone(&self.context);
+            let (context, unwritten) = (Arc::clone(&self.context), Arc::clone(&self.unwritten));
             self.tasks.spawn(async move {
-                let done = AssertUnwindSafe(tend(&context, &namespace, work))
+                let done = AssertUnwindSafe(tend(&context, &unwritten, &namespace, work))
                     .catch_unwind()
                     .await;
                 let well = match done {
@@ -142,34 +146,47 @@ impl Keeper {
         let needed = needed.map(|(namespace, _)| namespace.clone()).collect();
         world.unmade.keep(&needed);
         let namespaces = world.namespaces();
+        let unreadable = world.budgets.all_unreadable(None);
+        let unreadable: BTreeSet<PoolName> = unreadable.into_iter().map(|(place, _)| place).collect();
+        for (namespace, _) in unreadable.iter().filter(|(_, name)| name == DEFAULT_POOL) {
+            if let Some(work) = all.get_mut(namespace) {
+                work.make_default = false;
+            }
+        }
         let mut known = BTreeSet::new();
         let mut slack = BTreeMap::new();
         let mut unknown = BTreeMap::new();
         for pool in world.budgets.all(None) {
             let (namespace, name) = (pool.namespace().unwrap_or_default(), pool.name_any());
+            let place = (namespace.clone(), name.clone());
+            if unreadable.contains(&place) {
+                // What is known of it is old: it is left as it is.
+                known.insert(place);
+                continue;
+            }
             let work = all.entry(namespace.clone()).or_default();
             work.make_default &= name != DEFAULT_POOL;
             let budget = namespaces.get(&namespace).and_then(|one| one.pools.get(&name));
             match (mode(&pool), budget) {
                 (Mode::Unknown | Mode::Opening, _) => {
-                    let place = (namespace.clone(), name.clone());
                     let since = self.unknown.get(&place).copied().unwrap_or(now);
                     if now.since(since) >= GONE_FOR {
                         work.settled.insert(name.clone());
                     }
-                    unknown.insert(place, since);
-                    work.unknown.push(name.clone());
+                    unknown.insert(place.clone(), since);
+                    work.unknown.push(name);
                 }
                 (Mode::Limited, Some(budget)) => self.find_slack(&pool, budget, work, &mut slack, now),
                 _ => {}
             }
-            known.insert((namespace, name));
+            known.insert(place);
             work.pools.push(pool);
         }
         (self.slack, self.unknown) = (slack, unknown);
         for (namespace, name) in self.known.difference(&known) {
             self.context.metrics.forget_pool(namespace, name);
         }
+        self.unwritten.retain(|place| known.contains(place));
         self.known = known;
         let alive = world.pools.all(None).iter().filter_map(|wp| wp.uid()).collect();
         self.context.grants.retain(&alive);
@@ -245,7 +262,12 @@ impl Keeper {
 }
 
 /// Each part whatever becomes of the others: a Pool that may not be made keeps no grant of another.
-async fn tend(context: &Context, namespace: &str, work: Work) -> Result<(), kube::Error> {
+async fn tend(
+    context: &Context,
+    unwritten: &Unwritten,
+    namespace: &str,
+    work: Work,
+) -> Result<(), kube::Error> {
     let mut first = Ok(());
     let mut note = |done: Result<(), kube::Error>| {
         if first.is_ok() {
@@ -272,7 +294,7 @@ async fn tend(context: &Context, namespace: &str, work: Work) -> Result<(), kube
         .iter()
         .filter(|pool| !written.contains(&pool.name_any()))
     {
-        note(report(context, namespace, pool).await);
+        note(report(context, unwritten, namespace, pool).await);
     }
     first
 }

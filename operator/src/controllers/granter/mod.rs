@@ -11,6 +11,8 @@ mod live;
 mod raise;
 mod release;
 mod report;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +22,7 @@ use futures::FutureExt;
 use kube::{Api, Client};
 use poolwright_api::Reason;
 use poolwright_api::v1alpha1::{Pool, PoolStatus};
+use poolwright_core::cause;
 use poolwright_core::charge::Slots;
 use poolwright_core::grants::{Mark, mark};
 use poolwright_core::snapshot::Trouble;
@@ -35,6 +38,7 @@ use super::world::World;
 use crate::clock::Clock;
 use crate::kube::events::Events;
 use crate::kube::execute::Failure;
+use crate::kube::lenient::Lenient;
 use crate::kube::status::{Budget, write_as_read};
 use crate::metrics::Metrics;
 
@@ -71,6 +75,9 @@ pub enum Refused {
          another revision has taken over"
     )]
     Missing(String),
+    /// It is there and cannot be read, and why.
+    #[error("{}", cause::unreadable(.0, .1))]
+    Unreadable(String, String),
     /// Its grants are not known yet.
     #[error("Pool {0:?} cannot grant yet: what is taken of it is being counted")]
     NotReady(String),
@@ -86,7 +93,7 @@ impl From<Refused> for Failure {
         match refused {
             // Only somebody who gives it another Pool can help it.
             Refused::TooManyHolders(_) => Self::Refused(trouble(Reason::TooManyHolders)),
-            Refused::Missing(_) => Self::NoRoom(trouble(Reason::PoolMissing)),
+            Refused::Missing(_) | Refused::Unreadable(..) => Self::NoRoom(trouble(Reason::PoolMissing)),
             Refused::Full(_) | Refused::NotReady(_) | Refused::Failed(_) => {
                 Self::NoRoom(trouble(Reason::WaitingForSlots))
             }
@@ -202,9 +209,18 @@ pub struct Context {
 /// A Pool that others write at the same time is read again this often.
 const ATTEMPTS: usize = 8;
 
+/// The Pools of one namespace. One that cannot be read is to keep no other from being granted from.
+type Pools = Api<Lenient<Pool>>;
+
+/// The Pool as it is now, or why it cannot be read; `None` if there is none.
+async fn read(api: &Pools, name: &str) -> Result<Option<Result<Pool, String>>, kube::Error> {
+    let pool = api.get_opt(name).await?.map(Lenient::open);
+    Ok(pool.map(|pool| pool.map_err(|unreadable| unreadable.words().to_owned())))
+}
+
 /// Writes a Pool's status under the resourceVersion that it was read at; returns the Pool as it then is, or `None` if it
 /// has changed meanwhile or is gone.
-async fn write(api: &Api<Pool>, pool: &Pool, new: &PoolStatus) -> Result<Option<Pool>, kube::Error> {
+async fn write(api: &Pools, pool: &Pool, new: &PoolStatus) -> Result<Option<Pool>, kube::Error> {
     write_as_read(api, pool, &pool.status.clone().unwrap_or_default(), new).await
 }
 

@@ -8,7 +8,7 @@ use poolwright_core::charge::Slots;
 use poolwright_core::grants::{self, Mode, Refusal, Request, Sight, mode, open};
 use poolwright_core::pool_status::with_open;
 
-use super::{ATTEMPTS, Context, Question, Refused, write};
+use super::{ATTEMPTS, Context, Pools, Question, Refused, read, write};
 
 /// One that asks, and its answer once it is refused.
 struct Claim {
@@ -35,7 +35,7 @@ pub(super) async fn round(context: &Context, namespace: &str, questions: Vec<Que
             refused: None,
         })
         .collect();
-    let api: Api<Pool> = Api::namespaced(context.client.clone(), namespace);
+    let api: Pools = Api::namespaced(context.client.clone(), namespace);
     if let Err(error) = grant(context, namespace, &api, &mut claims).await {
         for claim in &mut claims {
             claim.refuse(Refused::Failed(error.to_string()));
@@ -50,7 +50,7 @@ pub(super) async fn round(context: &Context, namespace: &str, questions: Vec<Que
 async fn grant(
     context: &Context,
     namespace: &str,
-    api: &Api<Pool>,
+    api: &Pools,
     claims: &mut [Claim],
 ) -> Result<(), kube::Error> {
     let names: BTreeSet<String> = claims
@@ -60,13 +60,17 @@ async fn grant(
     let mut pools: BTreeMap<String, Pool> = BTreeMap::new();
     for name in names {
         // Read after the Deployments were: what it says holds for what is written under their resourceVersions.
-        let pool = api.get_opt(&name).await?;
-        let pool = match pool {
-            Some(pool) if mode(&pool) == Mode::Opening => {
+        let pool = match read(api, &name).await? {
+            Some(Ok(pool)) if mode(&pool) == Mode::Opening => {
                 let millis = context.clock.wall().as_millisecond();
                 write(api, &pool, &open(&pool, millis)).await?.or(Some(pool))
             }
-            other => other,
+            Some(Ok(pool)) => Some(pool),
+            Some(Err(why)) => {
+                refuse_all(claims, &name, |name| Refused::Unreadable(name, why.clone()));
+                continue;
+            }
+            None => None,
         };
         match pool {
             Some(pool) if mode(&pool) == Mode::Unlimited => {}
@@ -90,7 +94,7 @@ async fn grant(
 async fn settle(
     context: &Context,
     namespace: &str,
-    api: &Api<Pool>,
+    api: &Pools,
     (name, mut pool): (String, Pool),
     claims: &mut [Claim],
 ) -> Result<(), kube::Error> {
@@ -103,13 +107,13 @@ async fn settle(
         if write(api, &pool, &status).await?.is_some() {
             return Ok(());
         }
-        match api
-            .get_opt(&name)
-            .await?
-            .filter(|pool| mode(pool) == Mode::Limited)
-        {
-            Some(read) => pool = read,
-            None => break,
+        match read(api, &name).await? {
+            Some(Ok(newer)) if mode(&newer) == Mode::Limited => pool = newer,
+            Some(Err(why)) => {
+                refuse_all(claims, &name, |name| Refused::Unreadable(name, why.clone()));
+                break;
+            }
+            _ => break,
         }
     }
     refuse_all(claims, &name, Refused::NotReady);

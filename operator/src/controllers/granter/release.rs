@@ -3,12 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kube::Api;
-use poolwright_api::v1alpha1::Pool;
 use poolwright_core::grants::{self, Mark, Mode, mark, mode};
 
 use super::live::{Left, Listed, Live};
 use super::report::{tell, with_grants};
-use super::{ATTEMPTS, Context, write};
+use super::{ATTEMPTS, Context, Pools, read, write};
 
 /// Grants that may be too large: uids of holders by Pool.
 pub(super) type Candidates = BTreeMap<String, BTreeSet<String>>;
@@ -25,7 +24,7 @@ pub(super) async fn release(
     candidates: &Candidates,
     (patient, gone): (&Candidates, &Candidates),
 ) -> Result<BTreeSet<String>, kube::Error> {
-    let api: Api<Pool> = Api::namespaced(context.client.clone(), namespace);
+    let api: Pools = Api::namespaced(context.client.clone(), namespace);
     let live = Live::new(&context.client, namespace);
     let mut lowered = BTreeSet::new();
     let mut marks = read_marks(&api, candidates).await?;
@@ -70,10 +69,11 @@ pub(super) async fn release(
     Ok(lowered)
 }
 
-async fn read_marks(api: &Api<Pool>, candidates: &Candidates) -> Result<Marks, kube::Error> {
+/// Of a Pool that cannot be read nothing is released.
+async fn read_marks(api: &Pools, candidates: &Candidates) -> Result<Marks, kube::Error> {
     let mut marks = Marks::new();
     for (name, uids) in candidates {
-        if let Some(pool) = api.get_opt(name).await? {
+        if let Some(Ok(pool)) = read(api, name).await? {
             let holders = uids
                 .iter()
                 .filter_map(|uid| Some((uid.clone(), mark(&pool, uid)?)));
@@ -105,7 +105,7 @@ async fn fence(
 async fn lower(
     context: &Context,
     namespace: &str,
-    api: &Api<Pool>,
+    api: &Pools,
     (name, holders): (&str, &BTreeMap<String, Mark>),
     left: &Left,
 ) -> Result<bool, kube::Error> {
@@ -114,7 +114,7 @@ async fn lower(
         .map(|(uid, mark)| (uid.clone(), (mark.clone(), left.at(uid, name))))
         .collect();
     for _ in 0..ATTEMPTS {
-        let Some(pool) = api.get_opt(name).await? else {
+        let Some(Ok(pool)) = read(api, name).await? else {
             return Ok(false);
         };
         let Some(status) = grants::release(&pool, &sums) else {
@@ -141,9 +141,9 @@ pub(super) async fn rebuild(
     name: &str,
     accept_orphans: bool,
 ) -> Result<(), kube::Error> {
-    let api: Api<Pool> = Api::namespaced(context.client.clone(), namespace);
+    let api: Pools = Api::namespaced(context.client.clone(), namespace);
     let live = Live::new(&context.client, namespace);
-    let Some(pool) = api.get_opt(name).await? else {
+    let Some(Ok(pool)) = read(&api, name).await? else {
         return Ok(());
     };
     let millis = context.clock.wall().as_millisecond();

@@ -1,20 +1,74 @@
 //! Keeps what the status of Pools says beside grants, and their metrics.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use kube::{Api, Resource, ResourceExt};
 use poolwright_api::conditions::find;
 use poolwright_api::v1alpha1::{Pool, PoolStatus};
 use poolwright_api::{ConditionType, Reason};
 use poolwright_core::grants::Sight;
-use poolwright_core::pool_status::{only_numbers, status, with_open};
+use poolwright_core::pool_status::{PoolName, only_numbers, status, with_open};
+use poolwright_core::time::Moment;
 
-use super::{Context, write};
+use super::{Context, Pools, write};
 use crate::kube::events::table;
 use crate::metrics::{AirflowNumbers, PoolNumbers};
 
+/// After a failure a status is left alone for so long at first, twice as long after each further one, and at longest.
+const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// A status that was not written: as of which resourceVersion, how often in a row, and until when it is left alone.
+struct Failed {
+    version: Option<String>,
+    count: u32,
+    until: Moment,
+}
+
+/// Pools whose status was not written. What was refused as old is as old until the watch shows something newer, and what is
+/// refused for good is refused each time: a look four times a second would only be another request.
+#[derive(Default)]
+pub(super) struct Unwritten(Mutex<BTreeMap<PoolName, Failed>>);
+
+impl Unwritten {
+    /// Forgets those of which this is not true.
+    pub(super) fn retain(&self, stays: impl Fn(&PoolName) -> bool) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|pool, _| stays(pool));
+    }
+
+    /// True if it is not tried again yet. One that has changed is.
+    fn waits(&self, name: &PoolName, pool: &Pool, now: Moment) -> bool {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = all.get(name);
+        failed.is_some_and(|failed| failed.version == pool.metadata.resource_version && now < failed.until)
+    }
+
+    fn note(&self, name: PoolName, pool: &Pool, written: bool, now: Moment) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if written {
+            all.remove(&name);
+            return;
+        }
+        let count = all.get(&name).map_or(0, |failed| failed.count);
+        let wait = BACK_OFF.0.saturating_mul(1 << count.min(8)).min(BACK_OFF.1);
+        let failed = Failed {
+            version: pool.metadata.resource_version.clone(),
+            count: count.saturating_add(1),
+            until: now.after(wait),
+        };
+        all.insert(name, failed);
+    }
+}
+
 /// Writes the status of one Pool if it says something new.
-pub(super) async fn report(context: &Context, namespace: &str, pool: &Arc<Pool>) -> Result<(), kube::Error> {
+pub(super) async fn report(
+    context: &Context,
+    unwritten: &Unwritten,
+    namespace: &str,
+    pool: &Arc<Pool>,
+) -> Result<(), kube::Error> {
     let name = pool.name_any();
     let sight = super::raise::sight(context, namespace, &name, pool);
     let old = pool.status.clone().unwrap_or_default();
@@ -29,15 +83,19 @@ pub(super) async fn report(context: &Context, namespace: &str, pool: &Arc<Pool>)
         context.budget.leave(uid);
         return Ok(());
     }
+    let (place, now) = ((namespace.to_owned(), name), context.clock.now());
     let may_wait = only_numbers(&old, &new);
-    if !context.budget.take(uid, context.clock.now(), may_wait) {
+    if unwritten.waits(&place, pool, now) || !context.budget.take(uid, now, may_wait) {
         return Ok(());
     }
-    let api: Api<Pool> = Api::namespaced(context.client.clone(), namespace);
-    if write(&api, pool, &new).await?.is_some() {
+    let api: Pools = Api::namespaced(context.client.clone(), namespace);
+    let written = write(&api, pool, &new).await;
+    let is_written = matches!(written, Ok(Some(_)));
+    unwritten.note(place, pool, is_written, context.clock.now());
+    if is_written {
         tell(context, pool, &old, &new);
     }
-    Ok(())
+    written.map(drop)
 }
 
 /// All that the status says beside grants, as it is now; `None` before it is known.
@@ -96,9 +154,11 @@ fn numbers(pool: &Pool, sight: &Sight, status: &PoolStatus) -> PoolNumbers {
 /// Queues with a guarantee that do not draw on this Pool.
 fn unknown_queues(context: &Context, namespace: &str, pool: &Pool) -> Vec<String> {
     let name = pool.name_any();
-    let draws = |queue: &String| {
-        let queue = context.world.queues.get(namespace, queue);
-        queue.is_some_and(|queue| queue.pool_name() == name)
+    let queues = &context.world.queues;
+    let draws = |queue: &String| match queues.get(namespace, queue) {
+        Some(queue) => queue.pool_name() == name,
+        // One that cannot be read may.
+        None => queues.unreadable(namespace, queue).is_some(),
     };
     let queues = pool.spec.guarantees.iter().map(|guarantee| &guarantee.queue);
     queues.filter(|queue| !draws(queue)).cloned().collect()

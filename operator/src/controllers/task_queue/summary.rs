@@ -5,6 +5,7 @@
 use kube::ResourceExt as _;
 use poolwright_api::v1alpha1::{Pool, TaskQueue};
 use poolwright_api::{DEFAULT_POOL, Reason};
+use poolwright_core::cause;
 use poolwright_core::conditions::reason_of;
 
 use super::Seen;
@@ -35,6 +36,10 @@ pub(super) fn summary(queue: &TaskQueue, seen: &Seen<'_>) -> (Option<bool>, Reas
             "TaskQueue {other:?}{place} already names the queue {name:?} of this broker, and WorkerPools may count its messages twice: delete one of the two"
         );
         return (Some(false), Reason::Conflict, message);
+    }
+    if let Some(why) = &seen.unreadable {
+        let message = cause::unreadable(queue.pool_name(), why);
+        return (Some(false), Reason::PoolMissing, message);
     }
     if let Some(message) = missing_pool(queue, seen.pool, seen.unmade.as_deref()) {
         return (Some(false), Reason::PoolMissing, message);

@@ -38,6 +38,31 @@ fn a_pool_that_does_not_exist_is_told_unless_the_operator_makes_it() {
 }
 
 #[test]
+fn a_pool_that_cannot_be_read_is_not_said_to_be_missing() {
+    let seen = Seen {
+        view: None,
+        book: None,
+        rival: None,
+        pool: None,
+        unmade: None,
+        unreadable: Some("integer `3000000000`, expected i32".to_owned()),
+        weight: None,
+        cycle: None,
+        unknown: &[],
+        queued: None,
+        late: (None, Reason::Progressing, String::new()),
+    };
+    for name in ["gpu", DEFAULT_POOL] {
+        let (ready, reason, message) = summary(&drawing_on(name), &seen);
+        assert_eq!((ready, reason), (Some(false), Reason::PoolMissing));
+        for words in [name, "cannot be read", "3000000000", "correct it"] {
+            assert!(message.contains(words), "{message}");
+        }
+        assert!(!message.contains("does not exist"), "{message}");
+    }
+}
+
+#[test]
 fn a_queue_with_wrong_links_works_and_says_so() {
     let names = || vec!["mail".to_owned(), "push".to_owned()];
     let cycle = Cycle {
@@ -58,6 +83,7 @@ fn a_queue_with_wrong_links_works_and_says_so() {
             rival: None,
             pool: None,
             unmade: None,
+            unreadable: None,
             weight: Some(1),
             cycle,
             unknown,
