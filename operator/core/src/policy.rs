@@ -97,7 +97,7 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, sn
         busy: float(counted.busy),
         rate: sure,
         quiet: memory.estimates.quiet(now).as_secs_f64(),
-        service: memory.estimates.service(),
+        service: memory.estimates.running_service(),
         coming_service: coming,
         waiting_service: waits,
         start_up,
