@@ -271,13 +271,15 @@ impl Estimates {
     }
 
     /// For how long the oldest waiting task has waited, if tasks start in the order in which they come; at most the time
-    /// that is known.
+    /// that is known. `started` is counted at the same time as what waits, which the last look may be older than: what came
+    /// since then is no older than that.
     #[must_use]
-    pub fn age(&self, waiting: u64, now: Moment) -> Duration {
+    pub fn age(&self, waiting: u64, started: u64, now: Moment) -> Duration {
         let Some(last) = self.points.back().filter(|_| waiting > 0) else {
             return Duration::ZERO;
         };
-        let begun = last.arrived.saturating_sub(waiting);
+        let seen = started.saturating_add(waiting).saturating_add(self.gone);
+        let begun = last.arrived.max(seen).saturating_sub(waiting);
         let at = self.points.partition_point(|point| point.arrived <= begun);
         // It came after the last point at which no more had come than have begun by now.
         let came = at.checked_sub(1).or(Some(0)).and_then(|at| self.points.get(at));

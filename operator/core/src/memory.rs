@@ -333,6 +333,12 @@ impl PoolMemory {
         Some(now.since(self.zero_since?))
     }
 
+    /// For how long the oldest of so many waiting tasks has waited.
+    #[must_use]
+    pub fn age(&self, waiting: u64, now: Moment) -> Duration {
+        self.estimates.age(waiting, self.started, now)
+    }
+
     /// Tasks that have been running for more than one heartbeat.
     #[must_use]
     pub fn lasting(&self, fleet: &Fleet) -> u64 {

@@ -93,7 +93,7 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, sn
     let (sure, perhaps) = rates(&memory.estimates, now);
     let sight = Sight {
         waiting: float(waiting),
-        age: memory.estimates.age(waiting, now).as_secs_f64(),
+        age: memory.age(waiting, now).as_secs_f64(),
         busy: float(counted.busy),
         rate: sure,
         quiet: memory.estimates.quiet(now).as_secs_f64(),
