@@ -16,6 +16,8 @@ pub mod lint;
 pub mod metrics;
 pub mod outcome;
 mod pace;
+#[cfg(test)]
+mod pages;
 pub mod pools;
 pub mod shard;
 pub mod signals;

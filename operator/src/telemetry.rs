@@ -21,12 +21,13 @@ pub const DIRECTIVES_BYTES_MAX: usize = 256;
 
 /// What stands before every list of directives; a directive that names one of these targets wins over it.
 const QUIET: &str = "info,amq_protocol=warn,async_rs=warn,axum=warn,h2=warn,hyper=warn,hyper_util=warn,kube=warn,\
-                     kube_client=warn,lapin=off,redis=warn,reqwest=warn,rustls=warn,tcp_stream=warn,tower=warn";
-/// What no directive may raise: the crates that speak to brokers, each with its most. A directive means every target
-/// that begins as it does, so these are beginnings, too.
-const HELD: [(&str, LevelFilter); 5] = [
+                     kube_client=error,lapin=off,redis=warn,reqwest=warn,rustls=warn,tcp_stream=warn,tower=warn";
+/// What no directive may raise: the crates that speak to brokers, and the one that repeats whole objects which it cannot
+/// read, each with its most. A directive means every target that begins as it does, so these are beginnings, too.
+const HELD: [(&str, LevelFilter); 6] = [
     ("amq_protocol", LevelFilter::WARN),
     ("async_rs", LevelFilter::WARN),
+    ("kube_client", LevelFilter::ERROR),
     ("lapin", LevelFilter::OFF),
     ("redis", LevelFilter::WARN),
     ("tcp_stream", LevelFilter::WARN),

@@ -90,6 +90,12 @@ pub struct Sight {
 }
 
 impl Sight {
+    /// What pods are seen to take of it in all.
+    #[must_use]
+    pub fn taken(&self) -> u64 {
+        self.used.values().fold(0, |sum, one| sum.saturating_add(*one))
+    }
+
     /// What is seen beside `pool`: who consumes the queues that have a guarantee in it, of all `inputs` that the cycle sees
     /// in its namespace. Those that are gone or cannot be used and still have pods are among them: what these take of a
     /// guarantee is not kept free for it once more.

@@ -308,10 +308,7 @@ fn conditions(
     trouble: Option<(Reason, String)>,
     wall: Timestamp,
 ) {
-    let used = sight
-        .used
-        .values()
-        .fold(0, |sum: u64, one| sum.saturating_add(*one));
+    let used = sight.taken();
     let no = || (false, Reason::AsDesired, String::new());
     let over = effective(pool, sight).filter(|slots| used > *slots);
     let counted = matches!(mode(pool), Mode::Limited | Mode::Unlimited);

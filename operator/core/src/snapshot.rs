@@ -47,8 +47,8 @@ pub struct Snapshot {
     /// All WorkerPools whose spec is valid. One that is gone or whose spec is not valid any more is there as it was, and
     /// as [`PoolInput::terminating`], while it has pods: what these hold and may take is no other's.
     pub pools: Vec<Arc<PoolInput>>,
-    /// Namespaces of which a WorkerPool is left out, since nothing of its queues has been read yet: what tasks there take and
-    /// ask for in all is not known.
+    /// Namespaces of which a WorkerPool is left out, since nothing of its queues has been read yet, or its Pool is not made:
+    /// what tasks there take and ask for in all is not known.
     pub unread: BTreeSet<String>,
     /// Pools and weights by namespace.
     pub namespaces: BTreeMap<String, Arc<Namespace>>,

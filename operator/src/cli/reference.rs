@@ -3,7 +3,6 @@
 //! Flags, values, defaults and variables are clap's own; the text around them says what clap does not know.
 
 use std::fmt::Write as _;
-use std::{fs, path::PathBuf};
 
 use clap::{Arg, Command, CommandFactory as _};
 
@@ -112,13 +111,5 @@ fn form(argument: &Arg) -> String {
 
 #[test]
 fn the_reference_page_is_what_is_parsed() {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/command-line.md");
-    if std::env::var_os("UPDATE").is_some_and(|value| value == "1") {
-        fs::write(&path, reference()).unwrap();
-    }
-    let found = fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        found == reference(),
-        "docs/reference/command-line.md differs from the definitions: run `UPDATE=1 cargo test -p poolwright cli`"
-    );
+    crate::pages::expect("command-line.md", &reference(), "cli");
 }

@@ -311,3 +311,7 @@ fn concerns(group: &Group, new: &Decided, old: Option<&Decided>, changed: &BTree
         _ => true,
     }
 }
+
+#[cfg(test)]
+#[path = "cycle_tests.rs"]
+mod tests;

@@ -62,6 +62,21 @@ fn due(since: Instant, at_start: bool, was_worked_in: bool) -> Instant {
     }
 }
 
+/// Says which namespaces could not be read yet; returns when to say so again.
+fn without_the_rest(held: &BTreeMap<String, Held>) -> Option<Instant> {
+    let away = held.iter().filter(|(_, one)| !one.shown);
+    let away: Vec<&str> = away.map(|(namespace, _)| namespace.as_str()).collect();
+    if away.is_empty() {
+        return None;
+    }
+    tracing::warn!(
+        namespaces = away.join(", "),
+        "nothing is done in these namespaces, which could not be read yet: do they exist, and has this account its Role \
+         there? One that is gone for good is to be taken out of --namespace"
+    );
+    Some(Instant::now() + AWAY_AGAIN)
+}
+
 impl Supervisor {
     /// Runs for ever; returns what has ended although it should not.
     pub async fn run(mut self) -> &'static str {
@@ -70,6 +85,7 @@ impl Supervisor {
         let news = Arc::new(Notify::new());
         let mut is_first = true;
         let mut patience = self.patience.map(|patience| Instant::now() + patience);
+        let mut is_patient = true;
         loop {
             let matching = self.matching.borrow_and_update().clone();
             if let Some(matching) = matching {
@@ -77,7 +93,12 @@ impl Supervisor {
                 is_first = false;
             }
             let next = self.show(&mut held);
-            if !is_first && held.values().all(|one| one.shown || !one.at_start) {
+            let suffices = if is_patient {
+                !is_first && held.values().all(|one| one.shown || !one.at_start)
+            } else {
+                held.values().any(|one| one.shown)
+            };
+            if suffices {
                 self.is_ready();
             }
             tokio::select! {
@@ -87,7 +108,8 @@ impl Supervisor {
                 () = news.notified() => {}
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
                 () = sleep_until(patience.unwrap_or_else(Instant::now)), if patience.is_some() => {
-                    patience = self.without_the_rest(&held);
+                    is_patient = false;
+                    patience = without_the_rest(&held);
                 }
                 Some(ended) = parts.join_next() => match ended {
                     Err(error) if error.is_cancelled() => {}
@@ -100,25 +122,6 @@ impl Supervisor {
     fn is_ready(&self) {
         self.ready
             .send_if_modified(|ready| !std::mem::replace(ready, true));
-    }
-
-    /// Says which namespaces could not be read yet, and goes on without them if there are others. Returns when to say so
-    /// again.
-    fn without_the_rest(&self, held: &BTreeMap<String, Held>) -> Option<Instant> {
-        let away = held.iter().filter(|(_, one)| !one.shown);
-        let away: Vec<&str> = away.map(|(namespace, _)| namespace.as_str()).collect();
-        if away.is_empty() {
-            return None;
-        }
-        if away.len() < held.len() {
-            self.is_ready();
-        }
-        tracing::warn!(
-            namespaces = away.join(", "),
-            "nothing is done in these namespaces, which could not be read yet: do they exist, and has this account its \
-             Role there? One that is gone for good is to be taken out of --namespace"
-        );
-        Some(Instant::now() + AWAY_AGAIN)
     }
 
     /// Starts the watches of what is new, and lets go of what matches no more.
@@ -188,7 +191,11 @@ impl Supervisor {
 
 #[cfg(test)]
 mod tests {
+    use http::{Request, Response};
+    use kube::Client;
+    use kube::client::{Body, ClientBuilder};
     use serde_json::json;
+    use tower::service_fn;
 
     use super::super::world::World;
     use super::*;
@@ -280,23 +287,43 @@ mod tests {
         }
     }
 
+    /// A server that lets nobody read but in the namespace `here`, from so long on.
+    fn server(from: Duration) -> Client {
+        let start = Instant::now();
+        let answer = service_fn(move |request: Request<Body>| async move {
+            let uri = request.uri();
+            if !uri.path().contains("/namespaces/here/") || start.elapsed() < from {
+                let refused = json!({"kind": "Status", "status": "Failure", "code": 403, "message": "no", "reason": "Forbidden"});
+                let answer = Response::builder().status(403);
+                return answer.body(Body::from(refused.to_string().into_bytes()));
+            }
+            if uri.query().is_some_and(|query| query.contains("watch=")) {
+                std::future::pending::<()>().await;
+            }
+            let list = json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": []});
+            Response::builder().body(Body::from(list.to_string().into_bytes()))
+        });
+        ClientBuilder::new(answer, "default").build()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn one_that_cannot_be_read_keeps_nobody_from_the_others_for_long() {
-        let wait = Duration::from_secs(30);
-        let (mut supervisor, _shard, _tell) = supervisor();
-        let (mut held, mut parts, news) = (BTreeMap::new(), JoinSet::new(), Arc::default());
-        let names = ["gone", "here"].map(str::to_owned).into();
-        supervisor.patience = Some(wait);
-        supervisor.follow(&names, &mut held, &mut parts, &news, true);
-        assert!(supervisor.without_the_rest(&held).is_some());
-        assert!(!*supervisor.ready.borrow(), "without any there is nothing to do");
-        held["here"].synced.store(true, Ordering::SeqCst);
-        supervisor.show(&mut held);
-        assert!(supervisor.without_the_rest(&held).is_some(), "it is said again");
-        assert!(*supervisor.ready.borrow());
-        held["gone"].synced.store(true, Ordering::SeqCst);
-        supervisor.show(&mut held);
-        assert_eq!(supervisor.without_the_rest(&held), None);
+        let second = Duration::from_secs(1);
+        // A watch that was refused for long is tried again half a minute later at most.
+        for (from, not_yet, by_then) in [(5, 19, 22), (40, 39, 90)] {
+            let (mut supervisor, shard, tell) = supervisor();
+            supervisor.patience = Some(second * 20);
+            supervisor.watches.client = server(second * from);
+            tell.send_replace(Some(["gone", "here"].map(str::to_owned).into()));
+            let (start, ready) = (Instant::now(), supervisor.ready.subscribe());
+            let running = tokio::spawn(supervisor.run());
+            sleep_until(start + second * not_yet).await;
+            assert!(!*ready.borrow(), "{from}");
+            sleep_until(start + second * by_then).await;
+            assert!(*ready.borrow(), "{from}");
+            assert!(shard.holds("here") && !shard.holds("gone"));
+            running.abort();
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,7 +2,7 @@
 //!
 //! What runs pods goes before what reports, so that with fifty WorkerPools to scale none waits for another's status. The
 //! namespaces take turns, and of one there is always room for others: where each write of one takes ten seconds and fails,
-//! nobody else waits for that. Knows no cluster and no clock; the controller runs what this hands out.
+//! nobody else's workers wait for that. Knows no cluster and no clock; the controller runs what this hands out.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
@@ -120,8 +120,15 @@ impl Turns {
         Some((half, group))
     }
 
-    /// A half has ended. An act is followed by its report, and whoever was woken meanwhile acts again first.
-    pub fn done(&mut self, half: Half, group: &Group) {
+    /// True while one of its halves runs.
+    #[must_use]
+    pub fn runs(&self, group: &Group) -> bool {
+        self.work.running.contains_key(group)
+    }
+
+    /// A half has ended. An act is followed by its report, if that may be; returns true for whoever was woken meanwhile,
+    /// who acts again first.
+    pub fn done(&mut self, half: Half, group: &Group, may_report: bool) -> bool {
         let work = &mut self.work;
         let again = work.running.remove(group).unwrap_or(false);
         if let Some(count) = work.of_namespace.get_mut(&group.0) {
@@ -131,12 +138,11 @@ impl Turns {
             }
         }
         match half {
-            Half::Act => self.reports.push(group.clone()),
+            Half::Act if may_report => self.reports.push(group.clone()),
+            Half::Act => {}
             Half::Report => work.reporting -= 1,
         }
-        if again {
-            self.acts.push(group.clone());
-        }
+        again
     }
 }
 
@@ -149,6 +155,12 @@ mod tests {
         ("shop".to_owned(), name.to_owned())
     }
 
+    fn done(turns: &mut Turns, half: Half, group: &Group) {
+        if turns.done(half, group, true) {
+            turns.wake(group.clone());
+        }
+    }
+
     #[test]
     fn who_is_woken_at_work_acts_again_before_it_reports() {
         let mut turns = Turns::default();
@@ -156,22 +168,22 @@ mod tests {
         assert_eq!(turns.take(), Some((Half::Act, group("a"))));
         turns.wake(group("a"));
         assert_eq!(turns.take(), None, "one half at a time");
-        turns.done(Half::Act, &group("a"));
+        done(&mut turns, Half::Act, &group("a"));
         assert_eq!(turns.take(), Some((Half::Act, group("a"))));
         assert_eq!(
             turns.take(),
             None,
             "the report of the first act waits for the second"
         );
-        turns.done(Half::Act, &group("a"));
+        done(&mut turns, Half::Act, &group("a"));
         assert_eq!(turns.take(), Some((Half::Report, group("a"))));
         turns.wake(group("a"));
         assert_eq!(turns.take(), None, "one half at a time");
-        turns.done(Half::Report, &group("a"));
+        done(&mut turns, Half::Report, &group("a"));
         assert_eq!(turns.take(), Some((Half::Act, group("a"))));
-        turns.done(Half::Act, &group("a"));
+        done(&mut turns, Half::Act, &group("a"));
         assert_eq!(turns.take(), Some((Half::Report, group("a"))));
-        turns.done(Half::Report, &group("a"));
+        done(&mut turns, Half::Report, &group("a"));
         assert_eq!(turns.take(), None);
     }
 
@@ -184,12 +196,12 @@ mod tests {
         let first: Vec<_> = std::iter::from_fn(|| turns.take()).collect();
         assert_eq!(first.len(), CONCURRENCY);
         for (half, group) in &first {
-            turns.done(*half, group);
+            done(&mut turns, *half, group);
         }
         let second: Vec<_> = std::iter::from_fn(|| turns.take()).collect();
         assert!(second.iter().all(|(half, _)| *half == Half::Act));
         for (half, group) in &second {
-            turns.done(*half, group);
+            done(&mut turns, *half, group);
         }
         let reports = std::iter::from_fn(|| turns.take()).count();
         assert_eq!(reports, REPORTING);
@@ -215,7 +227,7 @@ mod tests {
         // Who fails is woken again at once, and waits behind those that have not had their turn.
         for (half, group) in &first[..2] {
             turns.wake(group.clone());
-            turns.done(*half, group);
+            done(&mut turns, *half, group);
         }
         let next: Vec<_> = std::iter::from_fn(|| turns.take())
             .map(|(_, group)| group.1)

@@ -35,12 +35,6 @@ impl Unmade {
         all.insert(namespace.to_owned(), (since, bounded(&words, WORDS_MAX)));
     }
 
-    /// Nobody tries there any more.
-    pub fn forget(&self, namespace: &str) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.remove(namespace);
-    }
-
     /// Of other namespaces than these nothing is known any more: nobody needs it there.
     pub fn keep(&self, needed: &BTreeSet<String>) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -4,11 +4,12 @@
 //! on being the only writer of Deployments, pod marks and WorkerPool status; guarantees that a write that scales
 //! never waits for one that reports, and that a failed write is planned anew, not repeated.
 
+mod queue;
 mod refusals;
 mod tell;
 mod waits;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,7 +24,7 @@ use poolwright_core::charge::{Slots, add, whose};
 use poolwright_core::decision::Decision;
 use poolwright_core::deployment::render;
 use poolwright_core::plan::{Stamp, Step, Written, plan};
-use poolwright_core::snapshot::{PoolInput, Trouble};
+use poolwright_core::snapshot::PoolInput;
 use poolwright_core::status::{self, Facts, only_numbers};
 use poolwright_core::time::Moment;
 use tokio::task::JoinSet;
@@ -31,15 +32,17 @@ use tokio::time::{Instant, sleep_until};
 
 use super::cycle::{Decided, Latest};
 use super::granter::{Ask, Grants};
-use super::turns::{Half, Turns};
+use super::turns::Half;
 use super::wake::Wake;
 use super::world::World;
 use crate::clock::Clock;
 use crate::kube::events::Events;
 use crate::kube::execute::{Executor, Failure};
 use crate::kube::index::Group;
+use crate::kube::lenient::Lenient;
 use crate::kube::status::{Budget, Written as Reported, write};
 use crate::metrics::Metrics;
+use queue::{Outcome, Queue};
 use refusals::Refusals;
 use waits::Waits;
 
@@ -97,9 +100,8 @@ struct Past {
     acted: VecDeque<Decided>,
     /// Lost pods that were told of.
     lost: Vec<String>,
-    /// What the server has refused, and why it refused the last of that.
+    /// What the server has refused.
     refusals: Refusals,
-    refused: Option<Trouble>,
     /// What a Pool has refused.
     waits: Waits,
 }
@@ -112,17 +114,11 @@ const FLOOR: Duration = Duration::from_secs(5);
 pub struct Controller {
     context: Arc<Context>,
     pasts: Arc<Mutex<Pasts>>,
-    turns: Turns,
-    later: BTreeSet<(Instant, Group)>,
-    failures: BTreeMap<(Half, Group), u32>,
-    /// Not before these moments they have another turn.
-    floors: BTreeMap<Group, Instant>,
+    queue: Queue,
 }
 
 /// By WorkerPool, with the uid that it had.
 type Pasts = BTreeMap<Group, (String, Arc<tokio::sync::Mutex<Past>>)>;
-
-type Outcome = (Half, Group, Result<Option<Duration>, Failure>);
 
 impl Controller {
     /// A controller that has seen nothing yet.
@@ -131,18 +127,15 @@ impl Controller {
         Self {
             context,
             pasts: Arc::default(),
-            turns: Turns::default(),
-            later: BTreeSet::new(),
-            failures: BTreeMap::new(),
-            floors: BTreeMap::new(),
+            queue: Queue::default(),
         }
     }
 
     /// Runs for ever.
     pub async fn run(mut self, wake: Arc<Wake>) {
-        let mut rounds: JoinSet<Outcome> = JoinSet::new();
+        let mut rounds: JoinSet<(Half, Group, Outcome)> = JoinSet::new();
         loop {
-            while let Some((half, group)) = self.turns.take() {
+            while let Some((half, group)) = self.queue.take() {
                 let (context, pasts) = (Arc::clone(&self.context), Arc::clone(&self.pasts));
                 rounds.spawn(async move {
                     let work = AssertUnwindSafe(round(&context, &pasts, half, &group));
@@ -153,71 +146,22 @@ impl Controller {
                     (half, group, result)
                 });
             }
-            let next = self.later.first().map(|(at, _)| *at);
+            let next = self.queue.next();
             tokio::select! {
                 woken = wake.take_all() => {
                     for group in woken {
-                        self.wake(group);
+                        self.queue.wake(group);
                     }
                 }
                 Some(done) = rounds.join_next() => {
-                    if let Ok(outcome) = done {
-                        self.finish(outcome);
+                    if let Ok((half, group, outcome)) = done {
+                        self.queue.finish(half, group, outcome);
                     }
                 }
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
-                    if let Some((_, group)) = self.later.pop_first() {
-                        self.turns.wake(group);
-                    }
+                    self.queue.pass();
                 }
             }
-        }
-    }
-
-    /// Gives a WorkerPool a turn, at once unless it has failed just now.
-    fn wake(&mut self, group: Group) {
-        match self.floors.get(&group) {
-            Some(floor) if Instant::now() < *floor => {
-                self.later.insert((*floor, group));
-            }
-            _ => self.turns.wake(group),
-        }
-    }
-
-    fn finish(&mut self, (half, group, result): Outcome) {
-        self.turns.done(half, &group);
-        if half == Half::Act {
-            self.later.retain(|(_, waiting)| *waiting != group);
-        }
-        let wait = match result {
-            Ok(wait) => {
-                self.failures.remove(&(half, group.clone()));
-                if half == Half::Act {
-                    self.floors.remove(&group);
-                }
-                wait
-            }
-            Err(Failure::Refused(_)) => Some(REFUSED_AGAIN),
-            Err(failure) => {
-                let count = self.failures.entry((half, group.clone())).or_default();
-                *count = (*count + 1).min(16);
-                // Others move on as fast as we do: no reason to stay away for long.
-                let most = match failure {
-                    Failure::Moved | Failure::NoRoom(_) => LOST_RACE,
-                    _ => BACK_OFF.1,
-                };
-                let wait = (BACK_OFF.0 * 2u32.pow(*count - 1)).min(most);
-                let wait = wait.mul_f64(0.75 + 0.5 * fastrand::f64());
-                if !matches!(failure, Failure::Moved | Failure::NoRoom(_)) {
-                    tracing::warn!(namespace = group.0, worker_pool = group.1, "{failure}");
-                    let floor = Instant::now() + wait.min(FLOOR);
-                    self.floors.insert(group.clone(), floor);
-                }
-                Some(wait)
-            }
-        };
-        if let Some(wait) = wait {
-            self.later.insert((Instant::now() + wait, group));
         }
     }
 }
@@ -342,7 +286,6 @@ async fn carry_out(
     let tried_again = past.refusals.leave_out(&mut steps, now);
     if steps.is_empty() {
         (past.plan, past.waits) = (None, Waits::default());
-        past.refused = past.refused.take().filter(|_| tried_again.is_some());
         return Ok(tried_again);
     }
     past.written.leave_out(&mut steps, &input.pods, EFFECT, now);
@@ -361,6 +304,7 @@ async fn carry_out(
         let outcome = within_budget(context, &executor, step, input, group).await;
         if outcome.is_ok() {
             past.written.note(step, now);
+            past.refusals.over(step);
         }
         match outcome {
             Ok(Some(deployment)) => {
@@ -390,8 +334,8 @@ async fn carry_out(
                 // What others keep may be free at any moment; all else is refused again, and often.
                 let is_kept = trouble.reason == Reason::Conflict;
                 let wait = if is_kept { EFFECT } else { REFUSED_AGAIN };
-                past.refusals.note(step, now, wait);
-                refused = refused.or(Some(trouble));
+                past.refusals.note(step, &trouble, now.after(wait));
+                refused = Some(trouble);
             }
             Err(failure) => {
                 past.plan = None;
@@ -399,15 +343,12 @@ async fn carry_out(
             }
         }
     }
-    if refused.is_some() || past.refusals.is_empty() {
-        past.refused.clone_from(&refused);
-    }
     if let Some(trouble) = no_room {
         past.plan = None;
         past.waits.note(&trouble, now);
         return Err(Failure::NoRoom(trouble));
     }
-    past.refusals.leave_out(&mut steps, now);
+    past.refusals.without(&mut steps, now);
     (past.plan, past.waits) = (Some((steps, now)), Waits::default());
     refused.map_or(Ok(Some(EFFECT)), |trouble| Err(Failure::Refused(trouble)))
 }
@@ -499,20 +440,21 @@ async fn report(
             .map(|spec| spec.pool.concurrency_from.as_str()),
         objects: &state.objects,
         advice: state.spec.as_ref().map_or(&[][..], |spec| &spec.advice),
-        refused: past.refused.as_ref().or(lasting),
+        refused: past.refusals.last().or(lasting),
         wall: context.clock.wall(),
     };
     let new = status::status(&facts);
     tell::stalled(context, &new, group);
     let may_wait = only_numbers(old, &new);
+    let uid = wp.metadata.uid.as_deref().unwrap_or_default();
     if *old == new {
+        context.budget.leave(uid);
         return Ok(None);
     }
-    let uid = wp.metadata.uid.as_deref().unwrap_or_default();
     if !context.budget.take(uid, context.clock.now(), may_wait) {
         return Ok(Some(BUDGET_AGAIN));
     }
-    let api: Api<WorkerPool> = Api::namespaced(context.client.clone(), &group.0);
+    let api: Api<Lenient<WorkerPool>> = Api::namespaced(context.client.clone(), &group.0);
     let written = write(&api, &wp.metadata, (old, version), new.clone()).await;
     let old = old.clone();
     match written {

@@ -9,9 +9,10 @@ use axum::http::StatusCode;
 use poolwright_api::conditions::{Change, condition, set};
 use poolwright_api::v1alpha1::DecisionInput;
 use poolwright_api::{ConditionType, Reason};
-use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 use super::*;
+use crate::kube::serving;
 
 fn time(seconds_ago: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 - seconds_ago).unwrap()
@@ -246,25 +247,19 @@ fn without_a_cluster_it_is_told_what_to_set() {
 /// The library would try again for minutes, and say nothing.
 #[tokio::test]
 async fn a_server_that_is_not_ready_is_asked_once_and_told() {
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let asked = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&asked);
     let answer = move || {
         seen.fetch_add(1, Ordering::Relaxed);
         async { (StatusCode::SERVICE_UNAVAILABLE, "not ready") }
     };
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
-    let server = axum::serve(listener, Router::new().fallback(answer));
-    let config = Config::new(address.parse().unwrap());
-    let limit = tokio::time::sleep(Duration::from_secs(20));
-    tokio::select! {
-        told = read(config, "shop".to_owned(), "mail".to_owned()) => {
-            let words = told.unwrap_err().to_string();
-            assert!(words.starts_with("WorkerPool shop/mail cannot be read: "), "{words}");
-        }
-        ended = server.into_future() => panic!("{ended:?}"),
-        () = limit => panic!("it tells nothing"),
-    }
+    let config = serving(Router::new().fallback(answer)).await;
+    let told = read(config, "shop".to_owned(), "mail".to_owned());
+    let told = timeout(Duration::from_secs(20), told).await;
+    let words = told.expect("it tells something").unwrap_err().to_string();
+    assert!(
+        words.starts_with("WorkerPool shop/mail cannot be read: "),
+        "{words}"
+    );
     assert_eq!(asked.load(Ordering::Relaxed), 1);
 }

@@ -1,19 +1,18 @@
 //! The layer around kube's client that leaves an API server alone for as long as it asks to be.
 //!
-//! One answer keeps back all that this process asks after it, watches as well: they are refused for the same reason, and
-//! each would only add to it. Decides nothing else: a request that was refused stays refused, and whoever asked tries again
+//! One answer keeps back all that this process asks after it, watches as well, but not the Lease: they are refused for the
+//! same reason, and each would only add to it. Decides nothing else: a request that was refused stays refused, and whoever asked tries again
 //! by its own rules. Outside of the [`Gate`](crate::gate::Gate), so that what waits here is not under way.
 
+use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use http::{HeaderMap, Request, Response, StatusCode, header};
+use http::{HeaderMap, Response, StatusCode, header};
 use tokio::time::{Instant, sleep_until};
-use tower::layer::{LayerFn, layer_fn};
-use tower::{BoxError, Service};
+use tower::util::MapFutureLayer;
 
 /// No answer keeps us back for longer: another server may answer by then, and what is decided grows old. One that shuts
 /// down asks for this long, and one that has too much to do for a second.
@@ -52,56 +51,36 @@ fn asks_for(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(LONGEST))
 }
 
-/// A client's service that waits.
-pub(super) struct Patient<S> {
-    inner: S,
-    pause: Pause,
-}
-
 /// Lets a client's service heed what any service of this pause was told.
-pub(super) fn layer<S>(pause: &Pause) -> LayerFn<impl Fn(S) -> Patient<S> + use<S>> {
-    let pause = pause.clone();
-    layer_fn(move |inner| Patient {
-        inner,
-        pause: pause.clone(),
-    })
-}
-
-impl<S, B, R> Service<Request<B>> for Patient<S>
+pub(super) fn layer<A, R, E>(
+    pause: &Pause,
+) -> MapFutureLayer<impl Fn(A) -> BoxFuture<'static, Result<Response<R>, E>> + Clone + use<A, R, E>>
 where
-    S: Service<Request<B>, Response = Response<R>>,
-    S::Future: Send + 'static,
-    S::Error: Into<BoxError>,
+    A: Future<Output = Result<Response<R>, E>> + Send + 'static,
     R: 'static,
+    E: 'static,
 {
-    type Response = Response<R>;
-    type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Response<R>, BoxError>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(context).map_err(Into::into)
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        // Does nothing before it is polled.
-        let answer = self.inner.call(request);
-        let pause = self.pause.clone();
+    let pause = pause.clone();
+    MapFutureLayer::new(move |answer: A| {
+        let pause = pause.clone();
         async move {
             while let Some(until) = pause.until() {
                 sleep_until(until).await;
             }
-            let answer = answer.await.map_err(Into::into)?;
+            // Nothing was asked before this is polled.
+            let answer = answer.await?;
             pause.heed(answer.status(), answer.headers());
             Ok(answer)
         }
         .boxed()
-    }
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use http::Request;
     use kube::Client;
     use kube::client::{Body, ClientBuilder};
     use tokio::time::advance;

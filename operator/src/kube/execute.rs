@@ -1,4 +1,4 @@
-//! Carries out a plan, one write after the other, and stops at the first that fails.
+//! Carries out the steps of a plan, one write at a time, and says of each that fails whether the rest of the plan holds.
 //!
 //! Every write names what it expects (a resourceVersion, a uid, a fresh name), so that a plan made from an old
 //! view fails instead of undoing somebody's work. What the server refuses for good is returned in its own words.
@@ -21,7 +21,7 @@ use super::{patching, posting};
 /// relies on is as it was, before it is planned anew.
 const ATTEMPTS: usize = 4;
 
-/// Why a plan was not carried out to its end.
+/// Why a step was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// The world has moved on: plan again from what it is now.

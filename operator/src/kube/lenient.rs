@@ -10,7 +10,10 @@ use std::fmt::Debug;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
+use poolwright_api::text::printable;
 use poolwright_api::v1alpha1::WorkerPool;
+use poolwright_core::snapshot::WORDS_MAX;
+use poolwright_core::text::bounded;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
@@ -32,6 +35,8 @@ pub enum Lenient<K> {
 pub struct Unreadable {
     /// Its metadata.
     pub metadata: ObjectMeta,
+    class: Value,
+    queues: Value,
     status: Option<Value>,
     words: String,
 }
@@ -46,8 +51,11 @@ impl<'de, K: DeserializeOwned> Deserialize<'de> for Lenient<K> {
                     ObjectMeta::deserialize(&object["metadata"]).map_err(serde::de::Error::custom)?;
                 Ok(Self::Unreadable(Box::new(Unreadable {
                     metadata,
+                    class: object["spec"]["class"].take(),
+                    queues: object["spec"]["queues"].take(),
                     status: object.get_mut("status").map(Value::take),
-                    words: error.to_string(),
+                    // They repeat what somebody wrote.
+                    words: bounded(&printable(&error.to_string()), WORDS_MAX),
                 })))
             }
         }
@@ -99,7 +107,12 @@ where
     /// It cannot be read.
     pub fn read(self) -> Result<K, Box<Unreadable>> {
         match self {
-            Self::Read(read) => Ok(*read),
+            Self::Read(mut read) => {
+                if let Some(annotations) = &mut read.meta_mut().annotations {
+                    annotations.remove(ANNOTATION_UNREADABLE);
+                }
+                Ok(*read)
+            }
             Self::Unreadable(unreadable) => {
                 tracing::warn!(
                     namespace = unreadable.metadata.namespace,
@@ -115,11 +128,16 @@ where
 }
 
 impl Unreadable {
-    /// A WorkerPool that wants nothing and says why.
+    /// A WorkerPool that wants nothing and says why. Its class and its queues are those of the other, where they can be read:
+    /// its workers run on beside those of others.
     #[must_use]
     pub fn into_worker_pool(self) -> Option<WorkerPool> {
-        let spec = json!({"class": "General", "queues": [], "worker": {"image": ""}});
-        let mut pool = WorkerPool::new("", serde_json::from_value(spec).ok()?);
+        let spec = |class: Value, queues: Value| {
+            let spec = json!({"class": class, "queues": queues, "worker": {"image": ""}});
+            serde_json::from_value(spec).ok()
+        };
+        let nothing = || spec(json!("General"), json!([]));
+        let mut pool = WorkerPool::new("", spec(self.class, self.queues).or_else(nothing)?);
         pool.metadata = self.metadata;
         let annotations = pool.metadata.annotations.get_or_insert_default();
         annotations.insert(ANNOTATION_UNREADABLE.to_owned(), self.words);
@@ -156,7 +174,23 @@ mod tests {
         assert!(words.contains("3000000000"), "{words}");
         assert_eq!(pool.metadata.generation, Some(3));
         assert_eq!(pool.status.unwrap().desired_replicas, Some(4));
+        assert_eq!(pool.spec.queues.len(), 1, "its neighbours are told of it");
+    }
+
+    /// Whatever somebody writes, it is not told at any length, and nobody can say that of an object that can be read.
+    #[test]
+    fn its_words_are_bounded_and_are_the_operators() {
+        let mut long = worker_pool(80);
+        long["spec"]["class"] = json!("x".repeat(1 << 20));
+        long["spec"]["queues"] = json!(7);
+        let long: Lenient<WorkerPool> = serde_json::from_value(long).unwrap();
+        let pool = long.read().unwrap_err().into_worker_pool().unwrap();
         assert!(pool.spec.queues.is_empty());
+        assert!(pool.metadata.annotations.unwrap()[ANNOTATION_UNREADABLE].len() <= WORDS_MAX);
+        let mut good = worker_pool(80);
+        good["metadata"]["annotations"] = json!({ANNOTATION_UNREADABLE: "no"});
+        let good: Lenient<WorkerPool> = serde_json::from_value(good).unwrap();
+        assert!(good.read().unwrap().metadata.annotations.unwrap().is_empty());
     }
 
     #[test]

@@ -142,6 +142,18 @@ pub(crate) fn no_cluster() -> Client {
     Client::try_from(Config::new(http::Uri::from_static("http://127.0.0.1:9"))).expect("an address")
 }
 
+/// How to reach a server of a test that answers so, for as long as the test runs.
+#[cfg(test)]
+pub(crate) async fn serving(router: axum::Router) -> Config {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let address = format!("http://{}", listener.local_addr().expect("an address"));
+    tokio::spawn(axum::serve(listener, router).into_future());
+    Config::new(address.parse().expect("an address"))
+}
+
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
@@ -184,16 +196,43 @@ mod tests {
             seen.fetch_add(1, Ordering::Relaxed);
             async { (StatusCode::TOO_MANY_REQUESTS, "busy") }
         };
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
-        let server = axum::serve(listener, Router::new().fallback(answer));
-        let config = Config::new(address.parse().unwrap());
+        let config = serving(Router::new().fallback(answer)).await;
         let client = patient(config, ANSWER_SILENCE, &Gate::open(), &Pause::default()).unwrap();
-        tokio::select! {
-            version = client.apiserver_version() => assert!(version.is_err()),
-            ended = server.into_future() => panic!("{ended:?}"),
-        }
+        assert!(client.apiserver_version().await.is_err());
         assert_eq!(asked.load(Ordering::Relaxed), 1);
+    }
+
+    /// Both clients of an operator ask through what one of them was told.
+    #[tokio::test]
+    async fn when_a_busy_server_wants_to_be_asked_again_is_heeded_by_both_clients() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&asked);
+        let answer = move || {
+            let busy = seen.fetch_add(1, Ordering::Relaxed) == 0;
+            async move {
+                if busy {
+                    return (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "1")], "busy");
+                }
+                (
+                    StatusCode::OK,
+                    [("retry-after", "0")],
+                    r#"{"major": "1", "minor": "34"}"#,
+                )
+            }
+        };
+        let config = serving(Router::new().fallback(answer)).await;
+        let pause = Pause::default();
+        let client = || patient(config.clone(), ANSWER_SILENCE, &Gate::open(), &pause).unwrap();
+        let (first, second) = (client(), client());
+        assert!(first.apiserver_version().await.is_err());
+        let began = tokio::time::Instant::now();
+        let _ = second.apiserver_version().await;
+        assert_eq!(asked.load(Ordering::Relaxed), 2);
+        assert!(
+            began.elapsed() > Duration::from_millis(900),
+            "{:?}",
+            began.elapsed()
+        );
     }
 
     /// It is open, and nothing comes: what the operator knows would grow old unseen.
@@ -218,10 +257,7 @@ mod tests {
                 )
             }
         };
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
-        let server = axum::serve(listener, Router::new().fallback(answer));
-        let config = Config::new(address.parse().unwrap());
+        let config = serving(Router::new().fallback(answer)).await;
         let client = patient(
             config,
             Duration::from_millis(100),
@@ -247,7 +283,6 @@ mod tests {
         tokio::select! {
             () = twice => {}
             () = follows => panic!("it ended"),
-            ended = server.into_future() => panic!("{ended:?}"),
             () = limit => panic!("it was not begun anew"),
         }
     }

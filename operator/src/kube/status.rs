@@ -124,7 +124,7 @@ fn changes<S: Serialize>(old: &S, new: &S) -> Result<Option<Value>, kube::Error>
 }
 
 /// Who has waited for a write and has not asked for so long has no place before others any more.
-const WAITS: Duration = Duration::from_secs(3);
+const WAITS: Duration = Duration::from_secs(15);
 
 /// A token bucket for writes that may wait, in the order in which they began to: whoever asks first and often is not to
 /// have all of it.
@@ -189,9 +189,14 @@ impl Budget {
         }
     }
 
+    /// The object of this uid has nothing to be written any more: its place is free.
+    pub fn leave(&self, who: &str) {
+        let mut bucket = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        bucket.forget(who);
+    }
+
     /// True if the object of this uid may be written now. What may not wait may always, and takes a write out of the budget
-    /// if there is one; what may wait has its turn after those that wait already, and must ask again within a second or
-    /// two to keep its place.
+    /// if there is one; what may wait has its turn after those that wait already, and keeps its place while it asks again.
     pub fn take(&self, who: &str, now: Moment, may_wait: bool) -> bool {
         let mut bucket = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let refill = now.since(bucket.filled).as_secs_f64() * self.per_second;
@@ -279,10 +284,13 @@ mod tests {
         let budget = Budget::new(1);
         let take = |who, seconds: u64| budget.take(who, Moment(seconds * 1000), true);
         assert!(take("a", 0) && !take("gone", 0) && !take("b", 0));
-        assert!(!take("b", 2), "the other one's turn comes first");
-        assert!(take("b", 4));
+        assert!(!take("b", 14), "the other one's turn comes first");
+        assert!(take("b", 16));
         // What could not wait said the rest along, so its place is free.
-        assert!(!take("a", 4) && !take("b", 4) && budget.take("a", Moment(4000), false));
-        assert!(take("b", 5));
+        assert!(!take("a", 16) && !take("b", 16) && budget.take("a", Moment(16_000), false));
+        assert!(take("b", 17));
+        assert!(!take("a", 17) && !take("b", 17));
+        budget.leave("a");
+        assert!(take("b", 18));
     }
 }

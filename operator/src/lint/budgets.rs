@@ -24,19 +24,12 @@ pub fn check(read: &Read<'_>, all: &[Read<'_>], workers: &[Worker<'_>]) -> Vec<F
     let Some(pool) = read.pool() else {
         return Vec::new();
     };
-    let near = || {
-        workers
-            .iter()
-            .filter(|worker| worker.read.namespace == read.namespace)
-    };
     // The later one of a name wins: there is one of it in the cluster, and it takes its slots once.
-    let last: BTreeMap<&str, &Worker<'_>> =
-        near().map(|worker| (worker.read.name.as_str(), worker)).collect();
-    let is_last = |worker: &&Worker<'_>| {
-        let last = last.get(worker.read.name.as_str());
-        last.is_some_and(|last| std::ptr::eq(*last, *worker))
-    };
-    let near: Vec<&Worker<'_>> = near().filter(is_last).collect();
+    let own = workers
+        .iter()
+        .filter(|worker| worker.read.namespace == read.namespace);
+    let last: BTreeMap<&str, &Worker<'_>> = own.map(|worker| (worker.read.name.as_str(), worker)).collect();
+    let near: Vec<&Worker<'_>> = last.into_values().collect();
     let mut findings = strangers(read, pool, all);
     findings.extend(broken_pods(read, pool, &near));
     findings.extend(shedding(read, pool, &near));

@@ -31,6 +31,18 @@ fn a_pool_may_be_closed_whatever_it_guarantees() {
 }
 
 #[test]
+fn a_guarantee_is_for_the_last_queue_of_its_name() {
+    let with = |first: &str, second: &str| {
+        let manifests = [guarantee(8), queue("mail", first), queue("mail", second)];
+        let mut found = said(&manifests);
+        found.retain(|words| words.contains("guarantees"));
+        found
+    };
+    assert_eq!(with("", DRAWS), [""; 0]);
+    assert_eq!(with(DRAWS, "").len(), 1);
+}
+
+#[test]
 fn a_guarantee_is_a_number_of_pods() {
     let with = |slots: i32, workers: &[String]| {
         let mut manifests = vec![guarantee(slots), queue("mail", DRAWS)];

@@ -211,7 +211,7 @@ pub const TABLE: &[Metric] = &[
     gauge(
         "poolwright_pool_missing_slots",
         "slots",
-        "Slots that WorkerPools ask a Pool for and do not get.",
+        "Slots that WorkerPools ask a Pool for and do not get, of the 50 that lack most.",
         Source::Pool(|of| of.missing.map(float)),
     ),
     gauge(

@@ -1,7 +1,5 @@
 //! The table against what is served, and the reference page against the table.
 
-use std::{fs, path::PathBuf};
-
 use super::*;
 
 const NUMBERS: WorkerPoolNumbers = WorkerPoolNumbers {
@@ -165,13 +163,5 @@ fn an_unknown_reason_makes_no_series() {
 
 #[test]
 fn the_reference_page_is_what_the_table_says() {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/metrics.md");
-    if std::env::var_os("UPDATE").is_some_and(|value| value == "1") {
-        fs::write(&path, reference()).unwrap();
-    }
-    let found = fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        found == reference(),
-        "docs/reference/metrics.md differs from the table: run `UPDATE=1 cargo test -p poolwright metrics`"
-    );
+    crate::pages::expect("metrics.md", &reference(), "metrics");
 }

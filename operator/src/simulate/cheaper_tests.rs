@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::super::tests::{asked, queue, workers};
+use super::super::tests::{asked, pool, queue, workers};
 use super::super::{FLEET_SEED, as_written};
 use super::*;
 
@@ -148,6 +148,13 @@ fn what_no_manifest_can_say_is_not_told() {
             "{celery}"
         );
     }
+    // A pod of twice the slots would be larger than its Pool, or than all that its queue may take.
+    let two = workers("mail", "concurrency: 2", "maxReplicas: 4");
+    let half = "concurrency: 1 and maxReplicas: 8";
+    let small = queue("mail", "  pool: {name: db}") + &two + &pool("db", "slots: 3");
+    assert_eq!(shaped(&small), [half]);
+    let capped = queue("mail", "  maxActiveTasks: 3") + &two;
+    assert_eq!(shaped(&capped), [half]);
     let other = |celery: &str| queue("post", "") + &workers("post", celery, "maxReplicas: 4");
     let both = fleet("concurrency: 1", "maxReplicas: 6") + &other("autoscale: {min: 1, max: 4}");
     assert_eq!(

@@ -47,7 +47,7 @@ pub(super) fn workers(name: &str, celery: &str, scaling: &str) -> String {
     )
 }
 
-fn pool(name: &str, spec: &str) -> String {
+pub(super) fn pool(name: &str, spec: &str) -> String {
     format!(
         "apiVersion: poolwright.dev/v1alpha1\nkind: Pool\nmetadata: {{name: {name}}}\nspec: {{{spec}}}\n---\n"
     )

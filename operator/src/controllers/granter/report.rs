@@ -24,10 +24,11 @@ pub(super) async fn report(context: &Context, namespace: &str, pool: &Arc<Pool>)
     context
         .metrics
         .pool(namespace, &name, numbers(pool, &sight, &new));
+    let uid = pool.metadata.uid.as_deref().unwrap_or_default();
     if old == new {
+        context.budget.leave(uid);
         return Ok(());
     }
-    let uid = pool.metadata.uid.as_deref().unwrap_or_default();
     let may_wait = only_numbers(&old, &new);
     if !context.budget.take(uid, context.clock.now(), may_wait) {
         return Ok(());
@@ -73,14 +74,10 @@ pub(super) fn with_grants(
 fn numbers(pool: &Pool, sight: &Sight, status: &PoolStatus) -> PoolNumbers {
     let unsigned = |number: i64| u64::try_from(number).ok();
     let missing = status.waiters.iter().map(|waiter| waiter.missing).sum();
-    let used = sight
-        .used
-        .values()
-        .fold(0, |sum: u64, one| sum.saturating_add(*one));
     PoolNumbers {
         missing: unsigned(missing),
         // Without a limit nothing is too much.
-        over: Some(u64::try_from(pool.spec.slots).is_ok_and(|slots| used > slots)),
+        over: Some(u64::try_from(pool.spec.slots).is_ok_and(|slots| sight.taken() > slots)),
         slots: status.effective_slots.map(i64::from),
         running: status.running.and_then(unsigned),
         queued: status.queued.and_then(unsigned),

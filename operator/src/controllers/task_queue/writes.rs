@@ -14,6 +14,7 @@ use poolwright_api::{ConditionType, Reason};
 
 use super::{Controller, Past, Seen, late};
 use crate::kube::events::table;
+use crate::kube::lenient::Lenient;
 use crate::kube::status::{Written, write};
 
 /// Statuses that one look writes at most; the others have their turn first in the next, at once.
@@ -23,6 +24,9 @@ const AT_ONCE: usize = 4;
 
 /// After a failure a status is left alone for so long at first, twice as long after each further one, and at longest.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+
+/// A status was not written; true if somebody else has changed its object.
+struct Moved(bool);
 
 /// A status to be written.
 pub(super) struct Change {
@@ -44,6 +48,7 @@ impl Controller {
         let (old, version) = Written::latest(past.written.get(&uid), &queue.metadata, &stored);
         let new = self.status(queue, old, seen);
         if new == *old {
+            self.budget.leave(&uid);
             return None;
         }
         let ready = |status: &TaskQueueStatus| {
@@ -75,8 +80,12 @@ impl Controller {
             match written {
                 Ok(Some(written)) => drop(past.written.insert(uid, written)),
                 Ok(None) => {}
-                Err(()) => {
+                Err(Moved(moved)) => {
                     past.written.remove(&uid);
+                    // Somebody was first: what there is now is seen in a moment.
+                    if moved {
+                        continue;
+                    }
                     let (count, until) = past.failed.entry(uid).or_default();
                     let wait = BACK_OFF.0.saturating_mul(1 << (*count).min(8)).min(BACK_OFF.1);
                     (*count, *until) = (*count + 1, self.clock.now().after(wait));
@@ -86,7 +95,7 @@ impl Controller {
         well
     }
 
-    async fn write_one(&self, change: Change) -> (String, Result<Option<Written<TaskQueueStatus>>, ()>) {
+    async fn write_one(&self, change: Change) -> (String, Result<Option<Written<TaskQueueStatus>>, Moved>) {
         let Change {
             queue,
             old,
@@ -99,13 +108,16 @@ impl Controller {
             // Deleted, or another operator's, since the look began.
             return (queue.uid().unwrap_or_default(), Ok(None));
         }
-        let api: Api<TaskQueue> = Api::namespaced(self.client.clone(), &namespace);
+        let api: Api<Lenient<TaskQueue>> = Api::namespaced(self.client.clone(), &namespace);
         let written = write(&api, &queue.metadata, (&old, version.as_deref()), new.clone()).await;
         match &written {
             Ok(_) => self.tell(&queue, &old, &new),
             Err(error) => tracing::debug!(task_queue = queue.name_any(), "status not written: {error}"),
         }
-        (queue.uid().unwrap_or_default(), written.map_err(drop))
+        (
+            queue.uid().unwrap_or_default(),
+            written.map_err(|error| Moved(matches!(error, kube::Error::Api(status) if status.code == 409))),
+        )
     }
 
     /// An event when a queue turns bad, or is bad for another reason; a circle is told too, although the queue works. And

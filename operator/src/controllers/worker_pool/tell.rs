@@ -79,8 +79,8 @@ pub(super) fn lost(context: &Context, decided: &Decided, told: &mut Vec<String>)
 /// An event for a pod template that somebody had changed.
 pub(super) fn restored(context: &Context, wp: &WorkerPool, deployment: &str) {
     let text = format!(
-        "somebody had changed the pod template of Deployment {deployment}, which is as this WorkerPool says again: change \
-         the WorkerPool in its place"
+        "somebody had changed the pod template of Deployment {deployment}, which is as it was again: change the WorkerPool \
+         in its place"
     );
     let reason = Reason::Restored.as_str();
     let about = wp.object_ref(&());
