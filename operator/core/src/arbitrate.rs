@@ -9,6 +9,7 @@
 
 mod table;
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
@@ -48,7 +49,7 @@ pub struct Claim<'a> {
     /// What each of its queues asks for, also of those that ask for nothing: guarantees are found by them.
     pub wants: Vec<Want<'a>>,
     /// The Pools of its queues, and what they charge for a pod.
-    pub charges: Vec<Charge>,
+    pub charges: Cow<'a, [Charge]>,
 }
 
 /// What a Pool charges for one pod.
@@ -72,7 +73,7 @@ pub fn arbitrate(pools: &[PoolBudget], claims: &[Claim]) -> Vec<u64> {
     let mut order: Vec<usize> = (0..claims.len()).collect();
     order.sort_unstable_by_key(|at| claims[*at].id);
     let mut members = vec![0; pools.len()];
-    for charge in claims.iter().flat_map(|claim| &claim.charges) {
+    for charge in claims.iter().flat_map(|claim| claim.charges.iter()) {
         if let Some(count) = members.get_mut(charge.pool) {
             *count += 1;
         }

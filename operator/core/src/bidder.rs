@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::cause::Cause;
 use crate::charge::{Charge, whose};
 use crate::demand::Share;
-use crate::share::{AGING, Layer, Want, aged, layers};
+use crate::share::{AGING, Layer, Want, aged, push_layers};
 use crate::snapshot::{BidQueue, Budget, Namespace, PodInput, PoolInput};
 
 /// One WorkerPool's side.
@@ -77,12 +77,13 @@ impl Seat<'_> {
         self.bidder.input.bid.queues.iter().any(|one| one.object == queue)
     }
 
-    /// The layer that its pod number `pod + 1` belongs to.
-    pub(crate) fn layer(&self, pod: u32) -> Layer {
+    /// The layer that its pod number `pod + 1` belongs to. `all` is memory to work in.
+    pub(crate) fn layer(&self, pod: u32, all: &mut Vec<Layer>) -> Layer {
         let wanted = u64::from(self.bidder.wanted.saturating_add(self.bidder.extra)).max(u64::from(pod) + 1);
-        let all = layers(&self.wants, u64::from(self.bidder.slots), wanted);
+        all.clear();
+        push_layers(all, &self.wants, u64::from(self.bidder.slots), wanted);
         let mut left = u64::from(pod);
-        for layer in &all {
+        for layer in all.iter() {
             if left < layer.pods {
                 return *layer;
             }

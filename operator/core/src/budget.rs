@@ -8,6 +8,7 @@
 //! For how long one has gone without a pod, which ages its claim, is handed in from the memory of the process and stands in no
 //! object: an operator that has just started knows of nobody's waiting, and every claim begins at its plain weight again.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::arbitrate::{Charge as Price, Claim, Guarantee, PoolBudget, arbitrate}
 use crate::bidder::{Bidder, Seat, Stake, seat};
 use crate::cause::Cause;
 use crate::guarantee::{Use, kept};
+use crate::share::Layer;
 use crate::snapshot::{Budget, Namespace};
 
 /// In the order of turns: tier, how long it has waited for its first pod, what it lacks for its weight, name, seat.
@@ -82,8 +84,10 @@ pub fn divide(namespace: &Namespace, bidders: &[Bidder]) -> Vec<Allowance> {
             .map(|bidder| Allowance::free(bidder.wanted))
             .collect();
     }
+    let mut prices = Vec::new();
     let mut desk = Desk::new(namespace, bidders);
-    let targets = desk.targets();
+    prices.extend(desk.prices());
+    let targets = desk.targets(&prices);
     let mut all = desk.allowances(&targets);
     let waits = desk.hand_out(&targets, &mut all);
     desk.press(&waits, &mut all);
@@ -156,8 +160,18 @@ impl<'a> Desk<'a> {
         Self { accounts, seats }
     }
 
-    /// Pods in the end, the extra ones included.
-    fn targets(&mut self) -> Vec<u32> {
+    /// What a pod of each one takes, in the order of the seats: one list, since most take one thing.
+    fn prices(&self) -> impl Iterator<Item = Price> {
+        let stakes = self.seats.iter().flat_map(|seat| &seat.stakes);
+        let stakes = stakes.filter(|stake| stake.charge > 0);
+        stakes.map(|stake| Price {
+            pool: stake.account,
+            slots: stake.charge,
+        })
+    }
+
+    /// Pods in the end, the extra ones included, with the prices of all seats.
+    fn targets(&mut self, mut prices: &'a [Price]) -> Vec<u32> {
         let budgets: Vec<PoolBudget> = self
             .accounts
             .iter()
@@ -171,20 +185,17 @@ impl<'a> Desk<'a> {
                     .collect(),
             })
             .collect();
-        let claim = |seat: &mut Seat<'a>| Claim {
-            id: &seat.bidder.input.key.name,
-            pods: u64::from(seat.claims()),
-            pod_slots: u64::from(seat.bidder.slots),
-            wants: std::mem::take(&mut seat.wants),
-            charges: seat
-                .stakes
-                .iter()
-                .filter(|stake| stake.charge > 0)
-                .map(|stake| Price {
-                    pool: stake.account,
-                    slots: stake.charge,
-                })
-                .collect(),
+        let claim = |seat: &mut Seat<'a>| {
+            let own = seat.stakes.iter().filter(|stake| stake.charge > 0).count();
+            let (charges, others) = prices.split_at(own);
+            prices = others;
+            Claim {
+                id: &seat.bidder.input.key.name,
+                pods: u64::from(seat.claims()),
+                pod_slots: u64::from(seat.bidder.slots),
+                wants: std::mem::take(&mut seat.wants),
+                charges: Cow::Borrowed(charges),
+            }
         };
         let claims: Vec<Claim> = self.seats.iter_mut().map(claim).collect();
         let targets = arbitrate(&budgets, &claims);
@@ -245,11 +256,11 @@ impl<'a> Desk<'a> {
         let mut left: Vec<u64> = self.accounts.iter().map(Account::free).collect();
         let guarantees = |account| self.guarantees(account);
         let mut uses: Vec<Vec<(&str, Use)>> = self.accounts.iter().map(guarantees).collect();
-        let mut order: Vec<Turn> = Vec::new();
+        let (mut order, mut layers): (Vec<Turn>, Vec<Layer>) = (Vec::new(), Vec::new());
         for (at, seat) in self.seats.iter().enumerate() {
             let lacks = targets[at].saturating_sub(seat.bidder.serving);
             if seat.missing.is_none() && lacks > 0 {
-                let layer = seat.layer(seat.bidder.serving);
+                let layer = seat.layer(seat.bidder.serving, &mut layers);
                 let rank = (u128::from(lacks) << 64) / u128::from(layer.weight.max(1));
                 order.push((
                     Reverse(layer.tier),
@@ -319,12 +330,14 @@ impl<'a> Desk<'a> {
 
     /// Who has more than it should gives it back where somebody waits for it.
     fn press(&self, waits: &[Option<usize>], all: &mut [Allowance]) {
+        let mut layers: Vec<Layer> = Vec::new();
         for (place, account) in self.accounts.iter().enumerate() {
             let Some(effective) = account.budget.effective else {
                 continue;
             };
             let waiting = account.seats.iter().filter(|at| waits[**at] == Some(place));
-            let tiers = waiting.map(|at| self.seats[*at].layer(self.seats[*at].bidder.serving).tier);
+            let seats = waiting.map(|at| &self.seats[*at]);
+            let tiers = seats.map(|seat| seat.layer(seat.bidder.serving, &mut layers).tier);
             let (highest, overdrawn) = (tiers.max(), account.taken > effective);
             for at in &account.seats {
                 let (seat, allowance) = (&self.seats[*at], &mut all[*at]);
@@ -333,7 +346,7 @@ impl<'a> Desk<'a> {
                 }
                 let pressed = match highest {
                     _ if overdrawn => Pressed::ByHigher,
-                    Some(tier) if tier > seat.layer(allowance.target).tier => Pressed::ByHigher,
+                    Some(tier) if tier > seat.layer(allowance.target, &mut layers).tier => Pressed::ByHigher,
                     Some(_) => Pressed::ByEquals,
                     None => Pressed::No,
                 };

@@ -127,6 +127,10 @@ impl Crowding {
         let times = if self.settling { SETTLING } else { times };
         let long = (estimates.service() * times).clamp(least, most);
         let passed = now.since(since).as_secs_f64();
+        let on_trial = matches!(self.stage, Stage::Lower { .. }) && !self.settling;
+        if passed < long && !on_trial {
+            return;
+        }
         let (ended, worked) = estimates.served(passed, now).unwrap_or_default();
         if !self.settling && self.is_refuted(ended, worked, passed) {
             self.stage = self.acquit(now);

@@ -18,8 +18,9 @@ use crate::fleet::Fleet;
 use crate::ledger::ledger;
 use crate::memory::PoolMemory;
 use crate::outlook;
-use crate::pool_status::{Figures, PoolName, figures};
+use crate::pool_status::{Figures, PoolName, Sums};
 use crate::resizing::Resize;
+use crate::roster::Roster;
 use crate::sample::BrokerView;
 use crate::scaling::{Sketch, decide, sketch};
 use crate::shedding::{effective, fresh};
@@ -52,6 +53,10 @@ pub struct Cycle {
     pub resizes: Vec<(String, Resize)>,
 }
 
+/// So many WorkerPools go through one step together before they go through the next: the code of a step stays in the
+/// processor's first cache, and what is remembered of them in its second.
+const BLOCK: usize = 16;
+
 /// One broker's WorkerPools, in the order of their keys.
 struct Table<'a> {
     id: &'a str,
@@ -66,28 +71,18 @@ pub fn cycle(snapshot: &Snapshot, memory: &mut Memory) -> Cycle {
     let namespaces = shed(snapshot, &mut memory.shed);
     let no_view = BrokerView::default();
     let (tables, mut memories) = tables(snapshot, &no_view, &mut memory.pools);
-    let mut sketches = Vec::with_capacity(snapshot.pools.len());
-    let mut past = memories.iter_mut();
-    let mut books: Vec<Books> = Vec::with_capacity(tables.len());
-    for table in &tables {
-        let page = ledger(snapshot, table.view, &table.fleets);
-        for ((at, fleet), memory) in table.fleets.iter().enumerate().zip(past.by_ref()) {
-            memory.track(fleet, table.view, snapshot.now);
-            let demand = demand(fleet, table.view, page.of(at), memory, snapshot.now);
-            sketches.push((fleet, sketch(snapshot, fleet, table.view, demand, memory)));
-        }
-        books.push(page);
-    }
-    let mut allowances = allow(snapshot, &namespaces, &sketches, &memories).into_iter();
-    let mut sketches = sketches.iter_mut().zip(memories);
+    let (sketches, mut books) = sketches(snapshot, &tables, &mut memories);
+    let allowances = allow(snapshot, &namespaces, &sketches);
+    let mut sketches = sketches.into_iter().zip(memories).zip(allowances);
+    let mut sums = Sums::new(snapshot, &namespaces);
     let mut result = Cycle::default();
     let mut decisions = Vec::with_capacity(snapshot.pools.len());
     for (table, books) in tables.iter().zip(&mut books) {
         let view = table.view;
         let (mut untrue, mut sizes) = (Vec::new(), Vec::new());
-        for (at, ((fleet, sketch), memory)) in sketches.by_ref().take(table.fleets.len()).enumerate() {
-            let allowance = allowances.next().unwrap_or_else(|| Allowance::free(sketch.to()));
-            let mut decision = decide(snapshot, fleet, view, sketch, &allowance, memory);
+        let own = sketches.by_ref().take(table.fleets.len());
+        for (at, (((fleet, mut sketch), memory), allowance)) in own.enumerate() {
+            let mut decision = decide(snapshot, fleet, view, &mut sketch, &allowance, memory);
             let resized = memory.resizing.look(fleet, &snapshot.loads, snapshot.now);
             decision.resized(&resized);
             outlook::look(books, at, fleet, memory, &decision, snapshot.now);
@@ -102,6 +97,7 @@ pub fn cycle(snapshot: &Snapshot, memory: &mut Memory) -> Cycle {
                 .resizes
                 .extend(resized.resizes.into_iter().map(|one| (table.id.to_owned(), one)));
             untrue.extend(wants);
+            sums.add(fleet.pool, &decision);
             decisions.push((Arc::clone(&fleet.pool.key), Arc::new(decision)));
         }
         if !table.fleets.is_empty() {
@@ -114,11 +110,42 @@ pub fn cycle(snapshot: &Snapshot, memory: &mut Memory) -> Cycle {
         }
     }
     result.decisions = decisions.into_iter().collect();
-    result.figures = figures(snapshot, &namespaces, &result.decisions);
+    result.figures = sums.figures();
     for (table, books) in tables.into_iter().zip(books).filter(|(table, _)| table.known) {
         result.queues.insert(table.id.to_owned(), books);
     }
     result
+}
+
+/// What each WorkerPool wants, with the ledgers of each broker's queues.
+fn sketches<'a>(
+    snapshot: &Snapshot,
+    tables: &'a [Table],
+    mut memories: &mut [&mut PoolMemory],
+) -> (Vec<(&'a Fleet<'a>, Sketch<'a>)>, Vec<Books>) {
+    let now = snapshot.now;
+    let mut sketches = Vec::with_capacity(memories.len());
+    let mut demands = Vec::with_capacity(BLOCK);
+    let mut books: Vec<Books> = Vec::with_capacity(tables.len());
+    for Table { view, fleets, .. } in tables {
+        let page = ledger(snapshot, view, fleets);
+        let (own, others) = memories.split_at_mut(fleets.len());
+        memories = others;
+        let mut places = 0..;
+        for (fleets, memories) in fleets.chunks(BLOCK).zip(own.chunks_mut(BLOCK)) {
+            for (fleet, memory) in fleets.iter().zip(&mut *memories) {
+                memory.track(fleet, view, now);
+            }
+            for ((fleet, memory), at) in fleets.iter().zip(&*memories).zip(places.by_ref()) {
+                demands.push(demand(fleet, view, page.of(at), memory, now));
+            }
+            for ((fleet, memory), demand) in fleets.iter().zip(memories).zip(demands.drain(..)) {
+                sketches.push((fleet, sketch(snapshot, fleet, view, demand, memory)));
+            }
+        }
+        books.push(page);
+    }
+    (sketches, books)
 }
 
 /// The WorkerPools of each broker, and what is remembered of each WorkerPool, in the same order.
@@ -128,13 +155,13 @@ fn tables<'a, 'm>(
     memories: &'m mut BTreeMap<Arc<PoolKey>, PoolMemory>,
 ) -> (Vec<Table<'a>>, Vec<&'m mut PoolMemory>) {
     let mut pools: Vec<&PoolInput> = snapshot.pools.iter().map(AsRef::as_ref).collect();
-    pools.sort_by(|left, right| left.key.cmp(&right.key));
+    remember(memories, &mut pools);
     let mut groups: BTreeMap<&str, (Vec<&PoolInput>, Vec<&mut PoolMemory>)> = snapshot
         .brokers
         .keys()
         .map(|id| (id.as_str(), Default::default()))
         .collect();
-    for (pool, memory) in pools.iter().zip(remembered(memories, &pools)) {
+    for (pool, memory) in pools.iter().zip(memories.values_mut()) {
         let group = groups.entry(&pool.broker).or_default();
         group.0.push(pool);
         group.1.push(memory);
@@ -144,8 +171,9 @@ fn tables<'a, 'm>(
         let known = snapshot.brokers.get(id);
         let view = known.map_or(no_view, AsRef::as_ref);
         let pools = pools.into_iter().zip(&past);
+        let mut roster = Roster::new(view);
         let fleets: Vec<Fleet> = pools
-            .map(|(pool, memory)| Fleet::new(pool, view, snapshot, memory))
+            .map(|(pool, memory)| Fleet::join(pool, (view, &mut roster), snapshot, memory))
             .collect();
         tables.push(Table {
             id,
@@ -158,12 +186,15 @@ fn tables<'a, 'm>(
     (tables, memories)
 }
 
-/// What is remembered of these WorkerPools, which are in the order of their keys, and of no others any more. Both are
-/// gone through side by side: ten thousand keys cost far more to look up.
-fn remembered<'m>(
-    memories: &'m mut BTreeMap<Arc<PoolKey>, PoolMemory>,
-    pools: &[&PoolInput],
-) -> impl Iterator<Item = &'m mut PoolMemory> {
+/// Puts these WorkerPools in the order of their keys, and remembers them and no others any more. Both are gone through side
+/// by side: ten thousand keys cost far more to look up.
+fn remember(memories: &mut BTreeMap<Arc<PoolKey>, PoolMemory>, pools: &mut [&PoolInput]) {
+    // Mostly they are the same and in that order already, which costs less to see than to sort.
+    let mut keys = memories.keys().zip(pools.iter());
+    if memories.len() == pools.len() && keys.all(|(key, pool)| *key == pool.key) {
+        return;
+    }
+    pools.sort_by(|left, right| left.key.cmp(&right.key));
     let mut rest = pools.iter().peekable();
     memories.retain(|key, _| {
         while rest.next_if(|pool| pool.key != *key && pool.key < *key).is_some() {}
@@ -174,7 +205,6 @@ fn remembered<'m>(
             memories.entry(Arc::clone(&pool.key)).or_default();
         }
     }
-    memories.values_mut()
 }
 
 /// The Pools of every namespace, with what is granted from at the loads that they heed.
@@ -212,7 +242,6 @@ fn allow(
     snapshot: &Snapshot,
     namespaces: &BTreeMap<&str, Cow<Namespace>>,
     sketches: &[(&Fleet, Sketch)],
-    memories: &[&mut PoolMemory],
 ) -> Vec<Allowance> {
     let none = Namespace::default();
     let mut allowances: Vec<Allowance> = sketches
@@ -229,19 +258,17 @@ fn allow(
             .iter()
             .map(|at| {
                 let (fleet, sketch) = &sketches[*at];
-                let without = memories[*at].without_since;
                 Bidder {
                     input: fleet.pool,
                     slots: fleet.slots,
                     wanted: sketch.to(),
                     extra: sketch.extra(),
-                    serving: fleet
-                        .revisions
-                        .iter()
-                        .fold(0, |sum, one| sum.saturating_add(one.replicas)),
+                    serving: sketch.serving,
                     lost: &sketch.lost,
                     tasks: &sketch.demand.by_queue,
-                    without: without.map_or(Duration::ZERO, |since| snapshot.now.since(since)),
+                    without: sketch
+                        .without_since
+                        .map_or(Duration::ZERO, |since| snapshot.now.since(since)),
                 }
             })
             .collect();

@@ -20,6 +20,7 @@ use crate::member::Member;
 pub use crate::member::PodState;
 use crate::memory::PoolMemory;
 use crate::pod_name::PodName;
+use crate::policy::{ESTIMATES, Policy};
 use crate::sample::{BrokerView, Fault};
 use crate::time::Moment;
 
@@ -210,8 +211,16 @@ pub fn demand<'a>(
     now: Moment,
 ) -> Demand {
     let pool = fleet.pool;
+    let estimates = if pool.policy == Policy::Backlog {
+        0
+    } else {
+        ESTIMATES
+    };
     let mut demand = Demand {
         read_at: now,
+        // Two of each queue, and two of all.
+        inputs: Vec::with_capacity(2 * pool.queues.len() + 2 + estimates),
+        by_queue: Vec::with_capacity(pool.queues.len()),
         complete: true,
         all_consume: true,
         pods: fleet

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use crate::constants::UNSEEN_AFTER;
 use crate::member::{Member, PodState};
 use crate::memory::PoolMemory;
+use crate::roster::Roster;
 use crate::sample::BrokerView;
 use crate::snapshot::{PoolInput, RevisionInput, Snapshot};
 use crate::time::Moment;
@@ -59,6 +60,13 @@ pub struct Revision<'a> {
     pub replicas: u32,
 }
 
+impl<'a> Revision<'a> {
+    /// With the replicas that its Deployment has.
+    pub(crate) const fn as_is(&self) -> &'a RevisionInput {
+        self.input
+    }
+}
+
 impl Deref for Revision<'_> {
     type Target = RevisionInput;
 
@@ -94,7 +102,7 @@ pub struct Fleet<'a> {
     pub pool: &'a PoolInput,
     /// Its pods.
     pub members: Vec<Member<'a>>,
-    /// Its Deployments, with the number of pods that take new work, or will, in place of the replicas.
+    /// Its Deployments, in name order, with the number of pods that take new work, or will, in place of the replicas.
     pub revisions: Vec<Revision<'a>>,
     /// It cannot work: it has had pods for [`UNSEEN_AFTER`], none can start or be heard, or none can be made.
     pub stuck: bool,
@@ -122,11 +130,23 @@ impl<'a> Fleet<'a> {
     /// Joins a WorkerPool's pods with the workers of its broker, and with what is remembered of them.
     #[must_use]
     pub fn new(pool: &'a PoolInput, view: &'a BrokerView, snapshot: &Snapshot, memory: &PoolMemory) -> Self {
-        let member = |pod| Member::new(pod, pool, view, snapshot, memory);
+        Self::join(pool, (view, &mut Roster::new(view)), snapshot, memory)
+    }
+
+    /// The same for one of many on a broker.
+    pub(crate) fn join(
+        pool: &'a PoolInput,
+        (view, roster): (&'a BrokerView, &mut Roster<'a>),
+        snapshot: &Snapshot,
+        memory: &PoolMemory,
+    ) -> Self {
+        let member = |pod| Member::new(pod, pool, (view, &mut *roster), snapshot, memory);
         let mut members: Vec<Member> = pool.pods.iter().map(member).collect();
         members.sort_by(|left, right| left.pod.name.cmp(&right.pod.name));
         let stuck = is_stuck(pool, &members, view, snapshot.wall);
-        let revisions = pool.revisions.iter().map(|one| serving(one, &members)).collect();
+        let revisions = pool.revisions.iter().map(|one| serving(one, &members));
+        let mut revisions: Vec<Revision> = revisions.collect();
+        revisions.sort_by(|left, right| left.name.cmp(&right.name));
         Self {
             pool,
             members,

@@ -132,7 +132,8 @@ pub fn ledger<'a>(snapshot: &Snapshot, view: &BrokerView, fleets: &'a [Fleet]) -
         }
     }
     consumers.sort_by_key(|(queue, _)| *queue);
-    let mut names: Vec<&str> = view.queues.keys().map(String::as_str).collect();
+    let mut names: Vec<&str> = Vec::with_capacity(view.queues.len() + claims.len());
+    names.extend(view.queues.keys().map(String::as_str));
     names.extend(claims.iter().map(|(queue, _)| *queue));
     #[allow(
         clippy::stable_sort_primitive,
@@ -145,19 +146,22 @@ pub fn ledger<'a>(snapshot: &Snapshot, view: &BrokerView, fleets: &'a [Fleet]) -
     let (mut claims, mut consumers) = (&claims[..], &consumers[..]);
     let mut list = Vec::with_capacity(names.len());
     let mut owners = Vec::with_capacity(claims.len());
+    let mut open = Vec::new();
     for name in names {
         let queue = queues.next_if(|(queue, _)| *queue == name);
+        let (claims, consumers) = (take(&mut claims, name), take(&mut consumers, name));
         let page = Page {
             snapshot,
             view,
             name,
             queue: queue.map_or(&empty, |(_, queue)| queue),
-            claims: take(&mut claims, name),
-            consumers: take(&mut consumers, name),
+            claims,
+            consumers,
+            others: others(claims, consumers),
         };
         owners.extend(page.claims.iter().map(|(_, claim)| (claim.at, list.len())));
         let shared = page.claims.first().map(|(_, claim)| Arc::clone(claim.queue));
-        list.push((shared.unwrap_or_else(|| name.into()), page.close()));
+        list.push((shared.unwrap_or_else(|| name.into()), page.close(&mut open)));
     }
     Books::new(list, owners, fleets.len())
 }
@@ -193,6 +197,19 @@ struct Page<'a> {
     claims: &'a [(&'a str, Claim<'a>)],
     /// Heard workers that said that they consume it, by its name.
     consumers: &'a [(&'a str, Consumer<'a>)],
+    /// Of these, those that are of no WorkerPool that consumes it: foreign ones, and pods of ours whose WorkerPool is not
+    /// known any more or names another queue by now.
+    others: Vec<Consumer<'a>>,
+}
+
+fn others<'a>(claims: &[(&str, Claim)], consumers: &[(&str, Consumer<'a>)]) -> Vec<Consumer<'a>> {
+    let is_of = |fleet: &Fleet, node: &str| {
+        let found = fleet.members.binary_search_by(|member| member.node().cmp(node));
+        found.is_ok()
+    };
+    let is_claimed = |node: &str| claims.iter().any(|(_, claim)| is_of(claim.fleet, node));
+    let consumers = consumers.iter().map(|(_, consumer)| *consumer);
+    consumers.filter(|(node, _)| !is_claimed(node)).collect()
 }
 
 impl<'a> Page<'a> {
@@ -204,12 +221,14 @@ impl<'a> Page<'a> {
         self.claimants().flat_map(|fleet| &fleet.members)
     }
 
-    fn close(&self) -> QueueLedger {
+    /// Takes the queue apart. `open` is memory to work in.
+    fn close(&self, open: &mut Vec<(i64, u64)>) -> QueueLedger {
         let age = max_age(self.view);
         let ready = self.queue.ready.fresh(self.snapshot.now, age);
         let unacked = self.queue.unacked.fresh(self.snapshot.now, age);
         let (known, foreign): (Vec<_>, Vec<_>) = self
-            .others()
+            .others
+            .iter()
             .partition(|(node, _)| self.snapshot.own_nodes.contains(*node));
         let others = || known.iter().chain(&foreign);
         let others_held = sum(others().filter_map(|(_, worker)| {
@@ -231,7 +250,8 @@ impl<'a> Page<'a> {
             };
             due = due.saturating_sub(said);
         }
-        let (held, orphaned) = unacked.map_or((0, 0), |unacked| self.attribute(due, unacked, others_held));
+        let (held, orphaned) =
+            unacked.map_or((0, 0), |unacked| self.attribute(due, unacked, others_held, open));
         let running = self.members().filter(|member| member.pod.running_since.is_some());
         let (ours, consuming) = running.fold((known.len() as u64, 0), |(all, consuming), member| {
             // A parked one that has said so consumes nothing, and must not hide a foreign one.
@@ -319,30 +339,22 @@ impl<'a> Page<'a> {
             .map(|answer| answer.scheduled.get(self.name).copied().unwrap_or(0)))
     }
 
-    /// Heard workers that consume this queue and are of no WorkerPool that does: foreign ones, and pods of ours whose
-    /// WorkerPool is not known any more or names another queue by now.
-    fn others(&self) -> impl Iterator<Item = &Consumer<'a>> {
-        let is_of = |fleet: &Fleet, node: &str| {
-            let found = fleet.members.binary_search_by(|member| member.node().cmp(node));
-            found.is_ok()
-        };
-        let is_claimed = move |node: &str| self.claimants().any(|fleet| is_of(fleet, node));
-        let consumers = self.consumers.iter().map(|(_, consumer)| consumer);
-        consumers.filter(move |(node, _)| !is_claimed(node))
-    }
-
     /// One of our pods is heard, or is seen to consume, and takes work; or somebody else does.
     fn attended(&self) -> bool {
         let takes =
             |member: &Member| member.consumes() && (member.heard().is_some() || member.seen_consuming());
-        self.members().any(takes) || self.others().next().is_some()
+        self.members().any(takes) || !self.others.is_empty()
     }
 
     /// The latest answers of all workers that consume this queue.
     fn answers(&self) -> impl Iterator<Item = &Answer> {
         let own = self.members().filter_map(Member::answer);
-        own.chain(self.others().filter_map(|(_, worker)| worker.answer.as_ref()))
-            .map(|answer| &*answer.value)
+        own.chain(
+            self.others
+                .iter()
+                .filter_map(|(_, worker)| worker.answer.as_ref()),
+        )
+        .map(|answer| &*answer.value)
     }
 
     /// The WorkerPool that starts a pod for orphaned messages: of those that have or can start a worker one that has pods,
@@ -371,12 +383,19 @@ impl<'a> Page<'a> {
     ///
     /// What others can hold is not known. What none of ours can hold is nobody's only if it was fetched before they said
     /// what they hold.
-    fn attribute(&self, due: u64, unacked: &Unacked, others_held: u64) -> (u64, u64) {
+    fn attribute(
+        &self,
+        due: u64,
+        unacked: &Unacked,
+        others_held: u64,
+        open: &mut Vec<(i64, u64)>,
+    ) -> (u64, u64) {
         if due == 0 {
             return (0, 0);
         }
-        let mut open = vec![(i64::MIN, others_held)];
-        let others_since = self.others().map(|(_, worker)| self.said_all(worker)).min();
+        open.clear();
+        open.push((i64::MIN, others_held));
+        let others_since = self.others.iter().map(|(_, worker)| self.said_all(worker)).min();
         for fleet in self.claimants() {
             for member in &fleet.members {
                 let most = capacity(member, fleet.pool);
@@ -403,7 +422,7 @@ impl<'a> Page<'a> {
             .map(|fetched| (fetched.unix_seconds, fetched.count));
         let dated = sum(unacked.fetched.iter().map(|fetched| fetched.count));
         let (mut able, mut taken, mut left, mut orphaned) = (0u64, 0u64, due, 0u64);
-        let mut open = open.into_iter().peekable();
+        let mut open = open.iter().copied().peekable();
         // Those without a date may have been fetched just now.
         for (second, count) in fetched.chain([(i64::MAX, due.saturating_sub(dated))]) {
             while let Some((_, count)) = open.next_if(|(from, _)| *from <= second) {

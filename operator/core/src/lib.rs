@@ -60,6 +60,7 @@ pub mod resizing;
 mod resources;
 pub mod revision;
 pub mod rollout;
+mod roster;
 pub mod sample;
 pub mod scale_in;
 pub mod scaling;

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use crate::constants::UNSEEN_AFTER;
 use crate::ledger::{ANSWER_AGE, INTERVAL_MAX, heartbeats_since, is_heard, sum};
 use crate::memory::PoolMemory;
+use crate::roster::Roster;
 use crate::sample::{Answer, BrokerView, Sample, WorkerView};
 use crate::snapshot::{PodInput, PoolInput, Snapshot};
 use crate::time::Moment;
@@ -71,7 +72,7 @@ impl<'a> Member<'a> {
     pub(crate) fn new(
         pod: &'a PodInput,
         pool: &PoolInput,
-        view: &'a BrokerView,
+        (view, roster): (&'a BrokerView, &mut Roster<'a>),
         snapshot: &Snapshot,
         memory: &PoolMemory,
     ) -> Self {
@@ -80,10 +81,10 @@ impl<'a> Member<'a> {
         let speaks = |worker: &&WorkerView| {
             pod.running_since.is_some_and(|since| worker.last_seen >= since) || pod.draining
         };
-        let worker = view.workers.get(node).filter(speaks);
+        let worker = roster.find(node).filter(speaks);
         let said = said(pod, view, node, now).filter(|_| worker.is_none());
         let older = pool.revisions.iter().find(|one| one.name == pod.revision);
-        let first = memory.first_heard(pod).filter(|_| pool.solo);
+        let first = pool.solo.then(|| memory.first_heard(pod)).flatten();
         let proven = older.is_some_and(|one| one.proven.is_some());
         let forgotten = || said.is_none() && is_forgotten(pod, (first.is_some(), proven), view, snapshot);
         let engaged = pool.solo && worker.map_or_else(forgotten, |worker| is_engaged(pod, worker, view, now));
@@ -358,7 +359,8 @@ mod tests {
             &Objects::default(),
             None,
         );
-        Member::new(pod, &pool, view, &snapshot(), &PoolMemory::default()).start_up()
+        let views = (view, &mut Roster::new(view));
+        Member::new(pod, &pool, views, &snapshot(), &PoolMemory::default()).start_up()
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::demand::{Demand, PodState};
 use crate::evidence::{Proof, mute_since};
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Revision};
 use crate::ledger::{heartbeats_since, sum};
 use crate::member::Member;
 use crate::memory::PoolMemory;
@@ -72,7 +72,8 @@ pub struct Yard<'a> {
 /// One revision's pods that are not being deleted.
 struct Row<'a> {
     revision: &'a RevisionInput,
-    pods: Vec<&'a Member<'a>>,
+    fleet: &'a Fleet<'a>,
+    staying: u32,
     /// It is given up, or another takes its place before any worker of it was heard.
     replaced: bool,
 }
@@ -80,23 +81,25 @@ struct Row<'a> {
 /// Decides it for every revision that has a target.
 #[must_use]
 pub fn park(yard: &Yard, allocation: &Allocation) -> Parking {
-    let mut parking = Parking::default();
+    let mut parking = Parking {
+        replicas: Vec::with_capacity(allocation.targets.len()),
+        ..Parking::default()
+    };
     if yard.fleet.pool.conflict.is_some() {
         // Whoever scales it now counts on pods that work.
         let parked = yard.fleet.members.iter().filter(|member| member.is_parked());
         parking.marks = parked.map(|member| (member.pod.name.to_string(), None)).collect();
         return parking;
     }
-    let mut revisions: Vec<&RevisionInput> = yard.fleet.pool.revisions.iter().collect();
-    revisions.sort_by(|left, right| left.name.cmp(&right.name));
+    let revisions = || yard.fleet.revisions.iter().map(Revision::as_is);
     let row = |revision| Row::new(yard.fleet, revision, allocation);
     let mut spare = u32::MAX;
     if !yard.may_empty {
-        let rows = revisions.iter().map(|revision| row(revision));
-        let left = rows.map(|row| row.staying() - row.leaving());
+        let rows = revisions().map(row);
+        let left = rows.map(|row| row.staying - row.leaving());
         spare = left.fold(0, u32::saturating_add).saturating_sub(1);
     }
-    for revision in revisions {
+    for revision in revisions() {
         if let Some(target) = allocation.target(&revision.name) {
             yard.settle(&row(revision), target, &mut spare, &mut parking);
         }
@@ -107,30 +110,39 @@ pub fn park(yard: &Yard, allocation: &Allocation) -> Parking {
 
 impl<'a> Row<'a> {
     fn new(fleet: &'a Fleet<'a>, revision: &'a RevisionInput, allocation: &Allocation) -> Self {
-        let own = |member: &&Member| !member.pod.draining && member.pod.revision == revision.name;
+        let own = |member: &&Member| is_of(member, revision);
         Self {
             revision,
-            pods: fleet.members.iter().filter(own).collect(),
+            fleet,
+            staying: count(fleet.members.iter().filter(own).count()),
             replaced: revision.failed
                 || allocation.fail.iter().any(|name| **name == *revision.name)
                 || revision.name != fleet.pool.revision && revision.proven.is_none(),
         }
     }
 
-    fn staying(&self) -> u32 {
-        count(self.pods.len())
+    fn pods(&self) -> impl Iterator<Item = &'a Member<'a>> {
+        let revision = self.revision;
+        self.fleet
+            .members
+            .iter()
+            .filter(move |member| is_of(member, revision))
     }
 
     /// Pods are about to appear: one that was just made, and that nobody has marked, could go for one that may. Where the
     /// cluster refuses them there are none.
     fn unseen(&self) -> bool {
-        self.revision.refused.is_none() && self.staying() < self.revision.replicas
+        self.revision.refused.is_none() && self.staying < self.revision.replicas
     }
 
     /// How many are about to go: the number fell, and Kubernetes acts a moment later.
     fn leaving(&self) -> u32 {
-        self.staying().saturating_sub(self.revision.replicas)
+        self.staying.saturating_sub(self.revision.replicas)
     }
+}
+
+fn is_of(member: &Member, revision: &RevisionInput) -> bool {
+    !member.pod.draining && member.pod.revision == revision.name
 }
 
 fn count(pods: usize) -> u32 {
@@ -145,7 +157,7 @@ fn unmark_left(pod: &PodInput, now: Moment) -> Duration {
 
 impl Yard<'_> {
     fn settle(&self, row: &Row, target: u32, spare: &mut u32, parking: &mut Parking) {
-        let wanted = row.staying().saturating_sub(target) as usize;
+        let wanted = row.staying.saturating_sub(target) as usize;
         let chosen = self.choose(row, wanted);
         let (many, going) = (count(chosen.len()), row.leaving().min(count(chosen.len())));
         let mut released = 0;
@@ -154,14 +166,14 @@ impl Yard<'_> {
             released = self.release(row, &chosen).min(many - going).min(*spare);
         }
         *spare -= released;
-        let serving = target.max(row.staying() - many);
+        let serving = target.max(row.staying - many);
         let mut replicas = serving + many - going - released;
         if row.unseen() {
             replicas = replicas.max(row.revision.replicas);
         }
         parking.replicas.push((row.revision.name.clone(), replicas));
         let falls = released > 0 || row.leaving() > 0 || row.revision.behind;
-        for member in &row.pods {
+        for member in row.pods() {
             let is_chosen = chosen.iter().any(|one| one.pod.name == member.pod.name);
             let mark = is_chosen.then(|| self.mark(row, member, &chosen));
             // While Kubernetes is choosing, one that is newly marked might go for one that was proven empty.
@@ -200,12 +212,7 @@ impl Yard<'_> {
     /// that have been empty longest, then those that hold least. Too many: those with most free slots come back, unless
     /// Kubernetes may be about to end them.
     fn choose<'a>(&self, row: &Row<'a>, wanted: usize) -> Vec<&'a Member<'a>> {
-        let mut chosen: Vec<&Member> = row
-            .pods
-            .iter()
-            .copied()
-            .filter(|member| member.is_parked())
-            .collect();
+        let mut chosen: Vec<&Member> = row.pods().filter(|member| member.is_parked()).collect();
         if row.leaving() == 0 && !row.revision.behind {
             chosen.retain(|member| !self.is_lost(row, member));
             chosen.sort_by_key(|one| (held(one), Reverse(one.pod.parked), &one.pod.name));
@@ -215,9 +222,7 @@ impl Yard<'_> {
         let lacking = wanted.saturating_sub(chosen.len());
         if lacking > 0 {
             let mut others: Vec<_> = row
-                .pods
-                .iter()
-                .copied()
+                .pods()
                 .filter(|member| !member.is_parked() && self.is_eligible(row, member))
                 .collect();
             others.sort_by_key(|member| (order(member), &member.pod.name));
@@ -292,7 +297,7 @@ impl Yard<'_> {
     /// How many pods may go so that, in the order of Kubernetes and whatever the ties in it, none goes that may not: ranks
     /// first, then costs. What was changed just now may still be seen as before.
     fn safe_fall(&self, row: &Row, releasable: impl Fn(&Member) -> bool) -> u32 {
-        let key = |member: &&&Member| {
+        let key = |member: &&Member| {
             let pod = member.pod;
             // A mark that was changed or taken off just now may still be seen as the strongest.
             let cost = match pod.mark {
@@ -309,7 +314,7 @@ impl Yard<'_> {
             };
             (rank, cost)
         };
-        let mut pods: Vec<&&Member> = row.pods.iter().collect();
+        let mut pods: Vec<&Member> = row.pods().collect();
         pods.sort_by_key(key);
         let mut fall = 0;
         for group in pods.chunk_by(|left, right| key(left) == key(right)) {

@@ -52,7 +52,7 @@ const THIRD: f64 = 5.0;
 const YOUNG: f64 = 60.0;
 
 /// What it wants.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Wanted {
     /// Pods by the formula.
     pub(crate) formula: u32,
@@ -60,8 +60,8 @@ pub(crate) struct Wanted {
     pub(crate) pods: u32,
     /// Pods that may be needed, and so stay.
     pub(crate) hold: u32,
-    /// How the wait target came to it.
-    pub(crate) wish: Option<(Sight, Wish)>,
+    /// How the wait target came to it. Apart from the rest: it is most of it, and the other policy has none.
+    pub(crate) wish: Option<Box<(Sight, Wish)>>,
     /// What falls due soon.
     pub(crate) ahead: Told,
 }
@@ -90,7 +90,7 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, sn
     let counted = demand.counted;
     let waiting = counted.ready.saturating_add(counted.reserved);
     let (coming, waits) = memory.flows.coming_and_waiting(memory.estimates.service());
-    let (sure, perhaps) = rates(&memory.estimates, now);
+    let (sure, perhaps, known) = rates(&memory.estimates, now);
     let sight = Sight {
         waiting: float(waiting),
         age: memory.age(waiting, now).as_secs_f64(),
@@ -117,7 +117,6 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, sn
     let wish = if counts { soon } else { wish };
     // What may be true keeps pods, and so does what is busy only perhaps.
     let busy = float(demand.busy);
-    let (_, known) = memory.estimates.arrived(USUAL, now);
     let doubtful = Sight {
         waiting: float(demand.hold.saturating_sub(demand.busy).saturating_add(ahead.kept)),
         busy,
@@ -136,7 +135,7 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, sn
         formula: wish.pods.max(least),
         pods: steadied(&sight, &wish, memory, now).max(least),
         hold,
-        wish: Some((sight, wish)),
+        wish: Some(Box::new((sight, wish))),
         ahead: told,
     }
 }
@@ -145,7 +144,7 @@ impl Wanted {
     /// The counts, behind the numbers that the wait target goes by, for people; the other policy goes by none. Of estimates
     /// the age says nothing: they are of this moment.
     pub(crate) fn inputs(&self, mut counts: Vec<Input>) -> Vec<Input> {
-        let Some((sight, _)) = self.wish else {
+        let Some((sight, _)) = self.wish.as_deref() else {
             return counts;
         };
         let of = |name, value: f64, source| Input {
@@ -155,19 +154,20 @@ impl Wanted {
             source,
             age: Duration::ZERO,
         };
-        let estimates = [
+        let estimates: [Input; ESTIMATES] = [
             of("arrivalsPerHour", sight.rate * 3600.0, ESTIMATE),
             of("serviceMilliseconds", sight.service * 1000.0, ESTIMATE),
             of("oldestWaitMilliseconds", sight.age * 1000.0, ESTIMATE),
             of("startUpMilliseconds", sight.start_up * 1000.0, ESTIMATE),
             of("waitTargetSeconds", sight.target, "spec"),
         ];
-        let mut all = Vec::with_capacity(estimates.len() + counts.len());
-        all.extend(estimates);
-        all.append(&mut counts);
-        all
+        counts.splice(0..0, estimates);
+        counts
     }
 }
+
+/// How many numbers the wait target goes by.
+pub(crate) const ESTIMATES: usize = 5;
 
 /// The source of a number that was worked out from many readings.
 const ESTIMATE: &str = "estimate";
@@ -227,20 +227,20 @@ fn kept(sight: &Sight, hold: u32, memory: &mut PoolMemory, now: Moment) -> u32 {
     whole(have)
 }
 
-/// Tasks a second that justify growth, and that may come. While little is known, these differ: one burst is no stream, and so
-/// only what each third of the known time says justifies anything, but it may be the first of many.
-fn rates(estimates: &Estimates, now: Moment) -> (f64, f64) {
-    let perhaps = rate(estimates, now);
-    let (_, known) = estimates.arrived(USUAL, now);
+/// Tasks a second that justify growth, and that may come, and how many seconds of the past are known. While that is little,
+/// the rates differ: one burst is no stream, and so only what each third of the known time says justifies anything, but it
+/// may be the first of many.
+fn rates(estimates: &Estimates, now: Moment) -> (f64, f64, f64) {
+    let (perhaps, known) = rate(estimates, now);
     if known >= YOUNG {
-        return (perhaps, perhaps);
+        return (perhaps, perhaps, known);
     }
     let sure = if known < 3.0 * THIRD {
         0.0
     } else {
         3.0 * least_third(estimates, known / 3.0, now) / known
     };
-    (sure.min(perhaps), perhaps)
+    (sure.min(perhaps), perhaps, known)
 }
 
 /// Tasks that came at least in each of the last three such stretches of seconds.
@@ -250,15 +250,20 @@ fn least_third(estimates: &Estimates, third: f64, now: Moment) -> f64 {
     stretches.fold(f64::MAX, f64::min)
 }
 
-/// Tasks a second: of the last quarter of an hour, or of a shorter time that has seen more or less than chance explains. What
-/// came at once is a backlog, and says nothing of what comes next: of the last quarter of a minute each third must say that
-/// it is more, and of a longer time what came in less than half of it does not count.
-fn rate(estimates: &Estimates, now: Moment) -> f64 {
+/// Tasks a second, and the seconds that are known of the last quarter of an hour: the rate of these, or of a shorter time
+/// that has seen more or less than chance explains. What came at once is a backlog, and says nothing of what comes next: of
+/// the last quarter of a minute each third must say that it is more, and of a longer time what came in less than half of it
+/// does not count.
+fn rate(estimates: &Estimates, now: Moment) -> (f64, f64) {
     let (arrived, long) = estimates.arrived(USUAL, now);
     let usual = arrived / long.max(3.0 * THIRD);
+    // So few are too few to be more or less than chance explains in any part of the time.
+    if arrived <= 1.0 {
+        return (usual, long);
+    }
     let lately = (3.0 * least_third(estimates, THIRD, now), 3.0 * THIRD);
     if long >= 3.0 * THIRD && lately.0 > usual * lately.1 && is_sudden(lately, usual) {
-        return lately.0 / lately.1;
+        return (lately.0 / lately.1, long);
     }
     let mut recent = RECENT.into_iter().filter(|seconds| *seconds < long);
     let sudden = recent.find_map(|seconds| {
@@ -269,7 +274,7 @@ fn rate(estimates: &Estimates, now: Moment) -> f64 {
         let less = all < usual * seconds && is_sudden((all, seconds), usual);
         (more || less).then_some(steadily)
     });
-    sudden.map_or(usual, |(arrived, long)| arrived / long)
+    (sudden.map_or(usual, |(arrived, long)| arrived / long), long)
 }
 
 /// Tasks that came within so many seconds, without those that came at once: of six parts of that time the two in which most

@@ -130,7 +130,8 @@ fn is_near(rate: f64, expected: f64) {
 fn a_burst_in_a_young_past_is_no_stream_yet() {
     let after = |arrivals: &mut dyn Iterator<Item = u64>| {
         let (estimates, now) = estimates(arrivals);
-        rates(&estimates, now)
+        let (sure, perhaps, _) = rates(&estimates, now);
+        (sure, perhaps)
     };
     let (sure, perhaps) = after(&mut [0, 60].into_iter().chain([0; 28]));
     assert!(sure.abs() < 1e-9 && perhaps > 2.0, "{sure} {perhaps}");
@@ -149,7 +150,7 @@ fn a_burst_in_a_young_past_is_no_stream_yet() {
 fn a_rate_is_that_of_a_quarter_of_an_hour_unless_it_has_changed() {
     let now = |arrivals: &mut dyn Iterator<Item = u64>| {
         let (estimates, now) = estimates(arrivals);
-        rate(&estimates, now)
+        rate(&estimates, now).0
     };
     let one = || std::iter::repeat_n(1, 1200);
     is_near(now(&mut one()), 1.0);

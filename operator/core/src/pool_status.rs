@@ -4,7 +4,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use jiff::Timestamp;
 use poolwright_api::conditions::{condition, find, set};
@@ -16,7 +15,7 @@ use crate::cause::Cause;
 use crate::decision::Decision;
 use crate::grants::{HOLDERS_MAX, Mode, Sight, holds, mode};
 use crate::shedding::{fresh, is_high};
-use crate::snapshot::{Budget, Namespace, PoolInput, PoolKey, Shedding, Snapshot};
+use crate::snapshot::{Budget, Namespace, PoolInput, Shedding, Snapshot};
 
 /// Waiters that a status names.
 const WAITERS_MAX: usize = 50;
@@ -39,58 +38,55 @@ pub struct Figures {
 /// Namespace and name of a Pool.
 pub type PoolName = (String, String);
 
-/// Adds up, for every Pool, what was decided for the WorkerPools that are charged to it. `namespaces` are those of the
-/// snapshot, with what high loads have taken away.
-#[must_use]
-pub fn figures(
-    snapshot: &Snapshot,
-    namespaces: &BTreeMap<&str, Cow<Namespace>>,
-    decisions: &BTreeMap<Arc<PoolKey>, Arc<Decision>>,
-) -> BTreeMap<PoolName, Figures> {
-    let figures = |namespace: &str, (pool, budget): (&'_ String, &Budget)| {
-        let load = |one| said(snapshot, one, budget.slots);
-        let none = (!snapshot.unread.contains(namespace)).then_some(0);
-        let figures = Figures {
-            running: none,
-            queued: none,
-            waiters: Vec::new(),
-            effective: budget.effective,
-            load: budget.shedding.as_ref().map(load),
+/// Adds up, for every Pool, what is decided for the WorkerPools that are charged to it, in whatever order.
+pub(crate) struct Sums<'a>(BTreeMap<&'a str, BTreeMap<&'a str, Figures>>);
+
+impl<'a> Sums<'a> {
+    /// `namespaces` are those of the snapshot, with what high loads have taken away.
+    pub(crate) fn new(snapshot: &Snapshot, namespaces: &'a BTreeMap<&'a str, Cow<Namespace>>) -> Self {
+        let figures = |none: Option<u64>, (pool, budget): (&'a String, &Budget)| {
+            let load = |one| said(snapshot, one, budget.slots);
+            let figures = Figures {
+                running: none,
+                queued: none,
+                waiters: Vec::new(),
+                effective: budget.effective,
+                load: budget.shedding.as_ref().map(load),
+            };
+            (pool.as_str(), figures)
         };
-        (pool.clone(), figures)
-    };
-    let mut all: BTreeMap<&str, BTreeMap<String, Figures>> = namespaces
-        .iter()
-        .map(|(name, namespace)| {
-            let pools = namespace.pools.iter();
-            (*name, pools.map(|pool| figures(name, pool)).collect())
-        })
-        .collect();
-    // Mostly they are in the order of their keys, and then the next decision is the one.
-    let mut next = decisions.iter().peekable();
-    for input in &snapshot.pools {
-        let found = next.next_if(|(key, _)| **key == input.key);
-        let found = found.map(|(_, decision)| decision);
-        let decision = found.or_else(|| decisions.get(&input.key));
-        let pools = all.get_mut(input.key.namespace.as_str());
-        let Some((decision, pools)) = decision.zip(pools) else {
-            continue;
+        let of = |name: &str, namespace: &'a Namespace| {
+            let none = (!snapshot.unread.contains(name)).then_some(0);
+            namespace.pools.iter().map(|pool| figures(none, pool)).collect()
         };
-        for pool in input.bid.charge.slots.keys() {
-            if let Some(figures) = pools.get_mut(pool) {
-                figures.add(input, pool, decision);
+        let all = namespaces.iter().map(|(name, one)| (*name, of(name, one)));
+        Self(all.collect())
+    }
+
+    /// Takes in what is decided for one WorkerPool.
+    pub(crate) fn add(&mut self, input: &PoolInput, decision: &Decision) {
+        let Some(pools) = self.0.get_mut(input.key.namespace.as_str()) else {
+            return;
+        };
+        for (pool, slots) in &input.bid.charge.slots {
+            if let Some(figures) = pools.get_mut(pool.as_str()) {
+                figures.add(input, (pool, *slots), decision);
             }
         }
     }
-    for figures in all.values_mut().flat_map(BTreeMap::values_mut) {
-        figures.keep_greatest_waiters();
+
+    /// What the status of each Pool says.
+    pub(crate) fn figures(self) -> BTreeMap<PoolName, Figures> {
+        let named = |(namespace, pools): (&'a str, BTreeMap<&'a str, Figures>)| {
+            let namespace = namespace.to_owned();
+            let pools = pools.into_iter();
+            pools.map(move |(pool, mut figures)| {
+                figures.keep_greatest_waiters();
+                ((namespace.clone(), pool.to_owned()), figures)
+            })
+        };
+        self.0.into_iter().flat_map(named).collect()
     }
-    let named = |(namespace, pools): (&str, BTreeMap<String, Figures>)| {
-        let namespace = namespace.to_owned();
-        let pools = pools.into_iter();
-        pools.map(move |(pool, figures)| ((namespace.clone(), pool), figures))
-    };
-    all.into_iter().flat_map(named).collect()
 }
 
 /// What is known of a load, in words. It takes nothing away from a Pool without a limit.
@@ -124,9 +120,9 @@ impl Figures {
         self.waiters.sort_unstable();
     }
 
-    fn add(&mut self, input: &PoolInput, pool: &str, decision: &Decision) {
+    fn add(&mut self, input: &PoolInput, (pool, charge): (&str, u64), decision: &Decision) {
         // A task takes what its worker takes for it.
-        let task = input.bid.charge.at(pool) / u64::from(input.slots).max(1);
+        let task = charge / u64::from(input.slots).max(1);
         let add = |sum: &mut Option<u64>, tasks: Option<u64>| {
             let tasks = tasks.map(|tasks| tasks.saturating_mul(task));
             *sum = sum.zip(tasks).map(|(sum, tasks)| sum.saturating_add(tasks));
@@ -136,7 +132,7 @@ impl Figures {
         if decision.budget.as_ref().map(Cause::pool) != Some(pool) {
             return;
         }
-        let missing = input.bid.charge.at(pool).saturating_mul(decision.lacks().into());
+        let missing = charge.saturating_mul(decision.lacks().into());
         self.waiters.push((input.key.name.clone(), missing));
     }
 }

@@ -226,6 +226,7 @@ pub fn allocate(ground: &Ground, cast: &Cast, to: u32) -> Allocation {
     let mut allocation = Allocation {
         create: !pool.terminating && !exists && !full,
         prove: cast.prove.clone(),
+        targets: Vec::with_capacity(pool.revisions.len()),
         ..Allocation::default()
     };
     if !exists && full {

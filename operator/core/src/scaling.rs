@@ -56,6 +56,10 @@ pub struct Sketch<'a> {
     pub demand: Demand,
     /// Names of its pods that were lost with their node.
     pub lost: Vec<String>,
+    /// Pods that take new work, or will, over all revisions.
+    pub serving: u32,
+    /// Since when it has had no pod because its Pools give none.
+    pub without_since: Option<Moment>,
 }
 
 impl Sketch<'_> {
@@ -134,6 +138,8 @@ pub fn sketch<'a>(
         from,
         draft,
         least: fleet.pool.min.max(least),
+        serving: fleet.serving(),
+        without_since: memory.without_since,
         cast,
         ask,
         demand,
@@ -167,6 +173,7 @@ pub fn decide(
         ask,
         demand,
         lost,
+        ..
     } = sketch;
     let (from, least) = (*from, *least);
     let scene = Scene::new(fleet, view, demand, now, from);
@@ -212,6 +219,7 @@ pub fn decide(
     if draft.to > from && wanted.pods > from {
         memory.grew(now);
     }
+    let inputs = wanted.inputs(take(&mut demand.inputs));
     let words = Words::new(draft, wanted, fleet.slots, demand);
     let facts = facts(fleet, view, demand);
     Decision {
@@ -220,7 +228,7 @@ pub fn decide(
         reason: draft.reason,
         words,
         limits: take(&mut draft.limits),
-        inputs: wanted.inputs(take(&mut demand.inputs)),
+        inputs,
         allocation,
         parking,
         ask: take(ask).into_iter().collect(),

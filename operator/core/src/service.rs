@@ -74,6 +74,14 @@ impl Service {
             (near, length)
         };
         let usual = seen.mean(self.learnt);
+        // So few are too few to be sudden in any part of the time.
+        if seen.ended <= 1.0 {
+            return Self {
+                running: usual,
+                coming: usual,
+                ..self
+            };
+        }
         let sudden = SUDDEN_WINDOWS.map(|recent| {
             let seen = window(recent).filter(|_| recent < long)?;
             seen.is_sudden(usual).then_some((recent, seen))

@@ -15,6 +15,8 @@ const LONGEST: Duration = Duration::from_secs(600);
 #[derive(Clone, Debug, Default)]
 pub struct StartUps {
     last: VecDeque<Duration>,
+    /// The shortest and the longest of them: asked for more often than one comes.
+    span: Option<(Duration, Duration)>,
 }
 
 impl StartUps {
@@ -24,18 +26,24 @@ impl StartUps {
             self.last.pop_front();
         }
         self.last.push_back(start_up.min(LONGEST));
+        self.span = self
+            .last
+            .iter()
+            .min()
+            .copied()
+            .zip(self.last.iter().max().copied());
     }
 
     /// The longest.
     #[must_use]
     pub fn longest(&self) -> Option<Duration> {
-        self.last.iter().max().copied()
+        self.span.map(|(_, longest)| longest)
     }
 
     /// The shortest.
     #[must_use]
     pub fn quickest(&self) -> Option<Duration> {
-        self.last.iter().min().copied()
+        self.span.map(|(quickest, _)| quickest)
     }
 }
 

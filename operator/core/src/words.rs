@@ -25,7 +25,7 @@ pub struct Words {
 }
 
 /// The numbers of the formula.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 struct Formula {
     to: u32,
     wanted: u32,
@@ -39,14 +39,14 @@ struct Formula {
     orphaned: u64,
     doubtful: u64,
     /// How the wait target came to it, with that policy.
-    wish: Option<(Sight, Wish)>,
+    wish: Option<Box<(Sight, Wish)>>,
     /// What falls due soon.
     ahead: Told,
 }
 
 impl Words {
     /// The words for a number of pods.
-    pub(crate) fn new(draft: &mut Draft, wanted: &Wanted, slots: u32, demand: &Demand) -> Self {
+    pub(crate) fn new(draft: &mut Draft, wanted: &mut Wanted, slots: u32, demand: &Demand) -> Self {
         let formula = Formula {
             to: draft.to,
             wanted: wanted.formula,
@@ -59,7 +59,7 @@ impl Words {
             busy: demand.busy,
             orphaned: demand.orphaned,
             doubtful: demand.doubtful,
-            wish: wanted.wish,
+            wish: wanted.wish.take(),
             ahead: wanted.ahead,
         };
         Self {
@@ -86,7 +86,7 @@ impl Words {
     /// The formula filled in, then each limit; at most 512 bytes.
     #[must_use]
     pub fn text(&self) -> String {
-        let mut text = self.formula.map_or_else(String::new, Formula::text);
+        let mut text = self.formula.as_ref().map_or_else(String::new, Formula::text);
         for clause in &self.clauses {
             if !text.is_empty() {
                 text.push_str("; ");
@@ -102,10 +102,10 @@ impl Words {
 }
 
 impl Formula {
-    fn text(self) -> String {
-        let mut formula = self.wish.map_or_else(
+    fn text(&self) -> String {
+        let mut formula = self.wish.as_deref().map_or_else(
             || self.tasks_by_slots(),
-            |(sight, wish)| target_kept(&sight, &wish, &self.soon()),
+            |(sight, wish)| target_kept(sight, wish, &self.soon()),
         );
         if self.orphaned > 0 {
             let _ = write!(formula, ", at least 1 for {} orphaned", self.orphaned);
@@ -143,7 +143,7 @@ impl Formula {
     }
 
     /// The tasks that there are, by the slots of a pod.
-    fn tasks_by_slots(self) -> String {
+    fn tasks_by_slots(&self) -> String {
         let tasks = self.counted;
         // Of the busy slots only those count whose task is certain to run still.
         let of = |part: u64, all: u64| {

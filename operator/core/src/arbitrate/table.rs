@@ -96,7 +96,7 @@ impl<'a> Table<'a> {
     /// Takes a seat at each Pool that charges the claim and has a limit; one that is named twice charges both.
     fn sit(&mut self, claim: &Claim, budgets: &mut [Budget]) {
         let case = self.cases.len();
-        for charge in &claim.charges {
+        for charge in claim.charges.iter() {
             let Some(budget) = budgets
                 .get_mut(charge.pool)
                 .filter(|budget| budget.slots.is_some())
