@@ -124,6 +124,14 @@ impl Service {
         }
     }
 
+    /// The same, with what was learnt before.
+    pub(crate) const fn learnt_by(self, before: Self) -> Self {
+        Self {
+            learnt: before.learnt,
+            ..self
+        }
+    }
+
     /// The same after so many seconds in which no task was seen: what it was, and after many hours what nobody knows.
     pub(crate) fn idle(self, seconds: f64) -> Self {
         let faded = |value: f64| PRIOR + (value - PRIOR) * 0.5f64.powf(seconds / HALF);
