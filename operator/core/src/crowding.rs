@@ -125,7 +125,7 @@ impl Crowding {
         self.since = Some((since, waited));
         let (times, least, most) = STRETCH;
         let times = if self.settling { SETTLING } else { times };
-        let long = (estimates.service() * times).clamp(least, most);
+        let long = (estimates.running_service() * times).clamp(least, most);
         let passed = now.since(since).as_secs_f64();
         let on_trial = matches!(self.stage, Stage::Lower { .. }) && !self.settling;
         if passed < long && !on_trial {
@@ -264,7 +264,9 @@ impl Crowding {
             return Stage::Free(Some(pace));
         };
         let (more, faster) = (pace.slots / low.slots, pace.ended / low.ended);
-        if more <= 1.0 || !(SAME.0..=SAME.1).contains(&faster) {
+        // One standard deviation more may be chance. If it is not, the trial will tell: it is judged by the present pace.
+        let chance = pace.tasks.max(1.0).sqrt().recip();
+        if more <= 1.0 || !(SAME.0..=SAME.1 + chance).contains(&faster) {
             return Stage::Free(Some(pace));
         }
         let most = whole_pods(low.slots * MARGIN, pod);

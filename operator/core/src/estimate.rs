@@ -1,13 +1,15 @@
 //! What a WorkerPool's past says of its load: how fast tasks come, how long they take, how old the oldest is.
 //!
-//! Everything follows from three sums that only rise: tasks that came, tasks that ended, and slot-time that was worked. They
-//! are kept as points whose distance grows with their age, so that memory is bounded whatever the time, and any
+//! Everything follows from four sums that only rise: tasks that came, that began and that ended, and slot-time that was
+//! worked. They are kept as points whose distance grows with their age, so that memory is bounded whatever the time, and any
 //! window of the last hour can be read with a tenth of its length as the error. A gap in the data is a longer step
-//! between two points, no jump in a rate. This module knows no policy.
+//! between two points, no jump in a rate. What such windows say of lengths is decided in `service`. This module knows no
+//! policy.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::service::{Seen, Service};
 use crate::time::Moment;
 
 /// Points are no closer than this.
@@ -16,14 +18,6 @@ const FINEST: Duration = Duration::from_secs(1);
 const PART: u32 = 10;
 /// The past beyond this is forgotten.
 pub const PAST: Duration = Duration::from_secs(3600);
-/// A task is taken to last so long until something else is seen (seconds).
-const PRIOR_SERVICE: f64 = 5.0;
-/// So many tasks of that length are taken to have been seen.
-const PRIOR_TASKS: f64 = 2.0;
-/// Bounds of the window in which the service time is looked for (seconds), and how many service times it is long.
-const SERVICE_WINDOW: (f64, f64, f64) = (120.0, 3600.0, 10.0);
-/// Shorter windows in which a sudden change is looked for (seconds).
-const SUDDEN_WINDOWS: [f64; 4] = [30.0, 60.0, 120.0, 300.0];
 /// While none ends, tasks are taken to last at most so many times as long as none has.
 const UNENDED_TIMES: f64 = 2.0;
 /// So soon after the first look all workers have been heard.
@@ -39,9 +33,16 @@ const OCCUPANCIES: usize = 120;
 struct Point {
     at: Moment,
     arrived: u64,
+    begun: u64,
     ended: u64,
     /// Slot-milliseconds.
     worked: u64,
+}
+
+impl Point {
+    fn values(&self) -> [f64; 4] {
+        [self.arrived, self.begun, self.ended, self.worked].map(float)
+    }
 }
 
 /// What is counted of a WorkerPool at one moment.
@@ -61,10 +62,12 @@ pub struct Estimates {
     points: VecDeque<Point>,
     thinned: Moment,
     busy: u64,
-    /// Mean service time in seconds, as last estimated.
-    service: Option<f64>,
-    /// The same when a task ended last, or when the first began, and when that was.
+    /// Mean service times, as last estimated.
+    service: Service,
+    /// That of running tasks when one ended last, or when the first began, and when that was.
     ended: (Moment, f64),
+    /// The same when slots were idle last: nothing that runs is older.
+    rested: (Moment, f64),
     /// Tasks in service if none had to wait, in each half minute, oldest first.
     occupancy: VecDeque<u32>,
     sampled: Option<Moment>,
@@ -86,10 +89,12 @@ impl Estimates {
         let Some(last) = self.points.back().copied() else {
             (self.busy, self.came) = (counts.busy, now);
             self.first = (now, counts.busy.saturating_sub(counts.started));
-            self.ended = (now, PRIOR_SERVICE);
+            self.ended = (now, self.service.running);
+            self.rested = self.ended;
             self.points.push_back(Point {
                 at: now,
                 arrived,
+                begun: counts.busy,
                 ended: 0,
                 worked: 0,
             });
@@ -101,10 +106,11 @@ impl Estimates {
             at: now,
             // Heartbeats are younger or older than counts: what has come does not un-come.
             arrived: arrived.max(last.arrived),
+            begun: ended.saturating_add(counts.busy).max(last.begun),
             ended: ended.max(last.ended),
             worked: last.worked.saturating_add(self.busy.saturating_mul(past)),
         };
-        let none_ended = self.busy > 0 && point.ended == last.ended;
+        let (worked, none_ended) = (self.busy > 0, point.ended == last.ended);
         self.busy = counts.busy;
         if point.arrived > last.arrived {
             self.came = now;
@@ -121,19 +127,33 @@ impl Estimates {
             self.thin(now);
             self.thinned = now;
         }
-        self.service = Some(self.credible(self.estimate_service(now), none_ended, now));
+        self.service = if worked || !none_ended {
+            let found = self
+                .service
+                .after(float(counts.busy), |seconds| self.seen(seconds, now));
+            self.credible(found, worked && none_ended, now)
+        } else {
+            self.ended = (now, self.service.running);
+            self.service.idle(now.since(last.at).as_secs_f64())
+        };
+        if counts.busy == 0 {
+            self.rested = (now, self.service.running);
+        }
         self.sample(now)
     }
 
     /// Many that began together and all still run say, to who takes lengths for exponential, that they last very long; they
-    /// may as well all last a little longer than they have. So while none ends, an estimate does not run ahead of time.
-    fn credible(&mut self, found: f64, none_ended: bool, now: Moment) -> f64 {
-        if !none_ended {
-            self.ended = (now, found);
-            return found;
+    /// may as well all last a little longer than they have. So while none ends, an estimate does not run ahead of time, and
+    /// neither while but the first of those have ended that work since all slots were idle. Nor is anything learnt from it.
+    fn credible(&mut self, found: Service, none_ended: bool, now: Moment) -> Service {
+        let most =
+            |(since, before): (Moment, f64)| before.max(UNENDED_TIMES * now.since(since).as_secs_f64());
+        let found = found.at_most(most(self.rested));
+        if none_ended {
+            return found.at_most(most(self.ended)).learnt_by(self.service);
         }
-        let (since, before) = self.ended;
-        found.min(before.max(UNENDED_TIMES * now.since(since).as_secs_f64()))
+        self.ended = (now, found.running);
+        found
     }
 
     /// Tasks that have come: those that were started, that wait, and that left in another way. The last are found by what
@@ -186,11 +206,10 @@ impl Estimates {
 
     /// The sums so long ago, between the two points around that moment; the oldest known where that is later. With
     /// the time that really passed since.
-    #[allow(clippy::cast_precision_loss, reason = "counts far below 2^52")]
-    fn then(&self, ago: f64, now: Moment) -> Option<(f64, [f64; 3])> {
+    fn then(&self, ago: f64, now: Moment) -> Option<(f64, [f64; 4])> {
         let wanted = now.before(Duration::from_secs_f64(ago));
         let after = self.points.partition_point(|point| point.at <= wanted);
-        let values = |point: &Point| [point.arrived as f64, point.ended as f64, point.worked as f64];
+        let values = Point::values;
         let Some(before) = after.checked_sub(1).map(|at| self.points[at]) else {
             let oldest = self.points.front()?;
             return Some((now.since(oldest.at).as_secs_f64(), values(oldest)));
@@ -204,44 +223,38 @@ impl Estimates {
         Some((ago, between))
     }
 
-    #[allow(clippy::cast_precision_loss, reason = "counts far below 2^52")]
-    fn since(&self, ago: f64, now: Moment) -> Option<(f64, [f64; 3])> {
+    fn since(&self, ago: f64, now: Moment) -> Option<(f64, [f64; 4])> {
         let last = self.points.back()?;
         let (long, then) = self.then(ago, now)?;
-        let lasts = [last.arrived as f64, last.ended as f64, last.worked as f64];
+        let lasts = last.values();
         Some((long, std::array::from_fn(|at| lasts[at] - then[at])))
     }
 
-    /// Mean time that a task takes a slot, over a window of some service times; or over a shorter one that chance does not
-    /// explain by the longer one's: a step is then found within a few completions.
-    fn estimate_service(&self, now: Moment) -> f64 {
-        let (least, most, times) = SERVICE_WINDOW;
-        let window = (self.service.unwrap_or(PRIOR_SERVICE) * times).clamp(least, most);
-        let Some((ended, worked)) = self.served(window, now) else {
-            return PRIOR_SERVICE;
-        };
-        let usual = censored(ended, worked);
-        // So few are too few to be sudden in any part of the time.
-        if ended <= 1.0 {
-            return usual;
-        }
-        let recent = SUDDEN_WINDOWS.into_iter().filter(|recent| *recent < window);
-        let sudden = recent
-            .filter_map(|recent| self.served(recent, now))
-            .find(|(ended, worked)| is_sudden(*ended, *worked, usual));
-        sudden.map_or(usual, |(ended, worked)| censored(ended, worked))
+    fn seen(&self, seconds: f64, now: Moment) -> Option<Seen> {
+        let (_, [_, begun, ended, worked]) = self.since(seconds, now)?;
+        Some(Seen {
+            begun,
+            ended,
+            worked: worked / 1000.0,
+        })
     }
 
     /// Tasks that ended within so many seconds, and the slot-seconds that were worked.
     pub(crate) fn served(&self, seconds: f64, now: Moment) -> Option<(f64, f64)> {
-        let (_, [_, ended, worked]) = self.since(seconds, now)?;
-        Some((ended, worked / 1000.0))
+        let seen = self.seen(seconds, now)?;
+        Some((seen.ended, seen.worked))
     }
 
-    /// Mean service time, in seconds.
+    /// Mean service time of tasks that come, in seconds.
     #[must_use]
-    pub fn service(&self) -> f64 {
-        self.service.unwrap_or(PRIOR_SERVICE)
+    pub const fn service(&self) -> f64 {
+        self.service.coming
+    }
+
+    /// The same of those that run: longer where a few long ones hold the slots.
+    #[must_use]
+    pub const fn running_service(&self) -> f64 {
+        self.service.running
     }
 
     /// Tasks that came within the last so many seconds, and the seconds that are known of these.
@@ -258,13 +271,15 @@ impl Estimates {
     }
 
     /// For how long the oldest waiting task has waited, if tasks start in the order in which they come; at most the time
-    /// that is known.
+    /// that is known. `started` is counted at the same time as what waits, which the last look may be older than: what came
+    /// since then is no older than that.
     #[must_use]
-    pub fn age(&self, waiting: u64, now: Moment) -> Duration {
+    pub fn age(&self, waiting: u64, started: u64, now: Moment) -> Duration {
         let Some(last) = self.points.back().filter(|_| waiting > 0) else {
             return Duration::ZERO;
         };
-        let begun = last.arrived.saturating_sub(waiting);
+        let seen = started.saturating_add(waiting).saturating_add(self.gone);
+        let begun = last.arrived.max(seen).saturating_sub(waiting);
         let at = self.points.partition_point(|point| point.arrived <= begun);
         // It came after the last point at which no more had come than have begun by now.
         let came = at.checked_sub(1).or(Some(0)).and_then(|at| self.points.get(at));
@@ -293,20 +308,6 @@ impl Estimates {
     pub fn occupancy(&self) -> impl ExactSizeIterator<Item = u32> {
         self.occupancy.iter().copied()
     }
-}
-
-/// Slot-time worked by tasks ended, with a few tasks of five seconds for a start: the maximum-likelihood estimate of an
-/// exponential law from tasks of which some still run (censored).
-fn censored(ended: f64, worked: f64) -> f64 {
-    (worked + PRIOR_TASKS * PRIOR_SERVICE) / (ended + PRIOR_TASKS)
-}
-
-/// True if tasks of the usual length would not have ended so seldom or so often: by more than three standard deviations of
-/// a Poisson count and two tasks, and by half or twice.
-fn is_sudden(ended: f64, worked: f64, usual: f64) -> bool {
-    let expected = worked / usual.max(1e-3);
-    let off = (ended - expected).abs();
-    off > 3.0 * expected.sqrt() + 2.0 && (ended < expected / 2.0 || ended > expected * 2.0)
 }
 
 /// Rounded up; 0 for what is no number.

@@ -103,11 +103,29 @@ fn the_age_of_the_oldest_follows_the_order_of_arrival() {
         };
         estimates.observe(counts, Some(0), at(100 + second));
     }
-    let age = estimates.age(60, at(160)).as_secs_f64();
+    let age = estimates.age(60, 0, at(160)).as_secs_f64();
     assert!((50.0..=61.0).contains(&age), "{age}");
-    let age = estimates.age(10, at(160)).as_secs_f64();
+    let age = estimates.age(10, 50, at(160)).as_secs_f64();
     assert!((9.0..=12.0).contains(&age), "{age}");
-    assert_eq!(estimates.age(0, at(160)), Duration::ZERO);
+    assert_eq!(estimates.age(0, 60, at(160)), Duration::ZERO);
+}
+
+/// A thousand have come since the last look, half an hour after the last ones.
+#[test]
+fn what_has_come_since_the_last_look_is_young() {
+    let estimates = steady(1000);
+    let mut idle = estimates.clone();
+    for second in 1001..2800 {
+        let counts = Counts {
+            waiting: 0,
+            busy: 0,
+            started: 2000,
+        };
+        idle.observe(counts, Some(0), at(second));
+    }
+    assert_eq!(idle.age(1000, 2000, at(2800)), Duration::from_secs(1));
+    // Ten of them were started within the same second.
+    assert_eq!(idle.age(990, 2010, at(2800)), Duration::from_secs(1));
 }
 
 /// What waits when a process starts has not just come.
@@ -158,7 +176,7 @@ fn no_number_is_anything_but_finite_at_the_edges() {
             estimates.observe(counts, Some(0), at(now));
             assert!(estimates.service().is_finite() && estimates.service() >= 0.0);
             assert!(estimates.arrived(15.0, at(now)).0.is_finite());
-            let _ = estimates.age(counts.waiting, at(now));
+            let _ = estimates.age(counts.waiting, counts.started, at(now));
         }
     }
 }
@@ -180,7 +198,7 @@ fn what_is_purged_hides_nothing_that_comes() {
         (100..400).for_each(|second| see(second, 0, second * 5));
         see(400, 5, 2000);
         let (arrived, long) = estimates.arrived(200.0, at(400));
-        (arrived / long, estimates.age(5, at(400)))
+        (arrived / long, estimates.age(5, 2000, at(400)))
     };
     let (rate, age) = purged(Some(40));
     assert!((4.9..=5.1).contains(&rate), "{rate}");

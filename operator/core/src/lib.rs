@@ -65,6 +65,7 @@ pub mod sample;
 pub mod scale_in;
 pub mod scaling;
 pub mod schedule;
+pub(crate) mod service;
 pub mod share;
 pub mod shedding;
 pub mod snapshot;

@@ -33,6 +33,10 @@ use crate::window::Window;
 const BARREN_AFTER: Duration = Duration::from_secs(6);
 /// By then a heartbeat says that a task has ended whose message is gone.
 const BEATEN_WITHIN: Duration = Duration::from_secs(6);
+/// A zero that workers do not explain is doubted for so long at least while tasks run, whatever the scale-in delay.
+const DOUBTED_FOR: Duration = Duration::from_secs(300);
+/// The same while none runs.
+const IDLE_DOUBTED_FOR: Duration = Duration::from_secs(60);
 /// A share of early acknowledgement is remembered at least so long.
 const ACKS_FOR: Duration = Duration::from_secs(300);
 /// What a pod held with an ETA is back in its queue, and out of it again, so soon after the pod is gone.
@@ -197,6 +201,8 @@ pub struct PoolMemory {
     before_zero: Option<(u64, u64, u64)>,
     /// When it began to show nothing.
     zero_since: Option<Moment>,
+    /// When a task was started last that the broker, which shows nothing, would have to show.
+    belied: Option<Moment>,
     /// When the last growth was decided.
     growth: Option<Moment>,
     /// Messages with an ETA that pods held which are gone, and when the last of these pods went.
@@ -333,6 +339,12 @@ impl PoolMemory {
         Some(now.since(self.zero_since?))
     }
 
+    /// For how long the oldest of so many waiting tasks has waited.
+    #[must_use]
+    pub fn age(&self, waiting: u64, now: Moment) -> Duration {
+        self.estimates.age(waiting, self.started, now)
+    }
+
     /// Tasks that have been running for more than one heartbeat.
     #[must_use]
     pub fn lasting(&self, fleet: &Fleet) -> u64 {
@@ -436,8 +448,9 @@ impl PoolMemory {
     }
 
     /// On Redis a flush or an empty failover reads as zero. A fall to zero is believed once the workers have
-    /// started as many tasks as vanished; until then, or for one window, it is suspect. So it is while tasks run that
-    /// acknowledge late: the broker would count these.
+    /// started as many tasks as vanished; until then it is suspect, for a minute if all workers are idle: what waits they would
+    /// take. So it is while tasks run that acknowledge late, which the broker would count, until none has been started for
+    /// minutes.
     fn look_for_zero(&mut self, fleet: &Fleet, view: &BrokerView, demand: &Demand, now: Moment) {
         if !view.zero_is_suspect || !demand.complete {
             return;
@@ -447,6 +460,7 @@ impl PoolMemory {
         if demand.visible > 0 {
             self.before_zero = Some((demand.visible, busy.saturating_add(draining), self.started));
             self.zero_since = None;
+            self.belied = None;
             self.suspect_until = None;
             return;
         }
@@ -469,9 +483,20 @@ impl PoolMemory {
         if explained >= vanished && !contradicted {
             self.before_zero = None;
             self.suspect_until = None;
-        } else {
-            self.suspect_until = Some(since.after(fleet.pool.scale_down_delay));
+            return;
         }
+        let delay = fleet.pool.scale_down_delay;
+        self.suspect_until = Some(if contradicted {
+            // What starts comes from somewhere. Where nothing does any more, tasks of a broker that was emptied run on.
+            if self.progressed {
+                self.belied = Some(now);
+            }
+            self.belied.unwrap_or(since).after(DOUBTED_FOR.max(delay))
+        } else if busy > 0 {
+            since.after(DOUBTED_FOR.max(delay))
+        } else {
+            since.after(IDLE_DOUBTED_FOR.max(delay))
+        });
     }
 
     /// True if all its tasks are known to acknowledge late.

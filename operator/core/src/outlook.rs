@@ -93,7 +93,7 @@ pub(crate) fn look(
             book.outlook.add(flows.each_minute(name, now), turn);
             book.outlook.doubted |= is_doubted;
             if book.claimants == 1 && memory.stale_since.is_none() {
-                book.outlook.oldest = waits(book).map(|waits| memory.estimates.age(waits, now));
+                book.outlook.oldest = waits(book).map(|waits| memory.age(waits, now));
             }
         }
         return;

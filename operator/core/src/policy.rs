@@ -93,11 +93,11 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, sn
     let (sure, perhaps, known) = rates(&memory.estimates, now);
     let sight = Sight {
         waiting: float(waiting),
-        age: memory.estimates.age(waiting, now).as_secs_f64(),
+        age: memory.age(waiting, now).as_secs_f64(),
         busy: float(counted.busy),
         rate: sure,
         quiet: memory.estimates.quiet(now).as_secs_f64(),
-        service: memory.estimates.service(),
+        service: memory.estimates.running_service(),
         coming_service: coming,
         waiting_service: waits,
         start_up,
@@ -252,7 +252,8 @@ fn least_third(estimates: &Estimates, third: f64, now: Moment) -> f64 {
 
 /// Tasks a second, and the seconds that are known of the last quarter of an hour: the rate of these, or of a shorter time
 /// that has seen more or less than chance explains. What came at once is a backlog, and says nothing of what comes next: of
-/// the last quarter of a minute each third must say the same.
+/// the last quarter of a minute each third must say that it is more, and of a longer time what came in less than half of it
+/// does not count.
 fn rate(estimates: &Estimates, now: Moment) -> (f64, f64) {
     let (arrived, long) = estimates.arrived(USUAL, now);
     let usual = arrived / long.max(3.0 * THIRD);
@@ -264,11 +265,27 @@ fn rate(estimates: &Estimates, now: Moment) -> (f64, f64) {
     if long >= 3.0 * THIRD && lately.0 > usual * lately.1 && is_sudden(lately, usual) {
         return (lately.0 / lately.1, long);
     }
-    let recent = RECENT.map(|seconds| estimates.arrived(seconds, now));
-    let sudden = recent
-        .into_iter()
-        .find(|recent| recent.1 < long && is_sudden(*recent, usual));
+    let mut recent = RECENT.into_iter().filter(|seconds| *seconds < long);
+    let sudden = recent.find_map(|seconds| {
+        let steadily = (steadily(estimates, seconds, now), seconds);
+        let (all, _) = estimates.arrived(seconds, now);
+        // That it is less, what comes at once does not hide, and that it is more, it does not show.
+        let more = steadily.0 > usual * seconds && is_sudden(steadily, usual);
+        let less = all < usual * seconds && is_sudden((all, seconds), usual);
+        (more || less).then_some(steadily)
+    });
     (sudden.map_or(usual, |(arrived, long)| arrived / long), long)
+}
+
+/// Tasks that came within so many seconds, without those that came at once: of six parts of that time the two in which most
+/// came count for no more than chance makes of the third. One burst is never in more than two.
+fn steadily(estimates: &Estimates, seconds: f64, now: Moment) -> f64 {
+    let past = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0].map(|part| estimates.arrived(part * seconds / 6.0, now).0);
+    let mut parts = [0, 1, 2, 3, 4, 5].map(|part| past[part + 1] - past[part]);
+    parts.sort_unstable_by(f64::total_cmp);
+    let third = parts[3].max(0.0);
+    let most = third + 3.0 * third.sqrt() + 2.0;
+    parts.iter().map(|part| part.min(most)).sum()
 }
 
 /// True if a rate explains so many arrivals in so many seconds by three standard deviations of a Poisson count at most.

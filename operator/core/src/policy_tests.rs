@@ -156,9 +156,16 @@ fn a_rate_is_that_of_a_quarter_of_an_hour_unless_it_has_changed() {
     is_near(now(&mut one()), 1.0);
     // Each third of a quarter of a minute says four.
     is_near(now(&mut one().chain([4; 16])), 4.0);
-    // A hundred at once are a backlog.
+    // A hundred at once are a backlog, and more do not become a rate a while later either.
     let burst = now(&mut one().chain([100]));
     assert!(burst < 2.7, "{burst}");
+    for later in [0, 10, 25, 50, 90, 200, 290] {
+        let burst = now(&mut one().chain([1000]).chain(std::iter::repeat_n(1, later)));
+        assert!(burst < 2.7, "{burst} a second {later} s after a thousand");
+    }
+    // Three for a minute and two minutes are no burst.
+    is_near(now(&mut one().chain([3; 60])), 3.0);
+    is_near(now(&mut one().chain([3; 120])), 3.0);
     // It falls to a tenth, which a minute shows.
     let tenth = (0..70).map(|second| u64::from(second % 10 == 0));
     is_near(now(&mut one().chain(tenth)), 0.1);

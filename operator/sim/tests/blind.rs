@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use poolwright_sim::peers::view::{Each, Rule, View};
 use poolwright_sim::poolwright::{Poolwright, Settings};
@@ -218,5 +219,31 @@ fn poolwright_takes_no_busy_worker_away_for_a_zero_that_nobody_explains() {
         let outcome = run(&scenario, &mut Poolwright::new(&scenario, settings), 1);
         assert_eq!((outcome.blind, outcome.killed), (0, 0), "{:?}", outcome.changes);
         assert_eq!(outcome.peak, [13]);
+    }
+}
+
+/// Two of a minute come each ten seconds, and the broker shows nothing for nearly eight minutes, whatever the delay is: workers that
+/// start tasks show that it is not true.
+#[test]
+fn a_false_zero_beside_tasks_that_start_takes_nothing_away_however_long_it_lasts() {
+    for delay in [None, Some(Duration::from_secs(10)), Some(Duration::from_secs(60))] {
+        let tasks = (0..240u64).map(|at| Task {
+            arrives: 1000 + at * 5000,
+            service: 60_000,
+            queue: 0,
+            failures: 0,
+        });
+        let mut scenario = Scenario::plain("zero", 1_200_000, tasks.collect());
+        scenario.faults = vec![Fault {
+            from: ZERO,
+            to: 2 * ZERO + ZERO / 2,
+            kind: FaultKind::FalseZero,
+        }];
+        let settings = Settings {
+            scale_down_delay: delay,
+            ..Settings::default()
+        };
+        let outcome = run(&scenario, &mut Poolwright::new(&scenario, settings), 1);
+        assert_eq!((outcome.blind, outcome.undone), (0, 0), "{delay:?}");
     }
 }

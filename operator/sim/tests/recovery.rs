@@ -291,7 +291,7 @@ fn growth_by_wait_target_is_back_when_the_load_is_known_again() {
     let [growth, _] = measure("WaitTarget", settings, seeds());
     assert!(!growth.debts.is_empty(), "nothing was to be made good");
     // What waits is answered with the first polls; for what the load alone asks for, its rate and how long its tasks take
-    // must have been seen again.
-    assert!(growth.at(0.5).0 <= 2000);
+    // must have been seen again, each for some seconds.
+    assert!(growth.at(0.5).0 <= 10_000);
     assert!(growth.at(0.99).0 <= 60_000);
 }

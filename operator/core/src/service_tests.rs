@@ -1,0 +1,117 @@
+use crate::estimate::{Counts, Estimates};
+use crate::time::Moment;
+
+/// Tasks as they begin and end, in seconds.
+type Tasks = Vec<(f64, f64)>;
+
+/// What is estimated second after second while slots work on these: of tasks that run, and of those that come.
+fn looks(mut tasks: Tasks, until: u64) -> Vec<(f64, f64)> {
+    tasks.sort_by(|one, other| one.0.total_cmp(&other.0));
+    let mut estimates = Estimates::default();
+    let mut look = |second: u64| {
+        let now = f64::from(u32::try_from(second).unwrap());
+        let begun = tasks.iter().take_while(|task| task.0 <= now);
+        let busy = begun.clone().filter(|task| task.1 > now).count();
+        let counts = Counts {
+            waiting: 0,
+            busy: busy as u64,
+            started: begun.count() as u64,
+        };
+        estimates.observe(counts, Some(0), Moment((10_000 + second) * 1000));
+        (estimates.running_service(), estimates.service())
+    };
+    (0..=until).map(&mut look).collect()
+}
+
+/// A slot that works on one task after another.
+fn slot(from: f64, until: f64, service: f64) -> Tasks {
+    let one_by_one = std::iter::successors(Some(from), |begun| Some(begun + service));
+    let begun = one_by_one.take_while(|begun| *begun < until);
+    begun.map(|begun| (begun, begun + service)).collect()
+}
+
+/// Twenty tasks of ten minutes at once.
+fn batch(at: f64) -> Tasks {
+    let ends = (0..20).map(|task| at + 600.0 + 0.5 * f64::from(task));
+    ends.map(|end| (end - 600.0, end)).collect()
+}
+
+fn is_within(found: f64, (least, most): (f64, f64), what: &str) {
+    assert!(
+        (least..=most).contains(&found),
+        "{found:.2} s, {least} to {most} would do: {what}"
+    );
+}
+
+/// For the window in which all of them end shows little of what they worked.
+#[test]
+fn tasks_that_end_together_have_not_become_short() {
+    let found = looks(batch(1.0), 1200);
+    for (second, (running, coming)) in found.iter().enumerate().skip(301) {
+        is_within(*running, (500.0, 1250.0), &format!("running at {second} s"));
+        is_within(*coming, (500.0, 1250.0), &format!("coming at {second} s"));
+    }
+}
+
+#[test]
+fn what_was_learnt_is_known_after_idle_hours_and_not_for_ever() {
+    let found = looks(batch(1.0), 4 * 3600);
+    is_within(found[1800].1, (500.0, 700.0), "after twenty minutes");
+    is_within(
+        found[4190].1,
+        (450.0, 700.0),
+        "when the batch leaves what is kept",
+    );
+    is_within(found[4 * 3600].1, (400.0, 700.0), "after four hours");
+    let mut short = slot(0.0, 100.0, 0.1);
+    short.extend(slot(5000.0, 5001.0, 0.1));
+    let found = looks(short, 5001);
+    is_within(found[4999].1, (0.05, 1.0), "short ones after an idle hour");
+    let mut old = super::Service {
+        learnt: 600.0,
+        ..super::Service::default()
+    };
+    for _ in 0..168 {
+        old = old.idle(3600.0);
+    }
+    is_within(old.learnt, (5.0, 6.0), "after a week");
+}
+
+/// It frees no slot for a long time, and says nothing of the thousand that come after it.
+#[test]
+fn one_long_task_is_not_the_length_of_all_that_come() {
+    for (long, slots) in [(60.0, 1), (600.0, 1), (3600.0, 2)] {
+        let mut tasks = slot(0.0, 300.0, 0.2);
+        tasks.extend(slot(330.0, 600.0, 0.2));
+        tasks.extend((0..slots).map(|slot| (300.0 + 5.0 * f64::from(slot), 300.0 + long)));
+        let found = looks(tasks, 600);
+        for (second, (_, coming)) in found.iter().enumerate().skip(280) {
+            is_within(
+                *coming,
+                (0.1, 1.5),
+                &format!("{slots} of {long} s, at {second} s"),
+            );
+        }
+        let running = found[329].0;
+        is_within(running, (2.0, 100.0), "while nothing ends, no slot gets free");
+    }
+}
+
+/// Whatever the number of slots, for many of which a minute is enough.
+#[test]
+fn a_new_length_of_all_is_found() {
+    for (slots, within) in [(1, 350), (2, 200), (4, 150), (10, 70), (40, 70)] {
+        let each = |from, until, service| {
+            (0..slots).flat_map(move |slot| {
+                let place = f64::from(slot) / f64::from(slots);
+                self::slot(from + service * place, until, service)
+            })
+        };
+        let tasks: Tasks = each(0.0, 995.0, 5.0).chain(each(1000.0, 2000.0, 50.0)).collect();
+        let found = looks(tasks, 2000);
+        is_within(found[994].1, (4.0, 6.0), "before");
+        let what = format!("{within} s after, on {slots} slots");
+        is_within(found[1000 + within].1, (20.0, 100.0), &what);
+        is_within(found[1999].1, (40.0, 60.0), "long after");
+    }
+}
