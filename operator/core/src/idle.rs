@@ -12,7 +12,7 @@ use crate::time::Moment;
 /// Idle times that are remembered.
 const KEPT: usize = 20;
 /// Fewer say nothing.
-const ENOUGH: usize = 5;
+const ENOUGH: usize = 2;
 /// A shorter one may be a task that was between a queue and a heartbeat.
 const SHORTEST: Duration = Duration::from_secs(5);
 
