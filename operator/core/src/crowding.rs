@@ -23,6 +23,8 @@ const SAME: (f64, f64) = (0.7, 1.2);
 const PRESSED: u32 = 3;
 /// With the lower number at least this part of the pace must remain.
 const REMAINS: f64 = 0.8;
+/// And but for chance this one: what is left if the pace were as much less as may count for the same.
+const KEEPS: f64 = MARGIN / SAME.1;
 /// A trial of fewer begins when no more than so many times as many are busy still.
 const REACHED: f64 = 1.2;
 /// So many stretches more are looked at where the first says neither.
@@ -214,7 +216,7 @@ impl Crowding {
         match self.stage {
             Stage::Free(low) => self.suspect(low, pace, pod),
             Stage::Lower { most, .. } if pace.slots > REACHED * most => self.wait(pace),
-            Stage::Lower { most, before, .. } if pace.ended >= REMAINS * before.ended => {
+            Stage::Lower { most, before, .. } if remains(&pace, before.ended) => {
                 limited(most, pace.ended)
             }
             Stage::Lower { most, before, looks } if looks < LOOKS => Stage::Lower {
@@ -264,9 +266,8 @@ impl Crowding {
             return Stage::Free(Some(pace));
         };
         let (more, faster) = (pace.slots / low.slots, pace.ended / low.ended);
-        // One standard deviation more may be chance. If it is not, the trial will tell: it is judged by the present pace.
-        let chance = pace.tasks.max(1.0).sqrt().recip();
-        if more <= 1.0 || !(SAME.0..=SAME.1 + chance).contains(&faster) {
+        // One standard deviation more may be chance.
+        if more <= 1.0 || !(SAME.0..=SAME.1 + chance(&pace)).contains(&faster) {
             return Stage::Free(Some(pace));
         }
         let most = whole_pods(low.slots * MARGIN, pod);
@@ -301,6 +302,16 @@ impl Crowding {
 /// The slots of so many pods that there are at least that many.
 fn whole_pods(slots: f64, pod: f64) -> f64 {
     (slots / pod).ceil().max(1.0) * pod
+}
+
+/// The part that one standard deviation is of the count of a pace.
+fn chance(pace: &Pace) -> f64 {
+    pace.tasks.max(1.0).sqrt().recip()
+}
+
+/// True if with fewer slots, but for chance, as many end as did with more.
+fn remains(pace: &Pace, before: f64) -> bool {
+    pace.ended >= REMAINS * before && pace.ended * (1.0 + chance(pace)) >= KEEPS * before
 }
 
 /// True if with as many slots as ever fewer end.

@@ -144,13 +144,15 @@ impl Estimates {
 
     /// Many that began together and all still run say, to who takes lengths for exponential, that they last very long; they
     /// may as well all last a little longer than they have. So while none ends, an estimate does not run ahead of time, and
-    /// neither while but the first of those have ended that work since all slots were idle. Nor is anything learnt from it.
+    /// neither while but the first of those have ended that work since all slots were idle. It does not lag behind time either:
+    /// what runs lasts for as long as none has ended. While none ends nothing is learnt.
     fn credible(&mut self, found: Service, none_ended: bool, now: Moment) -> Service {
         let most =
             |(since, before): (Moment, f64)| before.max(UNENDED_TIMES * now.since(since).as_secs_f64());
         let found = found.at_most(most(self.rested));
         if none_ended {
-            return found.at_most(most(self.ended)).learnt_by(self.service);
+            let found = found.at_most(most(self.ended)).learnt_by(self.service);
+            return found.runs_for(now.since(self.ended.0).as_secs_f64());
         }
         self.ended = (now, found.running);
         found

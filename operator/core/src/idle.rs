@@ -85,10 +85,10 @@ mod tests {
 
     #[test]
     fn pods_do_not_stay_where_nothing_ever_came_in_time() {
-        assert_eq!(after(&[840; 5]).as_secs(), 10);
-        assert_eq!(after(&[840; 4]).as_secs(), 30, "too few");
+        assert_eq!(after(&[840; 2]).as_secs(), 10);
+        assert_eq!(after(&[840]).as_secs(), 30, "too few");
         assert_eq!(
-            after(&[840, 840, 1, 1, 2]).as_secs(),
+            after(&[840, 1, 1, 1, 2]).as_secs(),
             30,
             "flicker is no idle time"
         );

@@ -420,14 +420,14 @@ impl PoolMemory {
             started: self.started,
         };
         let room = fleet_capacity(fleet, |_| true).max(demand.reserved);
-        let believed = self.suspect_until.is_none();
+        let believed = self.suspect_for(now).is_none();
         let sampled = self.estimates.observe(counts, believed.then_some(room), now);
         self.flows
             .observe(&demand.by_queue, self.started - self.flowed, room, now);
         self.flowed = self.started;
         self.crowding
             .observe(counts.waiting, fleet.slots, &self.estimates, now);
-        if self.suspect_until.is_none() {
+        if believed {
             let something = self.progressed || counts.waiting > 0 || counts.busy > 0;
             self.idle.observe(something, now);
         }
@@ -502,7 +502,8 @@ impl PoolMemory {
     /// True if all its tasks are known to acknowledge late.
     fn is_late(&self, mode: AckMode) -> bool {
         match mode {
-            AckMode::Late => true,
+            // It was told so, and nothing has shown otherwise.
+            AckMode::Late => self.acks.with(None).is_none_or(|(_, most)| most == 0),
             AckMode::Early => false,
             AckMode::Auto => self.acks.with(None).is_some_and(|(_, most)| most == 0),
         }

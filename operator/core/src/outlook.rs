@@ -142,7 +142,9 @@ fn turn(
     let work = others
         .map(|(_, (waits, service))| waits.min(own + 1.0) * service)
         .sum::<f64>()
-        + (own + 1.0) * queues[at].1;
+        + (own + 1.0) * queues[at].1
+        // The first slot gets free when one does that is held: a few long tasks may hold all of them.
+        + (memory.estimates.running_service() - memory.estimates.service()).max(0.0);
     let slots = f64::from(fleet.slots);
     if up > 0.0 {
         return Some((work / up).max(AT_ONCE));

@@ -120,8 +120,9 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, sn
     let doubtful = Sight {
         waiting: float(demand.hold.saturating_sub(demand.busy).saturating_add(ahead.kept)),
         busy,
-        // Until the known past is as long as a task takes, what runs has come before it, and may do so again.
-        rate: if known < sight.service {
+        // Until the known past is as long as a task takes, or as a rate is known for, what runs has come before it, and may do
+        // so again.
+        rate: if known < sight.service.min(USUAL) {
             perhaps.max(busy / sight.coming_service.max(1e-3))
         } else {
             perhaps

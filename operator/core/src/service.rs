@@ -44,6 +44,8 @@ pub(crate) struct Service {
     pub(crate) coming: f64,
     /// What tasks are taken to last while none is seen.
     learnt: f64,
+    /// Enough have ended once to have learnt that.
+    knows: bool,
 }
 
 impl Default for Service {
@@ -52,6 +54,7 @@ impl Default for Service {
             running: PRIOR,
             coming: PRIOR,
             learnt: PRIOR,
+            knows: false,
         }
     }
 }
@@ -74,11 +77,18 @@ impl Service {
             (near, length)
         };
         let usual = seen.mean(self.learnt);
+        let few = seen.ended < FEW;
+        // Of others that come, a few that are not done yet say nothing.
+        let others = if few && busy <= ODD && self.knows {
+            usual.min(self.learnt)
+        } else {
+            usual
+        };
         // So few are too few to be sudden in any part of the time.
         if seen.ended <= 1.0 {
             return Self {
                 running: usual,
-                coming: usual,
+                coming: others,
                 ..self
             };
         }
@@ -105,13 +115,14 @@ impl Service {
         let coming = sudden.iter().flatten().find(|one| is_new(one) || is_shorter(one));
         Self {
             running: running.map_or(usual, mean),
-            coming: coming.map_or(usual, mean),
-            learnt: if coming.is_some() || seen.ended < FEW || seen.is_cut() {
+            coming: coming.map_or(others, mean),
+            learnt: if coming.is_some() || few || seen.is_cut() {
                 self.learnt
             } else {
                 // Not with what was learnt: that would confirm itself.
                 seen.mean(PRIOR)
             },
+            knows: self.knows || !few,
         }
     }
 
@@ -120,7 +131,16 @@ impl Service {
         Self {
             running: self.running.min(most),
             coming: self.coming.min(most),
-            learnt: self.learnt,
+            learnt: self.learnt.min(most),
+            ..self
+        }
+    }
+
+    /// The same, where what runs has run for so long at least.
+    pub(crate) const fn runs_for(self, least: f64) -> Self {
+        Self {
+            running: self.running.max(least),
+            ..self
         }
     }
 
@@ -128,18 +148,20 @@ impl Service {
     pub(crate) const fn learnt_by(self, before: Self) -> Self {
         Self {
             learnt: before.learnt,
+            knows: before.knows,
             ..self
         }
     }
 
     /// The same after so many seconds in which no task was seen: what it was, and after many hours what nobody knows.
     pub(crate) fn idle(self, seconds: f64) -> Self {
-        let faded = |value: f64| PRIOR + (value - PRIOR) * 0.5f64.powf(seconds / HALF);
-        let learnt = faded(self.learnt);
+        // What was believed at the end is all that is known of tasks too long for any window, or too few for it.
+        let faded = PRIOR + (self.coming - PRIOR) * 0.5f64.powf(seconds / HALF);
         Self {
-            running: faded(self.coming),
-            coming: faded(self.coming),
-            learnt,
+            running: faded,
+            coming: faded,
+            learnt: faded,
+            ..self
         }
     }
 }

@@ -93,7 +93,40 @@ fn one_long_task_is_not_the_length_of_all_that_come() {
             );
         }
         let running = found[329].0;
-        is_within(running, (2.0, 100.0), "while nothing ends, no slot gets free");
+        is_within(running, (20.0, 100.0), "while nothing ends, no slot gets free");
+    }
+}
+
+/// The only slot is held for an hour, and whoever waits for it must not be told that it is free in a moment.
+#[test]
+fn what_runs_lasts_at_least_for_as_long_as_none_has_ended() {
+    let mut tasks = slot(0.0, 300.0, 0.2);
+    tasks.push((300.0, 3900.0));
+    let found = looks(tasks, 3900);
+    for second in (310..3900).step_by(10) {
+        let least = f64::from(u32::try_from(second - 305).unwrap());
+        is_within(found[second].0, (least, 7200.0), &format!("at {second} s"));
+    }
+}
+
+/// A report of forty minutes runs, an hour after hundreds of short ones.
+#[test]
+fn a_long_task_after_a_pause_is_not_the_length_of_all_that_come() {
+    let mut tasks = slot(0.0, 300.0, 0.6);
+    tasks.push((4500.0, 6900.0));
+    let found = looks(tasks, 6890);
+    for second in (4500..6890).step_by(10) {
+        is_within(found[second].1, (0.3, 3.0), &format!("at {second} s"));
+    }
+}
+
+/// No window is as long as they are: that they are long is known all the same when the next ones come.
+#[test]
+fn tasks_longer_than_any_window_are_known_when_the_next_ones_come() {
+    let night = |at: f64| (0..20).map(move |task| (at, at + 7200.0 + f64::from(task)));
+    let found = looks(night(1.0).chain(night(25_000.0)).collect(), 25_600);
+    for second in [7300, 12_000, 24_990, 25_001, 25_010, 25_100, 25_600] {
+        is_within(found[second].1, (1500.0, 9000.0), &format!("at {second} s"));
     }
 }
 
