@@ -20,6 +20,10 @@ pub(super) fn own_name<K: Resource>(object: &K) -> Option<String> {
     object.meta().name.clone()
 }
 
+pub(super) fn own_uid<K: Resource>(object: &K) -> Option<String> {
+    object.meta().uid.clone()
+}
+
 pub(super) fn owner_name<K: Resource>(object: &K) -> Option<String> {
     object.meta().labels.as_ref()?.get(LABEL_WORKER_POOL).cloned()
 }

@@ -18,7 +18,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::world::World;
 use crate::kube::index::{Group, Index, Read, follow};
-use crate::kube::lenient::{Lenient, Unreadable};
+use crate::kube::lenient::Lenient;
 use crate::kube::watching;
 use crate::signals::board::Board;
 
@@ -80,11 +80,10 @@ impl Watches {
 }
 
 /// Whoever owns a WorkerPool that cannot be read is told so in its status.
-fn shown(object: Lenient<WorkerPool>) -> Result<WorkerPool, Box<Unreadable>> {
-    object.read().or_else(|unreadable| {
-        let passed = unreadable.clone();
-        unreadable.into_worker_pool().ok_or(passed)
-    })
+fn shown(object: Lenient<WorkerPool>) -> WorkerPool {
+    object
+        .read()
+        .unwrap_or_else(|unreadable| unreadable.into_worker_pool())
 }
 
 impl Started<'_> {
@@ -106,7 +105,8 @@ impl Started<'_> {
             },
         );
         let of = Arc::clone(&world);
-        self.follow(any(), (&world.pools, shown), move |group, before, after| {
+        let read = |object: Lenient<WorkerPool>| Ok(shown(object));
+        self.follow(any(), (&world.pools, read), move |group, before, after| {
             of.pool_changed(group, before, after);
         });
         let of = Arc::clone(&world);

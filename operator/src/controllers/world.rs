@@ -30,7 +30,7 @@ use poolwright_core::weight::Weights;
 
 use super::budgets::{self, Taken};
 use super::conflicts::Conflicts;
-use super::kept::{Keep, only_holders, own_name, owner_name, selected, without_writers};
+use super::kept::{Keep, only_holders, own_name, own_uid, owner_name, selected, without_writers};
 use super::unmade::Unmade;
 use crate::kube::index::{Group, Index};
 use crate::kube::lenient::ANNOTATION_UNREADABLE;
@@ -138,6 +138,12 @@ fn index<K: Resource, V>(
     Arc::new(Index::new(group, keep).within(shard.clone()))
 }
 
+/// The same of a kind that is kept whole, and of which some may not be readable.
+fn whole<K: Resource + 'static>(shard: &Shard) -> Arc<Index<K>> {
+    let index = Index::new(own_name::<K>, without_writers::<K>).identified(own_uid);
+    Arc::new(index.within(shard.clone()))
+}
+
 /// By these WorkerPools are found, too: to look through all of them for each of them was most of a start with ten thousand.
 fn queues_of(wp: &WorkerPool) -> Vec<String> {
     let queues = wp.spec.queues.iter();
@@ -153,8 +159,8 @@ impl World {
         let pools = Index::new(own_name, only_holders);
         Self {
             pools: Arc::new(pools.naming(queues_of).within(shard.clone())),
-            queues: index(shard, own_name, without_writers),
-            budgets: index(shard, own_name, without_writers),
+            queues: whole(shard),
+            budgets: whole(shard),
             deployments: index(shard, selected, move |object| deployment.deployment(object)),
             sets: index(shard, owner_name, move |object| set.set(object)),
             pods: index(shard, owner_name, move |object| pod.pod(object)),
@@ -213,7 +219,9 @@ impl World {
                 built.taken.insert(group.clone(), sums);
             }
         }
-        for (namespace, queues) in std::mem::take(&mut *lock(&self.stale)) {
+        // Taken out before: a watch that marks something meanwhile is not to wait for all of them.
+        let stale = std::mem::take(&mut *lock(&self.stale));
+        for (namespace, queues) in stale {
             if queues {
                 match budgets::weigh(&self.queues, &namespace) {
                     Some(weights) => built.weights.insert(namespace.clone(), Arc::new(weights)),

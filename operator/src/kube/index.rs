@@ -40,6 +40,7 @@ pub struct Index<K, V = K> {
     group: fn(&K) -> Option<String>,
     keep: Keep<K, V>,
     names: fn(&V) -> Vec<String>,
+    uid: fn(&V) -> Option<String>,
     shard: Shard,
 }
 
@@ -97,6 +98,7 @@ impl<K: Resource, V> Index<K, V> {
             group,
             keep: Box::new(keep),
             names: |_| Vec::new(),
+            uid: |_| None,
             shard: Shard::whole(),
         }
     }
@@ -111,6 +113,12 @@ impl<K: Resource, V> Index<K, V> {
     #[must_use]
     pub fn naming(self, names: fn(&V) -> Vec<String>) -> Self {
         Self { names, ..self }
+    }
+
+    /// One that tells an object from its successor of the same name. For kinds of which some may not be readable.
+    #[must_use]
+    pub fn identified(self, uid: fn(&V) -> Option<String>) -> Self {
+        Self { uid, ..self }
     }
 
     /// The objects of a namespace that name this, in name order.
@@ -163,11 +171,12 @@ impl<K: Resource, V> Index<K, V> {
     /// All that cannot be read in a namespace, or in all, and why.
     pub fn all_unreadable(&self, namespace: Option<&str>) -> Vec<(Group, String)> {
         let members = self.shard.members();
-        let asked = |place: &Group| namespace.is_none_or(|namespace| place.0 == namespace);
+        let first = (namespace.unwrap_or_default().to_owned(), String::new());
         let objects = self.lock();
-        let all = objects.unreadable.iter();
-        let shown = all.filter(|(place, _)| asked(place) && among(&members, &place.0));
-        shown
+        let all = objects.unreadable.range(first..);
+        let asked = all.take_while(|(place, _)| namespace.is_none_or(|namespace| place.0 == namespace));
+        asked
+            .filter(|(place, _)| among(&members, &place.0))
             .map(|(place, words)| (place.clone(), words.clone()))
             .collect()
     }
@@ -233,7 +242,8 @@ impl<K: Resource, V> Index<K, V> {
         left.into_iter().chain([(group, before, Some(after))]).collect()
     }
 
-    /// Notes that an object cannot be read as it is now: which, and true if that is news. What is known of it stays.
+    /// Notes that an object cannot be read as it is now: which, and true if that is news. What is known of it stays; what is
+    /// known of another, which had its name before, goes.
     pub fn pass(&self, unreadable: &Unreadable) -> (Group, bool) {
         let meta = &unreadable.metadata;
         let place = (
@@ -241,8 +251,26 @@ impl<K: Resource, V> Index<K, V> {
             meta.name.clone().unwrap_or_default(),
         );
         let words = unreadable.words();
-        let before = self.lock().unreadable.insert(place.clone(), words.to_owned());
-        (place, before.is_none_or(|before| before != words))
+        let objects = &mut *self.lock();
+        let kept = objects.groups.get(&place).and_then(|members| {
+            let position = find(members, &place.1).ok()?;
+            (self.uid)(&members[position].1)
+        });
+        let is_another = kept.is_some_and(|kept| meta.uid.as_ref() != Some(&kept));
+        if is_another {
+            self.take(objects, &place.0, &place.1);
+        }
+        let before = objects.unreadable.insert(place.clone(), words.to_owned());
+        (place, is_another || before.is_none_or(|before| before != words))
+    }
+
+    /// Takes an object out, and what it names with it.
+    fn take(&self, objects: &mut Objects<V>, namespace: &str, name: &str) -> Option<Change<V>> {
+        let gone = objects.take(namespace, name, None);
+        let named = gone.as_ref().and_then(|(_, before, _)| before.as_deref());
+        let named = named.map(self.names).unwrap_or_default();
+        objects.name((namespace, name), named, Vec::new());
+        gone
     }
 
     /// Keeps an object without a watch.
@@ -254,14 +282,8 @@ impl<K: Resource, V> Index<K, V> {
     fn remove(&self, meta: &ObjectMeta) -> Vec<Change<V>> {
         let (namespace, name) = (meta.namespace.as_deref(), meta.name.as_deref());
         let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
-        let mut objects = self.lock();
-        let gone = objects.take(namespace, name, None);
-        let named = gone.as_ref().and_then(|(_, before, _)| before.as_deref());
-        objects.name(
-            (namespace, name),
-            named.map(self.names).unwrap_or_default(),
-            Vec::new(),
-        );
+        let objects = &mut *self.lock();
+        let gone = self.take(objects, namespace, name);
         // Of one that could never be read nothing else says that it is gone.
         let place = (namespace.to_owned(), name.to_owned());
         let unread = objects.unreadable.remove(&place).filter(|_| gone.is_none());
@@ -326,7 +348,7 @@ pub type Read<W, K> = fn(W) -> Result<K, Box<Unreadable>>;
 
 /// Follows a watch for ever, and reports each group that changed with the object before and after (both absent
 /// when a list no longer names it, and when it cannot be read any more). `ready` is called once the first list is complete.
-/// Of what cannot be `read` that stays which is known of the object of this name; such a kind is grouped by its own name.
+/// Of what cannot be `read` that stays which is known of this very object; such a kind is grouped by its own name.
 pub async fn follow<W, K, V>(
     api: Api<W>,
     config: watcher::Config,

@@ -145,7 +145,11 @@ fn queue(name: &str, broker: &Value) -> Value {
 }
 
 fn queues() -> Index<TaskQueue> {
-    Index::new(|queue: &TaskQueue| queue.metadata.name.clone(), |queue| queue)
+    Index::new(
+        |queue: &TaskQueue| queue.metadata.name.clone(),
+        |queue: TaskQueue| queue,
+    )
+    .identified(|queue| queue.metadata.uid.clone())
 }
 
 #[test]
@@ -178,7 +182,18 @@ fn what_cannot_be_read_is_known_beside_what_is_kept_until_it_can_be_read_or_is_g
     assert_eq!(is_known(&index), (true, true, 1));
     assert!(!index.keep(None, &BTreeSet::new()).is_empty());
     assert_eq!(is_known(&index), (false, false, 0));
+    // A new list may show another of the name, whose predecessor nobody has said to be gone.
     index.pass(&bad);
+    index.insert(good());
+    index.pass(&bad);
+    let mut another = bad.clone();
+    another.metadata.uid = Some("another".to_owned());
+    assert_eq!(index.pass(&another), (group.clone(), true));
+    assert_eq!(
+        is_known(&index),
+        (false, true, 1),
+        "what was known was of another"
+    );
     let queue = good();
     let told = index.remove(queue.meta());
     assert_eq!(told.len(), 1, "nothing was kept, and it is news");

@@ -11,12 +11,12 @@ use std::fmt::Debug;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use poolwright_api::text::printable;
-use poolwright_api::v1alpha1::WorkerPool;
+use poolwright_api::v1alpha1::{Scaling, Worker, WorkerPool, WorkerPoolSpec};
 use poolwright_core::snapshot::WORDS_MAX;
 use poolwright_core::text::bounded;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// Why a WorkerPool cannot be read, among its annotations; never written to the server.
 pub const ANNOTATION_UNREADABLE: &str = "poolwright.dev/unreadable";
@@ -145,24 +145,31 @@ impl Unreadable {
     /// A WorkerPool that wants nothing and says why. Its class and its queues are those of the other, where they can be read:
     /// its workers run on beside those of others.
     #[must_use]
-    pub fn into_worker_pool(self) -> Option<WorkerPool> {
-        let spec = |class: Value, queues: Value| {
-            let spec = json!({"class": class, "queues": queues, "worker": {"image": ""}});
-            serde_json::from_value(spec).ok()
+    pub fn into_worker_pool(self) -> WorkerPool {
+        let spec = WorkerPoolSpec {
+            class: serde_json::from_value(self.class).unwrap_or_default(),
+            queues: serde_json::from_value(self.queues).unwrap_or_default(),
+            celery: None,
+            airflow: None,
+            worker: Worker::default(),
+            pod: None,
+            scaling: Scaling::default(),
+            replicas: None,
+            drain: None,
         };
-        let nothing = || spec(json!("General"), json!([]));
-        let mut pool = WorkerPool::new("", spec(self.class, self.queues).or_else(nothing)?);
+        let mut pool = WorkerPool::new("", spec);
         pool.metadata = self.metadata;
         let annotations = pool.metadata.annotations.get_or_insert_default();
         annotations.insert(ANNOTATION_UNREADABLE.to_owned(), self.words);
         pool.status = self.status.and_then(|status| serde_json::from_value(status).ok());
-        Some(pool)
+        pool
     }
 }
 
 #[cfg(test)]
 mod tests {
     use poolwright_api::v1alpha1::TaskQueue;
+    use serde_json::json;
 
     use super::*;
 
@@ -183,7 +190,7 @@ mod tests {
         assert_eq!(good.read().unwrap().spec.queues.len(), 1);
         let bad: Lenient<WorkerPool> = serde_json::from_value(worker_pool(3_000_000_000)).unwrap();
         assert_eq!(bad.meta().name.as_deref(), Some("w"));
-        let pool = bad.read().unwrap_err().into_worker_pool().unwrap();
+        let pool = bad.read().unwrap_err().into_worker_pool();
         let words = &pool.metadata.annotations.as_ref().unwrap()[ANNOTATION_UNREADABLE];
         assert!(words.contains("3000000000"), "{words}");
         assert_eq!(pool.metadata.generation, Some(3));
@@ -198,8 +205,8 @@ mod tests {
         long["spec"]["class"] = json!("x".repeat(1 << 20));
         long["spec"]["queues"] = json!(7);
         let long: Lenient<WorkerPool> = serde_json::from_value(long).unwrap();
-        let pool = long.read().unwrap_err().into_worker_pool().unwrap();
-        assert!(pool.spec.queues.is_empty());
+        let pool = long.read().unwrap_err().into_worker_pool();
+        assert!(pool.spec.class.is_none() && pool.spec.queues.is_empty());
         assert!(pool.metadata.annotations.unwrap()[ANNOTATION_UNREADABLE].len() <= WORDS_MAX);
         let mut good = worker_pool(80);
         good["metadata"]["annotations"] = json!({ANNOTATION_UNREADABLE: "no"});

@@ -96,7 +96,8 @@ where
 }
 
 /// The same for an object as it was read; returns the object as it then is, or `None` if it has changed meanwhile or is
-/// gone. One that has become such that it cannot be read has changed, too.
+/// gone. Under the resourceVersion nothing but this write has changed what the API server then answers; if that cannot be
+/// read all the same, it counts as not written, which is the safe side: whoever asked is told nothing, and it is read anew.
 ///
 /// # Errors
 /// What else the API server answers.

@@ -113,6 +113,15 @@ pub struct Context {
     pub clock: Clock,
 }
 
+impl Context {
+    /// False for a Pool that was known and cannot be read any more. What is known of it is old: nothing is done by that, and
+    /// it keeps its place among the others.
+    fn can_read(&self, pool: &Pool) -> bool {
+        let (namespace, name) = place(pool);
+        self.world.budgets.unreadable(&namespace, &name).is_none()
+    }
+}
+
 /// An Airflow as Pools of one namespace name it: those that write the same share a session.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
@@ -156,7 +165,7 @@ impl Supervisor {
             }
             let linked = pools.iter().filter(|pool| pool.spec.airflow.is_some());
             self.0.links.retain(&linked.map(|pool| place(pool)).collect());
-            for pool in &pools {
+            for pool in pools.iter().filter(|pool| self.0.can_read(pool)) {
                 self.let_go(pool).await;
             }
             sleep(LOOK).await;

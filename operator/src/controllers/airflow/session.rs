@@ -139,7 +139,7 @@ impl Session {
 
     fn pools(&self) -> Vec<Arc<Pool>> {
         let mut pools = self.context.world.budgets.all(Some(&self.key.namespace));
-        pools.retain(|pool| self.is_own(pool));
+        pools.retain(|pool| self.is_own(pool) && self.context.can_read(pool));
         pools
     }
 
@@ -317,7 +317,7 @@ impl Session {
         let now = self.context.clock.now();
         // The Airflow may have been read for long, and its series go with a Pool.
         let stands = self.context.world.budgets.get(&self.key.namespace, &name);
-        if stands.is_none_or(|one| one.metadata.uid != pool.metadata.uid) {
+        if stands.is_none_or(|one| one.metadata.uid != pool.metadata.uid) || !self.context.can_read(pool) {
             return Ok(None);
         }
         self.context.metrics.drifts(&self.key.namespace, &name, 0);
@@ -406,8 +406,67 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use poolwright_api::v1alpha1::{AirflowPool, PoolSpec};
+    use serde_json::json;
 
     use super::*;
+    use crate::clock::Clock;
+    use crate::gate::Gate;
+    use crate::kube::events::Events;
+    use crate::kube::lenient::Lenient;
+    use crate::kube::no_cluster;
+    use crate::signals::guard::Policy;
+    use crate::signals::network::Network;
+
+    fn context() -> Context {
+        let client = no_cluster();
+        Context {
+            events: Arc::new(Events::new(client.clone())),
+            client,
+            world: Arc::default(),
+            links: Arc::default(),
+            metrics: Arc::default(),
+            network: Network::of_machine(Policy::outside(), Vec::new()),
+            gate: Gate::open(),
+            clock: Clock::new(|| jiff::Timestamp::UNIX_EPOCH),
+        }
+    }
+
+    fn apply(name: &str) -> Pool {
+        let spec = PoolSpec {
+            airflow: Some(AirflowPool {
+                name: Some("x".to_owned()),
+                ..AirflowPool::default()
+            }),
+            ..PoolSpec::default()
+        };
+        let mut pool = Pool::new(name, spec);
+        pool.metadata.namespace = Some("n".to_owned());
+        pool.metadata.uid = Some(name.to_owned());
+        pool
+    }
+
+    /// What it wanted is not kept up any more, and what it stands for is no other's for that.
+    #[tokio::test]
+    async fn of_a_pool_that_nobody_can_read_any_more_nothing_is_kept_up_but_its_claim() {
+        let context = Arc::new(context());
+        let (a, b) = (apply("a"), apply("b"));
+        let mut newer = serde_json::to_value(&a).expect("JSON");
+        newer["spec"]["slots"] = json!(3_000_000_000_u64);
+        let newer: Lenient<Pool> = serde_json::from_value(newer).expect("metadata");
+        let session = Session::new(Arc::clone(&context), Key::of(&a).expect("a key"));
+        context.world.budgets.put(a);
+        context.world.budgets.put(b.clone());
+        let kept = || -> Vec<String> { session.pools().iter().map(|pool| pool.name_any()).collect() };
+        assert_eq!(kept(), ["a", "b"]);
+        context
+            .world
+            .budgets
+            .pass(&newer.open().expect_err("too many slots"));
+        assert_eq!(kept(), ["b"]);
+        let claims = session.claims();
+        let rival = claims.rival(&b, "x").map(|pool| pool.name_any());
+        assert_eq!(rival.as_deref(), Some("a"));
+    }
 
     #[test]
     fn only_what_was_the_same_has_drifted() {

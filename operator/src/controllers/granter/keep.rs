@@ -160,8 +160,7 @@ impl Keeper {
             let (namespace, name) = (pool.namespace().unwrap_or_default(), pool.name_any());
             let place = (namespace.clone(), name.clone());
             if unreadable.contains(&place) {
-                // What is known of it is old: it is left as it is.
-                known.insert(place);
+                // What is known of it is old: it is left as it is, and no number of it is told.
                 continue;
             }
             let work = all.entry(namespace.clone()).or_default();
@@ -186,7 +185,8 @@ impl Keeper {
         for (namespace, name) in self.known.difference(&known) {
             self.context.metrics.forget_pool(namespace, name);
         }
-        self.unwritten.retain(|place| known.contains(place));
+        self.unwritten
+            .retain(|place| known.contains(place) || unreadable.contains(place));
         self.known = known;
         let alive = world.pools.all(None).iter().filter_map(|wp| wp.uid()).collect();
         self.context.grants.retain(&alive);
@@ -280,15 +280,16 @@ async fn tend(
         unmade.tried(namespace, made.as_ref().err(), now);
         note(made);
     }
-    for name in &work.unknown {
-        note(rebuild(context, namespace, name, work.settled.contains(name)).await);
-    }
     let mut written = BTreeSet::new();
+    for name in &work.unknown {
+        let rebuilt = rebuild(context, namespace, name, work.settled.contains(name)).await;
+        note(rebuilt.map(|is_written| written.extend(is_written.then(|| name.clone()))));
+    }
     if !work.candidates.is_empty() {
         let released = release(context, namespace, &work.candidates, (&work.patient, &work.gone)).await;
-        note(released.map(|names| written = names));
+        note(released.map(|names| written.extend(names)));
     }
-    // What was written just now says all, and what was read before it is old.
+    // What was written just now says all, or the watch shows it in a moment; what was read before it is old.
     for pool in work
         .pools
         .iter()

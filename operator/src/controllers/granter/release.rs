@@ -140,26 +140,29 @@ pub(super) async fn rebuild(
     namespace: &str,
     name: &str,
     accept_orphans: bool,
-) -> Result<(), kube::Error> {
+) -> Result<bool, kube::Error> {
     let api: Pools = Api::namespaced(context.client.clone(), namespace);
     let live = Live::new(&context.client, namespace);
     let Some(Ok(pool)) = read(&api, name).await? else {
-        return Ok(());
+        return Ok(false);
     };
     let millis = context.clock.wall().as_millisecond();
     match mode(&pool) {
-        Mode::Limited | Mode::Unlimited => return Ok(()),
-        Mode::Opening => return write(&api, &pool, &grants::open(&pool, millis)).await.map(drop),
+        Mode::Limited | Mode::Unlimited => return Ok(false),
+        Mode::Opening => {
+            let written = write(&api, &pool, &grants::open(&pool, millis)).await?;
+            return Ok(written.is_some());
+        }
         Mode::Unknown => {}
     }
     // Before anything is written: else it would be written for nothing, again and again.
     let before = live.left(|_| false, |_| false).await?;
     if !accept_orphans && before.is_none_or(|left| !left.orphans.is_empty()) {
-        return Ok(());
+        return Ok(false);
     }
     for one in live.deployments().await? {
         if one.may_be_raised() && one.view.charge.at(name) > 0 && !live.fence(&one.view).await? {
-            return Ok(());
+            return Ok(false);
         }
     }
     let concerns = |one: &Listed| one.view.charge.at(name) > 0;
@@ -167,10 +170,10 @@ pub(super) async fn rebuild(
         .left(concerns, |pod| context.world.is_lost(namespace, pod))
         .await?
     else {
-        return Ok(());
+        return Ok(false);
     };
     if !left.orphans.is_empty() && !accept_orphans {
-        return Ok(());
+        return Ok(false);
     }
     let sums: BTreeMap<String, (String, u64)> = left
         .slots
@@ -182,5 +185,5 @@ pub(super) async fn rebuild(
         .collect();
     let status = grants::rebuild(&pool, &sums, millis);
     // Under the resourceVersion from before the writes to the Deployments.
-    write(&api, &pool, &status).await.map(drop)
+    Ok(write(&api, &pool, &status).await?.is_some())
 }

@@ -45,13 +45,18 @@ impl Unwritten {
         failed.is_some_and(|failed| failed.version == pool.metadata.resource_version && now < failed.until)
     }
 
-    fn note(&self, name: PoolName, pool: &Pool, written: bool, now: Moment) {
+    /// Notes how it went; well is also where there was nothing to write. A Pool that has changed is tried as if for the
+    /// first time.
+    fn note(&self, name: PoolName, pool: &Pool, well: bool, now: Moment) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if written {
+        if well {
             all.remove(&name);
             return;
         }
-        let count = all.get(&name).map_or(0, |failed| failed.count);
+        let same = all
+            .get(&name)
+            .filter(|failed| failed.version == pool.metadata.resource_version);
+        let count = same.map_or(0, |failed| failed.count);
         let wait = BACK_OFF.0.saturating_mul(1 << count.min(8)).min(BACK_OFF.1);
         let failed = Failed {
             version: pool.metadata.resource_version.clone(),
@@ -79,11 +84,12 @@ pub(super) async fn report(
         .metrics
         .pool(namespace, &name, numbers(pool, &sight, &new));
     let uid = pool.metadata.uid.as_deref().unwrap_or_default();
+    let (place, now) = ((namespace.to_owned(), name), context.clock.now());
     if old == new {
         context.budget.leave(uid);
+        unwritten.note(place, pool, true, now);
         return Ok(());
     }
-    let (place, now) = ((namespace.to_owned(), name), context.clock.now());
     let may_wait = only_numbers(&old, &new);
     if unwritten.waits(&place, pool, now) || !context.budget.take(uid, now, may_wait) {
         return Ok(());

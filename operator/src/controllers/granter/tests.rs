@@ -192,8 +192,9 @@ async fn beside_a_pool_that_cannot_be_read_others_are_released_and_counted() {
     let lowered = release::release(&context, "n", &all, (&all, &all)).await.unwrap();
     assert_eq!(lowered, BTreeSet::from(["b".to_owned()]));
     assert!(server.lock().unwrap().granted("b").is_empty(), "it has no pods");
-    for name in ["a", "c"] {
-        release::rebuild(&context, "n", name, true).await.unwrap();
+    for (name, is_written) in [("a", false), ("c", true)] {
+        let rebuilt = release::rebuild(&context, "n", name, true).await.unwrap();
+        assert_eq!(rebuilt, is_written, "{name}");
     }
     let server = server.lock().unwrap();
     assert_eq!(server.pools["c"]["status"]["poolUid"], "c");
@@ -236,9 +237,17 @@ async fn a_status_that_cannot_be_written_is_tried_less_and_less_until_its_pool_c
     look(&mut keeper, 40).await;
     let tried = server.lock().unwrap().writes();
     assert!((3..=5).contains(&tried), "{tried} times in ten seconds");
-    // What the watch shows now is newer, and so may be what is written.
-    let mut newer = pool("b", 10);
-    newer["metadata"]["resourceVersion"] = json!("2");
+    // What the watch shows now is newer, and so may be what is written; where it is not, the pauses are short again.
+    let newer = |version: &str| {
+        let mut newer = pool("b", 10);
+        newer["metadata"]["resourceVersion"] = json!(version);
+        newer
+    };
+    context.world.budgets.put(read_pool(newer("2")));
+    look(&mut keeper, 8).await;
+    let again = server.lock().unwrap().writes();
+    assert_eq!(again, tried + 2, "within two seconds");
+    let newer = newer("3");
     context.world.budgets.put(read_pool(newer.clone()));
     {
         let mut server = server.lock().unwrap();
@@ -247,6 +256,36 @@ async fn a_status_that_cannot_be_written_is_tried_less_and_less_until_its_pool_c
     }
     look(&mut keeper, 1).await;
     let server = server.lock().unwrap();
-    assert_eq!(server.writes(), tried + 1);
+    assert_eq!(server.writes(), again + 1);
     assert!(server.pools["b"]["status"]["conditions"].is_array());
+}
+
+/// What would be reported of it beside that goes by the Pool as it was before, and is refused.
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_is_new_is_written_once() {
+    let mut new = pool("b", 10);
+    new["status"] = json!({});
+    let (client, server) = server([new.clone()]);
+    let context = Arc::new(context(client));
+    let figures = BTreeMap::from([(("n".to_owned(), "b".to_owned()), Figures::default())]);
+    context.latest.show_budgets(figures);
+    context.world.budgets.put(read_pool(new));
+    look(&mut keep::Keeper::new(Arc::clone(&context)), 1).await;
+    assert_eq!(server.lock().unwrap().writes(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_number_is_told_of_a_pool_that_nobody_can_read_any_more() {
+    let (client, _server) = server([pool("b", 10)]);
+    let context = Arc::new(context(client));
+    let figures = BTreeMap::from([(("n".to_owned(), "b".to_owned()), Figures::default())]);
+    context.latest.show_budgets(figures);
+    context.world.budgets.put(read_pool(pool("b", 10)));
+    let mut keeper = keep::Keeper::new(Arc::clone(&context));
+    let is_told = || context.metrics.render().contains(r#"name="b""#);
+    look(&mut keeper, 1).await;
+    assert!(is_told());
+    pass(&context.world, pool("b", BEYOND));
+    look(&mut keeper, 1).await;
+    assert!(!is_told());
 }

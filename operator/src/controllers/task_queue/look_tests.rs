@@ -9,6 +9,7 @@ use tokio::time::{advance, sleep, timeout};
 use tower::{BoxError, service_fn};
 
 use super::*;
+use crate::kube::lenient::Lenient;
 
 /// Path and body of what was asked.
 type Asked = Arc<Mutex<Vec<(String, Value)>>>;
@@ -133,4 +134,22 @@ async fn an_event_that_is_not_answered_holds_up_no_status() {
         let path = format!("/namespaces/{namespace}/taskqueues/mail/status");
         assert!(asked.iter().any(|(asked, _)| asked.ends_with(&path)), "{path}");
     }
+}
+
+/// Each write would be refused, since there is something newer, and others wait for their turn in the budget.
+#[tokio::test(start_paused = true)]
+async fn of_a_queue_that_was_known_and_nobody_can_read_any_more_nothing_is_written() {
+    let (client, asked) = server(false);
+    let controller = controller(client, &["shop", "quiet"]);
+    let mut newer = object("shop");
+    newer["spec"]["broker"] = json!(7);
+    let newer: Lenient<TaskQueue> = serde_json::from_value(newer).unwrap();
+    controller.world.queues.pass(&newer.open().unwrap_err());
+    controller.look(&mut Past::default(), 0).await;
+    let asked = asked.lock().unwrap();
+    let written: Vec<&str> = asked
+        .iter()
+        .filter_map(|(path, _)| path.strip_suffix("/taskqueues/mail/status")?.rsplit('/').next())
+        .collect();
+    assert_eq!(written, ["quiet"]);
 }

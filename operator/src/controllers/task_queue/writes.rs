@@ -40,6 +40,17 @@ impl Controller {
     /// What is to be written where the status that a queue should have differs from the one that it has, and need not wait.
     pub(super) fn change(&self, past: &Past, queue: &Arc<TaskQueue>, seen: &Seen<'_>) -> Option<Change> {
         let uid = queue.uid().unwrap_or_default();
+        let namespace = queue.namespace().unwrap_or_default();
+        if self
+            .world
+            .queues
+            .unreadable(&namespace, &queue.name_any())
+            .is_some()
+        {
+            // What is known of it is old: what is written under its resourceVersion is refused each time.
+            self.budget.leave(&uid);
+            return None;
+        }
         let now = self.clock.now();
         if past.failed.get(&uid).is_some_and(|(_, until)| now < *until) {
             return None;
