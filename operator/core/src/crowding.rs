@@ -216,9 +216,7 @@ impl Crowding {
         match self.stage {
             Stage::Free(low) => self.suspect(low, pace, pod),
             Stage::Lower { most, .. } if pace.slots > REACHED * most => self.wait(pace),
-            Stage::Lower { most, before, .. } if remains(&pace, before.ended) => {
-                limited(most, pace.ended)
-            }
+            Stage::Lower { most, before, .. } if remains(&pace, before.ended) => limited(most, pace.ended),
             Stage::Lower { most, before, looks } if looks < LOOKS => Stage::Lower {
                 most,
                 before,

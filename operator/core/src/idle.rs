@@ -87,11 +87,7 @@ mod tests {
     fn pods_do_not_stay_where_nothing_ever_came_in_time() {
         assert_eq!(after(&[840; 2]).as_secs(), 10);
         assert_eq!(after(&[840]).as_secs(), 30, "too few");
-        assert_eq!(
-            after(&[840, 1, 1, 1, 2]).as_secs(),
-            30,
-            "flicker is no idle time"
-        );
+        assert_eq!(after(&[840, 1, 1, 1, 2]).as_secs(), 30, "flicker is no idle time");
     }
 
     #[test]

@@ -71,8 +71,10 @@ impl Service {
         let wider = WIDER.into_iter().filter(|wider| *wider > length);
         let mut wider = wider.filter_map(|wider| Some((window(wider)?, wider)));
         let (seen, long) = if near.ended < FEW {
-            let last = window(most).unwrap_or(near);
-            wider.find(|(seen, _)| seen.ended >= FEW).unwrap_or((last, most))
+            let longest = window(most).unwrap_or(near);
+            wider
+                .find(|(seen, _)| seen.ended >= FEW)
+                .unwrap_or((longest, most))
         } else {
             (near, length)
         };
