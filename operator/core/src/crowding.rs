@@ -209,7 +209,7 @@ impl Crowding {
             calm: false,
         };
         let higher = |before: f64, usual| Stage::Higher {
-            most: whole_pods((before * TRIAL).max(before + pod), pod),
+            most: wider(before, pod),
             before,
             usual,
         };
@@ -221,6 +221,12 @@ impl Crowding {
                 most,
                 before,
                 looks: looks + 1,
+            },
+            // Not so few, then, but perhaps a few more.
+            Stage::Lower { most, before, .. } if before.slots > REACHED * wider(most, pod) => Stage::Lower {
+                most: wider(most, pod),
+                before,
+                looks: 0,
             },
             Stage::Lower { .. } => self.acquit(pace.at),
             // With as many slots as ever it is something else now.
@@ -264,8 +270,9 @@ impl Crowding {
             return Stage::Free(Some(pace));
         };
         let (more, faster) = (pace.slots / low.slots, pace.ended / low.ended);
-        // One standard deviation more may be chance.
-        if more <= 1.0 || !(SAME.0..=SAME.1 + chance(&pace)).contains(&faster) {
+        // One standard deviation more may be chance, and less than half of what more slots would do is no help.
+        let same = (SAME.1 + chance(&pace)).max(f64::midpoint(1.0, more));
+        if more <= 1.0 || !(SAME.0..=same).contains(&faster) {
             return Stage::Free(Some(pace));
         }
         let most = whole_pods(low.slots * MARGIN, pod);
@@ -300,6 +307,11 @@ impl Crowding {
 /// The slots of so many pods that there are at least that many.
 fn whole_pods(slots: f64, pod: f64) -> f64 {
     (slots / pod).ceil().max(1.0) * pod
+}
+
+/// A few pods more.
+fn wider(slots: f64, pod: f64) -> f64 {
+    whole_pods((slots * TRIAL).max(slots + pod), pod)
 }
 
 /// The part that one standard deviation is of the count of a pace.
