@@ -2,10 +2,10 @@
 //!
 //! Behind the tasks there may be something that bears only so many at a time, for example a database: beyond that, each
 //! task takes longer by as much as there are more of them, and a policy that staffs for the time that tasks take would ask
-//! for ever more. This module compares what was done at different numbers of busy slots. Where twice the slots ended no more
-//! tasks a minute while tasks waited, it tries the lower number; if as many tasks end with it, that is the most that is
-//! asked for, until a later trial with a few more slots does better or nothing waits any more. It is told only sums, and
-//! knows no WorkerPool.
+//! for ever more. This module compares how long tasks take with how long they took before anything had to wait. Where on twice
+//! the slots they take nearly twice as long while tasks wait, it tries the number of slots that would do as much if they
+//! took as long as before; if as many tasks end with it, that is the most that is asked for, until a later trial with a few
+//! more slots does better or nothing waits any more. It is told only sums, and knows no WorkerPool.
 //!
 //! That tasks have become longer for another reason looks different: then fewer end, until more slots make up for it. Where
 //! both happen at once the trial costs one service time, and tells.
@@ -15,8 +15,9 @@ use std::time::Duration;
 use crate::estimate::Estimates;
 use crate::time::Moment;
 
-/// So many times the slots of the reference.
+/// So many times the usual slots are suspicious, and tasks that take so many times as long with them.
 const TWICE: f64 = 2.0;
+const LONGER: f64 = TWICE / SAME.1;
 /// Bounds within which two paces are the same.
 const SAME: (f64, f64) = (0.7, 1.2);
 /// For so many stretches on end something must have waited: new workers have had their time to come up and to help.
@@ -27,6 +28,8 @@ const REMAINS: f64 = 0.8;
 const KEEPS: f64 = MARGIN / SAME.1;
 /// A trial of fewer begins when no more than so many times as many are busy still.
 const REACHED: f64 = 1.2;
+/// A few slots more are tried after too few, while so many times as many were too many.
+const CLEARLY: f64 = 1.5;
 /// So many stretches more are looked at where the first says neither.
 const LOOKS: u32 = 2;
 /// The part that a stretch has in the usual pace.
@@ -58,10 +61,37 @@ struct Pace {
     at: Moment,
 }
 
+impl Pace {
+    /// So many tasks ended, and so many slot-seconds were worked, in so many seconds.
+    const fn of((ended, worked): (f64, f64), seconds: f64, at: Moment) -> Self {
+        Self {
+            slots: worked / seconds,
+            ended: ended / seconds,
+            tasks: ended,
+            at,
+        }
+    }
+
+    /// Seconds that a task took a slot.
+    const fn service(&self) -> f64 {
+        self.slots / self.ended
+    }
+
+    /// With the part that the latest one has.
+    fn and(&self, latest: &Self) -> Self {
+        let with = |usual: f64, latest: f64| usual + LATEST * (latest - usual);
+        Self {
+            slots: with(self.slots, latest.slots),
+            ended: with(self.ended, latest.ended),
+            ..*latest
+        }
+    }
+}
+
 /// What is known of it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Stage {
-    /// Nothing is limited. The least slots that were seen with the present pace.
+    /// Nothing is limited. The usual pace, while tasks do not take longer than they usually do.
     Free(Option<Pace>),
     /// The most slots that are asked for on trial, the pace at the number before, and the stretches that were looked at.
     Lower { most: f64, before: Pace, looks: u32 },
@@ -148,11 +178,13 @@ impl Crowding {
         if std::mem::take(&mut self.settling) {
             return;
         }
-        let pace = Pace {
-            slots: worked / passed,
-            ended: ended / passed,
-            tasks: ended,
-            at: now,
+        let pace = Pace::of((ended, worked), passed, now);
+        // One stretch is chance: all of those that make it suspicious are looked at together.
+        let pace = if matches!(self.stage, Stage::Free(_)) && self.pressed >= PRESSED {
+            let long = passed * f64::from(PRESSED);
+            Pace::of(estimates.served(long, now).unwrap_or_default(), long, now)
+        } else {
+            pace
         };
         let next = if ended < ENOUGH || pace.slots < 1.0 {
             self.unknown(&pace, waited)
@@ -214,7 +246,7 @@ impl Crowding {
             usual,
         };
         match self.stage {
-            Stage::Free(low) => self.suspect(low, pace, pod),
+            Stage::Free(usual) => self.suspect(usual, pace, pod),
             Stage::Lower { most, .. } if pace.slots > REACHED * most => self.wait(pace),
             Stage::Lower { most, before, .. } if remains(&pace, before.ended) => limited(most, pace.ended),
             Stage::Lower { most, before, looks } if looks < LOOKS => Stage::Lower {
@@ -223,7 +255,7 @@ impl Crowding {
                 looks: looks + 1,
             },
             // Not so few, then, but perhaps a few more.
-            Stage::Lower { most, before, .. } if before.slots > REACHED * wider(most, pod) => Stage::Lower {
+            Stage::Lower { most, before, .. } if before.slots >= CLEARLY * wider(most, pod) => Stage::Lower {
                 most: wider(most, pod),
                 before,
                 looks: 0,
@@ -264,27 +296,26 @@ impl Crowding {
         ended + 3.0 * expected.sqrt() + 2.0 < expected
     }
 
-    /// Compares with the least slots that had the same pace.
-    fn suspect(&self, low: Option<Pace>, pace: Pace, pod: f64) -> Stage {
-        let Some(low) = low.filter(|low| pace.at.since(low.at) < FRESH) else {
+    /// Compares how long tasks take with how long they took when there were fewer slots for them.
+    fn suspect(&self, usual: Option<Pace>, pace: Pace, pod: f64) -> Stage {
+        let Some(usual) = usual.filter(|usual| pace.at.since(usual.at) < FRESH) else {
             return Stage::Free(Some(pace));
         };
-        let (more, faster) = (pace.slots / low.slots, pace.ended / low.ended);
-        // One standard deviation more may be chance, and less than half of what more slots would do is no help.
-        let same = (SAME.1 + chance(&pace)).max(f64::midpoint(1.0, more));
-        if more <= 1.0 || !(SAME.0..=same).contains(&faster) {
-            return Stage::Free(Some(pace));
+        let longer = pace.service() / usual.service();
+        if longer < SAME.1 && self.pressed == 0 {
+            return Stage::Free(Some(usual.and(&pace)));
         }
-        let most = whole_pods(low.slots * MARGIN, pod);
-        let much = more >= TWICE && pace.slots > REACHED * most;
-        if self.pressed >= PRESSED && much && pace.at >= self.free_until {
+        // So many did as much then.
+        let most = whole_pods(pace.ended * usual.service() * MARGIN, pod);
+        let much = pace.slots >= TWICE * usual.slots && pace.slots > REACHED * most;
+        if self.pressed >= PRESSED && much && longer >= LONGER && pace.at >= self.free_until {
             return Stage::Lower {
                 most,
                 before: pace,
                 looks: 0,
             };
         }
-        Stage::Free(Some(low))
+        Stage::Free(Some(usual))
     }
 
     /// What was begun before takes slots still. Not for ever: some of it may never end, or somebody keeps more pods.
