@@ -28,7 +28,7 @@ const REMAINS: f64 = 0.8;
 const KEEPS: f64 = MARGIN / SAME.1;
 /// A trial of fewer begins when no more than so many times as many are busy still.
 const REACHED: f64 = 1.2;
-/// A few slots more are tried after too few, while so many times as many were too many.
+/// A number is tried where so many times as many were busy: with a number nearer to that, chance would pass for help.
 const CLEARLY: f64 = 1.5;
 /// So many stretches more are looked at where the first says neither.
 const LOOKS: u32 = 2;
@@ -301,13 +301,17 @@ impl Crowding {
         let Some(usual) = usual.filter(|usual| pace.at.since(usual.at) < FRESH) else {
             return Stage::Free(Some(pace));
         };
+        // Tasks that have become longer end less often, until more slots make up for it.
+        if pace.ended < SAME.0 * usual.ended {
+            return Stage::Free(Some(pace));
+        }
         let longer = pace.service() / usual.service();
         if longer < SAME.1 && self.pressed == 0 {
             return Stage::Free(Some(usual.and(&pace)));
         }
         // So many did as much then.
         let most = whole_pods(pace.ended * usual.service() * MARGIN, pod);
-        let much = pace.slots >= TWICE * usual.slots && pace.slots > REACHED * most;
+        let much = pace.slots >= TWICE * usual.slots && pace.slots >= CLEARLY * most;
         if self.pressed >= PRESSED && much && longer >= LONGER && pace.at >= self.free_until {
             return Stage::Lower {
                 most,
