@@ -149,7 +149,10 @@ fn arrivals_of_a_file_are_run_and_cheaper_settings_are_found() {
         text.contains("cheaper settings with at most 5 % over the target, for every WorkerPool:"),
         "{text}"
     );
-    assert!(text.contains("policy: WaitTarget"), "{text}");
+    assert!(
+        text.contains("policy: Backlog, scaleDownDelaySeconds: 10\n"),
+        "{text}"
+    );
     assert_eq!(
         text,
         good(&simulate(&[], &[("-f", &fleet), ("--arrivals", &arrivals)]))

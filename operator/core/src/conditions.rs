@@ -352,7 +352,7 @@ fn bounded_by(decision: &Decision) -> Said {
         }
         Some(limit) if limit.name == THROUGHPUT => {
             let message = format!(
-                "more than {} were seen to end no more tasks",
+                "more than {} are taken to end no more tasks",
                 counted(limit.to, "pod", "pods")
             );
             (Some(true), Reason::NoProgress, message)

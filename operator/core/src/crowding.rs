@@ -2,13 +2,15 @@
 //!
 //! Behind the tasks there may be something that bears only so many at a time, for example a database: beyond that, each
 //! task takes longer by as much as there are more of them, and a policy that staffs for the time that tasks take would ask
-//! for ever more. This module compares how long tasks take with how long they took before anything had to wait. Where on twice
-//! the slots they take nearly twice as long while tasks wait, it tries the number of slots that would do as much if they
-//! took as long as before; if as many tasks end with it, that is the most that is asked for, until a later trial with a few
-//! more slots does better or nothing waits any more. It is told only sums, and knows no WorkerPool.
+//! for ever more. This module compares how long tasks take with how long they took in a stretch before, if possible one in
+//! which nothing had to wait. Where on at least twice the slots they take 1.7 times as long while tasks wait, it tries the
+//! number of slots that would do as much if they took as long as before; if nearly as many tasks end with it, that is the
+//! most that is asked for, until a later trial with a few more does better, fewer end with as many, too little ends, or
+//! nothing waits any more. It is told only sums, and knows no WorkerPool.
 //!
-//! That tasks have become longer for another reason looks different: then fewer end, until more slots make up for it. Where
-//! both happen at once the trial costs one service time, and tells.
+//! That tasks have become longer for another reason looks the same once more slots have made up for it, until fewer are tried:
+//! then fewer end. The trial costs some minutes. What was crowded from the first look on, after a cold start with a backlog
+//! or a restart, has no stretch before, and may not be found.
 
 use std::time::Duration;
 
@@ -44,8 +46,10 @@ const ENOUGH: f64 = 30.0;
 const STRETCH: (f64, f64, f64) = (3.0, 60.0, 600.0);
 /// After a change so many service times are waited for, within the same bounds: what runs has begun before it.
 const SETTLING: f64 = 2.0;
-/// A reference is of use for so long.
+/// A reference is of use for so long, and for so long where something waits all the time: what is crowded is no reference, and
+/// with long tasks a few stretches take an hour.
 const FRESH: Duration = Duration::from_secs(1800);
+const PRESSED_FRESH: Duration = Duration::from_secs(7200);
 /// So long after a trial that did not help the next is made, and so long nothing is suspected after a wrong suspicion.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(900), Duration::from_secs(1800));
 
@@ -164,7 +168,7 @@ impl Crowding {
             return;
         }
         let (ended, worked) = estimates.served(passed, now).unwrap_or_default();
-        if !self.settling && self.is_refuted(ended, worked, passed) {
+        if !self.settling && waited && self.is_refuted(ended, worked, passed) {
             self.stage = self.acquit(now);
             self.since = None;
             return;
@@ -180,11 +184,13 @@ impl Crowding {
         }
         let pace = Pace::of((ended, worked), passed, now);
         // One stretch is chance: all of those that make it suspicious are looked at together.
-        let pace = if matches!(self.stage, Stage::Free(_)) && self.pressed >= PRESSED {
-            let long = passed * f64::from(PRESSED);
-            Pace::of(estimates.served(long, now).unwrap_or_default(), long, now)
-        } else {
-            pace
+        let pace = match self.stage {
+            Stage::Free(Some(usual)) if self.pressed >= PRESSED => {
+                let since = now.since(usual.at).as_secs_f64().max(passed);
+                let long = since.min(passed * f64::from(PRESSED));
+                Pace::of(estimates.served(long, now).unwrap_or_default(), long, now)
+            }
+            _ => pace,
         };
         let next = if ended < ENOUGH || pace.slots < 1.0 {
             self.unknown(&pace, waited)
@@ -213,6 +219,7 @@ impl Crowding {
             Stage::Limited {
                 most, usual, since, ..
             } if waited && !has_slowed(pace, most, usual) && pace.at.since(since) < AGAIN.0 => self.stage,
+            Stage::Free(usual) => Stage::Free(usual),
             _ => Stage::Free(None),
         }
     }
@@ -248,7 +255,9 @@ impl Crowding {
         match self.stage {
             Stage::Free(usual) => self.suspect(usual, pace, pod),
             Stage::Lower { most, .. } if pace.slots > REACHED * most => self.wait(pace),
-            Stage::Lower { most, before, .. } if remains(&pace, before.ended) => limited(most, pace.ended),
+            // There is too little to do to tell, or to limit anything.
+            Stage::Lower { .. } | Stage::Limited { calm: true, .. } if !waited => Stage::Free(None),
+            Stage::Lower { most, before, .. } if remains(&pace, &before) => limited(most, pace.ended),
             Stage::Lower { most, before, looks } if looks < LOOKS => Stage::Lower {
                 most,
                 before,
@@ -261,10 +270,12 @@ impl Crowding {
                 looks: 0,
             },
             Stage::Lower { .. } => self.acquit(pace.at),
-            // With as many slots as ever it is something else now.
-            Stage::Limited {
-                most, calm, usual, ..
-            } if !waited && calm || waited && has_slowed(&pace, most, usual) => Stage::Free(None),
+            // With as many slots as ever it is something else now, or what they share bears less.
+            Stage::Limited { most, usual, .. } if waited && has_slowed(&pace, most, usual) => {
+                Stage::Free(Some(pace))
+            }
+            // Slots that are lost say nothing of the others.
+            Stage::Limited { most, .. } if waited && pace.slots * REACHED < most => self.stage,
             Stage::Limited {
                 most, usual, since, ..
             } if waited && pace.at.since(since) >= AGAIN.0 => higher(most, usual),
@@ -292,13 +303,16 @@ impl Crowding {
         };
         // While what was begun before takes slots still, a few fewer end anyway.
         let reached = worked <= REACHED * most * passed;
-        let expected = if reached { REMAINS } else { SAME.0 } * before.ended * passed;
+        // Slots that are lost end nothing either.
+        let there = (worked / (most * passed).max(1e-9)).min(1.0);
+        let expected = if reached { REMAINS } else { SAME.0 } * before.ended * passed * there;
         ended + 3.0 * expected.sqrt() + 2.0 < expected
     }
 
     /// Compares how long tasks take with how long they took when there were fewer slots for them.
     fn suspect(&self, usual: Option<Pace>, pace: Pace, pod: f64) -> Stage {
-        let Some(usual) = usual.filter(|usual| pace.at.since(usual.at) < FRESH) else {
+        let fresh = if self.pressed > 0 { PRESSED_FRESH } else { FRESH };
+        let Some(usual) = usual.filter(|usual| pace.at.since(usual.at) < fresh) else {
             return Stage::Free(Some(pace));
         };
         // Tasks that have become longer end less often, until more slots make up for it.
@@ -309,7 +323,7 @@ impl Crowding {
         if longer < SAME.1 && self.pressed == 0 {
             return Stage::Free(Some(usual.and(&pace)));
         }
-        // So many did as much then.
+        // So many would do as much if tasks took as long as then.
         let most = whole_pods(pace.ended * usual.service() * MARGIN, pod);
         let much = pace.slots >= TWICE * usual.slots && pace.slots >= CLEARLY * most;
         if self.pressed >= PRESSED && much && longer >= LONGER && pace.at >= self.free_until {
@@ -354,9 +368,11 @@ fn chance(pace: &Pace) -> f64 {
     pace.tasks.max(1.0).sqrt().recip()
 }
 
-/// True if with fewer slots, but for chance, as many end as did with more.
-fn remains(pace: &Pace, before: f64) -> bool {
-    pace.ended >= REMAINS * before && pace.ended * (1.0 + chance(pace)) >= KEEPS * before
+/// True if with fewer slots, but for chance, as many end as did with more, and more than so few alone would have ended.
+fn remains(pace: &Pace, before: &Pace) -> bool {
+    let as_many = pace.ended * (1.0 + chance(pace)) >= KEEPS * before.ended;
+    let alone = pace.slots / before.service() * pace.tasks / pace.ended;
+    pace.ended >= REMAINS * before.ended && as_many && pace.tasks >= alone + 2.0 * alone.sqrt()
 }
 
 /// True if with as many slots as ever fewer end.

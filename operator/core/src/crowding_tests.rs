@@ -225,13 +225,45 @@ fn lost_slots_do_not_end_a_limit() {
     let mut fluid = Fluid::new(32.0);
     fluid.chase(3600, 4.0);
     let before = fluid.useful.expect("a limit").slots;
-    for _ in 0..90 {
-        fluid.slots = 12.0;
-        fluid.second(4.0);
+    // Nor often: a limit that is higher after each time is none in the end.
+    for _ in 0..4 {
+        for _ in 0..400 {
+            fluid.slots = 12.0;
+            fluid.second(4.0);
+        }
+        fluid.chase(2000, 4.0);
+        let after = fluid.useful.expect("a limit").slots;
+        assert!(after <= before * TRIAL + 4.0, "{after} after {before}");
     }
-    assert!(
-        fluid
-            .useful
-            .is_some_and(|useful| useful.slots <= before * TRIAL + 4.0)
-    );
+}
+
+/// The stretches are as long as ten minutes then, and what is crowded is no reference for what is.
+#[test]
+fn a_limit_behind_long_tasks_is_found() {
+    for service in [10.0, 60.0, 100.0, 150.0] {
+        let mut fluid = Fluid::new(32.0);
+        fluid.service = service;
+        fluid.chase(3 * 3600, 20.0 / service);
+        fluid.chase(4 * 3600, 40.0 / service);
+        let useful = fluid.useful.map(|useful| useful.slots);
+        assert!(
+            useful.is_some_and(|slots| slots <= 64.0),
+            "{useful:?} with tasks of {service} s"
+        );
+    }
+}
+
+/// The same database, which bears less now.
+#[test]
+fn a_limit_that_falls_is_found_again() {
+    for bears in [24.0, 20.0] {
+        let mut fluid = Fluid::new(32.0);
+        fluid.chase(1800, 2.0);
+        fluid.chase(3600, 4.0);
+        assert!(fluid.useful.is_some());
+        fluid.bears = bears;
+        fluid.chase(7200, 4.0);
+        let useful = fluid.useful.expect("a limit").slots;
+        assert!(useful <= 4.0 * bears, "{useful} slots where {bears} suffice");
+    }
 }

@@ -316,7 +316,9 @@ impl Scene<'_> {
         if draft.to > most {
             let minute = format!("{:.0} tasks a minute", useful.each_minute);
             let clause = match useful.known {
-                Known::Lower => format!("{most} on trial: twice the slots did no more than {minute}"),
+                Known::Lower => {
+                    format!("{most} on trial: tasks take longer with more slots, which do {minute}")
+                }
                 Known::Suffices => format!("{most} suffice: more slots do no more than {minute}"),
                 Known::Higher => format!("{most} on trial: fewer do {minute}"),
             };
