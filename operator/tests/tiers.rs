@@ -58,7 +58,7 @@ fn fleet(ack: &str, prefetch: u32) -> String {
         .replace("PREFETCH", &prefetch.to_string())
 }
 
-/// How long the last of some tasks of `high` waits that come after so many seconds of a full Pool and take a minute.
+/// How long the last of some tasks of `high` waits that come after so many seconds of a full Pool and take as long.
 fn waited(manifests: &str, tasks: usize, after: u32) -> f64 {
     let folder = tempfile::tempdir().unwrap();
     let (fleet, arrivals) = (
@@ -67,7 +67,7 @@ fn waited(manifests: &str, tasks: usize, after: u32) -> f64 {
     );
     std::fs::write(&fleet, manifests).unwrap();
     let low = format!("0,low,{LENGTH}\n").repeat(120);
-    let high = format!("{after},high,60\n").repeat(tasks);
+    let high = format!("{after},high,{LENGTH}\n").repeat(tasks);
     std::fs::write(&arrivals, format!("seconds,queue,service_seconds\n{low}{high}")).unwrap();
     let start_up = START_UP.to_string();
     let output = Command::new(env!("CARGO_BIN_EXE_poolwright"))
@@ -114,6 +114,7 @@ fn a_lane_that_is_kept_free_starts_its_tasks_at_once() {
     let (four, eight) = (waited(&kept, 4, 260), waited(&kept, 8, 260));
     println!("the last of four critical tasks waited {four} s, of eight {eight} s");
     assert!(four <= 3.0, "{four} s");
-    // Start-up times scatter about their mean. With nothing kept free they would wait for the tasks of the first four.
-    assert!(eight > 0.0 && eight < 1.5 * START_UP, "{eight} s");
+    // The first tasks of all are taken for short ones until they have run for a while, and start-up times scatter about
+    // their mean. With nothing kept free they would wait for the tasks of the first four.
+    assert!(eight > 0.0 && eight < 2.5 * START_UP, "{eight} s");
 }
