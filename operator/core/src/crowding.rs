@@ -3,8 +3,8 @@
 //! Behind the tasks there may be something that bears only so many at a time, for example a database: beyond that, each
 //! task takes longer by as much as there are more of them, and a policy that staffs for the time that tasks take would ask
 //! for ever more. This module compares how long tasks take with how long they took in a stretch before, if possible one in
-//! which nothing had to wait. Where on at least twice the slots they take 1.7 times as long while tasks wait, it tries the
-//! number of slots that would do as much if they took as long as before; if nearly as many tasks end with it, that is the
+//! which nothing had to wait. Where on at least twice the slots they take much longer while tasks wait, it tries the number
+//! of slots that would do as much if they took as long as before; if nearly as many tasks end with it, that is the
 //! most that is asked for, until a later trial with a few more does better, fewer end with as many, too little ends, or
 //! nothing waits any more. It is told only sums, and knows no WorkerPool.
 //!
@@ -17,9 +17,8 @@ use std::time::Duration;
 use crate::estimate::Estimates;
 use crate::time::Moment;
 
-/// So many times the usual slots are suspicious, and tasks that take so many times as long with them.
+/// So many times the usual slots are suspicious.
 const TWICE: f64 = 2.0;
-const LONGER: f64 = TWICE / SAME.1;
 /// Bounds within which two paces are the same.
 const SAME: (f64, f64) = (0.7, 1.2);
 /// For so many stretches on end something must have waited: new workers have had their time to come up and to help.
@@ -326,7 +325,7 @@ impl Crowding {
         // So many would do as much if tasks took as long as then.
         let most = whole_pods(pace.ended * usual.service() * MARGIN, pod);
         let much = pace.slots >= TWICE * usual.slots && pace.slots >= CLEARLY * most;
-        if self.pressed >= PRESSED && much && longer >= LONGER && pace.at >= self.free_until {
+        if self.pressed >= PRESSED && much && pace.at >= self.free_until {
             return Stage::Lower {
                 most,
                 before: pace,

@@ -267,3 +267,13 @@ fn a_limit_that_falls_is_found_again() {
         assert!(useful <= 4.0 * bears, "{useful} slots where {bears} suffice");
     }
 }
+
+/// Two thirds of the slots end two thirds as many, and a fifth more by chance: a few tasks do not show that the rest are of no
+/// use, many do.
+#[test]
+fn what_a_few_tasks_end_by_chance_limits_nothing() {
+    let pace = |slots: f64, ended: f64, long: f64| Pace::of((ended * long, slots * long), long, Moment(0));
+    let before = pace(30.0, 0.75, 180.0);
+    assert!(!remains(&pace(20.0, 0.62, 60.0), &before));
+    assert!(remains(&pace(20.0, 0.72, 600.0), &before));
+}

@@ -63,3 +63,13 @@ fn late(workload: &Workload, seed: u64) -> f64 {
     let contender = Contender::Poolwright(Settings::default()).paced(&scenario);
     Score::of(&contender.run(&scenario, seed), &scenario).late
 }
+
+/// Seeds on which chance has looked as if more workers were of no use.
+#[test]
+fn nobody_is_kept_from_growing_by_chance() {
+    for (name, seed) in [("steady", 14), ("diurnal", 11), ("step", 5)] {
+        let workload = ALL.into_iter().find(|one| one.name == name).unwrap();
+        let late = late(&workload, seed);
+        assert!(late <= LATE_MAX, "{name}, seed {seed}: {late}");
+    }
+}
