@@ -142,6 +142,11 @@ impl Estimates {
         self.sample(now)
     }
 
+    /// What has ended meanwhile is not known: nothing that runs is taken to run for longer than since now.
+    pub(crate) const fn gap(&mut self, now: Moment) {
+        self.ended = (now, self.service.running);
+    }
+
     /// Many that began together and all still run say, to who takes lengths for exponential, that they last very long; they
     /// may as well all last a little longer than they have. So while none ends, an estimate does not run ahead of time, and
     /// neither while but the first of those have ended that work since all slots were idle. It does not lag behind time either:

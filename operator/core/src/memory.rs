@@ -406,6 +406,7 @@ impl PoolMemory {
         self.looked = Some(now);
         if slept || !demand.complete {
             self.window.gap();
+            self.estimates.gap(now);
             self.crowding.gap();
             self.idle.gap();
         }

@@ -109,6 +109,31 @@ fn what_runs_lasts_at_least_for_as_long_as_none_has_ended() {
     }
 }
 
+/// Nobody has looked for ten minutes, in which slots were held by one task after another.
+#[test]
+fn what_runs_is_no_older_than_a_gap_in_the_data() {
+    let mut estimates = Estimates::default();
+    let at = |second: u64| Moment((10_000 + second) * 1000);
+    let mut look = |second: u64, started: u64, gap: bool| {
+        if gap {
+            estimates.gap(at(second));
+        }
+        let counts = Counts {
+            waiting: 0,
+            busy: 1,
+            started,
+        };
+        estimates.observe(counts, Some(0), at(second));
+        estimates.running_service()
+    };
+    for second in 0..300 {
+        look(second, 1 + second / 8, false);
+    }
+    let after = look(900, 38, true);
+    is_within(after, (4.0, 60.0), "at the end of the gap");
+    is_within(look(905, 38, false), (5.0, 60.0), "five seconds later");
+}
+
 /// A report of forty minutes runs, an hour after hundreds of short ones.
 #[test]
 fn a_long_task_after_a_pause_is_not_the_length_of_all_that_come() {
