@@ -35,7 +35,7 @@ const CLEARLY: f64 = 1.5;
 const LOOKS: u32 = 2;
 /// The part that a stretch has in the usual pace.
 const LATEST: f64 = 0.2;
-/// So much is left above the slots that sufficed.
+/// So much is left above the slots that would suffice.
 const MARGIN: f64 = 1.1;
 /// A later trial takes so many times the slots, and must end more by at least half of that part.
 const TRIAL: f64 = 1.25;
@@ -144,7 +144,7 @@ pub struct Useful {
 /// How sure it is that more slots are of no use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
-    /// With twice as many no more ended; so many are tried.
+    /// With at least twice as many, each took much longer; so many are tried.
     Lower,
     /// As many end with them.
     Suffices,

@@ -330,19 +330,8 @@ mod tests {
     /// Heard first 42 s ago; the subscription stands since `stands`.
     fn view(stands: u64) -> BrokerView {
         let worker = WorkerView {
-            pid: 1,
-            active: 0,
-            processed: 0,
-            interval: Duration::from_secs(2),
-            first_seen: Moment(58_000),
             last_seen: Moment(99_000),
-            last_progress: Moment(58_000),
-            offline: false,
-            answer: None,
-            asked: None,
-            unreadable: None,
-            unreadable_since: None,
-            size: None,
+            ..WorkerView::new(1, 0, Duration::from_secs(2), Moment(58_000))
         };
         let mut heartbeats = Signal::default();
         heartbeats.succeed(Moment(stands), Moment(100_000));

@@ -46,32 +46,16 @@ mod tests {
     use super::*;
     use crate::time::Moment;
 
-    fn worker(pid: i64) -> WorkerView {
-        WorkerView {
-            pid,
-            active: 0,
-            processed: 0,
-            interval: Duration::from_secs(2),
-            first_seen: Moment(0),
-            last_seen: Moment(0),
-            last_progress: Moment(0),
-            offline: false,
-            answer: None,
-            asked: None,
-            unreadable: None,
-            unreadable_since: None,
-            size: None,
-        }
-    }
-
     /// In order, against it, twice, and names that are not there.
     #[test]
     fn the_order_of_the_questions_does_not_matter() {
         let names = ["a", "b", "c", "d"];
-        let workers = names
-            .iter()
-            .zip(1..)
-            .map(|(name, pid)| ((*name).to_owned(), worker(pid)));
+        let workers = names.iter().zip(1..).map(|(name, pid)| {
+            (
+                (*name).to_owned(),
+                WorkerView::new(pid, 0, Duration::ZERO, Moment(0)),
+            )
+        });
         let view = BrokerView {
             workers: workers.collect(),
             ..BrokerView::default()

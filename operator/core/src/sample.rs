@@ -185,6 +185,28 @@ pub struct WorkerView {
     pub size: Option<Sample<u64>>,
 }
 
+impl WorkerView {
+    /// A process that is heard for the first time: idle, and not asked yet.
+    #[must_use]
+    pub const fn new(pid: i64, processed: u64, interval: Duration, now: Moment) -> Self {
+        Self {
+            pid,
+            active: 0,
+            processed,
+            interval,
+            first_seen: now,
+            last_seen: now,
+            last_progress: now,
+            offline: false,
+            answer: None,
+            asked: None,
+            unreadable: None,
+            unreadable_since: None,
+            size: None,
+        }
+    }
+}
+
 /// A worker that was asked although no heartbeat of it arrives, because a WorkerPool's pod should be one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UnheardView {

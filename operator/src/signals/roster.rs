@@ -93,7 +93,7 @@ impl Roster {
             return;
         }
         view.unheard.remove(&beat.node);
-        let begin = || begin(beat, now);
+        let begin = || WorkerView::new(beat.pid, beat.processed, beat.interval, now);
         let worker = view.workers.entry(beat.node.clone()).or_insert_with(begin);
         if beat.offline {
             worker.offline = true;
@@ -329,25 +329,6 @@ impl Roster {
             .retain(|_, worker| now.since(worker.last_seen) < FORGET_AFTER);
         self.notes.retain(|node, _| view.workers.contains_key(node));
         self.bindings = self.notes.values().map(|note| note.bindings.len()).sum();
-    }
-}
-
-/// A process that is heard for the first time.
-fn begin(beat: &Heartbeat, now: Moment) -> WorkerView {
-    WorkerView {
-        pid: beat.pid,
-        active: 0,
-        processed: beat.processed,
-        interval: beat.interval,
-        first_seen: now,
-        last_seen: now,
-        last_progress: now,
-        offline: false,
-        answer: None,
-        asked: None,
-        unreadable: None,
-        unreadable_since: None,
-        size: None,
     }
 }
 

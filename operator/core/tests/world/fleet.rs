@@ -310,20 +310,10 @@ impl Sim {
             }
             process.beat_at = now + BEAT;
             let active = process.running.len() as u64;
+            let beat = Duration::from_millis(BEAT);
             let fresh = WorkerView {
-                pid: process.pid,
                 active,
-                processed: process.processed,
-                interval: Duration::from_millis(BEAT),
-                first_seen: at,
-                last_seen: at,
-                last_progress: at,
-                offline: false,
-                answer: None,
-                asked: None,
-                unreadable: None,
-                unreadable_since: None,
-                size: None,
+                ..WorkerView::new(process.pid, process.processed, beat, at)
             };
             let broker = self.world.brokers.get_mut("b").unwrap();
             let view = broker

@@ -130,19 +130,10 @@ pub fn set_mark(pod: &mut PodInput, mark: Option<Mark>, since: Moment) {
 
 pub fn worker(active: u64, processed: u64, first_seen: Moment, now: Moment) -> WorkerView {
     WorkerView {
-        pid: 1,
         active,
-        processed,
-        interval: seconds(2),
-        first_seen,
         last_seen: now,
         last_progress: if active > 0 { now } else { first_seen },
-        offline: false,
-        answer: None,
-        asked: None,
-        unreadable: None,
-        unreadable_since: None,
-        size: None,
+        ..WorkerView::new(1, processed, seconds(2), first_seen)
     }
 }
 

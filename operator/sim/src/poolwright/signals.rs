@@ -169,19 +169,8 @@ fn beat(view: &mut BrokerView, node: &str, (id, pod): (PodId, &Pod), at: Millis,
     let active = pod.running.len() as u64;
     let Some(worker) = view.workers.get_mut(node) else {
         let worker = WorkerView {
-            pid: 1,
             active,
-            processed: pod.started,
-            interval: Duration::from_millis(BEAT),
-            first_seen: now,
-            last_seen: now,
-            last_progress: now,
-            offline: false,
-            answer: None,
-            asked: None,
-            unreadable: None,
-            unreadable_since: None,
-            size: None,
+            ..WorkerView::new(1, pod.started, Duration::from_millis(BEAT), now)
         };
         view.workers.insert(node.to_owned(), worker);
         return;
