@@ -3,6 +3,7 @@
 //! Everything here is a function of its arguments: no I/O, no clock, no environment, no randomness. That is what
 //! lets the operator, `explain` and the tests print and check the same decision.
 
+pub mod acks;
 pub mod advice;
 mod ahead;
 mod airflow;

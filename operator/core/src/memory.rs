@@ -9,6 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use poolwright_api::v1alpha1::AckMode;
 
+use crate::acks::Acks;
 use crate::crowding::Crowding;
 use crate::demand::Demand;
 use crate::estimate::{Counts, Estimates, OCCUPANCY_EVERY};
@@ -37,46 +38,10 @@ const BEATEN_WITHIN: Duration = Duration::from_secs(6);
 const DOUBTED_FOR: Duration = Duration::from_secs(300);
 /// The same while none runs.
 const IDLE_DOUBTED_FOR: Duration = Duration::from_secs(60);
-/// A share of early acknowledgement is remembered at least so long.
-const ACKS_FOR: Duration = Duration::from_secs(300);
 /// What a pod held with an ETA is back in its queue, and out of it again, so soon after the pod is gone.
 const ADRIFT_FOR: Duration = Duration::from_secs(30);
 /// Messages that have waited so long are due: a worker takes those that are not at once, whatever else it holds.
 const SWALLOWED_WITHIN: Duration = Duration::from_secs(10);
-
-/// Shares of running tasks (thousandths) that were seen to acknowledge early: least and greatest of the last while.
-#[derive(Clone, Debug, Default)]
-pub struct Acks {
-    since: Moment,
-    now: Option<(u64, u64)>,
-    before: Option<(u64, u64)>,
-}
-
-impl Acks {
-    fn observe(&mut self, seen: Option<u64>, now: Moment) {
-        if seen.is_none() {
-            return;
-        }
-        if now.since(self.since) >= ACKS_FOR {
-            self.before = self.now.take();
-            self.since = now;
-        }
-        self.now = span(self.now, seen.map(|share| (share, share)));
-    }
-
-    /// Least and greatest share, with `seen` among them; `None` while none was ever seen.
-    #[must_use]
-    pub fn with(&self, seen: Option<u64>) -> Option<(u64, u64)> {
-        span(span(self.now, self.before), seen.map(|share| (share, share)))
-    }
-}
-
-fn span(left: Option<(u64, u64)>, right: Option<(u64, u64)>) -> Option<(u64, u64)> {
-    match (left, right) {
-        (Some(left), Some(right)) => Some((left.0.min(right.0), left.1.max(right.1))),
-        (one, other) => one.or(other),
-    }
-}
 
 /// One pod's worker, as last looked at.
 #[derive(Clone, Debug, Default)]
