@@ -17,7 +17,7 @@ use crate::memory::PoolMemory;
 use crate::scaling::need;
 use crate::snapshot::Snapshot;
 use crate::time::Moment;
-use crate::wait_target::{Sight, Term, Wish, desired};
+use crate::wait_target::{PLANNED, Sight, Term, Wish, desired};
 
 /// `spec.scaling.policy`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,6 +41,8 @@ const STAY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs
 const DEAD_BAND: f64 = 0.1;
 /// So long a little more must have been wanted for the load alone.
 pub(crate) const LITTLE_MORE_FOR: Duration = Duration::from_secs(60);
+/// And a task must have waited for this part of the target: half of what is planned for.
+const LITTLE_MORE_WAIT: f64 = PLANNED / 2.0;
 /// So long a little less must have sufficed.
 pub(crate) const LITTLE_LESS_FOR: Duration = Duration::from_secs(300);
 /// The window of the rate of arrivals, and shorter ones in which a change is looked for, in seconds.
@@ -195,18 +197,19 @@ pub(crate) fn stay(fleet: &Fleet, memory: &PoolMemory, now: Moment) -> Duration 
     }
 }
 
-/// A little more than there is, for the load alone, is no reason to start workers unless it lasts or a task is late by half
-/// of the target: the estimates are not that good.
+/// A little more than there is, for the load alone, is no reason to start workers unless it lasts and tasks have begun to
+/// wait, or one is late by half of the target. The estimates are not that good, and take tasks to come by chance: those of
+/// which each follows the last one, as through a full pool of Airflow, never wait for a worker and seem to need one more.
 fn steadied(sight: &Sight, wish: &Wish, memory: &mut PoolMemory, now: Moment) -> u32 {
     let have = sight.up + sight.starting;
     let more = f64::from(wish.pods) - have;
     let little = have > 0.0 && more > 0.0 && more <= (DEAD_BAND * have).max(1.0);
-    if wish.term != Term::Steady || !little || sight.age > sight.target / 2.0 {
+    if wish.term != Term::Steady || !little || sight.age > PLANNED * sight.target {
         memory.little_more_since = None;
         return wish.pods;
     }
     let since = *memory.little_more_since.get_or_insert(now);
-    if now.since(since) >= LITTLE_MORE_FOR {
+    if now.since(since) >= LITTLE_MORE_FOR && sight.age > LITTLE_MORE_WAIT * sight.target {
         return wish.pods;
     }
     whole(have)

@@ -41,18 +41,25 @@ fn wish(pods: u32, term: Term) -> Wish {
 }
 
 #[test]
-fn a_little_more_for_the_load_alone_must_last_a_minute() {
+fn a_little_more_for_the_load_alone_must_last_a_minute_and_tasks_must_wait() {
     let memory = &mut PoolMemory::default();
     let eleven = wish(11, Term::Steady);
+    let waits = |age| Sight { age, ..ten() };
     let mut pods = |sight: &Sight, wish: &Wish, second| steadied(sight, wish, memory, at(second));
-    assert_eq!(pods(&ten(), &eleven, 0), 10);
-    assert_eq!(pods(&ten(), &eleven, 59), 10);
-    assert_eq!(pods(&ten(), &eleven, 60), 11);
+    assert_eq!(pods(&waits(7.6), &eleven, 0), 10);
+    assert_eq!(pods(&waits(7.6), &eleven, 59), 10);
+    assert_eq!(
+        pods(&waits(7.5), &eleven, 60),
+        10,
+        "not for a quarter of the target"
+    );
+    assert_eq!(pods(&waits(0.0), &eleven, 600), 10);
+    assert_eq!(pods(&waits(7.6), &eleven, 601), 11);
     // In between it was not wanted.
-    assert_eq!(pods(&ten(), &wish(10, Term::Steady), 61), 10);
-    assert_eq!(pods(&ten(), &eleven, 62), 10);
-    assert_eq!(pods(&ten(), &eleven, 121), 10);
-    assert_eq!(pods(&ten(), &eleven, 122), 11);
+    assert_eq!(pods(&waits(7.6), &wish(10, Term::Steady), 602), 10);
+    assert_eq!(pods(&waits(7.6), &eleven, 603), 10);
+    assert_eq!(pods(&waits(7.6), &eleven, 662), 10);
+    assert_eq!(pods(&waits(7.6), &eleven, 663), 11);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::estimate::whole;
 
 /// Part of the target that the steady need and the backlog are planned for: the rest is for what was not foreseen.
-const PLANNED: f64 = 0.5;
+pub(crate) const PLANNED: f64 = 0.5;
 /// Share of tasks that may wait longer than that under steady load.
 const LATE_SHARE: f64 = 0.05;
 /// A backlog that cannot be served in time any more is served within the start-up time and so many targets.
