@@ -42,7 +42,6 @@ pub mod grace;
 pub mod grants;
 pub mod guarantee;
 mod held;
-pub mod idle;
 pub mod late;
 pub mod later;
 pub mod ledger;
@@ -73,6 +72,7 @@ pub mod snapshot;
 pub mod start_ups;
 pub mod starts;
 pub mod status;
+pub mod stay;
 #[cfg(test)]
 mod testing;
 pub mod time;

@@ -17,15 +17,16 @@ use crate::evidence::{Evidence, Proof};
 use crate::exits::Exits;
 use crate::fleet::Fleet;
 use crate::flow::Flows;
-use crate::idle::Idle;
 use crate::ledger::{fleet_capacity, max_age, sum};
 use crate::member::{Member, PodState};
 use crate::pod_name::PodName;
+use crate::policy::{Policy, longest_stay};
 use crate::resizing::Resizing;
 use crate::sample::{Answer, BrokerView, WorkerView};
 use crate::schedule::{Agenda, Raise};
 use crate::snapshot::{PodInput, PoolInput};
 use crate::start_ups::StartUps;
+use crate::stay::Stay;
 use crate::time::Moment;
 use crate::wait_target::{PRIOR_START_UP, floor};
 use crate::window::Window;
@@ -132,8 +133,8 @@ pub struct PoolMemory {
     pub flows: Flows,
     /// Whether more slots do more.
     pub crowding: Crowding,
-    /// Its idle times.
-    pub idle: Idle,
+    /// For how long its pods stay.
+    pub stay: Stay,
     /// Since when a little more than there is has been wanted.
     pub little_more_since: Option<Moment>,
     /// Since when a little less than there is would have sufficed.
@@ -373,7 +374,7 @@ impl PoolMemory {
             self.window.gap();
             self.estimates.gap(now);
             self.crowding.gap();
-            self.idle.gap();
+            self.stay.gap();
         }
         if !demand.complete {
             self.stale_since.get_or_insert(now);
@@ -393,10 +394,6 @@ impl PoolMemory {
         self.flowed = self.started;
         self.crowding
             .observe(counts.waiting, fleet.slots, &self.estimates, now);
-        if believed {
-            let something = self.progressed || counts.waiting > 0 || counts.busy > 0;
-            self.idle.observe(something, now);
-        }
         if sampled {
             let start_up = self.start_up(fleet, now).as_secs_f64();
             self.warm = floor(self.estimates.occupancy(), OCCUPANCY_EVERY, start_up, fleet.slots);
@@ -406,6 +403,13 @@ impl PoolMemory {
         let most = fleet.pool.max.max(fleet.pool.replicas());
         self.window
             .push(now, demand.seen_at, hold.max(least).min(most.max(1)));
+        if !believed {
+            self.stay.gap();
+        } else if matches!(fleet.pool.policy, Policy::WaitTarget { delay: None, .. }) {
+            let longest = longest_stay(fleet, self, now);
+            self.stay
+                .observe(|long| self.window.settled(now, long), longest, now);
+        }
     }
 
     /// The pool was given more pods because of what it has to do.

@@ -35,14 +35,14 @@ pub enum Policy {
     },
 }
 
-/// Bounds of the time for which pods stay where none is written.
+/// Bounds of the longest time for which pods stay where none is written.
 const STAY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
 /// One worker, or this part of what there is, is little.
 const DEAD_BAND: f64 = 0.1;
 /// So long a little more must have been wanted for the load alone.
 pub(crate) const LITTLE_MORE_FOR: Duration = Duration::from_secs(60);
-/// And a task must have waited for this part of the target: half of what is planned for.
-const LITTLE_MORE_WAIT: f64 = PLANNED / 2.0;
+/// A task that has waited for this part of the target, half of what is planned for, waits for a worker.
+const WAITS: f64 = PLANNED / 2.0;
 /// So long a little less must have sufficed.
 pub(crate) const LITTLE_LESS_FOR: Duration = Duration::from_secs(300);
 /// The window of the rate of arrivals, and shorter ones in which a change is looked for, in seconds.
@@ -132,7 +132,7 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, sn
         ..sight
     };
     let hold = desired(&doubtful, warm).pods.max(wish.pods);
-    let hold = hold.max(kept(&sight, hold, memory, now));
+    let hold = hold.max(kept(&sight, hold, memory, now)).max(at_work(&sight));
     let hold = useful_pods(fleet, memory).map_or(hold, |(most, _)| hold.min(most));
     Wanted {
         formula: wish.pods.max(least),
@@ -189,12 +189,15 @@ pub(crate) fn useful_pods(fleet: &Fleet, memory: &PoolMemory) -> Option<(u32, Us
 pub(crate) fn stay(fleet: &Fleet, memory: &PoolMemory, now: Moment) -> Duration {
     match fleet.pool.policy {
         Policy::Backlog => fleet.pool.scale_down_delay,
-        Policy::WaitTarget { delay, .. } => delay.unwrap_or_else(|| {
-            memory
-                .idle
-                .stay(memory.start_up(fleet, now).clamp(STAY.0, STAY.1), STAY.0)
-        }),
+        Policy::WaitTarget { delay, .. } => {
+            delay.unwrap_or_else(|| memory.stay.time(longest_stay(fleet, memory, now)))
+        }
     }
+}
+
+/// The longest that pods stay where nothing is written: what their start takes.
+pub(crate) fn longest_stay(fleet: &Fleet, memory: &PoolMemory, now: Moment) -> Duration {
+    memory.start_up(fleet, now).clamp(STAY.0, STAY.1)
 }
 
 /// A little more than there is, for the load alone, is no reason to start workers unless it lasts and tasks have begun to
@@ -209,7 +212,7 @@ fn steadied(sight: &Sight, wish: &Wish, memory: &mut PoolMemory, now: Moment) ->
         return wish.pods;
     }
     let since = *memory.little_more_since.get_or_insert(now);
-    if now.since(since) >= LITTLE_MORE_FOR && sight.age > LITTLE_MORE_WAIT * sight.target {
+    if now.since(since) >= LITTLE_MORE_FOR && sight.age > WAITS * sight.target {
         return wish.pods;
     }
     whole(have)
@@ -307,6 +310,16 @@ fn starting_for(fleet: &Fleet, wall: Timestamp) -> f64 {
     let ages = starting.map(|member| wall.duration_since(member.pod.created).as_secs_f64().max(0.0));
     let (sum, count) = ages.fold((0.0, 0.0), |(sum, count), age| (sum + age, count + 1.0));
     if count > 0.0 { sum / count } else { 0.0 }
+}
+
+/// Pods that are there and have something to do while tasks wait: fewer would make these wait longer and cost no less, for
+/// the work is the same. That fewer would do until some time from now is true each time anew.
+fn at_work(sight: &Sight) -> u32 {
+    if sight.age <= WAITS * sight.target {
+        return 0;
+    }
+    let have = sight.up + sight.starting;
+    whole(((sight.busy + sight.waiting) / sight.slots.max(1.0)).min(have))
 }
 
 fn fleet_count(fleet: &Fleet, which: impl Fn(&Member) -> bool) -> f64 {
