@@ -158,7 +158,7 @@ pub struct PoolMemory {
     /// The same at the last look at the queues.
     flowed: u64,
     /// One was, at the last look.
-    progressed: bool,
+    pub(crate) progressed: bool,
     /// The last look.
     looked: Option<Moment>,
     /// What growth would need by the newest reading and by the one before, and when each was read.
@@ -403,12 +403,13 @@ impl PoolMemory {
         let most = fleet.pool.max.max(fleet.pool.replicas());
         self.window
             .push(now, demand.seen_at, hold.max(least).min(most.max(1)));
-        if !believed {
-            self.stay.gap();
-        } else if matches!(fleet.pool.policy, Policy::WaitTarget { delay: None, .. }) {
+        let stays_by_itself = matches!(fleet.pool.policy, Policy::WaitTarget { delay: None, .. });
+        if believed && stays_by_itself {
             let longest = longest_stay(fleet, self, now);
             self.stay
                 .observe(|long| self.window.settled(now, long), longest, now);
+        } else {
+            self.stay.gap();
         }
     }
 

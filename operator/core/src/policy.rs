@@ -30,7 +30,7 @@ pub enum Policy {
         /// The least `waitTargetSeconds` of its queues.
         target: Duration,
         /// `scaleDownDelaySeconds`, where it is written; otherwise pods that are not needed any more stay for their
-        /// own start-up time.
+        /// own start-up time, or for less where that has cost less lately.
         delay: Option<Duration>,
     },
 }
@@ -50,6 +50,8 @@ const USUAL: f64 = 900.0;
 const RECENT: [f64; 3] = [60.0, 120.0, 300.0];
 /// What comes for so long, in seconds, and twice more, does not come at once.
 const THIRD: f64 = 5.0;
+/// Pods that have been starting for more than so many start-up times may never be up.
+const OVERDUE: f64 = 2.0;
 /// The past is young until so many seconds of it are known.
 const YOUNG: f64 = 60.0;
 
@@ -132,7 +134,14 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, sn
         ..sight
     };
     let hold = desired(&doubtful, warm).pods.max(wish.pods);
-    let hold = hold.max(kept(&sight, hold, memory, now)).max(at_work(&sight));
+    // While nothing begins, who is idle cannot take what waits.
+    let working = fleet_count(fleet, |member| {
+        member.engaged
+            || matches!(member.state, PodState::Busy(_))
+            || memory.progressed && matches!(member.state, PodState::Idle(_))
+    });
+    let stays = at_work(&sight, float(counted.ready), working);
+    let hold = hold.max(kept(&sight, hold, memory, now)).max(stays);
     let hold = useful_pods(fleet, memory).map_or(hold, |(most, _)| hold.min(most));
     Wanted {
         formula: wish.pods.max(least),
@@ -312,14 +321,16 @@ fn starting_for(fleet: &Fleet, wall: Timestamp) -> f64 {
     if count > 0.0 { sum / count } else { 0.0 }
 }
 
-/// Pods that are there and have something to do while tasks wait: fewer would make these wait longer and cost no less, for
-/// the work is the same. That fewer would do until some time from now is true each time anew.
-fn at_work(sight: &Sight) -> u32 {
-    if sight.age <= WAITS * sight.target {
+/// Pods that work, or will be up in time, while tasks wait in the queues: fewer would make these wait longer and cost no less,
+/// for the work is the same. That fewer would do until some time from now is true each time anew. No more than there are
+/// tasks for.
+fn at_work(sight: &Sight, ready: f64, working: f64) -> u32 {
+    if ready <= 0.0 {
         return 0;
     }
-    let have = sight.up + sight.starting;
-    whole(((sight.busy + sight.waiting) / sight.slots.max(1.0)).min(have))
+    let in_time = sight.starting_for <= OVERDUE * sight.start_up;
+    let have = working + if in_time { sight.starting } else { 0.0 };
+    whole(((sight.busy + ready) / sight.slots.max(1.0)).min(have))
 }
 
 fn fleet_count(fleet: &Fleet, which: impl Fn(&Member) -> bool) -> f64 {

@@ -2,9 +2,9 @@
 //!
 //! Without a past: for one start-up time, which costs at most twice of what knowing the next task would (the
 //! deterministic ski rental). With one: for whichever of three times would have cost least lately. All three are followed
-//! side by side on what was needed: whoever lets pods go sooner pays for their start when they are needed again, whoever
-//! keeps them pays for that (experts, of whom the best so far leads). None is longer than a start-up time: to stay
-//! longer costs more than to start. It is told only how many pods were needed within a time, and knows no policy.
+//! side by side on what was needed: whoever lets pods go pays for the start of others, whoever keeps them pays for them
+//! (experts, of whom the best so far leads). None is longer than a start-up time: to stay longer costs more than to start.
+//! It is told only how many pods were needed within a time, and knows no policy.
 
 use std::time::Duration;
 
@@ -63,14 +63,15 @@ impl Stay {
         for (one, needed) in self.followed.iter_mut().zip(needed) {
             let before = std::mem::replace(&mut one.pods, needed);
             let Some(past) = past else { continue };
-            let started = f64::from(needed.saturating_sub(before));
+            // Half of a start when pods go, half when they are needed again: whether they are, nobody knows in between.
+            let starts = f64::from(needed.abs_diff(before)) / 2.0;
             // A nightly job is known the next night.
             let kept = if is_idle {
                 1.0
             } else {
                 (1.0 - past / FORGOTTEN).max(0.0)
             };
-            one.cost = kept * one.cost + f64::from(before) * past + started * start_up.as_secs_f64();
+            one.cost = kept * one.cost + f64::from(before) * past + starts * start_up.as_secs_f64();
         }
     }
 
@@ -133,6 +134,11 @@ mod tests {
     fn they_do_not_stay_where_nothing_came_in_time() {
         assert_eq!(seconds(gaps(1, 0, 840, 2)), 5);
         assert_eq!(seconds(gaps(20, 10, 300, 1)), 5, "ten pods are no chance");
+        assert_eq!(
+            seconds([(20, 60), (10, 15)]),
+            30,
+            "whether they are needed again, nobody knows"
+        );
     }
 
     /// Whoever lets pods go for 20 s pays 5 to 15 s and a start, and whoever keeps them 20.

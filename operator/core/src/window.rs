@@ -46,11 +46,12 @@ impl Window {
 
     /// The largest need of the last `length`, if all of it was seen; `None` while the window is not yet full.
     pub fn settled(&mut self, now: Moment, length: Duration) -> Option<u32> {
+        // Also while it is not known yet: a shorter one that is asked for in between must not let it go.
+        self.longest = self.longest.max(length);
         let since = self.since?;
         if now.since(since) < length {
             return None;
         }
-        self.longest = self.longest.max(length);
         let is_old = |at: Moment, length: Duration| now.since(at) > length;
         while self.falling.len() > 1
             && self

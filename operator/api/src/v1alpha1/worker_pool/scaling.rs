@@ -41,7 +41,7 @@ pub struct Scaling {
 
     /// `scaleDownDelaySeconds` is how long, in seconds, fewer workers must suffice before any is stopped, 0 to 86,400.
     /// Less than 4 counts as 4, because what workers do is heard every two seconds. Default: as long as workers were seen
-    /// to need to start, 10 to 600; with policy Backlog 60.
+    /// to need to start, 10 to 600, or half of that or 5 where it has cost less lately; with policy Backlog 60.
     #[schemars(range(min = 0, max = 86_400))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale_down_delay_seconds: Option<i32>,
