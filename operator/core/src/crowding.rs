@@ -324,7 +324,9 @@ impl Crowding {
         }
         // So many would do as much if tasks took as long as then.
         let most = whole_pods(pace.ended * usual.service() * MARGIN, pod);
-        let much = pace.slots >= TWICE * usual.slots && pace.slots >= CLEARLY * most;
+        // And they were as short by chance, where few had ended.
+        let clearly = CLEARLY * (1.0 + chance(&usual));
+        let much = pace.slots >= TWICE * usual.slots && pace.slots >= clearly * most;
         if self.pressed >= PRESSED && much && pace.at >= self.free_until {
             return Stage::Lower {
                 most,

@@ -140,7 +140,7 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, sn
             || matches!(member.state, PodState::Busy(_))
             || memory.progressed && matches!(member.state, PodState::Idle(_))
     });
-    let stays = at_work(&sight, float(counted.ready), working);
+    let stays = at_work(&sight, working);
     let hold = hold.max(kept(&sight, hold, memory, now)).max(stays);
     let hold = useful_pods(fleet, memory).map_or(hold, |(most, _)| hold.min(most));
     Wanted {
@@ -321,16 +321,16 @@ fn starting_for(fleet: &Fleet, wall: Timestamp) -> f64 {
     if count > 0.0 { sum / count } else { 0.0 }
 }
 
-/// Pods that work, or will be up in time, while tasks wait in the queues: fewer would make these wait longer and cost no less,
+/// Pods that work, or will be up in time, while tasks wait: fewer would make these wait longer and cost no less,
 /// for the work is the same. That fewer would do until some time from now is true each time anew. No more than there are
 /// tasks for.
-fn at_work(sight: &Sight, ready: f64, working: f64) -> u32 {
-    if ready <= 0.0 {
+fn at_work(sight: &Sight, working: f64) -> u32 {
+    if sight.waiting <= 0.0 {
         return 0;
     }
     let in_time = sight.starting_for <= OVERDUE * sight.start_up;
     let have = working + if in_time { sight.starting } else { 0.0 };
-    whole(((sight.busy + ready) / sight.slots.max(1.0)).min(have))
+    whole(((sight.busy + sight.waiting) / sight.slots.max(1.0)).min(have))
 }
 
 fn fleet_count(fleet: &Fleet, which: impl Fn(&Member) -> bool) -> f64 {

@@ -293,5 +293,7 @@ fn growth_by_wait_target_is_back_when_the_load_is_known_again() {
     // What waits is answered with the first polls; for what the load alone asks for, its rate and how long its tasks take
     // must have been seen again, each for some seconds.
     assert!(growth.at(0.5).0 <= 10_000);
-    assert!(growth.at(0.99).0 <= 60_000);
+    // Only for what the last hour has shown they wait longer.
+    let mut known = growth.debts.iter().filter(|debt| !debt.warm);
+    assert!(known.all(|debt| debt.over.is_some_and(|(millis, _)| millis <= 60_000)));
 }
