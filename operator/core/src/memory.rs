@@ -139,6 +139,8 @@ pub struct PoolMemory {
     pub little_more_since: Option<Moment>,
     /// Since when a little less than there is would have sufficed.
     pub little_less_since: Option<Moment>,
+    /// Pods that work or will be up in time, and are kept while tasks wait.
+    pub at_work: u32,
     /// Pods that are worth being kept warm.
     pub warm: u32,
     /// Who of its pods has gone.
@@ -406,8 +408,9 @@ impl PoolMemory {
         let stays_by_itself = matches!(fleet.pool.policy, Policy::WaitTarget { delay: None, .. });
         if believed && stays_by_itself {
             let longest = longest_stay(fleet, self, now);
-            self.stay
-                .observe(|long| self.window.settled(now, long), longest, now);
+            // What is kept whatever is needed teaches nothing.
+            let needed = |long| Some(self.window.settled(now, long)?.max(fleet.pool.min));
+            self.stay.observe(needed, longest, now);
         } else {
             self.stay.gap();
         }

@@ -76,6 +76,7 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, sn
     let slots = fleet.slots;
     let least = u32::from(demand.orphaned > 0);
     let ahead = Ahead::new(fleet, demand, memory, snapshot);
+    memory.at_work = 0;
     let Policy::WaitTarget { target, .. } = fleet.pool.policy else {
         let tasks = demand.counted.tasks();
         let (now, soon) = (need(tasks, slots), need(ahead.with(tasks), slots));
@@ -134,14 +135,18 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, sn
         ..sight
     };
     let hold = desired(&doubtful, warm).pods.max(wish.pods);
-    // While nothing begins, who is idle cannot take what waits.
-    let working = fleet_count(fleet, |member| {
-        member.engaged
-            || matches!(member.state, PodState::Busy(_))
-            || memory.progressed && matches!(member.state, PodState::Idle(_))
+    // While nothing begins, who is idle cannot take what waits. Who has been starting for long may never be up.
+    let at_work = fleet_count(fleet, |member| {
+        let works = match member.state {
+            PodState::Busy(_) => true,
+            PodState::Idle(_) => memory.progressed,
+            PodState::Pending | PodState::Starting => age(member, snapshot.wall) <= OVERDUE * start_up,
+            _ => false,
+        };
+        works || member.engaged
     });
-    let stays = at_work(&sight, working);
-    let hold = hold.max(kept(&sight, hold, memory, now)).max(stays);
+    memory.at_work = kept_at_work(&Sight { busy, ..sight }, at_work);
+    let hold = hold.max(kept(&sight, hold, memory, now)).max(memory.at_work);
     let hold = useful_pods(fleet, memory).map_or(hold, |(most, _)| hold.min(most));
     Wanted {
         formula: wish.pods.max(least),
@@ -316,21 +321,23 @@ fn starting_for(fleet: &Fleet, wall: Timestamp) -> f64 {
         .members
         .iter()
         .filter(|member| member.consumes() && matches!(member.state, PodState::Pending | PodState::Starting));
-    let ages = starting.map(|member| wall.duration_since(member.pod.created).as_secs_f64().max(0.0));
+    let ages = starting.map(|member| age(member, wall));
     let (sum, count) = ages.fold((0.0, 0.0), |(sum, count), age| (sum + age, count + 1.0));
     if count > 0.0 { sum / count } else { 0.0 }
 }
 
-/// Pods that work, or will be up in time, while tasks wait: fewer would make these wait longer and cost no less,
-/// for the work is the same. That fewer would do until some time from now is true each time anew. No more than there are
-/// tasks for.
-fn at_work(sight: &Sight, working: f64) -> u32 {
+/// Of the pods that work, or will be up in time, those that tasks suffice for while some wait: fewer would make these wait
+/// longer and cost no less, for the work is the same. That fewer would do until some time from now is true each time anew.
+fn kept_at_work(sight: &Sight, at_work: f64) -> u32 {
     if sight.waiting <= 0.0 {
         return 0;
     }
-    let in_time = sight.starting_for <= OVERDUE * sight.start_up;
-    let have = working + if in_time { sight.starting } else { 0.0 };
-    whole(((sight.busy + sight.waiting) / sight.slots.max(1.0)).min(have))
+    whole(((sight.busy + sight.waiting) / sight.slots.max(1.0)).min(at_work))
+}
+
+/// For how long the pod has been there, in seconds.
+fn age(member: &Member, wall: Timestamp) -> f64 {
+    wall.duration_since(member.pod.created).as_secs_f64().max(0.0)
 }
 
 fn fleet_count(fleet: &Fleet, which: impl Fn(&Member) -> bool) -> f64 {

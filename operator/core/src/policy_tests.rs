@@ -101,21 +101,16 @@ fn a_little_less_must_suffice_for_five_minutes() {
 #[test]
 fn whoever_is_at_work_stays_while_tasks_wait() {
     let waits = |waiting| Sight { waiting, ..ten() };
-    assert_eq!(at_work(&waits(0.0), 8.0), 0);
-    assert_eq!(at_work(&waits(1.0), 8.0), 10, "two start");
-    assert_eq!(at_work(&waits(5.0), 8.0), 10, "there are no more");
-    assert_eq!(at_work(&waits(5.0), 3.0), 5, "idle ones do not take it");
-    let late = Sight {
-        starting_for: 60.1,
-        ..waits(5.0)
-    };
-    assert_eq!(at_work(&late, 8.0), 8, "nobody knows when the others are up");
+    assert_eq!(kept_at_work(&waits(0.0), 10.0), 0);
+    assert_eq!(kept_at_work(&waits(1.0), 10.0), 10);
+    assert_eq!(kept_at_work(&waits(5.0), 10.0), 10, "there are no more");
+    assert_eq!(kept_at_work(&waits(5.0), 3.0), 3);
     let rest = Sight {
         busy: 3.0,
         ..waits(2.0)
     };
-    assert_eq!(at_work(&rest, 8.0), 5, "the others have nothing to do");
-    assert_eq!(at_work(&Sight { slots: 4.0, ..rest }, 8.0), 2);
+    assert_eq!(kept_at_work(&rest, 10.0), 5, "the others have nothing to do");
+    assert_eq!(kept_at_work(&Sight { slots: 4.0, ..rest }, 10.0), 2);
 }
 
 #[test]

@@ -61,7 +61,7 @@ impl Scene<'_> {
             let (name, clause) = self.staying(memory, floor, delay);
             draft.limit(name, floor, clause);
         }
-        self.ask_holders(draft, ask);
+        self.ask_holders(delay, draft, ask);
         if unheard > 0 && draft.to == from && from <= unheard {
             draft.reason = Reason::HeldUnseen;
         }
@@ -69,6 +69,13 @@ impl Scene<'_> {
 
     /// Why so many stay that are not needed at this moment.
     fn staying(&self, memory: &PoolMemory, pods: u32, delay: Duration) -> (&'static str, String) {
+        if memory.at_work >= pods {
+            let are = counted(pods, "is", "are");
+            return (
+                "atWork",
+                format!("{are} at work or will be up in time, and tasks wait"),
+            );
+        }
         let enough = memory.little_less_since.map(|since| self.now.since(since));
         if let Some(enough) = enough.filter(|enough| *enough < LITTLE_LESS_FOR && pods == self.from) {
             let (enough, long) = (enough.as_secs(), LITTLE_LESS_FOR.as_secs());
@@ -99,16 +106,22 @@ impl Scene<'_> {
     /// last one before it has, where only it can tell what is not due: a worker answers before it fetches for the first
     /// time, and what it fetched then would be lost from sight. Of many all but one may go meanwhile: to hear all of them at
     /// a time could take for ever.
-    fn ask_holders(&self, draft: &mut Draft, ask: &mut BTreeSet<String>) {
-        self.ask_untold(false, self.from, draft, ask);
+    fn ask_holders(&self, window: Duration, draft: &mut Draft, ask: &mut BTreeSet<String>) {
+        self.ask_untold(self.untold(false, window), self.from, draft, ask);
         if !self.view.zero_is_suspect {
-            self.ask_untold(true, self.from.min(1), draft, ask);
+            self.ask_untold(self.untold(true, window), self.from.min(1), draft, ask);
         }
     }
 
     /// Keeps as many as stay until those have answered that have not.
-    fn ask_untold(&self, all: bool, stay: u32, draft: &mut Draft, ask: &mut BTreeSet<String>) {
-        let untold: Vec<&str> = self.untold(all).collect();
+    fn ask_untold<'a>(
+        &self,
+        untold: impl Iterator<Item = &'a str>,
+        stay: u32,
+        draft: &mut Draft,
+        ask: &mut BTreeSet<String>,
+    ) {
+        let untold: Vec<&str> = untold.collect();
         if draft.to >= stay || untold.is_empty() {
             return;
         }
@@ -120,9 +133,9 @@ impl Scene<'_> {
 
     /// Workers that are busy, or said so when they were, or all, that have not said what they hold within the window: what
     /// they fetched in it was waiting in it, and is in the window's largest need.
-    fn untold(&self, all: bool) -> impl Iterator<Item = &str> {
+    fn untold(&self, all: bool, window: Duration) -> impl Iterator<Item = &str> {
         let most = if all { IDLE_ANSWER_AGE } else { BUSY_ANSWER_AGE };
-        let age = self.pool.scale_down_delay.clamp(CLEARANCE_AGE, most);
+        let age = window.clamp(CLEARANCE_AGE, most);
         let holds = move |member: &&Member| {
             all || matches!(member.state, PodState::Busy(_))
                 || member.said_held().is_some_and(|held| held > 0)

@@ -118,8 +118,9 @@ pub fn sketch<'a>(
     };
     if wanted.pods != wanted.formula {
         let little = LITTLE_MORE_FOR.as_secs();
-        let clause =
-            format!("a little more for the load alone must be wanted for {little} s, and tasks wait");
+        let clause = format!(
+            "a little more for the load alone must be wanted for {little} s, and a task wait for a quarter of the target"
+        );
         draft.limit("littleMore", wanted.pods, clause);
     }
     let mut ask: BTreeSet<String> = demand.unasked.iter().cloned().collect();

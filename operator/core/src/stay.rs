@@ -3,7 +3,7 @@
 //! Without a past: for one start-up time, which costs at most twice of what knowing the next task would (the
 //! deterministic ski rental). With one: for whichever of three times would have cost least lately. All three are followed
 //! side by side on what was needed: whoever lets pods go pays for the start of others, whoever keeps them pays for them
-//! (experts, of whom the best so far leads). None is longer than a start-up time: to stay longer costs more than to start.
+//! (experts, of whom the best so far leads). None is longer than the first: to stay longer costs more than to start.
 //! It is told only how many pods were needed within a time, and knows no policy.
 
 use std::time::Duration;

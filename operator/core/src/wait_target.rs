@@ -7,7 +7,7 @@
 //! keeping them. Pure arithmetic on estimates; bounds, confirmation and scale-in are the business of `scaling`.
 //!
 //! Sources: the staffing rule is Halfin and Whitt's square-root rule with its delay probability; keeping what was
-//! needed within one start-up time is the deterministic ski rental, two-competitive.
+//! needed within one start-up time, as a floor is priced, is the deterministic ski rental, two-competitive.
 
 use std::time::Duration;
 

@@ -21,25 +21,25 @@ type Row<'a> = (&'a str, f64, f64, f64);
     reason = "what a policy costs may come near to any constant"
 )]
 const GOLDEN: &[Row<'_>] = &[
-    ("steady", 1.248, 0.61, 4.7),
-    ("diurnal", 1.262, 0.08, 8.4),
-    ("spikes", 1.599, 88.27, 56.4),
-    ("long", 1.353, 0.72, 0.0),
-    ("pareto", 1.363, 0.27, 6.3),
-    ("mmpp", 1.299, 49.32, 40.1),
-    ("azure-code", 2.116, 6.99, 32.1),
-    ("azure-conv", 1.124, 0.66, 8.7),
-    ("cron", 4.334, 51.04, 40.2),
-    ("adversarial", 1.986, 76.13, 52.9),
-    ("square", 1.163, 28.98, 37.6),
-    ("pool-shrink", 1.732, 6.69, 2463.8),
-    ("step", 1.382, 0.72, 2.9),
-    ("outage", 1.252, 6.19, 41.4),
-    ("slow-start", 1.405, 6.45, 40.1),
-    ("downstream", 1.289, 62.03, 730.4),
-    ("poison", 1.260, 0.53, 3.9),
-    ("geo-mean", 1.500, 22.69, 210.0),
-    ("tenants", 17.452, 67.72, 8341.4),
+    ("steady", 1.304, 0.61, 2.8),
+    ("diurnal", 1.294, 0.08, 7.0),
+    ("spikes", 1.614, 88.67, 56.7),
+    ("long", 1.375, 0.50, 0.0),
+    ("pareto", 1.354, 0.25, 7.0),
+    ("mmpp", 1.370, 47.97, 40.1),
+    ("azure-code", 2.109, 6.32, 31.4),
+    ("azure-conv", 1.120, 0.66, 9.2),
+    ("cron", 4.451, 51.04, 40.2),
+    ("adversarial", 1.983, 74.28, 51.9),
+    ("square", 1.167, 27.33, 38.5),
+    ("pool-shrink", 1.732, 6.69, 2465.7),
+    ("step", 1.458, 0.24, 1.4),
+    ("outage", 1.258, 6.06, 40.4),
+    ("slow-start", 1.361, 5.70, 55.9),
+    ("downstream", 1.299, 62.08, 732.7),
+    ("poison", 1.268, 0.53, 3.6),
+    ("geo-mean", 1.518, 22.29, 210.8),
+    ("tenants", 17.434, 67.46, 8385.7),
 ];
 
 /// Changes of direction in an hour that a steady load may bring.
@@ -67,7 +67,7 @@ struct Tolerance {
 
 /// The geometric mean may be no more than this, whatever is written above: a table that is written anew does not move it.
 /// The goal is 2.0; this is two percent above what was measured.
-const GEO_MEAN_MAX: f64 = 1.62;
+const GEO_MEAN_MAX: f64 = 1.55;
 
 /// So much of `tenants` is played.
 const TENANTS: Millis = 2 * 3_600_000;
