@@ -107,28 +107,10 @@ impl Scene<'_> {
     /// time, and what it fetched then would be lost from sight. Of many all but one may go meanwhile: to hear all of them at
     /// a time could take for ever.
     fn ask_holders(&self, window: Duration, draft: &mut Draft, ask: &mut BTreeSet<String>) {
-        self.ask_untold(self.untold(false, window), self.from, draft, ask);
+        ask_untold(self.untold(false, window), self.from, draft, ask);
         if !self.view.zero_is_suspect {
-            self.ask_untold(self.untold(true, window), self.from.min(1), draft, ask);
+            ask_untold(self.untold(true, window), self.from.min(1), draft, ask);
         }
-    }
-
-    /// Keeps as many as stay until those have answered that have not.
-    fn ask_untold<'a>(
-        &self,
-        untold: impl Iterator<Item = &'a str>,
-        stay: u32,
-        draft: &mut Draft,
-        ask: &mut BTreeSet<String>,
-    ) {
-        let untold: Vec<&str> = untold.collect();
-        if draft.to >= stay || untold.is_empty() {
-            return;
-        }
-        let (count, one, many) = (untold.len() as u64, "worker is", "workers are");
-        let clause = format!("{} asked before others are parked", counted(count, one, many));
-        ask.extend(untold.iter().map(|node| (*node).to_owned()));
-        draft.limit("workersAsked", stay, clause);
     }
 
     /// Workers that are busy, or said so when they were, or all, that have not said what they hold within the window: what
@@ -153,6 +135,23 @@ impl Scene<'_> {
             })
             .map(Member::node)
     }
+}
+
+/// Keeps as many as stay until those have answered that have not.
+fn ask_untold<'a>(
+    untold: impl Iterator<Item = &'a str>,
+    stay: u32,
+    draft: &mut Draft,
+    ask: &mut BTreeSet<String>,
+) {
+    let untold: Vec<&str> = untold.collect();
+    if draft.to >= stay || untold.is_empty() {
+        return;
+    }
+    let (count, one, many) = (untold.len() as u64, "worker is", "workers are");
+    let clause = format!("{} asked before others are parked", counted(count, one, many));
+    ask.extend(untold.iter().map(|node| (*node).to_owned()));
+    draft.limit("workersAsked", stay, clause);
 }
 
 fn unheard_clause(unheard: u32) -> String {
