@@ -20,7 +20,6 @@ use crate::flow::Flows;
 use crate::ledger::{fleet_capacity, max_age, sum};
 use crate::member::{Member, PodState};
 use crate::pod_name::PodName;
-use crate::policy::{Policy, longest_stay};
 use crate::resizing::Resizing;
 use crate::sample::{Answer, BrokerView, WorkerView};
 use crate::schedule::{Agenda, Raise};
@@ -405,15 +404,6 @@ impl PoolMemory {
         let most = fleet.pool.max.max(fleet.pool.replicas());
         self.window
             .push(now, demand.seen_at, hold.max(least).min(most.max(1)));
-        let stays_by_itself = matches!(fleet.pool.policy, Policy::WaitTarget { delay: None, .. });
-        if believed && stays_by_itself {
-            let longest = longest_stay(fleet, self, now);
-            // What is kept whatever is needed teaches nothing.
-            let needed = |long| Some(self.window.settled(now, long)?.max(fleet.pool.min));
-            self.stay.observe(needed, longest, now);
-        } else {
-            self.stay.gap();
-        }
     }
 
     /// The pool was given more pods because of what it has to do.

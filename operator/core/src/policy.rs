@@ -209,6 +209,19 @@ pub(crate) fn stay(fleet: &Fleet, memory: &PoolMemory, now: Moment) -> Duration 
     }
 }
 
+/// Learns for how long pods should stay, where nothing is written, from what was needed by the look that the memory has just
+/// taken in.
+pub(crate) fn learn_stay(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, now: Moment) {
+    let by_itself = matches!(fleet.pool.policy, Policy::WaitTarget { delay: None, .. });
+    if !by_itself || !demand.complete || memory.suspect_for(now).is_some() {
+        return memory.stay.gap();
+    }
+    let longest = longest_stay(fleet, memory, now);
+    // What is kept whatever is needed teaches nothing.
+    let needed = |long| Some(memory.window.settled(now, long)?.max(fleet.pool.min));
+    memory.stay.observe(needed, longest, now);
+}
+
 /// The longest that pods stay where nothing is written: what their start takes.
 pub(crate) fn longest_stay(fleet: &Fleet, memory: &PoolMemory, now: Moment) -> Duration {
     memory.start_up(fleet, now).clamp(STAY.0, STAY.1)

@@ -21,7 +21,7 @@ use crate::ledger::sum;
 use crate::member::Member;
 use crate::memory::PoolMemory;
 use crate::parking::{Yard, park};
-use crate::policy::{LITTLE_MORE_FOR, Wanted, useful_pods, wanted};
+use crate::policy::{LITTLE_MORE_FOR, Wanted, learn_stay, useful_pods, wanted};
 use crate::rollout::{Cast, Ground, allocate};
 use crate::sample::BrokerView;
 use crate::schedule::Raise;
@@ -95,6 +95,7 @@ pub fn sketch<'a>(
     let least = raise.as_ref().map_or(0, |raise| raise.pods);
     // What a schedule keeps is needed, so that after its end pods stay as long as after any other need.
     memory.observe(fleet, view, &demand, (wanted.pods, wanted.hold.max(least)), now);
+    learn_stay(fleet, &demand, memory, now);
     let cast = Cast::new(fleet, &demand, snapshot);
     let decided = memory.decided.or_else(|| told(fleet.pool, &cast));
     let from = match decided {

@@ -84,6 +84,12 @@ impl Window {
 mod tests {
     use proptest::prelude::*;
 
+    use super::*;
+
+    fn at(seconds: u64) -> Moment {
+        Moment(seconds * 1000)
+    }
+
     #[test]
     fn a_longer_window_is_not_answered_from_a_shorter_one() {
         let (mut window, short, long) = (
@@ -105,10 +111,25 @@ mod tests {
         assert_eq!(window.settled(at(4000), short), Some(1));
     }
 
-    use super::*;
-
-    fn at(seconds: u64) -> Moment {
-        Moment(seconds * 1000)
+    #[test]
+    fn a_longer_one_is_full_after_its_time_however_often_a_shorter_one_is_asked_for() {
+        let mut window = Window::default();
+        let [short, long] = [5, 30].map(Duration::from_secs);
+        for second in 0..100 {
+            window.push(at(second), at(second), if second % 40 == 0 { 9 } else { 1 });
+            assert_eq!(
+                window.settled(at(second), long).is_some(),
+                second >= 30,
+                "{second}"
+            );
+            assert_eq!(
+                window.settled(at(second), short).is_some(),
+                second >= 5,
+                "{second}"
+            );
+        }
+        assert_eq!(window.settled(at(100), long), Some(9));
+        assert_eq!(window.settled(at(100), short), Some(1));
     }
 
     #[test]
