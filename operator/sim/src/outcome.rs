@@ -20,6 +20,9 @@ pub struct Taken {
     pub peak: u64,
     /// Slots × time.
     pub slot_millis: u128,
+    /// The same of what was above the budget for longer than leaving it takes after it sank: the longest task, and a minute
+    /// to notice it.
+    pub overstay_millis: u128,
 }
 
 /// The measures of one run. Waits are from a task's last publication to its last start.

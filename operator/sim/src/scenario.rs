@@ -13,6 +13,9 @@ use poolwright_core::snapshot::Pause;
 /// Milliseconds.
 pub type Millis = u64;
 
+/// So long a scaler may need to notice that a budget has sunk.
+pub const NOTICE: Millis = 60_000;
+
 /// 2027-01-01 00:00 UTC, a Friday: when a scenario begins that says nothing else.
 const BEGINS: i64 = 1_798_761_600;
 
@@ -227,6 +230,28 @@ impl Scenario {
         charge
     }
 
+    /// True for a fleet whose workers take slots of the budget.
+    #[must_use]
+    pub fn draws(&self, fleet: &Fleet, budget: usize) -> bool {
+        let belongs = |queue: &usize| self.queues[*queue].budget == Some(budget);
+        fleet.queues.iter().any(belongs)
+    }
+
+    /// The longest that a task takes which a worker in the budget may execute; `None` where a resource behind the tasks
+    /// makes them longer.
+    #[must_use]
+    pub fn longest_in(&self, budget: usize) -> Option<Millis> {
+        let mut served = vec![false; self.queues.len()];
+        for fleet in self.fleets.iter().filter(|fleet| self.draws(fleet, budget)) {
+            for queue in &fleet.queues {
+                served[*queue] = true;
+            }
+        }
+        let tasks = self.tasks.iter().filter(|task| served[task.queue]);
+        let longest = tasks.map(|task| task.service).max().unwrap_or(0);
+        self.downstream.is_none().then_some(longest)
+    }
+
     /// What is wrong with the signals now.
     #[must_use]
     pub fn fault_at(&self, now: Millis) -> Option<FaultKind> {
@@ -250,5 +275,14 @@ impl Budget {
     pub fn at(&self, now: Millis) -> Option<u64> {
         let past = self.slots.iter().rev().find(|(from, _)| *from <= now);
         past.and_then(|(_, slots)| *slots)
+    }
+
+    /// The most that it is between these times; `None` for no limit.
+    #[must_use]
+    pub fn most_between(&self, from: Millis, to: Millis) -> Option<u64> {
+        let later = self.slots.iter().filter(|(at, _)| from < *at && *at <= to);
+        let all = later.map(|(_, slots)| *slots).chain([self.at(from)]);
+        let most = all.reduce(|one, other| one.zip(other).map(|(one, other)| one.max(other)));
+        most.flatten()
     }
 }

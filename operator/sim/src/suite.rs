@@ -103,6 +103,8 @@ pub struct Score {
     pub undone: usize,
     /// Slots of pods that were made beyond a budget.
     pub overshoot: u64,
+    /// Seconds for which slots were above a budget that had sunk, for longer than leaving it takes.
+    pub overstay: f64,
     /// Pods that were taken away while the signals were lost or falsely zero.
     pub blind: u64,
 }
@@ -135,6 +137,7 @@ impl Score {
             drained_busy: outcome.drained_busy,
             undone: outcome.undone,
             overshoot: outcome.overshoot.iter().sum(),
+            overstay: outcome.taken.iter().map(|one| one.overstay_millis).sum::<u128>() as f64 / 1000.0,
             blind: outcome.blind,
         }
     }

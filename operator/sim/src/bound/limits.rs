@@ -11,10 +11,7 @@ use super::blocks::{Plan, Sets};
 use super::curves::{Curves, Grid, real};
 use super::program::{Flow, Limit, Program};
 use super::start_up::StartUps;
-use crate::scenario::{Budget, Millis, Scenario};
-
-/// So long a scaler may need to notice that a budget has sunk.
-const NOTICE: Millis = 60_000;
+use crate::scenario::{Millis, NOTICE, Scenario};
 
 /// The programs of a scenario, one for each group of blocks that limits connect.
 pub fn programs(
@@ -104,7 +101,7 @@ fn fleets(scenario: &Scenario, plan: &Plan, grid: &Grid, start_up: &StartUps, bl
 /// them, only the work on the Pool's own queues is certain to be theirs.
 fn budget(scenario: &Scenario, plan: &Plan, grid: &Grid, flows: &[Vec<usize>], pool: usize) -> Limit {
     let belongs = |queue: &usize| scenario.queues[*queue].budget == Some(pool);
-    let counts = |fleet: &usize| scenario.fleets[*fleet].queues.iter().any(belongs);
+    let counts = |fleet: &usize| scenario.draws(&scenario.fleets[*fleet], pool);
     let is_whole = |block: &usize| {
         let fleets = &plan.blocks[*block].fleets;
         !fleets.is_empty() && fleets.iter().all(counts)
@@ -121,36 +118,23 @@ fn budget(scenario: &Scenario, plan: &Plan, grid: &Grid, flows: &[Vec<usize>], p
             .all(|queue| belongs(queue) && !is_covered(queue))
     };
     let loose = (0..flows.len()).filter(is_loose).collect();
-    let fleets = scenario.fleets.iter().enumerate().filter(|(at, _)| counts(at));
-    let grace = fleets.clone().map(|(_, fleet)| fleet.grace).max().unwrap_or(0);
-    let mut served = vec![false; scenario.queues.len()];
-    for queue in fleets.flat_map(|(_, fleet)| &fleet.queues) {
-        served[*queue] = true;
-    }
-    let tasks = scenario.tasks.iter().filter(|task| served[task.queue]);
-    let longest = tasks.map(|task| task.service).max().unwrap_or(0);
-    let stays = match scenario.downstream {
-        Some(_) => grace,
-        None => grace.min(longest),
-    };
+    let fleets = scenario.fleets.iter().filter(|fleet| scenario.draws(fleet, pool));
+    let grace = fleets.map(|fleet| fleet.grace).max().unwrap_or(0);
+    let stays = scenario
+        .longest_in(pool)
+        .map_or(grace, |longest| grace.min(longest));
     let back = grid.bin.saturating_add(stays).saturating_add(NOTICE);
     let most = |bin: usize| {
         let end = grid.end(bin);
-        most_between(&scenario.budgets[pool], end.saturating_sub(back), end)
+        scenario.budgets[pool]
+            .most_between(end.saturating_sub(back), end)
+            .map(real)
     };
     Limit {
         blocks,
         flows: loose,
         slots: (0..grid.bins).map(most).collect(),
     }
-}
-
-/// The largest that a budget is between these times; `None` for no limit.
-fn most_between(budget: &Budget, from: Millis, to: Millis) -> Option<f64> {
-    let later = budget.slots.iter().filter(|(at, _)| from < *at && *at <= to);
-    let all = later.map(|(_, slots)| *slots).chain([budget.at(from)]);
-    let most = all.reduce(|one, other| one.zip(other).map(|(one, other)| one.max(other)));
-    most.flatten().map(real)
 }
 
 /// Without the rows that cannot bind: in some best schedule no block has more slots than its busiest bin needs, and no

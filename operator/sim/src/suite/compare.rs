@@ -57,6 +57,8 @@ pub struct Comparison {
     pub undone: usize,
     /// Slots beyond a budget.
     pub overshoot: u64,
+    /// Slot-seconds above a budget that had sunk, for longer than leaving it takes.
+    pub overstay: f64,
     /// Pods taken away while the signals were lost or falsely zero.
     pub blind: u64,
     /// Pods told to go while they executed something.
@@ -104,13 +106,10 @@ fn finishes(workload: &Measured, entrant: usize) -> bool {
     workload.cells.iter().all(|cell| cell.scores[entrant].undone == 0)
 }
 
-/// True if it also made no pod beyond a budget, which nobody may.
+/// True if it also made no pod beyond a budget, and left one that sank in the time that leaving takes.
 fn allowed(workload: &Measured, entrant: usize) -> bool {
-    let keeps = workload
-        .cells
-        .iter()
-        .all(|cell| cell.scores[entrant].overshoot == 0);
-    keeps && finishes(workload, entrant)
+    let mut scores = workload.cells.iter().map(|cell| &cell.scores[entrant]);
+    scores.all(|score| score.overshoot == 0 && score.overstay <= 0.0) && finishes(workload, entrant)
 }
 
 fn ratio(workload: &Measured, entrant: usize, picks: &[usize]) -> Option<f64> {
@@ -196,6 +195,7 @@ pub fn compare(results: &Results, workload: &Measured, entrant: usize) -> Compar
         killed: scores().map(|score| score.killed).sum(),
         undone: scores().map(|score| score.undone).sum(),
         overshoot: scores().map(|score| score.overshoot).sum(),
+        overstay: scores().map(|score| score.overstay).sum(),
         blind: scores().map(|score| score.blind).sum(),
         drained_busy: scores().map(|score| score.drained_busy).sum(),
         rival: rival(results, workload, entrant),
@@ -328,6 +328,8 @@ mod tests {
         found.workloads[0].cells[0].scores[1].overshoot = 4;
         let rival = compare(&found, &found.workloads[0], 0).rival.unwrap();
         assert_eq!(rival.entrant, 2);
+        found.workloads[0].cells[1].scores[2].overstay = 0.001;
+        assert_eq!(compare(&found, &found.workloads[0], 0).rival, None);
     }
 
     #[test]

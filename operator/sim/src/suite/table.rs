@@ -56,8 +56,8 @@ fn clairvoyant(results: &Results, entrant: usize) -> &'static str {
 /// The headings of [`counts`].
 fn heads() -> String {
     format!(
-        "{:>7} {:>8} {:>7} {:>9} {:>6} {:>8} {:>8}",
-        "killed", "wasted-h", "undone", "overshoot", "blind", "drained", "writes/h"
+        "{:>7} {:>8} {:>7} {:>9} {:>8} {:>6} {:>8} {:>8}",
+        "killed", "wasted-h", "undone", "overshoot", "overstay", "blind", "drained", "writes/h"
     )
 }
 
@@ -66,11 +66,12 @@ fn counts(rows: &[Comparison]) -> String {
     let sum = |of: fn(&Comparison) -> u64| rows.iter().map(of).sum::<u64>();
     let writes: Vec<f64> = rows.iter().map(|row| row.writes).collect();
     format!(
-        "{:>7} {:>8.1} {:>7} {:>9} {:>6} {:>8} {:>8.1}",
+        "{:>7} {:>8.1} {:>7} {:>9} {:>8.0} {:>6} {:>8} {:>8.1}",
         sum(|row| row.killed),
         rows.iter().map(|row| row.wasted_hours).sum::<f64>(),
         rows.iter().map(|row| row.undone).sum::<usize>(),
         sum(|row| row.overshoot),
+        rows.iter().map(|row| row.overstay).sum::<f64>(),
         sum(|row| row.blind),
         sum(|row| row.drained_busy),
         mean(&writes).unwrap_or(0.0)
@@ -118,8 +119,9 @@ fn everybody(text: &mut String, results: &Results) {
     text.push_str(
         "* knows the load of the whole run beforehand; of: workloads that have a ratio; J: slot-seconds and\n\
          wait-seconds together, over those of the first line, geometric mean; over all seeds, killed and undone:\n\
-         tasks; wasted-h: hours that killed tasks had worked; overshoot: slots of pods made beyond a budget; blind: pods taken away while the signals were\n\
-         lost or falsely zero; drained: pods told to go while busy; writes/h: of a number of pods\n",
+         tasks; wasted-h: hours that killed tasks had worked; overshoot: slots of pods made beyond a budget; overstay:\n\
+         slot-seconds above a budget that sank, later than the longest task and a minute after; blind: pods taken away\n\
+         while the signals were lost or falsely zero; drained: pods told to go while busy; writes/h: of a number of pods\n",
     );
 }
 
@@ -298,6 +300,7 @@ mod tests {
             killed: 1,
             drained_busy: 5,
             overshoot: 3,
+            overstay: 3.5,
             blind: 4,
             wait_seconds: 10_000.0,
             wasted_hours: 1.5,
@@ -342,6 +345,7 @@ mod tests {
                 ("wasted-h", "3.0"),
                 ("undone", "0"),
                 ("overshoot", "6"),
+                ("overstay", "7"),
                 ("blind", "8"),
                 ("drained", "10"),
                 ("writes/h", "12.5"),

@@ -1,7 +1,7 @@
 //! Slots of budgets: who takes them, how much of them is taken, and whose tasks get them while they are scarce.
 
 use super::World;
-use crate::scenario::{Millis, Scenario};
+use crate::scenario::{Millis, NOTICE, Scenario};
 
 /// What is counted of budgets.
 #[derive(Debug)]
@@ -12,6 +12,8 @@ pub(super) struct Slots {
     taken: Vec<u64>,
     /// By budget: since when it has been so.
     since: Vec<Millis>,
+    /// By budget: what may be taken from each of these times on, with time to leave what it was before.
+    may: Vec<Vec<(Millis, Option<u64>)>>,
     /// By budget: the least that a pod takes of it.
     least: Vec<u64>,
     /// By budget: its queues that get a task in this scenario.
@@ -44,11 +46,26 @@ impl Slots {
             charges,
             taken: vec![0; budgets],
             since: vec![0; budgets],
+            may: (0..budgets).map(|budget| may(scenario, budget)).collect(),
             least,
             sharers,
             waiting: vec![0; scenario.queues.len()],
         }
     }
+}
+
+/// A budget with time to leave it after it has sunk: from each of these times on, the most that it was for as long as the
+/// longest task takes, and a minute to notice it.
+fn may(scenario: &Scenario, budget: usize) -> Vec<(Millis, Option<u64>)> {
+    let leaves = scenario
+        .longest_in(budget)
+        .map_or(Millis::MAX, |longest| longest.saturating_add(NOTICE));
+    let budget = &scenario.budgets[budget];
+    let changes = budget.slots.iter().map(|(at, _)| *at);
+    let mut times: Vec<Millis> = changes.flat_map(|at| [at, at.saturating_add(leaves)]).collect();
+    times.sort_unstable();
+    let most = |at: Millis| (at, budget.most_between(at.saturating_sub(leaves), at));
+    times.into_iter().map(most).collect()
 }
 
 impl World {
@@ -85,9 +102,18 @@ impl World {
     /// Adds what was taken until now.
     fn count(&mut self, budget: usize) {
         let since = std::mem::replace(&mut self.slots.since[budget], self.now);
-        if self.left > 0 {
-            let slot_millis = u128::from(self.slots.taken[budget]) * u128::from(self.now - since);
-            self.outcome.taken[budget].slot_millis += slot_millis;
+        if self.left == 0 {
+            return;
+        }
+        let taken = self.slots.taken[budget];
+        let outcome = &mut self.outcome.taken[budget];
+        outcome.slot_millis += u128::from(taken) * u128::from(self.now - since);
+        let may = &self.slots.may[budget];
+        let ends = may.iter().skip(1).map(|(at, _)| *at).chain([Millis::MAX]);
+        for ((from, slots), to) in may.iter().zip(ends) {
+            let over = slots.map_or(0, |slots| taken.saturating_sub(slots));
+            let long = self.now.min(to).saturating_sub(since.max(*from));
+            outcome.overstay_millis += u128::from(over) * u128::from(long);
         }
     }
 
@@ -119,5 +145,73 @@ impl World {
             let slots = u128::from(self.scenario.queues[queue].slots_per_task);
             self.outcome.scarce_millis[queue] += slots * u128::from(long);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::Outcome;
+    use crate::scaler::Scaler;
+    use crate::scenario::{Budget, Task};
+    use crate::world::run;
+
+    /// Four pods, and so many from the first look after this time on.
+    struct Lowered(Millis, u32);
+
+    impl Scaler for Lowered {
+        fn period(&self) -> Millis {
+            1000
+        }
+
+        fn look(&mut self, world: &mut World) {
+            let pods = if world.now < self.0 { 4 } else { self.1 };
+            world.scale(0, pods);
+        }
+    }
+
+    /// A task of 100 s every ten minutes for an hour, and a budget of 16 slots that sinks to 8 after half of it.
+    fn lowered(at: Millis, to: u32, change: impl Fn(&mut Scenario)) -> Outcome {
+        let task = |place: u64| Task {
+            arrives: 600_000 * place,
+            service: 100_000,
+            queue: 0,
+            failures: 0,
+        };
+        let mut scenario = Scenario::plain("sinks", 3_600_000, (0..=5).map(task).collect());
+        scenario.queues[0].budget = Some(0);
+        scenario.budgets = vec![Budget {
+            name: "b".to_owned(),
+            slots: vec![(0, Some(16)), (1_800_000, Some(8))],
+            guarantees: Vec::new(),
+        }];
+        change(&mut scenario);
+        run(&scenario, &mut Lowered(at, to), 1)
+    }
+
+    /// The longest task and a minute end at 1960 s; the last task begins at 3000 s.
+    #[test]
+    fn whoever_stays_above_a_budget_that_sank_is_counted() {
+        let over = |at, to| lowered(at, to, |_| ()).taken[0].overstay_millis;
+        assert_eq!(over(Millis::MAX, 4), 8 * (3_100_000 - 1_960_000));
+        assert_eq!(over(1_900_000, 2), 0);
+        assert_eq!(over(2_000_000, 2), 8 * 40_000);
+        assert_eq!(over(1_900_000, 3), 4 * (3_100_000 - 1_960_000));
+    }
+
+    #[test]
+    fn nobody_overstays_where_there_is_no_limit_or_tasks_take_as_long_as_they_must() {
+        let stays = |change: fn(&mut Scenario)| lowered(Millis::MAX, 4, change).taken[0].overstay_millis;
+        assert_eq!(stays(|scenario| scenario.budgets[0].slots = vec![(0, None)]), 0);
+        assert_eq!(stays(|scenario| scenario.budgets[0].slots[1].1 = None), 0);
+        let behind = |scenario: &mut Scenario| {
+            scenario.downstream = Some(crate::scenario::Downstream { bears: 100 });
+        };
+        assert_eq!(stays(behind), 0);
+        // It rises again before anybody must have left.
+        assert_eq!(
+            stays(|scenario| scenario.budgets[0].slots.push((1_950_000, Some(16)))),
+            0
+        );
     }
 }
