@@ -44,6 +44,8 @@ pub struct Claim<'a> {
     pub id: &'a str,
     /// Pods that it wants, within its own bounds.
     pub pods: u64,
+    /// Of these, pods that it would give up for what others need; the last ones.
+    pub spare: u64,
     /// Worker slots of one pod, at least 1.
     pub pod_slots: u64,
     /// What each of its queues asks for, also of those that ask for nothing: guarantees are found by them.

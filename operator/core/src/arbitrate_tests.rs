@@ -22,6 +22,7 @@ fn claim<'a>(id: &'a str, pods: u64, charges: &[(usize, u64)]) -> Claim<'a> {
     Claim {
         id,
         pods,
+        spare: 0,
         pod_slots: 1,
         wants: vec![want(id, 50, 1, pods)],
         charges: charges

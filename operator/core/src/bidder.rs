@@ -16,6 +16,8 @@ pub struct Bidder<'a> {
     pub slots: u32,
     /// Pods that it wants to take work.
     pub wanted: u32,
+    /// Of these, pods that it would give up for what others need.
+    pub spare: u32,
     /// One pod more, to bring up a new revision.
     pub extra: u32,
     /// Pods that take work, or will. A parked one still takes its slots, and is not counted on: it may be of a revision
@@ -66,6 +68,12 @@ impl Seat<'_> {
         }
     }
 
+    /// Of these, pods that are spare: what it does not claim was spare first.
+    pub(crate) fn spare(&self) -> u32 {
+        let all = self.bidder.wanted.saturating_add(self.bidder.extra);
+        self.bidder.spare.saturating_sub(all - self.claims())
+    }
+
     /// For how long it has had no pod, if that gives it a turn before its equals.
     pub(crate) fn turn(&self) -> Duration {
         Some(self.bidder.without)
@@ -77,11 +85,26 @@ impl Seat<'_> {
         self.bidder.input.bid.queues.iter().any(|one| one.object == queue)
     }
 
-    /// The layer that its pod number `pod + 1` belongs to. `all` is memory to work in.
+    /// The layer that its pod number `pod + 1` belongs to, as a claim. `all` is memory to work in.
     pub(crate) fn layer(&self, pod: u32, all: &mut Vec<Layer>) -> Layer {
+        self.layer_with(pod, self.bidder.spare, all)
+    }
+
+    /// The same once it is there: a pod that is spare is of its queues' tier.
+    pub(crate) fn layer_held(&self, pod: u32, all: &mut Vec<Layer>) -> Layer {
+        self.layer_with(pod, 0, all)
+    }
+
+    fn layer_with(&self, pod: u32, spare: u32, all: &mut Vec<Layer>) -> Layer {
         let wanted = u64::from(self.bidder.wanted.saturating_add(self.bidder.extra)).max(u64::from(pod) + 1);
         all.clear();
-        push_layers(all, &self.wants, u64::from(self.bidder.slots), wanted);
+        push_layers(
+            all,
+            &self.wants,
+            u64::from(self.bidder.slots),
+            wanted,
+            spare.into(),
+        );
         let mut left = u64::from(pod);
         for layer in all.iter() {
             if left < layer.pods {

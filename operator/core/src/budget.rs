@@ -16,7 +16,7 @@ use crate::arbitrate::{Charge as Price, Claim, Guarantee, PoolBudget, arbitrate}
 use crate::bidder::{Bidder, Seat, Stake, seat};
 use crate::cause::Cause;
 use crate::guarantee::{Use, kept};
-use crate::share::Layer;
+use crate::share::{Layer, SPARE_TIER};
 use crate::snapshot::{Budget, Namespace};
 
 /// In the order of turns: tier, how long it has waited for its first pod, what it lacks for its weight, name, seat.
@@ -45,7 +45,7 @@ pub enum Pressed {
     /// Nobody.
     #[default]
     No,
-    /// Others of its own tier.
+    /// Others of its own tier, or, for what it does not need, of a lower one.
     ByEquals,
     /// Others of a higher tier, or the Pool itself, which has fewer slots than are taken.
     ByHigher,
@@ -197,6 +197,7 @@ impl<'a> Desk<'a> {
             Claim {
                 id: &seat.bidder.input.key.name,
                 pods: u64::from(seat.claims()),
+                spare: u64::from(seat.spare()),
                 pod_slots: u64::from(seat.bidder.slots),
                 wants: std::mem::take(&mut seat.wants),
                 charges: Cow::Borrowed(charges),
@@ -244,7 +245,12 @@ impl<'a> Desk<'a> {
 
     /// The Pool that has least for its pods, where it lacks some in the end.
     fn limit(&self, seat: &Seat, gives: u32) -> Option<Cause> {
-        let wanted = seat.bidder.wanted;
+        let needed = seat.bidder.wanted.saturating_sub(seat.bidder.spare);
+        let wanted = if gives < needed {
+            needed
+        } else {
+            seat.bidder.wanted
+        };
         let lacks = wanted.saturating_sub(gives);
         let limits = seat.stakes.iter().filter(|stake| stake.charge > 0 && lacks > 0);
         let limits = limits.filter_map(|stake| {
@@ -350,6 +356,8 @@ impl<'a> Desk<'a> {
             let waiting = account.seats.iter().filter(|at| waits[**at] == Some(place));
             let seats = waiting.map(|at| &self.seats[*at]);
             let tiers = seats.map(|seat| seat.layer(seat.bidder.serving, &mut layers).tier);
+            // Nobody gives up a pod so that another one may be kept that is not needed either.
+            let tiers = tiers.filter(|tier| *tier > SPARE_TIER);
             let (highest, overdrawn) = (tiers.max(), account.taken > effective);
             for at in &account.seats {
                 let (seat, allowance) = (&self.seats[*at], &mut all[*at]);
@@ -358,7 +366,9 @@ impl<'a> Desk<'a> {
                 }
                 let pressed = match highest {
                     _ if overdrawn => Pressed::ByHigher,
-                    Some(tier) if tier > seat.layer(allowance.target, &mut layers).tier => Pressed::ByHigher,
+                    Some(tier) if tier > seat.layer_held(allowance.target, &mut layers).tier => {
+                        Pressed::ByHigher
+                    }
                     Some(_) => Pressed::ByEquals,
                     None => Pressed::No,
                 };

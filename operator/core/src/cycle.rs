@@ -262,6 +262,7 @@ fn allow(
                     input: fleet.pool,
                     slots: fleet.slots,
                     wanted: sketch.to(),
+                    spare: sketch.spare(),
                     extra: sketch.extra(),
                     serving: sketch.serving,
                     lost: &sketch.lost,

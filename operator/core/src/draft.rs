@@ -7,6 +7,9 @@ use crate::decision::Limit;
 /// The number on its way to a decision: each limit that changes it is written down.
 pub(crate) struct Draft {
     pub(crate) to: u32,
+    /// Of these, pods that are kept because that is cheaper than to start them again, as long as nobody else needs their
+    /// slots.
+    pub(crate) spare: u32,
     pub(crate) reason: Reason,
     pub(crate) limits: Vec<Limit>,
     pub(crate) clauses: Vec<String>,
@@ -22,6 +25,12 @@ impl Draft {
                 to,
             });
             self.clauses.push(clause);
+            // What somebody asks for is not spare, and what is cut off was spare first.
+            self.spare = if to > self.to {
+                0
+            } else {
+                to.saturating_sub(self.to - self.spare)
+            };
             self.to = to;
         }
     }

@@ -9,7 +9,9 @@ use crate::cause::{Cause, cut};
 use crate::decision::POOL;
 use crate::draft::Draft;
 use crate::memory::PoolMemory;
+use crate::policy::longest_stay;
 use crate::scaling::{Scene, pods};
+use crate::text::counted;
 use crate::time::Moment;
 
 /// What a WorkerPool has above its share others of its own tier wait for at least so long.
@@ -22,6 +24,7 @@ impl Scene<'_> {
     /// Cuts the number to what its Pools allow; true if they leave it none although it has something to do.
     pub(crate) fn fit(&self, allowance: &Allowance, memory: &mut PoolMemory, draft: &mut Draft) -> bool {
         let (pool, from, wanted) = (self.pool, self.from, draft.to);
+        let needed = wanted - draft.spare;
         if pool.conflict.is_some() || pool.terminating {
             return false;
         }
@@ -31,14 +34,30 @@ impl Scene<'_> {
             since.is_some_and(|since| self.now.since(since) >= long)
         };
         let pressed = allowance.pressed;
+        // What is only spare is given up no sooner than a start would have paid for it.
+        let after = if allowance.target < needed {
+            RECLAIM_AFTER
+        } else {
+            RECLAIM_AFTER.max(longest_stay(self.fleet, memory, self.now))
+        };
         let (by_any, by_higher) = &mut memory.pressed_since;
-        let long = lasts(by_any, shrinks && pressed != Pressed::No, RECLAIM_AFTER);
+        let long = lasts(by_any, shrinks && pressed != Pressed::No, after);
         let at_once = lasts(by_higher, shrinks && pressed == Pressed::ByHigher, PRESSED_FOR);
         let due = long || at_once;
         let is_kept = !self.demand.complete || pool.pause.scale_in || pool.recommend;
         let least = if due && !is_kept { 0 } else { from };
         let share = allowance.target.max(least.min(wanted));
-        if let Some(cause) = allowance.cause.as_ref().filter(|_| share < wanted) {
+        let left = share.max(needed);
+        if let Some(Cause::Limited { pool, .. }) = allowance.cause.as_ref().filter(|_| left < wanted) {
+            let spare = counted(wanted - left, "pod is", "pods are");
+            let clause = format!("{spare} not needed now: others need the slots of Pool {pool:?}");
+            draft.limit("spare", left, clause);
+            if left < from {
+                // What the others need is seen once those are parked.
+                memory.pressed_since.0 = None;
+            }
+        }
+        if let Some(cause) = allowance.cause.as_ref().filter(|_| share < left) {
             let clause;
             (draft.reason, clause) = cut(cause);
             draft.limit(POOL, share, clause);
@@ -57,7 +76,7 @@ impl Scene<'_> {
         let is_shared = matches!(why, Some(Cause::Waiting { .. } | Cause::Limited { .. }));
         // One that is parked still has its turn: else it would come back before its slots are another's. And a turn that has
         // come is not over before its pod is asked for: else it would be another's by the next look.
-        let has_none = staying.max(pool.replicas()) == 0 && wanted > 0;
+        let has_none = staying.max(pool.replicas()) == 0 && needed > 0;
         let waits = draft.to == 0 && is_shared || memory.without_since.is_some();
         let without = has_none && waits;
         memory.without_since = without.then(|| memory.without_since.unwrap_or(self.now));

@@ -43,8 +43,8 @@ const DEAD_BAND: f64 = 0.1;
 pub(crate) const LITTLE_MORE_FOR: Duration = Duration::from_secs(60);
 /// A task that has waited for this part of the target, half of what is planned for, waits for a worker.
 const WAITS: f64 = PLANNED / 2.0;
-/// So long a little less must have sufficed.
-pub(crate) const LITTLE_LESS_FOR: Duration = Duration::from_secs(300);
+/// For so many start-up times a little less must have sufficed, and so long at least.
+const LITTLE_LESS_FOR: (f64, Duration) = (2.0, Duration::from_secs(60));
 /// The window of the rate of arrivals, and shorter ones in which a change is looked for, in seconds.
 const USUAL: f64 = 900.0;
 const RECENT: [f64; 3] = [60.0, 120.0, 300.0];
@@ -64,6 +64,9 @@ pub(crate) struct Wanted {
     pub(crate) pods: u32,
     /// Pods that may be needed, and so stay.
     pub(crate) hold: u32,
+    /// Of these, pods that what there is to do may need: the others are kept because that is cheaper than to start them
+    /// again. `u32::MAX` where nobody says so.
+    pub(crate) needed: u32,
     /// How the wait target came to it. Apart from the rest: it is most of it, and the other policy has none.
     pub(crate) wish: Option<Box<(Sight, Wish)>>,
     /// What falls due soon.
@@ -77,7 +80,7 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, sn
     let least = u32::from(demand.orphaned > 0);
     let ahead = Ahead::new(fleet, demand, memory, snapshot);
     memory.at_work = 0;
-    let Policy::WaitTarget { target, .. } = fleet.pool.policy else {
+    let Policy::WaitTarget { target, delay } = fleet.pool.policy else {
         let tasks = demand.counted.tasks();
         let (now, soon) = (need(tasks, slots), need(ahead.with(tasks), slots));
         let (counts, told) = ahead.counts(now, soon);
@@ -86,6 +89,7 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, sn
             formula: pods,
             pods,
             hold: need(demand.hold.saturating_add(ahead.kept), slots),
+            needed: u32::MAX,
             wish: None,
             ahead: told,
         };
@@ -134,7 +138,8 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, sn
         },
         ..sight
     };
-    let hold = desired(&doubtful, warm).pods.max(wish.pods);
+    let held = desired(&doubtful, warm);
+    let hold = held.pods.max(wish.pods);
     // While nothing begins, who is idle cannot take what waits. Who has been starting for long may never be up.
     let at_work = fleet_count(fleet, |member| {
         let works = match member.state {
@@ -147,11 +152,14 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, sn
     });
     memory.at_work = kept_at_work(&Sight { busy, ..sight }, at_work);
     let hold = hold.max(kept(&sight, hold, memory, now)).max(memory.at_work);
+    let needed = wish.needed.max(held.needed).max(memory.at_work).max(least);
     let hold = useful_pods(fleet, memory).map_or(hold, |(most, _)| hold.min(most));
     Wanted {
         formula: wish.pods.max(least),
         pods: steadied(&sight, &wish, memory, now).max(least),
         hold,
+        // For how long pods stay after they were needed is written there, and so it is promised.
+        needed: delay.map_or(needed, |_| u32::MAX),
         wish: Some(Box::new((sight, wish))),
         ahead: told,
     }
@@ -245,6 +253,12 @@ fn steadied(sight: &Sight, wish: &Wish, memory: &mut PoolMemory, now: Moment) ->
     whole(have)
 }
 
+/// For how long a little less must suffice before pods go: the longer a start takes, the surer it should be that none follows.
+pub(crate) fn little_less_for(start_up: Duration) -> Duration {
+    let (times, least) = LITTLE_LESS_FOR;
+    start_up.min(STAY.1).mul_f64(times).clamp(least, STAY.1)
+}
+
 /// A little less than there is, while there is work, is no reason to stop workers either, unless it lasts.
 fn kept(sight: &Sight, hold: u32, memory: &mut PoolMemory, now: Moment) -> u32 {
     let have = sight.up + sight.starting;
@@ -255,7 +269,7 @@ fn kept(sight: &Sight, hold: u32, memory: &mut PoolMemory, now: Moment) -> u32 {
         return 0;
     }
     let since = *memory.little_less_since.get_or_insert(now);
-    if now.since(since) >= LITTLE_LESS_FOR {
+    if now.since(since) >= little_less_for(Duration::from_secs_f64(sight.start_up)) {
         return 0;
     }
     whole(have)

@@ -31,6 +31,7 @@ fn wish(pods: u32, term: Term) -> Wish {
     let slots = f64::from(pods);
     Wish {
         pods,
+        needed: pods,
         term,
         steady: slots,
         unbounded: slots,
@@ -79,23 +80,30 @@ fn what_is_much_or_waits_or_is_late_or_the_first_does_not_wait() {
 }
 
 #[test]
-fn a_little_less_must_suffice_for_five_minutes() {
+fn a_little_less_must_suffice_for_a_minute_or_two_start_up_times() {
     let memory = &mut PoolMemory::default();
     let mut pods = |sight: &Sight, hold, second| kept(sight, hold, memory, at(second));
     assert_eq!(pods(&ten(), 9, 0), 10);
-    assert_eq!(pods(&ten(), 9, 299), 10);
-    assert_eq!(pods(&ten(), 9, 300), 0);
-    assert_eq!(pods(&ten(), 10, 301), 0);
-    assert_eq!(pods(&ten(), 9, 302), 10, "it begins anew");
-    assert_eq!(pods(&ten(), 8, 303), 0, "more than a tenth");
+    assert_eq!(pods(&ten(), 9, 59), 10);
+    assert_eq!(pods(&ten(), 9, 60), 0);
+    assert_eq!(pods(&ten(), 10, 61), 0);
+    assert_eq!(pods(&ten(), 9, 62), 10, "it begins anew");
+    assert_eq!(pods(&ten(), 8, 63), 0, "more than a tenth");
     let idle = Sight { busy: 0.0, ..ten() };
-    assert_eq!(pods(&idle, 9, 304), 0);
+    assert_eq!(pods(&idle, 9, 64), 0);
     let one = Sight {
         up: 1.0,
         starting: 0.0,
         ..ten()
     };
-    assert_eq!(pods(&one, 0, 305), 0, "nothing needs it");
+    assert_eq!(pods(&one, 0, 65), 0, "nothing needs it");
+    for (start_up, long) in [(100.0, 200), (6000.0, 600)] {
+        let slow = Sight { start_up, ..ten() };
+        assert_eq!(pods(&slow, 9, 1000), 10);
+        assert_eq!(pods(&slow, 9, 1000 + long - 1), 10);
+        assert_eq!(pods(&slow, 9, 1000 + long), 0);
+        assert_eq!(pods(&slow, 10, 2000), 0);
+    }
 }
 
 #[test]

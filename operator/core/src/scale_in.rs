@@ -13,7 +13,7 @@ use crate::draft::Draft;
 use crate::evidence::CLEARANCE_AGE;
 use crate::member::Member;
 use crate::memory::PoolMemory;
-use crate::policy::{LITTLE_LESS_FOR, stay};
+use crate::policy::{little_less_for, stay};
 use crate::scaling::{Scene, pods, sources};
 use crate::text::counted;
 
@@ -26,8 +26,15 @@ const IDLE_ANSWER_AGE: Duration = Duration::from_secs(10);
 const SUSPECT_TOLD: Duration = Duration::from_secs(3);
 
 impl Scene<'_> {
-    /// Lets pods go only as far as the data allows, and names the workers that must be asked first.
-    pub(crate) fn shrink(&self, memory: &mut PoolMemory, draft: &mut Draft, ask: &mut BTreeSet<String>) {
+    /// Lets pods go only as far as the data allows, and names the workers that must be asked first. What stays above
+    /// `needed` only because it was needed lately is spare.
+    pub(crate) fn shrink(
+        &self,
+        memory: &mut PoolMemory,
+        needed: u32,
+        draft: &mut Draft,
+        ask: &mut BTreeSet<String>,
+    ) {
         let (pool, demand, now, from) = (self.pool, self.demand, self.now, self.from);
         if !demand.complete {
             draft.reason = Reason::HeldStale;
@@ -60,6 +67,7 @@ impl Scene<'_> {
         } else if floor > draft.to {
             let (name, clause) = self.staying(memory, floor, delay);
             draft.limit(name, floor, clause);
+            draft.spare = floor.saturating_sub(needed);
         }
         self.ask_holders(delay, draft, ask);
         if unheard > 0 && draft.to == from && from <= unheard {
@@ -77,8 +85,9 @@ impl Scene<'_> {
             );
         }
         let enough = memory.little_less_since.map(|since| self.now.since(since));
-        if let Some(enough) = enough.filter(|enough| *enough < LITTLE_LESS_FOR && pods == self.from) {
-            let (enough, long) = (enough.as_secs(), LITTLE_LESS_FOR.as_secs());
+        let long = little_less_for(memory.start_up(self.fleet, self.now));
+        if let Some(enough) = enough.filter(|enough| *enough < long && pods == self.from) {
+            let (enough, long) = (enough.as_secs(), long.as_secs());
             let clause = format!("a little less must suffice for {long} s, and has for {enough} s");
             return ("littleLess", clause);
         }
@@ -96,7 +105,7 @@ impl Scene<'_> {
         self.pool.hold.is_some() || settled.is_some() && memory.window.zeros() >= ZEROS
     }
 
-    fn unheard(&self) -> u32 {
+    pub(crate) fn unheard(&self) -> u32 {
         let mute =
             |member: &&Member| matches!(member.state, PodState::Silent | PodState::Unseen) && !member.engaged;
         pods(self.fleet.consuming().filter(mute))
@@ -151,7 +160,10 @@ fn ask_untold<'a>(
     let (count, one, many) = (untold.len() as u64, "worker is", "workers are");
     let clause = format!("{} asked before others are parked", counted(count, one, many));
     ask.extend(untold.iter().map(|node| (*node).to_owned()));
+    // Who is asked before it goes is no more needed than before.
+    let spare = draft.spare;
     draft.limit("workersAsked", stay, clause);
+    draft.spare = spare;
 }
 
 fn unheard_clause(unheard: u32) -> String {

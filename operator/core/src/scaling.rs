@@ -12,6 +12,7 @@ use poolwright_api::Reason;
 use crate::bounds::{bound, cap};
 use crate::budget::Allowance;
 use crate::cause::Cause;
+use crate::constants::ZEROS;
 use crate::crowding::Known;
 use crate::decision::{Decision, Facts, Limit, POOL, THROUGHPUT};
 use crate::demand::{Demand, PodState};
@@ -69,6 +70,12 @@ impl Sketch<'_> {
         self.draft.to
     }
 
+    /// Of these, pods that it would give up for what others need.
+    #[must_use]
+    pub const fn spare(&self) -> u32 {
+        self.draft.spare
+    }
+
     /// One pod more while a new revision comes up.
     #[must_use]
     pub fn extra(&self) -> u32 {
@@ -113,6 +120,7 @@ pub fn sketch<'a>(
     );
     let mut draft = Draft {
         to: wanted.formula,
+        spare: wanted.formula.saturating_sub(wanted.needed),
         reason: Reason::AsDesired,
         limits: Vec::new(),
         clauses: Vec::new(),
@@ -130,7 +138,7 @@ pub fn sketch<'a>(
         stands,
         ..Scene::new(fleet, view, &demand, now, from)
     };
-    scene.settle(memory, raise.as_ref(), &mut draft, &mut ask);
+    scene.settle(memory, raise.as_ref(), wanted.needed, &mut draft, &mut ask);
     let lost = fleet
         .members
         .iter()
@@ -282,10 +290,12 @@ impl Scene<'_> {
         &self,
         memory: &mut PoolMemory,
         raise: Option<&Raise>,
+        needed: u32,
         draft: &mut Draft,
         ask: &mut BTreeSet<String>,
     ) {
         let (pool, from) = (self.pool, self.from);
+        let least = raise.map_or(pool.min, |raise| raise.pods.max(pool.min));
         if let Some(conflict) = &pool.conflict {
             draft.reason = Reason::Conflict;
             draft.limit("conflict", from, format!("held: {conflict}"));
@@ -298,16 +308,30 @@ impl Scene<'_> {
             cap(pool, draft);
         } else {
             self.grow(memory, draft);
-            let least = raise.map_or(pool.min, |raise| raise.pods.max(pool.min));
             self.crowd(memory, least, draft);
             bound(pool, raise, draft);
             if draft.to < from {
-                self.shrink(memory, draft, ask);
+                self.shrink(memory, needed, draft, ask);
             }
             self.keep_for_later(draft);
             self.fall_back(memory, draft);
             self.brake(draft);
         }
+        draft.spare = self.spare(memory, least, draft);
+    }
+
+    /// Pods that may be left to others: none where somebody has said how many there should be or that none may go, or where
+    /// what there is to do is not known for certain.
+    fn spare(&self, memory: &PoolMemory, least: u32, draft: &Draft) -> u32 {
+        let pool = self.pool;
+        let told = pool.hold.is_some() || pool.recommend || pool.pause.scale_in;
+        let certain = self.demand.complete && memory.suspect_for(self.now).is_none() && self.unheard() == 0;
+        if told || pool.conflict.is_some() || pool.terminating || !certain {
+            return 0;
+        }
+        // The last one goes only on several zeros.
+        let least = least.max(u32::from(memory.window.zeros() < ZEROS));
+        draft.spare.min(draft.to.saturating_sub(least))
     }
 
     /// Asks for no more pods than have been seen to be of use, or than are kept anyway.

@@ -14,6 +14,8 @@ use std::time::Duration;
 pub const AGING: Duration = Duration::from_secs(30);
 /// Weights that [`aged`] returns are in so many parts of a weight.
 pub const AGED_PARTS: u64 = 1000;
+/// The tier of pods that are spare: below those of all queues.
+pub const SPARE_TIER: u32 = 0;
 /// Up to here a weight doubles. It is beyond any sum of weights, and every claim that has aged so far is above every
 /// one that has not.
 const AGED_MAX: u64 = 1 << 62;
@@ -61,19 +63,22 @@ pub struct Claimant<'a> {
 /// The rounding rule: the slots of all queues are laid in a row, the highest tier first, and the row is cut into pods; a
 /// pod belongs to the tier of its first slot. So 3 critical and 21 other slots in pods of 4 are one critical pod, whose
 /// fourth slot serves the others, and 5 other ones: 6 pods in all and never 7. Pods beyond the row (a minimum, a hold)
-/// belong to the lowest tier of the queues; slots beyond the pods (a maximum) are cut from the end of the row.
+/// belong to the lowest tier of the queues; slots beyond the pods (a maximum) are cut from the end of the row. The last
+/// `spare` of the pods, which are kept only because that is cheaper than to start them again, belong to no queue's tier.
 ///
 /// The weight of a layer is the sum of the weights of the tier's queues that have tasks, or of all of them if none has:
 /// a WorkerPool of two queues claims for both.
 #[must_use]
-pub fn layers(wants: &[Want], pod_slots: u64, pods: u64) -> Vec<Layer> {
+pub fn layers(wants: &[Want], pod_slots: u64, pods: u64, spare: u64) -> Vec<Layer> {
     let mut layers = Vec::new();
-    push_layers(&mut layers, wants, pod_slots, pods);
+    push_layers(&mut layers, wants, pod_slots, pods, spare);
     layers
 }
 
 /// Puts the [`layers`] of one claim behind those of others.
-pub(crate) fn push_layers(layers: &mut Vec<Layer>, wants: &[Want], pod_slots: u64, pods: u64) {
+pub(crate) fn push_layers(layers: &mut Vec<Layer>, wants: &[Want], pod_slots: u64, pods: u64, spare: u64) {
+    let spare = spare.min(pods);
+    let pods = pods - spare;
     let mut wants = Cow::Borrowed(wants);
     if !wants.is_sorted_by_key(|want| Reverse(want.tier)) {
         wants.to_mut().sort_unstable_by_key(|want| Reverse(want.tier));
@@ -97,9 +102,17 @@ pub(crate) fn push_layers(layers: &mut Vec<Layer>, wants: &[Want], pod_slots: u6
         };
         cut = end;
     }
-    lowest.pods = lowest.pods.saturating_add(pods - cut);
+    let apart = if lowest.tier == SPARE_TIER { 0 } else { spare };
+    lowest.pods = lowest.pods.saturating_add(pods - cut + (spare - apart));
     if lowest.pods > 0 {
         layers.push(lowest);
+    }
+    if apart > 0 {
+        layers.push(Layer {
+            tier: SPARE_TIER,
+            pods: apart,
+            ..lowest
+        });
     }
 }
 

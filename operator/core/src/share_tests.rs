@@ -187,13 +187,13 @@ fn a_claim_is_rounded_once() {
     // The fourth slot of the critical pod serves the others.
     let wants = [want(BACKGROUND, 2, 21), want(CRITICAL, 3, 3)];
     assert_eq!(
-        layers(&wants, 4, 6),
+        layers(&wants, 4, 6, 0),
         [layer(CRITICAL, 3, 1), layer(BACKGROUND, 2, 5)]
     );
     // A tier that fits in a pod of a higher one needs none.
     let wants = [want(CRITICAL, 1, 3), want(NORMAL, 1, 1), want(BACKGROUND, 1, 1)];
     assert_eq!(
-        layers(&wants, 4, 2),
+        layers(&wants, 4, 2, 0),
         [layer(CRITICAL, 1, 1), layer(BACKGROUND, 1, 1)]
     );
 }
@@ -202,25 +202,44 @@ fn a_claim_is_rounded_once() {
 fn bounds_of_the_worker_pool_cut_and_fill_the_last_layer() {
     let wants = [want(CRITICAL, 1, 9), want(BACKGROUND, 1, 40)];
     assert_eq!(
-        layers(&wants, 4, 4),
+        layers(&wants, 4, 4, 0),
         [layer(CRITICAL, 1, 3), layer(BACKGROUND, 1, 1)]
     );
-    assert_eq!(layers(&wants, 4, 2), [layer(CRITICAL, 1, 2)]);
-    assert_eq!(layers(&wants, 4, 0), []);
+    assert_eq!(layers(&wants, 4, 2, 0), [layer(CRITICAL, 1, 2)]);
+    assert_eq!(layers(&wants, 4, 0, 0), []);
     assert_eq!(
-        layers(&wants, 4, 15),
+        layers(&wants, 4, 15, 0),
         [layer(CRITICAL, 1, 3), layer(BACKGROUND, 1, 12)]
     );
     let idle = [want(CRITICAL, 7, 0), want(NORMAL, 5, 0)];
-    assert_eq!(layers(&idle, 4, 2), [layer(NORMAL, 5, 2)]);
-    assert_eq!(layers(&[], 4, 2), [layer(0, 1, 2)]);
+    assert_eq!(layers(&idle, 4, 2, 0), [layer(NORMAL, 5, 2)]);
+    assert_eq!(layers(&[], 4, 2, 0), [layer(0, 1, 2)]);
+}
+
+#[test]
+fn spare_pods_belong_to_no_tier_of_a_queue() {
+    let wants = [want(CRITICAL, 1, 9), want(BACKGROUND, 4, 40)];
+    assert_eq!(
+        layers(&wants, 4, 8, 3),
+        [
+            layer(CRITICAL, 1, 3),
+            layer(BACKGROUND, 4, 2),
+            layer(SPARE_TIER, 4, 3)
+        ]
+    );
+    assert_eq!(
+        layers(&wants, 4, 4, 2),
+        [layer(CRITICAL, 1, 2), layer(SPARE_TIER, 4, 2)]
+    );
+    assert_eq!(layers(&wants, 4, 2, 9), [layer(SPARE_TIER, 4, 2)]);
+    assert_eq!(layers(&[], 4, 3, 2), [layer(SPARE_TIER, 1, 3)]);
 }
 
 #[test]
 fn queues_of_one_tier_add_their_weights_while_they_have_tasks() {
     let wants = |second| [want(NORMAL, 3, 5), want(NORMAL, 4, second)];
-    assert_eq!(layers(&wants(1), 2, 3), [layer(NORMAL, 7, 3)]);
-    assert_eq!(layers(&wants(0), 2, 3), [layer(NORMAL, 3, 3)]);
+    assert_eq!(layers(&wants(1), 2, 3, 0), [layer(NORMAL, 7, 3)]);
+    assert_eq!(layers(&wants(0), 2, 3, 0), [layer(NORMAL, 3, 3)]);
 }
 
 /// The least weight there is passes the largest within ten minutes.
@@ -239,7 +258,7 @@ fn a_claim_without_pods_passes_any_weight() {
     assert!(aged(3600) > heavy(3599) && heavy(3600) > aged(3599));
     assert_eq!(super::aged(u64::MAX, Duration::MAX), u64::MAX);
     let two = [want(NORMAL, aged(3600), 1), want(NORMAL, aged(3600), 1)];
-    assert_eq!(layers(&two, 1, 2), [layer(NORMAL, aged(3600), 2)]);
+    assert_eq!(layers(&two, 1, 2, 0), [layer(NORMAL, aged(3600), 2)]);
 }
 
 /// A claim for which there never was a whole share gets one in time.

@@ -88,6 +88,8 @@ pub enum Term {
 pub struct Wish {
     /// Workers.
     pub pods: u32,
+    /// The same without those that are kept warm.
+    pub needed: u32,
     /// Which need won.
     pub term: Term,
     /// Slots for the load that comes, and no more than there will be tasks.
@@ -119,11 +121,13 @@ pub fn desired(sight: &Sight, floor: u32) -> Wish {
     if pods == 0 && sight.waiting + sight.busy > 0.0 {
         (pods, term) = (1, Term::One);
     }
+    let needed = pods;
     if floor > pods {
         (pods, term) = (floor, Term::Floor);
     }
     Wish {
         pods,
+        needed,
         term,
         steady,
         unbounded,

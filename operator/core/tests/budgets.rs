@@ -7,6 +7,8 @@
 mod guarantees;
 #[path = "budgets/rollouts.rs"]
 mod rollouts;
+#[path = "budgets/spare.rs"]
+mod spare;
 #[path = "budgets/turns.rs"]
 mod turns;
 mod world;

@@ -29,6 +29,8 @@ struct WorkerPool {
     /// Slots of tasks by queue.
     tasks: BTreeMap<usize, u64>,
     pods: u64,
+    /// Of these, those that others may have.
+    spare: u64,
     /// What a pod costs at a Pool of this number.
     costs: Vec<u64>,
 }
@@ -52,7 +54,7 @@ impl WorkerPool {
     /// Pods that it wants for `tier` and all above.
     fn up_to(&self, namespace: &Namespace, tier: u32) -> u64 {
         let claim = self.claim(namespace, &[0; 5]);
-        let layers = layers(&claim.wants, claim.pod_slots, claim.pods);
+        let layers = layers(&claim.wants, claim.pod_slots, claim.pods, claim.spare);
         let higher = layers.iter().filter(|layer| layer.tier >= tier);
         higher.map(|layer| layer.pods).sum()
     }
@@ -74,6 +76,7 @@ impl WorkerPool {
         Claim {
             id: &self.id,
             pods: self.pods,
+            spare: self.spare,
             pod_slots: self.pod_slots,
             wants: self.tasks.iter().map(want).collect(),
             charges: self.pools(namespace).into_iter().map(charge).collect(),
@@ -108,6 +111,7 @@ impl Namespace {
             claims.push(Claim {
                 id: "watcher",
                 pods: 0,
+                spare: 0,
                 pod_slots: 1,
                 wants: Vec::new(),
                 charges: (0..budgets.len()).map(|pool| Charge { pool, slots: 1 }).collect(),
@@ -131,6 +135,8 @@ impl Namespace {
     fn satisfied(&self, targets: &BTreeMap<String, u64>) -> Self {
         let mut again = self.clone();
         for one in &mut again.worker_pools {
+            // What it lacks was spare first.
+            one.spare = one.spare.saturating_sub(one.pods - targets[&one.id]);
             one.pods = targets[&one.id];
         }
         again
@@ -156,15 +162,17 @@ fn worker_pool(most_queues: usize) -> impl Strategy<Value = WorkerPool> {
         1..=most_queues,
     );
     let cost = prop_oneof![2 => Just(1u64), 3 => 1u64..7, 1 => 1u64..40];
-    (1u64..5, tasks, 0u64..25, prop::collection::vec(cost, 5)).prop_map(|(pod_slots, tasks, pods, costs)| {
-        WorkerPool {
+    let spare = prop_oneof![2 => Just(0u64), 1 => 0u64..25];
+    (1u64..5, tasks, 0u64..25, spare, prop::collection::vec(cost, 5)).prop_map(
+        |(pod_slots, tasks, pods, spare, costs)| WorkerPool {
             id: String::new(),
             pod_slots,
             tasks,
             pods,
+            spare,
             costs,
-        }
-    })
+        },
+    )
 }
 
 fn namespace(most_queues: usize, guaranteed: bool) -> impl Strategy<Value = Namespace> {
@@ -444,7 +452,7 @@ proptest! {
                 namespace.worker_pools.iter().filter(|one| one.pools(&namespace).contains(&pool)).collect();
             let claims: Vec<Claim> = on_it.iter().map(|one| one.claim(&namespace, &[0; 5])).collect();
             let layers: Vec<_> =
-                claims.iter().map(|claim| layers(&claim.wants, claim.pod_slots, claim.pods)).collect();
+                claims.iter().map(|claim| layers(&claim.wants, claim.pod_slots, claim.pods, claim.spare)).collect();
             let claimants: Vec<Claimant> = claims
                 .iter()
                 .zip(&layers)

@@ -179,6 +179,7 @@ fn ten_thousand_queues_on_a_thousand_pools() {
         .map(|(at, name)| Claim {
             id: name,
             pods: 1 + u64::try_from(at % 9).unwrap(),
+            spare: u64::try_from(at % 3).unwrap(),
             pod_slots: 4,
             wants: vec![Want {
                 queue: name,

@@ -77,7 +77,13 @@ impl<'a> Table<'a> {
             let known = claim.charges.iter().all(|charge| charge.pool < budgets.len());
             let wanted = if known { claim.pods } else { 0 };
             let (layers, seats) = (table.layers.len(), table.seats.len());
-            push_layers(&mut table.layers, &claim.wants, claim.pod_slots, wanted);
+            push_layers(
+                &mut table.layers,
+                &claim.wants,
+                claim.pod_slots,
+                wanted,
+                claim.spare,
+            );
             table.sit(claim, budgets);
             table.cases.push(Case {
                 claim,
