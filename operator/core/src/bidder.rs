@@ -74,6 +74,12 @@ impl Seat<'_> {
         self.bidder.spare.saturating_sub(all - self.claims())
     }
 
+    /// Pods that it wants because it needs them, or to bring up a new revision.
+    pub(crate) fn needed(&self) -> u32 {
+        let all = self.bidder.wanted.saturating_add(self.bidder.extra);
+        all.saturating_sub(self.bidder.spare)
+    }
+
     /// For how long it has had no pod, if that gives it a turn before its equals.
     pub(crate) fn turn(&self) -> Duration {
         Some(self.bidder.without)

@@ -19,8 +19,9 @@ use crate::guarantee::{Use, kept};
 use crate::share::{Layer, SPARE_TIER};
 use crate::snapshot::{Budget, Namespace};
 
-/// In the order of turns: tier, how long it has waited for its first pod, what it lacks for its weight, name, seat.
-type Turn<'a> = (Reverse<u32>, Reverse<(Duration, u128)>, &'a str, usize);
+/// In the order of turns: tier, how long it has waited for its first pod, what it lacks for its weight, name, seat, and pods
+/// that it lacks.
+type Turn<'a> = (Reverse<u32>, Reverse<(Duration, u128)>, &'a str, usize, u32);
 
 /// What a WorkerPool may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +46,7 @@ pub enum Pressed {
     /// Nobody.
     #[default]
     No,
-    /// Others of its own tier, or, for what it does not need, of a lower one.
+    /// Others, of its own tier or of a lower one, to which its Pools give what it does not need.
     ByEquals,
     /// Others of a higher tier, or the Pool itself, which has fewer slots than are taken.
     ByHigher,
@@ -277,21 +278,22 @@ impl<'a> Desk<'a> {
         let (mut order, mut layers): (Vec<Turn>, Vec<Layer>) = (Vec::new(), Vec::new());
         for (at, seat) in self.seats.iter().enumerate() {
             let lacks = targets[at].saturating_sub(seat.bidder.serving);
-            if seat.missing.is_none() && lacks > 0 {
-                let layer = seat.layer(seat.bidder.serving, &mut layers);
+            let needed = targets[at].min(seat.needed()).saturating_sub(seat.bidder.serving);
+            if seat.missing.is_some() || lacks == 0 {
+                continue;
+            }
+            let layer = seat.layer(seat.bidder.serving, &mut layers);
+            // What it needs has its turn, and what is spare comes after all that others need.
+            for (lacks, tier) in [(needed, layer.tier), (lacks - needed, SPARE_TIER)] {
                 let rank = (u128::from(lacks) << 64) / u128::from(layer.weight.max(1));
-                order.push((
-                    Reverse(layer.tier),
-                    Reverse((seat.turn(), rank)),
-                    &seat.bidder.input.key.name,
-                    at,
-                ));
+                let name = &seat.bidder.input.key.name;
+                order.push((Reverse(tier), Reverse((seat.turn(), rank)), name, at, lacks));
             }
         }
         order.sort_unstable();
-        for (.., at) in order {
+        for (Reverse(tier), .., at, lacks) in order.into_iter().filter(|(.., lacks)| *lacks > 0) {
             let seat = &self.seats[at];
-            let lacks = u64::from(targets[at] - seat.bidder.serving);
+            let lacks = u64::from(lacks);
             let (mut fit, mut tight) = (lacks, None);
             // A pod of an older revision may take more, or of other Pools: `grants` refuses it where that is not there.
             for stake in seat.stakes.iter().filter(|stake| stake.charge > 0) {
@@ -310,11 +312,15 @@ impl<'a> Desk<'a> {
                 let own = uses.filter(|(queue, _)| seat.consumes(queue));
                 own.for_each(|(_, one)| one.used = one.used.saturating_add(spent));
             }
-            all[at].room = pods(fit);
-            waits[at] = tight.map(|stake| stake.account);
-            all[at].waits = tight.map(|stake| Cause::Waiting {
-                pool: self.accounts[stake.account].name.to_owned(),
-                missing: stake.charge.saturating_mul(lacks - fit),
+            all[at].room = all[at].room.saturating_add(pods(fit));
+            // Nobody waits for what it would only keep.
+            let Some(tight) = tight.filter(|_| tier > SPARE_TIER) else {
+                continue;
+            };
+            waits[at] = Some(tight.account);
+            all[at].waits = Some(Cause::Waiting {
+                pool: self.accounts[tight.account].name.to_owned(),
+                missing: tight.charge.saturating_mul(lacks - fit),
             });
         }
         for (seat, allowance) in self.seats.iter().zip(all) {
@@ -356,8 +362,6 @@ impl<'a> Desk<'a> {
             let waiting = account.seats.iter().filter(|at| waits[**at] == Some(place));
             let seats = waiting.map(|at| &self.seats[*at]);
             let tiers = seats.map(|seat| seat.layer(seat.bidder.serving, &mut layers).tier);
-            // Nobody gives up a pod so that another one may be kept that is not needed either.
-            let tiers = tiers.filter(|tier| *tier > SPARE_TIER);
             let (highest, overdrawn) = (tiers.max(), account.taken > effective);
             for at in &account.seats {
                 let (seat, allowance) = (&self.seats[*at], &mut all[*at]);

@@ -40,6 +40,10 @@ impl Scene<'_> {
         } else {
             RECLAIM_AFTER.max(longest_stay(self.fleet, memory, self.now))
         };
+        // What more could go is seen once those are parked.
+        if memory.giving.is_some_and(|left| from <= left) {
+            (memory.giving, memory.pressed_since.0) = (None, None);
+        }
         let (by_any, by_higher) = &mut memory.pressed_since;
         let long = lasts(by_any, shrinks && pressed != Pressed::No, after);
         let at_once = lasts(by_higher, shrinks && pressed == Pressed::ByHigher, PRESSED_FOR);
@@ -47,15 +51,11 @@ impl Scene<'_> {
         let is_kept = !self.demand.complete || pool.pause.scale_in || pool.recommend;
         let least = if due && !is_kept { 0 } else { from };
         let share = allowance.target.max(least.min(wanted));
-        let left = share.max(needed);
-        if let Some(Cause::Limited { pool, .. }) = allowance.cause.as_ref().filter(|_| left < wanted) {
-            let spare = counted(wanted - left, "pod is", "pods are");
-            let clause = format!("{spare} not needed now: others need the slots of Pool {pool:?}");
-            draft.limit("spare", left, clause);
-            if left < from {
-                // What the others need is seen once those are parked.
-                memory.pressed_since.0 = None;
-            }
+        let left = share.max(needed).max(memory.giving.unwrap_or(0)).min(wanted);
+        memory.giving = None;
+        if let Some(cause) = allowance.cause.as_ref().filter(|_| left < wanted) {
+            give_up(draft, left, cause.pool());
+            memory.giving = (left < from).then_some(left);
         }
         if let Some(cause) = allowance.cause.as_ref().filter(|_| share < left) {
             let clause;
@@ -68,6 +68,13 @@ impl Scene<'_> {
             .saturating_add(allowance.room)
             .max(from);
         let why = allowance.waits.as_ref().or(allowance.cause.as_ref());
+        let kept = most.max(needed);
+        if draft.to > kept {
+            let pool = why
+                .map(Cause::pool)
+                .or_else(|| self.pool.bid.charge.slots.keys().next().map(String::as_str));
+            give_up(draft, kept, pool.unwrap_or_default());
+        }
         if let Some(cause) = why.filter(|_| draft.to > most) {
             let clause;
             (draft.reason, clause) = cut(cause);
@@ -84,11 +91,19 @@ impl Scene<'_> {
             .cause
             .as_ref()
             .filter(|cause| matches!(cause, Cause::TooLarge { .. }));
-        if let Some(cause) = too_large.filter(|_| draft.to == wanted) {
+        let is_told = draft.limits.iter().any(|limit| limit.name == POOL);
+        if let Some(cause) = too_large.filter(|_| !is_told) {
             let clause;
             (draft.reason, clause) = cut(cause);
             draft.clauses.push(clause);
         }
         draft.to == 0 && wanted > 0 && !is_kept
     }
+}
+
+/// Cuts off what would only be kept.
+fn give_up(draft: &mut Draft, left: u32, pool: &str) {
+    let pods = counted(draft.to - left, "pod is", "pods are");
+    let clause = format!("{pods} not needed now, and Pool {pool:?} has no slots for that");
+    draft.limit("spare", left, clause);
 }

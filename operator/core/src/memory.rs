@@ -126,6 +126,8 @@ pub struct PoolMemory {
     pub without_since: Option<Moment>,
     /// Since when others have waited for what it has above its share, and since when others of a higher tier have.
     pub pressed_since: (Option<Moment>, Option<Moment>),
+    /// The number at which what was spare will have been given up.
+    pub giving: Option<u32>,
     /// Its load.
     pub estimates: Estimates,
     /// The same by queue.

@@ -138,8 +138,8 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, sn
         },
         ..sight
     };
-    let held = desired(&doubtful, warm);
-    let hold = held.pods.max(wish.pods);
+    let at_most = desired(&doubtful, warm);
+    let hold = at_most.pods.max(wish.pods);
     // While nothing begins, who is idle cannot take what waits. Who has been starting for long may never be up.
     let at_work = fleet_count(fleet, |member| {
         let works = match member.state {
@@ -152,7 +152,7 @@ pub(crate) fn wanted(fleet: &Fleet, demand: &Demand, memory: &mut PoolMemory, sn
     });
     memory.at_work = kept_at_work(&Sight { busy, ..sight }, at_work);
     let hold = hold.max(kept(&sight, hold, memory, now)).max(memory.at_work);
-    let needed = wish.needed.max(held.needed).max(memory.at_work).max(least);
+    let needed = wish.needed.max(at_most.needed).max(memory.at_work).max(least);
     let hold = useful_pods(fleet, memory).map_or(hold, |(most, _)| hold.min(most));
     Wanted {
         formula: wish.pods.max(least),

@@ -160,7 +160,7 @@ fn ask_untold<'a>(
     let (count, one, many) = (untold.len() as u64, "worker is", "workers are");
     let clause = format!("{} asked before others are parked", counted(count, one, many));
     ask.extend(untold.iter().map(|node| (*node).to_owned()));
-    // Who is asked before it goes is no more needed than before.
+    // Those beyond what was spare count as needed until they have answered.
     let spare = draft.spare;
     draft.limit("workersAsked", stay, clause);
     draft.spare = spare;

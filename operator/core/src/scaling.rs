@@ -12,7 +12,6 @@ use poolwright_api::Reason;
 use crate::bounds::{bound, cap};
 use crate::budget::Allowance;
 use crate::cause::Cause;
-use crate::constants::ZEROS;
 use crate::crowding::Known;
 use crate::decision::{Decision, Facts, Limit, POOL, THROUGHPUT};
 use crate::demand::{Demand, PodState};
@@ -329,8 +328,6 @@ impl Scene<'_> {
         if told || pool.conflict.is_some() || pool.terminating || !certain {
             return 0;
         }
-        // The last one goes only on several zeros.
-        let least = least.max(u32::from(memory.window.zeros() < ZEROS));
         draft.spare.min(draft.to.saturating_sub(least))
     }
 

@@ -21,25 +21,25 @@ type Row<'a> = (&'a str, f64, f64, f64);
     reason = "what a policy costs may come near to any constant"
 )]
 const GOLDEN: &[Row<'_>] = &[
-    ("steady", 1.304, 0.61, 2.8),
-    ("diurnal", 1.294, 0.08, 7.0),
+    ("steady", 1.203, 0.61, 5.3),
+    ("diurnal", 1.272, 0.08, 7.1),
     ("spikes", 1.614, 88.67, 56.7),
-    ("long", 1.375, 0.50, 0.0),
-    ("pareto", 1.354, 0.25, 7.0),
-    ("mmpp", 1.370, 47.97, 40.1),
+    ("long", 1.373, 0.50, 0.0),
+    ("pareto", 1.351, 0.27, 7.8),
+    ("mmpp", 1.349, 48.48, 38.7),
     ("azure-code", 2.109, 6.32, 31.4),
-    ("azure-conv", 1.120, 0.66, 9.2),
+    ("azure-conv", 1.114, 0.66, 8.4),
     ("cron", 4.451, 51.04, 40.2),
     ("adversarial", 1.983, 74.28, 51.9),
     ("square", 1.167, 27.33, 38.5),
-    ("pool-shrink", 1.732, 6.69, 2465.7),
-    ("step", 1.458, 0.24, 1.4),
-    ("outage", 1.258, 6.06, 40.4),
-    ("slow-start", 1.361, 5.70, 55.9),
-    ("downstream", 1.299, 62.08, 732.7),
-    ("poison", 1.268, 0.53, 3.6),
-    ("geo-mean", 1.518, 22.29, 210.8),
-    ("tenants", 17.434, 67.46, 8385.7),
+    ("pool-shrink", 1.521, 3.59, 19.2),
+    ("step", 1.436, 0.24, 3.6),
+    ("outage", 1.208, 6.34, 43.2),
+    ("slow-start", 1.380, 9.79, 78.3),
+    ("downstream", 1.290, 62.07, 732.4),
+    ("poison", 1.243, 0.53, 6.6),
+    ("geo-mean", 1.489, 22.40, 68.8),
+    ("tenants", 17.477, 65.54, 8347.9),
 ];
 
 /// Changes of direction in an hour that a steady load may bring.
@@ -67,7 +67,7 @@ struct Tolerance {
 
 /// The geometric mean may be no more than this, whatever is written above: a table that is written anew does not move it.
 /// The goal is 2.0; this is two percent above what was measured.
-const GEO_MEAN_MAX: f64 = 1.55;
+const GEO_MEAN_MAX: f64 = 1.52;
 
 /// So much of `tenants` is played.
 const TENANTS: Millis = 2 * 3_600_000;
@@ -104,6 +104,12 @@ fn check(results: &Results) {
             (0, 0, 0, 0),
             "{}: killed, undone, overshoot, taken away blindly",
             workload.name
+        );
+        assert!(
+            row.overstay <= 0.0,
+            "{}: {} slot-seconds above a budget that sank",
+            workload.name,
+            row.overstay
         );
         let turns = row.reversals;
         assert!(
