@@ -26,6 +26,7 @@ impl Scene<'_> {
         let (pool, from, wanted) = (self.pool, self.from, draft.to);
         let needed = wanted - draft.spare;
         if pool.conflict.is_some() || pool.terminating {
+            memory.giving = None;
             return false;
         }
         let shrinks = allowance.target < from.min(wanted);
@@ -54,10 +55,10 @@ impl Scene<'_> {
         let left = share.max(needed).max(memory.giving.unwrap_or(0)).min(wanted);
         memory.giving = None;
         if let Some(cause) = allowance.cause.as_ref().filter(|_| left < wanted) {
-            give_up(draft, left, cause.pool());
-            memory.giving = (left < from).then_some(left);
+            give_up(draft, left, Some(cause.pool()));
+            memory.giving = (share >= needed && left < from).then_some(left);
         }
-        if let Some(cause) = allowance.cause.as_ref().filter(|_| share < left) {
+        if let Some(cause) = allowance.cause.as_ref().filter(|_| share < needed) {
             let clause;
             (draft.reason, clause) = cut(cause);
             draft.limit(POOL, share, clause);
@@ -68,12 +69,9 @@ impl Scene<'_> {
             .saturating_add(allowance.room)
             .max(from);
         let why = allowance.waits.as_ref().or(allowance.cause.as_ref());
-        let kept = most.max(needed);
-        if draft.to > kept {
-            let pool = why
-                .map(Cause::pool)
-                .or_else(|| self.pool.bid.charge.slots.keys().next().map(String::as_str));
-            give_up(draft, kept, pool.unwrap_or_default());
+        let is_short = matches!(why, None | Some(Cause::Limited { .. } | Cause::Waiting { .. }));
+        if is_short && draft.to > most.max(needed) {
+            give_up(draft, most.max(needed), why.map(Cause::pool));
         }
         if let Some(cause) = why.filter(|_| draft.to > most) {
             let clause;
@@ -102,8 +100,15 @@ impl Scene<'_> {
 }
 
 /// Cuts off what would only be kept.
-fn give_up(draft: &mut Draft, left: u32, pool: &str) {
+fn give_up(draft: &mut Draft, left: u32, pool: Option<&str>) {
     let pods = counted(draft.to - left, "pod is", "pods are");
-    let clause = format!("{pods} not needed now, and Pool {pool:?} has no slots for that");
-    draft.limit("spare", left, clause);
+    let whose = pool.map_or_else(
+        || "its Pools have".to_owned(),
+        |pool| format!("Pool {pool:?} has"),
+    );
+    draft.limit(
+        "spare",
+        left,
+        format!("{pods} not needed now, and {whose} no slots for that"),
+    );
 }
