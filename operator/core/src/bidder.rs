@@ -56,9 +56,14 @@ pub(crate) struct Seat<'a> {
 }
 
 impl Seat<'_> {
+    /// Pods that it wants, with the one to bring up a new revision.
+    fn all(&self) -> u32 {
+        self.bidder.wanted.saturating_add(self.bidder.extra)
+    }
+
     /// Pods that it asks its Pools for. With an aged weight only the first one; and none that it could not start.
     pub(crate) fn claims(&self) -> u32 {
-        let all = self.bidder.wanted.saturating_add(self.bidder.extra);
+        let all = self.all();
         if self.missing.is_some() {
             all.min(self.bidder.serving)
         } else if self.bidder.without >= AGING {
@@ -70,14 +75,12 @@ impl Seat<'_> {
 
     /// Of these, pods that are spare: what it does not claim was spare first.
     pub(crate) fn spare(&self) -> u32 {
-        let all = self.bidder.wanted.saturating_add(self.bidder.extra);
-        self.bidder.spare.saturating_sub(all - self.claims())
+        self.bidder.spare.saturating_sub(self.all() - self.claims())
     }
 
     /// Pods that it wants because it needs them, or to bring up a new revision.
     pub(crate) fn needed(&self) -> u32 {
-        let all = self.bidder.wanted.saturating_add(self.bidder.extra);
-        all.saturating_sub(self.bidder.spare)
+        self.all().saturating_sub(self.bidder.spare)
     }
 
     /// For how long it has had no pod, if that gives it a turn before its equals.
@@ -102,15 +105,10 @@ impl Seat<'_> {
     }
 
     fn layer_with(&self, pod: u32, spare: u32, all: &mut Vec<Layer>) -> Layer {
-        let wanted = u64::from(self.bidder.wanted.saturating_add(self.bidder.extra)).max(u64::from(pod) + 1);
+        let wanted = u64::from(self.all()).max(u64::from(pod) + 1);
         all.clear();
-        push_layers(
-            all,
-            &self.wants,
-            u64::from(self.bidder.slots),
-            wanted,
-            spare.into(),
-        );
+        let slots = u64::from(self.bidder.slots);
+        push_layers(all, &self.wants, slots, wanted, spare.into());
         let mut left = u64::from(pod);
         for layer in all.iter() {
             if left < layer.pods {

@@ -278,20 +278,21 @@ impl<'a> Desk<'a> {
         let (mut order, mut layers): (Vec<Turn>, Vec<Layer>) = (Vec::new(), Vec::new());
         for (at, seat) in self.seats.iter().enumerate() {
             let lacks = targets[at].saturating_sub(seat.bidder.serving);
-            let needed = targets[at].min(seat.needed()).saturating_sub(seat.bidder.serving);
             if seat.missing.is_some() || lacks == 0 {
                 continue;
             }
+            let needed = targets[at].min(seat.needed()).saturating_sub(seat.bidder.serving);
             let layer = seat.layer(seat.bidder.serving, &mut layers);
             // What it needs has its turn, and what is spare comes after all that others need.
-            for (lacks, tier) in [(needed, layer.tier), (lacks - needed, SPARE_TIER)] {
+            let turns = [(needed, layer.tier), (lacks - needed, SPARE_TIER)];
+            for (lacks, tier) in turns.into_iter().filter(|(lacks, _)| *lacks > 0) {
                 let rank = (u128::from(lacks) << 64) / u128::from(layer.weight.max(1));
                 let name = &seat.bidder.input.key.name;
                 order.push((Reverse(tier), Reverse((seat.turn(), rank)), name, at, lacks));
             }
         }
         order.sort_unstable();
-        for (Reverse(tier), .., at, lacks) in order.into_iter().filter(|(.., lacks)| *lacks > 0) {
+        for (Reverse(tier), .., at, lacks) in order {
             let seat = &self.seats[at];
             let lacks = u64::from(lacks);
             let (mut fit, mut tight) = (lacks, None);
