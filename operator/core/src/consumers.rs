@@ -39,6 +39,8 @@ pub struct Call {
 #[derive(Clone, Debug, Default)]
 pub struct Calls {
     said: BTreeMap<Want, (Moment, u32)>,
+    /// What workers do otherwise than they should, as of the last look.
+    open: BTreeSet<Want>,
 }
 
 /// Whether it should stop, which queue, which node. Those that should not stop come first: tasks may wait for them.
@@ -126,10 +128,15 @@ impl Calls {
     /// The one message to be sent now, if there is any: to those that should consume first, then to those that have waited
     /// longest.
     pub fn next(&mut self, wants: Vec<Want>, now: Moment) -> Option<Call> {
-        let wants: BTreeSet<Want> = wants.into_iter().collect();
-        self.said.retain(|want, _| wants.contains(want));
+        self.open = wants.into_iter().collect();
+        self.said.retain(|want, _| self.open.contains(want));
+        self.again(now)
+    }
+
+    /// One message more, by the same look.
+    pub fn again(&mut self, now: Moment) -> Option<Call> {
         let mut due: BTreeMap<(bool, &str), (Moment, Vec<&Want>)> = BTreeMap::new();
-        for want in &wants {
+        for want in &self.open {
             let said = self.said.get(want);
             let wait = |tries: u32| AGAIN.0.saturating_mul(1 << tries.min(8)).min(AGAIN.1);
             if said.is_some_and(|(at, tries)| now.since(*at) < wait(*tries)) {

@@ -25,6 +25,7 @@ use crate::sample::BrokerView;
 use crate::scaling::{Sketch, decide, sketch};
 use crate::shedding::{effective, fresh};
 use crate::snapshot::{Namespace, PoolInput, PoolKey, Snapshot};
+use crate::time::Moment;
 
 /// What is remembered from cycle to cycle: one entry for each WorkerPool and each broker that exist.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +35,17 @@ pub struct Memory {
     calls: BTreeMap<String, Calls>,
     /// Pools that heed a load, and whether it was high.
     shed: BTreeMap<PoolName, bool>,
+}
+
+impl Memory {
+    /// By broker id, one message more to its workers, by what was seen in the last cycle. For whoever runs a cycle more
+    /// rarely than messages can be sent.
+    pub fn call_again(&mut self, now: Moment) -> BTreeMap<String, Call> {
+        let calls = self.calls.iter_mut();
+        calls
+            .filter_map(|(id, calls)| Some((id.clone(), calls.again(now)?)))
+            .collect()
+    }
 }
 
 /// The outcome of one cycle.

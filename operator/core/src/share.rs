@@ -191,7 +191,8 @@ pub(crate) struct Step {
     pub(crate) up_to: u64,
 }
 
-/// Puts all layers of these claimants into `steps`: the highest tier first, and then in the order of the claimants.
+/// Puts all layers of these claimants, who come in the order of their places, into `steps`: the highest tier first, and then
+/// in that order.
 pub(crate) fn line_up<'a>(steps: &mut Vec<Step>, claimants: impl Iterator<Item = (usize, &'a [Layer])>) {
     steps.clear();
     for (who, layers) in claimants {
@@ -206,7 +207,8 @@ pub(crate) fn line_up<'a>(steps: &mut Vec<Step>, claimants: impl Iterator<Item =
             });
         }
     }
-    steps.sort_unstable_by_key(|step| (Reverse(step.tier), step.who));
+    // Stable: they stand in the order of the claimants already, and so there are as few different keys as tiers.
+    steps.sort_by_key(|step| Reverse(step.tier));
 }
 
 /// A division under way. It can be used again, and then needs no new memory.

@@ -470,6 +470,28 @@ fn workers_on_64_queues_have_been_told_of_all_after_64_looks() {
     assert_eq!(told.len(), 64);
 }
 
+/// Whoever looks more rarely than messages can be sent has all of them sent by one look, and none twice.
+#[test]
+fn one_look_is_enough_to_tell_workers_of_all_their_queues() {
+    let mut world = World::new([pool("p")]);
+    world.add("a", 0);
+    world.answered("a", |answer| {
+        answer.queues = ["q", "r", "s"].map(ToOwned::to_owned).into();
+    });
+    let now = world.now;
+    set_mark(&mut world.pool().pods[0], Some(Mark::Empty), now);
+    world.marks_at_once = false;
+    world.decide();
+    let mut calls = world.last.calls.clone();
+    let mut told = Vec::new();
+    while let Some((_, call)) = calls.pop_first() {
+        told.push(call.queue);
+        assert!(calls.is_empty(), "one broker");
+        calls = world.memory.call_again(world.now);
+    }
+    assert_eq!(told, ["q", "r", "s"]);
+}
+
 #[test]
 fn whoever_has_been_empty_longest_is_parked_first() {
     let mut world = World::new([pool("p")]);

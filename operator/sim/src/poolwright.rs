@@ -12,6 +12,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use poolwright_api::v1alpha1::AckMode;
 use poolwright_core::charge::Charge;
+use poolwright_core::consumers::Call;
 use poolwright_core::cycle::{Cycle, Memory, cycle};
 use poolwright_core::policy::Policy;
 use poolwright_core::sample::{BrokerView, Signal};
@@ -27,6 +28,9 @@ use crate::world::{PodId, World};
 const NAMESPACE: &str = "simulated";
 const BROKER: &str = "simulated";
 const REVISION: &str = "r1";
+/// The operator looks so often, and with each look it may tell the workers of a queue something. Here one look stands for
+/// as many as fit between two polls.
+const CYCLE: Millis = 200;
 
 /// What a user would write in `spec.scaling`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -329,17 +333,26 @@ impl Poolwright {
                 world.scale(fleet, replicas);
             }
         }
-        for call in self.last.calls.values() {
-            for node in &call.nodes {
-                let Some(id) = place(node).filter(|id| !world.pods[*id].gone) else {
-                    continue;
-                };
-                if call.consume {
-                    world.unpark(id);
-                } else {
-                    world.park(id);
-                }
+        let mut calls = std::mem::take(&mut self.last.calls);
+        for _ in 0..self.settings.poll / CYCLE {
+            for call in calls.values() {
+                tell(world, call);
             }
+            calls = self.memory.call_again(self.snapshot.now);
+        }
+    }
+}
+
+/// Workers do what they are told.
+fn tell(world: &mut World, call: &Call) {
+    for node in &call.nodes {
+        let Some(id) = place(node).filter(|id| !world.pods[*id].gone) else {
+            continue;
+        };
+        if call.consume {
+            world.unpark(id);
+        } else {
+            world.park(id);
         }
     }
 }

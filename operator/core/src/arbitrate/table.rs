@@ -160,7 +160,7 @@ impl<'a> Table<'a> {
     /// What all claims want that are not settled, the highest tier first, then in the order of ids.
     pub(super) fn steps(&self) -> Vec<Step> {
         let open = self.cases.iter().enumerate().filter(|(_, case)| !case.settled);
-        let mut steps = Vec::new();
+        let mut steps = Vec::with_capacity(self.layers.len());
         line_up(
             &mut steps,
             open.map(|(at, case)| (at, &self.layers[case.layers.clone()])),
