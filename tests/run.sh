@@ -168,8 +168,8 @@ group harness end_to_end 2 harness
 # Mostly without a cluster; a release has a control plane for itself, two of which are what two processors carry.
 group chart end_to_end 2 chart
 group install end_to_end 2 "install admission"
-# Workers, brokers, faults, bad input and what a cluster refuses. They mostly wait: two processors carry four at a time.
-group workers end_to_end 4 workers --skip lane::
+# Workers, brokers, faults, bad input and what a cluster refuses. They mostly wait: two processors carry five at a time.
+group workers end_to_end 5 workers --skip lane::
 for part in $parts; do
     case " $wanted " in *" $part "*) group "$part" end_to_end 4 workers "$part::" ;; esac
 done

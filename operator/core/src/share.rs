@@ -211,7 +211,7 @@ pub(crate) fn line_up<'a>(steps: &mut Vec<Step>, claimants: impl Iterator<Item =
     steps.sort_by_key(|step| Reverse(step.tier));
 }
 
-/// A division under way. It can be used again, and then needs no new memory.
+/// A division under way. It can be used again, with the memory that it has.
 #[derive(Default)]
 pub(crate) struct Divider {
     /// All layers, the highest tier first and then in the order of ids.

@@ -39,7 +39,7 @@ const GOLDEN: &[Row<'_>] = &[
     ("downstream", 1.290, 62.07, 732.4),
     ("poison", 1.243, 0.53, 6.6),
     ("geo-mean", 1.489, 22.40, 68.8),
-    ("tenants", 17.477, 65.54, 8347.9),
+    ("tenants", 9.001, 11.83, 122.2),
 ];
 
 /// Changes of direction in an hour that a steady load may bring.
