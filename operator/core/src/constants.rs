@@ -10,6 +10,15 @@ pub const POLL_INTERVAL_MILLISECONDS: u64 = 200;
 pub const QUEUES_AT_POLL_INTERVAL: usize = 200;
 /// The longest poll interval, unless the flag sets a longer one.
 pub const POLL_INTERVAL_MAX: Duration = Duration::from_secs(2);
+
+/// Time between two polls of a broker with so many queues, if it is `base` with few. With each poll the broker's workers are
+/// told at most one thing.
+#[must_use]
+pub fn poll_interval(base: Duration, queues: usize) -> Duration {
+    let more = u64::try_from(queues.saturating_sub(QUEUES_AT_POLL_INTERVAL)).unwrap_or(u64::MAX);
+    (base + Duration::from_millis(more)).min(POLL_INTERVAL_MAX.max(base))
+}
+
 /// RabbitMQ's management or metrics address gets at most one request in this time.
 pub const MANAGEMENT_INTERVAL: Duration = Duration::from_secs(1);
 /// A reading of a broker is fresh for so many polls.

@@ -4,7 +4,7 @@
 //! lost message, a restart of the operator or of the worker, and a broker that was away end in the same place. Only
 //! pods of ours that are heard, or silent at work, are told anything, and to consume only those that were told to stop
 //! before: what else a worker leaves out is somebody's intention. One message a broker and cycle, for all whom it
-//! concerns.
+//! concerns; only who looks more rarely than the operator, as the simulator does, has more of one look.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -35,7 +35,7 @@ pub struct Call {
     pub nodes: Vec<String>,
 }
 
-/// What has been said to workers, by queue and node.
+/// What has been said to workers, by queue and node, and what there was to say at the last look.
 #[derive(Clone, Debug, Default)]
 pub struct Calls {
     said: BTreeMap<Want, (Moment, u32)>,
@@ -133,7 +133,7 @@ impl Calls {
         self.again(now)
     }
 
-    /// One message more, by the same look.
+    /// One message more by the same look, if it leaves anything to say.
     pub fn again(&mut self, now: Moment) -> Option<Call> {
         let mut due: BTreeMap<(bool, &str), (Moment, Vec<&Want>)> = BTreeMap::new();
         for want in &self.open {

@@ -38,8 +38,8 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// By broker id, one message more to its workers, by what was seen in the last cycle. For whoever runs a cycle more
-    /// rarely than messages can be sent.
+    /// By broker id, one message more to its workers, by what was seen in the last cycle. It counts as sent. For whoever runs
+    /// a cycle more rarely than messages can be sent.
     pub fn call_again(&mut self, now: Moment) -> BTreeMap<String, Call> {
         let calls = self.calls.iter_mut();
         calls

@@ -211,7 +211,7 @@ pub(crate) fn line_up<'a>(steps: &mut Vec<Step>, claimants: impl Iterator<Item =
     steps.sort_by_key(|step| Reverse(step.tier));
 }
 
-/// A division under way. It can be used again, with the memory that it has.
+/// A division under way. It can be used again, which saves most of the memory to work in.
 #[derive(Default)]
 pub(crate) struct Divider {
     /// All layers, the highest tier first and then in the order of ids.

@@ -2,7 +2,7 @@
 
 mod world;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use poolwright_api::Reason;
@@ -482,14 +482,20 @@ fn one_look_is_enough_to_tell_workers_of_all_their_queues() {
     set_mark(&mut world.pool().pods[0], Some(Mark::Empty), now);
     world.marks_at_once = false;
     world.decide();
-    let mut calls = world.last.calls.clone();
-    let mut told = Vec::new();
-    while let Some((_, call)) = calls.pop_first() {
-        told.push(call.queue);
-        assert!(calls.is_empty(), "one broker");
-        calls = world.memory.call_again(world.now);
-    }
+    let first = world.last.calls.clone();
+    let more: Vec<_> = (0..4).map(|_| world.memory.call_again(world.now)).collect();
+    let told = [first].into_iter().chain(more).flat_map(BTreeMap::into_values);
+    let told: Vec<String> = told.map(|call| call.queue).collect();
     assert_eq!(told, ["q", "r", "s"]);
+    // By the next look two of them are done, and nothing more is said of those.
+    world.now = world.now.after(seconds(4));
+    world.renew();
+    world.answered("a", |answer| answer.queues = ["s".to_owned()].into());
+    world.decide();
+    let queue = |call: &poolwright_core::consumers::Call| call.queue.clone();
+    let next: Vec<String> = world.last.calls.values().map(queue).collect();
+    assert_eq!(next, ["s"]);
+    assert!(world.memory.call_again(world.now).is_empty());
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use poolwright_api::v1alpha1::AckMode;
 use poolwright_core::charge::Charge;
+use poolwright_core::constants::{POLL_INTERVAL_MILLISECONDS, poll_interval};
 use poolwright_core::consumers::Call;
 use poolwright_core::cycle::{Cycle, Memory, cycle};
 use poolwright_core::policy::Policy;
@@ -28,9 +29,11 @@ use crate::world::{PodId, World};
 const NAMESPACE: &str = "simulated";
 const BROKER: &str = "simulated";
 const REVISION: &str = "r1";
-/// The operator looks so often, and with each look it may tell the workers of a queue something. Here one look stands for
-/// as many as fit between two polls.
-const CYCLE: Millis = 200;
+/// With more fleets than this, all are looked at each five seconds instead of each second: a day of 500 queues would take
+/// minutes.
+const MANY_FLEETS: usize = 100;
+/// Milliseconds between two looks where there are many fleets.
+const SLOW_POLL: Millis = 5_000;
 
 /// What a user would write in `spec.scaling`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,9 +56,30 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// The same at the pace at which so many fleets are simulated.
+    #[must_use]
+    pub fn paced(self, fleets: usize) -> Self {
+        let slow = if fleets > MANY_FLEETS { SLOW_POLL } else { 0 };
+        Self {
+            poll: self.poll.max(slow),
+            ..self
+        }
+    }
+}
+
+/// Messages to workers that the operator could send between two looks: one with each of its polls.
+fn messages(scenario: &Scenario, settings: &Settings) -> u128 {
+    let base = Duration::from_millis(POLL_INTERVAL_MILLISECONDS);
+    let polls = poll_interval(base, scenario.queues.len()).as_millis();
+    (u128::from(settings.poll) / polls).max(1)
+}
+
 /// The operator.
 pub struct Poolwright {
     settings: Settings,
+    /// Messages to workers by one look.
+    messages: u128,
     snapshot: Snapshot,
     memory: Memory,
     /// Places of the pods of each fleet's input, in the order of that input.
@@ -184,6 +208,7 @@ impl Poolwright {
                 namespaces: [(NAMESPACE.to_owned(), Arc::new(namespace))].into(),
                 ..Snapshot::default()
             },
+            messages: messages(scenario, &settings),
             settings,
             memory: Memory::default(),
             places: vec![Vec::new(); scenario.fleets.len()],
@@ -333,12 +358,13 @@ impl Poolwright {
                 world.scale(fleet, replicas);
             }
         }
-        let mut calls = std::mem::take(&mut self.last.calls);
-        for _ in 0..self.settings.poll / CYCLE {
-            for call in calls.values() {
+        for call in self.last.calls.values() {
+            tell(world, call);
+        }
+        for _ in 1..self.messages {
+            for call in self.memory.call_again(self.snapshot.now).values() {
                 tell(world, call);
             }
-            calls = self.memory.call_again(self.snapshot.now);
         }
     }
 }

@@ -12,7 +12,7 @@ use futures::future::{BoxFuture, OptionFuture};
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use poolwright_core::broker::BrokerConfig;
-use poolwright_core::constants::{COMMAND_DEADLINE, POLL_INTERVAL_MAX, QUEUES_AT_POLL_INTERVAL, RECONNECT};
+use poolwright_core::constants::{COMMAND_DEADLINE, RECONNECT, poll_interval};
 use poolwright_core::sample::{BrokerView, FaultKind};
 use poolwright_core::time::Moment;
 use tokio::sync::{mpsc, watch};
@@ -54,13 +54,6 @@ pub struct Poller {
     pub clock: Clock,
     /// Counters.
     pub metrics: Arc<Metrics>,
-}
-
-/// Time between two polls of a broker with `queues` queues.
-#[must_use]
-pub fn poll_interval(base: Duration, queues: usize) -> Duration {
-    let more = u64::try_from(queues.saturating_sub(QUEUES_AT_POLL_INTERVAL)).unwrap_or(u64::MAX);
-    (base + Duration::from_millis(more)).min(POLL_INTERVAL_MAX.max(base))
 }
 
 type Telling = BoxFuture<'static, Result<(), SignalError>>;

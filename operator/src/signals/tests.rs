@@ -14,6 +14,7 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use poolwright_core::broker::{BrokerConfig, BrokerOptions};
+use poolwright_core::constants::poll_interval;
 use poolwright_core::sample::{BrokerView, FaultKind, Ready};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -21,7 +22,7 @@ use tokio::time::{Instant, sleep};
 
 use super::board::Board;
 use super::celery::{Bindings, Command, Told};
-use super::poller::{Poller, Resolve, poll_interval};
+use super::poller::{Poller, Resolve};
 use super::{Heartbeat, NodeAnswer, Polled, PolledQueue, SignalError, SignalSource, Wanted};
 use crate::clock::Clock;
 use crate::metrics::Metrics;

@@ -25,8 +25,6 @@ const DEFAULT_POOL_SLOTS: u64 = 128;
 const TAIL: Millis = 600_000;
 /// Prefetch of a worker that takes all that it gets (`prefetchMultiplier: 0`).
 const UNLIMITED_PREFETCH: u32 = 1000;
-/// Scenarios with more fleets are decided each ten seconds, as in the suite.
-const MANY_FLEETS: usize = 100;
 
 /// What is run.
 #[derive(Clone, Debug)]
@@ -99,9 +97,8 @@ pub(super) fn of(fleet: &Fleet, start_up: Millis) -> Result<World, String> {
         scenario.fleets.push(workers(wp, valid, places));
         settings.push(of_policy(valid));
     }
-    let many = scenario.fleets.len() > MANY_FLEETS;
-    for one in settings.iter_mut().filter(|_| many) {
-        one.poll = 10_000;
+    for one in &mut settings {
+        *one = one.paced(scenario.fleets.len());
     }
     let soft = fleet.workers.iter().map(|(_, valid)| valid.soft_time_limit);
     Ok(World {

@@ -15,13 +15,6 @@ use crate::poolwright::Settings;
 use crate::scenario::Scenario;
 use crate::workloads::Workload;
 
-/// With more fleets than this, a cycle of the whole namespace is run each five seconds instead of each second: a day of
-/// 500 queues would take five minutes. It makes Poolwright slower to act there and no better.
-const MANY_FLEETS: usize = 100;
-
-/// Milliseconds between two looks where there are many fleets.
-const SLOW_POLL: u64 = 5_000;
-
 /// Milliseconds between two looks of most who take part, to guess how long a workload takes.
 const LOOK: u64 = 1000;
 
@@ -126,11 +119,8 @@ impl Contender {
     #[must_use]
     pub fn paced(&self, scenario: &Scenario) -> Self {
         match self {
-            Self::Poolwright(settings) if scenario.fleets.len() > MANY_FLEETS => Self::Poolwright(Settings {
-                poll: settings.poll.max(SLOW_POLL),
-                ..*settings
-            }),
-            other => other.clone(),
+            Self::Poolwright(settings) => Self::Poolwright(settings.paced(scenario.fleets.len())),
+            peer @ Self::Peer(_) => peer.clone(),
         }
     }
 }
