@@ -76,7 +76,7 @@ async fn three_share(bank: Bank) -> Result<()> {
     bank.pool("db", json!({"slots": 18})).await?;
     let mut publisher = bank.wire.publisher().await?;
     // None may run out of tasks.
-    let tasks = scale::pick(400, 1500);
+    let tasks = scale::pick(800, 1500);
     for (name, weight) in [("five", 5), ("three", 3), ("one", 1)] {
         publisher.publish(&Batch::sleep(name, tasks, 1.5)).await?;
         bank.queue(name, "db", 2, json!({"priority": {"weight": weight}}))
