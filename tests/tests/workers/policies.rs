@@ -87,6 +87,7 @@ fn wall() -> f64 {
 /// use here, because it plans with the longest.
 #[derive(Clone, Copy)]
 struct StartUps {
+    workers: usize,
     mean: u64,
     spread: u64,
 }
@@ -111,7 +112,7 @@ fn start_ups(stage: &Stage, pool: &str, begin: Instant, came: &BTreeMap<String, 
             took.push(event.at - since);
         }
     }
-    if took.len() < 3 {
+    if took.len() < 2 {
         return Err(format!(
             "{pool}: only {} workers were seen to come up for a task",
             took.len()
@@ -121,6 +122,7 @@ fn start_ups(stage: &Stage, pool: &str, begin: Instant, came: &BTreeMap<String, 
     let mean = took.iter().sum::<f64>() / took.len() as f64;
     let variance = took.iter().map(|one| (one - mean).powi(2)).sum::<f64>() / (took.len() - 1) as f64;
     Ok(StartUps {
+        workers: took.len(),
         mean: (mean * 1000.0) as u64,
         spread: (variance.sqrt() * 1000.0) as u64,
     })
@@ -213,9 +215,10 @@ async fn the_wait_target_costs_less_than_a_slot_for_each_task_and_is_kept() -> R
         let start_ups = start_ups(&stage, name, begin, &came[at])?;
         let said = predicted(&plan, length, start_ups, at == 0);
         println!(
-            "{name}, start-up {:.1} s ± {:.1}: p50 {:.1} s, p95 {:.1} s (simulated {:.1} to {:.1} s); {:.0} slot-seconds (simulated {:.0}: {:+.0} %); peak {} (simulated {} to {})",
+            "{name}, start-up {:.1} s ± {:.1} of {} workers: p50 {:.1} s, p95 {:.1} s (simulated {:.1} to {:.1} s); {:.0} slot-seconds (simulated {:.0}: {:+.0} %); peak {} (simulated {} to {})",
             start_ups.mean as f64 / 1000.0,
             start_ups.spread as f64 / 1000.0,
+            start_ups.workers,
             quantile(&seen.waits, 0.5) as f64 / 1000.0,
             seen.p95(),
             said.waits.0,
