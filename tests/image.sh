@@ -63,6 +63,9 @@ sys.exit(bool(missing or bare) or len(crates) < 100)
 END
 [ "${POOLWRIGHT_SCALE:-short}" = full ] || exit 0
 
+# Before the builds: what is missing after them costs twenty minutes.
+tests/deps.sh
+
 [ "$(id -u)" = 0 ] || fail "to run a program in an empty folder, as another user, takes root"
 host=$(rustc --print host-tuple)
 # In one place both times, as in a container.
