@@ -140,7 +140,7 @@ blameless() {
         $1 == "contender" { for (i = 1; i <= NF; i++) from_end[$i] = NF - i; next }
         $1 == "poolwright" || $1 == "poolwright-backlog" {
             rows++
-            for (i = split("killed overshoot blind", heads); i > 0; i--)
+            for (i = split("killed undone overshoot overstay blind", heads); i > 0; i--)
                 if (!(heads[i] in from_end) || $(NF - from_end[heads[i]]) != 0 && (heads[i] != "blind" || $1 == "poolwright")) {
                     print $1 " has something in the column " heads[i] ", which must be 0"
                     bad = 1

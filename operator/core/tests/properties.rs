@@ -523,6 +523,9 @@ proptest! {
             }
             // With the first look it becomes known that these tasks have come, so that some are older than none at all.
             assert!((first.to..=first.to + first.to / 10 + 1).contains(&again.to), "{} {}", first.text(), again.text());
+            // From then on nothing is new.
+            let third = world.decide();
+            assert_eq!((again.to, again.text()), (third.to, third.text()));
             again.to
         };
         prop_assert!(decide(ready) <= decide(ready + more));

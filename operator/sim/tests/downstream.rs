@@ -1,5 +1,5 @@
 //! What tasks share behind them bears only so many at a time: that more workers are of no use is found whatever the chance of
-//! the arrivals, but for one seed in fifty.
+//! the arrivals, but for one seed in twenty-five.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod scale;
