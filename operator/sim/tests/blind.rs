@@ -247,3 +247,34 @@ fn a_false_zero_beside_tasks_that_start_takes_nothing_away_however_long_it_lasts
         assert_eq!((outcome.blind, outcome.undone), (0, 0), "{delay:?}");
     }
 }
+
+/// Two queues on the same workers, which fetch more than they run, and acknowledge late or early: nothing is taken away while
+/// nothing true can be read, and all is done in the end.
+#[test]
+fn so_it_is_with_two_queues_more_that_is_fetched_and_either_way_to_acknowledge() {
+    for (late, prefetch) in [(true, 1), (true, 4), (false, 1), (false, 4)] {
+        let tasks = (0..400).map(|at| Task {
+            arrives: 1000 + at * 1500,
+            service: if at % 3 == 0 { 90_000 } else { 12_000 },
+            queue: usize::from(at % 2 == 0),
+            failures: 0,
+        });
+        let mut scenario = scenario(tasks.collect());
+        scenario.length = 900_000;
+        let mut second = scenario.queues[0].clone();
+        second.name = "r".to_owned();
+        scenario.queues.push(second);
+        let fleet = &mut scenario.fleets[0];
+        (fleet.queues, fleet.late, fleet.prefetch) = (vec![0, 1], late, prefetch);
+        let outcome = run(&scenario, &mut Poolwright::new(&scenario, Settings::default()), 1);
+        let case = format!("late {late}, prefetch {prefetch}: {:?}", outcome.changes);
+        assert_eq!(
+            (outcome.blind, outcome.killed, outcome.undone),
+            (0, 0, 0),
+            "{case}"
+        );
+        // About 25 slots are busy, in workers of four.
+        assert!((7..=20).contains(&outcome.peak[0]), "{case}");
+        assert!(outcome.done.iter().all(Option::is_some), "{case}");
+    }
+}
