@@ -110,6 +110,14 @@ impl Sheet {
         own.max().unwrap_or(0)
     }
 
+    fn expect_kept(&self, pool: &str) -> Result<()> {
+        let count = self.broken.len();
+        match self.broken.first() {
+            Some(first) => Err(format!("Pool {pool} was exceeded {count} times, first: {first:?}").into()),
+            None => Ok(()),
+        }
+    }
+
     /// Most slots that were taken at a time.
     pub fn peak_of_all(&self) -> u64 {
         self.moments.iter().map(|one| one.taken).max().unwrap_or(0)
@@ -171,10 +179,12 @@ impl Charges {
         Ok(Ledger::new(others, scaled_in).read(&told))
     }
 
-    /// One Pool's sheet.
+    /// One Pool's sheet. Fails if its budget was ever exceeded, so that no question about it is asked before that one.
     pub fn sheet(&self, pool: &str) -> Result<Sheet> {
         let sheet = self.sheets()?.remove(pool);
-        Ok(sheet.ok_or_else(|| format!("nothing was told of Pool {pool}"))?)
+        let sheet = sheet.ok_or_else(|| format!("nothing was told of Pool {pool}"))?;
+        sheet.expect_kept(pool)?;
+        Ok(sheet)
     }
 
     /// Names of the pods that somebody deleted or evicted, and of those that were ended because fewer are asked for.
@@ -210,10 +220,7 @@ impl Charges {
                 sheet.moments.len()
             );
             peak = peak.max(most);
-            if let Some(first) = sheet.broken.first() {
-                let count = sheet.broken.len();
-                return Err(format!("Pool {pool} was exceeded {count} times, first: {first:?}").into());
-            }
+            sheet.expect_kept(pool)?;
             if last.is_over() {
                 return Err(format!("Pool {pool} is still above its budget: {last:?}").into());
             }

@@ -9,11 +9,12 @@ use crate::{
 };
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
 use kube::api::{ListParams, PostParams};
 use poolwright_api::v1alpha1::{TaskQueue, WorkerPool};
 use poolwright_api::{ConditionType, conditions};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -272,9 +273,9 @@ impl Stage {
         read_task_events(&self.task_log())
     }
 
-    /// Waits until so many different tasks have ended.
+    /// Waits until so many different tasks have ended. Where they do not, those are named that no time would bring to an end.
     pub async fn await_ended(&self, count: usize, limit: Duration) -> Result<()> {
-        wait_until(&format!("{count} tasks to end"), limit, || async {
+        let waited = wait_until(&format!("{count} tasks to end"), limit, || async {
             let events = self.events()?;
             let ended: BTreeSet<&str> = events
                 .iter()
@@ -283,7 +284,30 @@ impl Stage {
                 .collect();
             Ok(ended.len() >= count)
         })
-        .await
+        .await;
+        if waited.is_err() {
+            self.expect_none_lost().await?;
+        }
+        waited
+    }
+
+    /// Fails if a task was begun last by a pod that is gone, and has not ended.
+    async fn expect_none_lost(&self) -> Result<()> {
+        let pods = self.namespace.api::<Pod>().list(&ListParams::default()).await?;
+        let there: BTreeSet<String> = pods.iter().map(ResourceExt::name_any).collect();
+        let mut last: BTreeMap<String, TaskEvent> = BTreeMap::new();
+        for event in self.events()? {
+            last.insert(event.id.clone(), event);
+        }
+        let lost = |event: &&TaskEvent| event.event == "start" && !there.contains(&event.pod);
+        match last.values().find(lost) {
+            Some(event) => Err(format!(
+                "task {} started 1 times and ended 0 times: its pod {} is gone",
+                event.id, event.pod
+            )
+            .into()),
+            None => Ok(()),
+        }
     }
 
     /// The node's record of this namespace.

@@ -31,6 +31,7 @@ use crate::http::guard::Guard;
 use crate::http::tls::Certificate;
 use crate::kube::Clients;
 use crate::kube::events::Events;
+use crate::kube::gaps::Gaps;
 use crate::kube::lease::step::Timing;
 use crate::kube::lease::{self, Elector};
 use crate::kube::namespaces;
@@ -113,9 +114,14 @@ pub async fn run(
     let metrics = Arc::new(Metrics::default());
     let (ready, is_ready) = watch::channel(false);
     let (pulse, is_beating) = watch::channel(None);
+    let gaps = Gaps::default();
     let state = http::HttpState {
         live: http::beating(is_beating, SILENCE_MAX),
-        ready: ready_check(is_ready.clone(), elector.as_ref().map(Elector::trouble)),
+        ready: ready_check(
+            is_ready.clone(),
+            gaps.clone(),
+            elector.as_ref().map(Elector::trouble),
+        ),
         metrics: (*metrics).clone(),
         logs,
         // A replica that stands by has metrics too, so this client waits for no lease.
@@ -125,12 +131,7 @@ pub async fn run(
     };
     let certificate = options.certificate.clone();
     let mut parts: JoinSet<&'static str> = JoinSet::new();
-    parts.spawn(async move {
-        if let Err(error) = http::serve(listener, certificate, state, std::future::pending()).await {
-            tracing::error!("http: {error}");
-        }
-        "http"
-    });
+    parts.spawn(answer(listener, certificate, state));
     tokio::pin!(stop);
     tokio::select! {
         () = &mut stop => return Ok(()),
@@ -144,6 +145,7 @@ pub async fn run(
         world: Arc::clone(&world),
         board: Arc::clone(&board),
         queues_changed: Arc::clone(&queues_changed),
+        gaps,
     };
     match &options.selector {
         Some(selector) => watch_shard(&mut parts, &clients, watches, selector, &gate, ready),
@@ -214,11 +216,13 @@ fn has_ended(part: Option<Result<&'static str, tokio::task::JoinError>>) -> Fail
     format!("{part} has ended").into()
 }
 
-/// Ready is who could decide as soon as it is its turn, so that a rollout of two replicas goes on.
-fn ready_check(is_ready: watch::Receiver<bool>, trouble: Option<lease::Trouble>) -> http::Check {
+/// Ready is who could decide as soon as it is its turn, so that a rollout of two replicas goes on; so not who lacks a
+/// definition, although it does all that goes without. Whoever is not says what it waits for.
+fn ready_check(is_ready: watch::Receiver<bool>, gaps: Gaps, trouble: Option<lease::Trouble>) -> http::Check {
     let synced = http::flag(is_ready);
     Arc::new(move || {
-        synced()?;
+        synced().map_err(|waits| gaps.all().unwrap_or(waits))?;
+        gaps.none_unknown()?;
         let trouble = trouble.as_ref().and_then(|trouble| trouble.borrow().clone());
         trouble.map_or(Ok(()), Err)
     })
@@ -405,6 +409,17 @@ fn look_on(
     ));
 }
 
+async fn answer(
+    listener: TcpListener,
+    certificate: Option<Certificate>,
+    state: http::HttpState,
+) -> &'static str {
+    if let Err(error) = http::serve(listener, certificate, state, std::future::pending()).await {
+        tracing::error!("http: {error}");
+    }
+    "http"
+}
+
 /// Keeps what the watches mark from growing until somebody decides by it.
 async fn stand_by(world: Arc<World>) -> &'static str {
     while world.prune() {
@@ -432,5 +447,40 @@ async fn find_scaled_objects(
             Err(error) => tracing::debug!("ScaledObjects could not be listed: {error}"),
         }
         tokio::time::sleep(SCALED_OBJECTS_INTERVAL).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+    use kube::core::Status;
+    use kube::runtime::watcher;
+
+    use super::*;
+
+    #[test]
+    fn who_is_not_ready_says_what_it_waits_for() {
+        let (sync, is_synced) = watch::channel(false);
+        let (troubled, trouble) = watch::channel(None);
+        let gaps = Gaps::default();
+        let gap = gaps.of::<Pod>(None);
+        let refuse = |code: u16| {
+            let status = Status::failure("m", "r").with_code(code).boxed();
+            let error = watcher::Error::InitialListFailed(kube::Error::Api(status));
+            gap.heed(&error, &format!("answered with {code}"));
+        };
+        let check = ready_check(is_synced, gaps, Some(trouble));
+        let says = |words: &str| assert_eq!(check(), Err(words.to_owned()));
+        says("not ready yet");
+        refuse(403);
+        says("answered with 403");
+        sync.send_replace(true);
+        assert_eq!(check(), Ok(()));
+        refuse(404);
+        says("answered with 404");
+        gap.close();
+        assert_eq!(check(), Ok(()));
+        troubled.send_replace(Some("no Lease".to_owned()));
+        says("no Lease");
     }
 }

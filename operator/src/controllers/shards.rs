@@ -199,6 +199,7 @@ mod tests {
 
     use super::super::world::World;
     use super::*;
+    use crate::kube::gaps::Gaps;
     use crate::kube::no_cluster;
     use crate::shard::Shard;
 
@@ -219,6 +220,7 @@ mod tests {
             world: Arc::new(World::within(&shard)),
             board: Arc::default(),
             queues_changed: Arc::default(),
+            gaps: Gaps::default(),
         };
         let ready = watch::channel(false).0;
         let supervisor = Supervisor {

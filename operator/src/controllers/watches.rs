@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::world::World;
+use crate::kube::gaps::Gaps;
 use crate::kube::index::{Group, Index, Read, follow};
 use crate::kube::lenient::Lenient;
 use crate::kube::watching;
@@ -36,6 +37,8 @@ pub struct Watches {
     pub board: Arc<Board>,
     /// Told when a TaskQueue changed.
     pub queues_changed: Arc<Notify>,
+    /// What they cannot read.
+    pub gaps: Gaps,
 }
 
 /// Those of one scope while they are started.
@@ -173,7 +176,11 @@ impl Started<'_> {
                 all_synced();
             }
         };
-        let (scope, index) = (self.scope.map(str::to_owned), Arc::clone(index));
+        let scope = (
+            self.scope.map(str::to_owned),
+            self.watches.gaps.of::<W>(self.scope),
+        );
+        let index = Arc::clone(index);
         let board = Arc::clone(&self.watches.board);
         self.handles.push(self.parts.spawn(async move {
             let changed = move |group: &Group, before: Option<&V>, after: Option<&V>| {

@@ -14,6 +14,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 
+use super::gaps::{Gap, refused};
 use super::lenient::Unreadable;
 use crate::shard::{Shard, among};
 
@@ -348,11 +349,12 @@ pub type Read<W, K> = fn(W) -> Result<K, Box<Unreadable>>;
 
 /// Follows a watch for ever, and reports each group that changed with the object before and after (both absent
 /// when a list no longer names it, and when it cannot be read any more). `ready` is called once the first list is complete.
-/// Of what cannot be `read` that stays which is known of this very object; such a kind is grouped by its own name.
+/// Of what cannot be `read` that stays which is known of this very object; such a kind is grouped by its own name. `gap` says
+/// what keeps the server from answering.
 pub async fn follow<W, K, V>(
     api: Api<W>,
     config: watcher::Config,
-    scope: Option<String>,
+    (scope, gap): (Option<String>, Gap),
     (index, read): (Arc<Index<K, V>>, Read<W, K>),
     ready: impl Fn(),
     changed: impl Fn(&Group, Option<&V>, Option<&V>),
@@ -376,6 +378,9 @@ pub async fn follow<W, K, V>(
         place
     };
     while let Some(event) = events.next().await {
+        if event.is_ok() {
+            gap.close();
+        }
         match event {
             Ok(Event::Init) => listed.clear(),
             Ok(Event::InitApply(object)) => match read(object) {
@@ -401,7 +406,11 @@ pub async fn follow<W, K, V>(
                 Err(unreadable) => drop(pass(&unreadable)),
             },
             Ok(Event::Delete(object)) => tell(index.remove(object.meta())),
-            Err(error) => tracing::warn!(kind = std::any::type_name::<K>(), "watch: {}", words::<W>(&error)),
+            Err(error) => {
+                let words = words::<W>(&error);
+                tracing::warn!(kind = std::any::type_name::<K>(), "watch: {words}");
+                gap.heed(&error, &words);
+            }
         }
     }
 }
@@ -414,20 +423,15 @@ where
     K::DynamicType: Default,
 {
     let of = K::DynamicType::default();
-    match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
-            if status.code == 404 =>
-        {
-            format!(
-                "the cluster does not know {}.{}: apply the definitions (`kubectl apply -f crds/`, or `crds.install` of the \
-             chart); nothing is done until then",
-                K::plural(&of),
-                K::group(&of)
-            )
-        }
-        other => other.to_string(),
+    if refused(error) != Some(404) {
+        return error.to_string();
     }
+    format!(
+        "the cluster does not know {}.{}: apply the definitions (`kubectl apply -f crds/`, or `crds.install` of the \
+         chart); nothing is done until then",
+        K::plural(&of),
+        K::group(&of)
+    )
 }
 
 #[cfg(test)]

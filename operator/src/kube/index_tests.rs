@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use super::*;
+use crate::kube::gaps::Gaps;
 use crate::kube::lenient::Lenient;
 use crate::kube::{serving, ungated, watching};
 
@@ -228,7 +229,7 @@ async fn one_that_cannot_be_read_is_told_of_and_hides_no_other() {
     let follows = follow(
         Api::<Lenient<TaskQueue>>::all(client),
         watching(),
-        None,
+        (None, Gaps::default().of::<TaskQueue>(None)),
         (Arc::clone(&index), Lenient::read),
         || ready.notify_one(),
         |group, _, _| told.lock().unwrap().push(group.1.clone()),

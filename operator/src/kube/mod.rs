@@ -4,6 +4,7 @@ mod busy;
 pub mod config_map;
 pub mod events;
 pub mod execute;
+pub mod gaps;
 mod gated;
 pub mod index;
 pub mod lease;
@@ -269,7 +270,7 @@ mod tests {
         let follows = follow(
             Api::<Pod>::all(client),
             watching(),
-            None,
+            (None, gaps::Gaps::default().of::<Pod>(None)),
             (index, Ok),
             || {},
             |_, _, _| {},

@@ -30,12 +30,21 @@ async fn remove(stage: &Stage, kind: &str) -> Result<()> {
     .await
 }
 
-/// A process that waits for a definition does all else, and is not to be started anew for it.
-async fn expect_alive(stage: &Stage) -> Result<()> {
-    for path in ["/healthz", "/readyz"] {
-        assert_eq!(stage.operator.get(path).await?.0, 200, "{path}");
-    }
+/// A process that waits for a definition does all else and is not to be started anew for it, but is not ready, and says why.
+async fn expect_degraded(stage: &Stage, kind: &str) -> Result<()> {
+    assert_eq!(stage.operator.get("/healthz").await?.0, 200);
+    let (code, words) = stage.operator.get("/readyz").await?;
+    let told = format!("the cluster does not know {kind}.poolwright.dev: apply the definitions");
+    assert!(code == 503 && words.contains(&told), "{code} {words}");
     Ok(())
+}
+
+async fn restore(stage: &Stage) -> Result<()> {
+    apply_crds(stage.plane).await?;
+    wait_until("the operator to be ready again", LIMIT, || async {
+        Ok(stage.operator.get("/readyz").await?.0 == 200)
+    })
+    .await
 }
 
 /// Without TaskQueues nothing is known of the work: workers stay as they are.
@@ -59,7 +68,7 @@ async fn without_the_definition_of_task_queues_no_worker_goes() -> Result<()> {
     let queue = written(&serde_json::to_value(stage.tq("q").await?)?, "q");
 
     remove(stage, "taskqueues").await?;
-    expect_alive(stage).await?;
+    expect_degraded(stage, "taskqueues").await?;
     stage.await_ended(2, LIMIT).await?;
     stage
         .expect_steady("q", 2, Duration::from_secs(scale::pick(10, 60)))
@@ -71,7 +80,7 @@ async fn without_the_definition_of_task_queues_no_worker_goes() -> Result<()> {
         "{message}"
     );
 
-    apply_crds(stage.plane).await?;
+    restore(stage).await?;
     let queues: Api<TaskQueue> = stage.namespace.api();
     let create = PostParams::default();
     wait_until("the TaskQueue to be made again", LIMIT, || async {
@@ -104,12 +113,12 @@ async fn without_the_definition_of_worker_pools_workers_finish_and_come_back_wit
     let pool = written(&serde_json::to_value(stage.wp("q").await?)?, "q");
 
     remove(stage, "workerpools").await?;
-    expect_alive(stage).await?;
+    expect_degraded(stage, "workerpools").await?;
     stage.await_ended(2, LIMIT).await?;
     stage.await_no_pods("q", LIMIT).await?;
     assert!(stage.deployments("q").await?.is_empty());
 
-    apply_crds(stage.plane).await?;
+    restore(stage).await?;
     let kubectl = stage.kubectl()?;
     wait_until("the WorkerPool to be made again", LIMIT, || async {
         Ok(kubectl.apply(&pool.to_string()).await.is_ok())
@@ -145,7 +154,7 @@ async fn without_the_definition_of_pools_no_worker_goes_and_none_comes() -> Resu
         .await?;
 
     remove(stage, "pools").await?;
-    expect_alive(stage).await?;
+    expect_degraded(stage, "pools").await?;
     ids.extend(alone.broker.publish(&Batch::sleep("q", 6, 5.0)).await?);
     let limited = ConditionType::ScalingLimited;
     stage
@@ -155,7 +164,7 @@ async fn without_the_definition_of_pools_no_worker_goes_and_none_comes() -> Resu
         .expect_steady("q", 2, Duration::from_secs(scale::pick(10, 60)))
         .await?;
 
-    apply_crds(stage.plane).await?;
+    restore(stage).await?;
     wait_until("the Pool to be made again", LIMIT, || async {
         Ok(kubectl.apply(&pool.to_string()).await.is_ok())
     })
