@@ -15,6 +15,8 @@ mod definitions;
 mod examples;
 #[path = "admission/people.rs"]
 mod people;
+#[path = "admission/pods.rs"]
+mod pods;
 #[path = "admission/types.rs"]
 mod types;
 
