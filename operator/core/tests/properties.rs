@@ -499,6 +499,7 @@ proptest! {
         busy in prop::collection::vec(0u64..11, 0..6),
         slots in 1u32..20,
         target in prop::option::of(1u64..120),
+        (steps, waited) in prop_oneof![Just((3, 0)), (3u64..300, 0u64..40)],
     ) {
         let decide = |ready: u64| {
             let mut world = World::new([pool("p")]);
@@ -510,9 +511,9 @@ proptest! {
             for (number, active) in busy.iter().enumerate() {
                 world.add(&format!("a{number}"), *active);
             }
-            for _ in 0..3 {
+            for step in 0..steps {
                 world.step();
-                world.set("q", 0, unacked);
+                world.set("q", waited * step / steps, unacked);
                 world.decide();
             }
             world.set("q", ready, unacked);
