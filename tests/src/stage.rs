@@ -9,12 +9,11 @@ use crate::{
 };
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
 use kube::api::{ListParams, PostParams};
 use poolwright_api::v1alpha1::{TaskQueue, WorkerPool};
 use poolwright_api::{ConditionType, conditions};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -289,25 +288,6 @@ impl Stage {
             self.expect_none_lost().await?;
         }
         waited
-    }
-
-    /// Fails if a task was begun last by a pod that is gone, and has not ended.
-    async fn expect_none_lost(&self) -> Result<()> {
-        let pods = self.namespace.api::<Pod>().list(&ListParams::default()).await?;
-        let there: BTreeSet<String> = pods.iter().map(ResourceExt::name_any).collect();
-        let mut last: BTreeMap<String, TaskEvent> = BTreeMap::new();
-        for event in self.events()? {
-            last.insert(event.id.clone(), event);
-        }
-        let lost = |event: &&TaskEvent| event.event == "start" && !there.contains(&event.pod);
-        match last.values().find(lost) {
-            Some(event) => Err(format!(
-                "task {} started 1 times and ended 0 times: its pod {} is gone",
-                event.id, event.pod
-            )
-            .into()),
-            None => Ok(()),
-        }
     }
 
     /// The node's record of this namespace.

@@ -2,7 +2,10 @@
 //! themselves say of tasks that they fetched, began and ended. It asks neither the broker nor the operator.
 
 use crate::{Record, Result, Stage, TaskEvent, read_task_events};
-use std::collections::BTreeSet;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::ListParams;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 impl Stage {
@@ -54,6 +57,21 @@ impl Stage {
         Ok(())
     }
 
+    /// Fails if a task was begun last by a pod that is gone, and has not ended.
+    pub async fn expect_none_lost(&self) -> Result<()> {
+        let pods = self.namespace.api::<Pod>();
+        let pods = pods.list(&ListParams::default()).await?;
+        let there = pods.iter().map(ResourceExt::name_any).collect();
+        match lost(&self.events()?, &there) {
+            Some(event) => Err(format!(
+                "task {} started 1 times and ended 0 times: its pod {} is gone",
+                event.id, event.pod
+            )
+            .into()),
+            None => Ok(()),
+        }
+    }
+
     /// What workers have said of tasks: what they have fetched, dropped without running it, begun and ended.
     fn told_by_workers(&self) -> Result<Vec<TaskEvent>> {
         let mut file = self.task_log().into_os_string();
@@ -69,6 +87,13 @@ fn seconds(record: &Record) -> f64 {
         .at
         .duration_since(jiff::Timestamp::UNIX_EPOCH)
         .as_secs_f64()
+}
+
+/// A task that was begun last by a pod that is not there, and did not end.
+fn lost<'a>(all: &'a [TaskEvent], there: &BTreeSet<String>) -> Option<&'a TaskEvent> {
+    let last: BTreeMap<&str, &TaskEvent> = all.iter().map(|event| (event.id.as_str(), event)).collect();
+    last.into_values()
+        .find(|event| event.event == "start" && !there.contains(&event.pod))
 }
 
 /// What a pod did after it was asked to end, but for the end of what it had begun just before.
@@ -129,6 +154,17 @@ mod tests {
         let after = told(21.0, "a", "fetch", "two");
         let elsewhere = told(11.0, "b", "fetch", "three");
         assert!(of(&[before, after, elsewhere]).is_empty());
+    }
+
+    #[test]
+    fn a_task_is_lost_whose_last_pod_is_gone_before_it_ended() {
+        let there = BTreeSet::from(["a".to_owned()]);
+        let mut all = vec![told(1.0, "a", "start", "one"), told(2.0, "b", "start", "two")];
+        assert_eq!(lost(&all, &there).map(|event| event.id.as_str()), Some("two"));
+        all.push(told(3.0, "a", "start", "two"));
+        assert!(lost(&all, &there).is_none());
+        all.extend([told(4.0, "b", "start", "three"), told(5.0, "b", "end", "three")]);
+        assert!(lost(&all, &there).is_none());
     }
 
     #[test]
