@@ -152,6 +152,36 @@ impl Outcome {
         waits.map(u128::from).sum()
     }
 
+    /// How long each fleet of which no pod was asked for took to ask for some, from the first task that came for it; what
+    /// was never answered has waited until the end.
+    #[must_use]
+    pub fn replies(&self, scenario: &Scenario) -> Vec<Millis> {
+        let mut replies = Vec::new();
+        for (place, fleet) in scenario.fleets.iter().enumerate() {
+            let changes = self.changes.iter().filter(|change| change.fleet == place);
+            let mut changes = changes.peekable();
+            let tasks = scenario
+                .tasks
+                .iter()
+                .filter(|task| fleet.queues.contains(&task.queue));
+            let mut arrivals: Vec<Millis> = tasks.map(|task| task.arrives).collect();
+            arrivals.sort_unstable();
+            let (mut asked, mut free) = (0, 0);
+            for arrives in arrivals {
+                while let Some(change) = changes.next_if(|change| change.at <= arrives) {
+                    asked = change.to;
+                }
+                if asked > 0 || arrives < free {
+                    continue;
+                }
+                // Whoever is asked for later answers all that came until then.
+                free = changes.peek().map_or(self.ended, |change| change.at);
+                replies.push(free.saturating_sub(arrives));
+            }
+        }
+        replies
+    }
+
     /// Share of tasks that waited longer than the target of their queue, or never started.
     #[must_use]
     pub fn late_share(&self, scenario: &Scenario) -> f64 {
@@ -204,4 +234,28 @@ pub fn rank(count: usize, part: f64) -> usize {
 #[must_use]
 pub fn quantile(sorted: &[Millis], part: f64) -> Millis {
     sorted.get(rank(sorted.len(), part) - 1).copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::Task;
+
+    #[test]
+    fn a_reply_is_to_the_first_task_for_which_nobody_is_asked_for() {
+        let task = |arrives| Task {
+            arrives,
+            service: 1000,
+            queue: 0,
+            failures: 0,
+        };
+        let arrivals = [1000, 2000, 6000, 20_000, 21_000, 30_000, 31_000];
+        let scenario = Scenario::plain("quiet", 60_000, arrivals.map(task).to_vec());
+        let mut outcome = Outcome::new(&scenario);
+        for (at, to) in [(4000, 2), (7000, 3), (10_000, 0), (20_500, 1), (25_000, 0)] {
+            outcome.changes.push(Change { at, fleet: 0, to });
+        }
+        outcome.ended = 60_000;
+        assert_eq!(outcome.replies(&scenario), [3000, 500, 30_000]);
+    }
 }

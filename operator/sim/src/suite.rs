@@ -93,6 +93,8 @@ pub struct Score {
     pub created: u64,
     /// Writes of a number an hour.
     pub writes: f64,
+    /// Mean seconds from the first task for a fleet without pods until some were asked for; `None` where there was none.
+    pub reply: Option<f64>,
     /// Changes of direction an hour.
     pub reversals: f64,
     /// Tasks that were killed.
@@ -132,6 +134,13 @@ impl Score {
             jain: sharing::jain(outcome, scenario),
             created: outcome.created,
             writes: outcome.changes.len() as f64 / hours,
+            reply: stats::mean(
+                &outcome
+                    .replies(scenario)
+                    .iter()
+                    .map(|reply| *reply as f64 / 1000.0)
+                    .collect::<Vec<f64>>(),
+            ),
             reversals: outcome.reversals.iter().sum::<u64>() as f64 / hours,
             killed: outcome.killed,
             drained_busy: outcome.drained_busy,

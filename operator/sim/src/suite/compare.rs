@@ -49,6 +49,9 @@ pub struct Comparison {
     pub reversals: f64,
     /// Mean writes of a number an hour.
     pub writes: f64,
+    /// Mean of the mean seconds from the first task for a fleet without pods until some were asked for, over the seeds in
+    /// which there was one.
+    pub reply: Option<f64>,
     /// Mean pods made.
     pub created: f64,
     /// Over all seeds, as all that follows: tasks killed.
@@ -188,6 +191,7 @@ pub fn compare(results: &Results, workload: &Measured, entrant: usize) -> Compar
         wasted_hours: scores().map(|score| score.wasted_hours).sum(),
         tiers: tiers(workload, entrant),
         jain: mean(&scores().filter_map(|score| score.jain).collect::<Vec<f64>>()),
+        reply: mean(&scores().filter_map(|score| score.reply).collect::<Vec<f64>>()),
         own_ratio: own_ratio(workload, entrant),
         reversals: average(workload, entrant, &all, |score| score.reversals),
         writes: average(workload, entrant, &all, |score| score.writes),

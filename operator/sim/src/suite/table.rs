@@ -56,8 +56,8 @@ fn clairvoyant(results: &Results, entrant: usize) -> &'static str {
 /// The headings of [`counts`].
 fn heads() -> String {
     format!(
-        "{:>7} {:>8} {:>7} {:>9} {:>8} {:>6} {:>8} {:>8}",
-        "killed", "wasted-h", "undone", "overshoot", "overstay", "blind", "drained", "writes/h"
+        "{:>7} {:>8} {:>7} {:>9} {:>8} {:>6} {:>8} {:>8} {:>6}",
+        "killed", "wasted-h", "undone", "overshoot", "overstay", "blind", "drained", "writes/h", "reply"
     )
 }
 
@@ -65,8 +65,9 @@ fn heads() -> String {
 fn counts(rows: &[Comparison]) -> String {
     let sum = |of: fn(&Comparison) -> u64| rows.iter().map(of).sum::<u64>();
     let writes: Vec<f64> = rows.iter().map(|row| row.writes).collect();
+    let reply = mean(&rows.iter().filter_map(|row| row.reply).collect::<Vec<f64>>());
     format!(
-        "{:>7} {:>8.1} {:>7} {:>9} {:>8.0} {:>6} {:>8} {:>8.1}",
+        "{:>7} {:>8.1} {:>7} {:>9} {:>8.0} {:>6} {:>8} {:>8.1} {:>6}",
         sum(|row| row.killed),
         rows.iter().map(|row| row.wasted_hours).sum::<f64>(),
         rows.iter().map(|row| row.undone).sum::<usize>(),
@@ -74,7 +75,8 @@ fn counts(rows: &[Comparison]) -> String {
         rows.iter().map(|row| row.overstay).sum::<f64>(),
         sum(|row| row.blind),
         sum(|row| row.drained_busy),
-        mean(&writes).unwrap_or(0.0)
+        mean(&writes).unwrap_or(0.0),
+        reply.map_or_else(|| "-".to_owned(), |reply| format!("{reply:.1}"))
     )
 }
 
@@ -121,7 +123,8 @@ fn everybody(text: &mut String, results: &Results) {
          wait-seconds together, over those of the first line, geometric mean; over all seeds, killed and undone:\n\
          tasks; wasted-h: hours that killed tasks had worked; overshoot: slots of pods made beyond a budget; overstay:\n\
          slot-seconds above a budget that sank, later than the longest task and a minute after; blind: pods taken away\n\
-         while the signals were lost or falsely zero; drained: pods told to go while busy; writes/h: of a number of pods\n",
+         while the signals were lost or falsely zero; drained: pods told to go while busy; writes/h: of a number of pods; reply: seconds\n\
+         from the first task for a fleet without pods until some were asked for, mean\n",
     );
 }
 
@@ -297,6 +300,7 @@ mod tests {
             slot_hours: 20.0,
             created: 7,
             writes: 12.5,
+            reply: Some(1.25),
             killed: 1,
             drained_busy: 5,
             overshoot: 3,
@@ -349,6 +353,7 @@ mod tests {
                 ("blind", "8"),
                 ("drained", "10"),
                 ("writes/h", "12.5"),
+                ("reply", "1.2"),
             ] {
                 assert_eq!(
                     column(&text, "poolwright-backlog", head),
