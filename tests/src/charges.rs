@@ -77,7 +77,7 @@ pub struct Moment {
     pub at: Timestamp,
     /// Slots of all pods that exist.
     pub taken: u64,
-    /// Of these, slots of pods that others deleted and that are not gone yet.
+    /// Of these, slots of pods that others deleted, that are not gone yet, and in whose place another has come.
     pub overlap: u64,
     /// The Pool's slots then; `None` without a limit.
     pub slots: Option<u64>,
@@ -104,7 +104,7 @@ impl Moment {
 }
 
 impl Sheet {
-    /// Most slots that were taken at a time, without what others deleted.
+    /// Most slots that were taken at a time, without what others deleted and Kubernetes replaced.
     pub fn peak(&self) -> u64 {
         let own = self.moments.iter().map(|one| one.taken - one.overlap);
         own.max().unwrap_or(0)

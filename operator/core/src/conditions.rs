@@ -279,33 +279,25 @@ fn overridden(seen: &Seen, input: &PoolInput, decision: &Decision) -> Option<Sai
     if input.hold.is_some() || input.conflict.is_some() {
         return None;
     }
-    let since = |reason| since(seen, ConditionType::ScalingActive, reason);
+    let told = |words: &str| {
+        let since = since(seen, ConditionType::ScalingActive, words);
+        format!("{words}{since:.0}: {}", decision.text())
+    };
     if input.pause.scale_in && input.pause.scale_out {
-        let message = format!(
-            "paused by annotation since {:.0}: {}",
-            since(Reason::Paused),
-            decision.text()
-        );
+        let message = told("paused by annotation since ");
         return Some((Some(false), Reason::Paused, message));
     }
     input.recommend.then(|| {
-        let message = format!(
-            "spec.scaling.mode is Recommend since {:.0}: {}",
-            since(Reason::Recommended),
-            decision.text()
-        );
+        let message = told("spec.scaling.mode is Recommend since ");
         (Some(false), Reason::Recommended, message)
     })
 }
 
-/// Since when a condition has had this reason, by its own words; a transition time moves with the status alone. What was
-/// said is lost while something else is wrong, and then the record of the object's writers tells it.
-fn since(seen: &Seen, type_: ConditionType, reason: Reason) -> Timestamp {
-    let old = find(&seen.facts.old.conditions, type_).filter(|old| old.reason == reason.as_str());
-    let told = old.and_then(|old| {
-        let (_, rest) = old.message.split_once("since ")?;
-        rest.get(..20)?.parse().ok()
-    });
+/// Since when a condition has said these words, by what it says after them; a transition time moves with the status alone.
+/// What was said is lost while something else is wrong, and then the record of the object's writers tells it.
+fn since(seen: &Seen, type_: ConditionType, words: &str) -> Timestamp {
+    let old = find(&seen.facts.old.conditions, type_);
+    let told = old.and_then(|old| old.message.strip_prefix(words)?.get(..20)?.parse().ok());
     let wrote = seen.input.and_then(|input| input.overridden_since);
     told.or(wrote).unwrap_or(seen.facts.wall)
 }
@@ -319,9 +311,10 @@ fn scaling_limited(seen: &Seen) -> Said {
     let pause = pause.map(|input| input.pause).unwrap_or_default();
     if pause.scale_in != pause.scale_out {
         let what = if pause.scale_in { "scale-in" } else { "scale-out" };
-        let at = since(seen, ConditionType::ScalingLimited, Reason::Paused);
+        let words = format!("{what} is paused by annotation since ");
+        let at = since(seen, ConditionType::ScalingLimited, &words);
         let also = if bound.2.is_empty() { "" } else { "; " };
-        let message = format!("{what} is paused by annotation since {at:.0}{also}{}", bound.2);
+        let message = format!("{words}{at:.0}{also}{}", bound.2);
         return (Some(true), Reason::Paused, message);
     }
     bound

@@ -404,6 +404,10 @@ fn what_somebody_asked_for_is_said_with_since_when() {
     assert_eq!(scaling(&case, limited).2, earlier);
     case.old.conditions = old(Reason::AtMaximum, "since 2026-01-15T08:00:00Z");
     assert_eq!(scaling(&case, limited).2, words);
+    // So had a pause in the other direction, in whose place this one came.
+    let other = earlier.replace("scale-in", "scale-out");
+    case.old.conditions = old(Reason::Paused, &other);
+    assert_eq!(scaling(&case, limited).2, words);
     // Something else was wrong meanwhile, and took the place of those words: the writers are on record.
     case.input.overridden_since = "2027-01-15T07:00:00Z".parse().ok();
     assert_eq!(scaling(&case, limited).2, earlier);

@@ -239,6 +239,8 @@ pub fn allocate(ground: &Ground, cast: &Cast, to: u32) -> Allocation {
         return allocation;
     }
     let (mut serving, mut room) = (to, ground.room);
+    // Where a pod of the newest revision fits nowhere, the room is that of the pods that there are.
+    let is_for = |revision: &Revision| ground.fits || revision.name != pool.revision;
     let mut extra = 0;
     if let Some(newest) = cast.proving {
         extra = prove(ground, cast, newest, to, &mut allocation);
@@ -251,7 +253,7 @@ pub fn allocate(ground: &Ground, cast: &Cast, to: u32) -> Allocation {
             serving = to.saturating_sub(1);
             allocation.makes_room = needs_room && stands == 0;
         }
-        extra = extra.min(stands.saturating_add(room));
+        extra = extra.min(stands.saturating_add(if is_for(newest) { room } else { 0 }));
         room -= extra.saturating_sub(stands).min(room);
         allocation.targets.push((newest.name.clone(), extra));
     } else if let Some(newest) = cast.leader.filter(|leader| waited(ground, leader)) {
@@ -262,7 +264,9 @@ pub fn allocate(ground: &Ground, cast: &Cast, to: u32) -> Allocation {
         allocation.note = Some((Reason::RevisionUnproven, text));
     }
     if let Some(leader) = cast.leader {
-        let most = ground.stands(leader).saturating_add(room);
+        let most = ground
+            .stands(leader)
+            .saturating_add(if is_for(leader) { room } else { 0 });
         take_over(ground, cast, leader, serving, (extra, most), &mut allocation);
     }
     allocation.targets.sort();

@@ -3,6 +3,9 @@
 //! A pod may be created although more is taken then than there is for two reasons only: it was granted before the budget
 //! was cut, or its `ReplicaSet` made it in place of one that was not ended for a lower number. Everything else that comes
 //! above the budget came by an act of ours. A grant of more than there is can only be one that was counted anew.
+//!
+//! A pod that others deleted takes its slots until it is gone, like any other. Only once another has come in its place are
+//! they an overlap that nobody here is to blame for: what is given to somebody else before that is given twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +18,15 @@ pub(super) struct Seat {
     pub(super) kind: (String, String),
     /// What it takes, by Pool.
     pub(super) takes: BTreeMap<String, u64>,
+}
+
+/// A pod that is there.
+struct Guest {
+    name: String,
+    seat: Seat,
+    is_going: bool,
+    /// Others have deleted it, and another pod has come in its place already.
+    is_replaced: bool,
 }
 
 /// One Pool.
@@ -33,8 +45,7 @@ struct Budget {
 pub(super) struct Ledger {
     others: BTreeSet<String>,
     scaled_in: BTreeSet<String>,
-    /// What each pod is, whether it is going, and whether others have deleted it.
-    pods: BTreeMap<String, (Seat, bool, bool)>,
+    pods: BTreeMap<String, Guest>,
     budgets: BTreeMap<String, Budget>,
     /// Pods that are to be replaced, by WorkerPool and revision.
     vacant: BTreeMap<(String, String), u64>,
@@ -60,11 +71,11 @@ impl Ledger {
                 }
                 News::Pod(uid, seat, is_going) => self.pod(one, uid, seat, *is_going),
                 News::Gone(uid) => {
-                    let Some((seat, was_going, _)) = self.pods.remove(uid) else {
+                    let Some(guest) = self.pods.remove(uid) else {
                         continue;
                     };
-                    self.leave(&one.name, &seat, was_going);
-                    for pool in seat.takes.keys() {
+                    self.leave(&one.name, &guest.seat, guest.is_going);
+                    for pool in guest.seat.takes.keys() {
                         self.note(one, pool, "gone", false);
                     }
                 }
@@ -103,28 +114,42 @@ impl Ledger {
 
     /// A pod was written.
     fn pod(&mut self, told: &Told, uid: &str, seat: &Seat, is_going: bool) {
-        let is_overlap = is_going && self.others.contains(&told.name);
-        let known = self
-            .pods
-            .insert(uid.to_owned(), (seat.clone(), is_going, is_overlap));
-        let Some((_, was_going, was_overlap)) = known else {
-            let vacant = self.vacant.entry(seat.kind.clone()).or_default();
-            let replaces = *vacant > 0;
-            *vacant = vacant.saturating_sub(1);
-            for (pool, slots) in &seat.takes {
-                let is_broken = self.is_one_too_many(pool, *slots, replaces);
-                self.note(told, pool, "created", is_broken);
+        if let Some(guest) = self.pods.get_mut(uid) {
+            let was_going = std::mem::replace(&mut guest.is_going, is_going);
+            guest.seat = seat.clone();
+            if is_going {
+                self.leave(&told.name, seat, was_going);
             }
             return;
+        }
+        let replaces = self.replace(&seat.kind);
+        let guest = Guest {
+            name: told.name.clone(),
+            seat: seat.clone(),
+            is_going,
+            is_replaced: false,
         };
-        if is_going {
-            self.leave(&told.name, seat, was_going);
+        self.pods.insert(uid.to_owned(), guest);
+        for (pool, slots) in &seat.takes {
+            let is_broken = self.is_one_too_many(pool, *slots, replaces);
+            self.note(told, pool, "created", is_broken);
         }
-        if was_overlap != is_overlap {
-            for pool in seat.takes.keys() {
-                self.note(told, pool, "deleted by others", false);
-            }
+    }
+
+    /// A pod of this kind comes; true if it does so in the place of another. If that one is still there because others
+    /// deleted it, both are from now on.
+    fn replace(&mut self, kind: &(String, String)) -> bool {
+        let Some(vacant) = self.vacant.get_mut(kind).filter(|vacant| **vacant > 0) else {
+            return false;
+        };
+        *vacant -= 1;
+        let mut going = self.pods.values_mut().filter(|one| one.is_going);
+        let deleted =
+            going.find(|one| one.seat.kind == *kind && !one.is_replaced && self.others.contains(&one.name));
+        if let Some(deleted) = deleted {
+            deleted.is_replaced = true;
         }
+        true
     }
 
     /// A pod leaves; unless it was ended for a lower number, another takes its place.
@@ -152,13 +177,13 @@ impl Ledger {
         !is_late
     }
 
-    /// What is taken of a Pool, without and with what others have deleted.
+    /// What is taken of a Pool, without and with what others have deleted and Kubernetes has replaced.
     fn taken(&self, pool: &str) -> (u64, u64) {
         let of = |seat: &Seat| seat.takes.get(pool).copied().unwrap_or(0);
         let (mut own, mut all) = (0, 0);
-        for (seat, _, is_overlap) in self.pods.values() {
-            all += of(seat);
-            own += if *is_overlap { 0 } else { of(seat) };
+        for one in self.pods.values() {
+            all += of(&one.seat);
+            own += if one.is_replaced { 0 } else { of(&one.seat) };
         }
         (own, all)
     }
@@ -211,9 +236,13 @@ mod tests {
         }
 
         fn pods(self, names: &[&str], is_going: bool) -> Self {
+            self.pods_of("w", names, is_going)
+        }
+
+        fn pods_of(self, worker_pool: &str, names: &[&str], is_going: bool) -> Self {
             names.iter().fold(self, |story, name| {
                 let seat = Seat {
-                    kind: ("w".to_owned(), "r".to_owned()),
+                    kind: (worker_pool.to_owned(), "r".to_owned()),
                     takes: [("p".to_owned(), 1)].into(),
                 };
                 story.tell(name, News::Pod((*name).to_owned(), seat, is_going))
@@ -262,6 +291,20 @@ mod tests {
         // Counted anew, it is what there is.
         assert!(overlap().pool(4, 0, 0).pool(4, 5, 9000).broken().is_empty());
         assert_eq!(overlap().pool(4, 0, 0).pool(4, 6, 9000).broken(), ["p changed"]);
+    }
+
+    #[test]
+    fn what_somebody_deleted_is_charged_until_it_is_gone_or_replaced() {
+        let drains = || full().deleted("a").pods(&["a"], true);
+        // Its slot is given to another WorkerPool while it drains: that is no replacement.
+        let twice = || drains().pods_of("v", &["e"], false);
+        assert_eq!(twice().broken(), ["e created"]);
+        let late = drains().gone("a").pods_of("v", &["e"], false);
+        assert!(late.broken().is_empty());
+        // One is replaced, and for the other somebody else comes.
+        let both = full().deleted("a").deleted("b").pods(&["a", "b"], true);
+        let one = both.pods(&["e"], false).pods_of("v", &["f"], false);
+        assert_eq!(one.broken(), ["f created"]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod crashes;
 mod gpus;
 mod limits;
 mod load;
+mod midway;
 mod mistakes;
 mod nodes;
 mod others;

@@ -112,6 +112,25 @@ fn a_revision_that_fits_nowhere_takes_no_pod_of_the_old_one_proven_or_not() {
     }
 }
 
+/// Nor is room asked for that would not do: that would be refused again and again, and said in place of the mistake. The
+/// old one grows into it, if it serves.
+#[test]
+fn a_revision_that_fits_nowhere_asks_for_no_room() {
+    for (proven, grown) in [(false, 4), (true, 3)] {
+        let mut input = rolling("a", proven);
+        input.bid.charge = charge("a", 50);
+        input.revisions[1].charge = charge("a", 50);
+        let mut world = with([input], budget(40));
+        load(&mut world, "a", 3, 50);
+        wait(&mut world, 1);
+        let decision = decided(&world, "a");
+        let of = |name: &str| decision.parking.replicas(name);
+        assert_eq!((of("r1"), of("r2")), (Some(grown), Some(0)), "{decision:?}");
+        assert!(decision.parking.victims.is_empty(), "{decision:?}");
+        assert_eq!(decision.reason, Reason::PodLargerThanPool);
+    }
+}
+
 /// The pod that proves a new revision may pass the maximum by one, and no cap.
 #[test]
 fn a_rollout_at_a_cap_takes_the_place_of_an_old_pod() {

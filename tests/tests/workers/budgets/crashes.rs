@@ -123,12 +123,12 @@ async fn killed_again_and_again(mut bank: Bank) -> Result<()> {
 }
 
 /// A kind of write: a resource, a subresource, and whether the object is made by it.
-type Write = (&'static str, &'static str, bool);
+pub(super) type Write = (&'static str, &'static str, bool);
 
 /// The writes after which an operator is killed: a Pool's status, which is a grant or what is told of it; a number of
 /// replicas; a mark; a pause or a note on a Deployment; and a Deployment that is made. Each grant is followed by a
 /// number, so the first two are what counts; the last comes only at the beginning.
-const WRITES: [Write; 5] = [
+pub(super) const WRITES: [Write; 5] = [
     ("pools", "status", false),
     ("deployments", "scale", false),
     ("pods", "", false),
@@ -300,7 +300,7 @@ impl Barrier {
 }
 
 /// Kills the operator when it is refused this kind of write, if it comes to one in time, and starts it without the barrier.
-async fn stop_before(kind: Write, stage: &mut Stage) -> Result<bool> {
+pub(super) async fn stop_before(kind: Write, stage: &mut Stage) -> Result<bool> {
     let log = stage.plane.audit_log();
     let mut tail = AuditTail::from_now(&log)?;
     let barrier = Barrier::before(kind, stage).await?;

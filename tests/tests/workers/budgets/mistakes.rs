@@ -5,7 +5,7 @@ use poolwright_api::v1alpha1::{Pool, TaskQueue};
 use poolwright_api::{ConditionType, Reason};
 use poolwright_tests::*;
 use serde_json::json;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::bank::Bank;
 use crate::ground::LIMIT;
@@ -81,6 +81,56 @@ async fn a_pod_that_is_larger_than_its_pool_is_told_what_fits() -> Result<()> {
     assert_eq!(bank.moves.count(|act| act == Act::Created), 0);
     let three = json!({"spec": {"celery": {"concurrency": 3}}});
     bank.stage().patch_pool("w", three).await?;
+    bank.stage().await_ended(ids.len(), LIMIT).await?;
+    bank.stage().await_no_pods("w", LIMIT).await?;
+    bank.expect_well(&ids)
+}
+
+/// The same mistake while workers work: they are charged by what they were made with, and do all the work until it is mended.
+#[tokio::test]
+async fn busy_pods_of_a_queue_whose_tasks_become_too_large_work_on() -> Result<()> {
+    let bank = Bank::new("b-grown").await?;
+    bank.pool("db", json!({"slots": 4})).await?;
+    bank.queue("w", "db", 1, json!({})).await?;
+    bank.workers("w", 4, json!({})).await?;
+    let mut ids = bank.wire.publish(&Batch::sleep("w", 2, 30.0)).await?;
+    bank.stage().await_running(2, LIMIT).await?;
+    bank.ground.proven_revision("w").await?;
+    let before = bank.names("w").await?;
+    let (kubectl, slots) = (bank.stage().kubectl()?, |slots: u32| {
+        json!({"spec": {"pool": {"slotsPerTask": slots}}}).to_string()
+    });
+    kubectl
+        .run(["patch", "tq", "w", "--type=merge", "-p", &slots(5)])
+        .await?;
+    // It is no limit of their number, and it is nothing that ends by itself.
+    let words = "Pool \"db\" has 4 slots and one pod takes 5: raise spec.slots there, or lower \
+                 spec.pool.slotsPerTask of its queues";
+    let stuck = [(ConditionType::Ready, "False"), (ConditionType::Stalled, "True")];
+    let reason = Reason::PodLargerThanPool.as_str();
+    for (type_, status) in stuck {
+        let message = bank
+            .stage()
+            .await_condition("w", type_, status, reason, LIMIT)
+            .await?;
+        assert!(message.contains(words), "{message}");
+    }
+    // None of them is stopped or parked for room that would not do, and the words stay.
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(12) {
+        assert_eq!(bank.consuming("w").await?, 2, "one is parked");
+        assert_eq!(bank.names("w").await?, before);
+        for (type_, status) in stuck {
+            let (is, why, message) = bank.stage().condition("w", type_).await?;
+            assert_eq!((&*is, &*why), (status, reason), "{type_}: {message}");
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(bank.stage().running()?.len(), 2, "the tasks ended too early");
+    kubectl
+        .run(["patch", "tq", "w", "--type=merge", "-p", &slots(2)])
+        .await?;
+    ids.extend(bank.wire.publish(&Batch::sleep("w", 4, 1.0)).await?);
     bank.stage().await_ended(ids.len(), LIMIT).await?;
     bank.stage().await_no_pods("w", LIMIT).await?;
     bank.expect_well(&ids)

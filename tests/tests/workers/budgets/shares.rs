@@ -190,8 +190,11 @@ async fn critical_comes(bank: &Bank, seconds: f64, background: u32) -> Result<Ve
 
 #[tokio::test]
 async fn critical_work_with_a_guarantee_starts_at_once_beside_background_work() -> Result<()> {
+    on_each("b-fast", Broker::Redis, expect_at_once).await
+}
+
+async fn expect_at_once(bank: Bank) -> Result<()> {
     let began = Instant::now();
-    let bank = Bank::new("b-fast").await?;
     let guarantee = json!([{"queue": "high", "slots": 2}]);
     bank.pool("db", json!({"slots": 6, "guarantees": guarantee}))
         .await?;
