@@ -55,7 +55,7 @@ impl Scene<'_> {
         let left = share.max(needed).max(memory.giving.unwrap_or(0)).min(wanted);
         memory.giving = None;
         if let Some(cause) = allowance.cause.as_ref().filter(|_| left < wanted) {
-            give_up(draft, left, Some(cause.pool()));
+            self.give_up(draft, left, Some(cause.pool()));
             memory.giving = (share >= needed && left < from).then_some(left);
         }
         if let Some(cause) = allowance.cause.as_ref().filter(|_| share < needed) {
@@ -71,7 +71,7 @@ impl Scene<'_> {
         let why = allowance.waits.as_ref().or(allowance.cause.as_ref());
         let is_short = matches!(why, None | Some(Cause::Limited { .. } | Cause::Waiting { .. }));
         if is_short && draft.to > most.max(needed) {
-            give_up(draft, most.max(needed), why.map(Cause::pool));
+            self.give_up(draft, most.max(needed), why.map(Cause::pool));
         }
         if let Some(cause) = why.filter(|_| draft.to > most) {
             let clause;
@@ -97,18 +97,23 @@ impl Scene<'_> {
         }
         draft.to == 0 && wanted > 0 && !is_kept
     }
-}
 
-/// Cuts off what would only be kept.
-fn give_up(draft: &mut Draft, left: u32, pool: Option<&str>) {
-    let pods = counted(draft.to - left, "pod is", "pods are");
-    let whose = pool.map_or_else(
-        || "its Pools have".to_owned(),
-        |pool| format!("Pool {pool:?} has"),
-    );
-    draft.limit(
-        "spare",
-        left,
-        format!("{pods} not needed now, and {whose} no slots for that"),
-    );
+    /// Cuts off what would only be kept, or is refused.
+    fn give_up(&self, draft: &mut Draft, left: u32, pool: Option<&str>) {
+        let pods = counted(draft.to - left, "pod is", "pods are");
+        let whose = pool.map_or_else(
+            || "its Pools have".to_owned(),
+            |pool| format!("Pool {pool:?} has"),
+        );
+        let why = if self.fleet.with_one_refused().is_some() {
+            "refused by the cluster"
+        } else {
+            "not needed now"
+        };
+        draft.limit(
+            "spare",
+            left,
+            format!("{pods} {why}, and {whose} no slots for that"),
+        );
+    }
 }

@@ -174,6 +174,14 @@ impl<'a> Fleet<'a> {
         serving.fold(0, u32::saturating_add)
     }
 
+    /// Where the cluster refuses pods: those that there are, and one that it may take.
+    #[must_use]
+    pub fn with_one_refused(&self) -> Option<u32> {
+        let refused = self.revisions.iter().any(|revision| revision.refused.is_some());
+        let there = self.members.iter().filter(|member| !member.pod.draining).count();
+        refused.then(|| u32::try_from(there).unwrap_or(u32::MAX).saturating_add(1))
+    }
+
     /// The longest start-up time of the pods that take new work, as far as it is known.
     #[must_use]
     pub fn start_up(&self) -> Option<Duration> {

@@ -320,7 +320,8 @@ impl Scene<'_> {
     }
 
     /// Pods that may be left to others: none where somebody has said how many there should be or that none may go, or where
-    /// what there is to do is not known for certain.
+    /// what there is to do is not known for certain. What the cluster refuses does nobody any good, whatever it is for; one
+    /// more than there are is enough to see when that is over.
     fn spare(&self, memory: &PoolMemory, least: u32, draft: &Draft) -> u32 {
         let pool = self.pool;
         let told = pool.hold.is_some() || pool.recommend || pool.pause.scale_in;
@@ -328,7 +329,10 @@ impl Scene<'_> {
         if told || pool.conflict.is_some() || pool.terminating || !certain {
             return 0;
         }
-        draft.spare.min(draft.to.saturating_sub(least))
+        let spare = draft.spare.min(draft.to.saturating_sub(least));
+        self.fleet
+            .with_one_refused()
+            .map_or(spare, |pods| spare.max(draft.to.saturating_sub(pods)))
     }
 
     /// Asks for no more pods than have been seen to be of use, or than are kept anyway.

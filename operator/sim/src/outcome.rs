@@ -166,17 +166,18 @@ impl Outcome {
                 .filter(|task| fleet.queues.contains(&task.queue));
             let mut arrivals: Vec<Millis> = tasks.map(|task| task.arrives).collect();
             arrivals.sort_unstable();
-            let (mut asked, mut free) = (0, 0);
+            let (mut asked, mut answered) = (0, None);
             for arrives in arrivals {
-                while let Some(change) = changes.next_if(|change| change.at <= arrives) {
+                while let Some(change) = changes.next_if(|change| change.at < arrives) {
                     asked = change.to;
                 }
-                if asked > 0 || arrives < free {
+                if asked > 0 || answered.is_some_and(|at| arrives <= at) {
                     continue;
                 }
                 // Whoever is asked for later answers all that came until then.
-                free = changes.peek().map_or(self.ended, |change| change.at);
-                replies.push(free.saturating_sub(arrives));
+                let at = changes.peek().map_or(self.ended, |change| change.at);
+                replies.push(at.saturating_sub(arrives));
+                answered = Some(at);
             }
         }
         replies
@@ -249,13 +250,21 @@ mod tests {
             queue: 0,
             failures: 0,
         };
-        let arrivals = [1000, 2000, 6000, 20_000, 21_000, 30_000, 31_000];
+        let arrivals = [1000, 2000, 6000, 20_000, 21_000, 30_000, 30_000, 40_000];
         let scenario = Scenario::plain("quiet", 60_000, arrivals.map(task).to_vec());
         let mut outcome = Outcome::new(&scenario);
-        for (at, to) in [(4000, 2), (7000, 3), (10_000, 0), (20_500, 1), (25_000, 0)] {
+        for (at, to) in [
+            (4000, 2),
+            (7000, 3),
+            (10_000, 0),
+            (20_500, 1),
+            (25_000, 0),
+            (30_000, 2),
+            (35_000, 0),
+        ] {
             outcome.changes.push(Change { at, fleet: 0, to });
         }
         outcome.ended = 60_000;
-        assert_eq!(outcome.replies(&scenario), [3000, 500, 30_000]);
+        assert_eq!(outcome.replies(&scenario), [3000, 500, 0, 20_000]);
     }
 }

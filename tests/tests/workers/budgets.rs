@@ -11,4 +11,5 @@ mod midway;
 mod mistakes;
 mod nodes;
 mod others;
+mod refused;
 mod shares;

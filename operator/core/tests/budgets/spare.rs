@@ -4,6 +4,7 @@ use poolwright_core::bidder::Bidder;
 use poolwright_core::budget::{Allowance, Pressed, divide};
 use poolwright_core::demand::Share;
 use poolwright_core::policy::Policy;
+use poolwright_core::snapshot::Trouble;
 
 use super::*;
 
@@ -109,6 +110,50 @@ fn who_may_not_shrink_gives_nothing_that_a_lower_tier_keeps() {
     wait(&mut world, 5);
     let (low, paused) = (decided(&world, "low"), decided(&world, "paused"));
     assert_eq!((low.to, paused.to), (0, 4), "{}", low.text());
+}
+
+/// What the cluster refuses takes slots and does nothing: others get them, also those of a lower tier, but for one, by which
+/// it is seen when that is over.
+#[test]
+fn slots_of_pods_that_the_cluster_refuses_are_left_to_others() {
+    for there in [0, 2] {
+        let mut world = with(
+            [on_pool("high", CRITICAL), on_pool("low", BACKGROUND)],
+            budget(40),
+        );
+        load(&mut world, "high", there, 100);
+        let high = world.pools.get_mut("high").unwrap();
+        high.min = 3;
+        high.revisions[0].replicas = 4;
+        let refusal = Trouble {
+            reason: Reason::QuotaExceeded,
+            message: "exceeded quota".to_owned(),
+        };
+        high.revisions[0].refused = Some(refusal);
+        wait(&mut world, 40);
+        assert_eq!(replicas(&world, "high"), 4, "nobody else needs them");
+        world.set("low", 100, 0);
+        let mut said = String::new();
+        for _ in 0..30 {
+            wait(&mut world, 5);
+            let (high, low) = (decided(&world, "high"), replicas(&world, "low"));
+            (said.clear(), said.push_str(&high.text()));
+            world.pools.get_mut("high").unwrap().revisions[0].replicas = high.parking.replicas("r1").unwrap();
+            let have = world.pools["low"].revisions[0].replicas;
+            load(&mut world, "low", low - have, 100);
+        }
+        let words = "pods are refused by the cluster, and Pool \"p\" has no slots for that";
+        assert!(said.contains(words), "{said}");
+        assert_eq!(
+            (replicas(&world, "high"), replicas(&world, "low")),
+            (there + 1, 3 - there),
+            "{said}"
+        );
+        // It is over.
+        world.pools.get_mut("high").unwrap().revisions[0].refused = None;
+        wait(&mut world, 2);
+        assert_eq!(decided(&world, "high").reason, Reason::WaitingForSlots);
+    }
 }
 
 /// Who wants so many pods, of which so many are spare, and has so many.
