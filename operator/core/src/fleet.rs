@@ -174,10 +174,16 @@ impl<'a> Fleet<'a> {
         serving.fold(0, u32::saturating_add)
     }
 
-    /// Where the cluster refuses pods: those that there are, and one that it may take.
+    /// Where the cluster refuses pods: those that there are, and one that it may take. A revision that it does not refuse can
+    /// have more.
     #[must_use]
     pub fn with_one_refused(&self) -> Option<u32> {
-        let refused = self.revisions.iter().any(|revision| revision.refused.is_some());
+        let mut asked = self
+            .revisions
+            .iter()
+            .filter(|revision| revision.input.replicas > 0)
+            .peekable();
+        let refused = asked.peek().is_some() && asked.all(|revision| revision.refused.is_some());
         let there = self.members.iter().filter(|member| !member.pod.draining).count();
         refused.then(|| u32::try_from(there).unwrap_or(u32::MAX).saturating_add(1))
     }

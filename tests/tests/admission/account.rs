@@ -118,11 +118,14 @@ async fn the_operator_changes_pools_for_airflow_and_no_others() -> Result<()> {
             REST,
         ),
     ] {
+        let what = format!("account: Pool {name}: {change}");
+        attempts::tried(&what);
         let refused = write(&operator, name, change.clone()).await.err();
         let text = refused
             .ok_or_else(|| format!("{change} was let through"))?
             .to_string();
         assert!(text.contains(words), "{change}: {text}");
+        attempts::blocked(&what);
     }
     // Nobody waits for it.
     for name in ["plain", "apply", "mirror"] {
@@ -182,12 +185,15 @@ async fn the_operator_changes_one_annotation_of_its_own_pods_and_nothing_else() 
         ("w", json!({"spec": {"activeDeadlineSeconds": 1}}), ELSE),
     ];
     for (name, change, words) in cases {
+        let what = format!("account: pod {name}: {change}");
+        attempts::tried(&what);
         let refused = patch(&operator, name, &change, false).await;
         let text = refused
             .err()
             .ok_or_else(|| format!("{change} was let through"))?
             .to_string();
         assert!(text.contains(words), "{change}: {text}");
+        attempts::blocked(&what);
         // It is the operator alone that is kept from it.
         patch(&admin, name, &change, true)
             .await

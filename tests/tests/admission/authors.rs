@@ -71,7 +71,9 @@ async fn who_may_not_create_pods_scales_workers_and_does_not_say_what_they_run()
         Ok(tried.is_err_and(|error| error.to_string().contains(&denied)))
     })
     .await?;
+    attempts::tried("author: create");
     assert!(place.create("w", &[JANE]).await.is_err());
+    attempts::blocked("author: create");
     place.create("w", &[]).await?;
 
     for (patch, fields) in [
@@ -92,6 +94,8 @@ async fn who_may_not_create_pods_scales_workers_and_does_not_say_what_they_run()
             "spec.pod, spec.celery",
         ),
     ] {
+        let what = format!("author: {patch}");
+        attempts::tried(&what);
         let refused = place.patch(&json!({"spec": patch}), &[]).await;
         let text = refused
             .err()
@@ -100,6 +104,7 @@ async fn who_may_not_create_pods_scales_workers_and_does_not_say_what_they_run()
         let words = place.denied(&format!("change {fields}"));
         assert!(text.contains(&words), "{patch}: {text}");
         assert!(text.contains("spec.scaling, spec.replicas"), "{patch}: {text}");
+        attempts::blocked(&what);
     }
 
     // What is not of pods, and what others than authors write.
