@@ -137,7 +137,7 @@ fn slots_of_pods_that_the_cluster_refuses_are_left_to_others() {
         for _ in 0..30 {
             wait(&mut world, 5);
             let (high, low) = (decided(&world, "high"), replicas(&world, "low"));
-            (said.clear(), said.push_str(&high.text()));
+            said = high.text();
             world.pools.get_mut("high").unwrap().revisions[0].replicas = high.parking.replicas("r1").unwrap();
             let have = world.pools["low"].revisions[0].replicas;
             load(&mut world, "low", low - have, 100);
