@@ -29,7 +29,7 @@ async fn no_expression_names_a_field_that_is_not_there() -> Result<()> {
     kubectl
         .run([&args[..], &[install.to_str().unwrap()]].concat())
         .await?;
-    wait_until("seven policies to be checked", LIMIT, || async {
+    wait_until("eight policies to be checked", LIMIT, || async {
         let text = kubectl
             .run(["get", "validatingadmissionpolicies", "-o", "json"])
             .await?;
@@ -47,7 +47,7 @@ async fn no_expression_names_a_field_that_is_not_there() -> Result<()> {
         for (name, warnings) in &checked {
             assert!(warnings.is_null(), "{name}: {warnings}");
         }
-        Ok(checked.len() == 7)
+        Ok(checked.len() == 8)
     })
     .await
 }
