@@ -51,6 +51,13 @@ impl Alone {
     }
 }
 
+impl Alone {
+    /// What was said of objects while the test ran, before the next one makes others.
+    async fn end(self) -> Result<()> {
+        leaks::look_through(self.stage.plane).await
+    }
+}
+
 /// Requests have less time, and so have watches of a definition that is removed: they are ended after twice that, which
 /// by default is two minutes.
 async fn hasty() -> Result<&'static Plane> {

@@ -5,7 +5,7 @@ use super::load::{TRACE, Trace};
 use crate::brokers::{Redis, RedisConfig};
 use crate::{
     CELERY_IMAGE, Celery, Node, NodeHandle, Operator, Plane, PlaneConfig, Result, apply_policies,
-    apply_rights, plane, process, read_records, wait_until,
+    apply_rights, leaks, plane, process, read_records, wait_until,
 };
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
@@ -177,8 +177,8 @@ impl Place {
     /// Workers go first, whatever they run: a namespace in which pods may take hours to end is not looked at again for as
     /// long by Kubernetes, and until then there could be no other demo. Their tasks only sleep.
     pub async fn leave(&self) -> Result<()> {
-        if self.plane.is_some() {
-            return Ok(());
+        if let Some(plane) = &self.plane {
+            return leaks::look_through(plane).await;
         }
         let pools: Api<WorkerPool> = self.api();
         let everything = ListParams::default();

@@ -94,7 +94,8 @@ async fn without_the_definition_of_task_queues_no_worker_goes() -> Result<()> {
     stage.await_ended(6, LIMIT).await?;
     stage.await_no_pods("q", LIMIT).await?;
     stage.expect_no_busy_victim()?;
-    stage.expect_all_done_once(&ids)
+    stage.expect_all_done_once(&ids)?;
+    alone.end().await
 }
 
 /// Kubernetes deletes every WorkerPool with its definition, and the Deployments of each with it: the workers end in their
@@ -127,7 +128,8 @@ async fn without_the_definition_of_worker_pools_workers_finish_and_come_back_wit
     ids.extend(alone.broker.publish(&Batch::sleep("q", 4, 1.0)).await?);
     stage.await_ended(6, LIMIT).await?;
     stage.expect_none_killed()?;
-    stage.expect_all_done_once(&ids)
+    stage.expect_all_done_once(&ids)?;
+    alone.end().await
 }
 
 /// Without Pools nobody knows a budget: workers stay as they are, and none comes.
@@ -185,5 +187,6 @@ async fn without_the_definition_of_pools_no_worker_goes_and_none_comes() -> Resu
     stage.await_ended(ids.len(), LIMIT).await?;
     stage.await_no_pods("q", LIMIT).await?;
     stage.expect_no_busy_victim()?;
-    stage.expect_all_done_once(&ids)
+    stage.expect_all_done_once(&ids)?;
+    alone.end().await
 }

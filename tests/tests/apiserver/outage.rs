@@ -40,5 +40,6 @@ async fn an_api_server_that_dies_takes_no_worker_with_it() -> Result<()> {
     stage.await_ended(ids.len(), LIMIT).await?;
     stage.await_replicas("q", 2, LIMIT).await?;
     stage.expect_no_busy_victim()?;
-    stage.expect_all_done_once(&ids)
+    stage.expect_all_done_once(&ids)?;
+    alone.end().await
 }

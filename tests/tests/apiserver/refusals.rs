@@ -159,7 +159,8 @@ async fn an_api_server_that_refuses_everything_costs_time_and_no_task() -> Resul
     stage.await_ended(ids.len(), LIMIT).await?;
     stage.await_replicas("q", 1, LIMIT).await?;
     stage.expect_no_busy_victim()?;
-    stage.expect_all_done_once(&ids)
+    stage.expect_all_done_once(&ids)?;
+    alone.end().await
 }
 
 /// True once the API server no longer knows what came after this version.
@@ -213,5 +214,5 @@ async fn a_history_that_is_gone_is_listed_anew() -> Result<()> {
         .count();
     println!("{expired} watches began anew");
     assert!(expired > 0, "{log}");
-    Ok(())
+    alone.end().await
 }

@@ -10,6 +10,8 @@ use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+mod silence;
+
 #[tokio::test]
 async fn a_flush_while_workers_are_busy_takes_no_worker() -> Result<()> {
     flush("f-flush", "Backlog").await

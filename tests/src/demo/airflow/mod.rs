@@ -13,7 +13,7 @@ use super::place::{say, say_how_to_look};
 use super::screen::Screen;
 use super::{Options, await_ready, is_at_rest, note_unready};
 use crate::airflow::ADMIN;
-use crate::{Airflow, Result, process};
+use crate::{Airflow, Result, leaks, process};
 use ground::Ground;
 use held::Held;
 use jiff::Timestamp;
@@ -61,6 +61,7 @@ pub async fn run(options: &Options) -> Result<bool> {
     if options.keep && played.is_ok() {
         process::until_told_to_stop(false).await?;
     }
+    leaks::look_through(ground.stage.plane).await?;
     played
 }
 
